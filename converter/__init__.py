@@ -1,0 +1,74 @@
+"""ckconv: model checkpoints from any format to any other, whole, safe, streamed and verified.
+
+::
+
+    import converter
+
+    report = converter.convert("in.pth", "out/", to="savedmodel")   # -> Report; raises CkconvError
+    checkpoint = converter.read("in.pth")                           # -> Checkpoint; no tensor is read yet
+    checkpoint.tensors["bert.pooler.dense.weight"].numpy()          # now this one is
+    converter.write(checkpoint, "out.safetensors")
+
+A tour of the code, from the top:
+
+- ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
+- ``program.py``  the program on one screen; ``selection.py`` what of a checkpoint goes into a target, ``runnable.py``
+  graphs for targets that run, ``options.py`` what a user may ask
+- ``verify.py`` proves an output, ``report.py`` is the ledger, ``execution/`` streams, runs frameworks in child
+  processes, stages and publishes
+- ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
+- ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing and lowering
+- ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, protocol buffers
+- ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
+
+Imports run downwards only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from converter.version import __version__
+
+if TYPE_CHECKING:
+    from converter.errors import CkconvError
+    from converter.model.checkpoint import Checkpoint
+    from converter.model.tensor import Tensor
+    from converter.observer import Observer
+    from converter.options import Options
+    from converter.program import convert, read, write
+    from converter.report import Report
+
+__all__ = [
+    "Checkpoint",
+    "CkconvError",
+    "Observer",
+    "Options",
+    "Report",
+    "Tensor",
+    "__version__",
+    "convert",
+    "read",
+    "write",
+]
+
+_HOMES = {
+    "Checkpoint": "converter.model.checkpoint",
+    "CkconvError": "converter.errors",
+    "Observer": "converter.observer",
+    "Options": "converter.options",
+    "Report": "converter.report",
+    "Tensor": "converter.model.tensor",
+    "convert": "converter.program",
+    "read": "converter.program",
+    "write": "converter.program",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,116 @@
+"""The command `ckconv`: parse, call the library, print, exit. One file per command; no logic.
+
+`ckconv SRC DST` is `ckconv convert SRC DST`: the first word that is no command is the source.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from converter.errors import CkconvError, Interrupted, escape
+from converter.version import __version__
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOG = logging.getLogger(__name__)
+
+
+class _Commands(click.Group):
+    """Commands by name, imported when they are called; any other first word starts `convert`."""
+
+    _NAMES = ("convert", "formats", "inspect")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._NAMES:
+            return None
+        module = __import__(f"converter.cli.{cmd_name}", fromlist=["command"])
+        command: click.Command = module.command
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self._NAMES, "--help", "--version"):
+            args.insert(0, "convert")
+        return super().parse_args(ctx, args)
+
+
+_HELP = """Convert model checkpoints between formats, whole and verified.
+
+\b
+ckconv model.pth out/ --to savedmodel        a SavedModel that runs and trains, config.json beside model.pth
+ckconv model.pth model.safetensors           the weights alone, bit for bit
+ckconv checkpoint.pth folder/ --to pretrained --dry-run    what would become of every tensor
+
+`ckconv SRC DST` is short for `ckconv convert SRC DST`; `ckconv convert --help` lists its options.
+
+\b
+Exit codes: 0 done; 1 unreadable, malformed or I/O; 2 usage; 3 tensors or optimizer state would be lost;
+4 verification failed; 5 refused for safety; 6 the destination exists; 7 no lowering or export failed;
+129, 130, 143 interrupted.
+"""
+
+
+@click.group(cls=_Commands, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ckconv", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Hold the commands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `ckconv` and exit with its code; whatever fails is one line on stderr."""
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        commands.main(args=arguments, prog_name="ckconv", standalone_mode=False)
+    except CkconvError as error:
+        _LOG.debug("failed", exc_info=True)
+        return _failed(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _failed(escape(error.format_message().replace("\n", " "), 600), 2)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except BrokenPipeError:
+        return 1
+    except MemoryError:
+        _LOG.debug("failed", exc_info=True)
+        return _failed("out of memory", 1)
+    except Exception as error:
+        _LOG.debug("failed", exc_info=True)
+        return _failed(f"internal error: {type(error).__name__}: {escape(str(error))}; -v shows where", 1)
+    return 0
+
+
+def _failed(message: str, code: int) -> int:
+    click.echo(f"ckconv: {message}", err=True)
+    return code
+
+
+def _interrupt(number: int, frame: object) -> None:
+    ignore_signals()
+    raise Interrupted(number)
+
+
+def ignore_signals() -> None:
+    """From now on, interrupting does nothing: the rest is either cleaning up or already decided."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,77 @@
+"""`ckconv SRC DST`: convert."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter import report
+from converter.cli import ignore_signals, print_json
+from converter.cli.progress import human_bytes, progress
+from converter.errors import CkconvError
+from converter.program import convert
+
+_PATH = click.Path(path_type=str)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(*names, **{"default": None, **settings})
+
+
+@click.command(name="convert")
+@click.argument("source", type=_PATH, metavar="SRC")
+@click.argument("destination", type=_PATH, metavar="DST")
+@_option("--to", metavar="FORMAT", help="Format of DST; by default what its name says.")
+@_option("--from", "from_format", metavar="FORMAT", help="Format of SRC, when its content does not say.")
+@_option("--config", type=click.Path(path_type=Path), help="A config.json, instead of the one beside SRC.")
+@_option("--task", help="Which head the model has, such as question-answering, when nothing says.")
+@_option("--dtype", help="Cast floating-point weights: float32, float16, bfloat16 ...")
+@_option("--include", multiple=True, metavar="PATTERN", help="Convert only tensors of such names; may be repeated.")
+@_option("--exclude", multiple=True, metavar="PATTERN", help="Leave such tensors out; may be repeated.")
+@_option("--optimizer", metavar="auto|keep|drop", help="Carry optimizer state where DST can, or must, or not.")
+@_option("--weights-only", is_flag=True, help="Write no graph.")
+@_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
+@_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")
+@_option("--max-shard-size", metavar="SIZE", help="Split weights into files of at most this: 5GB, 500MiB.")
+@_option("--verify", metavar="auto|weights|outputs|none", help="What to prove before DST appears.")
+@_option("--atol", type=float, help="Absolute tolerance of outputs; by default that of their dtype.")
+@_option("--rtol", type=float, help="Relative tolerance of outputs.")
+@_option("--allow-dropped", multiple=True, metavar="PATTERN", help="Accept that such tensors are lost.")
+@_option("--allow-missing", multiple=True, metavar="PATTERN", help="Accept that such slots are filled with zeros.")
+@_option("--overwrite", is_flag=True, help="Replace DST.")
+@_option("--dry-run", is_flag=True, help="Say what would happen; write nothing.")
+@_option("--no-fsync", "durable", flag_value=False, type=bool, help="Do not wait for the disk.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
+def command(
+    source: str, destination: str, as_json: bool, no_progress: bool, quiet: bool, verbose: bool, **given: Any
+) -> None:
+    """Convert the checkpoint SRC into DST."""
+    if verbose:
+        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+    options = {name: value for name, value in given.items() if value not in (None, (), False) or name == "durable"}
+    if options.get("durable") is None:
+        del options["durable"]
+    to = options.pop("to", None)
+    try:
+        with progress(is_shown=not (no_progress or quiet or as_json), committing=ignore_signals) as observer:
+            result = convert(source, destination, to=to, observer=observer, **options)
+    except CkconvError as error:
+        if as_json:
+            print_json(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
+        raise
+    if as_json:
+        print_json(result.as_dict())
+    elif not quiet:
+        for line in result.losses():
+            click.echo(line)
+        click.echo(f"{result.source_format} -> {result.target_format}, {human_bytes(result.nbytes)}")
+        click.echo(result.verdict)

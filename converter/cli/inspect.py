@@ -1,0 +1,67 @@
+"""`ckconv inspect`: what a checkpoint holds, from its headers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from converter.cli import print_json
+from converter.cli.progress import human_bytes
+from converter.errors import escape
+from converter.model.checkpoint import Checkpoint
+from converter.program import read
+
+
+@click.command(name="inspect")
+@click.argument("source", type=click.Path(path_type=str), metavar="SRC")
+@click.option("--from", "from_format", default=None, metavar="FORMAT", help="Format of SRC.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(source: str, from_format: str | None, as_json: bool) -> None:
+    """Show tensors, config and optimizer of SRC, reading no tensor."""
+    checkpoint = read(source, from_format=from_format)
+    described = describe(checkpoint)
+    if as_json:
+        print_json(described)
+        return
+    for tensor in described["tensors"]:
+        shape = "x".join(map(str, tensor["shape"])) or "scalar"
+        tied = "" if tensor["tied_to"] is None else f"  = {escape(tensor['tied_to'])}"
+        click.echo(f"{tensor['dtype']:<10} {shape:<16} {escape(tensor['name'])}{tied}")
+    optimizer = described["optimizer"]
+    state = "no optimizer" if optimizer is None else f"{optimizer['algorithm']} at step {optimizer['step']}"
+    model = described["architecture"] or "no config"
+    click.echo(f"{len(described['tensors'])} tensors, {human_bytes(described['bytes'])}; {escape(model)}; {state}")
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is known of a checkpoint as JSON values."""
+    optimizer = checkpoint.optimizer
+    config = {} if checkpoint.config is None else checkpoint.config.values
+    architectures = config.get("architectures")
+    return {
+        "bytes": checkpoint.nbytes,
+        "parts": sorted(part.value for part in checkpoint.parts),
+        "architecture": ", ".join(map(str, architectures)) if isinstance(architectures, list) else None,
+        "tensors": [
+            {
+                "name": name,
+                "dtype": checkpoint.tensor(name).dtype.value,
+                "shape": list(checkpoint.tensor(name).shape),
+                "tied_to": checkpoint.aliases.get(name),
+            }
+            for name in checkpoint.names
+        ],
+        "optimizer": None
+        if optimizer is None
+        else {
+            "algorithm": optimizer.algorithm,
+            "step": optimizer.step,
+            "basis": optimizer.basis,
+            "slots": sorted(optimizer.slots),
+        },
+        "optimizer_refused": checkpoint.optimizer_refused,
+        "extras": sorted(checkpoint.extras),
+        "assets": sorted(checkpoint.assets),
+        "warnings": list(checkpoint.warnings),
+    }

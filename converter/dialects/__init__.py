@@ -1,0 +1,1 @@
+"""Names, layouts and conventions between frameworks: pure functions on a Checkpoint."""

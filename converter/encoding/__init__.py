@@ -1,0 +1,1 @@
+"""Byte encodings that formats share: the pickle machine, zip archives, strict JSON, safetensors, protocol buffers."""

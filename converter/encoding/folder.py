@@ -1,0 +1,98 @@
+"""What may be read beside a checkpoint: files with known names, inside the folder, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from converter.encoding import json as strict_json
+from converter.errors import ReadError, SafetyError
+from converter.model.checkpoint import Config
+from converter.model.file import SourceFile
+
+CONFIG_NAME = "config.json"
+ASSET_NAMES = (
+    "generation_config.json",
+    # tokenizers
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spm.model",
+    "source.spm",
+    "target.spm",
+    "tokenizer.model",
+    "tekken.json",
+    "entity_vocab.json",
+    "emoji.json",
+    "bpe.codes",
+    "dict.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    # processors
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    # sentence-transformers
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+_CONFIG_LIMIT_BYTES = 16 << 20
+
+
+def open_inside(folder: Path, name: object) -> SourceFile:
+    """Open the file that something in `folder` calls `name`.
+
+    Symbolic links may lead elsewhere inside `folder`, or, in a Hugging Face cache (`snapshots/<revision>/`), inside
+    the model's own root, where the blobs are. Raises SafetyError for any other way out, ReadError when there is no
+    such regular file.
+    """
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name or "://" in name:
+        raise SafetyError(f"names a file in a way no checkpoint does: {name!r}", path=folder)
+    if os.path.isabs(name) or any(part in ("", ".", "..") for part in name.split("/")):
+        raise SafetyError(f"names a file outside its folder: {name!r}", path=folder)
+    path = folder / name
+    root = Path(os.path.realpath(folder))
+    if root.parent.name == "snapshots":
+        root = root.parent.parent
+    actual = Path(os.path.realpath(path))
+    if not actual.is_relative_to(root):
+        raise SafetyError("is a link that leaves its folder", path=path)
+    try:
+        file = SourceFile(actual, follow_symlink=False)
+    except ReadError as error:
+        raise ReadError(error.message, path=path) from error
+    file.path = path
+    return file
+
+
+def read_config(folder: Path, name: str = CONFIG_NAME) -> Config | None:
+    """Return the config of `folder`, None when it has none. Raises ReadError when it is not a JSON object."""
+    if not os.path.lexists(folder / name):
+        return None
+    return parse_config(open_inside(folder, name))
+
+
+def parse_config(file: SourceFile) -> Config:
+    """Return the config in `file`. Raises ReadError when it is not a JSON object of a sane size."""
+    if file.size > _CONFIG_LIMIT_BYTES:
+        raise ReadError(f"is a config of {file.size} bytes", path=file.path)
+    raw = file.read(0, file.size)
+    values = strict_json.loads(raw, path=file.path, what="config")
+    if not isinstance(values, dict):
+        raise ReadError("is not a JSON object", path=file.path)
+    return Config(values=values, raw=raw)
+
+
+def read_assets(folder: Path, names: Iterable[str] = ASSET_NAMES) -> dict[str, SourceFile]:
+    """Return the tokenizer, processor and generation files of `folder`, unread."""
+    return {name: open_inside(folder, name) for name in names if os.path.lexists(folder / name)}

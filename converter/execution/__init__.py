@@ -1,0 +1,1 @@
+"""Carrying a plan out: streaming bytes, child processes, staging and publishing."""

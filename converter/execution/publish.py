@@ -1,0 +1,233 @@
+"""Staging beside the destination, and one rename that makes it appear whole.
+
+A staging folder is called ``.ckconv-<process id>-<random>`` and held under a lock as long as its process lives; a
+later run sweeps those whose process is gone and whose lock is free (the process may live in another container).
+What is staged is flushed to the disk before it is renamed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import DestinationExistsError, UsageError, WriteError
+
+_PREFIX = ".ckconv-"
+_NOREPLACE, _EXCHANGE = 1, 2  # renameat2(2)
+_AT_FDCWD = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where the output goes. `as_folder`: the user wrote a trailing slash, or an empty folder is there already."""
+
+    path: Path
+    as_folder: bool
+
+    @classmethod
+    def of(cls, given: str | os.PathLike[str]) -> Destination:
+        """Read a path as the user wrote it. Raises WriteError when its parent is not a folder."""
+        text = os.fspath(given)
+        if not text or "\0" in text:
+            raise UsageError(f"{text!r} is not a path")
+        path = Path(os.path.abspath(text))
+        if not path.name:
+            raise UsageError("cannot be a destination", path=path)
+        if not path.parent.is_dir():
+            raise WriteError("its parent folder does not exist", path=path)
+        is_empty_folder = path.is_dir() and not path.is_symlink() and not _entries(path)
+        return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder)
+
+    def check_apart_from(self, source: Path) -> None:
+        """Raise UsageError when the destination is inside the source, or the source inside the destination."""
+        here, there = Path(os.path.realpath(self.path)), Path(os.path.realpath(source))
+        if here != there and (here.is_relative_to(there) or there.is_relative_to(here)):
+            raise UsageError("source and destination are inside one another", path=self.path)
+
+    def check_replaceable(
+        self, *, is_folder: bool, overwrite: bool, foreign: Callable[[tuple[str, ...]], str | None]
+    ) -> None:
+        """Raise DestinationExistsError when something is there that must stay.
+
+        An empty folder counts as absent. With `overwrite` a file replaces a file, and a folder one of whose entries
+        none is `foreign`; a folder never replaces a file, nor the reverse. A symbolic link is replaced, not followed.
+        """
+        if not os.path.lexists(self.path):
+            return
+        is_there_folder = self.path.is_dir() and not self.path.is_symlink()
+        entries = _entries(self.path) if is_there_folder else ()
+        if is_there_folder and is_folder and not entries:
+            return
+        if is_there_folder != is_folder:
+            there, new = ("a folder", "a file") if is_there_folder else ("a file", "a folder")
+            raise DestinationExistsError(f"is {there}, the output is {new}", path=self.path)
+        if not overwrite:
+            raise DestinationExistsError("exists", path=self.path, hint="--overwrite replaces it")
+        stranger = foreign(entries)
+        if stranger is not None:
+            raise DestinationExistsError(f"holds {stranger!r}, which is not part of a checkpoint", path=self.path)
+
+
+def _entries(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=folder) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """A folder beside the destination: `output` is what will be published, `scratch` is for what will not."""
+
+    destination: Path
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        """The folder in which the output is written."""
+        return self.folder / "output"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for intermediate files."""
+        return self.folder / "scratch"
+
+    def publish(self, staged: Path, *, overwrite: bool, durable: bool = True) -> None:
+        """Rename `staged` (inside `output`, or `output` itself) to the destination, flushed to the disk if `durable`.
+
+        Raises DestinationExistsError when something appeared there meanwhile and `overwrite` is not set, WriteError
+        when the file system refuses. Either way nothing was published.
+        """
+        if durable:
+            _flush(staged)
+        try:
+            _move(staged, self.destination, overwrite=overwrite)
+        except FileExistsError:
+            raise DestinationExistsError("appeared while the output was made", path=self.destination) from None
+        except OSError as error:
+            raise WriteError(os.strerror(error.errno or 0), path=self.destination) from error
+        if durable:
+            _flush_one(self.destination.parent)
+
+
+@contextmanager
+def staging(destination: Path) -> Iterator[Staging]:
+    """Make a staging folder beside `destination`; it is gone afterwards, whatever happened."""
+    parent = destination.parent
+    _sweep(parent)
+    folder = parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=destination) from error
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        staged = Staging(destination=destination, folder=folder)
+        staged.output.mkdir()
+        staged.scratch.mkdir()
+        yield staged
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    for entry in parent.glob(_PREFIX + "*"):
+        if _is_alive(entry.name.removeprefix(_PREFIX).partition("-")[0]):
+            continue
+        try:
+            lock = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
+
+
+def _is_alive(process_id: str) -> bool:
+    try:
+        os.kill(int(process_id), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def check_space(folder: Path, nbytes: int, destination: Path) -> None:
+    """Raise WriteError when the file system of `folder` has less than `nbytes` free."""
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise WriteError(f"needs {nbytes} bytes, the disk has {free} free", path=destination)
+
+
+def _flush(staged: Path) -> None:
+    if not staged.is_dir():
+        _flush_one(staged)
+    for folder, _, files in os.walk(staged):
+        for name in files:
+            _flush_one(Path(folder, name))
+        _flush_one(Path(folder))
+
+
+def _flush_one(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=path) from error
+
+
+def _move(staged: Path, destination: Path, *, overwrite: bool) -> None:
+    is_there_folder = destination.is_dir() and not destination.is_symlink()
+    if is_there_folder and not _entries(destination):
+        os.rename(staged, destination)  # replaces an empty folder in one step
+    elif is_there_folder and overwrite:
+        if not _renameat2(staged, destination, _EXCHANGE):
+            _exchange_in_two_steps(staged, destination)
+    elif overwrite:
+        os.replace(staged, destination)
+    elif not _renameat2(staged, destination, _NOREPLACE):
+        if os.path.lexists(destination):  # a window remains on file systems without RENAME_NOREPLACE
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(destination))
+        os.rename(staged, destination)
+
+
+def _exchange_in_two_steps(staged: Path, destination: Path) -> None:
+    """Replace a folder where RENAME_EXCHANGE is missing: for a moment the old one is aside and nothing is there."""
+    aside = staged.parent / f"replaced-{secrets.token_hex(4)}"
+    os.rename(destination, aside)
+    try:
+        os.rename(staged, destination)
+    except OSError:
+        os.rename(aside, destination)
+        raise
+
+
+def _renameat2(source: Path, destination: Path, flags: int) -> bool:
+    """Rename with `flags`; False when this system or file system cannot."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(destination), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), os.fspath(destination))

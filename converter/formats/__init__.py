@@ -1,0 +1,145 @@
+"""Formats: bytes <-> Checkpoint, one module each, found by scanning this folder.
+
+A module that ends in a constant ``FORMAT`` is a format; nothing else has to know about it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
+from converter.errors import UnknownFormatError, UsageError
+from converter.formats.probe import Probe
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.dtype import DType
+from converter.model.output import Output, Provenance
+
+__all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "of_suffix", "registry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """The options of a format that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """All that the program knows about a format.
+
+    `suffixes`       what its files are called, longest first; empty for folders
+    `holds`          the parts it can hold; the rest ends as ledger lines
+    `dtypes`         the element types it can hold
+    `extra`          the pip extra that writing runnable files needs, None when reading and writing need none
+    `file_name`      what its file is called inside a folder; None when the format *is* a folder
+    `entries`        shell patterns of what its folders hold, besides config, tokenizer and other assets
+    `sniff`          whether the content is of this format, from a Probe alone
+    `read`           (path, options) -> Checkpoint; reads declarations, not tensors
+    `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
+    `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
+    `runner`         the ``package.module:function`` that runs such files on given inputs (converter.graphs.run), None
+                     for formats without a graph
+    """
+
+    name: str
+    description: str
+    suffixes: tuple[str, ...]
+    holds: frozenset[Part]
+    dtypes: frozenset[DType]
+    sniff: Callable[[Probe], bool]
+    read: Callable[[Path, Any], Checkpoint]
+    write: Callable[[Checkpoint, Any, Provenance], Output]
+    extra: str | None = None
+    file_name: str | None = None
+    entries: tuple[str, ...] = ()
+    read_options: type = NoOptions
+    write_options: type = NoOptions
+    runner: str | None = None
+
+
+@cache
+def registry() -> Mapping[str, Format]:
+    """Return all formats by name. Raises ValueError when two modules claim one name."""
+    found: dict[str, Format] = {}
+    for module_info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        format_ = getattr(module, "FORMAT", None)
+        if isinstance(format_, Format):
+            if format_.name in found:
+                raise ValueError(f"two formats are called {format_.name!r}")
+            found[format_.name] = format_
+    return found
+
+
+def by_name(name: str) -> Format:
+    """Return the format called `name`. Raises UnknownFormatError."""
+    try:
+        return registry()[name]
+    except KeyError:
+        raise UnknownFormatError(f"unknown format {name!r}", hint=f"known: {', '.join(registry())}") from None
+
+
+def of_suffix(path: Path) -> Format | None:
+    """Return the format that files called like `path` are written in, None when the name does not say."""
+    lowered = path.name.lower()
+    matches = [
+        (len(suffix), format_)
+        for format_ in registry().values()
+        for suffix in format_.suffixes
+        if lowered.endswith(suffix)
+    ]
+    return max(matches, key=lambda match: match[0])[1] if matches else None
+
+
+def detect(probe: Probe) -> Format:
+    """Return the one format that claims the content of `probe`.
+
+    Raises UnknownFormatError naming the candidates when there are several, ReadError when the file is nothing.
+    """
+    claims = [format_ for format_ in registry().values() if format_.sniff(probe)]
+    if len(claims) > 1:
+        by_suffix = [format_ for format_ in claims if probe.path.name.lower().endswith(format_.suffixes or ("\0",))]
+        claims = by_suffix if len(by_suffix) == 1 else claims
+    if len(claims) == 1:
+        return claims[0]
+    if claims:
+        names = ", ".join(format_.name for format_ in claims)
+        raise UnknownFormatError(f"could be {names}", path=probe.path, hint="say which with --from")
+    raise probe.nothing_known()
+
+
+def options_of(format_: Format, options_type: type, given: Mapping[str, Any]) -> Any:
+    """Build the options of a format from those the user gave. Raises UsageError for one it does not take."""
+    known = {field.name for field in fields(options_type)}
+    for name in given:
+        if name not in known:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"format {format_.name} takes no {flag}", hint=_options_hint(known))
+    return options_type(**given)
+
+
+def _options_hint(known: set[str]) -> str | None:
+    return "it takes " + ", ".join(sorted("--" + name.replace("_", "-") for name in known)) if known else None
+
+
+def foreign_entry(entries: tuple[str, ...]) -> str | None:
+    """Return an entry that keeps a folder from being a checkpoint of any one format, None when there is none."""
+    strangers = [
+        [entry for entry in entries if not _belongs(entry, format_.entries)]
+        for format_ in registry().values()
+        if format_.entries
+    ]
+    fewest = min(strangers, key=len, default=list(entries))
+    return fewest[0] if fewest else None
+
+
+def _belongs(entry: str, patterns: tuple[str, ...]) -> bool:
+    if entry == CONFIG_NAME or any(entry == name.partition("/")[0] for name in ASSET_NAMES):
+        return True
+    return any(fnmatchcase(entry, pattern) for pattern in patterns)

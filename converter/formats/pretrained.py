@@ -1,0 +1,119 @@
+"""A save_pretrained folder of transformers: config.json, weights, tokenizer files, training state.
+
+Weights are safetensors, in one file or in shards. Ties that transformers knows of are stored once, under the name it
+keeps; config and tokenizer files are copied as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.encoding import safetensors, shards
+from converter.encoding.folder import CONFIG_NAME, read_assets, read_config
+from converter.errors import ArchitectureError
+from converter.formats import Format, NoOptions, Probe
+from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.output import Output, OutputFile, Provenance
+from converter.model.tensor import is_equal
+
+_INDEX_NAME = safetensors.FILE_NAME + ".index.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """`max_shard_size`: such as "5GB", "0" for one file however large; 50 GB as in transformers 5."""
+
+    max_shard_size: str = "50GB"
+
+
+def sniff(probe: Probe) -> bool:
+    """A folder with config.json and safetensors weights."""
+    weights = (safetensors.SUFFIX, safetensors.INDEX_SUFFIX)
+    return CONFIG_NAME in probe.entries and any(name.endswith(weights) for name in probe.entries)
+
+
+def read(path: Path, options: NoOptions) -> Checkpoint:
+    """Read a folder: headers, config and the names of its assets.
+
+    Raises ReadError when it holds no model, or two that disagree.
+    """
+    entries = [entry.name for entry in path.iterdir()]
+    standard = [name for name in entries if name in (safetensors.FILE_NAME, _INDEX_NAME)]
+    tensors, metadata = safetensors.read_folder(path, standard or entries)
+    kept = {key: value for key, value in metadata.items() if key not in ("format", safetensors.PROVENANCE_KEY)}
+    return Checkpoint(tensors=tensors, metadata=kept, config=read_config(path), assets=read_assets(path))
+
+
+def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
+    """Lay out a folder that `AutoModel...from_pretrained` loads without a missing or unexpected key.
+
+    Raises ArchitectureError without a config.
+    """
+    if checkpoint.config is None:
+        raise ArchitectureError(
+            "a pretrained folder needs a config.json, and there is none beside the source",
+            hint="--config FILE names one",
+        )
+    config, inference, warnings = _identified(checkpoint, checkpoint.config)
+    prefix = "" if inference is None else inference.prefix
+    names = {name.removeprefix(prefix): name for name in checkpoint.names}
+    ties = {} if inference is None else _confirmed_ties(checkpoint, names, config, inference)
+    for tied in ties:
+        del names[tied]
+    tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
+    weights = safetensors.files(
+        tensors, checkpoint.metadata, provenance, max_shard_bytes=shards.parse_size(options.max_shard_size)
+    )
+    beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
+    beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    return Output(
+        files=(*weights, *beside),
+        names=names,
+        ties={prefix + tied: owner for tied, owner in ties.items()},
+        warnings=warnings,
+    )
+
+
+def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inference | None, tuple[str, ...]]:
+    """The config with its `architectures` right, as far as that can be known."""
+    try:
+        inference = infer_architecture(checkpoint.tensors, config.values)
+    except ArchitectureError as error:
+        return config, None, (f"config.json is left as it is: {error.message}",)
+    corrected = config_with(config, architectures=[inference.architecture])
+    warnings = () if inference.note is None else (inference.note,)
+    if corrected.raw != config.raw:
+        warnings = (*warnings, f"config.json: architectures is now {inference.architecture}")
+    return corrected, inference, warnings
+
+
+def _confirmed_ties(
+    checkpoint: Checkpoint, names: Mapping[str, str], config: Config, inference: Inference
+) -> dict[str, str]:
+    """The ties that transformers declares, less those whose tensors differ: both are kept then."""
+    tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
+    declared = declared_ties(tensors, config.values, inference.architecture)
+    return {tied: owner for tied, owner in declared.items() if is_equal(tensors[tied], tensors[owner])}
+
+
+FORMAT = Format(
+    name="pretrained",
+    description="a save_pretrained folder: config.json, safetensors weights, tokenizer files, training state",
+    suffixes=(),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS}),
+    dtypes=frozenset(safetensors.CODES),
+    sniff=sniff,
+    read=read,
+    write=write,
+    write_options=WriteOptions,
+    entries=(
+        "*" + safetensors.SUFFIX,
+        "*" + safetensors.INDEX_SUFFIX,
+        "optimizer.pt",
+        "scheduler.pt",
+        "trainer_state.json",
+    ),
+)

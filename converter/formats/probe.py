@@ -1,0 +1,70 @@
+"""All that a sniffer may see of a file: enough to tell what it is, and little enough to stay fast and safe."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from converter.encoding import zip as zip_archive
+from converter.errors import CkconvError, ReadError
+from converter.model.file import SourceFile
+
+HEAD_BYTES = 4096
+_ENTRY_LIMIT = 100_000
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+class Probe:
+    """A source as sniffers see it: `path`, `is_folder`, `size`, `head` (first 4 KiB), `entries` of a folder.
+
+    Raises ReadError when there is nothing readable at `path`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_folder = path.is_dir()
+        self.entries: frozenset[str] = frozenset()
+        self.size, self.head = 0, b""
+        if self.is_folder:
+            try:
+                names = os.listdir(path)
+            except OSError as error:
+                raise ReadError(os.strerror(error.errno or 0), path=path) from error
+            if len(names) > _ENTRY_LIMIT:
+                raise ReadError(f"is a folder of {len(names)} entries", path=path)
+            self.entries = frozenset(names)
+        else:
+            self._file = SourceFile(path)
+            self.size = self._file.size
+            self.head = self._file.read(0, min(self.size, HEAD_BYTES))
+
+    @property
+    def is_hdf5(self) -> bool:
+        """Whether the file starts as HDF5 does."""
+        return self.head.startswith(_HDF5_MAGIC)
+
+    @cached_property
+    def zip_members(self) -> frozenset[str]:
+        """Names of the members when the file is a zip archive, else nothing."""
+        if not self.head.startswith(b"PK\x03\x04"):
+            return frozenset()
+        try:
+            return frozenset(zip_archive.read_names(self._file, limit=_ENTRY_LIMIT))
+        except CkconvError:
+            return frozenset()
+
+    def nothing_known(self) -> CkconvError:
+        """Return the error for content that no format claims, saying what it looks like."""
+        if self.is_folder:
+            what = "is an empty folder" if not self.entries else "holds no checkpoint that any format knows"
+            return ReadError(what, path=self.path)
+        if self.size == 0:
+            return ReadError("is empty", path=self.path)
+        if self.head.startswith(b"version https://git-lfs"):
+            return ReadError(
+                "is a Git LFS pointer, not the checkpoint itself", path=self.path, hint="fetch it with git lfs pull"
+            )
+        if self.head.startswith(b"PK\x03\x04"):
+            return ReadError("is a damaged zip archive, or one without a checkpoint in it", path=self.path)
+        return ReadError("is in no format that is known", path=self.path, hint="if it is one, say which with --from")

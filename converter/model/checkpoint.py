@@ -1,0 +1,140 @@
+"""The neutral checkpoint that every reader makes and every writer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from converter.errors import ReadError
+from converter.model.file import SourceFile
+from converter.model.ledger import LedgerLine
+from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.tensor import Tensor
+
+
+class Part(Enum):
+    """What a checkpoint may have, and a format may hold."""
+
+    WEIGHTS = "weights"
+    CONFIG = "config"
+    ASSETS = "assets"
+    OPTIMIZER = "optimizer"
+    EXTRAS = "extras"
+    GRAPH = "graph"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A model's config.json: what it says, and the bytes that say it."""
+
+    values: Mapping[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Tensors by name, and what came with them. Immutable; transformations return new ones.
+
+    `tensors`     name -> tensor, in the source's order
+    `aliases`     tied name -> the name in `tensors` that holds its values
+    `origins`     name -> what the source calls it, where that differs
+    `buffers`     names in `tensors` known not to be parameters
+    `frozen`      names of parameters that the source marks as not trained
+    `dialect`     whose names and layouts these are: "pytorch", or "generic" for names as stored
+    `config`      the model's config.json, where there is one
+    `assets`      tokenizer and other files by name, copied as bytes
+    `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
+    `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
+    `graph`       an onnx_ir.Model whose initializers name tensors, they are not stored twice
+    `metadata`    what the source says about itself
+    `lines`       losses that already happened on the way here
+    `warnings`    what a user should know, one line each
+    """
+
+    tensors: Mapping[str, Tensor]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    buffers: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
+    dialect: str = "pytorch"
+    config: Config | None = None
+    optimizer: OptimizerState | None = None
+    optimizer_refused: str | None = None
+    graph: Any = None
+    assets: Mapping[str, SourceFile] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    lines: tuple[LedgerLine, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What this checkpoint has."""
+        present = {
+            Part.WEIGHTS: True,
+            Part.CONFIG: self.config is not None,
+            Part.ASSETS: bool(self.assets),
+            Part.OPTIMIZER: self.optimizer is not None,
+            Part.EXTRAS: bool(self.extras),
+            Part.GRAPH: self.graph is not None,
+        }
+        return frozenset(part for part, is_present in present.items() if is_present)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name a tensor can be asked for by: tensors first, then aliases."""
+        return (*self.tensors, *self.aliases)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, ties counted once."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the tensor called `name`, through a tie if need be. Raises KeyError."""
+        return self.tensors[self.aliases.get(name, name)]
+
+    def origin(self, name: str) -> str:
+        """Return what the source calls `name`."""
+        return self.origins.get(name, name)
+
+    def with_names(self, new_name: Callable[[str], str]) -> Checkpoint:
+        """Return the checkpoint with every tensor, alias and optimizer slot renamed together.
+
+        Raises ReadError when two names would become one.
+        """
+        renamed = {name: new_name(name) for name in self.names}
+        if len(set(renamed.values())) != len(renamed):
+            taken: dict[str, str] = {}
+            for old, new in renamed.items():
+                if new in taken:
+                    raise ReadError(f"and {taken[new]!r} would both be called {new!r}", tensor=old)
+                taken[new] = old
+        return replace(
+            self,
+            tensors={renamed[name]: tensor for name, tensor in self.tensors.items()},
+            aliases={renamed[name]: renamed[owner] for name, owner in self.aliases.items()},
+            origins={new: self.origin(old) for old, new in renamed.items() if new != self.origin(old)},
+            buffers=frozenset(renamed[name] for name in self.buffers),
+            frozen=frozenset(renamed[name] for name in self.frozen),
+            optimizer=None if self.optimizer is None else _renamed(self.optimizer, renamed),
+        )
+
+
+def _renamed(optimizer: OptimizerState, names: Mapping[str, str]) -> OptimizerState:
+    return replace(
+        optimizer,
+        groups=tuple(
+            ParameterGroup(
+                parameters=tuple(names.get(name, name) for name in group.parameters),
+                hyperparameters=group.hyperparameters,
+            )
+            for group in optimizer.groups
+        ),
+        slots={
+            slot: {names.get(name, name): tensor for name, tensor in by_parameter.items()}
+            for slot, by_parameter in optimizer.slots.items()
+        },
+    )

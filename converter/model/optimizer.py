@@ -1,0 +1,33 @@
+"""Optimizer state in PyTorch's conventions: moments per parameter, hyperparameters per group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.model.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters, by name, that share hyperparameters (`lr`, `betas`, `eps`, `weight_decay` ...)."""
+
+    parameters: tuple[str, ...]
+    hyperparameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerState:
+    """What an optimizer remembers between steps.
+
+    `slots` maps slot (`exp_avg`) -> parameter -> tensor, shaped and laid out as the parameter. `step` counts
+    completed updates when all parameters agree on it, and None when they do not (then slot `step` holds theirs)
+    or the algorithm keeps none. `basis` says what the names of the parameters rest on.
+    """
+
+    algorithm: str
+    step: int | None
+    groups: tuple[ParameterGroup, ...]
+    slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    basis: str = "named"

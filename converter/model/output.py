@@ -1,0 +1,143 @@
+"""What a writer answers: files as sequences of pieces, laid out before a byte of any tensor is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from converter.model.file import SourceFile
+from converter.model.ledger import LedgerLine, Status
+from converter.model.tensor import Tensor
+
+_COUNT_LIMIT = 10**9
+
+
+class Sum(Protocol):
+    """A running checksum or hash: fed every byte of the pieces it watches."""
+
+    def update(self, data: memoryview | bytes, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A piece whose bytes also go through a checksum."""
+
+    piece: bytes | Tensor
+    sum: Sum
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the piece."""
+        return len(self.piece) if isinstance(self.piece, bytes) else self.piece.nbytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Bytes whose number is known now and whose values only when all other pieces of the output are written."""
+
+    nbytes: int
+    render: Callable[[], bytes]
+
+
+Piece = bytes | Tensor | Watched | Late | SourceFile
+
+
+def piece_bytes(piece: Piece) -> int:
+    """Return how many bytes `piece` will take."""
+    match piece:
+        case bytes():
+            return len(piece)
+        case SourceFile():
+            return piece.size
+        case _:
+            return piece.nbytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """One file: its name inside the output and its pieces in order."""
+
+    name: str
+    pieces: Sequence[Piece]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole file."""
+        return sum(map(piece_bytes, self.pieces))
+
+
+class Workshop(Protocol):
+    """What a writer may use to build files that only a framework can make."""
+
+    @property
+    def folder(self) -> Path:
+        """The staged output; what is put here is published."""
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of its own for intermediate files, gone afterwards."""
+
+    def stream(self, file: OutputFile, folder: Path) -> None:
+        """Write `file` into `folder`, in bounded memory."""
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """Run ``package.module:function`` in a child process, offline, with arguments and result as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """The plan of a whole target.
+
+    `names` says which tensor of the checkpoint fills which slot of the target: slot -> name (tied slots included).
+    `ties` says under which slot the target holds the values of names that have no slot of their own: name -> slot.
+    `build` makes what cannot be laid out in advance, after `files` are written.
+    `lines` are the writer's own losses: what it could not hold, what it had to add.
+    """
+
+    files: tuple[OutputFile, ...]
+    names: Mapping[str, str]
+    ties: Mapping[str, str] = field(default_factory=dict)
+    build: Callable[[Workshop], None] | None = None
+    build_bytes: int = 0
+    lines: tuple[LedgerLine, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, staging included."""
+        return sum(file.nbytes for file in self.files) + self.build_bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Provenance:
+    """Where an output comes from: tool, source and counts, without time stamps or paths.
+
+    Readers of the output rely on none of it. `source_sha256` gives "" for a source that is no file. The hash and the
+    counts are known only late, so a file reserves `nbytes` for `render()`, which pads with spaces.
+    """
+
+    tool: str
+    source_name: str
+    source_sha256: Callable[[], str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `render` returns."""
+        return len(self.widest())
+
+    def widest(self) -> bytes:
+        """Return a document no shorter than the later one, for laying out what encloses it."""
+        return self._json("0" * 64, {status.value: _COUNT_LIMIT for status in Status})
+
+    def render(self) -> bytes:
+        """Return the document as one line of JSON, padded with spaces to `nbytes`. Call it late."""
+        return self._json(self.source_sha256(), self.counts).ljust(self.nbytes)
+
+    def _json(self, sha256: str, counts: Mapping[str, int]) -> bytes:
+        source = {"name": self.source_name, "sha256": sha256}
+        ledger = {status.value: counts.get(status.value, 0) for status in Status}
+        return json.dumps({"generator": self.tool, "source": source, "ledger": ledger}).encode("ascii")

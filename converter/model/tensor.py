@@ -1,0 +1,336 @@
+"""Tensors that know what they are before a byte of them is read.
+
+A tensor declares `dtype` and `shape`; its bytes (C order, little-endian) are read when they are asked for, checked
+against the declaration, and never kept. The name is not here: the key in the checkpoint owns it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import ReadError
+from converter.model.dtype import DType
+from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tensor(ABC):
+    """The declaration of an array, and a way to its bytes."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes, known without reading any."""
+        return self.size * self.dtype.itemsize
+
+    def numpy(self) -> Array:
+        """Read the tensor into a new array.
+
+        Raises ReadError when the bytes cannot be had, or are not what was declared.
+        """
+        array = self._read()
+        if array.shape != self.shape or array.dtype != self.dtype.numpy:
+            raise ReadError(
+                f"declared as {self.dtype.value}{list(self.shape)}, read as {array.dtype}{list(array.shape)}"
+            )
+        return array
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the bytes in order, in pieces of CHUNK_BYTES, each valid until the next one is asked for."""
+        data = np.ascontiguousarray(self.numpy()).reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield data[start : start + CHUNK_BYTES]
+
+    def write_to(self, out: BinaryIO) -> None:
+        """Write the bytes to `out`."""
+        for chunk in self.chunks():
+            out.write(chunk)
+
+    @abstractmethod
+    def _read(self) -> Array: ...
+
+    def reshape(self, shape: tuple[int, ...]) -> Tensor:
+        """Return the same elements in another shape; nothing is read."""
+        return self if shape == self.shape else _computed(Reshape(shape=shape), self)
+
+    def transpose(self, axes: tuple[int, ...]) -> Tensor:
+        """Return the tensor with its axes permuted; nothing is read."""
+        return self if axes == tuple(range(len(self.shape))) else _computed(Transpose(axes=axes), self)
+
+    def cast(self, dtype: DType) -> Tensor:
+        """Return the tensor in another element type, rounded to nearest even; nothing is read."""
+        return self if dtype is self.dtype else _computed(Cast(dtype=dtype), self)
+
+    def take(self, *, axis: int, start: int, stop: int) -> Tensor:
+        """Return the elements `start` to `stop` of one axis; nothing is read."""
+        whole = (start, stop) == (0, self.shape[axis])
+        return self if whole else _computed(Take(axis=axis, start=start, stop=stop), self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ArrayTensor(Tensor):
+    """A tensor that is already in memory."""
+
+    array: Array
+
+    @classmethod
+    def of(cls, array: Array) -> ArrayTensor:
+        """Wrap `array`. Raises KeyError for dtypes that tensors cannot have."""
+        dtype = DType.of(array.dtype)
+        return cls(dtype=dtype, shape=array.shape, array=np.asarray(array, dtype=dtype.numpy))
+
+    def _read(self) -> Array:
+        return self.array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FileTensor(Tensor):
+    """A contiguous little-endian range of a file.
+
+    Construction checks that the range lies inside the file, and raises ReadError when it does not.
+    """
+
+    file: SourceFile
+    offset: int
+    checksum: Checksum | None = None
+
+    def __post_init__(self) -> None:
+        if any(type(extent) is not int or extent < 0 for extent in self.shape):
+            raise ReadError(f"has the impossible shape {list(self.shape)}", path=self.file.path)
+        if type(self.offset) is not int or self.offset < 0 or self.offset + self.nbytes > self.file.size:
+            raise ReadError(
+                f"needs {self.nbytes} bytes at {self.offset}, the file has {self.file.size}", path=self.file.path
+            )
+
+    def chunks(self) -> Iterator[memoryview]:
+        if self.checksum is None:
+            yield from self.file.chunks(self.offset, self.nbytes)
+        elif self.checksum.covers(self.offset, self.nbytes):
+            yield from self.checksum.chunks()
+        else:
+            self.checksum.verify()
+            yield from self.file.chunks(self.offset, self.nbytes)
+
+    def reshape(self, shape: tuple[int, ...]) -> Tensor:
+        if math.prod(shape) != self.size:
+            raise ReadError(f"cannot be reshaped from {list(self.shape)} to {list(shape)}", path=self.file.path)
+        return replace(self, shape=shape)
+
+    def take(self, *, axis: int, start: int, stop: int) -> Tensor:
+        if any(extent != 1 for extent in self.shape[:axis]) or not 0 <= start <= stop <= self.shape[axis]:
+            return Tensor.take(self, axis=axis, start=start, stop=stop)
+        row_bytes = math.prod(self.shape[axis + 1 :]) * self.dtype.itemsize
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        return replace(self, shape=shape, offset=self.offset + start * row_bytes)
+
+    def _read(self) -> Array:
+        array = np.empty(self.shape, dtype=self.dtype.numpy)
+        target, position = array.reshape(-1).view(np.uint8).data, 0
+        for chunk in self.chunks():
+            target[position : position + len(chunk)] = chunk
+            position += len(chunk)
+        return array
+
+
+class Operation(Protocol):
+    """A pure function of arrays whose result can be declared without reading them."""
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        """Return dtype and shape of the result."""
+
+    def __call__(self, *arrays: Array) -> Array:
+        """Compute the result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ComputedTensor(Tensor):
+    """A function of other tensors, computed each time it is read."""
+
+    inputs: tuple[Tensor, ...]
+    operation: Operation
+
+    def transpose(self, axes: tuple[int, ...]) -> Tensor:
+        if isinstance(self.operation, Transpose):
+            merged = tuple(self.operation.axes[axis] for axis in axes)
+            return self.inputs[0].transpose(merged)
+        return Tensor.transpose(self, axes)
+
+    def _read(self) -> Array:
+        return self.operation(*(tensor.numpy() for tensor in self.inputs))
+
+
+def _computed(operation: Operation, *inputs: Tensor) -> ComputedTensor:
+    dtype, shape = operation.declare(inputs)
+    return ComputedTensor(dtype=dtype, shape=shape, inputs=inputs, operation=operation)
+
+
+def concat(tensors: Sequence[Tensor], *, axis: int) -> Tensor:
+    """Return the tensors joined along one axis; nothing is read."""
+    return tensors[0] if len(tensors) == 1 else _computed(Concat(axis=axis), *tensors)
+
+
+def strided(storage: Tensor, *, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """Return a view of a flat `storage`: `offset` and `strides` count elements. Bounds are the caller's to check."""
+    dense = _dense_strides(shape)
+    needs_gather = math.prod(shape) > 0 and any(
+        extent > 1 and stride != expected for extent, stride, expected in zip(shape, strides, dense, strict=True)
+    )
+    if needs_gather:
+        return _computed(Strided(offset=offset, shape=shape, strides=strides), storage)
+    return storage.take(axis=0, start=offset, stop=offset + math.prod(shape)).reshape(shape)
+
+
+def _dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def byteswapped(tensor: Tensor) -> Tensor:
+    """Return the tensor with the bytes of each element reversed, for files written on big-endian machines."""
+    return tensor if tensor.dtype.itemsize == 1 else _computed(ByteSwap(), tensor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reshape:
+    """The same elements in another shape."""
+
+    shape: tuple[int, ...]
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        if math.prod(self.shape) != inputs[0].size:
+            raise ReadError(f"cannot be reshaped from {list(inputs[0].shape)} to {list(self.shape)}")
+        return inputs[0].dtype, self.shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        return arrays[0].reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transpose:
+    """Axes permuted as numpy.transpose does."""
+
+    axes: tuple[int, ...]
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return inputs[0].dtype, tuple(inputs[0].shape[axis] for axis in self.axes)
+
+    def __call__(self, *arrays: Array) -> Array:
+        return np.transpose(arrays[0], self.axes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Another element type."""
+
+    dtype: DType
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return self.dtype, inputs[0].shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return arrays[0].astype(self.dtype.numpy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """A range of one axis."""
+
+    axis: int
+    start: int
+    stop: int
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        shape = inputs[0].shape
+        if not 0 <= self.start <= self.stop <= shape[self.axis]:
+            raise ReadError(f"has {shape[self.axis]} elements on axis {self.axis}, not {self.start}:{self.stop}")
+        return inputs[0].dtype, (*shape[: self.axis], self.stop - self.start, *shape[self.axis + 1 :])
+
+    def __call__(self, *arrays: Array) -> Array:
+        return arrays[0][(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concat:
+    """Tensors joined along one axis."""
+
+    axis: int
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        first = inputs[0]
+        around = (*first.shape[: self.axis], *first.shape[self.axis + 1 :])
+        for tensor in inputs:
+            if (
+                tensor.dtype is not first.dtype
+                or (*tensor.shape[: self.axis], *tensor.shape[self.axis + 1 :]) != around
+            ):
+                raise ReadError(f"parts of shapes {[list(part.shape) for part in inputs]} do not join")
+        joined = sum(tensor.shape[self.axis] for tensor in inputs)
+        return first.dtype, (*first.shape[: self.axis], joined, *first.shape[self.axis + 1 :])
+
+    def __call__(self, *arrays: Array) -> Array:
+        return np.concatenate(arrays, axis=self.axis)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strided:
+    """A strided view of a flat storage; `offset` and `strides` count elements."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return inputs[0].dtype, self.shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        flat = arrays[0].reshape(-1)[self.offset :]
+        strides = tuple(stride * flat.itemsize for stride in self.strides)
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteSwap:
+    """The bytes of each element reversed."""
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return inputs[0].dtype, inputs[0].shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        swapped: Array = arrays[0].byteswap()
+        return swapped
+
+
+def is_equal(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two tensors have the same element type, shape and bits. Reads both, in pieces."""
+    if ours is theirs:
+        return True
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        return False
+    pairs = zip(ours.chunks(), theirs.chunks(), strict=True)
+    return all(np.array_equal(np.frombuffer(left, np.uint8), np.frombuffer(right, np.uint8)) for left, right in pairs)
+
+
+def files_of(tensor: Tensor) -> Iterator[SourceFile]:
+    """Yield the files that reading `tensor` would read."""
+    match tensor:
+        case FileTensor():
+            yield tensor.file
+        case ComputedTensor():
+            for part in tensor.inputs:
+                yield from files_of(part)

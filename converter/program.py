@@ -1,0 +1,214 @@
+"""The program: detect, read, translate, trace, plan, check losses, write, verify, publish."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from converter import formats, runnable, selection
+from converter.dialects.wrappers import unwrapped
+from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
+from converter.errors import CkconvError, ReadError, UnknownFormatError, UsageError
+from converter.execution.child import require
+from converter.execution.hashing import hashed
+from converter.execution.publish import Destination, check_space, staging
+from converter.execution.workshop import LocalWorkshop
+from converter.formats import Format, Probe
+from converter.model.checkpoint import Checkpoint
+from converter.model.file import SourceFile
+from converter.model.output import Output, OutputFile, Provenance
+from converter.model.tensor import files_of
+from converter.observer import SILENT, Observer
+from converter.options import Options
+from converter.report import Report, Verification, account, check_allowed
+from converter.verify import verify_optimizer, verify_weights
+from converter.version import __version__
+
+StrPath = str | os.PathLike[str]
+
+
+def convert(
+    source: StrPath, destination: StrPath, *, to: str | None = None, observer: Observer = SILENT, **options: Any
+) -> Report:
+    """Convert the checkpoint at `source` into `destination`, in the format `to` or the one its name says.
+
+    `options` are the fields of `converter.Options` and those of the two formats (`ckconv formats NAME`). The output
+    is staged beside `destination`, verified, and appears there whole, or not at all.
+
+    Raises CkconvError; its `report` says what was known of the tensors by then.
+    """
+    general, specific = _split(options)
+    target = _Target.of(destination, to, general)
+    target.place.check_apart_from(Path(source))
+    checkpoint, source_format, specific = _read(Path(source), general, specific)
+    return _write(checkpoint, Path(source), source_format.name, target, general, specific, observer)
+
+
+def read(
+    source: StrPath, *, from_format: str | None = None, config: StrPath | None = None, **options: Any
+) -> Checkpoint:
+    """Return the checkpoint at `source`: declarations, config and the names of assets. No tensor is read.
+
+    `options` are the read options of its format. Raises CkconvError.
+    """
+    general = Options(from_format=from_format, config=None if config is None else Path(config))
+    checkpoint, source_format, unknown = _read(Path(source), general, options)
+    formats.options_of(source_format, formats.NoOptions, unknown)
+    return checkpoint
+
+
+def write(
+    checkpoint: Checkpoint, destination: StrPath, *, to: str | None = None, observer: Observer = SILENT, **options: Any
+) -> Report:
+    """Write `checkpoint` as `convert` does what it has read, with the same options and guarantees."""
+    general, specific = _split(options)
+    target = _Target.of(destination, to, general)
+    return _write(checkpoint, None, checkpoint.dialect, target, general, specific, observer)
+
+
+def _write(
+    checkpoint: Checkpoint,
+    source: Path | None,
+    source_format: str,
+    target: _Target,
+    options: Options,
+    specific: Mapping[str, Any],
+    observer: Observer,
+) -> Report:
+    write_options = formats.options_of(target.format, target.format.write_options, specific)
+    planned = selection.selected(unwrapped(checkpoint), target.format, options)
+    with staging(target.place.path) as stage, hashed(_files(source, checkpoint)) as source_sha256:
+        if target.format.extra is not None:
+            require(target.format.extra, f"writing {target.format.name}")
+        workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
+        if target.format.runner is not None and not options.weights_only:
+            planned = runnable.with_graph(planned, options, workshop)
+        name = "" if source is None else source.name
+        provenance = Provenance(tool=f"ckconv {__version__}", source_name=name, source_sha256=source_sha256)
+        output = target.complete(target.format.write(planned, write_options, provenance), planned)
+        report = Report(
+            source=os.fspath(source or ""),
+            target=os.fspath(target.place.path),
+            source_format=source_format,
+            target_format=target.format.name,
+            lines=account(checkpoint, planned, output),
+            optimizer=selection.optimizer_report(checkpoint, planned, target.format, options),
+            warnings=(*planned.warnings, *output.warnings),
+            nbytes=output.nbytes,
+            is_dry_run=options.dry_run,
+        )
+        try:
+            check_allowed(report.lines, allow_dropped=options.allow_dropped, allow_missing=options.allow_missing)
+            check_space(target.place.path.parent, output.nbytes, target.place.path)
+            if not options.dry_run:
+                provenance.counts = report.counts
+                workshop.make(output, planned)
+                staged = stage.output if target.is_folder else stage.output / output.files[0].name
+                report = replace(
+                    report, verification=_verify(planned, output, target.format, staged, options, workshop)
+                )
+                observer.committing()
+                stage.publish(staged, overwrite=options.overwrite, durable=options.durable)
+        except CkconvError as error:
+            error.report = report
+            raise
+    return report
+
+
+def _verify(
+    planned: Checkpoint, output: Output, target: Format, staged: Path, options: Options, workshop: LocalWorkshop
+) -> Verification:
+    if options.verify == "none":
+        return Verification()
+    workshop.observer.stage("verifying", planned.nbytes)
+    found = target.read(staged, target.read_options())
+    verify_weights(planned, found, output.names, path=staged, observer=workshop.observer)
+    if planned.optimizer is not None:
+        verify_optimizer(planned.optimizer, found.optimizer, path=staged)
+    if options.verify != "weights" and target.runner is not None and planned.graph is not None:
+        return runnable.verify_outputs(planned, staged, target.runner, options, workshop)
+    if options.verify == "outputs":
+        raise UsageError("--verify outputs needs a target that runs", path=staged)
+    return Verification(weights=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """A format and the place to write it to."""
+
+    format: Format
+    place: Destination
+    is_folder: bool
+
+    @classmethod
+    def of(cls, destination: StrPath, to: str | None, options: Options) -> _Target:
+        """Settle format and place. Raises UnknownFormatError, WriteError, DestinationExistsError."""
+        place = Destination.of(destination)
+        format_ = formats.of_suffix(place.path) if to is None else formats.by_name(to)
+        if format_ is None:
+            hint = f"--to one of {', '.join(formats.registry())}"
+            raise UnknownFormatError("the name does not say the format", path=destination, hint=hint)
+        is_folder = place.as_folder or format_.file_name is None
+        place.check_replaceable(is_folder=is_folder, overwrite=options.overwrite, foreign=formats.foreign_entry)
+        return cls(format=format_, place=place, is_folder=is_folder)
+
+    def complete(self, output: Output, planned: Checkpoint) -> Output:
+        """Add config and assets when a single-file format is written into a folder.
+
+        Raises UsageError when several files would have to be one.
+        """
+        if self.format.file_name is None:
+            return output
+        beside: list[OutputFile] = []
+        if planned.config is not None:
+            beside.append(OutputFile(name=CONFIG_NAME, pieces=(planned.config.raw,)))
+        beside += [OutputFile(name=name, pieces=(file,)) for name, file in planned.assets.items()]
+        if self.is_folder:
+            return replace(output, files=(*output.files, *beside))
+        if len(output.files) > 1:
+            raise UsageError("the output is several files", path=self.place.path, hint="end DST with / for a folder")
+        if not beside:
+            return output
+        left = ", ".join(file.name for file in beside)
+        said = f"{left} not carried: the output is one file; end DST with / for a folder"
+        return replace(output, warnings=(*output.warnings, said))
+
+
+def _split(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    known = {field.name for field in fields(Options)}
+    general = Options(**{name: value for name, value in given.items() if name in known})
+    return general, {name: value for name, value in given.items() if name not in known}
+
+
+def _read(path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Checkpoint, Format, dict[str, Any]]:
+    """Read a source and what is beside it; return the options that its reader does not take, too."""
+    probe = Probe(path)
+    format_ = formats.detect(probe) if options.from_format is None else formats.by_name(options.from_format)
+    taken = {field.name for field in fields(format_.read_options)}
+    read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
+    try:
+        checkpoint = format_.read(path, read_options)
+    except CkconvError as error:
+        error.path = error.path or os.fspath(path)
+        raise
+    if not checkpoint.tensors:
+        raise ReadError("holds no tensor", path=path)
+    left = {name: value for name, value in specific.items() if name not in taken}
+    return _with_siblings(checkpoint, path if probe.is_folder else path.parent, options), format_, left
+
+
+def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Checkpoint:
+    if options.config is not None:
+        checkpoint = replace(checkpoint, config=parse_config(SourceFile(options.config)))
+    elif checkpoint.config is None:
+        checkpoint = replace(checkpoint, config=read_config(folder))
+    return checkpoint if checkpoint.assets else replace(checkpoint, assets=read_assets(folder))
+
+
+def _files(source: Path | None, checkpoint: Checkpoint) -> tuple[SourceFile, ...]:
+    if source is not None and not source.is_dir():
+        return (SourceFile(source),)
+    return tuple(dict.fromkeys(file for tensor in checkpoint.tensors.values() for file in files_of(tensor)))

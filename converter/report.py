@@ -1,0 +1,190 @@
+"""The ledger of a conversion: what became of every tensor, and how that is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from converter.errors import CkconvError, LossError, escape
+from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import LedgerLine, Status
+from converter.model.output import Output
+
+_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerReport:
+    """What became of the optimizer state: `status` is "carried", "dropped" or "absent"."""
+
+    status: str = "absent"
+    algorithm: str | None = None
+    step: int | None = None
+    basis: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was verified: `weights` bit for bit; `outputs` within `tolerance`, `max_abs` being the largest difference.
+
+    `reason` says why outputs were not, where they could have been.
+    """
+
+    weights: bool = False
+    outputs: bool = False
+    max_abs: float | None = None
+    tolerance: float | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        if self.outputs:
+            return f"verified outputs max|d|={self.max_abs:.2e}"
+        done = "verified weights" if self.weights else "not verified"
+        return done if self.reason is None else f"{done}, outputs not verified: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written."""
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    lines: tuple[LedgerLine, ...] = ()
+    optimizer: OptimizerReport = field(default_factory=OptimizerReport)
+    verification: Verification = field(default_factory=Verification)
+    warnings: tuple[str, ...] = ()
+    nbytes: int = 0
+    is_dry_run: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of lines of each status."""
+        counted = Counter(line.status.value for line in self.lines)
+        return {status.value: counted[status.value] for status in Status}
+
+    @property
+    def verdict(self) -> str:
+        """The last line that a user sees."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        checked = "nothing written (dry run)" if self.is_dry_run else str(self.verification)
+        return f"ok: {counts}; optimizer {self.optimizer.status}; {checked}"
+
+    def losses(self) -> list[str]:
+        """What a user should know besides the counts, one line each, safe to print."""
+        said = [
+            f"{line.status.value}: {escape(line.name or line.target or '')}: {escape(line.reason)}"
+            for line in self.lines
+            if line.status in (Status.DROPPED, Status.DEFAULTED)
+        ]
+        if self.optimizer.status == "dropped":
+            said.append(f"dropped: optimizer state: {self.optimizer.reason}")
+        return said + [f"note: {escape(warning, 1000)}" for warning in self.warnings]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object that `--json` prints."""
+        optimizer = self.optimizer
+        return {
+            "status": "ok",
+            "exit_code": 0,
+            "source": self.source,
+            "target": self.target,
+            "source_format": self.source_format,
+            "target_format": self.target_format,
+            "bytes": self.nbytes,
+            "dry_run": self.is_dry_run,
+            "counts": self.counts,
+            "tensors": [
+                {"name": line.name, "target": line.target, "status": line.status.value, "reason": line.reason}
+                for line in self.lines
+            ],
+            "optimizer": {
+                "status": optimizer.status,
+                "algorithm": optimizer.algorithm,
+                "step": optimizer.step,
+                "basis": optimizer.basis,
+                "reason": optimizer.reason,
+            },
+            "verification": {
+                "weights": self.verification.weights,
+                "outputs": self.verification.outputs,
+                "max_abs": self.verification.max_abs,
+                "tolerance": self.verification.tolerance,
+                "reason": self.verification.reason,
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
+    """Return the JSON object that `--json` prints when `error` ended the run."""
+    report: Report | None = error.report
+    known = {} if report is None else report.as_dict()
+    return {
+        "source": source,
+        "target": target,
+        "counts": {status.value: 0 for status in Status},
+        "tensors": [],
+        "optimizer": {"status": "absent", "algorithm": None, "step": None, "basis": None, "reason": None},
+        "verification": {"weights": False, "outputs": False, "max_abs": None, "tolerance": None, "reason": None},
+        "warnings": [],
+        **known,
+        "status": "failed",
+        "exit_code": error.exit_code,
+        "error": {
+            "code": error.exit_code,
+            "file": error.path,
+            "tensor": error.tensor,
+            "message": error.message,
+            "hint": error.hint,
+        },
+    }
+
+
+def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[LedgerLine, ...]:
+    """Return one line for every tensor of `source` and every slot of `output` that none of them fills.
+
+    `written` is what the writer was given: `source`, renamed and reduced, its losses in `lines`.
+
+    Raises LossError when a tensor of the source has no line, naming it.
+    """
+    lines: list[LedgerLine] = []
+    first_slot: dict[str, str] = {}
+    for slot, name in output.names.items():
+        owner = written.aliases.get(name, name)
+        shared = first_slot.setdefault(owner, slot)
+        status = Status.MAPPED if shared == slot else Status.TIED
+        reason = "" if shared == slot else f"shares {shared}"
+        lines.append(LedgerLine(status=status, name=written.origin(name), target=slot, reason=reason))
+    for name, slot in output.ties.items():
+        reason = f"stored once, as {slot}"
+        lines.append(LedgerLine(status=Status.TIED, name=written.origin(name), target=slot, reason=reason))
+    lines += [*written.lines, *output.lines]
+    told = {line.name for line in lines}
+    missing = [name for name in source.names if name not in told]
+    if missing:
+        raise LossError(f"{len(missing)} tensors are unaccounted for: {listed(missing)}", tensor=missing[0])
+    return tuple(lines)
+
+
+def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], allow_missing: Sequence[str]) -> None:
+    """Raise LossError for a loss that is refused by default and matches none of the user's patterns."""
+    for line in lines:
+        if not line.is_refused_by_default:
+            continue
+        patterns = allow_missing if line.status is Status.DEFAULTED else allow_dropped
+        name = line.name or line.target or ""
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            flag = "--allow-missing" if line.status is Status.DEFAULTED else "--allow-dropped"
+            raise LossError(line.reason, tensor=name, hint=f"{flag} {name!r} accepts it")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message: all of a few, the first of many."""
+    shown = ", ".join(escape(name) for name in names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -1,0 +1,146 @@
+"""What of a checkpoint goes into a target: names asked for, element types, optimizer and training state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from converter.errors import LossError
+from converter.formats import Format
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.dtype import DType
+from converter.model.ledger import LedgerLine, dropped
+from converter.model.optimizer import OptimizerState
+from converter.model.tensor import Tensor
+from converter.options import Options
+from converter.report import OptimizerReport
+
+
+def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
+    """Return what `target` is to hold; all else is in `lines` and `warnings`.
+
+    Raises LossError when optimizer state must be kept and cannot be, or when its parameters are ambiguous.
+    """
+    chosen = _named(checkpoint, options)
+    chosen = _cast(chosen, target, options)
+    chosen = _with_optimizer(chosen, target, options)
+    return _with_extras(chosen, target)
+
+
+def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
+    """Say what became of the optimizer state of `source`."""
+    state = source.optimizer
+    if state is None and source.optimizer_refused is None:
+        return OptimizerReport()
+    reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
+    known = OptimizerReport(status="dropped", reason=reason)
+    if state is not None:
+        known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)
+    return known if planned.optimizer is None else replace(known, status="carried", reason=None)
+
+
+def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    if not options.include and not options.exclude:
+        return checkpoint
+
+    def is_wanted(name: str) -> bool:
+        is_included = not options.include or any(fnmatchcase(name, pattern) for pattern in options.include)
+        return is_included and not any(fnmatchcase(name, pattern) for pattern in options.exclude)
+
+    wanted = [name for name in checkpoint.names if is_wanted(name)]
+    if not wanted:
+        raise LossError("--include and --exclude leave no tensor")
+    owners: dict[str, str] = {}
+    for name in wanted:
+        owners.setdefault(checkpoint.aliases.get(name, name), name)
+    kept = frozenset(owners.values())
+    unwanted = frozenset(checkpoint.names).difference(wanted)
+    state = checkpoint.optimizer
+    return replace(
+        checkpoint,
+        tensors={name: checkpoint.tensor(name) for name in wanted if name in kept},
+        aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in kept},
+        buffers=checkpoint.buffers.intersection(wanted),
+        frozen=checkpoint.frozen.intersection(wanted),
+        optimizer=None if state is None else _without(state, unwanted),
+        lines=(
+            *checkpoint.lines,
+            *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),
+        ),
+    )
+
+
+def _without(state: OptimizerState, names: frozenset[str]) -> OptimizerState:
+    groups = (
+        replace(group, parameters=tuple(name for name in group.parameters if name not in names))
+        for group in state.groups
+    )
+    return replace(
+        state,
+        groups=tuple(groups),
+        slots={
+            slot: {name: tensor for name, tensor in tensors.items() if name not in names}
+            for slot, tensors in state.slots.items()
+        },
+    )
+
+
+def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
+    asked = options.target_dtype()
+    casts: Counter[tuple[DType, DType]] = Counter()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        dtype = asked if asked is not None and tensor.dtype.is_floating else tensor.dtype
+        if dtype not in target.dtypes:
+            dtype = _held_instead(dtype, target, name)
+        casts[tensor.dtype, dtype] += 1
+        tensors[name] = tensor.cast(dtype)
+    said = tuple(
+        f"{count} tensors cast from {old.value} to {new.value}" for (old, new), count in casts.items() if old is not new
+    )
+    return replace(checkpoint, tensors=tensors, warnings=(*checkpoint.warnings, *said))
+
+
+def _held_instead(dtype: DType, target: Format, name: str) -> DType:
+    if dtype.is_floating and dtype.itemsize == 1 and DType.FLOAT32 in target.dtypes:
+        return DType.FLOAT32  # holds every 8-bit value exactly
+    raise LossError(f"is {dtype.value}, which {target.name} cannot hold", tensor=name, hint="--dtype casts")
+
+
+def _with_optimizer(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
+    refused = checkpoint.optimizer_refused
+    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):
+        return replace(checkpoint, optimizer=None)
+    if Part.OPTIMIZER not in target.holds:
+        if options.optimizer == "keep":
+            raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
+        return replace(checkpoint, optimizer=None)
+    if refused is not None:
+        raise LossError(f"optimizer state: {refused}", hint="--optimizer drop converts the weights without it")
+    return checkpoint
+
+
+def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:
+    if not checkpoint.extras or Part.EXTRAS in target.holds:
+        return checkpoint
+    lines: list[LedgerLine] = []
+    for key, value in checkpoint.extras.items():
+        lines += [dropped(name, f"{target.name} holds no training state") for name in tensor_names(key, value)]
+    said = f"{', '.join(checkpoint.extras)} not carried: {target.name} holds no training state"
+    return replace(checkpoint, extras={}, lines=(*checkpoint.lines, *lines), warnings=(*checkpoint.warnings, said))
+
+
+def tensor_names(prefix: str, value: Any) -> Iterator[str]:
+    """Yield the dotted names of the tensors inside nested training state."""
+    match value:
+        case Tensor():
+            yield prefix
+        case Mapping():
+            for key, item in value.items():
+                yield from tensor_names(f"{prefix}.{key}", item)
+        case list() | tuple():
+            for position, item in enumerate(value):
+                yield from tensor_names(f"{prefix}.{position}", item)

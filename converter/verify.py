@@ -1,0 +1,116 @@
+"""Proof of an output: its tensors bit for bit through the mapping, and what its graph computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import VerificationError
+from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import OptimizerState
+from converter.model.tensor import Array, Tensor, is_equal
+from converter.observer import SILENT, Observer
+
+RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 6e-2}
+
+
+def verify_weights(
+    expected: Checkpoint, found: Checkpoint, names: Mapping[str, str], *, path: Path, observer: Observer = SILENT
+) -> None:
+    """Compare every tensor of `found`, read back from the staged `path`, with the one that `names` says fills it.
+
+    `names` maps slot -> name in `expected`. Reads both sides in pieces. Raises VerificationError naming the first
+    slot that is missing, unexpected, or differs in dtype, shape or any bit.
+    """
+    missing = [slot for slot in names if slot not in found.tensors and slot not in found.aliases]
+    if missing:
+        raise VerificationError("is missing in the output", path=path, tensor=missing[0])
+    unexpected = [slot for slot in found.names if slot not in names]
+    if unexpected:
+        raise VerificationError("is in the output, and nothing was meant to be", path=path, tensor=unexpected[0])
+    compared: set[tuple[int, int]] = set()
+    for slot, name in names.items():
+        ours, theirs = expected.tensor(name), found.tensor(slot)
+        if (id(ours), id(theirs)) not in compared:
+            _compare(ours, theirs, path=path, name=slot, observer=observer)
+            compared.add((id(ours), id(theirs)))
+
+
+def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, path: Path) -> None:
+    """Compare optimizer state read back with what was meant. Raises VerificationError for any difference."""
+    if found is None:
+        raise VerificationError("has no optimizer state", path=path)
+    if (found.step, found.algorithm) != (expected.step, expected.algorithm):
+        raise VerificationError(
+            f"optimizer is {found.algorithm} at step {found.step}, not {expected.algorithm} at {expected.step}",
+            path=path,
+        )
+    if found.groups != expected.groups:
+        raise VerificationError("optimizer groups differ", path=path)
+    ours = {(slot, name): tensor for slot, tensors in expected.slots.items() for name, tensor in tensors.items()}
+    theirs = {(slot, name): tensor for slot, tensors in found.slots.items() for name, tensor in tensors.items()}
+    if ours.keys() != theirs.keys():
+        slot, name = sorted(ours.keys() ^ theirs.keys())[0]
+        raise VerificationError(f"optimizer slot {slot} is on one side only", path=path, tensor=name)
+    for (slot, name), tensor in ours.items():
+        _compare(tensor, theirs[slot, name], path=path, name=f"{slot}/{name}", observer=SILENT)
+
+
+def _compare(expected: Tensor, found: Tensor, *, path: Path, name: str, observer: Observer) -> None:
+    if (expected.dtype, expected.shape) != (found.dtype, found.shape):
+        raise VerificationError(
+            f"is {found.dtype.value}{list(found.shape)}, not {expected.dtype.value}{list(expected.shape)}",
+            path=path,
+            tensor=name,
+        )
+    if not is_equal(expected, found):
+        raise VerificationError("differs from the source", path=path, tensor=name)
+    observer.advance(expected.nbytes)
+
+
+def compare_outputs(
+    expected: Mapping[str, Array], found: Mapping[str, Array], *, path: Path, atol: float | None, rtol: float | None
+) -> tuple[float, float]:
+    """Return the largest absolute difference between outputs, and the tolerance it was held against.
+
+    The tolerance of an output is `atol` + `rtol` x max|expected|; by default rtol x max(1, max|expected|) with the
+    rtol of its dtype. Raises VerificationError naming the output that is missing, misshapen or out of tolerance.
+    """
+    worst, allowed = 0.0, 0.0
+    for key, reference in expected.items():
+        output = key.partition("/")[2]
+        if key not in found:
+            raise VerificationError(f"the graph has no output {output!r}", path=path)
+        result = found[key]
+        if result.shape != reference.shape:
+            raise VerificationError(
+                f"output {output!r} has shape {list(result.shape)}, not {list(reference.shape)}", path=path
+            )
+        if reference.size == 0:
+            continue
+        finite = np.abs(reference[np.isfinite(reference)])
+        scale = float(np.max(finite, initial=0.0))
+        default = RELATIVE_TOLERANCE.get(reference.dtype.name, 0.0)
+        tolerance = default * max(1.0, scale) if atol is rtol is None else (atol or 0.0) + (rtol or 0.0) * scale
+        difference = _largest_difference(result.astype(np.float64), reference.astype(np.float64))
+        if not difference <= tolerance:  # a NaN on one side alone is out of tolerance too
+            raise VerificationError(
+                f"output {output!r} differs by {difference:.3g}, more than {tolerance:.3g}", path=path
+            )
+        worst, allowed = max(worst, difference), max(allowed, tolerance)
+    return worst, allowed
+
+
+def _largest_difference(ours: Array, theirs: Array) -> float:
+    is_same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.where(is_same, 0.0, np.abs(ours - theirs))))
+
+
+def load_outputs(path: Path) -> dict[str, Any]:
+    """Return the arrays of an .npz that a child process wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
