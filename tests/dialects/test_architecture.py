@@ -1,0 +1,443 @@
+"""The class of a checkpoint, told from names and shapes alone, against the classes transformers itself builds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.dialects.families import FAMILIES, Family, Head
+from converter.errors import ArchitectureError, UsageError
+from converter.model.checkpoint import Config
+
+_SIZES = {
+    "vocab_size": 32,
+    "embedding_size": 4,
+    "hidden_size": 8,
+    "dim": 8,
+    "num_hidden_layers": 2,
+    "n_layers": 2,
+    "num_attention_heads": 2,
+    "n_heads": 2,
+    "intermediate_size": 16,
+    "hidden_dim": 16,
+    "max_position_embeddings": 16,
+}
+_HEADS = [(family.model_type, head) for family in FAMILIES.values() for head in family.heads]
+_CLASSES = [FAMILIES[model_type].architecture(head) for model_type, head in _HEADS]
+_PREFIXES = ["", "model.", "module.model.", "0.auto_model."]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The little that inference asks of a tensor."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One class of transformers: what its state dict and its config.json look like, and what it ties."""
+
+    architecture: str
+    tensors: Mapping[str, Shape]
+    config: Mapping[str, Any]
+    ties: Mapping[str, str]
+
+    def config_less(self, *keys: str, **others: Any) -> dict[str, Any]:
+        return {**{key: value for key, value in self.config.items() if key not in keys}, **others}
+
+    def under(self, prefix: str) -> dict[str, Shape]:
+        return {prefix + name: tensor for name, tensor in self.tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, Sample]:
+    """Every class of every row, built on the meta device."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    built = {}
+    with torch.device("meta"):
+        for model_type, head in _HEADS:
+            architecture = FAMILIES[model_type].architecture(head)
+            labels = 3 if head.task in {"text-classification", "token-classification"} else 2
+            fields = transformers.AutoConfig.for_model(model_type).to_dict()
+            sizes = {key: value for key, value in _SIZES.items() if key in fields}
+            config = transformers.AutoConfig.for_model(
+                model_type, **sizes, num_labels=labels, is_decoder=head.task == "text-generation"
+            )
+            model = getattr(transformers, architecture)(config)
+            model.config.architectures = [architecture]
+            built[architecture] = Sample(
+                architecture=architecture,
+                tensors={name: Shape(tuple(tensor.shape)) for name, tensor in model.state_dict().items()},
+                config=json.loads(model.config.to_json_string(use_diff=True)),
+                ties=dict(model.all_tied_weights_keys),
+            )
+    return built
+
+
+def test_rows_are_complete() -> None:
+    """Every class that transformers has for these families and tasks is in the table."""
+    transformers = pytest.importorskip("transformers")
+    known = set(_CLASSES)
+    for family in FAMILIES.values():
+        pattern = re.compile(f"{family.stem}(For[A-Z].*|LMHeadModel|Model)")
+        module = getattr(transformers.models, family.model_type.replace("-", "_"))
+        modeling = getattr(module, f"modeling_{family.model_type.replace('-', '_')}")
+        assert {name for name in modeling.__all__ if pattern.fullmatch(name)} <= known
+
+
+def test_base_prefixes_are_those_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    for family in FAMILIES.values():
+        assert getattr(transformers, f"{family.stem}PreTrainedModel").base_model_prefix == family.base_prefix
+
+
+@pytest.mark.parametrize("architecture", _CLASSES)
+def test_config_is_right_when_the_head_agrees(samples: dict[str, Sample], architecture: str) -> None:
+    sample = samples[architecture]
+    assert infer_architecture(sample.tensors, sample.config) == Inference(architecture=architecture, basis="config")
+
+
+@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("architecture", _CLASSES)
+def test_class_comes_from_the_head(samples: dict[str, Sample], architecture: str, prefix: str) -> None:
+    """Without `architectures`. A config that states its labels tells multiple choice from one label."""
+    sample = samples[architecture]
+    config = sample.config_less("architectures", num_labels=len(sample.config.get("id2label", "ab")))
+    found = infer_architecture(sample.under(prefix), config)
+    assert (found.architecture, found.basis, found.prefix) == (architecture, "head tensors", prefix)
+    stripped = {name.removeprefix(found.prefix) for name in sample.under(prefix)}
+    assert stripped == set(sample.tensors)
+
+
+@pytest.mark.parametrize("architecture", _CLASSES)
+def test_a_wrong_config_is_overruled(samples: dict[str, Sample], architecture: str) -> None:
+    """Whichever other class of the family the config names, unless its tensors are the same."""
+    sample = samples[architecture]
+    family = FAMILIES[sample.config["model_type"]]
+    layers = {family.architecture(head): (head.layers, head.optional) for head in family.heads}
+    for other in layers:
+        if layers[other] != layers[architecture]:
+            config = sample.config_less(num_labels=len(sample.config.get("id2label", "ab")), architectures=[other])
+            found = infer_architecture(sample.tensors, config)
+            assert (found.architecture, found.basis) == (architecture, "head tensors"), other
+            assert found.note is not None
+            assert other in found.note
+
+
+@pytest.mark.parametrize("architecture", _CLASSES)
+def test_task_overrules(samples: dict[str, Sample], architecture: str) -> None:
+    sample = samples[architecture]
+    family, head = _row(architecture)
+    config = sample.config_less(architectures=[f"{family.stem}ForSomethingElse"])
+    found = infer_architecture(sample.tensors, config, task=head.task)
+    assert found == Inference(architecture=architecture, basis="task")
+
+
+@pytest.mark.parametrize("architecture", _CLASSES)
+def test_ties_are_those_of_transformers(samples: dict[str, Sample], architecture: str) -> None:
+    sample = samples[architecture]
+    assert declared_ties(sample.tensors, sample.config, architecture) == sample.ties
+    under_a_prefix = {"model." + alias: "model." + owner for alias, owner in sample.ties.items()}
+    assert declared_ties(sample.under("model."), sample.config, architecture) == under_a_prefix
+    assert declared_ties(sample.tensors, sample.config_less(tie_word_embeddings=False), architecture) == {}
+
+
+def test_owners_are_what_transformers_writes(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    safetensors = pytest.importorskip("safetensors")
+    for architecture in ["BertForPreTraining", "AlbertForMaskedLM", "ElectraForMaskedLM", "DistilBertForMaskedLM"]:
+        family, _ = _row(architecture)
+        fields = transformers.AutoConfig.for_model(family.model_type).to_dict()
+        sizes = {key: value for key, value in _SIZES.items() if key in fields}
+        model = getattr(transformers, architecture)(transformers.AutoConfig.for_model(family.model_type, **sizes))
+        state = model.state_dict()
+        ties = declared_ties(state, json.loads(model.config.to_json_string()), architecture)
+        assert ties
+        model.save_pretrained(tmp_path / architecture)
+        with safetensors.safe_open(tmp_path / architecture / "model.safetensors", "pt") as file:
+            assert set(file.keys()) == set(state) - set(ties)
+        assert all(torch.equal(state[alias], state[owner]) for alias, owner in ties.items())
+
+
+def test_a_tie_needs_both_names_in_one_shape(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForMaskedLM"]
+    decoder, owner = "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"
+    assert declared_ties(sample.tensors, sample.config, sample.architecture)[decoder] == owner
+    without = {name: tensor for name, tensor in sample.tensors.items() if name != decoder}
+    assert decoder not in declared_ties(without, sample.config, sample.architecture)
+    resized = {**sample.tensors, decoder: Shape((33, 8))}
+    assert decoder not in declared_ties(resized, sample.config, sample.architecture)
+    assert declared_ties(sample.tensors, sample.config, "LlamaForCausalLM") == {}
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "AlbertForPreTraining", "DistilBertForMaskedLM"])
+def test_tied_names_may_be_missing(samples: dict[str, Sample], architecture: str) -> None:
+    """As in a safetensors file, where ties are stored once."""
+    sample = samples[architecture]
+    stored = {name: tensor for name, tensor in sample.tensors.items() if name not in sample.ties}
+    assert len(stored) < len(sample.tensors)
+    assert infer_architecture(stored, sample.config_less("architectures")).architecture == architecture
+
+
+def test_old_names(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForMaskedLM"]
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in sample.tensors.items()
+    }
+    assert set(old) != set(sample.tensors)
+    assert infer_architecture(old, sample.config_less("architectures")).architecture == "BertForMaskedLM"
+
+
+@pytest.mark.parametrize(
+    "architecture", ["BertForQuestionAnswering", "RobertaForMaskedLM", "XLMRobertaForTokenClassification"]
+)
+def test_an_extra_pooler(samples: dict[str, Sample], architecture: str) -> None:
+    sample = samples[architecture]
+    base = FAMILIES[sample.config["model_type"]].base_prefix
+    pooled = {**sample.tensors, f"{base}.pooler.dense.weight": Shape((8, 8)), f"{base}.pooler.dense.bias": Shape((8,))}
+    for config in (sample.config, sample.config_less("architectures")):
+        assert infer_architecture(pooled, config).architecture == architecture
+
+
+@pytest.mark.parametrize(
+    "architecture", ["BertModel", "XLMRobertaModel", "AlbertModel", "BertForSequenceClassification"]
+)
+def test_a_missing_pooler(samples: dict[str, Sample], architecture: str) -> None:
+    sample = samples[architecture]
+    bare = {name: tensor for name, tensor in sample.tensors.items() if "pooler" not in name}
+    assert len(bare) < len(sample.tensors)
+    assert infer_architecture(bare, sample.config).architecture == architecture
+    if architecture.endswith("Model"):
+        assert infer_architecture(bare, sample.config_less("architectures")).architecture == architecture
+
+
+def test_the_pooler_decides_and_the_note_says_so(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForSequenceClassification"]
+    found = infer_architecture(sample.tensors, sample.config_less("architectures"))
+    assert found.architecture == sample.architecture
+    assert found.note is not None
+    assert "BertForTokenClassification" in found.note
+
+
+@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_base_model_inside_its_prefix(samples: dict[str, Sample], family: Family, prefix: str) -> None:
+    sample = samples[f"{family.stem}Model"]
+    whole = f"{prefix}{family.base_prefix}."
+    found = infer_architecture(sample.under(whole), sample.config_less("architectures"))
+    assert found == Inference(architecture=sample.architecture, basis="head tensors", prefix=whole)
+
+
+def test_a_pretraining_file_that_says_masked_language_model(samples: dict[str, Sample]) -> None:
+    """As bert-base-uncased does: the class that keeps every tensor is the right one."""
+    sample = samples["BertForPreTraining"]
+    found = infer_architecture(sample.tensors, sample.config_less(architectures=["BertForMaskedLM"]))
+    assert found.architecture == "BertForPreTraining"
+    asked = infer_architecture(sample.tensors, sample.config, task="masked-lm")
+    assert asked.architecture == "BertForMaskedLM"
+    assert asked.note == "BertForMaskedLM has no cls.seq_relationship"
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
+@pytest.mark.parametrize(
+    ("hint", "suffix"),
+    [
+        ({"num_labels": 1}, "ForSequenceClassification"),
+        ({"id2label": {"0": "score"}}, "ForSequenceClassification"),
+        ({"problem_type": "regression"}, "ForSequenceClassification"),
+        ({"id2label": {"0": "a", "1": "b"}}, "ForMultipleChoice"),
+        ({}, None),
+        ({"id2label": None}, None),
+    ],
+)
+def test_one_row(samples: dict[str, Sample], family: str, hint: dict[str, Any], suffix: str | None) -> None:
+    """Multiple choice, or sequence classification with one label: only the config can tell."""
+    stem = FAMILIES[family].stem
+    sample = samples[f"{stem}ForMultipleChoice"]
+    config = sample.config_less("architectures", "id2label", "label2id", **hint)
+    if suffix is not None:
+        assert infer_architecture(sample.tensors, config).architecture == stem + suffix
+        return
+    assert infer_architecture(sample.tensors, {**config, "num_labels": 1}).architecture.startswith(stem)
+    with pytest.raises(ArchitectureError, match="ForMultipleChoice") as caught:
+        infer_architecture(sample.tensors, config)
+    assert f"{stem}ForSequenceClassification" in str(caught.value)
+    assert "--task" in str(caught.value)
+
+
+def test_the_word_embeddings_may_be_the_alias(samples: dict[str, Sample]) -> None:
+    """XLM-RoBERTa registers its head first, so a reader may make the decoder's weight the owner."""
+    sample = samples["XLMRobertaForMaskedLM"]
+    assert next(iter(sample.tensors)).startswith("lm_head")
+    owners = {name: tensor for name, tensor in sample.tensors.items() if "word_embeddings" not in name}
+    assert len(owners) < len(sample.tensors)
+    assert infer_architecture(owners, sample.config_less("architectures")).architecture == sample.architecture
+
+
+def test_two_models_side_by_side(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForQuestionAnswering"]
+    assert infer_architecture(sample.under("student."), sample.config).prefix == "student."
+    with pytest.raises(ArchitectureError, match="exactly one"):
+        infer_architecture({**sample.under("student."), **sample.under("teacher.")}, sample.config)
+
+
+def test_two_heads_at_once(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForSequenceClassification"]
+    config = sample.config_less("architectures")
+    assert infer_architecture(sample.tensors, config).architecture == "BertForSequenceClassification"
+    both = {**sample.tensors, "qa_outputs.weight": Shape((2, 8)), "qa_outputs.bias": Shape((2,))}
+    with pytest.raises(ArchitectureError, match="BertForQuestionAnswering"):
+        infer_architecture(both, config)
+    named = infer_architecture(both, sample.config)
+    assert named.architecture == "BertForSequenceClassification"
+    assert named.note == "BertForSequenceClassification has no qa_outputs"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {**tensors, "fc.weight": Shape((3, 8))},
+        lambda tensors: {**tensors, "classifier.dense.weight": Shape((8, 8))},
+        lambda tensors: (
+            {"net." + name: tensor for name, tensor in tensors.items()} | {"qa_outputs.weight": Shape((2, 8))}
+        ),
+        lambda tensors: {name: tensor for name, tensor in tensors.items() if "position_embeddings" not in name},
+        lambda tensors: {**tensors, "teacher.embeddings.position_embeddings.weight": Shape((16, 8))},
+        lambda tensors: {},
+    ],
+    ids=["custom head", "half a head", "head outside the prefix", "no embeddings", "two models", "nothing"],
+)
+def test_what_no_class_has(
+    samples: dict[str, Sample], change: Callable[[Mapping[str, Shape]], Mapping[str, Shape]]
+) -> None:
+    sample = samples["BertModel"]
+    assert infer_architecture(sample.tensors, sample.config).architecture == "BertModel"
+    with pytest.raises(ArchitectureError) as caught:
+        infer_architecture(change(sample.tensors), sample.config)
+    assert caught.value.exit_code == 2
+    assert all(help_ in str(caught.value) for help_ in ("--config", "'architectures'", "--task", "--weights-only"))
+    assert infer_architecture(change(sample.tensors), sample.config, task="base").architecture == "BertModel"
+
+
+def test_a_layer_beside_a_head_is_noted(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForQuestionAnswering"]
+    weighted = {**sample.tensors, "loss.weight": Shape((2,))}
+    for config in (sample.config, sample.config_less("architectures")):
+        found = infer_architecture(weighted, config)
+        assert found.architecture == "BertForQuestionAnswering"
+        assert found.note == "BertForQuestionAnswering has no loss"
+
+
+def test_a_model_type_that_no_table_knows() -> None:
+    tensors = {"model.embed_tokens.weight": Shape((32, 8))}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    assert infer_architecture(tensors, config) == Inference(architecture="LlamaForCausalLM", basis="config")
+    asked = infer_architecture(tensors, config, task="sequence-classification")
+    assert asked == Inference(architecture="LlamaForSequenceClassification", basis="task")
+
+
+@pytest.mark.parametrize("architectures", [None, [], [7], "LlamaModel", ["os.system('x')"], ["../Llama"], ["L" * 101]])
+def test_an_unknown_model_type_needs_a_plausible_class(architectures: Any) -> None:
+    tensors = {"model.embed_tokens.weight": Shape((32, 8))}
+    assert infer_architecture(tensors, {"model_type": "llama", "architectures": ["LlamaModel"]}).note is None
+    with pytest.raises(ArchitectureError) as caught:
+        infer_architecture(tensors, {"model_type": "llama", "architectures": architectures})
+    assert all(help_ in str(caught.value) for help_ in ("--config", "'architectures'", "--task", "--weights-only"))
+
+
+def test_a_config_without_model_type(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForQuestionAnswering"]
+    config = sample.config_less("model_type")
+    assert infer_architecture(sample.tensors, config).architecture == sample.architecture
+    wrong = {**config, "architectures": ["BertForMaskedLM"]}
+    assert infer_architecture(sample.tensors, wrong).architecture == sample.architecture
+    with pytest.raises(ArchitectureError, match="no model type"):
+        infer_architecture(sample.tensors, {})
+
+
+def test_tasks(samples: dict[str, Sample]) -> None:
+    sample = samples["DistilBertModel"]
+    found = infer_architecture(sample.tensors, sample.config, task="question-answering")
+    assert found.architecture == "DistilBertForQuestionAnswering"
+    assert found.note == "the checkpoint has no qa_outputs; the base model's names lack 'distilbert'"
+    with pytest.raises(ArchitectureError, match="no class for next-sentence-prediction"):
+        infer_architecture(sample.tensors, sample.config, task="next-sentence-prediction")
+    with pytest.raises(UsageError, match="unknown task"):
+        infer_architecture(sample.tensors, sample.config, task="telepathy")
+
+
+def _config(text: str) -> Config:
+    return Config(values=json.loads(text), raw=text.encode())
+
+
+def test_a_config_that_is_right_keeps_its_bytes() -> None:
+    config = _config('{"torch_dtype":"float32",   "architectures": ["BertModel"]}')
+    assert config_with(config) is config
+    assert config_with(config, architectures=["BertModel"], dtype="float32") is config
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_dtype_changes_where_it_is(key: str) -> None:
+    config = _config(json.dumps({"architectures": ["BertModel"], key: "float32", "z": [1, {"b": 1e-12, "a": "é"}]}))
+    changed = config_with(config, dtype="bfloat16")
+    assert changed.values == {**config.values, key: "bfloat16"}
+    assert changed.raw.decode() == json.dumps(changed.values, indent=2) + "\n"
+    assert list(json.loads(changed.raw)) == list(config.values)
+
+
+def test_keys_are_added_in_order() -> None:
+    in_order = config_with(_config('{"a": 1, "z": 2}'), architectures=["BertModel"], dtype="float16")
+    assert list(json.loads(in_order.raw)) == ["a", "architectures", "dtype", "z"]
+    not_in_order = config_with(_config('{"z": 2, "a": 1}'), architectures=["BertModel"])
+    assert list(json.loads(not_in_order.raw)) == ["z", "a", "architectures"]
+
+
+def test_a_changed_config_is_what_transformers_would_write() -> None:
+    transformers = pytest.importorskip("transformers")
+    model_config = transformers.BertConfig(architectures=["BertForMaskedLM"], dtype="float32")
+    changed = config_with(
+        _config(model_config.to_json_string()), architectures=["BertForQuestionAnswering"], dtype="bfloat16"
+    )
+    model_config.architectures = ["BertForQuestionAnswering"]
+    model_config.dtype = "bfloat16"
+    assert changed.raw.decode() == model_config.to_json_string()
+
+
+def test_rows_are_checked_when_they_are_built() -> None:
+    head = Head(task="question-answering", layers=frozenset({"qa_outputs"}), output="qa_outputs.weight")
+    base = Head(task="feature-extraction")
+
+    def family(*heads: Head) -> Family:
+        return Family(
+            model_type="x", stem="X", base_prefix="x", base_modules=frozenset({"encoder"}), pooler=None, heads=heads
+        )
+
+    assert family(base, head).architecture(head) == "XForQuestionAnswering"
+    with pytest.raises(ValueError, match="share"):
+        family(base, head, head)
+    with pytest.raises(ValueError, match="base model"):
+        family(head)
+    with pytest.raises(ValueError, match="no layer"):
+        Head(task="question-answering", layers=frozenset({"qa_outputs"}), output="classifier.weight")
+    with pytest.raises(ValueError, match="no task"):
+        Head(task="telepathy")
+
+
+def _row(architecture: str) -> tuple[Family, Head]:
+    return next(
+        (family, head)
+        for family in FAMILIES.values()
+        for head in family.heads
+        if family.architecture(head) == architecture
+    )
