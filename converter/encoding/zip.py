@@ -1,0 +1,439 @@
+"""Zip archives (PKWARE APPNOTE 6.3): a strict reader by position, and a writer that lays out before it writes.
+
+Readers of zip files disagree about duplicate names, headers that contradict each other, and data between members;
+whatever two of them could read differently is refused here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from converter.errors import ReadError, SafetyError
+from converter.model.dtype import DType
+from converter.model.file import Checksum, SourceFile
+from converter.model.output import Late, Piece, Watched, piece_bytes
+from converter.model.tensor import Array, ComputedTensor, FileTensor, Tensor
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR64 = struct.Struct("<4sIQI")
+
+_STORED, _DEFLATED = 0, 8
+_IS_ENCRYPTED, _HAS_DESCRIPTOR, _IS_PATCH, _IS_STRONGLY_ENCRYPTED, _IS_UTF8 = 1 << 0, 1 << 3, 1 << 5, 1 << 6, 1 << 11
+_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
+_ZIP64_FIELD = 1
+
+_MEMBER_LIMIT = 1 << 19
+_DIRECTORY_LIMIT_BYTES = 128 << 20
+_INFLATE_FREE_BYTES = 16 << 20
+_INFLATE_RATIO_LIMIT = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member: where its stored bytes are in the archive, and what they must come to."""
+
+    name: str
+    data_offset: int
+    compressed_bytes: int
+    uncompressed_bytes: int
+    crc32: int
+    is_stored: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    raw_name: bytes
+    name: str
+    flags: int
+    method: int
+    crc32: int
+    compressed_bytes: int
+    uncompressed_bytes: int
+    local_offset: int
+
+
+def read_names(file: SourceFile, *, limit: int) -> list[str]:
+    """Return the names in the central directory, in its order.
+
+    Raises ReadError when there is no sound directory, or it has more than `limit` entries.
+    """
+    return [entry.name for entry in _entries(file, limit)[0]]
+
+
+def read_members(file: SourceFile) -> dict[str, Member]:
+    """Return all members by name, every local header checked against the central directory.
+
+    Raises ReadError for damage and ambiguity, SafetyError for names that point outside the archive.
+    """
+    entries, directory_offset = _entries(file, _MEMBER_LIMIT)
+    members: dict[str, Member] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for entry in entries:
+        _check_entry(file, entry)
+        if entry.name in members:
+            raise ReadError(f"zip archive has the member {entry.name!r} twice", path=file.path)
+        data_offset = _data_offset(file, entry)
+        ranges.append((entry.local_offset, data_offset + entry.compressed_bytes, entry.name))
+        members[entry.name] = Member(
+            name=entry.name,
+            data_offset=data_offset,
+            compressed_bytes=entry.compressed_bytes,
+            uncompressed_bytes=entry.uncompressed_bytes,
+            crc32=entry.crc32,
+            is_stored=entry.method == _STORED,
+        )
+    end = 0
+    for start, stop, name in sorted(ranges):
+        if start < end or stop > directory_offset:
+            raise ReadError(f"zip member {name!r} overlaps what is stored beside it", path=file.path)
+        end = stop
+    return members
+
+
+def read_bytes(file: SourceFile, member: Member, *, limit_bytes: int) -> bytes:
+    """Return the content of a member. Raises ReadError when it is larger than `limit_bytes` or damaged."""
+    if member.uncompressed_bytes > limit_bytes:
+        raise ReadError(
+            f"zip member {member.name!r} has {member.uncompressed_bytes} bytes, at most {limit_bytes} make sense",
+            path=file.path,
+        )
+    if member.is_stored:
+        return b"".join(bytes(chunk) for chunk in checksum(file, member).chunks())
+    return _inflated(file.read(member.data_offset, member.compressed_bytes), member, file.path)
+
+
+def checksum(file: SourceFile, member: Member) -> Checksum:
+    """Return the CRC of a stored member, to be checked as its bytes are read."""
+    return Checksum(
+        file=file, offset=member.data_offset, length=member.uncompressed_bytes, expected=member.crc32, update=zlib.crc32
+    )
+
+
+def member_tensor(
+    file: SourceFile, member: Member, *, dtype: DType, shape: tuple[int, ...], crc: Checksum | None = None
+) -> Tensor:
+    """Return the content of a member as a tensor, or its beginning if it is stored. Reading checks the CRC.
+
+    Tensors of one member may share `crc`, so that it is checked once. Raises ReadError when the member is too small,
+    and when it is deflated and of another size.
+    """
+    if member.is_stored:
+        crc = crc or checksum(file, member)
+        tensor = FileTensor(dtype=dtype, shape=shape, file=file, offset=member.data_offset, checksum=crc)
+        if tensor.nbytes > member.uncompressed_bytes:
+            raise _wrong_size(tensor, member, file)
+        return tensor
+    compressed = FileTensor(dtype=DType.UINT8, shape=(member.compressed_bytes,), file=file, offset=member.data_offset)
+    inflate = Inflate(dtype=dtype, shape=shape, member=member, path=file.path)
+    inflated = ComputedTensor(dtype=dtype, shape=shape, inputs=(compressed,), operation=inflate)
+    if inflated.nbytes != member.uncompressed_bytes:
+        raise _wrong_size(inflated, member, file)
+    _check_growth(member, file.path)
+    return inflated
+
+
+def _wrong_size(tensor: Tensor, member: Member, file: SourceFile) -> ReadError:
+    return ReadError(
+        f"needs {tensor.nbytes} bytes, zip member {member.name!r} has {member.uncompressed_bytes}", path=file.path
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inflate:
+    """The content of a deflated member, given its bytes."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    member: Member
+    path: Path
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return self.dtype, self.shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        inflated = _inflated(arrays[0].data, self.member, self.path)
+        return np.frombuffer(inflated, self.dtype.numpy).reshape(self.shape)
+
+
+def _inflated(data: bytes | memoryview, member: Member, path: Path) -> bytes:
+    _check_growth(member, path)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = inflater.decompress(data, member.uncompressed_bytes + 1)
+    except zlib.error as error:
+        raise ReadError(f"zip member {member.name!r} is damaged: {error}", path=path) from error
+    is_whole = inflater.eof and not inflater.unused_data and len(content) == member.uncompressed_bytes
+    if not is_whole or zlib.crc32(content) != member.crc32:
+        raise ReadError(f"zip member {member.name!r} is damaged: size or CRC mismatch", path=path)
+    return content
+
+
+def _check_growth(member: Member, path: Path) -> None:
+    if member.uncompressed_bytes > max(_INFLATE_FREE_BYTES, _INFLATE_RATIO_LIMIT * member.compressed_bytes):
+        raise ReadError(
+            f"zip member {member.name!r} grows from {member.compressed_bytes} to {member.uncompressed_bytes} bytes",
+            path=path,
+        )
+
+
+def _entries(file: SourceFile, limit: int) -> tuple[list[_Entry], int]:
+    count, size, offset = _directory(file)
+    if count > limit:
+        raise ReadError(f"zip archive has {count} members, at most {limit} make sense", path=file.path)
+    if size > _DIRECTORY_LIMIT_BYTES:
+        raise ReadError(f"zip archive has a directory of {size} bytes", path=file.path)
+    directory, position, entries = file.read(offset, size), 0, []
+    for _ in range(count):
+        entry, position = _entry(file, directory, position)
+        entries.append(entry)
+    if position != size:
+        raise ReadError("zip archive has a directory with bytes left over", path=file.path)
+    return entries, offset
+
+
+def _directory(file: SourceFile) -> tuple[int, int, int]:
+    """Return number of entries, size and offset of the central directory."""
+    start = max(0, file.size - _END.size - _MAX16)
+    tail = file.read(start, file.size - start)
+    position = tail.rfind(b"PK\x05\x06")
+    while position >= 0 and not _ends_archive(tail, position):
+        position = tail.rfind(b"PK\x05\x06", 0, position)
+    if position < 0:
+        raise ReadError("zip archive is cut short: its end record is missing", path=file.path)
+    end_offset = start + position
+    _, disk, directory_disk, here, count, size, offset, _ = _END.unpack_from(tail, position)
+    has_zip64 = end_offset >= _LOCATOR64.size and file.read(end_offset - _LOCATOR64.size, 4) == b"PK\x06\x07"
+    if has_zip64:
+        _, locator_disk, record_offset, disks = _LOCATOR64.unpack(
+            file.read(end_offset - _LOCATOR64.size, _LOCATOR64.size)
+        )
+        if locator_disk or disks > 1 or record_offset + _END64.size > end_offset - _LOCATOR64.size:
+            raise ReadError("zip archive has an impossible zip64 locator", path=file.path)
+        narrow = (count, size, offset)
+        magic, record_size, _, _, disk, directory_disk, here, count, size, offset = _END64.unpack(
+            file.read(record_offset, _END64.size)
+        )
+        if magic != b"PK\x06\x06" or record_offset + 12 + record_size != end_offset - _LOCATOR64.size:
+            raise ReadError("zip archive has a damaged zip64 end record", path=file.path)
+        saturated = (_MAX16, _MAX32, _MAX32)
+        for small, large, full in zip(narrow, (count, size, offset), saturated, strict=True):
+            if small not in (full, large):
+                raise ReadError("zip archive has two end records that disagree", path=file.path)
+        end_offset = record_offset
+    if disk or directory_disk or here != count:
+        raise ReadError("zip archive is one volume of several", path=file.path)
+    if offset + size != end_offset:
+        raise ReadError("zip archive has a directory that is not where its end record says", path=file.path)
+    return count, size, offset
+
+
+def _ends_archive(tail: bytes, position: int) -> bool:
+    return position + _END.size <= len(tail) and position + _END.size + _END.unpack_from(tail, position)[7] == len(tail)
+
+
+def _entry(file: SourceFile, directory: bytes, position: int) -> tuple[_Entry, int]:
+    if position + _CENTRAL.size > len(directory):
+        raise ReadError("zip archive has a directory that is cut short", path=file.path)
+    header = _CENTRAL.unpack_from(directory, position)
+    magic, flags, method, crc32, compressed, uncompressed = header[0], *header[3:5], *header[7:10]
+    name_length, extra_length, comment_length, disk, local_offset = *header[10:14], header[16]
+    extra_start = position + _CENTRAL.size + name_length
+    end = extra_start + extra_length + comment_length
+    if magic != b"PK\x01\x02" or end > len(directory):
+        raise ReadError("zip archive has a damaged directory", path=file.path)
+    raw_name = directory[position + _CENTRAL.size : extra_start]
+    extra = directory[extra_start : extra_start + extra_length]
+    uncompressed, compressed, local_offset = _widened(file, extra, (uncompressed, compressed, local_offset))
+    if disk not in (0, _MAX16):
+        raise ReadError("zip archive is one volume of several", path=file.path)
+    entry = _Entry(
+        raw_name=raw_name,
+        name=_decoded(file, raw_name, flags),
+        flags=flags,
+        method=method,
+        crc32=crc32,
+        compressed_bytes=compressed,
+        uncompressed_bytes=uncompressed,
+        local_offset=local_offset,
+    )
+    return entry, end
+
+
+def _decoded(file: SourceFile, raw_name: bytes, flags: int) -> str:
+    try:
+        return raw_name.decode("utf-8" if flags & _IS_UTF8 else "cp437")
+    except UnicodeDecodeError as error:
+        raise ReadError("zip archive has a member name that is not UTF-8", path=file.path) from error
+
+
+def _widened(file: SourceFile, extra: bytes, values: tuple[int, ...]) -> tuple[int, ...]:
+    """Return 32-bit fields with those that are saturated taken from the zip64 extra field."""
+    field64, position = None, 0
+    while position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, position)
+        if position + 4 + length > len(extra):
+            raise ReadError("zip archive has an extra field that is cut short", path=file.path)
+        if kind == _ZIP64_FIELD:
+            if field64 is not None:
+                raise ReadError("zip archive has two zip64 fields for one member", path=file.path)
+            field64 = extra[position + 4 : position + 4 + length]
+        position += 4 + length
+    wide, position = list(values), 0
+    for index, value in enumerate(values):
+        if value == _MAX32 and field64 is not None:
+            if position + 8 > len(field64):
+                raise ReadError("zip archive has a zip64 field that is cut short", path=file.path)
+            (wide[index],) = struct.unpack_from("<Q", field64, position)
+            position += 8
+    return tuple(wide)
+
+
+def _check_entry(file: SourceFile, entry: _Entry) -> None:
+    if entry.flags & (_IS_ENCRYPTED | _IS_STRONGLY_ENCRYPTED | _IS_PATCH):
+        raise ReadError(f"zip member {entry.name!r} is encrypted", path=file.path)
+    if entry.method not in (_STORED, _DEFLATED):
+        raise ReadError(f"zip member {entry.name!r} uses compression method {entry.method}", path=file.path)
+    if entry.method == _STORED and entry.compressed_bytes != entry.uncompressed_bytes:
+        raise ReadError(f"zip member {entry.name!r} is stored and has two sizes", path=file.path)
+    parts = entry.name.rstrip("/").split("/")
+    if not entry.name or "\0" in entry.name or "\\" in entry.name or not parts[0] or not {".", ".."}.isdisjoint(parts):
+        raise SafetyError(f"zip member {entry.name!r} has a name that points elsewhere", path=file.path)
+
+
+def _data_offset(file: SourceFile, entry: _Entry) -> int:
+    """Return where the data of a member start. Raises ReadError when its local header contradicts the directory."""
+    header = file.read(entry.local_offset, _LOCAL.size)
+    magic, _, flags, method, _, _, crc32, compressed, uncompressed, name_length, extra_length = _LOCAL.unpack(header)
+    if magic != b"PK\x03\x04":
+        raise ReadError(f"zip member {entry.name!r} has no local header", path=file.path)
+    rest = file.read(entry.local_offset + _LOCAL.size, name_length + extra_length)
+    uncompressed, compressed = _widened(file, rest[name_length:], (uncompressed, compressed))
+    agrees = (flags, method, rest[:name_length]) == (entry.flags, entry.method, entry.raw_name)
+    declared = (crc32, compressed, uncompressed)
+    expected = (entry.crc32, entry.compressed_bytes, entry.uncompressed_bytes)
+    is_deferred = bool(flags & _HAS_DESCRIPTOR) and not any(declared)
+    if not agrees or (declared != expected and not is_deferred):
+        raise ReadError(f"zip member {entry.name!r} has a local header that contradicts the directory", path=file.path)
+    header_bytes: int = _LOCAL.size + name_length + extra_length
+    return entry.local_offset + header_bytes
+
+
+# --- writing
+
+_DOS_DATE_1980 = (1 << 5) | 1
+_VERSION_ZIP64 = 45
+
+
+@dataclass(slots=True)
+class Crc32:
+    """A running CRC-32."""
+
+    value: int = 0
+
+    def update(self, data: memoryview | bytes, /) -> None:
+        self.value = zlib.crc32(data, self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A member to be written: its name, its content, and the byte boundary that the content starts on."""
+
+    name: str
+    content: bytes | Tensor | Late
+    alignment_bytes: int = 64
+    crc32: Crc32 = field(default_factory=Crc32)
+
+    @property
+    def crc(self) -> int:
+        """The CRC-32 of the content, known once it has been written."""
+        match self.content:
+            case bytes():
+                return zlib.crc32(self.content)
+            case Late():
+                return zlib.crc32(self.content.render())
+            case Tensor():
+                return self.crc32.value
+
+
+def archive(records: Sequence[Record]) -> list[Piece]:
+    """Return the pieces of an uncompressed zip archive, the same bytes for the same records.
+
+    Local headers hold the CRC of what follows them and so are rendered late. Padding before the content is an extra
+    field "FB", as PyTorchStreamWriter (caffe2/serialize/inline_container.cc, torch 2.13) writes it.
+    """
+    pieces: list[Piece] = []
+    offset, central_bytes, placed = 0, 0, []
+    for record in records:
+        extra = _local_extra(record, offset)
+        header_bytes = _LOCAL.size + len(record.name.encode()) + len(extra)
+        pieces.append(Late(nbytes=header_bytes, render=_LocalHeader(record=record, extra=extra)))
+        content = record.content
+        pieces.append(Watched(piece=content, sum=record.crc32) if isinstance(content, Tensor) else content)
+        placed.append((record, offset))
+        central_bytes += len(_central_header(record, offset, crc=0))
+        offset += header_bytes + piece_bytes(content)
+    pieces.append(Late(nbytes=central_bytes, render=_CentralDirectory(placed=tuple(placed))))
+    pieces.append(_end_records(count=len(records), offset=offset, size=central_bytes))
+    return pieces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LocalHeader:
+    record: Record
+    extra: bytes
+
+    def __call__(self) -> bytes:
+        name, size = self.record.name.encode(), piece_bytes(self.record.content)
+        narrow = _MAX32 if size >= _MAX32 else size
+        fixed = _LOCAL.pack(
+            b"PK\x03\x04",
+            *(_VERSION_ZIP64 if size >= _MAX32 else 20, _IS_UTF8, _STORED, 0, _DOS_DATE_1980),
+            *(self.record.crc, narrow, narrow, len(name), len(self.extra)),
+        )
+        return fixed + name + self.extra
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CentralDirectory:
+    placed: tuple[tuple[Record, int], ...]
+
+    def __call__(self) -> bytes:
+        return b"".join(_central_header(record, offset, crc=record.crc) for record, offset in self.placed)
+
+
+def _local_extra(record: Record, offset: int) -> bytes:
+    size = piece_bytes(record.content)
+    wide = struct.pack("<2H2Q", _ZIP64_FIELD, 16, size, size) if size >= _MAX32 else b""
+    unpadded = offset + _LOCAL.size + len(record.name.encode()) + len(wide) + 4
+    padding = -unpadded % record.alignment_bytes
+    return wide + b"FB" + struct.pack("<H", padding) + b"Z" * padding
+
+
+def _central_header(record: Record, offset: int, *, crc: int) -> bytes:
+    name, size = record.name.encode(), piece_bytes(record.content)
+    wide = [value for value in (size, size, offset) if value >= _MAX32]
+    extra = struct.pack(f"<2H{len(wide)}Q", _ZIP64_FIELD, 8 * len(wide), *wide) if wide else b""
+    version = _VERSION_ZIP64 if wide else 20
+    fixed = _CENTRAL.pack(
+        b"PK\x01\x02",
+        *(version, version, _IS_UTF8, _STORED, 0, _DOS_DATE_1980),
+        *(crc, min(size, _MAX32), min(size, _MAX32), len(name), len(extra), 0, 0, 0, 0, min(offset, _MAX32)),
+    )
+    return fixed + name + extra
+
+
+def _end_records(*, count: int, offset: int, size: int) -> bytes:
+    end = _END.pack(b"PK\x05\x06", 0, 0, *[min(count, _MAX16)] * 2, min(size, _MAX32), min(offset, _MAX32), 0)
+    if count < _MAX16 and size < _MAX32 and offset < _MAX32:
+        return end
+    record = _END64.pack(b"PK\x06\x06", 44, *[_VERSION_ZIP64] * 2, 0, 0, count, count, size, offset)
+    return record + _LOCATOR64.pack(b"PK\x06\x07", 0, offset + size, 1) + end
