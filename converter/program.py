@@ -88,7 +88,8 @@ def _write(
             planned = runnable.with_graph(planned, options, workshop)
         name = "" if source is None else source.name
         provenance = Provenance(tool=f"ckconv {__version__}", source_name=name, source_sha256=source_sha256)
-        output = target.complete(target.format.write(planned, write_options, provenance), planned)
+        written = target.format.write(planned, write_options, provenance)
+        output = target.complete(written, planned)
         report = Report(
             source=os.fspath(source or ""),
             target=os.fspath(target.place.path),
@@ -106,11 +107,12 @@ def _write(
             if not options.dry_run:
                 provenance.counts = report.counts
                 workshop.make(output, planned)
-                staged = stage.output if target.is_folder else stage.output / output.files[0].name
-                report = replace(
-                    report, verification=_verify(planned, output, target.format, staged, options, workshop)
-                )
+                is_one_file = target.format.file_name is not None and len(written.files) == 1
+                readable = stage.output / written.files[0].name if is_one_file else stage.output
+                verification = _verify(planned, output, target.format, readable, options, workshop)
+                report = replace(report, verification=verification)
                 observer.committing()
+                staged = stage.output if target.is_folder else readable
                 stage.publish(staged, overwrite=options.overwrite, durable=options.durable)
         except CkconvError as error:
             error.report = report

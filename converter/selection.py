@@ -8,6 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from converter.dialects.architecture import config_with
 from converter.errors import LossError
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
@@ -101,7 +102,10 @@ def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoin
     said = tuple(
         f"{count} tensors cast from {old.value} to {new.value}" for (old, new), count in casts.items() if old is not new
     )
-    return replace(checkpoint, tensors=tensors, warnings=(*checkpoint.warnings, *said))
+    config = checkpoint.config
+    if config is not None and asked is not None:
+        config = config_with(config, dtype=asked.value)
+    return replace(checkpoint, tensors=tensors, config=config, warnings=(*checkpoint.warnings, *said))
 
 
 def _held_instead(dtype: DType, target: Format, name: str) -> DType:

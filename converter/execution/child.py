@@ -30,8 +30,15 @@ _ARGUMENTS, _RESULT = "arguments.json", "result.json"
 
 def require(extra: str, need: str) -> None:
     """Raise MissingExtraError when a module of `extra` is not installed. Imports none."""
-    if any(importlib.util.find_spec(module) is None for module in _MODULES[extra]):
+    if not all(map(_is_installed, _MODULES[extra])):
         raise MissingExtraError(extra, need)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def call(function: str, scratch: Path, **arguments: Any) -> Any:

@@ -1,0 +1,232 @@
+"""`ckconv SRC DST`: what it prints, what it exits with, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Ckconv
+
+
+@pytest.fixture(scope="module")
+def weights(squad_bert: Path, tmp_path_factory: pytest.TempPathFactory, ckconv: Ckconv) -> Path:
+    """A safetensors file of the fixture, alone in its folder."""
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    assert ckconv(squad_bert, path).returncode == 0
+    return path
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_the_verdict_is_the_last_line(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(squad_bert, tmp_path / "out.pth")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == (
+        "ok: 39 mapped, 0 tied, 0 dropped, 0 defaulted; optimizer carried; verified weights"
+    )
+    assert entries(tmp_path) == ["out.pth"]
+
+
+def test_json_is_one_object(
+    squad_bert: Path, tmp_path: Path, ckconv: Ckconv, expected: Callable[[Path], dict[str, Any]]
+) -> None:
+    result = ckconv(squad_bert, tmp_path / "out.safetensors", "--json")
+    answer = json.loads(result.stdout)
+    assert (answer["status"], answer["exit_code"]) == ("ok", 0)
+    assert (answer["source"], answer["target"]) == (str(squad_bert), str(tmp_path / "out.safetensors"))
+    assert answer["counts"] == {"mapped": 39, "tied": 0, "dropped": 0, "defaulted": 0}
+    assert {line["name"]: line["target"] for line in answer["tensors"]} == {
+        name: name for name in expected(squad_bert)["tensors"]
+    }
+    assert answer["optimizer"]["status"] == "dropped"
+    assert answer["optimizer"]["algorithm"] == "adamw"
+    assert answer["verification"]["weights"] is True
+
+
+def test_a_dry_run_writes_nothing_and_says_the_same(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    dry = ckconv(squad_bert, tmp_path / "out.safetensors", "--dry-run", "--json")
+    assert dry.returncode == 0
+    assert entries(tmp_path) == []
+    real = json.loads(ckconv(squad_bert, tmp_path / "out.safetensors", "--json").stdout)
+    planned = json.loads(dry.stdout)
+    assert (planned["tensors"], planned["bytes"]) == (real["tensors"], real["bytes"])
+    assert real["bytes"] == (tmp_path / "out.safetensors").stat().st_size
+
+
+def test_a_folder_gets_config_and_tokenizer(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    assert ckconv(squad_bert, f"{tmp_path}/out/", "--to", "safetensors").returncode == 0
+    beside = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    assert entries(tmp_path / "out") == sorted(["model.safetensors", *beside])
+    for name in beside:
+        assert (tmp_path / "out" / name).read_bytes() == (squad_bert.parent / name).read_bytes()
+
+
+def test_include_exclude_and_dtype(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(
+        squad_bert, tmp_path / "out.pth", "--include", "*.weight", "--exclude", "qa_*", "--dtype", "fp16", "--json"
+    )
+    answer = json.loads(result.stdout)
+    kept = [line["name"] for line in answer["tensors"] if line["status"] == "mapped"]
+    assert kept
+    assert all(name.endswith(".weight") and not name.startswith("qa_") for name in kept)
+    assert answer["counts"]["dropped"] == 39 - len(kept)
+    shown = json.loads(ckconv("inspect", tmp_path / "out.pth", "--json").stdout)
+    assert {tensor["dtype"] for tensor in shown["tensors"]} == {"float16"}
+    assert shown["optimizer"]["algorithm"] == "adamw"
+
+
+def test_overwrite_replaces_and_nothing_else_does(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    target = tmp_path / "out.safetensors"
+    target.write_text("old")
+    refused = ckconv(weights, target)
+    assert refused.returncode == 6
+    assert refused.stderr == f"ckconv: {target}: exists; --overwrite replaces it\n"
+    assert target.read_text() == "old"
+    assert ckconv(weights, target, "--overwrite").returncode == 0
+    assert target.stat().st_size > 300_000
+
+
+def test_a_source_may_be_its_own_destination(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    both = tmp_path / "x.safetensors"
+    both.write_bytes(weights.read_bytes())
+    assert ckconv(both, both, "--overwrite", "--dtype", "bf16").returncode == 0
+    assert json.loads(ckconv("inspect", both, "--json").stdout)["tensors"][0]["dtype"] == "bfloat16"
+
+
+class _Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, ("touch executed",))
+
+
+def malicious(folder: Path) -> Path:
+    path = folder / "evil.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Runs(), protocol=2))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def pointer(folder: Path) -> Path:
+    path = folder / "lfs.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    return path
+
+
+def wrong(folder: Path) -> Path:
+    path = folder / "wrong.pth"
+    path.write_text("this is not a checkpoint")
+    return path
+
+
+def truncated(folder: Path) -> Path:
+    path = folder / "cut.pth"
+    whole = Path(__file__).parents[2] / "fixtures" / "squad-bert" / "checkpoint.pth"
+    path.write_bytes(whole.read_bytes()[:-100])
+    return path
+
+
+def missing(folder: Path) -> Path:
+    return folder / "missing.pth"
+
+
+FAILURES: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
+    "wrong file": (wrong, ["out.safetensors"], 1, "is in no format that is known"),
+    "truncated file": (truncated, ["out.safetensors"], 1, "damaged zip"),
+    "missing file": (missing, ["out.safetensors"], 1, "No such file"),
+    "Git LFS pointer": (pointer, ["out.safetensors"], 1, "Git LFS pointer"),
+    "malicious pickle": (malicious, ["out.safetensors"], 5, "system"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_bad_sources(case: str, tmp_path: Path, ckconv: Ckconv) -> None:
+    make, arguments, code, message = FAILURES[case]
+    source = make(tmp_path)
+    before = entries(tmp_path)
+    result = ckconv(source, *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"ckconv: {source}: ")
+    assert message in line
+    assert entries(tmp_path) == before
+
+
+USAGE: dict[str, tuple[list[str], int, str]] = {
+    "unknown --to": (["out", "--to", "nonsense"], 2, "unknown format 'nonsense'; known: "),
+    "no --to": (["out"], 2, "the name does not say the format; --to one of "),
+    "unknown option": (["out.safetensors", "--nonsense"], 2, "No such option"),
+    "an option of another format": (["out.safetensors", "--input-dtype", "int32"], 2, "takes no --input-dtype"),
+    "unknown --dtype": (["out.safetensors", "--dtype", "int4"], 2, "unknown --dtype 'int4'"),
+    "missing config": (["out", "--to", "pretrained"], 2, "config.json"),
+    "missing config of a graph": (["out", "--to", "savedmodel"], 2, "--weights-only"),
+    "missing parent": (["no/such/out.safetensors"], 1, "parent folder does not exist"),
+    "nothing selected": (["out.safetensors", "--include", "nothing"], 3, "leave no tensor"),
+    "optimizer that must be kept": (["out.safetensors", "--optimizer", "sometimes"], 2, "--optimizer is one of"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_bad_requests(case: str, weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    arguments, code, message = USAGE[case]
+    result = ckconv(weights, *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert message in line
+    assert entries(tmp_path) == []
+
+
+def test_state_that_must_be_kept_and_cannot_be(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(squad_bert, tmp_path / "x.safetensors", "--optimizer", "keep")
+    assert (result.returncode, entries(tmp_path)) == (3, [])
+    dropped = ckconv(squad_bert, tmp_path / "x.pth", "--optimizer", "drop")
+    assert dropped.stdout.splitlines()[-1].endswith("optimizer dropped; verified weights")
+
+
+def test_failures_are_json_too(tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(wrong(tmp_path), tmp_path / "out.safetensors", "--json")
+    answer = json.loads(result.stdout)
+    assert (answer["status"], answer["exit_code"], result.returncode) == ("failed", 1, 1)
+    assert answer["error"]["file"] == str(tmp_path / "wrong.pth")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_names_cannot_write_on_the_terminal(tmp_path: Path, ckconv: Ckconv) -> None:
+    name = "\x1b[31m\u202ered.pth"
+    (tmp_path / name).write_text("not a checkpoint")
+    result = ckconv(tmp_path / name, tmp_path / "out.safetensors")
+    assert result.returncode == 1
+    assert "\x1b" not in result.stderr
+    assert "\\x1b[31m\\u202ered.pth" in result.stderr
+
+
+def test_undecodable_names(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    name = os.fsdecode(b"caf\xe9.safetensors")
+    (tmp_path / name).write_bytes(weights.read_bytes())
+    assert ckconv(tmp_path / name, tmp_path / "out.safetensors").returncode == 0
+    again = ckconv(tmp_path / name, tmp_path / "out.safetensors")
+    assert (again.returncode, "exists" in again.stderr) == (6, True)
+
+
+def test_progress_is_silent_without_a_terminal(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(weights, tmp_path / "out.safetensors", "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_module_is_the_command(ckconv: Ckconv) -> None:
+    from converter import __version__
+
+    assert ckconv("--version").stdout == f"ckconv {__version__}\n"
+    stream = io.StringIO(ckconv("formats", "--json").stdout)
+    assert {"pytorch", "safetensors", "pretrained", "savedmodel"} <= {
+        format_["name"] for format_ in json.load(stream)["formats"]
+    }

@@ -1,0 +1,76 @@
+"""What many tests need: the fixtures, and `ckconv` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FRAMEWORKS = ("torch", "tensorflow", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "keras", "jax")
+
+_WITHOUT_FRAMEWORKS = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {FRAMEWORKS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+"""
+
+Ckconv = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def squad_bert() -> Path:
+    """A fine-tuned BertForQuestionAnswering with its optimizer, config and tokenizer."""
+    return ROOT / "fixtures" / "squad-bert" / "checkpoint.pth"
+
+
+@pytest.fixture(scope="session")
+def xlm_roberta() -> Path:
+    """A fine-tuned XLMRobertaForSequenceClassification: a state dict, config and tokenizer."""
+    return ROOT / "fixtures" / "xlm-roberta-classifier" / "checkpoint.pth"
+
+
+@pytest.fixture(scope="session")
+def expected() -> Callable[[Path], dict[str, Any]]:
+    """What a fixture must read as."""
+    return lambda checkpoint: json.loads((checkpoint.parent / "expected.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def ckconv() -> Ckconv:
+    """Run `ckconv` with arguments; `without_frameworks` hides every framework from it."""
+
+    def run(
+        *arguments: str | os.PathLike[str], without_frameworks: bool = False, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        hidden = _WITHOUT_FRAMEWORKS if without_frameworks else ""
+        program = hidden + "from converter.cli import main\nmain()\n"
+        environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+        return python(program, *arguments, environment=environment, cwd=cwd)
+
+    return run
+
+
+def python(
+    program: str,
+    *arguments: str | os.PathLike[str],
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program text in a Python of its own."""
+    command: Sequence[str] = [sys.executable, "-c", program, *map(os.fspath, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=540)

@@ -1,0 +1,121 @@
+"""save_pretrained folders, read and written without transformers; transformers is the judge."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import ArchitectureError, ReadError
+from converter.model.checkpoint import Checkpoint
+from converter.model.tensor import ArrayTensor
+
+transformers = pytest.importorskip("transformers")
+
+
+def tiny(**changes: Any) -> Any:
+    return transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=32, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BertForMaskedLM as transformers saves it: two ties, stored once."""
+    folder = tmp_path_factory.mktemp("masked")
+    transformers.BertForMaskedLM(tiny()).save_pretrained(folder)
+    return folder
+
+
+def loaded(model: Any, folder: Path) -> Any:
+    """Load a folder in transformers and hold it to having every key and no other."""
+    loaded_model, information = model.from_pretrained(folder, output_loading_info=True)
+    assert not any(information[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return loaded_model
+
+
+def test_a_folder_becomes_the_same_folder(masked: Path, tmp_path: Path) -> None:
+    report = converter.convert(masked, tmp_path / "out", to="pretrained")
+    assert report.counts["dropped"] == 0
+    for name in ("config.json", "generation_config.json"):
+        if (masked / name).exists():
+            assert (tmp_path / "out" / name).read_bytes() == (masked / name).read_bytes()
+    ours, theirs = loaded(transformers.AutoModelForMaskedLM, tmp_path / "out"), loaded(
+        transformers.AutoModelForMaskedLM, masked
+    )
+    for (name, left), (_, right) in zip(
+        ours.state_dict().items(), theirs.state_dict().items(), strict=True
+    ):
+        assert bool((left == right).all()), name
+
+
+def test_ties_are_stored_once_under_the_name_transformers_keeps(tmp_path: Path) -> None:
+    model = transformers.BertForMaskedLM(tiny())
+    tensors = {name: ArrayTensor.of(value.detach().numpy()) for name, value in model.state_dict().items()}
+    config = model.config.to_json_string().encode()
+    (tmp_path / "config.json").write_bytes(config)
+    converter.write(Checkpoint(tensors=tensors), tmp_path / "copies.safetensors")
+    report = converter.convert(tmp_path / "copies.safetensors", f"{tmp_path}/out", to="pretrained")
+    assert report.counts["tied"] == 2
+    written = converter.read(tmp_path / "out").names
+    assert "bert.embeddings.word_embeddings.weight" in written
+    assert "cls.predictions.decoder.weight" not in written
+    loaded(transformers.BertForMaskedLM, tmp_path / "out")
+
+
+def test_untied_values_are_both_kept(tmp_path: Path) -> None:
+    model = transformers.BertForMaskedLM(tiny())
+    tensors = {name: ArrayTensor.of(value.detach().numpy()) for name, value in model.state_dict().items()}
+    decoder = "cls.predictions.decoder.weight"
+    tensors[decoder] = ArrayTensor.of(tensors[decoder].numpy() + np.float32(1))
+    (tmp_path / "config.json").write_bytes(model.config.to_json_string().encode())
+    converter.write(Checkpoint(tensors=tensors), tmp_path / "x.safetensors")
+    report = converter.convert(tmp_path / "x.safetensors", f"{tmp_path}/out", to="pretrained")
+    assert decoder in converter.read(tmp_path / "out").names
+    assert report.counts == {"mapped": len(tensors) - 1, "tied": 1, "dropped": 0, "defaulted": 0}
+
+
+def test_wrong_architectures_are_corrected_and_said(masked: Path, tmp_path: Path) -> None:
+    config = json.loads((masked / "config.json").read_text())
+    config["architectures"] = ["BertForQuestionAnswering"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report = converter.convert(masked, f"{tmp_path}/out", to="pretrained", config=tmp_path / "config.json")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == {**config, "architectures": ["BertForMaskedLM"]}
+    assert any("BertForMaskedLM" in warning for warning in report.warnings)
+
+
+def test_a_cast_changes_weights_and_the_dtype_of_the_config(masked: Path, tmp_path: Path) -> None:
+    converter.convert(masked, f"{tmp_path}/out", to="pretrained", dtype="bf16")
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (masked, tmp_path / "out"))
+    assert {**before, "dtype": "bfloat16"} == after
+    assert {tensor.dtype.value for tensor in converter.read(tmp_path / "out").tensors.values()} == {"bfloat16"}
+    loaded(transformers.AutoModelForMaskedLM, tmp_path / "out")
+
+
+def test_shards(masked: Path, tmp_path: Path) -> None:
+    converter.convert(masked, f"{tmp_path}/out", to="pretrained", max_shard_size="5KB")
+    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 2
+    loaded(transformers.AutoModelForMaskedLM, tmp_path / "out")
+    again = converter.convert(tmp_path / "out", f"{tmp_path}/again", to="pretrained")
+    assert again.counts["dropped"] == 0
+    assert (tmp_path / "again" / "model.safetensors").stat().st_size > 0
+
+
+def test_without_a_config_it_says_what_would_help(masked: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes((masked / "model.safetensors").read_bytes())
+    with pytest.raises(ArchitectureError, match=r"config\.json.*--config"):
+        converter.convert(tmp_path / "x.safetensors", f"{tmp_path}/out", to="pretrained")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_models_in_one_folder_are_refused(masked: Path, tmp_path: Path) -> None:
+    converter.convert(masked, f"{tmp_path}/out", to="pretrained", max_shard_size="5KB")
+    converter.read(tmp_path / "out")
+    (tmp_path / "out" / "model.safetensors").write_bytes((masked / "model.safetensors").read_bytes())
+    with pytest.raises(ReadError, match="another model"):
+        converter.read(tmp_path / "out")

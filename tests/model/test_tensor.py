@@ -1,0 +1,143 @@
+"""Tensors declare first and read late; what they read is what they declared."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from converter.errors import ReadError
+from converter.model.dtype import DType
+from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
+from converter.model.tensor import (
+    ArrayTensor,
+    ComputedTensor,
+    FileTensor,
+    byteswapped,
+    concat,
+    files_of,
+    is_equal,
+    strided,
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> FileTensor:
+    path = tmp_path / "data"
+    path.write_bytes(b"head" + np.arange(24, dtype="<f4").tobytes())
+    return FileTensor(dtype=DType.FLOAT32, shape=(2, 3, 4), file=SourceFile(path), offset=4)
+
+
+def test_file_tensor_reads_its_range(stored: FileTensor) -> None:
+    assert stored.nbytes == 96
+    np.testing.assert_array_equal(stored.numpy(), np.arange(24, dtype="<f4").reshape(2, 3, 4))
+    out = io.BytesIO()
+    stored.write_to(out)
+    assert out.getvalue() == np.arange(24, dtype="<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset"), [((2, 3, 5), 4), ((24,), 8), ((-1, 24), 4), ((24,), -4), ((1 << 62, 1 << 62), 0)]
+)
+def test_file_tensor_outside_its_file_is_refused(stored: FileTensor, shape: tuple[int, ...], offset: int) -> None:
+    with pytest.raises(ReadError, match="data"):
+        FileTensor(dtype=DType.FLOAT32, shape=shape, file=stored.file, offset=offset)
+
+
+def test_a_file_that_shrinks_is_an_error(stored: FileTensor) -> None:
+    stored.numpy()
+    with open(stored.file.path, "r+b") as file:
+        file.truncate(50)
+    with pytest.raises(ReadError, match="ended while it was being read"):
+        stored.numpy()
+
+
+def test_rows_and_shapes_of_a_file_tensor_stay_in_the_file(stored: FileTensor) -> None:
+    row = stored.take(axis=0, start=1, stop=2).reshape((12,)).take(axis=0, start=4, stop=8)
+    assert isinstance(row, FileTensor)
+    np.testing.assert_array_equal(row.numpy(), np.arange(16, 20, dtype="<f4"))
+
+
+def test_operations_equal_numpys(stored: FileTensor) -> None:
+    array = stored.numpy()
+    transposed = stored.transpose((2, 0, 1))
+    assert transposed.shape == (4, 2, 3)
+    np.testing.assert_array_equal(transposed.numpy(), array.transpose(2, 0, 1))
+    np.testing.assert_array_equal(stored.take(axis=2, start=1, stop=3).numpy(), array[:, :, 1:3])
+    np.testing.assert_array_equal(concat([stored, stored], axis=1).numpy(), np.concatenate([array, array], axis=1))
+    assert stored.cast(DType.BFLOAT16).numpy().dtype == ml_dtypes.bfloat16
+    assert list(files_of(concat([stored, transposed.transpose((1, 2, 0))], axis=0))) == [stored.file, stored.file]
+
+
+def test_adjacent_transposes_merge_and_identity_vanishes(stored: FileTensor) -> None:
+    once = stored.transpose((2, 0, 1)).transpose((0, 2, 1))
+    assert isinstance(once, ComputedTensor)
+    assert once.inputs == (stored,)
+    np.testing.assert_array_equal(once.numpy(), stored.numpy().transpose(2, 1, 0))
+    assert stored.transpose((2, 0, 1)).transpose((1, 2, 0)) is stored
+
+
+def test_strided_views(stored: FileTensor) -> None:
+    flat = stored.reshape((24,))
+    contiguous = strided(flat, offset=3, shape=(2, 2), strides=(2, 1))
+    assert isinstance(contiguous, FileTensor)
+    np.testing.assert_array_equal(contiguous.numpy(), [[3, 4], [5, 6]])
+    column = strided(flat, offset=1, shape=(3, 2), strides=(1, 8))
+    np.testing.assert_array_equal(column.numpy(), [[1, 9], [2, 10], [3, 11]])
+    expanded = strided(flat, offset=5, shape=(3,), strides=(0,))
+    np.testing.assert_array_equal(expanded.numpy(), [5, 5, 5])
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_every_element_type_keeps_its_bits(dtype: DType, tmp_path: Path) -> None:
+    raw = bytes(range(256))[: 16 * dtype.itemsize] if dtype is not DType.BOOL else bytes([0, 1] * 8)
+    (tmp_path / "x").write_bytes(raw)
+    tensor = FileTensor(dtype=dtype, shape=(16,), file=SourceFile(tmp_path / "x"), offset=0)
+    assert tensor.numpy().tobytes() == raw
+    assert b"".join(map(bytes, ArrayTensor.of(tensor.numpy()).chunks())) == raw
+    assert DType.of(tensor.numpy().dtype) is dtype
+    if dtype.itemsize > 1:
+        assert byteswapped(byteswapped(tensor)).numpy().tobytes() == raw
+        assert byteswapped(tensor).numpy().tobytes() != raw
+
+
+def test_big_endian_arrays_are_made_little(tmp_path: Path) -> None:
+    tensor = ArrayTensor.of(np.arange(5, dtype=">i4"))
+    assert b"".join(map(bytes, tensor.chunks())) == np.arange(5, dtype="<i4").tobytes()
+
+
+def test_what_is_read_is_checked_against_the_declaration() -> None:
+    liar = ArrayTensor(dtype=DType.FLOAT32, shape=(3,), array=np.zeros(4, np.float32))
+    with pytest.raises(ReadError, match="declared as"):
+        liar.numpy()
+
+
+def test_equality_is_of_bits() -> None:
+    nan = ArrayTensor.of(np.array([np.nan, 0.0], np.float32))
+    assert is_equal(nan, ArrayTensor.of(np.array([np.nan, 0.0], np.float32)))
+    assert not is_equal(nan, ArrayTensor.of(np.array([np.nan, -0.0], np.float32)))
+    assert not is_equal(nan, nan.reshape((2, 1)))
+
+
+def test_checksum_covers_whole_and_partial_reads(tmp_path: Path) -> None:
+    data = np.arange(CHUNK_BYTES // 2, dtype="<f4").tobytes()
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    file = SourceFile(path)
+
+    def tensors(expected: int) -> tuple[FileTensor, FileTensor]:
+        checksum = Checksum(file=file, offset=0, length=len(data), expected=expected)
+        whole = FileTensor(
+            dtype=DType.FLOAT32, shape=(len(data) // 4,), file=file, offset=0, checksum=checksum
+        )
+        return whole, FileTensor(dtype=DType.FLOAT32, shape=(2,), file=file, offset=8, checksum=checksum)
+
+    for tensor in tensors(zlib.crc32(data)):
+        tensor.numpy()
+    for tensor in tensors(zlib.crc32(data) ^ 1):
+        with pytest.raises(ReadError, match="CRC"):
+            tensor.numpy()

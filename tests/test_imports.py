@@ -1,0 +1,51 @@
+"""What an import brings in, and what runs where no framework is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import FRAMEWORKS, Ckconv, python
+
+_UNWANTED = (*FRAMEWORKS, "h5py", "ray")
+_SAY = f"print([name for name in {_UNWANTED!r} if name in sys.modules])"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import converter",
+        "import converter; converter.convert, converter.read, converter.write, converter.Checkpoint",
+        "from converter.cli import _run; _run(['--version']); _run(['formats'])",
+    ],
+)
+def test_no_framework_is_imported(program: str) -> None:
+    loaded = python(f"import sys\n{program}\n{_SAY}")
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.splitlines()[-1] == "[]"
+    with_numpy = python(f"import sys, onnx\n{_SAY}")
+    assert with_numpy.stdout.strip() == "['onnx']"
+
+
+@pytest.mark.parametrize("target", ["safetensors", "pretrained", "pytorch"])
+def test_weights_need_no_framework(
+    target: str, squad_bert: Path, tmp_path: Path, ckconv: Ckconv, expected: Callable[[Path], dict[str, Any]]
+) -> None:
+    result = ckconv(squad_bert, f"{tmp_path}/out/", "--to", target, "--json", without_frameworks=True)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["counts"]["mapped"] == len(expected(squad_bert)["tensors"])
+    assert answer["verification"]["weights"]
+
+
+def test_a_missing_extra_is_one_line(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(squad_bert, tmp_path / "out", "--to", "savedmodel", without_frameworks=True)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines() == [
+        "ckconv: writing savedmodel needs the extra 'tensorflow'; pip install 'ckconv[tensorflow]'"
+    ]
+    assert list(tmp_path.iterdir()) == []

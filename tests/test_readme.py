@@ -1,0 +1,71 @@
+"""README.md says what is so: its table, its format in one file, its examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from converter import cli
+from converter.cli.formats import markdown_table
+
+from .conftest import ROOT, Ckconv, python
+
+README = (ROOT / "README.md").read_text()
+_TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_table_of_formats_is_that_of_the_registry() -> None:
+    match = _TABLE.search(README)
+    assert match is not None
+    assert match[2].strip() == markdown_table()
+
+
+def test_the_first_screen_has_the_two_commands() -> None:
+    commands = blocks("sh")
+    assert len(commands) == 2
+    assert all(command.count("\n") == 1 for command in commands)
+    assert README.index(commands[1]) < 1500
+
+
+def test_the_library_example_runs(squad_bert: Path, tmp_path: Path) -> None:
+    (example, _) = blocks("python")
+    for name in ("checkpoint.pth", "config.json"):
+        (tmp_path / name.replace("checkpoint", "in")).write_bytes((squad_bert.parent / name).read_bytes())
+    quick = example.replace('to="savedmodel"', 'to="pretrained"')
+    result = python(quick, cwd=tmp_path, environment={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("ok: 39 mapped")
+    assert (tmp_path / "out.safetensors").exists()
+
+
+def test_a_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example, put where the registry looks, is detected, written and verified without another line."""
+    from converter import formats
+
+    (_, example) = blocks("python")
+    (tmp_path / "lines.py").write_text(example)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    formats.registry.cache_clear()
+    try:
+        (tmp_path / "x.lines").write_text("#lines\na 1 2 3\nb 4.5\n")
+        import converter
+
+        report = converter.convert(tmp_path / "x.lines", tmp_path / "y.safetensors")
+        assert (report.source_format, report.counts["mapped"]) == ("lines", 2)
+        back = converter.convert(tmp_path / "y.safetensors", tmp_path / "z.lines")
+        assert back.verification.weights
+        assert (tmp_path / "z.lines").read_text() == "#lines\na 1.0 2.0 3.0\nb 4.5\n"
+    finally:
+        formats.registry.cache_clear()
+
+
+def test_help_has_three_examples(ckconv: Ckconv) -> None:
+    shown = ckconv("--help").stdout
+    assert len(re.findall(r"^ *ckconv \S+\.pth ", shown, re.MULTILINE)) == 3
+    assert cli.__doc__ is not None
