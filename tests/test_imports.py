@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import FRAMEWORKS, Ckconv, python
+from tests.conftest import FRAMEWORKS, Ckconv, python
 
 _UNWANTED = (*FRAMEWORKS, "h5py", "ray")
 _SAY = f"print([name for name in {_UNWANTED!r} if name in sys.modules])"

@@ -9,8 +9,7 @@ import pytest
 
 from converter import cli
 from converter.cli.formats import markdown_table
-
-from .conftest import ROOT, Ckconv, python
+from tests.conftest import ROOT, Ckconv, python
 
 README = (ROOT / "README.md").read_text()
 _TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)

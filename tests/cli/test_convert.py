@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ..conftest import Ckconv
+from tests.conftest import Ckconv
 
 
 @pytest.fixture(scope="module")

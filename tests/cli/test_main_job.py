@@ -13,8 +13,7 @@ import pytest
 import converter
 from converter.errors import CkconvError, VerificationError
 from converter.model.file import SourceFile
-
-from ..conftest import Ckconv, python
+from tests.conftest import Ckconv, python
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -38,7 +37,10 @@ for name, tensor in called.items():
     np.testing.assert_array_equal(tensor.numpy(), answers[name])
 np.savez(outputs, **answers)
 print(json.dumps({
-    "inputs": {name: [spec.dtype.name, spec.shape.as_list()] for name, spec in signature.structured_input_signature[1].items()},
+    "inputs": {
+        name: [spec.dtype.name, spec.shape.as_list()]
+        for name, spec in signature.structured_input_signature[1].items()
+    },
     "variables": [variable.name for variable in loaded.variables],
     "values": {variable.name[:-2]: float(tf.reduce_sum(tf.abs(variable))) for variable in loaded.variables},
     "trained": [v.name for v, g in zip(loaded.trainable_variables, gradients) if g is not None],
@@ -179,9 +181,7 @@ def test_the_pretrained_folder_loads_with_every_key(squad_bert: Path, tmp_path: 
     assert len(tokens["input_ids"]) > 3
 
 
-def test_a_perturbed_tensor_is_caught(
-    squad_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_perturbed_tensor_is_caught(squad_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a source that reads one bit differently the second time fails, and nothing appears."""
     path = tmp_path / "model.safetensors"
     converter.convert(squad_bert, path)

@@ -103,9 +103,13 @@ def test_what_appeared_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), staging(tmp_path / "x") as stage:
-        (stage.output / "x").write_text("half")
-        raise ZeroDivisionError
+    def fail_half_way() -> None:
+        with staging(tmp_path / "x") as stage:
+            (stage.output / "x").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert list(tmp_path.iterdir()) == []
 
 
