@@ -1,0 +1,314 @@
+"""Which parameter an optimizer's entry belongs to: torch.optim numbers parameters, and files rarely say their names.
+
+Conventions are tried, and each must fit every group size and every slot shape; only a single fit is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.errors import LossError
+from converter.model.checkpoint import Checkpoint
+from converter.model.dtype import DType
+from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.tensor import ArrayTensor, Tensor
+
+Shape = tuple[int, ...]
+Groups = tuple[tuple[str, ...], ...]
+
+_BUFFER_LEAVES = frozenset(
+    (
+        *("running_mean", "running_var", "num_batches_tracked"),
+        *("position_ids", "token_type_ids", "inv_freq", "original_inv_freq", "masked_bias"),
+        *("relative_position_index", "relative_coords_table", "attn_mask", "causal_mask"),
+    )
+)
+_NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+"""transformers.Trainer.get_decay_parameter_names (4.57 and 5.23), on lower-cased names."""
+
+_FACTORS: Mapping[str, Callable[[Shape], Shape]] = {
+    "exp_avg_sq_row": lambda shape: shape[:-1],
+    "exp_avg_sq_col": lambda shape: (*shape[:-2], *shape[-1:]),
+    "row_var": lambda shape: (*shape[:-1], 1),
+    "col_var": lambda shape: (*shape[:-2], 1, *shape[-1:]),
+}
+"""Slots of Adafactor, which keeps means over rows and columns: transformers' two, then torch's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entries:
+    """An optimizer's state_dict, checked: groups of ids, their hyperparameters, tensors and numbers per id."""
+
+    groups: tuple[tuple[Any, ...], ...]
+    hyperparameters: tuple[Mapping[str, Any], ...]
+    names: tuple[tuple[str, ...] | None, ...]
+    slots: Mapping[Any, Mapping[str, Tensor]]
+    steps: Mapping[Any, float]
+
+
+def is_buffer(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor of a state dict cannot be a parameter: by its name, or as a type that takes no gradient."""
+    return name.rpartition(".")[2] in _BUFFER_LEAVES or not (
+        tensor.dtype.is_floating or tensor.dtype.value.startswith("complex")
+    )
+
+
+def named_state(state: Mapping[str, Any], checkpoint: Checkpoint) -> OptimizerState:
+    """Return the ``state_dict()`` of an optimizer, its entries under the names of `checkpoint`.
+
+    Raises LossError, without a path, when the names cannot be known for certain or an entry is not understood.
+    """
+    entries = _parsed(state)
+    names, basis = _named(entries, checkpoint)
+    by_id = {
+        number: name
+        for ids, group in zip(entries.groups, names, strict=True)
+        for number, name in zip(ids, group, strict=True)
+    }
+    slots: dict[str, dict[str, Tensor]] = {}
+    for number, tensors in entries.slots.items():
+        for slot, tensor in tensors.items():
+            slots.setdefault(slot, {})[by_id[number]] = tensor
+    step, per_parameter = _common_step(entries)
+    if per_parameter:
+        slots["step"] = {by_id[number]: tensor for number, tensor in per_parameter.items()}
+    algorithm = state.get("algorithm")
+    if not isinstance(algorithm, str):
+        algorithm = inferred_algorithm(entries.hyperparameters, slots)
+    groups = tuple(
+        ParameterGroup(parameters=group, hyperparameters=hyperparameters)
+        for group, hyperparameters in zip(names, entries.hyperparameters, strict=True)
+    )
+    return OptimizerState(algorithm=algorithm, step=step, groups=groups, slots=slots, basis=basis)
+
+
+# reading what the optimizer wrote
+
+
+def is_optimizer_state(value: Any) -> bool:
+    """Whether a value looks like what ``Optimizer.state_dict()`` returns."""
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("state"), Mapping)
+        and isinstance(value.get("param_groups"), list)
+    )
+
+
+def _parsed(state: Mapping[str, Any]) -> _Entries:
+    groups, hyperparameters, names = [], [], []
+    for group in state["param_groups"]:
+        ids = group.get("params") if isinstance(group, Mapping) else None
+        if not isinstance(ids, list | tuple) or not all(isinstance(number, int | str) for number in ids):
+            raise LossError("a parameter group does not list its parameters")
+        groups.append(tuple(ids))
+        names.append(_listed_names(group, len(ids)))
+        kept = {
+            key: _hyperparameter(key, value) for key, value in group.items() if key not in ("params", "param_names")
+        }
+        hyperparameters.append(kept)
+    flat = [number for ids in groups for number in ids]
+    if len(set(flat)) != len(flat) or not set(state["state"]) <= set(flat):
+        raise LossError("its groups and its entries are about different parameters")
+    slots: dict[Any, dict[str, Tensor]] = {}
+    steps: dict[Any, float] = {}
+    for number, values in state["state"].items():
+        if not isinstance(values, Mapping):
+            raise LossError(f"its entry for parameter {number} is no dict")
+        slots[number] = {}
+        for slot, value in values.items():
+            if slot == "step":
+                steps[number] = _number(value)
+            elif value is not None:
+                slots[number][str(slot)] = _slot_tensor(str(slot), value)
+    return _Entries(
+        groups=tuple(groups), hyperparameters=tuple(hyperparameters), names=tuple(names), slots=slots, steps=steps
+    )
+
+
+def _listed_names(group: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    names = group.get("param_names")
+    if not isinstance(names, list | tuple) or len(names) != count or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def _hyperparameter(key: str, value: Any) -> Any:
+    return _number(value) if isinstance(value, Tensor) else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.size == 1:
+        value = value.numpy().reshape(-1)[0].item()
+    if not isinstance(value, int | float):
+        raise LossError("a number of its state is none")
+    return value
+
+
+def _slot_tensor(slot: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, bool | int | float):
+        return ArrayTensor.of(np.asarray(value))
+    raise LossError(f"it keeps {slot!r} per parameter, which is neither tensor nor number")
+
+
+def _common_step(entries: _Entries) -> tuple[int | None, dict[Any, Tensor]]:
+    """Return the step that all parameters are at, or the steps of each."""
+    values = set(entries.steps.values())
+    if not values:
+        return None, {}
+    is_common = len(values) == 1 and entries.steps.keys() == entries.slots.keys()
+    (value,) = values if is_common else (0.5,)
+    if is_common and value >= 0 and value == int(value):
+        return int(value), {}
+    return None, {
+        number: ArrayTensor(dtype=DType.FLOAT32, shape=(), array=np.asarray(step, np.float32))
+        for number, step in entries.steps.items()
+    }
+
+
+# names
+
+
+def _named(entries: _Entries, checkpoint: Checkpoint) -> tuple[Groups, str]:
+    listed = tuple(names for names in entries.names if names is not None)
+    if len(listed) == len(entries.groups):
+        return _resolved(listed, entries, checkpoint), "named"
+    if all(isinstance(number, str) for ids in entries.groups for number in ids):
+        return _resolved(entries.groups, entries, checkpoint), "named"
+    fits: dict[Groups, str] = {}
+    for groups, convention in _candidates(entries, checkpoint):
+        if _mismatch(groups, entries, checkpoint) is None:
+            fits.setdefault(groups, convention)
+    if len(fits) == 1:
+        ((groups, convention),) = fits.items()
+        return groups, f"verified ({convention})"
+    count = sum(map(len, entries.groups))
+    if fits:
+        raise LossError(f"the order of its {count} parameters is ambiguous: {', '.join(fits.values())} all fit")
+    raise LossError(f"its {count} parameters, which have no names, fit no known order of the model's")
+
+
+def _resolved(listed: Groups, entries: _Entries, checkpoint: Checkpoint) -> Groups:
+    """Bring names that the optimizer gives to those of the weights, which may be wrapped where the others are not."""
+    bare = {_bare(name): name for name in reversed(checkpoint.names)}
+    groups = []
+    for names in listed:
+        known = [
+            name if name in checkpoint.tensors or name in checkpoint.aliases else bare.get(_bare(name))
+            for name in names
+        ]
+        for name, found in zip(names, known, strict=True):
+            if found is None:
+                raise LossError(f"it names the parameter {name!r}, which is not among the weights")
+        groups.append(tuple(checkpoint.aliases.get(name, name) for name in known if name is not None))
+    resolved = tuple(groups)
+    flat = [name for names in resolved for name in names]
+    if len(set(flat)) != len(flat):
+        raise LossError("it names one parameter twice")
+    mismatch = _mismatch(resolved, entries, checkpoint)
+    if mismatch is not None:
+        raise LossError(mismatch)
+    return resolved
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
+
+
+def _candidates(entries: _Entries, checkpoint: Checkpoint) -> Iterator[tuple[Groups, str]]:
+    """Yield the orders that training code uses: as defined, and split in two groups as the usual recipes do."""
+    parameters = [name for name in checkpoint.tensors if name not in checkpoint.buffers]
+    trained = [name for name in parameters if name not in checkpoint.frozen]
+    for names in [parameters] if parameters == trained else [parameters, trained]:
+        sizes = [len(ids) for ids in entries.groups]
+        if sum(sizes) != len(names):
+            continue
+        yield _cut(names, sizes), "order"
+        if len(sizes) == 2:
+            for rule, convention in _splits(checkpoint):
+                decayed = tuple(name for name in names if not rule(name))
+                others = tuple(name for name in names if rule(name))
+                yield (decayed, others), convention
+                yield (others, decayed), f"{convention}, swapped"
+
+
+def _cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
+    starts = [sum(sizes[:position]) for position in range(len(sizes))]
+    return tuple(tuple(names[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+
+
+def _splits(checkpoint: Checkpoint) -> Iterator[tuple[Any, str]]:
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
+
+    def by_trainer_names(name: str) -> bool:
+        return _NO_DECAY.search(name.lower()) is not None
+
+    yield by_trainer_names, "Trainer groups"
+    yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
+    yield lambda name: "bias" in name or "LayerNorm.weight" in name, "bias and LayerNorm.weight apart"
+    yield lambda name: len(shapes[name]) < 2, "vectors apart"
+    yield lambda name: name.endswith("bias"), "biases apart"
+
+
+def _is_layer_norm(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:
+    module, _, leaf = name.rpartition(".")
+    is_pair = leaf == "weight" and len(shape) == 1 and shapes.get(f"{module}.bias") == shape
+    return is_pair and f"{module}.running_mean" not in shapes
+
+
+def _mismatch(groups: Groups, entries: _Entries, checkpoint: Checkpoint) -> str | None:
+    """Return how `groups` contradict the sizes of groups or the shapes of slots, None when they do not."""
+    if [len(group) for group in groups] != [len(ids) for ids in entries.groups]:
+        return "its groups have other sizes than the model's"
+    for ids, names in zip(entries.groups, groups, strict=True):
+        for number, name in zip(ids, names, strict=True):
+            shape = checkpoint.tensors[name].shape
+            for slot, tensor in entries.slots.get(number, {}).items():
+                expected = _FACTORS[slot](shape) if slot in _FACTORS else shape
+                if tensor.shape not in ((), expected):
+                    return f"its {slot} for {name!r} has shape {list(tensor.shape)}, the weight {list(shape)}"
+    return None
+
+
+# algorithms
+
+
+def inferred_algorithm(groups: Sequence[Mapping[str, Any]], slots: Mapping[str, Any]) -> str:
+    """Return which algorithm of torch.optim keeps these hyperparameters and slots, "unknown" where that is not certain.
+
+    The class of the optimizer is not in its state_dict (torch 2.13 and before).
+    """
+    keys = frozenset().union(*groups)
+    for algorithm, needed in _HYPERPARAMETERS:
+        if needed <= keys:
+            return algorithm
+    if "exp_inf" in slots:
+        return "adamax"
+    if not {"betas", "amsgrad"} <= keys:
+        return "unknown"
+    if "decoupled_weight_decay" in keys:
+        return "adamw" if all(group.get("decoupled_weight_decay") is True for group in groups) else "adam"
+    return "adam" if all(group.get("weight_decay", 0) == 0 for group in groups) else "unknown"
+
+
+_HYPERPARAMETERS = tuple(
+    (algorithm, frozenset(keys.split()))
+    for algorithm, keys in (
+        ("nadam", "betas momentum_decay"),
+        ("sgd", "momentum dampening nesterov"),
+        ("adagrad", "lr_decay initial_accumulator_value"),
+        ("rmsprop", "alpha centered"),
+        ("adadelta", "rho eps"),
+        ("adafactor", "clip_threshold decay_rate"),
+        ("adafactor", "beta2_decay"),
+        ("adamw", "betas correct_bias"),
+    )
+)
+"""Hyperparameters that only one algorithm has."""

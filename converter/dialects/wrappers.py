@@ -1,0 +1,39 @@
+"""Names as the model itself gives them, without what DataParallel, DistributedDataParallel and torch.compile add."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from converter.model.checkpoint import Checkpoint
+
+_COMPILED = "_orig_mod"
+_PARALLEL = "module"
+
+
+def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with wrapper prefixes stripped from its names, and a warning that says so.
+
+    ``_orig_mod.`` goes wherever torch.compile put it; ``module.`` goes from the front, and only when every name
+    carries it. Names stay as they are where stripping would make two of them one. Lightning's ``model.`` stays.
+    """
+    stripped = _without_wrappers(checkpoint.names)
+    changed = sum(old != new for old, new in stripped.items())
+    if not changed or len(set(stripped.values())) != len(stripped):
+        return checkpoint
+    found = [
+        f"{prefix}." for prefix in (_PARALLEL, _COMPILED) if any(_lost(*pair, prefix) for pair in stripped.items())
+    ]
+    line = f"stripped the wrapper prefix {' and '.join(found)} from {changed} names"
+    renamed = checkpoint.with_names(stripped.__getitem__)
+    return replace(renamed, warnings=(*renamed.warnings, line))
+
+
+def _without_wrappers(names: tuple[str, ...]) -> dict[str, str]:
+    parts = {name: [part for part in name.split(".")[:-1] if part != _COMPILED] for name in names}
+    while parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):
+        parts = {name: modules[1:] for name, modules in parts.items()}
+    return {name: ".".join([*modules, name.rpartition(".")[2]]) for name, modules in parts.items()}
+
+
+def _lost(old: str, new: str, prefix: str) -> bool:
+    return old.split(".").count(prefix) > new.split(".").count(prefix)

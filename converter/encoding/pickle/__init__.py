@@ -1,0 +1,27 @@
+"""Pickles without pickle: a machine that reads them as plain data, and a writer of those that torch.load accepts."""
+
+from converter.encoding.pickle.globals import Global
+from converter.encoding.pickle.machine import (
+    Bytes,
+    Constructed,
+    Constructor,
+    Machine,
+    MemoryBytes,
+    OrderedItems,
+    Placeholder,
+)
+from converter.encoding.pickle.plain import PLAIN
+from converter.encoding.pickle.sniffing import looks_like_pickle
+
+__all__ = [
+    "PLAIN",
+    "Bytes",
+    "Constructed",
+    "Constructor",
+    "Global",
+    "Machine",
+    "MemoryBytes",
+    "OrderedItems",
+    "Placeholder",
+    "looks_like_pickle",
+]

@@ -1,0 +1,529 @@
+"""A pickle machine that builds plain data and calls nothing (opcodes: Lib/pickletools.py, protocols 0 to 5).
+
+Names become descriptors; only constructors that the caller hands in are applied, pure functions on plain values.
+Any other class becomes a `Placeholder` that keeps what it was given, so that tensors inside it can be found.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol
+
+from converter.encoding.pickle.globals import INERT, Global, is_function_like, resolve
+from converter.errors import CkconvError, ReadError, SafetyError
+
+_OPCODE_LIMIT = 1 << 23
+_CONTAINER_LIMIT = 1 << 21
+_CONSTRUCTED_LIMIT_BYTES = 512 << 20
+_STRING_LIMIT_BYTES = 256 << 20
+_LINE_FIRST_BYTES = 64
+_LINE_LIMIT_BYTES = 1 << 20
+_INTEGER_LIMIT_BYTES = 256
+_WINDOW_BYTES = 1 << 18
+_KEY_DEPTH_LIMIT = 4
+
+
+class Bytes(Protocol):
+    """Bytes by position: a SourceFile, or a MemoryBytes."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
+
+
+class MemoryBytes:
+    """Bytes in memory, read by position."""
+
+    __slots__ = ("_data", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`."""
+        return self._data[offset : offset + length]
+
+
+class Constructed:
+    """The base of what constructors return when BUILD may add to it."""
+
+    __slots__ = ()
+
+    def build(self, state: Any) -> None:
+        """Take the state that follows the construction. Raises ReadError when it is not of the kind expected."""
+        raise NotImplementedError
+
+
+class Placeholder(Constructed):
+    """An instance of a class that is not known: what it was made from, and what it was given."""
+
+    __slots__ = ("arguments", "items", "of", "state", "values")
+
+    def __init__(self, of: Global, arguments: tuple[Any, ...] = ()) -> None:
+        self.of = of
+        self.arguments = arguments
+        self.state: Any = None
+        self.items: dict[Any, Any] = {}
+        self.values: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"Placeholder({self.of})"
+
+    def build(self, state: Any) -> None:
+        self.state = state if self.state is None else (self.state, state)
+
+
+class OrderedItems(dict[Any, Any]):
+    """A dict that a pickle made through a class; `attributes` is what else the instance had."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: Any = None
+
+
+Constructor = Callable[[tuple[Any, ...]], Any]
+"""Makes a value from the arguments that a pickle gives; raises ReadError when they are not the right ones."""
+
+
+class _Mark:
+    __slots__ = ()
+
+
+_MARK = _Mark()
+
+
+class Machine:
+    """Reads one pickle of `source`, starting at `offset`; `end` is where it stopped, after `operations`.
+
+    `constructors` maps (module, name) to a pure function; `persistent` turns a persistent id into a value.
+    """
+
+    def __init__(
+        self,
+        source: Bytes,
+        *,
+        offset: int = 0,
+        path: str | os.PathLike[str],
+        constructors: Mapping[tuple[str, str], Constructor],
+        persistent: Callable[[Any], Any] | None = None,
+        window_bytes: int = _WINDOW_BYTES,
+    ) -> None:
+        self.path = path
+        self.end = offset
+        self.operations = 0
+        self._window_bytes = window_bytes
+        self._source = source
+        self._window, self._position = b"", 0
+        self._window_end = offset
+        self._frame_end = 0
+        self._constructors = constructors
+        self._persistent = persistent
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._containers = 0
+        self._constructed_bytes = 0
+
+    def load(self) -> Any:
+        """Return the value. Raises ReadError for what is malformed, SafetyError for what would run code."""
+        try:
+            return self._load()
+        except CkconvError as error:
+            error.path = error.path or os.fsdecode(self.path)
+            raise
+
+    def _load(self) -> Any:
+        for self.operations in range(_OPCODE_LIMIT):
+            opcode = self._take(1)
+            if opcode == b".":
+                value = self._pop()
+                self.end = self._offset
+                if self._stack:
+                    self._refuse("leaves values behind")
+                return value
+            action = _ACTIONS.get(opcode)
+            if action is None:
+                self._refuse_opcode(opcode)
+            if opcode == b"\x80" and self.operations:
+                self._refuse("names its protocol in the middle")
+            action(self)
+        raise self._problem(f"has more than {_OPCODE_LIMIT} operations")
+
+    # bytes
+
+    @property
+    def _offset(self) -> int:
+        return self._window_end - len(self._window) + self._position
+
+    def _take(self, length: int) -> bytes:
+        start = self._position
+        if start + length > len(self._window):
+            self._fill(length)
+            start = 0
+        self._position = start + length
+        return self._window[start : start + length]
+
+    def _fill(self, length: int) -> None:
+        offset = self._offset
+        if offset + length > self._source.size:
+            self._refuse("is cut short")
+        wanted = min(max(length, self._window_bytes), self._source.size - offset)
+        self._window, self._position = self._source.read(offset, wanted), 0
+        self._window_end = offset + wanted
+
+    def _string(self, length: int) -> bytes:
+        if length > _STRING_LIMIT_BYTES:
+            self._refuse(f"declares a string of {length} bytes")
+        return self._take(length)
+
+    def _line(self) -> bytes:
+        end = self._window.find(b"\n", self._position)
+        wanted = _LINE_FIRST_BYTES
+        while end < 0:
+            available = min(_LINE_LIMIT_BYTES, self._source.size - self._offset)
+            self._fill(min(wanted, available))
+            end = self._window.find(b"\n")
+            if end < 0 and wanted >= available:
+                self._refuse("has a line without an end")
+            wanted *= 8
+        return self._take(end + 1 - self._position)[:-1]
+
+    def _number(self, form: struct.Struct) -> Any:
+        return form.unpack(self._take(form.size))[0]
+
+    # stack
+
+    def _problem(self, problem: str) -> ReadError:
+        return ReadError(f"the pickle {problem} (at byte {self._offset})", path=self.path)
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise self._problem(problem)
+
+    def _refuse_opcode(self, opcode: bytes) -> NoReturn:
+        if opcode in b"\x82\x83\x84io\x97\x98":
+            raise SafetyError(
+                f"the pickle uses the opcode {_REFUSED[opcode]}, which can run code (at byte {self._offset})",
+                path=self.path,
+            )
+        self._refuse(f"has the unknown opcode {opcode!r}")
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _pop(self) -> Any:
+        if not self._stack or self._stack[-1] is _MARK:
+            self._refuse("takes from an empty stack")
+        return self._stack.pop()
+
+    def _top(self) -> Any:
+        if not self._stack or self._stack[-1] is _MARK:
+            self._refuse("takes from an empty stack")
+        return self._stack[-1]
+
+    def _pop_to_mark(self) -> list[Any]:
+        stack = self._stack
+        for position in range(len(stack) - 1, -1, -1):
+            if stack[position] is _MARK:
+                values = stack[position + 1 :]
+                del stack[position:]
+                return values
+        raise self._problem("lacks a mark")
+
+    def _get(self, index: int) -> None:
+        if index not in self._memo:
+            self._refuse(f"recalls {index}, which it has not stored")
+        self._push(self._memo[index])
+
+    def _put(self, index: int) -> None:
+        self._memo[index] = self._top()
+
+    # text
+
+    def _integer(self, digits: bytes) -> int:
+        if len(digits) > _INTEGER_LIMIT_BYTES or not digits.lstrip(b"-").isdigit():
+            self._refuse("has an integer that is none")
+        return int(digits)
+
+    def _text(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            self._refuse("has text that is not UTF-8")
+
+    def _bytes_or_text(self, data: bytes) -> str | bytes:
+        """Python 2's str: text where it can be."""
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return data
+
+    # operations
+
+    def proto(self) -> None:
+        """PROTO."""
+        if self._take(1)[0] > 5:
+            self._refuse("is of a protocol beyond 5")
+
+    def frame(self) -> None:
+        """FRAME: nothing to do but to see that it fits."""
+        length = self._number(_U64)
+        if self._offset < self._frame_end or self._offset + length > self._source.size:
+            self._refuse(f"has a frame of {length} bytes, which does not fit")
+        self._frame_end = self._offset + length
+
+    def pop(self) -> None:
+        """POP, which may also take a mark away."""
+        if not self._stack:
+            self._refuse("takes from an empty stack")
+        self._stack.pop()
+
+    def pop_mark(self) -> None:
+        """POP_MARK."""
+        self._pop_to_mark()
+
+    def int_line(self) -> None:
+        """INT, also the booleans of protocols 0 and 1."""
+        line = self._line()
+        self._push(line == b"01" if line in (b"00", b"01") else self._integer(line))
+
+    def float_line(self) -> None:
+        """FLOAT."""
+        line = self._line()
+        try:
+            self._push(float(line))
+        except ValueError:
+            self._refuse("has a number that is none")
+
+    def string_line(self) -> None:
+        """STRING: a quoted line of protocol 0."""
+        line = self._line()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            self._refuse("has a string without quotes")
+        try:
+            self._push(self._bytes_or_text(line[1:-1].decode("unicode_escape").encode("latin-1")))
+        except UnicodeError:
+            self._refuse("has a string with broken escapes")
+
+    def unicode_line(self) -> None:
+        """UNICODE: a line of protocol 0 with escapes."""
+        try:
+            self._push(self._line().decode("raw_unicode_escape"))
+        except UnicodeDecodeError:
+            self._refuse("has text with broken escapes")
+
+    def long(self, length: int) -> None:
+        """LONG1, LONG4."""
+        if not 0 <= length <= _INTEGER_LIMIT_BYTES:
+            self._refuse(f"has an integer of {length} bytes")
+        self._push(int.from_bytes(self._take(length), "little", signed=True))
+
+    def named(self, module: Any, name: Any) -> None:
+        """GLOBAL, STACK_GLOBAL."""
+        if not (isinstance(module, str) and isinstance(name, str)):
+            self._refuse("names something with what is no text")
+        self._push(resolve(module, name, path=self.path))
+
+    def reduce(self) -> None:
+        """REDUCE."""
+        arguments, callee = self._pop(), self._pop()
+        if not isinstance(arguments, tuple):
+            self._refuse("calls with arguments that are no tuple")
+        self._push(self._construct(callee, arguments, {}))
+
+    def new_object(self) -> None:
+        """NEWOBJ."""
+        self.reduce()
+
+    def new_object_with_keywords(self) -> None:
+        """NEWOBJ_EX."""
+        keywords, arguments, callee = self._pop(), self._pop(), self._pop()
+        if not (isinstance(arguments, tuple) and isinstance(keywords, dict)):
+            self._refuse("makes an object from what are no arguments")
+        self._push(self._construct(callee, arguments, keywords))
+
+    def _construct(self, callee: Any, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Any:
+        if not isinstance(callee, Global):
+            raise SafetyError(f"the pickle calls something that is no class (at byte {self._offset})", path=self.path)
+        constructor = self._constructors.get((callee.module, callee.name))
+        if constructor is not None:
+            if keywords:
+                self._refuse(f"makes {callee} with keywords")
+            return self._charged(constructor(arguments))
+        if is_function_like(callee) and str(callee) not in INERT:
+            raise SafetyError(f"calls {callee}, which is refused", path=self.path)
+        made = Placeholder(callee, arguments)
+        made.items.update(keywords)
+        return made
+
+    def _charged(self, made: Any) -> Any:
+        """Constructors copy: the same long list, copied a million times over, must not fill the memory."""
+        if isinstance(made, str | bytes | dict | list | tuple | set | frozenset):
+            self._constructed_bytes += len(made) * (1 if isinstance(made, str | bytes) else 64)
+            if self._constructed_bytes > _CONSTRUCTED_LIMIT_BYTES:
+                self._refuse(f"constructs more than {_CONSTRUCTED_LIMIT_BYTES} bytes")
+        return made
+
+    def container(self, made: Any) -> None:
+        """EMPTY_LIST, EMPTY_DICT, EMPTY_SET, LIST, DICT."""
+        self._containers += 1
+        if self._containers > _CONTAINER_LIMIT:
+            self._refuse(f"has more than {_CONTAINER_LIMIT} lists and dicts")
+        self._push(made)
+
+    def build(self) -> None:
+        """BUILD: state for the value below; __setstate__ is never called."""
+        state, target = self._pop(), self._top()
+        match target:
+            case Constructed():
+                target.build(state)
+            case OrderedItems():
+                target.attributes = state
+            case _:
+                self._refuse("gives state to what takes none")
+
+    def append(self, values: list[Any]) -> None:
+        """APPEND, APPENDS."""
+        match self._top():
+            case list() as target:
+                target.extend(values)
+            case Placeholder() as target:
+                target.values.extend(values)
+            case _:
+                self._refuse("appends to what is no list")
+
+    def set_items(self, values: list[Any]) -> None:
+        """SETITEM, SETITEMS. A key that comes twice is refused: readers differ on which one counts."""
+        target = self._top()
+        items = target.items if isinstance(target, Placeholder) else target
+        if not isinstance(items, dict):
+            self._refuse("sets items of what is no dict")
+        if len(values) % 2:
+            self._refuse("has a key without a value")
+        for position in range(0, len(values), 2):
+            key = self._key(values[position])
+            if key in items:
+                self._refuse(f"has the key {key!r} twice")
+            items[key] = values[position + 1]
+
+    def add_items(self) -> None:
+        """ADDITEMS."""
+        values, target = [self._key(value) for value in self._pop_to_mark()], self._top()
+        if not isinstance(target, set):
+            self._refuse("adds to what is no set")
+        target.update(values)
+
+    def _key(self, value: Any) -> Any:
+        return value if is_key(value) else self._refuse("has a key that cannot be one")
+
+    def make_dict(self) -> None:
+        """DICT."""
+        values = self._pop_to_mark()
+        self.container({})
+        self.set_items(values)
+
+    def make_tuple(self, count: int) -> None:
+        """TUPLE1, TUPLE2, TUPLE3."""
+        values = [self._pop() for _ in range(count)]
+        self._push(tuple(reversed(values)))
+
+    def persist(self, identity: Any) -> None:
+        """PERSID, BINPERSID."""
+        if self._persistent is None:
+            self._refuse("has a persistent id where none can be")
+        self._push(self._persistent(identity))
+
+
+def is_key(value: Any, depth: int = 0) -> bool:
+    """Whether a value can be a key of a dict: hashing it ends, and does not recurse deeply."""
+    if isinstance(value, tuple):
+        return depth < _KEY_DEPTH_LIMIT and len(value) < 64 and all(is_key(part, depth + 1) for part in value)
+    if isinstance(value, int):
+        return value.bit_length() <= 64  # beyond, any number of keys can be made to share one hash
+    return not isinstance(value, frozenset) and type(value).__hash__ is not None
+
+
+_U8, _U16, _U32, _U64 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<Q"))
+_I32, _F64 = struct.Struct("<i"), struct.Struct(">d")
+
+_REFUSED = {
+    b"\x82": "EXT1",
+    b"\x83": "EXT2",
+    b"\x84": "EXT4",
+    b"i": "INST",
+    b"o": "OBJ",
+    b"\x97": "NEXT_BUFFER",
+    b"\x98": "READONLY_BUFFER",
+}
+
+_ACTIONS: dict[bytes, Callable[[Machine], None]] = {
+    b"\x80": Machine.proto,
+    b"\x95": Machine.frame,
+    b"(": lambda machine: machine._push(_MARK),
+    b"0": Machine.pop,
+    b"1": Machine.pop_mark,
+    b"2": lambda machine: machine._push(machine._top()),
+    # numbers
+    b"I": Machine.int_line,
+    b"J": lambda machine: machine._push(machine._number(_I32)),
+    b"K": lambda machine: machine._push(machine._number(_U8)),
+    b"M": lambda machine: machine._push(machine._number(_U16)),
+    b"L": lambda machine: machine._push(machine._integer(machine._line().removesuffix(b"L"))),
+    b"\x8a": lambda machine: machine.long(machine._number(_U8)),
+    b"\x8b": lambda machine: machine.long(machine._number(_I32)),
+    b"F": Machine.float_line,
+    b"G": lambda machine: machine._push(machine._number(_F64)),
+    b"N": lambda machine: machine._push(None),
+    b"\x88": lambda machine: machine._push(True),
+    b"\x89": lambda machine: machine._push(False),
+    # text and bytes
+    b"S": Machine.string_line,
+    b"T": lambda machine: machine._push(machine._bytes_or_text(machine._string(machine._number(_U32)))),
+    b"U": lambda machine: machine._push(machine._bytes_or_text(machine._string(machine._number(_U8)))),
+    b"V": Machine.unicode_line,
+    b"X": lambda machine: machine._push(machine._text(machine._string(machine._number(_U32)))),
+    b"\x8c": lambda machine: machine._push(machine._text(machine._string(machine._number(_U8)))),
+    b"\x8d": lambda machine: machine._push(machine._text(machine._string(machine._number(_U64)))),
+    b"B": lambda machine: machine._push(machine._string(machine._number(_U32))),
+    b"C": lambda machine: machine._push(machine._string(machine._number(_U8))),
+    b"\x8e": lambda machine: machine._push(machine._string(machine._number(_U64))),
+    b"\x96": lambda machine: machine._push(machine._string(machine._number(_U64))),
+    # containers
+    b"]": lambda machine: machine.container([]),
+    b"l": lambda machine: machine.container(machine._pop_to_mark()),
+    b"a": lambda machine: machine.append([machine._pop()]),
+    b"e": lambda machine: machine.append(machine._pop_to_mark()),
+    b")": lambda machine: machine._push(()),
+    b"t": lambda machine: machine._push(tuple(machine._pop_to_mark())),
+    b"\x85": lambda machine: machine.make_tuple(1),
+    b"\x86": lambda machine: machine.make_tuple(2),
+    b"\x87": lambda machine: machine.make_tuple(3),
+    b"}": lambda machine: machine.container({}),
+    b"d": Machine.make_dict,
+    b"s": lambda machine: machine.set_items([machine._pop(), machine._pop()][::-1]),
+    b"u": lambda machine: machine.set_items(machine._pop_to_mark()),
+    b"\x8f": lambda machine: machine.container(set()),
+    b"\x90": Machine.add_items,
+    b"\x91": lambda machine: machine._push(frozenset(map(machine._key, machine._pop_to_mark()))),
+    # memo
+    b"g": lambda machine: machine._get(machine._integer(machine._line())),
+    b"h": lambda machine: machine._get(machine._number(_U8)),
+    b"j": lambda machine: machine._get(machine._number(_U32)),
+    b"p": lambda machine: machine._put(machine._integer(machine._line())),
+    b"q": lambda machine: machine._put(machine._number(_U8)),
+    b"r": lambda machine: machine._put(machine._number(_U32)),
+    b"\x94": lambda machine: machine._put(len(machine._memo)),
+    # names and objects
+    b"c": lambda machine: machine.named(machine._text(machine._line()), machine._text(machine._line())),
+    b"\x93": lambda machine: machine.named(*[machine._pop(), machine._pop()][::-1]),
+    b"R": Machine.reduce,
+    b"\x81": Machine.new_object,
+    b"\x92": Machine.new_object_with_keywords,
+    b"b": Machine.build,
+    b"P": lambda machine: machine.persist(machine._text(machine._line())),
+    b"Q": lambda machine: machine.persist(machine._pop()),
+}

@@ -1,0 +1,215 @@
+"""The two layouts of torch.save: a zip archive (since torch 1.6), and five pickles followed by raw storages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from converter.encoding import zip as zip_archive
+from converter.encoding.pickle import Machine, MemoryBytes, looks_like_pickle
+from converter.encoding.torch_file.rebuild import CONSTRUCTORS
+from converter.encoding.torch_file.storages import Storage, storage_dtype
+from converter.encoding.zip import Member
+from converter.errors import ReadError
+from converter.model.dtype import DType
+from converter.model.file import Checksum, SourceFile
+from converter.model.tensor import FileTensor, Tensor, byteswapped
+
+MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_PICKLE_LIMIT_BYTES = 256 << 20
+_HEAD_BYTES = 4096
+_NUMEL_LIMIT = 1 << 62
+_COUNT_BYTES = 8
+
+
+class ZipArchive:
+    """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._members = zip_archive.read_members(file)
+        self.root = self._find_root()
+        self._is_big_endian = self._byte_order() == b"big"
+        self._checksums: dict[str, Checksum] = {}
+
+    def load(self) -> Any:
+        """Return the root value."""
+        member = self._member("data.pkl")
+        data = MemoryBytes(zip_archive.read_bytes(self._file, member, limit_bytes=_PICKLE_LIMIT_BYTES))
+        machine = Machine(data, path=self._file.path, constructors=CONSTRUCTORS, persistent=self._persistent)
+        value = machine.load()
+        if machine.end != data.size:
+            raise ReadError("has bytes after the end of its pickle", path=self._file.path)
+        return value
+
+    def flat(self, storage: Storage, dtype: DType, numel: int) -> Tensor:
+        """Return all elements of a storage; its CRC is checked as they are read."""
+        member = self._member(f"data/{storage.key}")
+        crc = self._checksums.setdefault(storage.key, zip_archive.checksum(self._file, member))
+        tensor = zip_archive.member_tensor(self._file, member, dtype=dtype, shape=(numel,), crc=crc)
+        return byteswapped(tensor) if self._is_big_endian else tensor
+
+    def _find_root(self) -> str:
+        roots = [name.removesuffix("/data.pkl") for name in self._members if name.endswith("/data.pkl")]
+        roots = [root for root in roots if "/" not in root]
+        if len(roots) != 1:
+            count = "no data.pkl" if not roots else f"{len(roots)} roots, each with a data.pkl"
+            raise ReadError(f"is a zip archive with {count}", path=self._file.path)
+        if any(name.partition("/")[0] != roots[0] for name in self._members):
+            raise ReadError("is a zip archive with members beside its root folder", path=self._file.path)
+        if f"{roots[0]}/constants.pkl" in self._members:
+            raise ReadError(
+                "is a TorchScript archive, a program", path=self._file.path, hint="save its state_dict() instead"
+            )
+        return roots[0]
+
+    def _byte_order(self) -> bytes:
+        if f"{self.root}/byteorder" not in self._members:
+            return b"little"
+        order = zip_archive.read_bytes(self._file, self._member("byteorder"), limit_bytes=16)
+        if order not in (b"little", b"big"):
+            raise ReadError("has an unknown byte order", path=self._file.path)
+        return order
+
+    def _member(self, name: str) -> Member:
+        member = self._members.get(f"{self.root}/{name}")
+        if member is None:
+            raise ReadError(f"has no record {name!r}", path=self._file.path)
+        return member
+
+    def _persistent(self, identity: Any) -> Storage:
+        match identity:
+            case ("storage", of, str() as key, str(), int() as numel):
+                return Storage(
+                    archive=self, key=key, dtype=storage_dtype(of), numel=_count(numel), root_numel=_count(numel)
+                )
+        raise ReadError("the pickle has a storage that is none")
+
+
+@dataclass(slots=True)
+class _Range:
+    nbytes: int
+    itemsize: int
+    offset: int = -1
+
+
+class LegacyArchive:
+    """Five pickles (magic, version, system, value, storage keys), then per key a count and raw elements.
+
+    Elements are little-endian whatever the system that wrote them; big-endian ones once wrote their counts as they
+    were (torch/csrc/generic/serialization.cpp, writeFileRaw).
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._ranges: dict[str, _Range] = {}
+        self._offset = 0
+
+    def load(self) -> Any:
+        """Return the root value."""
+        if self._pickle() != MAGIC:
+            raise ReadError("is a bare pickle, not a file that torch.save wrote", path=self._file.path)
+        if self._pickle() != _LEGACY_PROTOCOL:
+            raise ReadError("is of an unknown version of the legacy layout", path=self._file.path)
+        system = self._pickle()
+        if not isinstance(system, dict):
+            raise ReadError("lacks the description of the system that wrote it", path=self._file.path)
+        value = self._pickle()
+        self._place(self._pickle(), has_swapped_counts=system.get("little_endian") is False)
+        return value
+
+    def flat(self, storage: Storage, dtype: DType, numel: int) -> Tensor:
+        """Return all elements of a storage."""
+        place = self._ranges[storage.key]
+        if numel * dtype.itemsize > place.nbytes or place.offset < 0:
+            raise ReadError(f"needs {numel} elements of a storage of {place.nbytes} bytes")
+        return FileTensor(dtype=dtype, shape=(numel,), file=self._file, offset=place.offset)
+
+    def _pickle(self) -> Any:
+        limited = _Limited(self._file, self._offset + _PICKLE_LIMIT_BYTES)
+        machine = Machine(
+            limited, offset=self._offset, path=self._file.path, constructors=CONSTRUCTORS, persistent=self._persistent
+        )
+        value = machine.load()
+        self._offset = machine.end
+        return value
+
+    def _place(self, keys: Any, *, has_swapped_counts: bool) -> None:
+        """Find where each storage is. Raises ReadError unless keys, counts and the end of the file all agree."""
+        known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not known or sorted(keys) != sorted(self._ranges):
+            raise ReadError("lists other storages than its tensors use", path=self._file.path)
+        for key in keys:
+            place = self._ranges[key]
+            raw_count = self._file.read(self._offset, _COUNT_BYTES)
+            count = int.from_bytes(raw_count, "little", signed=True)
+            if has_swapped_counts and count * place.itemsize != place.nbytes:
+                count = int.from_bytes(raw_count, "big", signed=True)
+            if count * place.itemsize != place.nbytes:
+                raise ReadError(
+                    f"has {count} elements in storage {key!r}, its tensors expect {place.nbytes // place.itemsize}",
+                    path=self._file.path,
+                )
+            place.offset = self._offset + _COUNT_BYTES
+            self._offset = place.offset + place.nbytes
+            if self._offset > self._file.size:
+                raise ReadError(f"is cut short inside storage {key!r}", path=self._file.path)
+        if self._offset != self._file.size:
+            raise ReadError("has bytes after its last storage", path=self._file.path)
+
+    def _persistent(self, identity: Any) -> Any:
+        match identity:
+            case ("module", of, _, _):
+                return of
+            case ("storage", of, str() as key, str(), int() as numel, None):
+                return self._storage(of, key, _count(numel))
+            case ("storage", of, str() as key, str(), int() as numel, (str(), int() as start, int() as part)):
+                if _count(start) + _count(part) > _count(numel):
+                    raise ReadError("the pickle has a view that its storage does not hold")
+                return self._storage(of, key, numel, start=start, part=part)
+        raise ReadError("the pickle has a storage that is none")
+
+    def _storage(self, of: Any, key: str, numel: int, *, start: int = 0, part: int | None = None) -> Storage:
+        dtype = storage_dtype(of)
+        itemsize = 1 if dtype is None else dtype.itemsize
+        place = self._ranges.setdefault(key, _Range(nbytes=numel * itemsize, itemsize=itemsize))
+        if (place.nbytes, place.itemsize) != (numel * itemsize, itemsize):
+            raise ReadError(f"the pickle has the storage {key!r} in two sizes")
+        return Storage(
+            archive=self,
+            key=key,
+            dtype=dtype,
+            numel=numel if part is None else part,
+            start=start,
+            root_numel=numel,
+        )
+
+
+class _Limited:
+    """The bytes of a file before a limit."""
+
+    def __init__(self, file: SourceFile, limit: int) -> None:
+        self._file = file
+        self.size = min(file.size, limit)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._file.read(offset, length)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _NUMEL_LIMIT:
+        raise ReadError(f"the pickle has a storage of {value} elements")
+    return value
+
+
+def archive_of(file: SourceFile) -> ZipArchive | LegacyArchive:
+    """Return the archive that `file` is, by its first bytes. Raises ReadError when it is none."""
+    head = file.read(0, min(file.size, _HEAD_BYTES))
+    if head.startswith(b"PK\x03\x04"):
+        return ZipArchive(file)
+    if not looks_like_pickle(head, file.size):
+        is_pointer = head.startswith(b"version https://git-lfs")
+        what = "is a Git LFS pointer, not the checkpoint itself" if is_pointer else "is no file that torch.save wrote"
+        raise ReadError(what, path=file.path)
+    return LegacyArchive(file)

@@ -1,0 +1,121 @@
+"""Numpy arrays, scalars and dtypes inside pickles, made from plain values only (numpy 1 and 2 spell modules apart)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from converter.encoding.pickle import Constructed, Constructor, Global
+from converter.errors import ReadError
+from converter.model.tensor import ArrayTensor, Tensor, byteswapped
+
+_KINDS = frozenset("biufc")
+_NDARRAY = Global(module="numpy", name="ndarray")
+
+
+class NumpyDType(Constructed):
+    """A numpy dtype: `value` is None for what holds no plain numbers."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, code: Any) -> None:
+        self.value = _plain_dtype(code)
+
+    def build(self, state: Any) -> None:
+        """Take the byte order, second of the state."""
+        order = state[1] if isinstance(state, tuple) and len(state) >= 2 else None
+        if order not in ("<", ">", "|", "="):
+            raise ReadError("the pickle has a numpy dtype without a byte order")
+        if self.value is not None and order != "|":
+            self.value = self.value.newbyteorder("<" if order == "=" else order)
+
+
+class NumpyArray(Constructed):
+    """A numpy array, complete once its state has come."""
+
+    __slots__ = ("_data", "_dtype", "_is_fortran", "_shape")
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] | None = None
+        self._dtype: np.dtype[Any] | None = None
+        self._is_fortran = False
+        self._data = b""
+
+    def build(self, state: Any) -> None:
+        """Take ``(version, shape, dtype, is_fortran, data)``; objects come as a list, Python 2's bytes as text."""
+        match state:
+            case (_, tuple() as shape, NumpyDType() as dtype, is_fortran, bytes() | str() | list() as data):
+                self._shape, self._is_fortran = shape, bool(is_fortran)
+                self._dtype = dtype.value if isinstance(data, bytes) else None
+                self._data = data if isinstance(data, bytes) else b""
+            case _:
+                raise ReadError("the pickle has a numpy array that is none")
+
+    def tensor(self) -> Tensor:
+        """Return the array; its bytes are not copied. Raises ReadError when it holds no numbers, or too few."""
+        if self._shape is None or self._dtype is None:
+            raise ReadError("is a numpy array of something else than numbers")
+        if not all(type(extent) is int and extent >= 0 for extent in self._shape) or len(self._shape) > 32:
+            raise ReadError("has an impossible shape")
+        if math.prod(self._shape) * self._dtype.itemsize != len(self._data):
+            raise ReadError(f"has {len(self._data)} bytes, its shape and type need another number")
+        tensor: Tensor = ArrayTensor.of(np.frombuffer(self._data, self._dtype.newbyteorder("<")))
+        if self._dtype.byteorder == ">":
+            tensor = byteswapped(tensor)
+        if not self._is_fortran:
+            return tensor.reshape(self._shape)
+        return tensor.reshape(self._shape[::-1]).transpose(tuple(reversed(range(len(self._shape)))))
+
+
+def _plain_dtype(code: Any) -> np.dtype[Any] | None:
+    if not isinstance(code, str) or not 1 < len(code) <= 4 or code[0] not in _KINDS or not code[1:].isdigit():
+        return None
+    sizes = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
+    return np.dtype(code).newbyteorder("<") if int(code[1:]) in sizes[code[0]] else None
+
+
+def _dtype(arguments: tuple[Any, ...]) -> NumpyDType:
+    if not 1 <= len(arguments) <= 3:
+        raise ReadError("the pickle has a numpy dtype that is none")
+    return NumpyDType(arguments[0])
+
+
+def _reconstruct(arguments: tuple[Any, ...]) -> NumpyArray:
+    if not arguments or arguments[0] != _NDARRAY:
+        raise ReadError("the pickle has a numpy array of an unknown kind")
+    return NumpyArray()
+
+
+def _from_buffer(arguments: tuple[Any, ...]) -> NumpyArray:
+    match arguments:
+        case (bytes() as data, NumpyDType() as dtype, tuple() as shape, "C" | "F" as order):
+            array = NumpyArray()
+            array.build((1, shape, dtype, order == "F", data))
+            return array
+    raise ReadError("the pickle has a numpy array that is none")
+
+
+def _scalar(arguments: tuple[Any, ...]) -> Any:
+    """A numpy scalar as Python's own number."""
+    match arguments:
+        case (NumpyDType(value=np.dtype() as dtype), bytes() | str() as data):
+            raw = data.encode("utf-8") if isinstance(data, str) else data
+            if len(raw) == dtype.itemsize:
+                return np.frombuffer(raw, dtype)[0].item()
+    raise ReadError("the pickle has a numpy scalar that is no number")
+
+
+NUMPY: dict[tuple[str, str], Constructor] = {
+    ("numpy", "dtype"): _dtype,
+    **{
+        (f"{package}.{module}", name): constructor
+        for package in ("numpy.core", "numpy._core")
+        for module, name, constructor in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+}

@@ -1,0 +1,159 @@
+"""What torch pickles its own values through (torch/_utils.py, torch 2.13), as pure functions that declare tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from converter.encoding.pickle import PLAIN, Constructor, Global
+from converter.encoding.torch_file.numpy_values import NUMPY, NumpyArray
+from converter.encoding.torch_file.storages import DTYPES, Storage, View
+from converter.errors import ReadError
+
+
+def _refused(what: str) -> ReadError:
+    return ReadError(f"the pickle has {what} that is none")
+
+
+def _tensor(arguments: tuple[Any, ...]) -> View:
+    match arguments:
+        case (Storage() as storage, offset, shape, strides):
+            if storage.dtype is None:
+                raise _refused("a tensor of a storage without a type")
+            return View(storage=storage, dtype=storage.dtype, offset=offset, shape=shape, strides=strides)
+    raise _refused("a tensor")
+
+
+def _tensor_v2(arguments: tuple[Any, ...]) -> View:
+    match arguments:
+        case (storage, offset, shape, strides, requires_grad, _, *metadata) if len(metadata) <= 1:
+            view = _tensor((storage, offset, shape, strides))
+            return _with_metadata(replace(view, requires_grad=requires_grad is True), metadata)
+    raise _refused("a tensor")
+
+
+def _tensor_v3(arguments: tuple[Any, ...]) -> View:
+    match arguments:
+        case (Storage() as storage, offset, shape, strides, requires_grad, _, dtype, *metadata) if len(metadata) <= 1:
+            view = View(
+                storage=storage, offset=offset, shape=shape, strides=strides, requires_grad=requires_grad is True
+            )
+            return _with_metadata(_with_dtype(view, dtype), metadata)
+    raise _refused("a tensor")
+
+
+def _with_dtype(view: View, dtype: Any) -> View:
+    if not (isinstance(dtype, Global) and dtype.module == "torch"):
+        raise _refused("an element type")
+    if dtype.name not in DTYPES:
+        return replace(view, problem=f"has the element type {dtype}, which is not supported")
+    return replace(view, dtype=DTYPES[dtype.name])
+
+
+def _with_metadata(view: View, metadata: list[Any]) -> View:
+    """Lazily conjugated or negated tensors are refused: their bytes are not their values."""
+    bits = metadata[0] if metadata else None
+    if not bits:
+        return view
+    if not isinstance(bits, dict):
+        raise _refused("a tensor")
+    pending = [str(bit) for bit, is_set in bits.items() if is_set]
+    return replace(view, problem=f"is stored with {' and '.join(pending)} still to be applied") if pending else view
+
+
+def _parameter(arguments: tuple[Any, ...]) -> View:
+    match arguments:
+        case (View() as view, bool() as requires_grad, _) | (View() as view, bool() as requires_grad, _, _):
+            return view.as_parameter(requires_grad)
+    raise _refused("a parameter")
+
+
+def _from_type(arguments: tuple[Any, ...]) -> View:
+    """A subclass of Tensor: the tensor, without what the subclass adds."""
+    match arguments:
+        case (Global() as function, Global() as of, tuple() as inner, state):
+            rebuild = _TENSORS.get((function.module, function.name))
+            view = None if rebuild is None else rebuild(inner)
+            if not isinstance(view, View):
+                raise _refused("a tensor subclass")
+            if of.name in ("Parameter", "UninitializedParameter"):
+                view = view.as_parameter(view.requires_grad)
+            is_buffer = of.name == "Buffer" or (isinstance(state, dict) and state.get("_is_buffer") is True)
+            return replace(view, is_buffer=is_buffer)
+    raise _refused("a tensor subclass")
+
+
+def _from_numpy(arguments: tuple[Any, ...]) -> NumpyArray:
+    match arguments:
+        case (NumpyArray() as array, *_):
+            return array
+    raise _refused("a device tensor")
+
+
+def _from_cpu(arguments: tuple[Any, ...]) -> View:
+    match arguments:
+        case (View() as view, *_):
+            return view
+    raise _refused("a device tensor")
+
+
+def _unsupported(kind: str) -> Constructor:
+    return lambda arguments: View(problem=f"is {kind}, which is not supported")
+
+
+def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    match arguments:
+        case ():
+            return ()
+        case (tuple() | list() as extents,):
+            return tuple(extents)
+    raise _refused("a torch.Size")
+
+
+def _device(arguments: tuple[Any, ...]) -> str:
+    match arguments:
+        case (str() as kind,):
+            return kind
+        case (str() as kind, int() as index):
+            return f"{kind}:{index}"
+    raise _refused("a torch.device")
+
+
+def _layout(arguments: tuple[Any, ...]) -> str:
+    match arguments:
+        case (str() as layout,):
+            return layout
+    raise _refused("a torch.layout")
+
+
+_TENSORS: dict[tuple[str, str], Constructor] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _from_cpu,
+    ("torch._utils", "_rebuild_qtensor"): _unsupported("a quantized tensor"),
+    ("torch._utils", "_rebuild_sparse_tensor"): _unsupported("a sparse tensor"),
+    ("torch._utils", "_rebuild_sparse_csr_tensor"): _unsupported("a sparse tensor"),
+    ("torch._utils", "_rebuild_nested_tensor"): _unsupported("a nested tensor"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unsupported("a tensor on the meta device, without values"),
+    ("torch._utils", "_rebuild_wrapper_subclass"): _unsupported("a tensor subclass without storage"),
+}
+
+CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = MappingProxyType(
+    {
+        **PLAIN,
+        **NUMPY,
+        **_TENSORS,
+        ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_numpy,
+        ("torch._utils", "_rebuild_xla_tensor"): _from_numpy,
+        ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+        ("torch.nn.parameter", "Parameter"): lambda arguments: _parameter((*arguments, None)),
+        ("torch", "Size"): _size,
+        ("torch", "device"): _device,
+        ("torch.serialization", "_get_layout"): _layout,
+    }
+)

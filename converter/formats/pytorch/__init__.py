@@ -1,0 +1,53 @@
+"""PyTorch: what torch.save writes, as a zip archive (since torch 1.6) or as a row of pickles, read and written
+without torch (layouts: torch/serialization.py, torch 2.13).
+
+Reading names no class into being: pickles are plain data to us (converter.encoding.pickle).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter.encoding.pickle import looks_like_pickle
+from converter.formats import Format, NoOptions, Probe
+from converter.formats.pytorch.reading import read_checkpoint
+from converter.formats.pytorch.writing import write_checkpoint
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.dtype import DType
+from converter.model.output import Output, Provenance
+
+FILE_NAME = "pytorch_model.bin"
+SUFFIXES = (".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
+
+
+def sniff(probe: Probe) -> bool:
+    """A zip archive with ``<root>/data.pkl``, or anything that reads as a pickle, harmless or not."""
+    if probe.is_folder:
+        return False
+    if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in probe.zip_members):
+        return True
+    return looks_like_pickle(probe.head, probe.size)
+
+
+def read(path: Path, options: NoOptions) -> Checkpoint:
+    """Read a file of torch.save; see `read_checkpoint`."""
+    return read_checkpoint(path)
+
+
+def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
+    """Lay out a file of torch.save; see `write_checkpoint`."""
+    return write_checkpoint(checkpoint, file_name=FILE_NAME, provenance=provenance)
+
+
+FORMAT = Format(
+    name="pytorch",
+    description="PyTorch: .pth, .pt, .bin and .ckpt files of torch.save",
+    suffixes=SUFFIXES,
+    holds=frozenset({Part.WEIGHTS, Part.OPTIMIZER, Part.EXTRAS}),
+    dtypes=frozenset(DType),
+    sniff=sniff,
+    read=read,
+    write=write,
+    file_name=FILE_NAME,
+    entries=tuple("*" + suffix for suffix in SUFFIXES),
+)

@@ -1,0 +1,123 @@
+"""torch.save files -> Checkpoint: plain state dicts, training checkpoints, Lightning, whole modules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converter.dialects.optimizer_order import is_buffer, is_optimizer_state, named_state
+from converter.encoding.pickle import Placeholder
+from converter.encoding.torch_file import archive_of
+from converter.errors import CkconvError, LossError, ReadError
+from converter.formats.pytorch.tree import Walk, is_module
+from converter.model.checkpoint import Checkpoint
+from converter.model.file import SourceFile
+
+WEIGHTS_KEYS = ("model_state_dict", "state_dict", "model", "module")
+_NORMALISED = {
+    "epoch": ("epoch",),
+    "global_step": ("global_step", "iter", "iteration", "step"),
+    "scheduler_state_dict": ("scheduler_state_dict", "lr_scheduler_state_dict", "lr_scheduler", "scheduler"),
+}
+_LIGHTNING_SCHEDULERS = "lr_schedulers"
+_OWN_EXTRAS = "extras"
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file of torch.save: its pickles and what they declare, no tensor but the optimizer's step counts.
+
+    Raises ReadError for damage and for files without tensors, SafetyError for pickles that would run code.
+    """
+    file = SourceFile(path)
+    try:
+        return _checkpoint(archive_of(file).load())
+    except CkconvError as error:
+        error.path = error.path or os.fspath(path)
+        raise
+
+
+def _checkpoint(root: Any) -> Checkpoint:
+    walk = Walk()
+    weights, beside = _split(root, walk)
+    walk.flatten(weights)
+    if not walk.weights.tensors:
+        raise ReadError("holds no tensor")
+    states, training = _optimizer_states(beside)
+    extras = _normalised({str(key): value for key, value in walk.plain(training, "").items()})
+    found = walk.weights
+    by_kind = {name for name, tensor in found.tensors.items() if is_buffer(name, tensor)}
+    kinds = found.buffers if found.has_modules else found.buffers | by_kind
+    checkpoint = Checkpoint(
+        tensors=found.tensors,
+        aliases=found.aliases,
+        buffers=frozenset(kinds & found.tensors.keys()),
+        frozen=frozenset(found.frozen),
+        extras=extras,
+    )
+    checkpoint = _with_optimizer(checkpoint, states, walk)
+    return replace(checkpoint, lines=tuple(walk.lines))
+
+
+def _split(root: Any, walk: Walk) -> tuple[Any, dict[Any, Any]]:
+    """Return the part of the value that is weights, and what stands beside it."""
+    if isinstance(root, Placeholder) and not is_module(root) and root.items:
+        root = root.items
+    if not isinstance(root, dict):
+        return root, {}
+    for key in WEIGHTS_KEYS:
+        value = root.get(key)
+        if isinstance(value, dict | list | tuple | Placeholder) and walk.has_tensors(value):
+            return value, {name: item for name, item in root.items() if name != key}
+    beside = {key: value for key, value in root.items() if is_optimizer_state(value) or not walk.has_tensors(value)}
+    return {key: value for key, value in root.items() if key not in beside}, beside
+
+
+def _optimizer_states(beside: dict[Any, Any]) -> tuple[list[Any], dict[Any, Any]]:
+    """Take the states of optimizers out of what stands beside the weights."""
+    states: list[Any] = []
+    others: dict[Any, Any] = {}
+    for key, value in beside.items():
+        found = list(value) if isinstance(value, list | tuple) else [value]
+        if isinstance(value, dict) and not is_optimizer_state(value):
+            found = list(value.values())
+        if found and all(map(is_optimizer_state, found)):
+            states += found
+        else:
+            others[key] = value
+    return states, others
+
+
+def _with_optimizer(checkpoint: Checkpoint, states: list[Any], walk: Walk) -> Checkpoint:
+    if not states:
+        return checkpoint
+    if len(states) > 1:
+        return replace(checkpoint, optimizer_refused=f"there are {len(states)} optimizers, one can be carried")
+    state = walk.plain(states[0], "optimizer")
+    try:
+        return replace(checkpoint, optimizer=named_state(state, checkpoint))
+    except LossError as error:
+        return replace(checkpoint, optimizer_refused=error.message)
+
+
+def _normalised(training: dict[str, Any]) -> dict[str, Any]:
+    """Bring the names that training code uses for the same things to one."""
+    own = training.get(_OWN_EXTRAS)
+    if isinstance(own, dict) and all(isinstance(key, str) and key not in training for key in own):
+        training = {**{key: value for key, value in training.items() if key != _OWN_EXTRAS}, **own}
+    names = {}
+    for normal, spellings in _NORMALISED.items():
+        is_number = normal != "scheduler_state_dict"
+        for spelling in spellings:
+            value = training.get(spelling)
+            if isinstance(value, int if is_number else Mapping) and not isinstance(value, bool):
+                names[spelling] = normal
+                break
+    extras = {names.get(key, key): value for key, value in training.items()}
+    schedulers = extras.get(_LIGHTNING_SCHEDULERS)
+    if isinstance(schedulers, list) and len(schedulers) == 1 and "scheduler_state_dict" not in extras:
+        extras["scheduler_state_dict"] = schedulers[0]
+        del extras[_LIGHTNING_SCHEDULERS]
+    return extras

@@ -1,0 +1,245 @@
+"""A pickled value taken apart: tensors under names, plain data, and what can be neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.encoding.pickle import Global, Placeholder
+from converter.encoding.torch_file import NumpyArray, Storage, View
+from converter.errors import ReadError
+from converter.model.ledger import LedgerLine, dropped
+from converter.model.tensor import Tensor
+
+_DEPTH_LIMIT = 64
+_WORK_LIMIT = 1 << 21
+_NUMBERS = frozenset((int, float, complex, bool, type(None)))
+_SCALARS = (str, int, float, complex, bool, bytes, type(None))
+
+
+@dataclass(slots=True, kw_only=True)
+class Weights:
+    """Tensors by name as they are found, ties and kinds of tensors with them."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    buffers: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
+    has_modules: bool = False
+
+
+class Walk:
+    """Walks a pickled value, in bounded depth and work; `lines` says what of it is not carried."""
+
+    def __init__(self) -> None:
+        self.weights = Weights()
+        self.lines: list[LedgerLine] = []
+        self._owners: dict[Any, str] = {}
+        self._work = 0
+
+    # weights
+
+    def flatten(self, value: Any, name: str = "", depth: int = 0) -> None:
+        """Add every tensor under `value` to the weights, keys joined by dots. Raises ReadError naming the tensor."""
+        self._step(name, depth)
+        match value:
+            case View() | NumpyArray():
+                self._add(name, value)
+            case Placeholder() if is_module(value):
+                self._flatten_module(value, name, depth)
+            case Placeholder():
+                for part in (value.items, value.state, dict(enumerate(value.values))):
+                    if isinstance(part, dict):
+                        self.flatten(part, name, depth + 1)
+            case dict():
+                for key, item in value.items():
+                    if isinstance(key, str | int):
+                        self.flatten(item, _joined(name, str(key)), depth + 1)
+                    else:
+                        self.drop(_joined(name, _text(key)), item, "has a key that is no name")
+            case list() | tuple() if value and all(isinstance(item, _SCALARS) for item in value):
+                self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
+            case list() | tuple():
+                for position, item in enumerate(value):
+                    self.flatten(item, _joined(name, str(position)), depth + 1)
+            case None:
+                pass
+            case _:
+                self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
+
+    def _add(self, name: str, value: View | NumpyArray) -> None:
+        if not name:
+            raise ReadError("holds a tensor without a name")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise ReadError("has a name that is no Unicode text", tensor=name)
+        if name in self.weights.tensors or name in self.weights.aliases:
+            raise ReadError("is the name of two tensors", tensor=name)
+        tensor = _tensor(value, name)
+        if isinstance(value, View):
+            owner = None if value.identity is None else self._owners.setdefault(value.identity, name)
+            if value.is_parameter and not value.requires_grad:
+                self.weights.frozen.add(name)
+            if value.is_buffer:
+                self.weights.buffers.add(name)
+            if owner not in (None, name):
+                self.weights.aliases[name] = str(owner)
+                return
+        self.weights.tensors[name] = tensor
+
+    def _flatten_module(self, module: Placeholder, name: str, depth: int) -> None:
+        """Add what Module.state_dict() would: parameters, persistent buffers, then the modules inside."""
+        self.weights.has_modules = True
+        state = module.state
+        transient = state.get("_non_persistent_buffers_set") or ()
+        for key, value in state["_parameters"].items():
+            if value is not None:
+                self.flatten(value, _joined(name, _text(key)), depth + 1)
+        for key, value in state["_buffers"].items():
+            if value is not None and key not in transient:
+                self.weights.buffers.add(_joined(name, _text(key)))
+                self.flatten(value, _joined(name, _text(key)), depth + 1)
+        for key, value in state["_modules"].items():
+            if value is not None:
+                self.flatten(value, _joined(name, _text(key)), depth + 1)
+        reason = f"is an attribute of {module.of}, not part of its state_dict()"
+        for key, value in state.items():
+            if key not in ("_parameters", "_buffers", "_modules") and self.has_tensors(value):
+                self.drop(_joined(name, _text(key)), value, reason)
+
+    # everything else
+
+    def plain(self, value: Any, name: str, depth: int = 0) -> Any:
+        """Return `value` as plain Python data with Tensor leaves; what cannot be plain becomes None and a line."""
+        self._step(name, depth)
+        match value:
+            case View() | NumpyArray():
+                return _tensor(value, name)
+            case dict():
+                return self._plain_items(value, name, depth)
+            case Placeholder() if value.items and value.state is None and not (value.arguments or value.values):
+                return self._plain_items(value.items, name, depth)
+            case list() | tuple() if all(type(item) in _NUMBERS for item in value):
+                self._charge(len(value) // 16)
+                return value
+            case list():
+                return [self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value)]
+            case tuple():
+                return tuple(self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value))
+            case set() | frozenset() if all(isinstance(item, _SCALARS) for item in value):
+                self._charge(len(value))
+                return set(value)
+            case str() | bytes():
+                self._charge(len(value) // 64)
+                return value
+            case _ if isinstance(value, _SCALARS):
+                return value
+        self.drop(name, value, f"{_kind(value)} is not carried")
+        return None
+
+    def _plain_items(self, items: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
+        kept = {}
+        for key, item in items.items():
+            where = _joined(name, _text(key))
+            if isinstance(key, _SCALARS) or (
+                isinstance(key, tuple) and all(isinstance(part, _SCALARS) for part in key)
+            ):
+                if is_carried(item):
+                    kept[key] = self.plain(item, where, depth + 1)
+                else:
+                    self.drop(where, item, f"{_kind(item)} is not carried")
+            else:
+                self.drop(where, item, "has a key that is not carried")
+        return kept
+
+    def drop(self, name: str, value: Any, reason: str) -> None:
+        """Write down that `value` is not carried, and every tensor inside it."""
+        self.lines.append(dropped(name, reason))
+        for inner in self._tensor_paths(value, name):
+            if inner != name:
+                self.lines.append(dropped(inner, f"is inside {name}, which is not carried"))
+
+    def has_tensors(self, value: Any) -> bool:
+        """Whether there is a tensor anywhere inside."""
+        return next(self._tensor_paths(value, ""), None) is not None
+
+    def _tensor_paths(self, value: Any, name: str) -> Iterator[str]:
+        """Yield where there are tensors inside `value`, each object visited once; cycles and depth do no harm."""
+        pending, seen = [(value, name)], set()
+        while pending:
+            item, where = pending.pop()
+            if isinstance(item, View | NumpyArray):
+                self._charge(1)
+                yield where
+            elif id(item) not in seen:
+                seen.add(id(item))
+                children = [
+                    (inner, _joined(where, key)[-500:])
+                    for key, inner in _children(item)
+                    if not isinstance(inner, _SCALARS)
+                ]
+                self._charge(1 + len(children) + _length(item) // 16)
+                pending.extend(reversed(children))
+
+    def _step(self, name: str, depth: int) -> None:
+        self._charge(1)
+        if depth > _DEPTH_LIMIT:
+            raise ReadError(f"is nested more than {_DEPTH_LIMIT} deep at {name[:100]!r}")
+
+    def _charge(self, amount: int) -> None:
+        """Count work: values that share their parts can be small in the file and endless to walk."""
+        self._work += amount
+        if self._work > _WORK_LIMIT:
+            raise ReadError(f"takes more than {_WORK_LIMIT} steps to walk through")
+
+
+def is_module(value: Any) -> bool:
+    """Whether a placeholder is an nn.Module."""
+    state = value.state if isinstance(value, Placeholder) else None
+    return isinstance(state, dict) and all(
+        isinstance(state.get(key), dict) for key in ("_parameters", "_buffers", "_modules")
+    )
+
+
+def is_carried(value: Any) -> bool:
+    """Whether a value has a plain form; containers do, whatever is inside."""
+    if isinstance(value, Placeholder):
+        return bool(value.items) and value.state is None and not (value.arguments or value.values)
+    return not isinstance(value, Global | Storage)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, dict | list | tuple | set | frozenset) else 0
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    match value:
+        case dict():
+            yield from ((_text(key), item) for key, item in value.items())
+        case list() | tuple() | set() | frozenset():
+            yield from ((str(position), item) for position, item in enumerate(value))
+        case Placeholder():
+            for part in (value.state, value.items, value.values, value.arguments):
+                yield from _children(part) if isinstance(part, dict | list | tuple) else ()
+
+
+def _tensor(value: View | NumpyArray, name: str) -> Tensor:
+    try:
+        return value.tensor()
+    except ReadError as error:
+        error.tensor = error.tensor or name
+        raise
+
+
+def _joined(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _text(key: Any) -> str:
+    return str(key) if isinstance(key, str | int | float | Global) else _kind(key)
+
+
+def _kind(value: Any) -> str:
+    return str(
+        value.of if isinstance(value, Placeholder) else value if isinstance(value, Global) else type(value).__name__
+    )
