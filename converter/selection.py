@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from converter.dialects.architecture import config_with
 from converter.errors import LossError
@@ -15,7 +13,7 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Tensor
+from converter.model.tensor import Tensor, tensor_names
 from converter.options import Options
 from converter.report import OptimizerReport
 
@@ -135,16 +133,3 @@ def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:
         lines += [dropped(name, f"{target.name} holds no training state") for name in tensor_names(key, value)]
     said = f"{', '.join(checkpoint.extras)} not carried: {target.name} holds no training state"
     return replace(checkpoint, extras={}, lines=(*checkpoint.lines, *lines), warnings=(*checkpoint.warnings, said))
-
-
-def tensor_names(prefix: str, value: Any) -> Iterator[str]:
-    """Yield the dotted names of the tensors inside nested training state."""
-    match value:
-        case Tensor():
-            yield prefix
-        case Mapping():
-            for key, item in value.items():
-                yield from tensor_names(f"{prefix}.{key}", item)
-        case list() | tuple():
-            for position, item in enumerate(value):
-                yield from tensor_names(f"{prefix}.{position}", item)

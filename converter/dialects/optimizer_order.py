@@ -58,13 +58,17 @@ def is_buffer(name: str, tensor: Tensor) -> bool:
     )
 
 
-def named_state(state: Mapping[str, Any], checkpoint: Checkpoint) -> OptimizerState:
+def named_state(
+    state: Mapping[str, Any], checkpoint: Checkpoint, *, is_in_module_order: bool = True
+) -> OptimizerState:
     """Return the ``state_dict()`` of an optimizer, its entries under the names of `checkpoint`.
+
+    Numbered entries get names only when the tensors `is_in_module_order`, which those of safetensors are not.
 
     Raises LossError, without a path, when the names cannot be known for certain or an entry is not understood.
     """
     entries = _parsed(state)
-    names, basis = _named(entries, checkpoint)
+    names, basis = _named(entries, checkpoint, is_in_module_order)
     by_id = {
         number: name
         for ids, group in zip(entries.groups, names, strict=True)
@@ -85,6 +89,38 @@ def named_state(state: Mapping[str, Any], checkpoint: Checkpoint) -> OptimizerSt
         for group, hyperparameters in zip(names, entries.hyperparameters, strict=True)
     )
     return OptimizerState(algorithm=algorithm, step=step, groups=groups, slots=slots, basis=basis)
+
+
+def state_dict(optimizer: OptimizerState) -> dict[str, Any]:
+    """Return what `Optimizer.load_state_dict` takes: numbered entries, and groups with `param_names`.
+
+    Raises LossError when a slot belongs to a parameter of no group.
+    """
+    names = [name for group in optimizer.groups for name in group.parameters]
+    unknown = {name for tensors in optimizer.slots.values() for name in tensors}.difference(names)
+    if unknown:
+        raise LossError("has optimizer state and is in no parameter group", tensor=min(unknown))
+    groups, start = [], 0
+    for group in optimizer.groups:
+        ids = list(range(start, start + len(group.parameters)))
+        groups.append({**group.hyperparameters, "params": ids, "param_names": list(group.parameters)})
+        start += len(ids)
+    state = {number: entry for number, name in enumerate(names) if (entry := dict(_entry(optimizer, name)))}
+    made = {"state": state, "param_groups": groups}
+    hyperparameters = [group.hyperparameters for group in optimizer.groups]
+    if inferred_algorithm(hyperparameters, optimizer.slots) != optimizer.algorithm:
+        made["algorithm"] = optimizer.algorithm
+    return made
+
+
+def _entry(optimizer: OptimizerState, name: str) -> Iterator[tuple[str, Tensor]]:
+    slots: Mapping[str, Mapping[str, Tensor]] = optimizer.slots
+    has_slots = any(name in tensors for tensors in slots.values())
+    if optimizer.step is not None and (has_slots or not any(slots.values())):
+        yield "step", ArrayTensor(dtype=DType.FLOAT32, shape=(), array=np.asarray(optimizer.step, np.float32))
+    for slot, tensors in slots.items():
+        if name in tensors:
+            yield slot, tensors[name]
 
 
 # reading what the optimizer wrote
@@ -175,12 +211,14 @@ def _common_step(entries: _Entries) -> tuple[int | None, dict[Any, Tensor]]:
 # names
 
 
-def _named(entries: _Entries, checkpoint: Checkpoint) -> tuple[Groups, str]:
+def _named(entries: _Entries, checkpoint: Checkpoint, is_in_module_order: bool) -> tuple[Groups, str]:
     listed = tuple(names for names in entries.names if names is not None)
     if len(listed) == len(entries.groups):
         return _resolved(listed, entries, checkpoint), "named"
     if all(isinstance(number, str) for ids in entries.groups for number in ids):
         return _resolved(entries.groups, entries, checkpoint), "named"
+    if not is_in_module_order:
+        raise LossError("its parameters are numbered in an order that the file of the weights does not keep")
     fits: dict[Groups, str] = {}
     for groups, convention in _candidates(entries, checkpoint):
         if _mismatch(groups, entries, checkpoint) is None:

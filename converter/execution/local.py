@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from converter.errors import ReadError, WriteError
-from converter.observer import SILENT, Observer
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Piece, Watched
 from converter.model.tensor import Tensor
+from converter.observer import SILENT, Observer
 
 _BUFFER_BYTES = 1 << 20
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.execution import child, local
-from converter.observer import SILENT, Observer
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, OutputFile
+from converter.observer import SILENT, Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,8 @@ class DType(Enum):
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, name, name)).newbyteorder("<")
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, name))
+    return dtype.newbyteorder("<")
 
 
 _NUMPY = {dtype: _numpy_dtype(dtype.value) for dtype in DType}

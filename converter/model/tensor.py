@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
@@ -334,3 +334,16 @@ def files_of(tensor: Tensor) -> Iterator[SourceFile]:
         case ComputedTensor():
             for part in tensor.inputs:
                 yield from files_of(part)
+
+
+def tensor_names(prefix: str, value: Any) -> Iterator[str]:
+    """Yield the dotted names of the tensors inside a nested value."""
+    match value:
+        case Tensor():
+            yield prefix
+        case Mapping():
+            for key, item in value.items():
+                yield from tensor_names(f"{prefix}.{key}", item)
+        case list() | tuple():
+            for position, item in enumerate(value):
+                yield from tensor_names(f"{prefix}.{position}", item)

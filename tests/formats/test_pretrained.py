@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import ArchitectureError, ReadError
+from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 
@@ -44,12 +44,11 @@ def test_a_folder_becomes_the_same_folder(masked: Path, tmp_path: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         if (masked / name).exists():
             assert (tmp_path / "out" / name).read_bytes() == (masked / name).read_bytes()
-    ours, theirs = loaded(transformers.AutoModelForMaskedLM, tmp_path / "out"), loaded(
-        transformers.AutoModelForMaskedLM, masked
+    ours, theirs = (
+        loaded(transformers.AutoModelForMaskedLM, tmp_path / "out"),
+        loaded(transformers.AutoModelForMaskedLM, masked),
     )
-    for (name, left), (_, right) in zip(
-        ours.state_dict().items(), theirs.state_dict().items(), strict=True
-    ):
+    for (name, left), (_, right) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert bool((left == right).all()), name
 
 
@@ -119,3 +118,32 @@ def test_two_models_in_one_folder_are_refused(masked: Path, tmp_path: Path) -> N
     (tmp_path / "out" / "model.safetensors").write_bytes((masked / "model.safetensors").read_bytes())
     with pytest.raises(ReadError, match="another model"):
         converter.read(tmp_path / "out")
+
+
+def test_training_state_goes_along_and_comes_back(squad_bert: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    assert converter.convert(squad_bert, f"{tmp_path}/out", to="pretrained").optimizer.status == "carried"
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state == {"epoch": 3.0, "global_step": 180}
+    original = torch.load(squad_bert, weights_only=True)["optimizer_state_dict"]
+    written = torch.load(tmp_path / "out" / "optimizer.pt", weights_only=True)
+    for number, entry in original["state"].items():
+        assert all(torch.equal(written["state"][number][slot], tensor) for slot, tensor in entry.items())
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out")
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.load_state_dict(written)
+    back = converter.convert(tmp_path / "out", tmp_path / "back.pth")
+    assert (back.optimizer.status, back.optimizer.step, back.optimizer.basis) == ("carried", 180, "named")
+
+
+def test_numbered_state_beside_sorted_weights_is_refused(squad_bert: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    converter.convert(squad_bert, f"{tmp_path}/out", to="pretrained")
+    state = torch.load(tmp_path / "out" / "optimizer.pt", weights_only=True)
+    for group in state["param_groups"]:
+        del group["param_names"]
+    torch.save(state, tmp_path / "out" / "optimizer.pt")
+    with pytest.raises(LossError, match="--optimizer drop"):
+        converter.convert(tmp_path / "out", tmp_path / "x.pth")
+    report = converter.convert(tmp_path / "out", tmp_path / "x.pth", optimizer="drop")
+    assert report.optimizer.status == "dropped"

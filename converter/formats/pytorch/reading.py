@@ -10,9 +10,8 @@ from typing import Any
 
 from converter.dialects.optimizer_order import is_buffer, is_optimizer_state, named_state
 from converter.encoding.pickle import Placeholder
-from converter.encoding.torch_file import archive_of
+from converter.encoding.torch_file import Walk, archive_of, is_module
 from converter.errors import CkconvError, LossError, ReadError
-from converter.formats.pytorch.tree import Walk, is_module
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import SourceFile
 

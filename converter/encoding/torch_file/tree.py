@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.encoding.pickle import Global, Placeholder
-from converter.encoding.torch_file import NumpyArray, Storage, View
+from converter.encoding.torch_file.numpy_values import NumpyArray
+from converter.encoding.torch_file.storages import Storage, View
 from converter.errors import ReadError
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Tensor

@@ -15,6 +15,7 @@ from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME, read_assets, read_config
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, Probe
+from converter.formats.pretrained import training
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import is_equal
@@ -44,7 +45,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     standard = [name for name in entries if name in (safetensors.FILE_NAME, _INDEX_NAME)]
     tensors, metadata = safetensors.read_folder(path, standard or entries)
     kept = {key: value for key, value in metadata.items() if key not in ("format", safetensors.PROVENANCE_KEY)}
-    return Checkpoint(tensors=tensors, metadata=kept, config=read_config(path), assets=read_assets(path))
+    checkpoint = Checkpoint(tensors=tensors, metadata=kept, config=read_config(path), assets=read_assets(path))
+    return training.read(checkpoint, path, entries)
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -69,11 +71,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     )
     beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
     beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
+    beside_weights, lines, notes = training.files(renamed)
     return Output(
-        files=(*weights, *beside),
+        files=(*weights, *beside, *beside_weights),
         names=names,
         ties={prefix + tied: owner for tied, owner in ties.items()},
-        warnings=warnings,
+        lines=lines,
+        warnings=(*warnings, *notes),
     )
 
 
@@ -103,7 +108,7 @@ FORMAT = Format(
     name="pretrained",
     description="a save_pretrained folder: config.json, safetensors weights, tokenizer files, training state",
     suffixes=(),
-    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS}),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS, Part.OPTIMIZER, Part.EXTRAS}),
     dtypes=frozenset(safetensors.CODES),
     sniff=sniff,
     read=read,
@@ -112,8 +117,6 @@ FORMAT = Format(
     entries=(
         "*" + safetensors.SUFFIX,
         "*" + safetensors.INDEX_SUFFIX,
-        "optimizer.pt",
-        "scheduler.pt",
-        "trainer_state.json",
+        *training.FILE_NAMES,
     ),
 )

@@ -1,0 +1,110 @@
+"""What transformers.Trainer keeps beside a model's weights: `optimizer.pt`, `scheduler.pt` and `trainer_state.json`.
+
+Layout: transformers.Trainer._save_optimizer_and_scheduler and TrainerState, versions 4.57 and 5.23.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converter.dialects.optimizer_order import is_optimizer_state, named_state, state_dict
+from converter.encoding import json as strict_json
+from converter.encoding.folder import open_inside
+from converter.encoding.torch_file import Walk, archive_of, torch_file
+from converter.errors import LossError, ReadError
+from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import LedgerLine, dropped
+from converter.model.output import OutputFile
+from converter.model.tensor import tensor_names
+
+OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME = "optimizer.pt", "scheduler.pt", "trainer_state.json"
+FILE_NAMES = (OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME)
+_NOT_READ = ("rng_state.pth", "scaler.pt", "training_args.bin")
+_STATE_LIMIT_BYTES = 256 << 20
+
+
+def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkpoint:
+    """Return `checkpoint` with the training state that `folder` holds.
+
+    Raises ReadError or SafetyError for a file that is not what its name says.
+    """
+    present = frozenset(entries)
+    extras: dict[str, Any] = {}
+    walk = Walk()
+    if STATE_NAME in present:
+        extras |= _read_state(folder)
+    if SCHEDULER_NAME in present:
+        extras["scheduler_state_dict"] = _load(folder, SCHEDULER_NAME, walk)
+    left = [name for name in _NOT_READ if name in present]
+    warnings = (f"{', '.join(left)} not carried",) if left else ()
+    checkpoint = replace(checkpoint, extras=extras, warnings=(*checkpoint.warnings, *warnings))
+    if OPTIMIZER_NAME in present:
+        state = _load(folder, OPTIMIZER_NAME, walk)
+        if not is_optimizer_state(state):
+            raise ReadError("is no optimizer's state_dict()", path=folder / OPTIMIZER_NAME)
+        try:
+            optimizer = named_state(state, checkpoint, is_in_module_order=False)
+            checkpoint = replace(checkpoint, optimizer=optimizer)
+        except LossError as error:
+            checkpoint = replace(checkpoint, optimizer_refused=error.message)
+    return replace(checkpoint, lines=(*checkpoint.lines, *walk.lines))
+
+
+def _load(folder: Path, name: str, walk: Walk) -> Any:
+    file = open_inside(folder, name)
+    try:
+        return walk.plain(archive_of(file).load(), name)
+    except (ReadError, LossError) as error:
+        error.path = error.path or str(file.path)
+        raise
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    file = open_inside(folder, STATE_NAME)
+    if file.size > _STATE_LIMIT_BYTES:
+        raise ReadError(f"is a state of {file.size} bytes", path=file.path)
+    state = strict_json.loads(file.read(0, file.size), path=file.path, what="state")
+    if not isinstance(state, dict):
+        raise ReadError("is not a JSON object", path=file.path)
+    known = {key: state[key] for key in ("epoch", "global_step") if isinstance(state.get(key), int | float)}
+    return {**known, "trainer_state": state}
+
+
+def files(checkpoint: Checkpoint) -> tuple[tuple[OutputFile, ...], tuple[LedgerLine, ...], tuple[str, ...]]:
+    """Lay out the training state of `checkpoint`; what Trainer has no place for is lines and warnings."""
+    extras = dict(checkpoint.extras)
+    outputs: list[OutputFile] = []
+    if checkpoint.optimizer is not None:
+        outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(checkpoint.optimizer))))
+    scheduler = extras.pop("scheduler_state_dict", None)
+    if scheduler is not None:
+        outputs.append(OutputFile(name=SCHEDULER_NAME, pieces=torch_file(scheduler)))
+    state = _state(checkpoint, extras)
+    if state:
+        text = json.dumps(state, indent=2, sort_keys=True) + "\n"
+        outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
+    lines = [
+        dropped(name, "Trainer has no place for it")
+        for key, value in extras.items()
+        for name in tensor_names(key, value)
+    ]
+    warnings = (f"{', '.join(extras)} not carried: Trainer has no place for it",) if extras else ()
+    return tuple(outputs), lines, warnings
+
+
+def _state(checkpoint: Checkpoint, extras: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `extras` what TrainerState holds."""
+    kept = extras.pop("trainer_state", None)
+    state: dict[str, Any] = dict(kept) if isinstance(kept, Mapping) else {}
+    epoch, step = extras.pop("epoch", None), extras.pop("global_step", None)
+    if step is None and checkpoint.optimizer is not None:
+        step = checkpoint.optimizer.step
+    if isinstance(epoch, int | float):
+        state["epoch"] = float(epoch)
+    if isinstance(step, int):
+        state["global_step"] = step
+    return state
