@@ -58,8 +58,8 @@ class DType(Enum):
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, name))
-    return dtype.newbyteorder("<")
+    extension: type[np.generic] | str = getattr(ml_dtypes, name, name)
+    return np.dtype(extension).newbyteorder("<")
 
 
 _NUMPY = {dtype: _numpy_dtype(dtype.value) for dtype in DType}

@@ -131,9 +131,7 @@ def test_checksum_covers_whole_and_partial_reads(tmp_path: Path) -> None:
 
     def tensors(expected: int) -> tuple[FileTensor, FileTensor]:
         checksum = Checksum(file=file, offset=0, length=len(data), expected=expected)
-        whole = FileTensor(
-            dtype=DType.FLOAT32, shape=(len(data) // 4,), file=file, offset=0, checksum=checksum
-        )
+        whole = FileTensor(dtype=DType.FLOAT32, shape=(len(data) // 4,), file=file, offset=0, checksum=checksum)
         return whole, FileTensor(dtype=DType.FLOAT32, shape=(2,), file=file, offset=8, checksum=checksum)
 
     for tensor in tensors(zlib.crc32(data)):

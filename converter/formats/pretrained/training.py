@@ -87,11 +87,8 @@ def files(checkpoint: Checkpoint) -> tuple[tuple[OutputFile, ...], tuple[LedgerL
     if state:
         text = json.dumps(state, indent=2, sort_keys=True) + "\n"
         outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
-    lines = [
-        dropped(name, "Trainer has no place for it")
-        for key, value in extras.items()
-        for name in tensor_names(key, value)
-    ]
+    left = (name for key, value in extras.items() for name in tensor_names(key, value))
+    lines = tuple(dropped(name, "Trainer has no place for it") for name in left)
     warnings = (f"{', '.join(extras)} not carried: Trainer has no place for it",) if extras else ()
     return tuple(outputs), lines, warnings
 

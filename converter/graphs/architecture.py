@@ -1,0 +1,83 @@
+"""What a traced model is made of, in words that need no framework: the driver reads it, the tracer writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.errors import GraphError
+from converter.model.dtype import DType
+
+Declaration = tuple[DType, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphInput:
+    """One input of a graph. A dimension that may vary is a name (`batch`, `choices`, `sequence`)."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The tensors, inputs and outputs of a model class built from a config. Names are canonical.
+
+    `architecture`  the class, as config.json's `architectures` names it
+    `parameters`    name -> dtype and shape of what is trained, each tied group once, under its owner
+    `buffers`       name -> dtype and shape of what is stored but not trained
+    `ties`          tied name -> the name whose values it shares, which is the one save_pretrained writes
+    `computed`      buffers that no checkpoint stores and the graph holds as constants
+    `ignored`       regular expressions, searched for in names: tensors that transformers itself skips when loading
+    `inputs`, `outputs`   of the graph, in order; outputs are the field names of the class's ModelOutput
+    """
+
+    architecture: str
+    parameters: Mapping[str, Declaration]
+    buffers: Mapping[str, Declaration] = field(default_factory=dict)
+    ties: Mapping[str, str] = field(default_factory=dict)
+    computed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    inputs: tuple[GraphInput, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {
+            "architecture": self.architecture,
+            "parameters": {name: [dtype.value, list(shape)] for name, (dtype, shape) in self.parameters.items()},
+            "buffers": {name: [dtype.value, list(shape)] for name, (dtype, shape) in self.buffers.items()},
+            "ties": dict(self.ties),
+            "computed": list(self.computed),
+            "ignored": list(self.ignored),
+            "inputs": [
+                {"name": each.name, "dtype": each.dtype.value, "shape": list(each.shape)} for each in self.inputs
+            ],
+            "outputs": list(self.outputs),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Architecture:
+        """Return what `to_json` wrote. Raises GraphError when a key is missing or an element type unknown."""
+        try:
+            return cls(
+                architecture=values["architecture"],
+                parameters=_declarations(values["parameters"]),
+                buffers=_declarations(values["buffers"]),
+                ties=dict(values["ties"]),
+                computed=tuple(values["computed"]),
+                ignored=tuple(values["ignored"]),
+                inputs=tuple(
+                    GraphInput(name=each["name"], dtype=DType(each["dtype"]), shape=tuple(each["shape"]))
+                    for each in values["inputs"]
+                ),
+                outputs=tuple(values["outputs"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise GraphError(f"the description of the traced model is not usable: {error}") from error
+
+
+def _declarations(values: Mapping[str, Any]) -> dict[str, Declaration]:
+    return {name: (DType(dtype), tuple(shape)) for name, (dtype, shape) in values.items()}

@@ -1,0 +1,1 @@
+"""From an onnx_ir.Model to a framework."""

@@ -1,0 +1,105 @@
+"""`tf`, imported at its first use: some 150 small functions would otherwise repeat the import in each."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from converter.errors import GraphError, MissingExtraError
+
+
+class _TensorFlow:
+    """Stands for the tensorflow module. Raises MissingExtraError when it is used and not installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            module = importlib.import_module("tensorflow")
+        except ImportError as error:
+            raise MissingExtraError("tensorflow", "building a TensorFlow graph") from error
+        return getattr(module, name)
+
+
+tf: Any = _TensorFlow()
+
+
+def dtype_of(data_type: int) -> Any:
+    """Return the TensorFlow dtype of an ONNX TensorProto.DataType number. Raises GraphError when it has none."""
+    if data_type not in _DTYPES:
+        raise GraphError(f"TensorFlow holds no element type {data_type} of ONNX")
+    return getattr(tf, _DTYPES[data_type])
+
+
+def number_of(dtype: Any) -> int:
+    """Return the TensorProto.DataType number of a TensorFlow dtype, the inverse of `dtype_of`."""
+    return next(number for number, name in _DTYPES.items() if name == dtype.name)
+
+
+# https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, TensorProto.DataType
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+    16: "bfloat16",
+}
+
+
+def is_static(*values: Any) -> bool:
+    """Whether all values are numpy arrays known while the graph is built (or absent)."""
+    import numpy as np
+
+    return all(value is None or isinstance(value, np.ndarray) for value in values)
+
+
+def extents_of(value: Any) -> list[Any]:
+    """Return the extents one by one: an int where it is known while the graph is built, else an int64 scalar tensor."""
+    static = list(value.shape) if rank_of(value) else []
+    if None not in static:
+        return static
+    dynamic = tf.shape(value, out_type=tf.int64)
+    return [dynamic[axis] if extent is None else extent for axis, extent in enumerate(static)]
+
+
+def as_shape(extents: Sequence[Any]) -> Any:
+    """Return extents as one int64 vector: a numpy array when all are ints, else a tensor.
+
+    A vector put together keeps its known extents in shape inference, and grappler's layout pass fails on slices of
+    shapes with open ends (TensorFlow 2.21: "Subshape start out of bounds").
+    """
+    import numpy as np
+
+    if all(isinstance(extent, int) for extent in extents):
+        return np.array(extents, np.int64)
+    return tf.stack([tf.cast(extent, tf.int64) for extent in extents])
+
+
+def shape_of(value: Any) -> Any:
+    """Return the shape as int64: a numpy array when it is fully known, else a tensor."""
+    return as_shape(extents_of(value))
+
+
+def product(extents: Sequence[Any]) -> Any:
+    """Return the product of extents."""
+    return (
+        math.prod(extents) if all(isinstance(extent, int) for extent in extents) else tf.reduce_prod(as_shape(extents))
+    )
+
+
+def rank_of(value: Any) -> int:
+    """Return the number of dimensions. Raises GraphError when it is not known while the graph is built."""
+    rank = len(value.shape) if is_static(value) else value.shape.rank
+    if rank is None:
+        raise GraphError("an operand has an unknown number of dimensions")
+    return int(rank)

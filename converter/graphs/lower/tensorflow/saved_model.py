@@ -1,0 +1,101 @@
+"""A SavedModel out of an ONNX graph and a safetensors file: runnable, trainable, its variables called as the tensors.
+
+The root is a plain trackable, for a loaded tf.Module has no `variables`. Contract: DESIGN, "SavedModel".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from converter.errors import GraphError, UsageError
+from converter.graphs.lower.tensorflow.core import lower
+from converter.graphs.lower.tensorflow.framework import tf
+from converter.graphs.lower.tensorflow.weights import StoredTensor, stored_tensors
+
+# What TensorFlow takes as the name of an operation, and so of a variable (tensorflow/python/framework/ops.py).
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+_INPUT_DTYPES = ("int64", "int32")
+
+
+def build(
+    *,
+    graph: str | None,
+    weights: str,
+    folder: str,
+    trainable: list[str],
+    input_dtype: str = "int64",
+    names: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write a SavedModel into `folder`.
+
+    `graph`        an ONNX file whose external initializers name tensors of `weights`; None saves variables alone
+    `weights`      a safetensors file; every tensor in it becomes a variable
+    `trainable`    the tensors that an optimizer may change
+    `input_dtype`  the integer type of the inputs, int64 or int32
+    `names`        tensor name -> variable name, where TensorFlow refuses the former
+    Returns `variables` (count), `inputs`, `outputs`, and `unused`: tensors that the graph does not read. Raises
+    GraphError when an operator has no lowering, a tensor has no values, or TensorFlow refuses a name or a type.
+    """
+    if input_dtype not in _INPUT_DTYPES:
+        raise UsageError(f"input type {input_dtype!r} is not one of {', '.join(_INPUT_DTYPES)}")
+    stored = stored_tensors(weights)
+    model = None if graph is None else _loaded(graph)
+    if model is not None:
+        lower(model, stored)  # refuses what is missing before the first variable is made
+    trained = frozenset(trainable)
+    variables = {name: _variable(name, (names or {}).get(name, name), stored[name], trained) for name in stored}
+    root = tf.__internal__.tracking.AutoTrackable()
+    root.variables = list(variables.values())
+    root.trainable_variables = [variable for name, variable in variables.items() if name in trained]
+    if model is None:
+        tf.saved_model.save(root, folder)
+        return {"variables": len(variables), "inputs": [], "outputs": [], "unused": list(variables)}
+    concrete, root.__call__ = _functions(model, variables, getattr(tf, input_dtype))
+    tf.saved_model.save(root, folder, signatures={"serving_default": concrete})
+    return {
+        "variables": len(variables),
+        "inputs": [value.name for value in model.graph.inputs],
+        "outputs": [value.name for value in model.graph.outputs],
+        "unused": [name for name in variables if name not in model.graph.initializers],
+    }
+
+
+def _loaded(path: str) -> Any:
+    import onnx_ir
+
+    return onnx_ir.load(path)
+
+
+def _variable(name: str, variable_name: str, tensor: StoredTensor, trained: frozenset[str]) -> Any:
+    if _NAME.fullmatch(variable_name) is None:
+        raise GraphError(f"TensorFlow refuses the variable name {variable_name!r}", tensor=name)
+    try:
+        tf.as_dtype(tensor.dtype.numpy)
+        variable = tf.Variable(tensor.numpy(), name=variable_name, trainable=name in trained)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"TensorFlow holds no {tensor.dtype.value}", tensor=name) from error
+    if variable.name.removesuffix(":0") != variable_name:
+        raise GraphError(f"TensorFlow calls the variable {variable.name!r}", tensor=name)
+    return variable
+
+
+def _functions(model: Any, variables: Mapping[str, Any], input_dtype: Any) -> tuple[Any, Any]:
+    run = lower(model, variables)
+    declared = {value.name: tf.as_dtype(value.dtype.numpy()) for value in model.graph.inputs}
+
+    def call(**inputs: Any) -> dict[str, Any]:
+        return run(**{name: tf.cast(tensor, declared[name]) for name, tensor in inputs.items()})
+
+    specifications = {
+        value.name: tf.TensorSpec(
+            [extent if isinstance(extent, int) else None for extent in value.shape],
+            input_dtype if declared[value.name].is_integer else declared[value.name],
+            name=value.name,
+        )
+        for value in model.graph.inputs
+    }
+    # autograph would rewrite each lowering's Python source: thirty seconds instead of five for a base model.
+    function: Callable[..., Any] = tf.function(call, autograph=False)
+    return function.get_concrete_function(**specifications), function  # type: ignore[attr-defined]

@@ -1,0 +1,53 @@
+"""The reference: a save_pretrained folder run by transformers itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ArchitectureError, GraphError
+from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.trace.model_building import model_class, model_config
+
+
+def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+    """Run the class `architecture` with the folder's weights, computed in float32, on the inputs of an .npz file.
+
+    `model` is a folder with config.json and model.safetensors. Keys of the files are `<set>/<input or output name>`.
+    Returns `missing` and `unexpected`, the tensor names that transformers did not find or had no use for.
+    Raises ArchitectureError when the config does not build, GraphError when the weights do not fit.
+    """
+    class_ = model_class(architecture)
+    try:
+        config_values = json.loads((Path(model) / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArchitectureError(f"the config cannot be read: {error}", path=model) from error
+    import torch
+
+    try:
+        loaded, report = class_.from_pretrained(
+            model,
+            config=model_config(class_, config_values),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise GraphError(f"transformers does not load it: {' '.join(str(error).split())[:300]}", path=model) from error
+    loaded.eval()
+    results = {number: _outputs(loaded, arrays) for number, arrays in read_inputs(inputs).items()}
+    write_outputs(outputs, results)
+    return {"missing": sorted(report["missing_keys"]), "unexpected": sorted(report["unexpected_keys"])}
+
+
+def _outputs(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    with torch.no_grad():
+        result = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    return {name: np.asarray(tensor) for name, tensor in result.items() if isinstance(tensor, torch.Tensor)}

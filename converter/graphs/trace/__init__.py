@@ -1,0 +1,1 @@
+"""From a framework to an onnx_ir.Model whose initializers carry canonical names."""

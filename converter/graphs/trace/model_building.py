@@ -1,0 +1,164 @@
+"""Building a transformers class from a hostile config: its own registry only, sizes capped, no weight in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converter.errors import ArchitectureError, GraphError, MissingExtraError
+
+DEFAULT_SIZE_LIMIT_BYTES = 1 << 44
+_MODULE_LIMIT = 100_000
+_BUFFER_LIMIT_BYTES = 1 << 30
+# What a checkpoint's config must not decide here: code to import, kernels, quantisation, and what the graph returns.
+_REMOVED_KEYS = frozenset(
+    {"auto_map", "attn_implementation", "experts_implementation", "quantization_config", "dtype", "torch_dtype"}
+)
+_RETURNED_STATE = ("use_cache", "use_mems_eval")
+_GRAPH_SETTINGS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+
+
+def model_class(architecture: str) -> Any:
+    """Return the transformers class of that name, from the model mappings of transformers itself.
+
+    Raises ArchitectureError when they do not list it, MissingExtraError without torch or transformers.
+    """
+    transformers = _transformers()
+    from transformers.models.auto import modeling_auto
+
+    registered: set[str] = set()
+    for attribute, mapping in vars(modeling_auto).items():
+        if attribute.endswith("MAPPING_NAMES"):
+            for names in mapping.values():
+                registered.update((names,) if isinstance(names, str) else names)
+    found = getattr(transformers, architecture, None) if architecture in registered else None
+    if found is None or not issubclass(found, transformers.PreTrainedModel):
+        raise ArchitectureError(
+            f"{architecture!r} is not a model class of transformers {transformers.__version__}",
+            hint="name one with --task or --config",
+        )
+    return found
+
+
+def is_multiple_choice(architecture: str) -> bool:
+    """Whether the class takes a dimension of choices between batch and sequence."""
+    from transformers.models.auto import modeling_auto
+
+    return architecture in modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES.values()
+
+
+def model_config(class_: Any, config_values: Mapping[str, Any]) -> Any:
+    """Return the config object of a model class, less what a checkpoint must not decide.
+
+    Raises ArchitectureError when the config is another model's, or does not build.
+    """
+    config_class = class_.config_class
+    model_type = config_values.get("model_type", config_class.model_type)
+    if model_type != config_class.model_type:
+        raise ArchitectureError(
+            f"{class_.__name__} wants a config of model type {config_class.model_type!r}, this is {model_type!r}"
+        )
+    cleaned = {**_cleaned(config_values), **_GRAPH_SETTINGS}
+    with _build_failures(class_.__name__):
+        config = config_class.from_dict(cleaned)
+        for state in _RETURNED_STATE:
+            if getattr(config, state, False):
+                setattr(config, state, False)
+    return config
+
+
+def _cleaned(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _cleaned(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if not key.startswith("_") and key not in _REMOVED_KEYS
+    }
+
+
+def abstract_model(class_: Any, config: Any, *, size_limit_bytes: int = DEFAULT_SIZE_LIMIT_BYTES) -> Any:
+    """Return the model wholly on the meta device, in evaluation mode.
+
+    Raises ArchitectureError when the config does not build, or builds more than `size_limit_bytes` of parameters.
+    """
+    import torch
+
+    with _build_failures(class_.__name__), _registration(size_limit_bytes, is_abstract=True), torch.device("meta"):
+        return class_(config).eval()
+
+
+def computed_buffers(class_: Any, config: Any) -> dict[str, Any]:
+    """Return the non-persistent buffers of a model (position ids, rotary frequencies) with their real values.
+
+    Only buffers are allocated: parameters move to the meta device as they are registered. Call `abstract_model`
+    first: it is the one that refuses absurd sizes before anything is allocated.
+    """
+    with _build_failures(class_.__name__), _registration(DEFAULT_SIZE_LIMIT_BYTES, is_abstract=False):
+        model = class_(config).eval()
+    persistent = set(model.state_dict())
+    return {name: value.detach() for name, value in model.named_buffers() if name not in persistent}
+
+
+@contextlib.contextmanager
+def _registration(size_limit_bytes: int, *, is_abstract: bool) -> Iterator[None]:
+    """Count what modules register, stop at the limits, and keep parameters off the memory of the machine."""
+    import torch
+
+    module = torch.nn.Module
+    register_parameter, register_buffer, initialise = module.register_parameter, module.register_buffer, module.__init__
+    sizes = {"parameters": 0, "buffers": 0, "modules": 0}
+
+    def count(kind: str, amount: int, limit: int) -> None:
+        sizes[kind] += amount
+        if sizes[kind] > limit:
+            raise ArchitectureError(f"the config asks for more {kind} than there may be ({limit})")
+
+    def counted_initialise(self: Any, *arguments: Any, **keywords: Any) -> None:
+        count("modules", 1, _MODULE_LIMIT)
+        initialise(self, *arguments, **keywords)
+
+    def counted_parameter(self: Any, name: str, parameter: Any) -> None:
+        if parameter is not None:
+            count("parameters", parameter.numel() * parameter.element_size(), size_limit_bytes)
+            if not parameter.is_meta:
+                parameter = torch.nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register_parameter(self, name, parameter)
+
+    def counted_buffer(self: Any, name: str, buffer: Any, *arguments: Any, **keywords: Any) -> None:
+        if is_abstract and buffer is not None:
+            count("buffers", buffer.numel() * buffer.element_size(), _BUFFER_LIMIT_BYTES)
+        register_buffer(self, name, buffer, *arguments, **keywords)
+
+    replacements = {
+        "__init__": counted_initialise,
+        "register_parameter": counted_parameter,
+        "register_buffer": counted_buffer,
+    }
+    try:
+        for name, replacement in replacements.items():
+            setattr(module, name, replacement)
+        yield
+    finally:
+        for name, original in zip(replacements, (initialise, register_parameter, register_buffer), strict=True):
+            setattr(module, name, original)
+
+
+@contextlib.contextmanager
+def _build_failures(architecture: str) -> Iterator[None]:
+    # The config's values reach the constructors of some four hundred model classes, which fail in any way they like.
+    try:
+        yield
+    except (ArchitectureError, GraphError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArchitectureError(f"{architecture} cannot be built from this config: {reason[:300]}") from error
+
+
+def _transformers() -> Any:
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("torch", "tracing a transformers model") from error
+    return transformers

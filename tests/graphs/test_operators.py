@@ -1,0 +1,310 @@
+"""Single operators against onnxruntime, in a tf.function: with the shapes known while it is built, and unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from converter.errors import GraphError
+from converter.graphs.lower.tensorflow.core import lower
+from converter.graphs.lower.tensorflow.registry import Registry, registry
+
+INT64_MAX, INT64_MIN = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+
+def ints(*values: int) -> Any:
+    return np.array(values, np.int64)
+
+
+def floats(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A node: its inputs, those of them that are initializers (the rest are graph inputs), and its attributes."""
+
+    name: str
+    op_type: str
+    inputs: tuple[Any, ...]
+    constant: tuple[int, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    opset: int = 20
+    output_count: int = 1
+    needs_extents: bool = False
+
+
+def case(name: str, op_type: str, *inputs: Any, constant: tuple[int, ...] = (), opset: int = 20, **how: Any) -> Case:
+    count, needs_extents = how.pop("output_count", 1), how.pop("needs_extents", False)
+    return Case(
+        name=name,
+        op_type=op_type,
+        inputs=inputs,
+        constant=constant,
+        attributes=how,
+        opset=opset,
+        output_count=count,
+        needs_extents=needs_extents,
+    )
+
+
+_X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+_IMAGE = floats(2, 4, 7, 6)
+
+CASES = [
+    case("backwards", "Slice", _X, ints(-1), ints(INT64_MIN), ints(2), ints(-1), constant=(1, 2, 3, 4)),
+    case("backwards, every other", "Slice", _X, ints(3, 2), ints(-5, 0), ints(-1, 1), ints(-2, -1), constant=(3, 4)),
+    case("to the largest integer", "Slice", _X, ints(1), ints(INT64_MAX), ints(1), ints(1), constant=(1, 2, 3, 4)),
+    case("beyond the end", "Slice", _X, ints(-100, 1), ints(100, 2), constant=(1, 2)),
+    case("bounds at run time", "Slice", _X, ints(-2), ints(INT64_MAX), ints(1), constant=(3,)),
+    case("empty", "Slice", _X, ints(2), ints(1), ints(0), constant=(1, 2, 3)),
+    case("by attributes", "Slice", _X, opset=9, starts=[1], ends=[-1], axes=[2]),
+    case("negative indices", "Gather", _X, ints(-1, 0, -3), axis=1),
+    case("negative constant indices", "Gather", _X, ints(-1, 0), constant=(1,), axis=-1),
+    case("scalar index", "Gather", _X, np.array(1, np.int64), constant=(1,), axis=2),
+    case("index tuples", "GatherND", _X, np.array([[0, 1], [-1, -1]], np.int64), needs_extents=True),
+    case("batched index tuples", "GatherND", _X, np.array([[1], [-2]], np.int64), batch_dims=1, needs_extents=True),
+    case("negative element indices", "GatherElements", _X, np.array([[[-1, 0, 1, -2]]] * 2, np.int64), axis=1),
+    case("scatter", "ScatterElements", _X, np.array([[[0], [-1], [2]]] * 2, np.int64), floats(2, 3, 1), axis=2),
+    case("scatter and add", "ScatterElements", floats(3, 3), ints(1, 1).reshape(1, 2), floats(1, 2), reduction="add"),
+    case("scatter tuples", "ScatterND", _X, np.array([[0, -1], [1, 0]], np.int64), floats(2, 4), needs_extents=True),
+    case("copy and infer", "Reshape", _X, ints(0, -1), constant=(1,)),
+    case("copy at run time", "Reshape", _X, ints(0, 0, 2, -1), needs_extents=True),
+    case("no copying", "Reshape", np.zeros((0, 3), np.float32), ints(3, 0), constant=(1,), allowzero=1),
+    case("both ways", "Expand", floats(3, 1), ints(2, 1, 4), constant=(1,)),
+    case("both ways at run time", "Expand", floats(3, 1), ints(2, 1, 4)),
+    case("booleans", "Expand", np.array([[True], [False]]), ints(1, 3)),
+    case("towards zero", "Div", ints(7, -7, 7, -7), ints(2, 2, -2, -2)),
+    case("of floats", "Div", floats(4), floats(4, seed=1)),
+    case("sign of the divisor", "Mod", ints(7, -7, 7, -7), ints(3, 3, -3, -3)),
+    case("sign of the dividend", "Mod", ints(7, -7, 7, -7), ints(3, 3, -3, -3), fmod=1),
+    case("base decides the type", "Pow", floats(2, 3) ** 2, ints(3), constant=(1,)),
+    case("float to integer", "Cast", np.array([1.9, -1.9, 0.0], np.float32), to=TensorProto.INT64),
+    case("float to boolean", "Cast", np.array([0.5, 0.0, -2.0, np.nan], np.float32), to=TensorProto.BOOL),
+    case("boolean to float", "Cast", np.array([True, False]), to=TensorProto.FLOAT),
+    case("to the other's type", "CastLike", ints(1, 2), floats(1)),
+    case("three ways", "Where", np.array([[True], [False]]), floats(1, 3), floats(2, 1)),
+    case("three maxima", "Max", floats(3), floats(2, 3, seed=1), floats(1, seed=2)),
+    case("lower bound alone", "Clip", floats(5), np.array(0, np.float32), constant=(1,)),
+    case("forwards", "CumSum", _X, np.array(1, np.int64), constant=(1,)),
+    case("exclusive from the end", "CumSum", ints(1, 2, 3), np.array(-1, np.int64), exclusive=1, reverse=1),
+    case("delta below zero", "Range", np.array(5, np.int64), np.array(-1, np.int64), np.array(-2, np.int64)),
+    case("part of a shape", "Shape", _X, start=-2, end=100),
+    case("values at a shape", "ConstantOfShape", ints(2, 3), value=numpy_helper.from_array(ints(7))),
+    case("negative axes", "Unsqueeze", _X, ints(-1, 0), constant=(1,)),
+    case("one axis", "Squeeze", floats(2, 1, 3), ints(-2), constant=(1,)),
+    case("permutation", "Transpose", _X, perm=[2, 0, 1]),
+    case("reversal", "Transpose", _X),
+    case("unequal parts", "Split", floats(7, 2), axis=0, num_outputs=3, output_count=3, needs_extents=True),
+    case("parts given", "Split", floats(2, 5), ints(1, 4), constant=(1,), axis=-1, output_count=2),
+    case("vectors", "MatMul", floats(4), floats(4, seed=1)),
+    case("vector and batch", "MatMul", floats(3), floats(2, 3, 4, seed=1)),
+    case("batch and matrix", "MatMul", floats(2, 5, 3), floats(3, 4, seed=1)),
+    case("batches broadcast", "MatMul", floats(2, 1, 5, 3), floats(4, 3, 2, seed=1)),
+    case("all of it", "Gemm", floats(3, 2), floats(4, 3), floats(4), transA=1, transB=1, alpha=0.5, beta=2.0),
+    case("contraction", "Einsum", floats(2, 3), floats(3, 4), equation="ij, jk -> ki"),
+    case("all axes", "ReduceSum", _X, keepdims=0),
+    case("no axes, nothing done", "ReduceSum", _X, ints(), constant=(1,), noop_with_empty_axes=1),
+    case("some axes", "ReduceMean", _X, ints(0, -1), constant=(1,), keepdims=0),
+    case("axes by attribute", "ReduceMean", _X, opset=13, axes=[1], keepdims=1),
+    case("axes at run time", "ReduceMax", _X, ints(1), keepdims=1),
+    case("euclidean", "ReduceL2", _X, ints(2), constant=(1,)),
+    case("last of equals", "ArgMax", np.array([[1, 3, 3]], np.float32), axis=1, select_last_index=1),
+    case("of a middle axis", "Softmax", floats(2, 3, 4), axis=1),
+    case("of a matrix", "Softmax", floats(2, 3, 4), opset=11, axis=1),
+    case("two axes", "LayerNormalization", floats(2, 3, 4), floats(3, 4), floats(3, 4, seed=1), axis=1),
+    case("no bias", "LayerNormalization", floats(2, 3, 4), floats(4), epsilon=1e-2),
+    case("channels", "BatchNormalization", _IMAGE, floats(4), floats(4), floats(4), floats(4) ** 2 + 1),
+    case("exact", "Gelu", floats(20)),
+    case("by tanh", "Gelu", floats(20), approximate="tanh"),
+    case("below the diagonal", "Trilu", floats(2, 4, 5), np.array(-1, np.int64), constant=(1,), upper=0),
+    case("smallest", "TopK", floats(3, 6), ints(2), constant=(1,), largest=0, axis=0, output_count=2),
+    case("negative indices", "OneHot", ints(1, -1, 9), ints(4), np.array([2, 5], np.float32), constant=(1,), axis=0),
+    case("negative amounts", "Pad", _X, ints(0, -1, 1, 0, 2, -1), np.array(9, np.float32), constant=(1,)),
+    case("edge", "Pad", _X, ints(1, 0, 2, 0, 1, 1), constant=(1,), mode="edge"),
+    case("reflection", "Pad", _X, ints(0, 1, 2, 0, 1, 1), constant=(1,), mode="reflect"),
+    case(
+        "groups",
+        "Conv",
+        _IMAGE,
+        floats(6, 2, 3, 2),
+        floats(6),
+        constant=(1,),
+        group=2,
+        strides=[2, 1],
+        pads=[1, 0, 2, 1],
+    ),
+    case("dilated", "Conv", floats(1, 3, 9), floats(2, 3, 3), dilations=[2], pads=[2, 1], constant=(1,)),
+    case("same", "Conv", floats(1, 3, 9), floats(2, 3, 4), auto_pad="SAME_LOWER", strides=[2], needs_extents=True),
+    case("asymmetric", "ConvTranspose", _IMAGE, floats(4, 3, 3, 2), constant=(1,), strides=[2, 2], pads=[1, 0, 0, 1]),
+    case(
+        "rounded up",
+        "MaxPool",
+        _IMAGE,
+        kernel_shape=[3, 2],
+        strides=[2, 2],
+        pads=[1, 0, 0, 1],
+        ceil_mode=1,
+        needs_extents=True,
+    ),
+    case("padding not counted", "AveragePool", _IMAGE, kernel_shape=[3, 2], pads=[1, 1, 1, 0]),
+    case("padding counted", "AveragePool", _IMAGE, kernel_shape=[3, 2], pads=[1, 1, 1, 0], count_include_pad=1),
+    case("column, row, depth", "DepthToSpace", _IMAGE, blocksize=2, mode="CRD"),
+    case("depth first", "DepthToSpace", _IMAGE, blocksize=2),
+    case("blocks", "SpaceToDepth", floats(1, 2, 4, 6), blocksize=2),
+]
+
+_ELEMENTWISE = (
+    *("Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "IsNaN", "Neg", "Reciprocal", "Relu", "Round"),
+    *("Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Tan", "Tanh", "Elu", "Selu", "LeakyRelu", "HardSigmoid"),
+    *("HardSwish", "Mish", "ThresholdedRelu", "Atan", "Sinh", "Celu"),
+)
+CASES += [case("values", op_type, np.array([-2.5, -1, -0.5, 0.5, 1.5, 3], np.float32)) for op_type in _ELEMENTWISE]
+
+
+def _model(case: Case) -> Any:
+    names = [f"input_{position}" for position in range(len(case.inputs))]
+    dynamic, constant = [], []
+    for position, (name, array) in enumerate(zip(names, case.inputs, strict=True)):
+        if position in case.constant:
+            constant.append(numpy_helper.from_array(array, name))
+        else:
+            shape = [f"{name}_{axis}" for axis in range(array.ndim)]
+            dynamic.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
+    outputs = [f"output_{position}" for position in range(case.output_count)]
+    node = helper.make_node(case.op_type, names, outputs, name="the_node", **case.attributes)
+    values = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph([node], "graph", dynamic, values, constant)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("case", CASES, ids=lambda each: f"{each.op_type}: {each.name}")
+def test_operator(case: Case, is_known: bool) -> None:
+    import tensorflow as tf
+
+    model = _model(case)
+    feeds = {f"input_{i}": each for i, each in enumerate(case.inputs) if i not in case.constant}
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+
+    run = lower(onnx_ir.from_proto(model), {})
+    specifications = {
+        name: tf.TensorSpec(array.shape if is_known or case.needs_extents else [None] * array.ndim, array.dtype)
+        for name, array in feeds.items()
+    }
+    function = tf.function(lambda **tensors: run(**tensors), autograph=False).get_concrete_function(**specifications)
+    found = function(**{name: tf.constant(array) for name, array in feeds.items()})
+
+    for position, wanted in enumerate(expected):
+        value = found[f"output_{position}"].numpy()
+        assert value.dtype == wanted.dtype
+        assert value.shape == wanted.shape
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_sequences_are_taken_apart() -> None:
+    import tensorflow as tf
+
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "sizes"], ["parts"], axis=1),
+        helper.make_node("SequenceAt", ["parts", "second"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(ints(1, 2), "sizes"), numpy_helper.from_array(np.array(-1), "second")]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    x = floats(4, 3)
+    np.testing.assert_array_equal(lower(onnx_ir.from_proto(model), {})(x=tf.constant(x))["y"], x[:, 1:])
+
+
+def _two_nodes(*op_types: str) -> Any:
+    nodes = [
+        helper.make_node(op_type, ["x" if position == 0 else f"v{position}"], [f"v{position + 1}"], f"node_{position}")
+        for position, op_type in enumerate(op_types)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info(f"v{len(op_types)}", TensorProto.FLOAT, ["n"])],
+    )
+    return onnx_ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+
+
+def test_all_missing_operators_are_named_before_anything_is_built() -> None:
+    lower(_two_nodes("Relu", "Tanh"), {})
+    with pytest.raises(GraphError) as caught:
+        lower(_two_nodes("NoSuchOp", "Relu", "NorThisOne"), {})
+    for part in ("NoSuchOp", "NorThisOne", "node_0", "node_2", "opset 20", "'ai.onnx'", "2 node(s)"):
+        assert part in str(caught.value)
+
+
+def test_an_attribute_that_is_not_covered_is_refused() -> None:
+    model = _two_nodes("Relu")
+    lower(model, {})
+    model.graph.node(0).attributes["novelty"] = onnx_ir.AttrInt64("novelty", 1)
+    with pytest.raises(GraphError, match="novelty"):
+        lower(model, {})
+
+
+def test_a_failing_node_is_named() -> None:
+    import tensorflow as tf
+
+    run = lower(_two_nodes("Relu", "Tanh"), {})
+    assert run(x=tf.zeros([2]))["v2"].shape == [2]
+    model = _two_nodes("Relu", "Tanh")
+    model.graph.node(1).outputs[0].shape = onnx_ir.Shape([3])
+    with pytest.raises(GraphError, match=r"node_1 \(Tanh\)"):
+        lower(model, {})(x=tf.zeros([2]))
+
+
+def test_other_inputs_than_the_graphs_are_refused() -> None:
+    import tensorflow as tf
+
+    with pytest.raises(GraphError, match="takes x"):
+        lower(_two_nodes("Relu"), {})(y=tf.zeros([2]))
+
+
+def test_an_operator_is_registered_once_per_version() -> None:
+    table = Registry()
+    table.add("Relu", lambda x: x, since=6)
+    table.add("Relu", lambda x: x, since=14)
+    with pytest.raises(ValueError, match="two lowerings since opset 14"):
+        table.add("Relu", lambda x: x, since=14)
+
+
+@pytest.mark.parametrize(("version", "since"), [(5, None), (6, 6), (13, 6), (14, 14), (25, 14)])
+def test_the_newest_variant_of_an_opset_is_taken(version: int, since: int | None) -> None:
+    table = Registry()
+    table.add("Relu", lambda x: x, since=14)
+    table.add("Relu", lambda x: x, since=6)
+    for domain in ("", "ai.onnx"):
+        found = table.find(domain, "Relu", version)
+        assert (None if found is None else found.since) == since
+    assert table.find("com.example", "Relu", version) is None
+
+
+def test_every_registered_operator_exists_in_onnx() -> None:
+    for operator in registry():
+        schema = onnx.defs.get_schema(operator.op_type, max_inclusive_version=onnx.defs.onnx_opset_version())
+        keywords = {
+            name
+            for name, parameter in operator.signature.parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and name != "output_count"
+        }
+        newest = registry().find("", operator.op_type, onnx.defs.onnx_opset_version())
+        if operator is newest:
+            assert keywords <= set(schema.attributes), operator.op_type
