@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ from typing import Any
 from converter import formats, runnable, selection
 from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
-from converter.errors import CkconvError, ReadError, UnknownFormatError, UsageError
+from converter.errors import (
+    CkconvError,
+    MissingExtraError,
+    ReadError,
+    UnknownFormatError,
+    UsageError,
+    VerificationError,
+    WriteError,
+)
 from converter.execution.child import require
 from converter.execution.hashing import hashed
 from converter.execution.publish import Destination, check_space, staging
@@ -79,8 +88,12 @@ def _write(
     observer: Observer,
 ) -> Report:
     write_options = formats.options_of(target.format, target.format.write_options, specific)
-    planned = selection.selected(unwrapped(checkpoint), target.format, options)
-    with staging(target.place.path) as stage, hashed(_files(source, checkpoint)) as source_sha256:
+    with (
+        _naming(source),
+        staging(target.place.path) as stage,
+        hashed(_files(source, checkpoint)) as source_sha256,
+    ):
+        planned = selection.selected(unwrapped(checkpoint), target.format, options)
         if target.format.extra is not None:
             require(target.format.extra, f"writing {target.format.name}")
         workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
@@ -109,31 +122,33 @@ def _write(
                 workshop.make(output, planned)
                 is_one_file = target.format.file_name is not None and len(written.files) == 1
                 readable = stage.output / written.files[0].name if is_one_file else stage.output
-                verification = _verify(planned, output, target.format, readable, options, workshop)
+                verification = _verify(planned, output, target, readable, options, workshop)
                 report = replace(report, verification=verification)
                 observer.committing()
                 staged = stage.output if target.is_folder else readable
                 stage.publish(staged, overwrite=options.overwrite, durable=options.durable)
         except CkconvError as error:
             error.report = report
+            if isinstance(error, WriteError | VerificationError):
+                error.path = os.fspath(target.place.path)
             raise
     return report
 
 
 def _verify(
-    planned: Checkpoint, output: Output, target: Format, staged: Path, options: Options, workshop: LocalWorkshop
+    planned: Checkpoint, output: Output, target: _Target, staged: Path, options: Options, workshop: LocalWorkshop
 ) -> Verification:
     if options.verify == "none":
         return Verification()
     workshop.observer.stage("verifying", planned.nbytes)
-    found = target.read(staged, target.read_options())
+    found = target.format.read(staged, target.format.read_options())
     verify_weights(planned, found, output.names, path=staged, observer=workshop.observer)
     if planned.optimizer is not None:
         verify_optimizer(planned.optimizer, found.optimizer, path=staged)
-    if options.verify != "weights" and target.runner is not None and planned.graph is not None:
-        return runnable.verify_outputs(planned, staged, target.runner, options, workshop)
+    if options.verify != "weights" and target.format.runner is not None and planned.graph is not None:
+        return runnable.verify_outputs(planned, staged, target.format.runner, options, workshop)
     if options.verify == "outputs":
-        raise UsageError("--verify outputs needs a target that runs", path=staged)
+        raise UsageError("--verify outputs needs a target that runs")
     return Verification(weights=True)
 
 
@@ -179,6 +194,19 @@ class _Target:
         return replace(output, warnings=(*output.warnings, said))
 
 
+@contextmanager
+def _naming(source: Path | None) -> Iterator[None]:
+    """Let errors that name no file name the source."""
+    try:
+        yield
+    except MissingExtraError:
+        raise
+    except CkconvError as error:
+        if error.path is None and source is not None:
+            error.path = os.fspath(source)
+        raise
+
+
 def _split(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     known = {field.name for field in fields(Options)}
     general = Options(**{name: value for name, value in given.items() if name in known})
@@ -191,13 +219,10 @@ def _read(path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Ch
     format_ = formats.detect(probe) if options.from_format is None else formats.by_name(options.from_format)
     taken = {field.name for field in fields(format_.read_options)}
     read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
-    try:
+    with _naming(path):
         checkpoint = format_.read(path, read_options)
-    except CkconvError as error:
-        error.path = error.path or os.fspath(path)
-        raise
-    if not checkpoint.tensors:
-        raise ReadError("holds no tensor", path=path)
+        if not checkpoint.tensors:
+            raise ReadError("holds no tensor")
     left = {name: value for name, value in specific.items() if name not in taken}
     return _with_siblings(checkpoint, path if probe.is_folder else path.parent, options), format_, left
 

@@ -47,9 +47,11 @@ class Destination:
         return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder)
 
     def check_apart_from(self, source: Path) -> None:
-        """Raise UsageError when the destination is inside the source, or the source inside the destination."""
+        """Raise UsageError when the destination is the source, or one of them is inside the other."""
         here, there = Path(os.path.realpath(self.path)), Path(os.path.realpath(source))
-        if here != there and (here.is_relative_to(there) or there.is_relative_to(here)):
+        if here == there or (here.exists() and there.exists() and here.samefile(there)):
+            raise UsageError("is the source itself", path=self.path)
+        if here.is_relative_to(there) or there.is_relative_to(here):
             raise UsageError("source and destination are inside one another", path=self.path)
 
     def check_replaceable(

@@ -58,8 +58,8 @@ class DType(Enum):
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
-    extension: type[np.generic] | str = getattr(ml_dtypes, name, name)
-    return np.dtype(extension).newbyteorder("<")
+    little_endian: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, name)).newbyteorder("<")
+    return little_endian
 
 
 _NUMPY = {dtype: _numpy_dtype(dtype.value) for dtype in DType}

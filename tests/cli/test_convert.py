@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
 import os
 import pickle
+import pty
+import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 
-from tests.conftest import Ckconv
+import converter
+from converter.errors import WriteError
+from tests.conftest import ROOT, Ckconv
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +105,12 @@ def test_overwrite_replaces_and_nothing_else_does(weights: Path, tmp_path: Path,
     assert target.stat().st_size > 300_000
 
 
-def test_a_source_may_be_its_own_destination(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+def test_a_source_is_never_its_own_destination(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
     both = tmp_path / "x.safetensors"
     both.write_bytes(weights.read_bytes())
-    assert ckconv(both, both, "--overwrite", "--dtype", "bf16").returncode == 0
-    assert json.loads(ckconv("inspect", both, "--json").stdout)["tensors"][0]["dtype"] == "bfloat16"
+    result = ckconv(both, both, "--overwrite", "--dtype", "bf16")
+    assert (result.returncode, "is the source itself" in result.stderr) == (2, True)
+    assert both.read_bytes() == weights.read_bytes()
 
 
 class _Runs:
@@ -190,6 +200,78 @@ def test_state_that_must_be_kept_and_cannot_be(squad_bert: Path, tmp_path: Path,
     assert (result.returncode, entries(tmp_path)) == (3, [])
     dropped = ckconv(squad_bert, tmp_path / "x.pth", "--optimizer", "drop")
     assert dropped.stdout.splitlines()[-1].endswith("optimizer dropped; verified weights")
+
+
+def test_an_operator_without_a_lowering_is_named(tmp_path: Path, ckconv: Ckconv) -> None:
+    """FNet mixes tokens with a Fourier transform, which has no lowering yet."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "vocab_size": 32}
+    model = transformers.FNetModel(transformers.FNetConfig(**sizes, max_position_embeddings=32))
+    model.save_pretrained(tmp_path / "fnet")
+    result = ckconv(tmp_path / "fnet", tmp_path / "out", "--to", "savedmodel")
+    assert result.returncode == 7
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"ckconv: {tmp_path}/fnet: no TensorFlow lowering for ")
+    assert "DFT" in line
+    assert "node_DFT" in line
+    assert entries(tmp_path) == ["fnet"]
+
+
+def test_an_ambiguous_head_asks_for_the_task(tmp_path: Path, ckconv: Ckconv, xlm_roberta: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(xlm_roberta.read_bytes())
+    config = json.loads((xlm_roberta.parent / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of", "architectures": None}))
+    result = ckconv(tmp_path / "x.pth", tmp_path / "out", "--to", "savedmodel")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert all(help_ in line for help_ in ("--config", "--task", "--weights-only"))
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(weights: Path, tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "converter", os.fspath(weights), os.fspath(tmp_path / "out.safetensors")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child, cwd=ROOT)
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a pseudo-terminal says that its other end is closed
+        while data := os.read(parent, 65536):
+            shown += data
+    os.close(parent)
+    assert process.stdout is not None
+    assert process.stdout.read().decode().splitlines()[-1].startswith("ok: 39 mapped")
+    assert process.wait() == 0
+    assert b"writing" in shown or b"verifying" in shown
+
+
+def test_a_full_disk_is_noticed_before_writing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    assert converter.convert(weights, tmp_path / "fits.safetensors").counts["mapped"] == 39
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(WriteError, match=r"needs \d+ bytes, the disk has 1000 free"):
+        converter.convert(weights, tmp_path / "does-not.safetensors")
+    assert entries(tmp_path) == ["fits.safetensors"]
+
+
+def test_every_output_says_where_it_came_from(squad_bert: Path, tmp_path: Path) -> None:
+    source = {"name": "checkpoint.pth", "sha256": hashlib.sha256(squad_bert.read_bytes()).hexdigest()}
+    converter.convert(squad_bert, tmp_path / "x.safetensors")
+    converter.convert(squad_bert, tmp_path / "x.pth")
+    with safetensors.safe_open(tmp_path / "x.safetensors", "np") as file:
+        documents = [file.metadata()["ckconv"]]
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+        documents.append(archive.read("archive/ckconv.json").decode())
+    for document in documents:
+        provenance = json.loads(document)
+        assert provenance["source"] == source
+        assert provenance["ledger"] == {"mapped": 39, "tied": 0, "dropped": 0, "defaulted": 0}
+        assert provenance["generator"].startswith("ckconv ")
+
+
+def test_same_source_same_bytes(squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    for name in ("x.pth", "x.safetensors"):
+        ckconv(squad_bert, tmp_path / name)
+        ckconv(squad_bert, tmp_path / f"again-{name}")
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"again-{name}").read_bytes()
 
 
 def test_failures_are_json_too(tmp_path: Path, ckconv: Ckconv) -> None:

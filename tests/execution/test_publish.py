@@ -59,12 +59,22 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
 def test_source_and_destination_stay_apart(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    Destination.of(folder).check_apart_from(folder)
+    file = folder / "x.pth"
+    file.write_text("weights")
+    os.link(file, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(file)
     Destination.of(tmp_path / "model2").check_apart_from(folder)
-    with pytest.raises(UsageError):
-        Destination.of(folder / "out").check_apart_from(folder)
-    with pytest.raises(UsageError):
-        Destination.of(folder).check_apart_from(folder / "x.pth")
+    for destination, source in (
+        (folder, folder),
+        (folder / "out", folder),
+        (folder, file),
+        (file, file),
+        (tmp_path / "hard", file),
+        (tmp_path / "soft", file),
+    ):
+        with pytest.raises(UsageError) as caught:
+            Destination.of(destination).check_apart_from(source)
+        assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("has_renameat2", [True, False])
