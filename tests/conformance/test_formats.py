@@ -1,0 +1,226 @@
+"""What every format in the registry keeps to, without being named here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import CkconvError
+from converter.formats import Format, Probe, detect, registry
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.dtype import DType
+from converter.model.file import SourceFile
+from converter.model.output import Late, OutputFile, Provenance, Watched
+from converter.model.tensor import FileTensor, Tensor
+from tests.conformance.samples import SAMPLES, assert_same, destination_of, many, options_of, plain
+from tests.conftest import ROOT
+
+EVERY = pytest.mark.parametrize("name", list(registry()))
+HUGE_BYTES = 256 << 30
+
+
+def written(name: str, checkpoint: Checkpoint, folder: Path, **options: Any) -> Path:
+    """Write a sample and return where it is; a config goes with those that need one."""
+    format_ = registry()[name]
+    path = destination_of(format_, os.fspath(folder))
+    converter.write(with_config(checkpoint, format_), path, to=name, **options_of(format_), **options)
+    return Path(path)
+
+
+def with_config(checkpoint: Checkpoint, format_: Format) -> Checkpoint:
+    from dataclasses import replace
+
+    from converter.model.checkpoint import Config
+
+    if Part.CONFIG not in format_.holds:
+        return checkpoint
+    return replace(checkpoint, config=Config(values={"model_type": "none"}, raw=b'{"model_type": "none"}\n'))
+
+
+@EVERY
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_what_is_written_reads_back_the_same(name: str, sample: str, tmp_path: Path) -> None:
+    checkpoint = SAMPLES[sample](registry()[name])
+    path = written(name, checkpoint, tmp_path)
+    assert_same(checkpoint, converter.read(path))
+
+
+@EVERY
+def test_exactly_one_format_claims_it(name: str, tmp_path: Path) -> None:
+    path = written(name, plain(), tmp_path)
+    probe = Probe(path)
+    assert detect(probe).name == name
+    assert [each.name for each in registry().values() if each.sniff(probe)] == [name]
+
+
+@EVERY
+def test_ten_thousand_tensors(name: str, tmp_path: Path) -> None:
+    checkpoint = many()
+    began = time.monotonic()
+    path = written(name, checkpoint, tmp_path, durable=False)
+    found = converter.read(path)
+    assert list(found.tensors) and len(found.tensors) == 10_000
+    assert found.tensors["layer.4321.bias"].numpy()[0] == 4321
+    assert time.monotonic() - began < 60
+
+
+@EVERY
+def test_the_checkpoint_given_is_left_as_it_was(name: str, tmp_path: Path) -> None:
+    checkpoint = plain()
+    before = {key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors.items()}
+    written(name, checkpoint, tmp_path)
+    assert {key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors.items()} == before
+
+
+@EVERY
+def test_truncation_is_an_error_that_names_the_file(name: str, tmp_path: Path) -> None:
+    path = written(name, plain(), tmp_path)
+    for file in sorted(each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()):
+        whole = file.read_bytes()
+        if file.suffix in (".json", ".txt") or not whole or not _is_needed(file, path):
+            continue
+        for keep in sorted({0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1}):
+            file.write_bytes(whole[:keep])
+            with pytest.raises(CkconvError) as caught:
+                for tensor in converter.read(path).tensors.values():
+                    tensor.numpy()
+            assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+    converter.read(path)
+
+
+def _is_needed(file: Path, path: Path) -> bool:
+    """Whether reading depends on a file: without it, it fails."""
+    aside = file.with_name("aside")
+    file.rename(aside)
+    try:
+        for tensor in converter.read(path).tensors.values():
+            tensor.numpy()
+    except CkconvError:
+        return True
+    finally:
+        aside.rename(file)
+    return False
+
+
+_WRITE = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.conformance.samples import SAMPLES
+from tests.conformance.test_formats import written
+from converter.formats import registry
+for sample in ("plain", "shapes", "names", "ties", "dtypes"):
+    folder = Path(sys.argv[2], sample)
+    folder.mkdir()
+    written(sys.argv[1], SAMPLES[sample](registry()[sys.argv[1]]), folder)
+"""
+
+
+@EVERY
+def test_the_same_bytes_in_any_process(name: str, tmp_path: Path) -> None:
+    sums = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        program = _WRITE.format(root=os.fspath(ROOT))
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", program, name, folder], env=environment, check=True)
+        files = sorted(each for each in folder.rglob("*") if each.is_file() and each.name != "fingerprint.pb")
+        sums.append({each.relative_to(folder): hashlib.sha256(each.read_bytes()).hexdigest() for each in files})
+    assert sums[0] == sums[1]
+    assert sums[0]
+
+
+@EVERY
+def test_a_huge_sparse_file_opens_in_no_time(name: str, tmp_path: Path) -> None:
+    """256 GiB that nobody wrote: a sniffer or reader that touches data would never end."""
+    format_ = registry()[name]
+    data = tmp_path / "data"
+    data.touch()
+    os.truncate(data, HUGE_BYTES)
+    tensor = FileTensor(dtype=DType.FLOAT32, shape=(HUGE_BYTES // 4,), file=SourceFile(data), offset=0)
+    provenance = Provenance(tool="test", source_name="data", source_sha256=lambda: "")
+    checkpoint = with_config(Checkpoint(tensors={"huge": tensor}), format_)
+    output = format_.write(checkpoint, format_.write_options(), provenance)
+    if output.build is not None:
+        pytest.skip("built by a library, which would write all of it")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for file in output.files:
+        _sparse(file, folder)
+    path = folder if format_.file_name is None else folder / output.files[0].name
+    began = time.monotonic()
+    assert converter.read(path).tensors["huge"].nbytes == HUGE_BYTES
+    assert time.monotonic() - began < 2
+
+
+def _sparse(file: OutputFile, folder: Path) -> None:
+    """Lay a planned file out with holes where its tensors would be."""
+    path = folder / file.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as out:
+        for piece in file.pieces:
+            inner = piece.piece if isinstance(piece, Watched) else piece
+            match inner:
+                case Tensor():
+                    out.seek(inner.nbytes, os.SEEK_CUR)
+                case Late():
+                    out.write(inner.render())
+                case SourceFile():
+                    out.write(inner.read(0, inner.size))
+                case bytes():
+                    out.write(inner)
+        out.truncate()
+
+
+@pytest.fixture(scope="module")
+def gibibyte(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint of 1 GiB in sixteen tensors."""
+    folder = tmp_path_factory.mktemp("gibibyte")
+    data = folder / "data"
+    data.touch()
+    os.truncate(data, 64 << 20)
+    file = SourceFile(data)
+    tensors = {
+        f"layer.{n}.weight": FileTensor(dtype=DType.FLOAT32, shape=(4096, 4096), file=file, offset=0) for n in range(16)
+    }
+    path = folder / "x.safetensors"
+    converter.write(Checkpoint(tensors=tensors), path, verify="none", durable=False)
+    (folder / "config.json").write_text('{"model_type": "none"}')
+    yield path
+    path.unlink()
+
+
+_PEAK = """
+import resource, sys
+sys.path.insert(0, {root!r})
+import converter, numpy
+idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+converter.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], durable=False, **{options!r})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) // 1024)
+"""
+
+
+@EVERY
+def test_memory_stays_bounded(name: str, gibibyte: Path, tmp_path: Path) -> None:
+    format_ = registry()[name]
+    program = _PEAK.format(root=os.fspath(ROOT), options={"verify": "weights", **options_of(format_)})
+    path = destination_of(format_, os.fspath(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-c", program, gibibyte, path, name], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) <= 64
+    with np.errstate(all="ignore"):
+        assert converter.read(path).nbytes == 1 << 30
