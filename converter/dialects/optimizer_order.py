@@ -58,9 +58,7 @@ def is_buffer(name: str, tensor: Tensor) -> bool:
     )
 
 
-def named_state(
-    state: Mapping[str, Any], checkpoint: Checkpoint, *, is_in_module_order: bool = True
-) -> OptimizerState:
+def named_state(state: Mapping[str, Any], checkpoint: Checkpoint, *, is_in_module_order: bool = True) -> OptimizerState:
     """Return the ``state_dict()`` of an optimizer, its entries under the names of `checkpoint`.
 
     Numbered entries get names only when the tensors `is_in_module_order`, which those of safetensors are not.
