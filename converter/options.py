@@ -28,6 +28,7 @@ class Options:
     `from_format`     the source's format, when its content does not say
     `config`          a config.json, instead of the one beside the source
     `task`            which head the model has, when neither config nor tensors say
+    `mapping`         a JSON file of name rules (converter.dialects.rules), applied in the direction that matches
     `dtype`           cast floating-point weights and buffers ("float16", "bf16" ...); never integers or moments
     `include`, `exclude`   shell patterns of tensor names to convert and to leave out
     `optimizer`       "auto" carries its state wherever the target can, "keep" fails where it cannot, "drop"
@@ -42,6 +43,7 @@ class Options:
     from_format: str | None = None
     config: Path | None = None
     task: str | None = None
+    mapping: Path | None = None
     dtype: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import formats, runnable, selection
+from converter.dialects import canonical
 from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
 from converter.errors import (
@@ -93,7 +94,7 @@ def _write(
         staging(target.place.path) as stage,
         hashed(_files(source, checkpoint)) as source_sha256,
     ):
-        planned = selection.selected(unwrapped(checkpoint), target.format, options)
+        planned = selection.selected(canonical(unwrapped(checkpoint)), target.format, options)
         if target.format.extra is not None:
             require(target.format.extra, f"writing {target.format.name}")
         workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
@@ -123,7 +124,8 @@ def _write(
                 is_one_file = target.format.file_name is not None and len(written.files) == 1
                 readable = stage.output / written.files[0].name if is_one_file else stage.output
                 verification = _verify(planned, output, target, readable, options, workshop)
-                report = replace(report, verification=verification)
+                warnings = (*report.warnings, *selection.cast_losses(planned))
+                report = replace(report, verification=verification, warnings=warnings)
                 observer.committing()
                 staged = stage.output if target.is_folder else readable
                 stage.publish(staged, overwrite=options.overwrite, durable=options.durable)
@@ -217,6 +219,8 @@ def _read(path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Ch
     """Read a source and what is beside it; return the options that its reader does not take, too."""
     probe = Probe(path)
     format_ = formats.detect(probe) if options.from_format is None else formats.by_name(options.from_format)
+    if options.from_format is not None and format_.file_name in probe.entries:
+        path = path / format_.file_name  # the user chooses one of the weight files of a folder
     taken = {field.name for field in fields(format_.read_options)}
     read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
     with _naming(path):

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from converter.dialects.architecture import config_with
-from converter.errors import LossError
+from converter.dialects.rules import Rule, RuleTable
+from converter.encoding import json as strict_json
+from converter.errors import LossError, UsageError
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
+from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Tensor, tensor_names
+from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
 from converter.report import OptimizerReport
+
+_MAPPING_LIMIT_BYTES = 64 << 20
 
 
 def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
@@ -23,7 +29,7 @@ def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkp
 
     Raises LossError when optimizer state must be kept and cannot be, or when its parameters are ambiguous.
     """
-    chosen = _named(checkpoint, options)
+    chosen = _named(_mapped(checkpoint, options), options)
     chosen = _cast(chosen, target, options)
     chosen = _with_optimizer(chosen, target, options)
     return _with_extras(chosen, target)
@@ -39,6 +45,42 @@ def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, op
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)
     return known if planned.optimizer is None else replace(known, status="carried", reason=None)
+
+
+def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    if options.mapping is None:
+        return checkpoint
+    table = _read_mapping(SourceFile(options.mapping))
+    try:
+        direction = table.direction_of(checkpoint.names)
+    except UsageError as error:
+        raise UsageError(error.message, path=options.mapping) from error
+    unused = (
+        f"no tensor is of the rule {rule.left!r} -> {rule.right!r}"
+        for rule in table.unused(checkpoint.names, direction)
+    )
+    mapped = table.apply(checkpoint, direction)
+    return replace(mapped, warnings=(*mapped.warnings, *unused))
+
+
+def _read_mapping(file: SourceFile) -> RuleTable:
+    if file.size > _MAPPING_LIMIT_BYTES:
+        raise UsageError(f"is a mapping of {file.size} bytes", path=file.path)
+    document = strict_json.loads(file.read(0, file.size), path=file.path, what="mapping")
+    rules = document.get("rules") if isinstance(document, dict) else None
+    try:
+        if not isinstance(rules, list):
+            raise UsageError('is not {"rules": [{"from": ..., "to": ..., "layout": ...}]}')
+        return RuleTable(rules=tuple(map(_rule, rules)))
+    except UsageError as error:
+        raise UsageError(error.message, path=file.path) from error
+
+
+def _rule(value: Any) -> Rule:
+    is_rule = isinstance(value, dict) and {"from", "to"} <= value.keys() <= {"from", "to", "layout"}
+    if not is_rule or not all(isinstance(part, str) for part in value.values()):
+        raise UsageError(f"{value!r} is no rule: it needs from and to, and may have layout")
+    return Rule(left=value["from"], right=value["to"], layout=value.get("layout", "as is"))
 
 
 def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
@@ -104,6 +146,16 @@ def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoin
     if config is not None and asked is not None:
         config = config_with(config, dtype=asked.value)
     return replace(checkpoint, tensors=tensors, config=config, warnings=(*checkpoint.warnings, *said))
+
+
+def cast_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say how many values casts made infinite or subnormal. Call it when the tensors have been written."""
+    operations = [tensor.operation for tensor in checkpoint.tensors.values() if isinstance(tensor, ComputedTensor)]
+    tallies = [operation.tally for operation in operations if isinstance(operation, Cast)]
+    overflowed = sum(tally.overflowed for tally in tallies)
+    subnormal = sum(tally.subnormal for tally in tallies)
+    said = {"overflowed to infinity": overflowed, "became zero or subnormal": subnormal}
+    return tuple(f"{count} values {what}" for what, count in said.items() if count)
 
 
 def _held_instead(dtype: DType, target: Format, name: str) -> DType:

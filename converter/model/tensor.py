@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -233,18 +234,34 @@ class Transpose:
         return np.transpose(arrays[0], self.axes)
 
 
+@dataclass(slots=True, kw_only=True)
+class CastTally:
+    """What a cast did to values, known once it was computed: finite ones that overflowed, others that lost digits."""
+
+    overflowed: int = 0
+    subnormal: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
-    """Another element type."""
+    """Another element type, rounded to nearest even."""
 
     dtype: DType
+    tally: CastTally = field(default_factory=CastTally, compare=False)
 
     def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
         return self.dtype, inputs[0].shape
 
     def __call__(self, *arrays: Array) -> Array:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return arrays[0].astype(self.dtype.numpy)
+            result = arrays[0].astype(self.dtype.numpy)
+            if self.dtype.is_floating and result.size:
+                is_lost = np.isfinite(arrays[0]) & ~np.isfinite(result)
+                limits: Any = ml_dtypes.finfo(self.dtype.numpy)  # type: ignore[no-untyped-call]
+                is_small = np.abs(result) < limits.smallest_normal
+                self.tally.overflowed = int(np.count_nonzero(is_lost))
+                self.tally.subnormal = int(np.count_nonzero(is_small & (arrays[0] != 0)))
+        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

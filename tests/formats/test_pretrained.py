@@ -147,3 +147,29 @@ def test_numbered_state_beside_sorted_weights_is_refused(squad_bert: Path, tmp_p
         converter.convert(tmp_path / "out", tmp_path / "x.pth")
     report = converter.convert(tmp_path / "out", tmp_path / "x.pth", optimizer="drop")
     assert report.optimizer.status == "dropped"
+
+
+@pytest.mark.parametrize("size", ["0", "5KB"])
+def test_bin_files_are_written_and_read_as_transformers_does(masked: Path, tmp_path: Path, size: str) -> None:
+    torch = pytest.importorskip("torch")
+    converter.convert(masked, f"{tmp_path}/out", to="pretrained", flavor="bin", max_shard_size=size)
+    files = sorted((tmp_path / "out").glob("pytorch_model*.bin"))
+    assert (len(files) == 1) == (size == "0")
+    ours = {name: tensor for file in files for name, tensor in torch.load(file, weights_only=True, mmap=True).items()}
+    theirs = transformers.BertForMaskedLM.from_pretrained(masked).state_dict()
+    assert ours.keys() <= theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    back = converter.convert(tmp_path / "out", f"{tmp_path}/back", to="pretrained")
+    assert back.counts["dropped"] == 0
+    loaded(transformers.AutoModelForMaskedLM, tmp_path / "back")
+
+
+def test_of_several_flavours_the_first_is_read_and_said(masked: Path, tmp_path: Path) -> None:
+    converter.convert(masked, f"{tmp_path}/out", to="pretrained")
+    converter.convert(masked, f"{tmp_path}/bin", to="pretrained", flavor="bin", dtype="fp16")
+    (tmp_path / "out" / "pytorch_model.bin").write_bytes((tmp_path / "bin" / "pytorch_model.bin").read_bytes())
+    first = converter.read(tmp_path / "out")
+    assert first.warnings == ("model.safetensors is read, not pytorch_model.bin; --from chooses",)
+    assert {tensor.dtype.value for tensor in first.tensors.values()} == {"float32"}
+    chosen = converter.read(tmp_path / "out", from_format="pytorch")
+    assert {tensor.dtype.value for tensor in chosen.tensors.values()} == {"float16"}

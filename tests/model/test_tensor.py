@@ -15,6 +15,7 @@ from converter.model.dtype import DType
 from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
 from converter.model.tensor import (
     ArrayTensor,
+    Cast,
     ComputedTensor,
     FileTensor,
     byteswapped,
@@ -139,3 +140,16 @@ def test_checksum_covers_whole_and_partial_reads(tmp_path: Path) -> None:
     for tensor in tensors(zlib.crc32(data) ^ 1):
         with pytest.raises(ReadError, match="CRC"):
             tensor.numpy()
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16, DType.FLOAT8_E4M3FN, DType.FLOAT8_E5M2])
+def test_a_cast_counts_what_it_loses(dtype: DType) -> None:
+    limits = ml_dtypes.finfo(dtype.numpy)
+    values = [0.0, 1.0, np.inf, float(limits.smallest_normal), float(limits.smallest_normal) / 2, -1e-44]
+    overflowing = [3e38] * 2 if dtype is not DType.BFLOAT16 else []
+    cast = ArrayTensor.of(np.array(values + overflowing, np.float32)).cast(dtype)
+    assert isinstance(cast, ComputedTensor)
+    cast.numpy()
+    cast.numpy()
+    assert isinstance(cast.operation, Cast)
+    assert (cast.operation.tally.overflowed, cast.operation.tally.subnormal) == (len(overflowing), 2)

@@ -1,13 +1,13 @@
 """A save_pretrained folder of transformers: config.json, weights, tokenizer files, training state.
 
-Weights are safetensors, in one file or in shards. Ties that transformers knows of are stored once, under the name it
-keeps; config and tokenizer files are copied as bytes.
+Weights are safetensors or pytorch_model.bin, in one file or in shards. Ties that transformers knows of are stored
+once, under the name it keeps; config and tokenizer files are copied as bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
@@ -15,25 +15,29 @@ from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME, read_assets, read_config
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, Probe
-from converter.formats.pretrained import training
+from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import is_equal
 
-_INDEX_NAME = safetensors.FILE_NAME + ".index.json"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`max_shard_size`: such as "5GB", "0" for one file however large; 50 GB as in transformers 5."""
+    """`flavor`: of the weight files; `max_shard_size`: such as "5GB", "0" for one file; 50 GB as in transformers 5."""
 
+    flavor: str = "safetensors"
     max_shard_size: str = "50GB"
+
+    def __post_init__(self) -> None:
+        weights.flavor_of(self.flavor)
 
 
 def sniff(probe: Probe) -> bool:
-    """A folder with config.json and safetensors weights."""
-    weights = (safetensors.SUFFIX, safetensors.INDEX_SUFFIX)
-    return CONFIG_NAME in probe.entries and any(name.endswith(weights) for name in probe.entries)
+    """A folder with config.json and safetensors weights, or with pytorch_model.bin."""
+    if any(flavor.is_in(probe.entries) for flavor in weights.FLAVORS.values() if flavor.name != "safetensors"):
+        return True
+    suffixes = (safetensors.SUFFIX, safetensors.INDEX_SUFFIX)
+    return CONFIG_NAME in probe.entries and any(name.endswith(suffixes) for name in probe.entries)
 
 
 def read(path: Path, options: NoOptions) -> Checkpoint:
@@ -41,11 +45,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
 
     Raises ReadError when it holds no model, or two that disagree.
     """
-    entries = [entry.name for entry in path.iterdir()]
-    standard = [name for name in entries if name in (safetensors.FILE_NAME, _INDEX_NAME)]
-    tensors, metadata = safetensors.read_folder(path, standard or entries)
-    kept = {key: value for key, value in metadata.items() if key not in ("format", safetensors.PROVENANCE_KEY)}
-    checkpoint = Checkpoint(tensors=tensors, metadata=kept, config=read_config(path), assets=read_assets(path))
+    entries = frozenset(entry.name for entry in path.iterdir())
+    checkpoint = replace(weights.read(path, entries), config=read_config(path), assets=read_assets(path))
     return training.read(checkpoint, path, entries)
 
 
@@ -66,15 +67,15 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     for tied in ties:
         del names[tied]
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
-    weights = safetensors.files(
-        tensors, checkpoint.metadata, provenance, max_shard_bytes=shards.parse_size(options.max_shard_size)
-    )
+    flavor = weights.flavor_of(options.flavor)
+    max_shard_bytes = shards.parse_size(options.max_shard_size)
+    weight_files = flavor.write(tensors, checkpoint.metadata, provenance, max_shard_bytes)
     beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
     beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
     beside_weights, lines, notes = training.files(renamed)
     return Output(
-        files=(*weights, *beside, *beside_weights),
+        files=(*weight_files, *beside, *beside_weights),
         names=names,
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=lines,
@@ -106,7 +107,7 @@ def _confirmed_ties(
 
 FORMAT = Format(
     name="pretrained",
-    description="a save_pretrained folder: config.json, safetensors weights, tokenizer files, training state",
+    description="a save_pretrained folder: config.json, weights, tokenizer files, training state",
     suffixes=(),
     holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS, Part.OPTIMIZER, Part.EXTRAS}),
     dtypes=frozenset(safetensors.CODES),
@@ -117,6 +118,7 @@ FORMAT = Format(
     entries=(
         "*" + safetensors.SUFFIX,
         "*" + safetensors.INDEX_SUFFIX,
+        *(pattern for flavor in weights.FLAVORS.values() for pattern in flavor.entries),
         *training.FILE_NAMES,
     ),
 )
