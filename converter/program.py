@@ -27,6 +27,7 @@ from converter.execution.hashing import hashed
 from converter.execution.publish import Destination, check_space, staging
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format, Probe
+from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import SourceFile
 from converter.model.output import Output, OutputFile, Provenance
@@ -52,9 +53,10 @@ def convert(
     """
     general, specific = _split(options)
     target = _Target.of(destination, to, general)
-    target.place.check_apart_from(Path(source))
-    checkpoint, source_format, specific = _read(Path(source), general, specific)
-    return _write(checkpoint, Path(source), source_format.name, target, general, specific, observer)
+    path = located(Path(source))
+    target.place.check_apart_from(path)
+    checkpoint, source_format, specific = _read(path, general, specific)
+    return _write(checkpoint, path, source_format.name, target, general, specific, observer)
 
 
 def read(
@@ -65,7 +67,7 @@ def read(
     `options` are the read options of its format. Raises CkconvError.
     """
     general = Options(from_format=from_format, config=None if config is None else Path(config))
-    checkpoint, source_format, unknown = _read(Path(source), general, options)
+    checkpoint, source_format, unknown = _read(located(Path(source)), general, options)
     formats.options_of(source_format, formats.NoOptions, unknown)
     return checkpoint
 
@@ -95,10 +97,10 @@ def _write(
         hashed(_files(source, checkpoint)) as source_sha256,
     ):
         planned = selection.selected(canonical(unwrapped(checkpoint)), target.format, options)
-        if target.format.extra is not None:
-            require(target.format.extra, f"writing {target.format.name}")
         workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
         if target.format.runner is not None and not options.weights_only:
+            if target.format.extra is not None:
+                require(target.format.extra, f"writing a {target.format.name} that runs")
             planned = runnable.with_graph(planned, options, workshop)
         name = "" if source is None else source.name
         provenance = Provenance(tool=f"ckconv {__version__}", source_name=name, source_sha256=source_sha256)
@@ -240,6 +242,8 @@ def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Ch
 
 
 def _files(source: Path | None, checkpoint: Checkpoint) -> tuple[SourceFile, ...]:
+    """The files that the source consists of, each once."""
+    files = {file.path: file for tensor in checkpoint.tensors.values() for file in files_of(tensor)}
     if source is not None and not source.is_dir():
-        return (SourceFile(source),)
-    return tuple(dict.fromkeys(file for tensor in checkpoint.tensors.values() for file in files_of(tensor)))
+        files.setdefault(source, SourceFile(source))
+    return tuple(files.values())

@@ -166,7 +166,7 @@ def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[Le
         lines.append(LedgerLine(status=Status.TIED, name=written.origin(name), target=slot, reason=reason))
     lines += [*written.lines, *output.lines]
     told = {line.name for line in lines}
-    missing = [name for name in source.names if name not in told]
+    missing = [name for name in map(source.origin, source.names) if name not in told]
     if missing:
         raise LossError(f"{len(missing)} tensors are unaccounted for: {listed(missing)}", tensor=missing[0])
     return tuple(lines)

@@ -46,6 +46,6 @@ def test_a_missing_extra_is_one_line(squad_bert: Path, tmp_path: Path, ckconv: C
     result = ckconv(squad_bert, tmp_path / "out", "--to", "savedmodel", without_frameworks=True)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines() == [
-        "ckconv: writing savedmodel needs the extra 'tensorflow'; pip install 'ckconv[tensorflow]'"
+        "ckconv: writing a savedmodel that runs needs the extra 'tensorflow'; pip install 'ckconv[tensorflow]'"
     ]
     assert list(tmp_path.iterdir()) == []

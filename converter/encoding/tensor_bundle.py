@@ -52,7 +52,7 @@ _TYPE_NAMES = {
 }  # fmt: skip
 """tensorflow/core/framework/types.proto. Those that are no DType are listed, and refused when they are asked for."""
 _DTYPES = {number: DType(name) for number, name in _TYPE_NAMES.items() if name in DType._value2member_map_}
-_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+TYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,13 +293,13 @@ def bundle_files(
     pieces: list[bytes | Watched] = []
     offset = 0
     for key, tensor in tensors.items():
-        if tensor.dtype not in _NUMBERS:
+        if tensor.dtype not in TYPE_NUMBERS:
             raise WriteError(f"TensorFlow has no type {tensor.dtype.value}", tensor=key)
         if not key or key.startswith("\0") or key == OBJECT_GRAPH_KEY:
             raise WriteError("has a name that a TensorFlow checkpoint cannot hold", tensor=key)
         sums[key] = _Crc32c()
         pieces.append(Watched(piece=tensor, sum=sums[key]))
-        entries[key] = _entry_proto(_NUMBERS[tensor.dtype], tensor.shape, offset, tensor.nbytes)
+        entries[key] = _entry_proto(TYPE_NUMBERS[tensor.dtype], tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
     if object_graph is not None:
         data, sums[OBJECT_GRAPH_KEY] = _text_scalar(object_graph)

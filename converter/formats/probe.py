@@ -15,6 +15,12 @@ _ENTRY_LIMIT = 100_000
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
+def located(path: Path) -> Path:
+    """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that."""
+    index = path.with_name(path.name + ".index")
+    return index if path.name and not os.path.lexists(path) and index.is_file() else path
+
+
 class Probe:
     """A source as sniffers see it: `path`, `is_folder`, `size`, `head` (first 4 KiB), `entries` of a folder.
 

@@ -214,3 +214,32 @@ def test_weights_only_needs_no_config(squad_bert: Path, tmp_path: Path) -> None:
     report = converter.convert(tmp_path / "x.pth", tmp_path / "out", to="savedmodel", weights_only=True)
     assert str(report.verification) == "verified weights"
     assert len(converter.read(tmp_path / "out").tensors) == 39
+
+
+def test_the_same_savedmodel_from_a_fresh_process(
+    main_job: tuple[Path, str], squad_bert: Path, tmp_path: Path, ckconv: Ckconv
+) -> None:
+    result = ckconv(squad_bert, f"{tmp_path}/out/", "--to", "savedmodel", "--verify", "weights")
+    assert result.returncode == 0, result.stderr
+    names = sorted(file.relative_to(main_job[0]) for file in main_job[0].rglob("*") if file.is_file())
+    assert names == sorted(file.relative_to(tmp_path / "out") for file in tmp_path.rglob("*") if file.is_file())
+    for name in names:
+        if name.name != "fingerprint.pb":
+            assert (main_job[0] / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_a_classifier_with_int32_inputs(xlm_roberta: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(xlm_roberta, f"{tmp_path}/out/", "--to", "savedmodel", "--input-dtype", "int32", "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["optimizer"]["status"] == "absent"
+    assert answer["verification"]["outputs"]
+    assert answer["verification"]["max_abs"] <= 1e-5
+    described = python(
+        "import sys, tensorflow as tf\n"
+        "signature = tf.saved_model.load(sys.argv[1]).signatures['serving_default']\n"
+        "print({name: spec.dtype.name for name, spec in signature.structured_input_signature[1].items()})\n",
+        tmp_path / "out",
+        environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert described.stdout.strip() == "{'input_ids': 'int32', 'attention_mask': 'int32'}"

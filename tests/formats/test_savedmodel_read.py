@@ -212,8 +212,10 @@ def test_document_that_is_no_json_is_refused(copy: Path) -> None:
 
 def test_the_graph_is_not_opened(copy: Path) -> None:
     assert_reads(copy)
-    (copy / "saved_model.pb").write_bytes(b"\xff" * 100)
+    (copy / "saved_model.pb").write_bytes(b"\x08\x01\x12\x64" + b"\xff" * 100)  # its one message is no message
     assert_reads(copy)
+    (copy / "saved_model.pb").write_bytes(b"\x08\x01\x12\x64" + b"\xff" * 99)
+    assert_refused(copy, "cut short")
 
 
 def test_missing_parts_are_named(copy: Path) -> None:

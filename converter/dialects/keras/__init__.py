@@ -1,0 +1,23 @@
+"""The generic dialect of Keras: any model made of Keras's own layers, to PyTorch's names and layouts and back.
+
+`modules` is the table of layers; `architecture` finds them in a config, `leaves` in names and shapes, `flattening`
+says whose inputs are in another order, `rearrangement` is what a layout is, and `translation` applies it all.
+"""
+
+from __future__ import annotations
+
+from converter.dialects.keras.architecture import is_model, parse, with_modules
+from converter.dialects.keras.leaves import are_keras
+from converter.dialects.keras.translation import FLATTEN_ORDER, adapted, config_modules, to_keras, to_pytorch
+
+__all__ = [
+    "FLATTEN_ORDER",
+    "adapted",
+    "are_keras",
+    "config_modules",
+    "is_model",
+    "parse",
+    "to_keras",
+    "to_pytorch",
+    "with_modules",
+]

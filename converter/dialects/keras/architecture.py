@@ -1,0 +1,282 @@
+"""The config of a Keras model, read as a tree of layers and, from that, the modules they are.
+
+Formats: `config.json` of a `.keras` archive (Keras 3 and tf_keras), and the attribute `model_config` of HDF5 files.
+Nothing of it is imported or evaluated: class names are looked up in the tables of `modules`, or are unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.dialects.keras import modules as table
+from converter.dialects.keras.modules import Module, Slot
+from converter.errors import ReadError
+
+MODELS = ("Sequential", "Functional", "Model")
+_DEPTH_LIMIT = 32
+_PROJECTIONS = {
+    "query": ("query_dense", "_query_dense"),
+    "key": ("key_dense", "_key_dense"),
+    "value": ("value_dense", "_value_dense"),
+    "attention_output": ("output_dense", "_output_dense"),
+}
+_CELLS = {"LSTM": "lstm_cell", "GRU": "gru_cell", "SimpleRNN": "simple_rnn_cell"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer, wrapper or model of a config; `layers` are those of a model or the ones that a wrapper wraps.
+
+    `path`     names from the model down, without the model's own
+    `store`    where `.weights.h5` keeps it
+    `inbound`  for each time it is called, the names of the layers whose outputs it takes
+    """
+
+    class_name: str
+    name: str
+    config: Mapping[str, Any]
+    path: str
+    store: str
+    layers: tuple[Layer, ...] = ()
+    inbound: tuple[tuple[tuple[str, int], ...], ...] = ()
+    input_shape: tuple[int | None, ...] | None = None
+    outputs: tuple[tuple[str, int], ...] = ()
+    is_operation: bool = False
+
+
+def is_model(config: object) -> bool:
+    """Whether a config is that of a Sequential or functional Keras model."""
+    return (
+        isinstance(config, Mapping)
+        and config.get("class_name") in MODELS
+        and isinstance(config.get("config"), Mapping | list)
+    )
+
+
+def parse(config: Mapping[str, Any]) -> Layer:
+    """Return the model that a config describes. Raises ReadError when it is not a config of one."""
+    if not is_model(config):
+        raise ReadError("is not the config of a Sequential or functional Keras model")
+    return _layer(config, path="", store="", depth=0, is_root=True)
+
+
+def _layer(entry: object, *, path: str, store: str, depth: int, is_root: bool = False) -> Layer:
+    if depth > _DEPTH_LIMIT:
+        raise ReadError(f"is a Keras config nested more than {_DEPTH_LIMIT} deep")
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
+        raise ReadError("is a Keras config with something that is no layer")
+    config = entry.get("config")
+    if isinstance(config, list) and entry["class_name"] in MODELS:  # Sequential before Keras 2.3
+        config = {"layers": config}
+    if not isinstance(config, Mapping):
+        config = {}
+    name = config.get("name") or entry.get("name") or ""
+    if not isinstance(name, str):
+        raise ReadError("is a Keras config with a name that is no text")
+    path = "" if is_root else f"{path}/{name}".lstrip("/")
+    class_name = entry["class_name"]
+    layers: tuple[Layer, ...] = ()
+    if class_name in MODELS:
+        layers = tuple(_children(config.get("layers"), path=path, store=store, depth=depth))
+    elif "layer" in config:
+        layers = tuple(_wrapped(class_name, config, path=path, store=store, depth=depth))
+    build = entry.get("build_config")
+    return Layer(
+        class_name=class_name,
+        name=name,
+        config=config,
+        path=path,
+        store=store,
+        layers=layers,
+        inbound=tuple(_calls(entry.get("inbound_nodes"))),
+        input_shape=_shape(build.get("input_shape")) if isinstance(build, Mapping) else None,
+        outputs=tuple(_histories(config.get("output_layers"))) if class_name in MODELS else (),
+        is_operation=str(entry.get("module", "")).startswith("keras.src.ops"),
+    )
+
+
+def _children(entries: object, *, path: str, store: str, depth: int) -> Iterator[Layer]:
+    """Yield the layers of a model. Keras numbers those of one class apart (saving_lib.py, _save_container_state)."""
+    if not isinstance(entries, list):
+        raise ReadError("is a Keras config of a model without layers")
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        class_name = entry.get("class_name", "") if isinstance(entry, Mapping) else ""
+        snake = snake_case("Functional" if class_name == "Model" else str(class_name).rpartition(">")[2])
+        number = seen[snake]
+        seen[snake] += 1
+        own = f"{snake}_{number}" if number else snake
+        yield _layer(entry, path=path, store=f"{store}/layers/{own}".lstrip("/"), depth=depth + 1)
+
+
+def _wrapped(class_name: str, config: Mapping[str, Any], *, path: str, store: str, depth: int) -> Iterator[Layer]:
+    if class_name != "Bidirectional":
+        yield _layer(config["layer"], path=path, store=f"{store}/layer", depth=depth + 1)
+        return
+    for direction in ("forward", "backward"):
+        entry = config.get("backward_layer", config["layer"]) if direction == "backward" else config["layer"]
+        inner = _layer(entry, path=path, store=f"{store}/{direction}_layer", depth=depth + 1)
+        bare = re.sub(r"^(forward|backward)_", "", inner.name)
+        name = f"{direction}_{bare}" if "backward_layer" not in config else inner.name
+        yield _layer(
+            {**entry, "config": {**inner.config, "name": name}},
+            path=path,
+            store=f"{store}/{direction}_layer",
+            depth=depth + 1,
+        )
+
+
+def with_modules(config: Mapping[str, Any], *, is_older: bool) -> dict[str, Any]:
+    """Return a config of an HDF5 file as archives have it: each layer says which module of Keras its class is in."""
+    functional = "tf_keras.src.engine.functional" if is_older else "keras.src.models.functional"
+
+    def placed(entry: Any, depth: int) -> Any:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping) or depth > _DEPTH_LIMIT:
+            return entry
+        inner = dict(entry["config"])
+        for key in ("layer", "backward_layer", "cell"):
+            if key in inner:
+                inner[key] = placed(inner[key], depth + 1)
+        if isinstance(inner.get("layers"), list):
+            inner["layers"] = [placed(layer, depth + 1) for layer in inner["layers"]]
+        class_name = "Functional" if entry.get("class_name") == "Model" else entry.get("class_name")
+        module = {"Functional": functional, "Sequential": "keras"}.get(str(class_name), "keras.layers")
+        registered = "Functional" if class_name == "Functional" else None
+        return {"module": module, "registered_name": registered, **entry, "class_name": class_name, "config": inner}
+
+    placed_config: dict[str, Any] = placed(config, 0)
+    return placed_config
+
+
+def snake_case(class_name: str) -> str:
+    """Return what Keras (utils/naming.py, to_snake_case) makes of a class name."""
+    name = re.sub(r"\W+", "", class_name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _shape(value: object) -> tuple[int | None, ...] | None:
+    if isinstance(value, list) and all(extent is None or type(extent) is int for extent in value):
+        return tuple(value)
+    return None
+
+
+def _calls(nodes: object) -> Iterator[tuple[tuple[str, int], ...]]:
+    for node in nodes if isinstance(nodes, list) else []:
+        yield tuple(_histories(node))
+
+
+def _histories(value: object) -> Iterator[tuple[str, int]]:
+    """Yield (layer, call) of every tensor named in a node: `keras_history` in Keras 3, lists in Keras 2."""
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        here, depth = waiting.pop()
+        match here:
+            case {"keras_history": [str(name), int(call), *_]}:
+                yield name, call
+            case [str(name), int(call), int(_), *_]:
+                yield name, call
+            case Mapping() | list() if depth < _DEPTH_LIMIT:
+                inner: Sequence[object] = list(here.values()) if isinstance(here, Mapping) else here
+                waiting += [(item, depth + 1) for item in reversed(inner)]
+
+
+def modules(model: Layer) -> tuple[list[Module], list[Layer]]:
+    """Return the modules of a model in order, and its layers whose variables no table names."""
+    known: list[Module] = []
+    unknown: list[Layer] = []
+    for layer in model.layers:
+        found = modules(layer) if layer.class_name in MODELS else _modules(layer)
+        known += found[0]
+        unknown += found[1]
+    return known, unknown
+
+
+def _modules(layer: Layer) -> tuple[list[Module], list[Layer]]:
+    if layer.class_name in table.WITHOUT_VARIABLES or layer.is_operation:
+        return [], []
+    try:
+        found = _of_class(layer)
+    except (KeyError, ValueError) as error:
+        raise ReadError(
+            f"is a Keras config whose {layer.class_name} lacks or mistakes {error}", tensor=layer.path
+        ) from error
+    if found is None:
+        return [], [layer]
+    is_trainable = bool(layer.config.get("trainable", True))
+    return [replace(module, is_trainable=is_trainable) for module in found], []
+
+
+def _of_class(layer: Layer) -> list[Module] | None:
+    """Return the modules that a layer is, None when no table knows its class or what it is set to."""
+    if layer.class_name in table.SIMPLE:
+        return _simple(layer)
+    if layer.class_name in table.RECURRENT:
+        return _recurrent(layer, module=layer.path, suffix="_l0")
+    match layer.class_name:
+        case "MultiHeadAttention":
+            return _attention(layer)
+        case "Bidirectional" if all(inner.class_name in table.RECURRENT for inner in layer.layers):
+            both = [
+                _recurrent(inner, module=layer.path, suffix=suffix)
+                for inner, suffix in zip(layer.layers, ("_l0", "_l0_reverse"), strict=True)
+            ]
+            return None if None in both else [module for modules in both if modules for module in modules]
+        case "TimeDistributed" | "Wrapper" if layer.layers:
+            inner_modules = _of_class(layer.layers[0])
+            also = (layer.path,)
+            return inner_modules and [replace(module, also=(*module.also, *also)) for module in inner_modules]
+        case _:
+            return None
+
+
+def _simple(layer: Layer) -> list[Module] | None:
+    slots = table.SIMPLE[layer.class_name](layer.config)
+    if slots is None:
+        return None
+    return [
+        Module(
+            path=layer.path,
+            module=_dotted(layer.path),
+            slots=slots,
+            stores=(layer.store,),
+            constants=_constants(layer.class_name, slots),
+            note=table.note(layer.class_name, layer.config),
+        )
+    ]
+
+
+def _recurrent(layer: Layer, *, module: str, suffix: str) -> list[Module] | None:
+    slots = table.RECURRENT[layer.class_name](layer.config, suffix=suffix)
+    if slots is None:
+        return None
+    path, stores = f"{layer.path}/{_CELLS[layer.class_name]}", (f"{layer.store}/cell",)
+    return [Module(path=path, module=_dotted(module), slots=slots, also=(layer.path,), stores=stores)]
+
+
+def _attention(layer: Layer) -> list[Module] | None:
+    projections = table.attention(layer.config)
+    if projections is None:
+        return None
+    return [
+        Module(
+            path=f"{layer.path}/{name}",
+            module=_dotted(f"{layer.path}/{name}"),
+            slots=slots,
+            stores=tuple(f"{layer.store}/{attribute}" for attribute in _PROJECTIONS[name]),
+        )
+        for name, slots in projections.items()
+    ]
+
+
+def _dotted(path: str) -> str:
+    return path.replace("/", ".")
+
+
+def _constants(class_name: str, slots: tuple[Slot, ...]) -> Mapping[str, int] | None:
+    held = {slot.keras for slot in slots}
+    return table.batch_constants("gamma" in held, "beta" in held) if class_name == "BatchNormalization" else None

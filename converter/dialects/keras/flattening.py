@@ -1,0 +1,193 @@
+"""Which layers take the features of a flattened channels-last map, and so have their inputs in another order.
+
+Keras flattens (H, W, C), PyTorch (C, H, W): a Dense behind a Flatten has its rows permuted, and what normalises
+between the two its vectors. Only the number of channels matters, H and W stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from converter.dialects.keras.architecture import MODELS, Layer
+
+
+class Order(Enum):
+    """How the features of a tensor are laid out."""
+
+    PLAIN = "features last, the same in both frameworks"
+    MAP = "a map with channels last"
+    MAP_FIRST = "a map with channels first"
+    FLAT = "a map with channels last, flattened"
+    UNKNOWN = "flattened or merged in a way that is not known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What is known of the features that a layer gives or takes; `channels` None when that is not."""
+
+    order: Order
+    channels: int | None = None
+
+
+_PLAIN = Features(order=Order.PLAIN)
+_UNKNOWN = Features(order=Order.UNKNOWN)
+_SAME_NAMES = """
+Activation ReLU LeakyReLU ELU Softmax ThresholdedReLU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D
+GaussianDropout GaussianNoise AlphaDropout ActivityRegularization Masking Identity Rescaling UnitNormalization
+BatchNormalization LayerNormalization GroupNormalization RMSNormalization PReLU ZeroPadding1D ZeroPadding2D
+ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D UpSampling3D Resizing CenterCrop RandomFlip
+RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness
+"""
+_SAME = frozenset(_SAME_NAMES.split())
+_MERGES = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"})
+_POOLS = ("MaxPool", "AveragePool", "AvgPool")
+_LAST, _FIRST = "channels_last", "channels_first"
+
+
+def taken(model: Layer) -> dict[str, Features]:
+    """Return, by path, what each layer takes that is not plain: FLAT with channels, or UNKNOWN."""
+    trace = _Trace()
+    trace.output(model, [])
+    found: dict[str, Features] = {}
+    for path, features in trace.taken.items():
+        different = set(features)
+        one = features[0] if len(different) == 1 else _UNKNOWN
+        if one.order in (Order.FLAT, Order.UNKNOWN):
+            found[path] = one
+    return found
+
+
+@dataclass(slots=True)
+class _Trace:
+    taken: dict[str, list[Features]] = field(default_factory=dict)
+
+    def output(self, model: Layer, inputs: Sequence[Features]) -> Features:
+        """Return what a model gives, having noted what its layers take."""
+        if model.class_name == "Sequential":
+            here = inputs[0] if inputs else _PLAIN
+            for position, layer in enumerate(model.layers):
+                if layer.class_name == "InputLayer":
+                    here = inputs[0] if inputs else _input(layer)
+                else:
+                    if position == 0 and not inputs:
+                        here = _first(layer)
+                    here = self.given(layer, [here])
+            return here
+        by_name = {layer.name: layer for layer in model.layers}
+        known: dict[tuple[str, int], Features] = {}
+        fed = [layer.name for layer in model.layers if layer.class_name == "InputLayer"]
+        for name, features in zip(fed, inputs, strict=False):
+            known[name, 0] = features
+        # config lists layers after those they take from, so that one pass settles them; the rest stays unknown
+        for layer in model.layers:
+            calls = layer.inbound or ((),)
+            for call, sources in enumerate(calls):
+                if (layer.name, call) in known:
+                    continue
+                if layer.class_name == "InputLayer":
+                    known[layer.name, call] = _input(layer)
+                    continue
+                gathered = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in sources]
+                known[layer.name, call] = self.given(by_name[layer.name], gathered)
+        outputs = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in model.outputs]
+        return outputs[0] if len(set(outputs)) == 1 else _PLAIN if not outputs else _merged(outputs)
+
+    def given(self, layer: Layer, inputs: Sequence[Features]) -> Features:
+        """Return what a layer gives when it takes `inputs`."""
+        if layer.class_name in MODELS:
+            return self.output(layer, inputs)
+        here = inputs[0] if inputs else _PLAIN
+        self.taken.setdefault(layer.path, []).append(here if len(inputs) <= 1 else _merged(inputs))
+        if layer.class_name == "TimeDistributed" and layer.layers:
+            self.taken.setdefault(layer.layers[0].path, []).append(_PLAIN)
+        return _given(layer, here, inputs)
+
+
+def _given(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    class_name, config = layer.class_name, layer.config
+    channels_first = config.get("data_format") == _FIRST
+    if class_name in _SAME:
+        return here
+    if class_name in _MERGES:
+        return _merged(inputs)
+    if class_name == "Concatenate":
+        return _concatenated(inputs)
+    if class_name == "Flatten" or (class_name == "Reshape" and len(config.get("target_shape") or ()) == 1):
+        return _flat(layer, here, channels_first=channels_first and class_name == "Flatten")
+    if class_name == "Reshape":
+        return _reshaped(here, config.get("target_shape") or ())
+    if class_name.startswith("Global"):
+        return Features(order=Order.PLAIN, channels=here.channels)
+    if class_name.startswith(_POOLS):
+        order = Order.MAP_FIRST if channels_first else Order.MAP
+        return here if here.order is Order.UNKNOWN else Features(order=order, channels=here.channels)
+    if "Conv" in class_name:
+        multiplier = config.get("depth_multiplier", 1)
+        made = config.get("filters") or (here.channels * multiplier if here.channels else None)
+        return Features(order=Order.MAP_FIRST if channels_first else Order.MAP, channels=made)
+    if class_name == "Dense" and here.order in (Order.MAP, Order.MAP_FIRST):
+        return Features(order=Order.MAP, channels=config.get("units"))
+    if class_name in ("Dense", "Embedding", "LSTM", "GRU", "SimpleRNN"):
+        return Features(order=Order.PLAIN, channels=config.get("units") or config.get("output_dim"))
+    if class_name in ("Bidirectional", "MultiHeadAttention", "RepeatVector", "TimeDistributed", "EinsumDense"):
+        return _PLAIN
+    return _UNKNOWN if any(item.order is not Order.PLAIN for item in inputs) else _PLAIN
+
+
+def _input(layer: Layer) -> Features:
+    shape = layer.config.get("batch_shape") or layer.config.get("batch_input_shape") or ()
+    return _of_shape(shape)
+
+
+def _first(layer: Layer) -> Features:
+    """What the first layer of a Sequential without an InputLayer takes."""
+    return _of_shape(layer.config.get("batch_input_shape") or layer.input_shape or ())
+
+
+def _of_shape(shape: Sequence[int | None]) -> Features:
+    if len(shape) < 2:
+        return _PLAIN
+    channels = shape[-1] if isinstance(shape[-1], int) else None
+    return Features(order=Order.MAP if len(shape) > 3 else Order.PLAIN, channels=channels)
+
+
+def _flat(layer: Layer, here: Features, *, channels_first: bool) -> Features:
+    if here.order is Order.MAP_FIRST:  # a Flatten that says channels_first brings channels last before it flattens
+        return Features(order=Order.FLAT, channels=here.channels) if channels_first else _PLAIN
+    if here.order is not Order.MAP:
+        return here
+    channels = here.channels or (layer.input_shape[-1] if layer.input_shape else None)
+    return _UNKNOWN if channels is None or channels_first else Features(order=Order.FLAT, channels=channels)
+
+
+def _reshaped(here: Features, target: Sequence[int]) -> Features:
+    if here.order in (Order.FLAT, Order.UNKNOWN):
+        return _UNKNOWN
+    if here.order is Order.PLAIN:
+        return _of_shape((None, *target))
+    keeps = here.order is Order.MAP and target[-1] == here.channels
+    return Features(order=Order.PLAIN, channels=here.channels) if keeps else _UNKNOWN
+
+
+def _merged(inputs: Sequence[Features]) -> Features:
+    orders = {item.order for item in inputs}
+    if len(set(inputs)) == 1:
+        return inputs[0]
+    if orders == {Order.PLAIN}:
+        return _PLAIN
+    if orders <= {Order.MAP, Order.PLAIN}:  # one of them is broadcast
+        return next(item for item in inputs if item.order is Order.MAP)
+    return _UNKNOWN
+
+
+def _concatenated(inputs: Sequence[Features]) -> Features:
+    orders = {item.order for item in inputs}
+    if len(orders) == 1 and orders <= {Order.PLAIN, Order.MAP}:
+        known: Mapping[bool, int | None] = {
+            True: sum(item.channels or 0 for item in inputs),
+            False: None,
+        }
+        return Features(order=inputs[0].order, channels=known[all(item.channels for item in inputs)])
+    return _UNKNOWN

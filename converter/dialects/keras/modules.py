@@ -1,0 +1,325 @@
+"""What the layers of Keras hold, and what the modules of PyTorch that compute the same hold instead.
+
+A `Module` is one table for both directions: variables of a Keras layer on one side, tensors of a PyTorch module on
+the other. Layers and their variables are those of Keras 3.15 and tf_keras 2.21, modules those of PyTorch 2.13.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.dialects.keras.rearrangement import AS_IS, Rearrangement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One variable of a layer: `keras` and `torch` are names inside layer and module.
+
+    `older`   what Keras 2 calls it, where that differs
+    `torch`   two names when the variable's first axis holds two tensors of PyTorch
+    `added`   a tensor that PyTorch adds to this one, zeros unless it came with values of its own
+    `is_buffer`   whether it is no parameter
+    """
+
+    keras: str
+    torch: tuple[str, ...]
+    layout: Rearrangement | None = AS_IS
+    older: str | None = None
+    added: str | None = None
+    is_buffer: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What Keras may call it."""
+        return (self.keras,) if self.older is None else (self.keras, self.older)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One layer: where Keras keeps its variables, and the module it is in PyTorch.
+
+    `path`    the layer's place by names, as in `block/conv`
+    `module`  the module's place in PyTorch, dots between names
+    `also`    places that other versions give it
+    `stores`  where `.weights.h5` has its `vars`, by version
+    `slots`   its variables, in the order of their positions
+    `constant`   tensors that PyTorch has and Keras has not, name -> value of every element
+    `note`    what the two frameworks do differently with it, for the user to know
+    """
+
+    path: str
+    module: str
+    slots: tuple[Slot, ...]
+    also: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
+    constants: Mapping[str, int] | None = None
+    is_trainable: bool = True
+    note: str | None = None
+
+    def torch_name(self, leaf: str) -> str:
+        """Return the whole name of a tensor of the module."""
+        return f"{self.module}.{leaf}" if self.module else leaf
+
+
+Config = Mapping[str, Any]
+
+DENSE = Rearrangement(pattern="i o -> o i")
+CONVOLUTIONS = {
+    3: Rearrangement(pattern="x i o -> o i x"),
+    4: Rearrangement(pattern="y x i o -> o i y x"),
+    5: Rearrangement(pattern="z y x i o -> o i z y x"),
+}
+"""By rank of the kernel; of transposed convolutions too: (..., out, in) in Keras is (in, out, ...) in PyTorch."""
+_DEPTHWISE = {3: "x c m -> (c m) 1 x", 4: "y x c m -> (c m) 1 y x"}
+HEADS_IN, HEADS_OUT, HEADS_BIAS = "d h k -> (h k) d", "h k d -> d (h k)", "h k -> (h k)"
+_GRU_ORDER = (1, 0, 2)
+"""Keras has update, reset, candidate; PyTorch reset, update, candidate."""
+
+
+def flattened(slot: Slot, channels: int) -> Slot:
+    """Return a slot whose first axis is a flattened map: channels last in Keras, first in PyTorch."""
+    pattern = "(s c) o -> o (c s)" if slot.layout == DENSE else "(s c) -> (c s)"
+    return replace(slot, layout=Rearrangement(pattern=pattern, sizes={"c": channels}))
+
+
+def depthwise(rank: int, multiplier: int) -> Rearrangement:
+    """Return the layout of a depthwise kernel. Channel c has its `multiplier` outputs side by side in both."""
+    return Rearrangement(pattern=_DEPTHWISE[rank], sizes={"m": multiplier})
+
+
+def _bias(config: Config, torch: str = "bias") -> tuple[Slot, ...]:
+    return (Slot(keras="bias", torch=(torch,)),) if config.get("use_bias", True) else ()
+
+
+def dense(config: Config) -> tuple[Slot, ...]:
+    return (Slot(keras="kernel", torch=("weight",), layout=DENSE), *_bias(config))
+
+
+def embedding(config: Config) -> tuple[Slot, ...]:
+    return (Slot(keras="embeddings", torch=("weight",)),)
+
+
+def convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    return lambda config: (Slot(keras="kernel", torch=("weight",), layout=CONVOLUTIONS[rank]), *_bias(config))
+
+
+def depthwise_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    def slots(config: Config) -> tuple[Slot, ...]:
+        layout = depthwise(rank, config.get("depth_multiplier", 1))
+        return (Slot(keras="kernel", older="depthwise_kernel", torch=("weight",), layout=layout), *_bias(config))
+
+    return slots
+
+
+def separable_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    def slots(config: Config) -> tuple[Slot, ...]:
+        layout = depthwise(rank, config.get("depth_multiplier", 1))
+        return (
+            Slot(keras="depthwise_kernel", torch=("depthwise.weight",), layout=layout),
+            Slot(keras="pointwise_kernel", torch=("pointwise.weight",), layout=CONVOLUTIONS[rank]),
+            *_bias(config, "pointwise.bias"),
+        )
+
+    return slots
+
+
+def normalization(config: Config) -> tuple[Slot, ...]:
+    if config.get("rms_scaling"):
+        return (Slot(keras="gamma", torch=("weight",)),)
+    gamma = (Slot(keras="gamma", torch=("weight",)),) if config.get("scale", True) else ()
+    beta = (Slot(keras="beta", torch=("bias",)),) if config.get("center", True) else ()
+    return (*gamma, *beta)
+
+
+def batch_normalization(config: Config) -> tuple[Slot, ...]:
+    return (
+        *normalization({**config, "rms_scaling": False}),
+        Slot(keras="moving_mean", torch=("running_mean",), is_buffer=True),
+        Slot(keras="moving_variance", torch=("running_var",), is_buffer=True),
+    )
+
+
+def batch_constants(has_gamma: bool, has_beta: bool) -> dict[str, int]:
+    """Return what torch.nn.BatchNorm has besides: a counter, and weight and bias only together."""
+    constants = {"num_batches_tracked": 0}
+    if has_gamma != has_beta:
+        constants.update({"bias": 0} if has_gamma else {"weight": 1})
+    return constants
+
+
+def rms_normalization(config: Config) -> tuple[Slot, ...]:
+    return (Slot(keras="scale", torch=("weight",)),)
+
+
+def prelu(config: Config) -> tuple[Slot, ...] | None:
+    """PyTorch has one value or one per channel; only such an `alpha` has a counterpart."""
+    shared = config.get("shared_axes")
+    if shared is None:
+        return (Slot(keras="alpha", torch=("weight",), layout=Rearrangement(pattern="c -> c")),)
+    if sorted(shared) != list(range(1, len(shared) + 1)):
+        return None
+    return (Slot(keras="alpha", torch=("weight",), layout=prelu_layout(len(shared) + 1)),)
+
+
+def prelu_layout(rank: int) -> Rearrangement:
+    """Return the layout of an `alpha` shared along all axes but the last."""
+    return Rearrangement(pattern=f"{'1 ' * (rank - 1)}c -> c")
+
+
+def recurrent(
+    config: Config, *, gates: tuple[int, ...] | None = None, count: int = 1, suffix: str = "_l0"
+) -> tuple[Slot, ...]:
+    pattern, sizes = ("i (g n) -> (g n) i", {"g": count}) if gates else ("i o -> o i", {})
+    layout = Rearrangement(pattern=pattern, sizes=sizes, gates=gates)
+    slots = (
+        Slot(keras="kernel", torch=(f"weight_ih{suffix}",), layout=layout),
+        Slot(keras="recurrent_kernel", torch=(f"weight_hh{suffix}",), layout=layout),
+    )
+    if not config.get("use_bias", True):
+        return slots
+    if gates is None:
+        return (*slots, Slot(keras="bias", torch=(f"bias_ih{suffix}",), added=f"bias_hh{suffix}"))
+    two = Rearrangement(pattern="b (g n) -> b (g n)", sizes=sizes, gates=gates)
+    return (*slots, Slot(keras="bias", torch=(f"bias_ih{suffix}", f"bias_hh{suffix}"), layout=two))
+
+
+def reversed_direction(slot: Slot) -> Slot:
+    """Return a slot of a recurrent layer as that of the backward one of two."""
+    added = None if slot.added is None else f"{slot.added}_reverse"
+    return replace(slot, torch=tuple(f"{name}_reverse" for name in slot.torch), added=added)
+
+
+def gru(config: Config, *, suffix: str = "_l0") -> tuple[Slot, ...] | None:
+    """Only `reset_after=True` is what torch.nn.GRU computes."""
+    return recurrent(config, gates=_GRU_ORDER, count=3, suffix=suffix) if config.get("reset_after", True) else None
+
+
+RECURRENT: Mapping[str, Callable[..., tuple[Slot, ...] | None]] = {
+    "LSTM": recurrent,
+    "SimpleRNN": recurrent,
+    "GRU": gru,
+}
+
+
+def attention(config: Config) -> dict[str, tuple[Slot, ...]] | None:
+    """Return the slots of the projections of MultiHeadAttention by name, in the order of the layer's variables."""
+    heads, key = config["num_heads"], config["key_dim"]
+    value = config.get("value_dim") or key
+    if config.get("output_shape") and not isinstance(config["output_shape"], int) and len(config["output_shape"]) != 1:
+        return None
+    has_bias = config.get("use_bias", True)
+    return {
+        "query": heads_in(heads, key, has_bias=has_bias),
+        "key": heads_in(heads, key, has_bias=has_bias),
+        "value": heads_in(heads, value, has_bias=has_bias),
+        "attention_output": heads_out(heads, value, has_bias=has_bias),
+    }
+
+
+def heads_in(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
+    sizes = {"h": heads, "k": size}
+    kernel = Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=HEADS_IN, sizes=sizes))
+    bias = Slot(keras="bias", torch=("bias",), layout=Rearrangement(pattern=HEADS_BIAS, sizes=sizes))
+    return (kernel, bias) if has_bias else (kernel,)
+
+
+def heads_out(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
+    layout = Rearrangement(pattern=HEADS_OUT, sizes={"h": heads, "k": size})
+    return (Slot(keras="kernel", torch=("weight",), layout=layout), *_bias({"use_bias": has_bias}))
+
+
+def einsum_dense(config: Config) -> tuple[Slot, ...] | None:
+    """Return the slots of an EinsumDense that is a linear map of trailing axes, None for any other."""
+    match = re.fullmatch(r"(\.\.\.)?([a-zA-Z]+),([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)", config["equation"].replace(" ", ""))
+    if match is None:
+        return None
+    inputs, kernel, output = match[2], match[3], match[5]
+    contracted = [axis for axis in inputs if axis in kernel and axis not in output]
+    made = [axis for axis in output if axis in kernel and axis not in inputs]
+    if sorted(contracted + made) != sorted(kernel) or not contracted or not made:
+        return None
+    if not inputs.endswith("".join(contracted)) or not output.endswith("".join(made)):
+        return None
+    shape = config.get("output_shape")
+    shape = [shape] if isinstance(shape, int) else shape
+    sizes = {
+        axis: extent
+        for axis, extent in zip(reversed(output), reversed(shape or []), strict=False)
+        if axis in made and extent
+    }
+    pattern = f"{' '.join(kernel)} -> ({' '.join(made)}) ({' '.join(contracted)})"
+    slots = [Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=pattern, sizes=sizes))]
+    axes = config.get("bias_axes")
+    if axes is not None:
+        if sorted(axes) != sorted(made):
+            return None
+        order = [axis for axis in output if axis in axes]
+        layout = Rearrangement(pattern=f"{' '.join(order)} -> ({' '.join(made)})", sizes=sizes)
+        slots.append(Slot(keras="bias", torch=("bias",), layout=layout))
+    return tuple(slots)
+
+
+SIMPLE: Mapping[str, Callable[[Config], tuple[Slot, ...] | None]] = {
+    "Dense": dense,
+    "Embedding": embedding,
+    "Conv1D": convolution(3),
+    "Conv2D": convolution(4),
+    "Conv3D": convolution(5),
+    "Conv1DTranspose": convolution(3),
+    "Conv2DTranspose": convolution(4),
+    "Conv3DTranspose": convolution(5),
+    "Convolution1D": convolution(3),
+    "Convolution2D": convolution(4),
+    "Convolution3D": convolution(5),
+    "DepthwiseConv1D": depthwise_convolution(3),
+    "DepthwiseConv2D": depthwise_convolution(4),
+    "SeparableConv1D": separable_convolution(3),
+    "SeparableConv2D": separable_convolution(4),
+    "BatchNormalization": batch_normalization,
+    "LayerNormalization": normalization,
+    "GroupNormalization": normalization,
+    "RMSNormalization": rms_normalization,
+    "PReLU": prelu,
+    "EinsumDense": einsum_dense,
+}
+"""Layers whose variables are their own; those of recurrent layers and attention are inside cells and projections."""
+
+_WITHOUT_VARIABLES_NAMES = """
+InputLayer Activation ReLU LeakyReLU ELU Softmax ThresholdedReLU Dropout SpatialDropout1D SpatialDropout2D
+SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout ActivityRegularization Flatten Reshape Permute
+RepeatVector Masking Identity Lambda Add Subtract Multiply Average Maximum Minimum Concatenate Dot
+MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D MaxPool1D MaxPool2D
+MaxPool3D AvgPool1D AvgPool2D AvgPool3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
+GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D UpSampling3D Rescaling Resizing CenterCrop
+UnitNormalization RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness
+TFOpLambda SlicingOpLambda
+"""
+WITHOUT_VARIABLES = frozenset(_WITHOUT_VARIABLES_NAMES.split())
+"""Layers of Keras that have nothing to convert."""
+
+_TORCH_EPSILON = 1e-5
+_NORMALIZATION_DEFAULTS = {
+    "BatchNormalization": 1e-3,
+    "LayerNormalization": 1e-3,
+    "GroupNormalization": 1e-3,
+}
+
+
+def note(class_name: str, config: Config) -> str | None:
+    """Return what a user must set on the PyTorch module because the defaults of the two frameworks differ."""
+    if class_name not in _NORMALIZATION_DEFAULTS:
+        return None
+    epsilon = config.get("epsilon", _NORMALIZATION_DEFAULTS[class_name])
+    if class_name != "BatchNormalization":
+        if epsilon == _TORCH_EPSILON:
+            return None
+        return f"{class_name} with epsilon {epsilon:g} needs eps={epsilon:g} in PyTorch, where 1e-05 is the default"
+    momentum = config.get("momentum", 0.99)
+    return (
+        f"BatchNormalization with epsilon {epsilon:g} and momentum {momentum:g} needs eps={epsilon:g} and "
+        f"momentum={round(1 - momentum, 9):g} in PyTorch, where 1e-05 and 0.1 are the defaults"
+    )

@@ -1,0 +1,12 @@
+"""HDF5 (https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html): objects walked, never followed elsewhere.
+
+libhdf5 parses and writes the structure of a file; the bytes of tensors are read and written by position here, so
+that nothing in a file can make it load a plug-in, open another file, or inflate more than was declared.
+"""
+
+from __future__ import annotations
+
+from converter.encoding.hdf5.reading import Dataset, Group, is_numbered, read
+from converter.encoding.hdf5.writing import Placed, image, pieces
+
+__all__ = ["Dataset", "Group", "Placed", "image", "is_numbered", "pieces", "read"]

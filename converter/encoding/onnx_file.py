@@ -1,0 +1,216 @@
+"""The initializers of an ONNX model, read and written by the protocol buffer wire format alone.
+
+https://github.com/onnx/onnx/blob/v1.19.0/onnx/onnx.proto. Only what leads to initializers is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from converter.encoding import protobuf
+from converter.encoding.onnx_tensors import (
+    TYPE_NUMBERS,
+    FilesBeside,
+    Range,
+    contents,
+    read_entry,
+    read_tensor,
+    tensor_name,
+)
+from converter.errors import ReadError, SafetyError
+from converter.model.dtype import DType
+from converter.model.file import SourceFile
+from converter.model.output import Late, OutputFile, Piece, piece_bytes
+from converter.model.tensor import Tensor
+
+LIMIT_BYTES = (1 << 31) - 1
+"""What a protocol buffer can hold: the tensors of larger models are in files of their own."""
+
+_GRAPH, _METADATA, _TRAINING, _FUNCTION = 7, 14, 20, 25
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
+_FUNCTION_NODE = 7
+_NODE_ATTRIBUTE = 5
+_ATTRIBUTE_GRAPHS = (6, 11)
+_TRAINING_GRAPHS = (1, 2)
+_DEPTH_LIMIT = 32
+_ALIGNMENT_BYTES = 64
+_IR_VERSION, _OPSET = 10, 21
+_IR_VERSION_OF = {DType.FLOAT8_E8M0FNU: (12, 24)}
+"""IR version and operator set in which a type came, where that is later than others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The initializers of a model's graph by name, and what else there is of weights.
+
+    `texts` are initializers that hold strings; `nested` those of graphs inside nodes, functions and training.
+    """
+
+    tensors: Mapping[str, Tensor]
+    texts: tuple[str, ...]
+    nested: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+def read_model(file: SourceFile) -> Model:
+    """Read the declarations of a model's initializers; no tensor is read.
+
+    Raises ReadError for models that are malformed, above 2 GiB, or have sparse or 4-bit initializers; SafetyError for
+    external data that is not a file of its own in the model's folder.
+    """
+    if file.size > LIMIT_BYTES:
+        raise ReadError(f"has {file.size} bytes, an ONNX model ends at 2 GiB", path=file.path)
+    graphs: list[Range] = []
+    nested: list[str] = []
+    metadata: dict[str, str] = {}
+    whole = Range(start=0, stop=file.size)
+    for number, value in contents(file, whole, (_GRAPH, _METADATA, _TRAINING, _FUNCTION)):
+        if number == _GRAPH:
+            graphs.append(value)
+        elif number == _METADATA:
+            key, text = read_entry(file, value)
+            if key in metadata:
+                raise ReadError(f"has the metadata {key!r} twice", path=file.path)
+            metadata[key] = text
+        elif number == _TRAINING:
+            nested += _names_within(file, value, _TRAINING_GRAPHS)
+        else:
+            nested += _names_in_nodes(file, value, _FUNCTION_NODE)
+    if len(graphs) != 1:
+        raise ReadError(f"is an ONNX model with {len(graphs)} graphs", path=file.path)
+    tensors, texts = _initializers(file, graphs[0])
+    nested += _names_in_nodes(file, graphs[0], _NODE)
+    return Model(tensors=tensors, texts=texts, nested=tuple(nested), metadata=metadata)
+
+
+def _initializers(file: SourceFile, graph: Range) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    found: dict[str, Tensor | None] = {}
+    beside = FilesBeside(model=file.path)
+    for number, value in contents(file, graph, (_INITIALIZER, _SPARSE)):
+        if number == _SPARSE:
+            raise ReadError("has sparse initializers, which are not read", path=file.path)
+        name = tensor_name(file, value)
+        if name in found:
+            raise ReadError("is the name of two initializers", path=file.path, tensor=name)
+        try:
+            found[name] = read_tensor(file, value, beside)
+        except (ReadError, SafetyError) as error:
+            error.tensor = name
+            error.path = error.path or os.fspath(file.path)
+            raise
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+    return tensors, tuple(name for name, tensor in found.items() if tensor is None)
+
+
+def _names_in_nodes(file: SourceFile, within: Range, node_field: int, depth: int = 0) -> list[str]:
+    """Return the names of initializers in graphs that nodes have for attributes."""
+    names: list[str] = []
+    for _, node in contents(file, within, (node_field,)):
+        for _, attribute in contents(file, node, (_NODE_ATTRIBUTE,)):
+            names += _names_within(file, attribute, _ATTRIBUTE_GRAPHS, depth + 1)
+    return names
+
+
+def _names_within(file: SourceFile, within: Range, graph_fields: Sequence[int], depth: int = 0) -> list[str]:
+    """Return the names of initializers in graphs that are fields of a message, and in the graphs inside those."""
+    if depth > _DEPTH_LIMIT:
+        raise ReadError(f"has graphs inside graphs, more than {_DEPTH_LIMIT} deep", path=file.path)
+    names: list[str] = []
+    for _, graph in contents(file, within, graph_fields):
+        names += [tensor_name(file, value) for _, value in contents(file, graph, (_INITIALIZER,))]
+        names += _names_in_nodes(file, graph, _NODE, depth)
+    return names
+
+
+def model_files(
+    name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, bytes | Late], *, producer: str
+) -> tuple[OutputFile, ...]:
+    """Lay out a model that has the tensors for initializers, each of them an output, and no node.
+
+    Past 2 GiB the tensors are in `<name>.data`. `metadata` values are UTF-8.
+    """
+    pieces = _model(tensors, metadata, producer, None)
+    if sum(map(piece_bytes, pieces)) <= LIMIT_BYTES:
+        return (OutputFile(name=name, pieces=pieces),)
+    data_name = f"{name}.data"
+    data: list[Piece] = []
+    offsets: dict[str, int] = {}
+    position = 0
+    for key, tensor in tensors.items():
+        padding = -position % _ALIGNMENT_BYTES
+        offsets[key] = position + padding
+        data += [bytes(padding), tensor]
+        position += padding + tensor.nbytes
+    outside = _Outside(location=data_name, offsets=offsets)
+    return (
+        OutputFile(name=name, pieces=_model(tensors, metadata, producer, outside)),
+        OutputFile(name=data_name, pieces=tuple(data)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outside:
+    """Where tensors are that are not in the model."""
+
+    location: str
+    offsets: Mapping[str, int]
+
+
+def _model(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, bytes | Late], producer: str, outside: _Outside | None
+) -> tuple[Piece, ...]:
+    graph: list[Piece] = [protobuf.content_field(2, "weights")]
+    for name, tensor in tensors.items():
+        graph += _initializer(name, tensor, outside)
+    graph.append(b"".join(_output(name, tensor) for name, tensor in tensors.items()))
+    ir_version, opset = max(
+        [(_IR_VERSION, _OPSET), *(_IR_VERSION_OF.get(tensor.dtype, (0, 0)) for tensor in tensors.values())]
+    )
+    start = protobuf.number_field(1, ir_version) + protobuf.content_field(2, producer)
+    pieces: list[Piece] = [start, *_enclosed(_GRAPH, graph)]
+    pieces.append(protobuf.content_field(8, protobuf.content_field(1, "") + protobuf.number_field(2, opset)))
+    for key, value in metadata.items():
+        pieces += _enclosed(_METADATA, [protobuf.content_field(1, key), *_enclosed(2, [value])])
+    return tuple(_joined(pieces))
+
+
+def _initializer(name: str, tensor: Tensor, outside: _Outside | None) -> list[Piece]:
+    dims = b"".join(protobuf.tag(1, protobuf.VARINT) + protobuf.varint(extent) for extent in tensor.shape)
+    head = dims + protobuf.number_field(2, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(8, name)
+    if outside is None:
+        return _enclosed(_INITIALIZER, [head, *_enclosed(9, [tensor])])
+    entries = {"location": outside.location, "offset": str(outside.offsets[name]), "length": str(tensor.nbytes)}
+    encoded = [protobuf.content_field(1, key) + protobuf.content_field(2, value) for key, value in entries.items()]
+    return _enclosed(_INITIALIZER, [head + protobuf.content_fields(13, encoded) + protobuf.number_field(14, 1)])
+
+
+def _output(name: str, tensor: Tensor) -> bytes:
+    dimensions = (
+        protobuf.content_field(1, protobuf.tag(1, protobuf.VARINT) + protobuf.varint(extent)) for extent in tensor.shape
+    )
+    shape = b"".join(dimensions)
+    type_ = protobuf.number_field(1, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(2, shape)
+    return protobuf.content_field(
+        12, protobuf.content_field(1, name) + protobuf.content_field(2, protobuf.content_field(1, type_))
+    )
+
+
+def _enclosed(number: int, pieces: Sequence[Piece]) -> list[Piece]:
+    """Return a length-delimited field around pieces."""
+    length = sum(map(piece_bytes, pieces))
+    return [protobuf.tag(number, protobuf.LENGTH_DELIMITED) + protobuf.varint(length), *pieces]
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces with adjacent bytes made one."""
+    joined: list[Piece] = []
+    pending: list[bytes] = []
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            pending.append(piece)
+            continue
+        joined += [b"".join(pending), piece]
+        pending = []
+    return [*joined, b"".join(pending)]

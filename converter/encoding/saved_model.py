@@ -1,0 +1,100 @@
+"""SavedModels without TensorFlow: whether the graph is all there, and writing one of variables alone.
+
+Messages: tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph,trackable_object_graph}.proto, TF 2.21.
+The root holds the lists `variables` and `trainable_variables`; there is no graph and no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, content_field, number_field, read_varint
+from converter.encoding.tensor_bundle import TYPE_NUMBERS, bundle_files
+from converter.errors import ReadError
+from converter.model.file import SourceFile
+from converter.model.output import OutputFile
+from converter.model.tensor import Tensor
+
+_PREFIX = "variables/variables"
+_KEY = "variables/{index}/.ATTRIBUTES/VARIABLE_VALUE"
+_IDENTIFIERS = ("_generic_user_object", "trackable_list_wrapper", "trackable_list_wrapper", "signature_map")
+_FIRST_VARIABLE = len(_IDENTIFIERS)  # after the root, the two lists and the empty map of signatures
+_HEAD_BYTES = 32  # of a field: its tag and its length
+_VERSION = number_field(1, 1) + number_field(2, 1)  # producer, min_consumer
+
+
+def check_whole(file: SourceFile) -> None:
+    """Raise ReadError when a `saved_model.pb` is cut or padded. Its messages are stepped over, not read."""
+    position = 0
+    while position < file.size:
+        head = memoryview(file.read(position, min(_HEAD_BYTES, file.size - position)))
+        key, taken = read_varint(head, 0, file.path)
+        if key & 7 not in (VARINT, LENGTH_DELIMITED):
+            raise ReadError("is no SavedModel message", path=file.path)
+        value, taken = read_varint(head, taken, file.path)
+        position += taken + (value if key & 7 == LENGTH_DELIMITED else 0)
+    if position != file.size or not file.size:
+        raise ReadError("is cut short", path=file.path)
+
+
+def variable_files(variables: Mapping[str, Tensor], trainable: Collection[str]) -> tuple[OutputFile, ...]:
+    """Lay out `saved_model.pb` and the bundle of a SavedModel that holds `variables`.
+
+    `tf.saved_model.load` gives it `variables` and `trainable_variables`, the latter those named in `trainable`.
+    Names are ones that TensorFlow takes.
+    """
+    trained = [index for index, name in enumerate(variables) if name in trainable]
+    nodes = [
+        _children({"variables": 1, "trainable_variables": 2, "signatures": 3}),
+        _children(_listed(range(len(variables)))),
+        _children(_listed(trained)),
+        _children({}),
+    ]
+    graph = b"".join(content_field(1, node) for node in _saved_nodes(nodes, variables, trainable))
+    keys = [_KEY.format(index=index) for index in range(len(variables))]
+    stored = dict(zip(keys, variables.values(), strict=True))
+    return (
+        OutputFile(name="saved_model.pb", pieces=(_saved_model(graph),)),
+        *bundle_files(_PREFIX, stored, _checkpoint_graph(nodes, list(variables), keys)),
+    )
+
+
+def _listed(indexes: Sequence[int]) -> dict[str, int]:
+    return {str(position): _FIRST_VARIABLE + index for position, index in enumerate(indexes)}
+
+
+def _children(nodes: Mapping[str, int]) -> bytes:
+    """ObjectReference messages of a node, the same field in both object graphs."""
+    return b"".join(
+        content_field(1, number_field(1, node) + content_field(2, local_name)) for local_name, node in nodes.items()
+    )
+
+
+def _saved_nodes(nodes: Sequence[bytes], variables: Mapping[str, Tensor], trainable: Collection[str]) -> list[bytes]:
+    saved = [node + _user_object(identifier) for node, identifier in zip(nodes, _IDENTIFIERS, strict=True)]
+    for name, tensor in variables.items():
+        extents = b"".join(content_field(2, number_field(1, extent)) for extent in tensor.shape)
+        variable = number_field(1, TYPE_NUMBERS[tensor.dtype]) + content_field(2, extents)
+        variable += number_field(3, int(name in trainable)) + content_field(6, name)
+        saved.append(content_field(7, variable))
+    return saved
+
+
+def _user_object(identifier: str) -> bytes:
+    return content_field(4, content_field(1, identifier) + content_field(2, _VERSION))
+
+
+def _saved_model(object_graph: bytes) -> bytes:
+    info = content_field(4, "serve")
+    empty_graph = content_field(4, number_field(1, 1))
+    meta_graph = content_field(1, info) + content_field(2, empty_graph) + content_field(7, object_graph)
+    return number_field(1, 1) + content_field(2, meta_graph)
+
+
+def _checkpoint_graph(nodes: Sequence[bytes], names: Sequence[str], keys: Sequence[str]) -> bytes:
+    has_values = content_field(5, number_field(1, 1))
+    tracked = [node + has_values for node in nodes]
+    for name, key in zip(names, keys, strict=True):
+        attribute = content_field(1, "VARIABLE_VALUE") + content_field(2, name) + content_field(3, key)
+        tracked.append(content_field(2, attribute) + has_values)
+    return b"".join(content_field(1, node) for node in tracked)

@@ -1,0 +1,131 @@
+"""Which entries of a tensor bundle are weights, and what they are called.
+
+Object-based bundles (TensorFlow 2) keep a graph of objects, and every variable under the shortest path to it: the
+full name in that graph is what the program called it. Name-based bundles (TensorFlow 1) have names for keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, Entry, object_names
+from converter.errors import ReadError
+from converter.model.ledger import LedgerLine, Status, dropped
+from converter.model.tensor import Tensor
+
+_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_SLOT_MARK = "/.OPTIMIZER_SLOT/"
+_METRICS = "keras_api/metrics/"
+_OF_OPTIMIZER = "a variable of the optimizer"
+_OF_METRIC = "the state of a metric"
+_SAVE_COUNT = "how many times the model was saved"
+_STEP = "the number of training steps"
+_LISTED_WEIGHTS = "/_trainable_variables/"
+"""Keras 3 optimizers list the weights they train, and a weight's shortest path may be by that list."""
+_SLOT_OF_TENSORFLOW_1 = re.compile(
+    r"(.+)/(?:adam_[mv]|lamb_[mv]|(?:Adam|AdamW|Momentum|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl)(?:_\d)?)"
+)
+
+
+def variable_names(bundle: Bundle) -> dict[str, str]:
+    """Return key -> name of every entry but the object graph: the full name, or the path of objects without one."""
+    full_names = _full_names(bundle)
+    return {key: full_names.get(key, key) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
+
+
+def object_path(key: str) -> str:
+    """Return the path of objects that the key of a variable is made of."""
+    return key.removesuffix(_VALUE_SUFFIX)
+
+
+def _full_names(bundle: Bundle) -> dict[str, str]:
+    if OBJECT_GRAPH_KEY not in bundle.entries:
+        return {}
+    graph = bundle.text(OBJECT_GRAPH_KEY)
+    if len(graph) != 1:
+        raise ReadError(f"has {len(graph)} object graphs", path=bundle.path)
+    full_names = object_names(graph[0], path=bundle.path)
+    return {
+        key: full_name.removesuffix(":0") or object_path(key)
+        for key, full_name in full_names.items()
+        if key.endswith(_VALUE_SUFFIX)
+    }
+
+
+def reasons_to_drop(bundle: Bundle) -> dict[str, str]:
+    """Return key -> why it is no weight, for state of optimizers and metrics, and counters."""
+    optimizers = _optimizer_prefixes(bundle)
+    reasons = {key: _reason(key, bundle, optimizers) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
+    return {key: reason for key, reason in reasons.items() if reason is not None}
+
+
+def _optimizer_prefixes(bundle: Bundle) -> tuple[str, ...]:
+    """Return what the keys of variables of optimizers start with; users give optimizers names of their own."""
+    found = {"optimizer/"}
+    for key in bundle.entries:
+        above, _, last = object_path(key).rpartition("/")
+        is_optimizer = last == "_iterations" or (
+            last == "iter" and f"{above}/learning_rate{_VALUE_SUFFIX}" in bundle.entries
+        )
+        if above and is_optimizer and key.endswith(_VALUE_SUFFIX):
+            found.add(f"{above}/")
+    return tuple(sorted(found))
+
+
+def _reason(key: str, bundle: Bundle, optimizers: tuple[str, ...]) -> str | None:
+    if _SLOT_MARK in key:
+        return _OF_OPTIMIZER
+    if key.startswith(optimizers):
+        return None if _LISTED_WEIGHTS in key else _OF_OPTIMIZER
+    if key.startswith(_METRICS) or f"/{_METRICS}" in key:
+        return _OF_METRIC
+    if key.startswith("save_counter/"):
+        return _SAVE_COUNT
+    return _reason_in_tensorflow_1(key, bundle.entries)
+
+
+def _reason_in_tensorflow_1(key: str, entries: Mapping[str, Entry]) -> str | None:
+    is_scalar = entries[key].shape == ()
+    if is_scalar and key == "global_step":
+        return _STEP
+    if is_scalar and key.rpartition("/")[2] in ("beta1_power", "beta2_power"):
+        return _OF_OPTIMIZER
+    slot = _SLOT_OF_TENSORFLOW_1.fullmatch(key)
+    owner = None if slot is None else entries.get(slot[1])
+    return _OF_OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
+
+
+def weights(
+    bundle: Bundle, names: Mapping[str, str], reasons: Mapping[str, str]
+) -> tuple[dict[str, Tensor], tuple[LedgerLine, ...]]:
+    """Return the weights by name, and what became of everything else in the bundle.
+
+    `names` and `reasons` are what `variable_names` and `reasons_to_drop` say, or better. Raises ReadError for types
+    that are no numbers, and for two variables of one name that do not hold the same.
+    """
+    bearers = Counter(names.values())
+    keys: dict[str, str] = {}
+    lines: list[LedgerLine] = []
+    for key, name in names.items():
+        entry = bundle.entries[key]
+        if key in reasons:
+            lines.append(dropped(name if bearers[name] == 1 else object_path(key), reasons[key]))
+        elif entry.is_text:
+            lines.append(dropped(name, "text, not numbers", is_refused_by_default=True))
+        elif key not in bundle.tensors:
+            raise ReadError(f"is of type {entry.type_name}, which is not read", path=bundle.path, tensor=name)
+        elif name not in keys:
+            keys[name] = key
+        elif _holds_the_same(entry, bundle.entries[keys[name]]):
+            lines.append(LedgerLine(status=Status.TIED, name=key, target=name, reason="stored twice"))
+        else:
+            raise ReadError(f"is the name of both {keys[name]} and {key}", path=bundle.path, tensor=name)
+    return {name: bundle.tensors[key] for name, key in keys.items()}, tuple(lines)
+
+
+def _holds_the_same(entry: Entry, other: Entry) -> bool:
+    """Whether two entries are one variable: Keras 3 exports keep each under `variables` and `_all_variables`."""
+    is_stored_whole = not entry.slices and not other.slices
+    return is_stored_whole and (entry.dtype, entry.shape, entry.crc32c) == (other.dtype, other.shape, other.crc32c)

@@ -1,0 +1,323 @@
+"""Keras 3's own formats, which tf_keras writes too: the `.keras` archive, and `.weights.h5`.
+
+keras/src/saving/saving_lib.py (Keras 3.15): an archive holds `config.json`, `metadata.json` and `model.weights.h5`,
+stored, so that its tensors are read where they are in the archive. `.weights.h5` numbers the variables of each layer
+below ``<place of the layer>/vars``; what they are called, config or places say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converter.dialects import keras as dialect
+from converter.dialects.keras.stores import names_from_modules, names_from_path
+from converter.encoding import hdf5
+from converter.encoding import json as strict_json
+from converter.encoding import zip as zip_archive
+from converter.encoding.hdf5.names import escaped, set_apart, unescaped
+from converter.errors import ReadError, UsageError
+from converter.formats import Format, NoOptions, Probe
+from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.dtype import DType
+from converter.model.file import SourceFile
+from converter.model.ledger import LedgerLine, dropped
+from converter.model.output import Late, Output, OutputFile, Provenance
+from converter.model.tensor import Tensor
+
+_CONFIG, _METADATA, _WEIGHTS, _PROVENANCE = "config.json", "metadata.json", "model.weights.h5", "ckconv.json"
+_JSON_LIMIT_BYTES = 16 << 20
+_VARIABLES = "vars"
+_NOT_WEIGHTS = {
+    "optimizer": "a variable of the optimizer",
+    "metrics": "the state of a metric",
+    "compile_metrics": "the state of a metric",
+    "_compile_metrics": "the state of a metric",
+}
+_SEED = "seed_generator"
+_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
+_DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
+_DATE_SAVED = "1980-01-01@00:00:00"
+
+
+def sniff(probe: Probe) -> bool:
+    """An archive with config and weights in it, or an HDF5 file that has a group `vars`."""
+    if probe.is_hdf5:
+        return hdf5.is_numbered(SourceFile(probe.path))
+    return _CONFIG in probe.zip_members and not probe.zip_members.isdisjoint({_WEIGHTS, "model.weights.npz"})
+
+
+def read(path: Path, options: NoOptions) -> Checkpoint:
+    """Read an archive or its weights file; tensors stay where they are, checked by the archive's CRC as they are read.
+
+    Variables of the optimizer, of metrics and random generators are ledger lines. Raises ReadError and SafetyError as
+    the encodings do, and for a config that is no strict JSON.
+    """
+    file = SourceFile(path)
+    if not file.read(0, min(4, file.size)).startswith(b"PK"):
+        return _weights(hdf5.read(file), None, path)
+    members = zip_archive.read_members(file)
+    for name in (_CONFIG, _WEIGHTS):
+        if name not in members:
+            raise ReadError(f"is an archive without {name}", path=path)
+    weights = members[_WEIGHTS]
+    if not weights.is_stored:
+        raise ReadError(f"has its {_WEIGHTS} compressed, which Keras does not do", path=path)
+    config = _json(file, members[_CONFIG])
+    root = hdf5.read(
+        file,
+        offset=weights.data_offset,
+        length=weights.uncompressed_bytes,
+        checksum=zip_archive.checksum(file, weights),
+    )
+    checkpoint = _weights(root, config, path)
+    metadata = _json(file, members[_METADATA]).values if _METADATA in members else {}
+    version = metadata.get("keras_version")
+    others = sorted(members.keys() - {_CONFIG, _METADATA, _WEIGHTS, _PROVENANCE})
+    said = (f"{', '.join(others[:10])} not carried: files beside the weights",) if others else ()
+    return replace(
+        checkpoint,
+        config=config,
+        metadata={"keras_version": version} if isinstance(version, str) else {},
+        warnings=(*checkpoint.warnings, *said),
+    )
+
+
+def _json(file: SourceFile, member: zip_archive.Member) -> Config:
+    raw = zip_archive.read_bytes(file, member, limit_bytes=_JSON_LIMIT_BYTES)
+    values = strict_json.loads(raw, path=file.path, what=member.name)
+    if not isinstance(values, dict):
+        raise ReadError(f"has a {member.name} that is not a JSON object", path=file.path)
+    return Config(values=values, raw=raw)
+
+
+def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
+    own = root.attributes.get("ckconv_dialect")
+    if own is not None:
+        return _own(root, own, path)
+    stores, strays, lines = _gathered(root)
+    named = _named(root, stores, config)
+    tensors = dict(strays)
+    for place, held in stores.items():
+        names = named.get(place) or tuple(f"{place}/{_VARIABLES}/{number}".lstrip("/") for number in range(len(held)))
+        for name, tensor in zip(names, held, strict=True):
+            if name in tensors:
+                raise ReadError("is the name of two variables", path=path, tensor=name)
+            tensors[name] = tensor
+    return Checkpoint(tensors=tensors, dialect="keras", lines=tuple(lines))
+
+
+def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:
+    """Return the variables of each layer by its place, what is numbered nowhere, and lines for what are no weights."""
+    strays: dict[str, Tensor] = {}
+    lines: list[LedgerLine] = []
+    held: dict[str, dict[str, Tensor]] = {}
+    for place, dataset in root.datasets():
+        reason = _reason_to_drop(place)
+        if reason is not None:
+            lines.append(dropped("/".join(place), reason))
+        elif dataset.tensor is None:
+            lines.append(dropped("/".join(place), "text, not numbers", is_refused_by_default=True))
+        elif len(place) > 1 and place[-2] == _VARIABLES:
+            held.setdefault("/".join(place[:-2]), {})[place[-1]] = dataset.tensor
+        else:
+            strays["/".join(place)] = dataset.tensor
+    stores: dict[str, list[Tensor]] = {}
+    for layer, tensors in held.items():
+        numbers = [str(number) for number in range(len(tensors))]
+        if set(numbers) == set(tensors):
+            stores[layer] = [tensors[number] for number in numbers]
+        else:
+            strays.update({f"{layer}/{_VARIABLES}/{key}".lstrip("/"): tensor for key, tensor in tensors.items()})
+    return stores, strays, lines
+
+
+def _reason_to_drop(place: tuple[str, ...]) -> str | None:
+    if _SEED in place:
+        return "the state of a random generator"
+    return _NOT_WEIGHTS.get(place[0])
+
+
+def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config | None) -> dict[str, tuple[str, ...]]:
+    """Return the names of the variables of each place: by the layers of a config, else by what the places say.
+
+    Files that were written here list the names, for when no config is at hand.
+    """
+    named: dict[str, tuple[str, ...]] = {}
+    if config is not None and dialect.is_model(config.values):
+        modules, _ = dialect.config_modules(dialect.parse(config.values))
+        counts = {place.replace(_OLD_PLACE, _PLACE): len(held) for place, held in stores.items()}
+        by_place = names_from_modules(modules, counts)
+        named = {place: by_place[now] for place in stores if (now := place.replace(_OLD_PLACE, _PLACE)) in by_place}
+    titles = dict(_titles(root, ()))
+    for place, held in stores.items():
+        if place and place not in named:
+            listed = _listed(root, place)
+            names = listed or names_from_path(place, [tensor.shape for tensor in held], titles)
+            if names is not None and len(names) == len(held):
+                named[place] = names
+    return named
+
+
+def _listed(root: hdf5.Group, place: str) -> tuple[str, ...] | None:
+    group = root.group(*place.split("/"), _VARIABLES)
+    names = None if group is None else group.attributes.get("weight_names")
+    return names if isinstance(names, tuple) else None
+
+
+def _titles(group: hdf5.Group, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield place and name of every layer whose group says what it is called."""
+    for link, member in group.members.items():
+        if not isinstance(member, hdf5.Group):
+            continue
+        title = member.attributes.get("name")
+        if link == _VARIABLES and isinstance(title, str):
+            yield "/".join(place), title
+        else:
+            yield from _titles(member, (*place, link))
+
+
+def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
+    """Read a weights file that was written here: modules as layers, names as they were."""
+    if own not in _DIALECTS:
+        raise ReadError(f"has names of the unknown dialect {own!r}", path=path)
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for link in root.members:
+        group = root.group(link) if link == _VARIABLES else root.group(link, _VARIABLES)
+        leaves = None if group is None else group.attributes.get("weight_names")
+        if group is None or not isinstance(leaves, tuple):
+            raise ReadError(f"has a group {link!r} that lists no variables", path=path)
+        for position, leaf in enumerate(leaves):
+            dataset = group.members.get(str(position))
+            name = unescaped(leaf) if link == _VARIABLES else f"{unescaped(link)}.{unescaped(leaf)}"
+            if not isinstance(dataset, hdf5.Dataset) or dataset.tensor is None or name in tensors or name in aliases:
+                raise ReadError("is listed, and not there once", path=path, tensor=name)
+            if id(dataset) in first:
+                aliases[name] = first[id(dataset)]
+            else:
+                first[id(dataset)] = name
+                tensors[name] = dataset.tensor
+    return Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """`container`: "archive" (`.keras`), "weights" (`.weights.h5`), or "auto": an archive where there is a config."""
+
+    container: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.container not in ("auto", "archive", "weights"):
+            raise UsageError(f"--container is auto, archive or weights, not {self.container!r}")
+
+
+def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
+    """Lay out an archive or a weights file of an `adapted` checkpoint; without a Keras config, weights alone.
+
+    Raises UsageError when an archive is asked for and there is no config of a Keras model.
+    """
+    late = Late(nbytes=provenance.nbytes, render=provenance.render)
+    has_model = (
+        checkpoint.dialect == "keras" and checkpoint.config is not None and dialect.is_model(checkpoint.config.values)
+    )
+    if options.container == "archive" and not has_model:
+        hint = "--config FILE gives it, or --weights-only writes a .weights.h5"
+        raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
+    if not has_model:
+        content, names, warnings = _module_file(checkpoint, late)
+        return Output(files=(OutputFile(name=_WEIGHTS, pieces=hdf5.pieces(content)),), names=names, warnings=warnings)
+    content, names = _layer_file(checkpoint)
+    if options.container == "weights":
+        stated = {"": {"ckconv": late}, **content.attributes}
+        pieces = hdf5.pieces(replace(content, attributes=stated))
+        return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names)
+    config, said = _archived_config(checkpoint)
+    return Output(files=(_archive(checkpoint, config, content, late),), names=names, warnings=said)
+
+
+def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
+    """Return the config as it is, or, when it comes from an HDF5 file, with what archives say besides."""
+    assert checkpoint.config is not None
+    if "module" in checkpoint.config.values:
+        return checkpoint.config.raw, ()
+    completed = dialect.with_modules(checkpoint.config.values, is_older=_is_older(checkpoint))
+    return json.dumps(completed).encode("ascii"), ("config.json: the modules of the layers' classes were added",)
+
+
+def _is_older(checkpoint: Checkpoint) -> bool:
+    return checkpoint.metadata.get("keras_version", "3").startswith("2")
+
+
+def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: Late) -> OutputFile:
+    version = checkpoint.metadata.get("keras_version", "3.0.0")
+    metadata = json.dumps({"keras_version": version, "date_saved": _DATE_SAVED}).encode("ascii")
+    records = [
+        zip_archive.Record(name=_METADATA, content=metadata),
+        zip_archive.Record(name=_CONFIG, content=config),
+        zip_archive.Record(name=_WEIGHTS, content=hdf5.image(content)),
+        zip_archive.Record(name=_PROVENANCE, content=late),
+    ]
+    return OutputFile(name=FORMAT.file_name or "", pieces=zip_archive.archive(records))
+
+
+def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
+    """Lay out the variables where the layers of the config look for them."""
+    assert checkpoint.config is not None
+    model = dialect.parse(checkpoint.config.values)
+    modules, _ = dialect.config_modules(model)
+    version = -1 if _is_older(checkpoint) else 0
+    tensors, names = {}, {}
+    attributes: dict[str, dict[str, object]] = {_VARIABLES: {"name": model.name}}  # tf_keras opens that of the model
+    for module in modules:
+        group = f"{module.stores[version]}/{_VARIABLES}"
+        listed = [f"{module.path}/{slot.keras}" for slot in module.slots]
+        attributes[group] = {"name": module.path.rpartition("/")[2], "weight_names": listed}
+        for position, name in enumerate(listed):
+            tensors[f"{group}/{position}"] = checkpoint.tensor(name)
+            names[name] = name
+    return hdf5.Placed(tensors=tensors, attributes=attributes), names
+
+
+def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
+    """Lay out one group per module, with names and layouts as they are; ties become hard links."""
+    by_module: dict[str, list[str]] = {}
+    for name in checkpoint.names:
+        module, dot, _ = name.rpartition(".")
+        link = escaped(module) if dot else ""
+        by_module.setdefault(set_apart(module) if link == _VARIABLES else link, []).append(name)
+    places: dict[str, str] = {}
+    attributes: dict[str, dict[str, object]] = {"": {"ckconv_dialect": checkpoint.dialect, "ckconv": late}}
+    escapes: list[str] = []
+    for link, held in by_module.items():
+        group = f"{link}/{_VARIABLES}".lstrip("/")
+        leaves = [escaped(name.rpartition(".")[2]) for name in held]
+        attributes[group] = {"weight_names": leaves}
+        places.update({name: f"{group}/{position}" for position, name in enumerate(held)})
+        plain = (f"{link}.{leaf}" if link else leaf for leaf in leaves)
+        escapes += [name for name, written in zip(held, plain, strict=True) if written != name]
+    placed = hdf5.Placed(
+        tensors={places[name]: tensor for name, tensor in checkpoint.tensors.items()},
+        links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
+        attributes=attributes,
+    )
+    said = (f"names that HDF5 cannot hold are escaped: {', '.join(escapes[:10])}",) if escapes else ()
+    return placed, {name: name for name in checkpoint.names}, said
+
+
+FORMAT = Format(
+    name="keras",
+    description="Keras 3: .keras archives, and .weights.h5",
+    suffixes=(".weights.h5", ".keras"),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG}),
+    dtypes=frozenset(DType),
+    sniff=sniff,
+    read=read,
+    write=write,
+    write_options=WriteOptions,
+    file_name="model.keras",
+    entries=("*.keras", "*.weights.h5"),
+)

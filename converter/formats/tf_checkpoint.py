@@ -1,0 +1,196 @@
+"""TensorFlow checkpoints: `<prefix>.index`, `<prefix>.data-*`, and a file `checkpoint` that names the prefix.
+
+https://www.tensorflow.org/guide/checkpoint. Object-based (TensorFlow 2) and name-based (TensorFlow 1); both are
+tensor bundles, read and written without TensorFlow. What this program writes is name-based, with `ckconv.json`
+beside it (converter.encoding.description).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from converter.encoding import protobuf
+from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
+from converter.encoding.description import Description, described, read_document
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside
+from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
+from converter.encoding.tensorflow_variables import object_path, reasons_to_drop, variable_names, weights
+from converter.errors import ReadError, SafetyError
+from converter.formats import Format, NoOptions, Probe
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.dtype import DType
+from converter.model.output import Late, Output, OutputFile, Provenance
+
+_STATE_NAME = "checkpoint"
+_STATE_LIMIT_BYTES = 1 << 20
+_INDEX_SUFFIX = ".index"
+_PREFIX = "ckpt"
+_DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}")
+_STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\\n]|\\["\'\\])*)"|[-+.\w]+)\s*')
+_ESCAPED = re.compile(r"\\(.)")
+_MARK = ".>"
+
+
+def sniff(probe: Probe) -> bool:
+    """An index, a data file beside its index, or a folder with either an index or nothing but the file that names one.
+
+    Data files are numbers and nothing else: only their names tell what they are.
+    """
+    if probe.is_folder:
+        beside = {CONFIG_NAME, DOCUMENT_NAME, *ASSET_NAMES}
+        return any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries) or (
+            _STATE_NAME in probe.entries and probe.entries - beside == {_STATE_NAME}
+        )
+    data = _DATA.fullmatch(probe.path.name)
+    if data is not None and os.path.lexists(probe.path.with_name(data[1] + _INDEX_SUFFIX)):
+        return True
+    return _starts_with_header(probe.head)
+
+
+def _starts_with_header(head: bytes) -> bool:
+    """Whether the first entry of the first block has the empty key, and the header of a bundle for a value."""
+    if head[:2] != b"\0\0" or len(head) < 3 or not 0 < head[2] < 64:
+        return False
+    try:
+        header = list(protobuf.fields(head[3 : 3 + head[2]]))
+    except ReadError:
+        return False
+    kinds = [(number, wire_type) for number, wire_type, _ in header]
+    return (1, protobuf.VARINT) in kinds and (3, protobuf.LENGTH_DELIMITED) in kinds
+
+
+def read(path: Path, options: NoOptions) -> Checkpoint:
+    """Read the index of a checkpoint, given its prefix, one of its files, or its folder; no tensor is read.
+
+    Weights have the full names of their variables, or where those are no names of one variable alone, the paths to
+    them. State of optimizers and metrics, counters and text are ledger lines. Raises ReadError for a damaged bundle
+    and for folders that do not say which checkpoint they hold, SafetyError for a `checkpoint` file that names one
+    elsewhere.
+    """
+    prefix, warnings = _prefix_of(path)
+    bundle = read_bundle(prefix)
+    document_file = prefix.parent / DOCUMENT_NAME
+    if os.path.lexists(document_file):
+        document = read_document(open_inside(prefix.parent, DOCUMENT_NAME))
+        if document.get("prefix") == prefix.name:
+            _check_all_read(bundle)
+            return described(Checkpoint(tensors=bundle.tensors, warnings=warnings), document, document_file)
+    reasons = reasons_to_drop(bundle)
+    tensors, lines = weights(bundle, _unambiguous_names(bundle, reasons), reasons)
+    return Checkpoint(tensors=tensors, dialect="tensorflow", lines=lines, warnings=warnings)
+
+
+def _check_all_read(bundle: Bundle) -> None:
+    for key, entry in bundle.entries.items():
+        if key not in bundle.tensors:
+            raise ReadError(f"is of type {entry.type_name}, which is not read", path=bundle.path, tensor=key)
+
+
+def _unambiguous_names(bundle: Bundle, reasons: dict[str, str]) -> dict[str, str]:
+    names = variable_names(bundle)
+    bearers = Counter(name for key, name in names.items() if key not in reasons)
+    return {key: object_path(key) if key not in reasons and bearers[name] > 1 else name for key, name in names.items()}
+
+
+def _prefix_of(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the prefix that `path` stands for, and what to say about the choice."""
+    if path.is_dir():
+        name, warnings = _prefix_in(path)
+        return path / name, warnings
+    if path.name.endswith(_INDEX_SUFFIX):
+        return path.with_name(path.name.removesuffix(_INDEX_SUFFIX)), ()
+    data = _DATA.fullmatch(path.name)
+    return (path if data is None else path.with_name(data[1])), ()
+
+
+def _prefix_in(folder: Path) -> tuple[str, tuple[str, ...]]:
+    if os.path.lexists(folder / _STATE_NAME):
+        return _named_prefix(folder)
+    indexes = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_INDEX_SUFFIX))
+    if len(indexes) != 1:
+        what = f"several checkpoints: {', '.join(indexes)}" if indexes else "no checkpoint"
+        raise ReadError(f"holds {what}", path=folder, hint="name one by its .index file" if indexes else None)
+    return indexes[0].removesuffix(_INDEX_SUFFIX), ()
+
+
+def _named_prefix(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the prefix that the file `checkpoint` names.
+
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/training/checkpoint_state.proto, as text.
+    """
+    file = open_inside(folder, _STATE_NAME)
+    if file.size > _STATE_LIMIT_BYTES:
+        raise ReadError(f"is a list of checkpoints of {file.size} bytes", path=file.path)
+    latest: list[str] = []
+    others: list[str] = []
+    for line in protobuf.as_text(file.read(0, file.size), file.path).split("\n"):
+        match = _STATE_LINE.fullmatch(line)
+        if match is None and line.strip():
+            raise ReadError(
+                f"holds the line {line[:100]!r}, which is no field of a list of checkpoints", path=file.path
+            )
+        if match is not None and match[1] in ("model_checkpoint_path", "all_model_checkpoint_paths"):
+            if match[2] is None:
+                raise ReadError(f"{match[1]} is no text", path=file.path)
+            (latest if match[1] == "model_checkpoint_path" else others).append(_ESCAPED.sub(r"\1", match[2]))
+    if len(latest) != 1:
+        raise ReadError(f"names {len(latest)} latest checkpoints", path=file.path)
+    name = _inside(folder, latest[0], file.path)
+    older = len(set(others) - set(latest))
+    return name, (f"of {older + 1} checkpoints, {name} is read, the latest",) if older else ()
+
+
+def _inside(folder: Path, name: str, path: Path) -> str:
+    """Return the plain file name that `name` is; TensorFlow 1 writes whole paths."""
+    base = os.path.basename(name)
+    is_whole_path = os.path.isabs(name) and os.path.realpath(os.path.dirname(name)) == os.path.realpath(folder)
+    if base in ("", ".", "..") or not (is_whole_path or name == base):
+        hint = "if it is in this folder, name it by its .index file"
+        raise SafetyError(f"names a checkpoint outside its folder: {name!r}", path=path, hint=hint)
+    return base
+
+
+def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
+    """Lay out a folder that tf.train.load_checkpoint opens, with the names of the tensors for keys."""
+    keys = {name: _key(name) for name in checkpoint.tensors}
+    description = Description(
+        checkpoint=checkpoint,
+        provenance=provenance,
+        names={key: name for name, key in keys.items() if key != name},
+        more={"prefix": _PREFIX},
+    )
+    data, index = bundle_files(_PREFIX, {keys[name]: tensor for name, tensor in checkpoint.tensors.items()}, None)
+    document = Late(nbytes=description.nbytes, render=description.render)
+    state = f'model_checkpoint_path: "{_PREFIX}"\nall_model_checkpoint_paths: "{_PREFIX}"\n'.encode()
+    files = [
+        data,
+        index,
+        OutputFile(name=_STATE_NAME, pieces=(state,)),
+        OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
+    ]
+    if checkpoint.config is not None:
+        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config.raw,)))
+    files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    return Output(files=tuple(files), names={name: name for name in checkpoint.names})
+
+
+def _key(name: str) -> str:
+    """Return `name`, or, where a bundle cannot hold it, one with ``.>`` before it."""
+    is_refused = not name or name.startswith(("\0", _MARK)) or name == OBJECT_GRAPH_KEY
+    return _MARK + name if is_refused else name
+
+
+FORMAT = Format(
+    name="tf-checkpoint",
+    description="TensorFlow checkpoint: an index, data files, and the file that names them",
+    suffixes=(),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS}),
+    dtypes=frozenset(DType) - {DType.FLOAT8_E8M0FNU},
+    sniff=sniff,
+    read=read,
+    write=write,
+    entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME),
+)
