@@ -38,7 +38,8 @@ def test_there_and_back(sample: str, source: str, target: str, tmp_path: Path) -
     common = {"durable": False, "config": None}
     config = tmp_path / "config.json"
     config.write_bytes(b'{"model_type": "none"}\n')
-    converter.write(with_config(checkpoint, formats["first"]), paths["first"], to=source, **options_of(formats["first"]))
+    first = with_config(checkpoint, formats["first"])
+    converter.write(first, paths["first"], to=source, **options_of(formats["first"]))
     for here, there in (("first", "there"), ("there", "back")):
         format_ = formats[there]
         options = {**common, **options_of(format_), "config": config}
