@@ -5,11 +5,14 @@ The parent never imports them, their memory goes when the child does, and two fr
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import importlib
 import importlib.util
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import errors
-from converter.errors import CkconvError, GraphError, MissingExtraError
+from converter.errors import CkconvError, GraphError, MissingExtraError, WriteError
 
 _LOG = logging.getLogger(__name__)
 _MODULES = {
@@ -25,6 +28,7 @@ _MODULES = {
     "tensorflow": ("tensorflow", "onnx", "onnx_ir"),
     "onnx": ("onnx", "onnx_ir", "onnxruntime"),
 }
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _ARGUMENTS, _RESULT = "arguments.json", "result.json"
 
 
@@ -46,11 +50,15 @@ def call(function: str, scratch: Path, **arguments: Any) -> Any:
 
     Arguments and result are JSON values. `scratch` is an existing folder that the child may fill.
 
-    Raises the CkconvError that the child raised, GraphError when it failed in any other way.
+    The child dies with this process. Raises the CkconvError that the child raised, WriteError when the disk would not
+    take what it wrote, GraphError when it failed in any other way.
     """
-    folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
-    (folder / _ARGUMENTS).write_text(json.dumps({"function": function, "arguments": arguments}))
-    command = [sys.executable, "-P", "-m", "converter.execution.child", os.fspath(folder)]
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
+        (folder / _ARGUMENTS).write_text(json.dumps({"function": function, "arguments": arguments}))
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
+    command = [sys.executable, "-P", "-m", "converter.execution.child", os.fspath(folder), str(os.getpid())]
     if sys.version_info < (3, 11):
         command.remove("-P")
     completed = subprocess.run(
@@ -59,13 +67,21 @@ def call(function: str, scratch: Path, **arguments: Any) -> Any:
     _LOG.debug("%s: %s%s", function, _text(completed.stdout), _text(completed.stderr))
     result = folder / _RESULT
     if completed.returncode != 0 or not result.exists():
-        lines = [line for line in _text(completed.stderr).splitlines() if line.strip()]
-        what = lines[-1].strip() if lines else f"exit status {completed.returncode}"
-        raise GraphError(f"{function} failed: {what}")
+        raise _failure(function, completed.returncode, _text(completed.stderr), scratch)
     answer = json.loads(result.read_text())
     if "error" in answer:
         raise _revived(answer["error"])
     return answer["result"]
+
+
+def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
+    """Return the error for a child that ended without an answer; frameworks have errors of their own for full disks."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        if os.strerror(number) in said:
+            return WriteError(os.strerror(number), path=scratch)
+    lines = [line for line in said.splitlines() if line.strip()]
+    how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+    return GraphError(f"{function} failed: {lines[-1].strip() if lines else how}")
 
 
 def _text(data: bytes) -> str:
@@ -102,7 +118,8 @@ def _flattened(error: CkconvError) -> dict[str, Any]:
     return {**flat, "hint": error.hint}
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, parent: int) -> None:
+    _die_with(parent)
     request = json.loads((folder / _ARGUMENTS).read_text())
     module, _, name = request["function"].partition(":")
     try:
@@ -114,5 +131,14 @@ def _main(folder: Path) -> None:
     (folder / _RESULT).write_text(json.dumps(answer))
 
 
+def _die_with(parent: int) -> None:
+    """Be killed when the parent is: what is written after that, nobody would clean up."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), int(sys.argv[2]))

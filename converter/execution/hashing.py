@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 from converter.model.file import SourceFile
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -15,27 +19,43 @@ def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
     """Start hashing `files` and yield a function that waits for the SHA-256, in hex.
 
     Of one file it is the hash of its bytes; of several, that of their lines ``<sha256>  <name>`` by name, as
-    sha256sum prints them; of none it is "". Errors of reading appear where the hash is asked for.
+    sha256sum prints them; of none it is "". Errors of reading appear where the hash is asked for. A hash that nobody
+    waits for any more is given up.
     """
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
-    future = executor.submit(_sha256_of_all, files)
+    given_up = Event()
     try:
+        with _signals_held_back():
+            future = executor.submit(_sha256_of_all, files, given_up)
         yield future.result
     finally:
+        given_up.set()
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _sha256_of_all(files: Sequence[SourceFile]) -> str:
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """An exception from a signal handler while a thread starts would leave the thread without its bookkeeping."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _sha256_of_all(files: Sequence[SourceFile], given_up: Event) -> str:
     if not files:
         return ""
     if len(files) == 1:
-        return _sha256(files[0])
-    lines = sorted(f"{_sha256(file)}  {file.path.name}\n" for file in files)
+        return _sha256(files[0], given_up)
+    lines = sorted(f"{_sha256(file, given_up)}  {file.path.name}\n" for file in files)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _sha256(file: SourceFile) -> str:
+def _sha256(file: SourceFile, given_up: Event) -> str:
     value = hashlib.sha256()
     for chunk in file.chunks(0, file.size):
         value.update(chunk)
+        if given_up.is_set():
+            return ""
     return value.hexdigest()

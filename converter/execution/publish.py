@@ -21,8 +21,10 @@ from pathlib import Path
 from converter.errors import DestinationExistsError, UsageError, WriteError
 
 _PREFIX = ".ckconv-"
+_OUTPUT, _SCRATCH = "output", "scratch"
 _NOREPLACE, _EXCHANGE = 1, 2  # renameat2(2)
 _AT_FDCWD = -100
+_ATTEMPTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,51 +97,88 @@ class Staging:
     @property
     def output(self) -> Path:
         """The folder in which the output is written."""
-        return self.folder / "output"
+        return self.folder / _OUTPUT
 
     @property
     def scratch(self) -> Path:
         """A folder for intermediate files."""
-        return self.folder / "scratch"
+        return self.folder / _SCRATCH
 
-    def publish(self, staged: Path, *, overwrite: bool, durable: bool = True) -> None:
+    def publish(
+        self, staged: Path, *, overwrite: bool, durable: bool = True, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Rename `staged` (inside `output`, or `output` itself) to the destination, flushed to the disk if `durable`.
 
-        Raises DestinationExistsError when something appeared there meanwhile and `overwrite` is not set, WriteError
-        when the file system refuses. Either way nothing was published.
+        `check` is called just before: much may have come to the destination since it was looked at first. Raises what
+        it raises, DestinationExistsError when something appeared there and `overwrite` is not set, WriteError when the
+        file system refuses. Either way nothing was published, unless the error says that it is in place.
         """
         if durable:
             _flush(staged)
         try:
-            _move(staged, self.destination, overwrite=overwrite)
+            for _ in range(_ATTEMPTS):
+                check()
+                if _move(staged, self.destination, overwrite=overwrite):
+                    break
+            else:
+                raise WriteError("changes all the time", path=self.destination)
         except FileExistsError:
             raise DestinationExistsError("appeared while the output was made", path=self.destination) from None
         except OSError as error:
             raise WriteError(os.strerror(error.errno or 0), path=self.destination) from error
         if durable:
+            self._flush_parent()
+
+    def _flush_parent(self) -> None:
+        try:
             _flush_one(self.destination.parent)
+        except WriteError as error:
+            what = f"is in place and whole, but may not outlast a power failure: {error.message}"
+            raise WriteError(what, path=self.destination) from error
 
 
 @contextmanager
 def staging(destination: Path) -> Iterator[Staging]:
-    """Make a staging folder beside `destination`; it is gone afterwards, whatever happened."""
-    parent = destination.parent
-    _sweep(parent)
-    folder = parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    """Make a staging folder beside `destination`; it is gone afterwards, whatever happened.
+
+    Raises WriteError when it cannot be made.
+    """
+    _sweep(destination.parent)
+    folder = destination.parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with _locked_folder(folder, destination):
+            staged = Staging(destination=destination, folder=folder)
+            yield staged
+    finally:
+        _remove(folder)
+
+
+@contextmanager
+def _locked_folder(folder: Path, destination: Path) -> Iterator[None]:
+    lock = -1
     try:
         folder.mkdir(mode=0o700)
-    except OSError as error:
-        raise WriteError(os.strerror(error.errno or 0), path=destination) from error
-    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        staged = Staging(destination=destination, folder=folder)
-        staged.output.mkdir()
-        staged.scratch.mkdir()
-        yield staged
+        for name in (_OUTPUT, _SCRATCH):
+            (folder / name).mkdir()
+    except OSError as error:
+        if lock >= 0:
+            os.close(lock)
+        raise WriteError(os.strerror(error.errno or 0), path=destination) from error
+    try:
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what is there, and go on with it when a signal arrives meanwhile (the next ones are ignored)."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _sweep(parent: Path) -> None:
@@ -196,19 +235,26 @@ def _flush_one(path: Path) -> None:
         raise WriteError(os.strerror(error.errno or 0), path=path) from error
 
 
-def _move(staged: Path, destination: Path, *, overwrite: bool) -> None:
+def _move(staged: Path, destination: Path, *, overwrite: bool) -> bool:
+    """Whether the move was made; False when what is at the destination changed on the way."""
     is_there_folder = destination.is_dir() and not destination.is_symlink()
-    if is_there_folder and not _entries(destination):
-        os.rename(staged, destination)  # replaces an empty folder in one step
-    elif is_there_folder and overwrite:
-        if not _renameat2(staged, destination, _EXCHANGE):
-            _exchange_in_two_steps(staged, destination)
-    elif overwrite:
-        os.replace(staged, destination)
-    elif not _renameat2(staged, destination, _NOREPLACE):
-        if os.path.lexists(destination):  # a window remains on file systems without RENAME_NOREPLACE
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(destination))
-        os.rename(staged, destination)
+    try:
+        if is_there_folder and not _entries(destination):
+            os.rename(staged, destination)  # replaces an empty folder in one step
+        elif is_there_folder and overwrite:
+            if not _renameat2(staged, destination, _EXCHANGE):
+                _exchange_in_two_steps(staged, destination)
+        elif overwrite:
+            os.replace(staged, destination)
+        elif not _renameat2(staged, destination, _NOREPLACE):
+            if os.path.lexists(destination):  # a window remains on file systems without RENAME_NOREPLACE
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(destination))
+            os.rename(staged, destination)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY or (overwrite and error.errno in (errno.EEXIST, errno.ENOENT)):
+            return False
+        raise
+    return True
 
 
 def _exchange_in_two_steps(staged: Path, destination: Path) -> None:
