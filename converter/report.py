@@ -14,6 +14,8 @@ from converter.model.ledger import LedgerLine, Status
 from converter.model.output import Output
 
 _NAMES_SHOWN = 20
+_NAMES_TOGETHER = 3
+_REASON_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +78,18 @@ class Report:
         return f"ok: {counts}; optimizer {self.optimizer.status}; {checked}"
 
     def losses(self) -> list[str]:
-        """What a user should know besides the counts, one line each, safe to print."""
+        """What a user should know besides the counts, one line for each reason, safe to print."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for line in self.lines:
+            if line.status in (Status.DROPPED, Status.DEFAULTED):
+                alike.setdefault((line.status.value, line.reason), []).append(line.name or line.target or "")
         said = [
-            f"{line.status.value}: {escape(line.name or line.target or '')}: {escape(line.reason)}"
-            for line in self.lines
-            if line.status in (Status.DROPPED, Status.DEFAULTED)
+            f"{status}: {listed(names, _NAMES_TOGETHER)}: {escape(reason, _REASON_CHARACTERS)}"
+            for (status, reason), names in alike.items()
         ]
         if self.optimizer.status == "dropped":
             said.append(f"dropped: optimizer state: {self.optimizer.reason}")
-        return said + [f"note: {escape(warning, 1000)}" for warning in self.warnings]
+        return said + [f"note: {escape(warning, _REASON_CHARACTERS)}" for warning in self.warnings]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints."""
@@ -184,7 +189,7 @@ def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], 
             raise LossError(line.reason, tensor=name, hint=f"{flag} {name!r} accepts it")
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names for a message: all of a few, the first of many."""
-    shown = ", ".join(escape(name) for name in names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+def listed(names: Sequence[str], limit: int = _NAMES_SHOWN) -> str:
+    """Return names for a message: all of a few, the first `limit` of many."""
+    shown = ", ".join(escape(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
