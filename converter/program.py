@@ -90,13 +90,13 @@ def _write(
     specific: Mapping[str, Any],
     observer: Observer,
 ) -> Report:
-    write_options = formats.options_of(target.format, target.format.write_options, specific)
+    write_options = formats.options_of(target.format, target.format.write_options, {**target.decided, **specific})
     with (
         _naming(source),
         staging(target.place.path) as stage,
         hashed(_files(source, checkpoint)) as source_sha256,
     ):
-        planned = selection.selected(canonical(unwrapped(checkpoint)), target.format, options)
+        planned = target.format.adapt(selection.selected(canonical(unwrapped(checkpoint)), target.format, options))
         workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
         if target.format.runner is not None and not options.weights_only:
             if target.format.extra is not None:
@@ -175,6 +175,14 @@ class _Target:
         is_folder = place.as_folder or format_.file_name is None
         place.check_replaceable(is_folder=is_folder, overwrite=options.overwrite, foreign=formats.foreign_entry)
         return cls(format=format_, place=place, is_folder=is_folder)
+
+    @property
+    def decided(self) -> Mapping[str, Any]:
+        """The write options that the name of the destination decides."""
+        if self.is_folder:
+            return {}
+        name = self.place.path.name.lower()
+        return next((given for suffix, given in self.format.by_suffix.items() if name.endswith(suffix)), {})
 
     def complete(self, output: Output, planned: Checkpoint) -> Output:
         """Add config and assets when a single-file format is written into a folder.

@@ -158,9 +158,12 @@ def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[Le
 
     Raises LossError when a tensor of the source has no line, naming it.
     """
+    defaults = {line.target for line in (*written.lines, *output.lines) if line.status is Status.DEFAULTED}
     lines: list[LedgerLine] = []
     first_slot: dict[str, str] = {}
     for slot, name in output.names.items():
+        if name in defaults:
+            continue
         owner = written.aliases.get(name, name)
         shared = first_slot.setdefault(owner, slot)
         status = Status.MAPPED if shared == slot else Status.TIED

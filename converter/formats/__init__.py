@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,11 @@ class NoOptions:
     """The options of a format that has none."""
 
 
+def unchanged(checkpoint: Checkpoint) -> Checkpoint:
+    """Return `checkpoint`: what formats that hold PyTorch's names and layouts do to it."""
+    return checkpoint
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """All that the program knows about a format.
@@ -42,7 +47,9 @@ class Format:
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
+    `adapt`          brings a checkpoint of PyTorch's names and layouts to those that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
+    `by_suffix`      write options that the name of the destination decides
     `runner`         the ``package.module:function`` that runs such files on given inputs (converter.graphs.run), None
                      for formats without a graph
     """
@@ -58,8 +65,10 @@ class Format:
     extra: str | None = None
     file_name: str | None = None
     entries: tuple[str, ...] = ()
+    adapt: Callable[[Checkpoint], Checkpoint] = unchanged
     read_options: type = NoOptions
     write_options: type = NoOptions
+    by_suffix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     runner: str | None = None
 
 

@@ -270,6 +270,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    adapt=dialect.adapted,
     file_name="tf_model.h5",
     entries=("*.h5", "*.hdf5"),
 )

@@ -225,7 +225,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         checkpoint.dialect == "keras" and checkpoint.config is not None and dialect.is_model(checkpoint.config.values)
     )
     if options.container == "archive" and not has_model:
-        hint = "--config FILE gives it, or --weights-only writes a .weights.h5"
+        hint = "--config FILE gives it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
     if not has_model:
         content, names, warnings = _module_file(checkpoint, late)
@@ -317,7 +317,9 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    adapt=dialect.adapted,
     write_options=WriteOptions,
+    by_suffix={".keras": {"container": "archive"}, ".weights.h5": {"container": "weights"}},
     file_name="model.keras",
     entries=("*.keras", "*.weights.h5"),
 )

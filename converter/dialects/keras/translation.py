@@ -92,17 +92,29 @@ class _Found:
                 made.add_slot(name, *self.slots[name])
             else:
                 made.add_as_stored(name)
+        aliases = self._ties(checkpoint, made.names)
+        tensors = {name: tensor for name, tensor in made.tensors.items() if name not in aliases}
         return replace(
             checkpoint,
-            tensors=made.tensors,
-            aliases={},
+            tensors=tensors,
+            aliases=aliases,
             origins=made.origins,
-            buffers=frozenset(made.buffers),
-            frozen=frozenset(made.frozen),
+            buffers=frozenset(made.buffers & tensors.keys()),
+            frozen=frozenset(made.frozen & tensors.keys()),
             dialect="pytorch" if self.slots else "generic",
             lines=(*checkpoint.lines, *made.lines, *self._flatten_lines()),
             warnings=(*checkpoint.warnings, *self._warnings(stored)),
         )
+
+    def _ties(self, checkpoint: Checkpoint, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """The ties that are still ties: both sides went through the same rearrangement."""
+        kinds = {name: slot for name, (_, slot) in self.slots.items()}
+        return {
+            new: new_owner
+            for alias, owner in checkpoint.aliases.items()
+            if kinds.get(alias) == kinds.get(owner)
+            for new, new_owner in zip(names[alias], names[owner], strict=True)
+        }
 
     def _flatten_lines(self) -> list[LedgerLine]:
         if not self.misordered:
@@ -133,6 +145,7 @@ class _Forward:
     checkpoint: Checkpoint
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     lines: list[LedgerLine] = field(default_factory=list)
@@ -183,8 +196,10 @@ class _Forward:
             taken = self.origins.get(name, name)
             raise ReadError(f"and {taken!r} would both be called {name!r}", tensor=source)
         self.tensors[name] = tensor
-        if source is not None and self.checkpoint.origin(source) != name:
-            self.origins[name] = self.checkpoint.origin(source)
+        if source is not None:
+            self.names.setdefault(source, []).append(name)
+            if self.checkpoint.origin(source) != name:
+                self.origins[name] = self.checkpoint.origin(source)
 
 
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
