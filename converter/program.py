@@ -229,8 +229,8 @@ def _read(path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Ch
     """Read a source and what is beside it; return the options that its reader does not take, too."""
     probe = Probe(path)
     format_ = formats.detect(probe) if options.from_format is None else formats.by_name(options.from_format)
-    if options.from_format is not None and format_.file_name in probe.entries:
-        path = path / format_.file_name  # the user chooses one of the weight files of a folder
+    if format_.file_name in probe.entries and (options.from_format is not None or not format_.sniff(probe)):
+        path = path / format_.file_name
     taken = {field.name for field in fields(format_.read_options)}
     read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
     with _naming(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import FRAMEWORKS, Ckconv, python
+import converter
+from tests.conftest import FRAMEWORKS, ROOT, Ckconv, python
 
 _UNWANTED = (*FRAMEWORKS, "h5py", "ray")
 _SAY = f"print([name for name in {_UNWANTED!r} if name in sys.modules])"
@@ -49,3 +51,32 @@ def test_a_missing_extra_is_one_line(squad_bert: Path, tmp_path: Path, ckconv: C
         "ckconv: writing a savedmodel that runs needs the extra 'tensorflow'; pip install 'ckconv[tensorflow]'"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "saved_model", "tf1.ckpt"])
+def test_frameworks_files_become_safetensors_without_them(name: str, tmp_path: Path, ckconv: Ckconv) -> None:
+    """What Keras 2 and 3 and TensorFlow wrote, bit for bit the framework's own values in PyTorch's layout."""
+    folder = ROOT / "fixtures" / "keras"
+    described = json.loads((folder / "expected.json").read_text())[name]["tensors"]
+    result = ckconv(folder / name, tmp_path / "x.safetensors", "--json", without_frameworks=True)
+    assert result.returncode == 0, result.stderr
+    found = converter.read(tmp_path / "x.safetensors").tensors
+    assert {
+        key: {
+            "dtype": tensor.dtype.value,
+            "shape": list(tensor.shape),
+            "sha256": hashlib.sha256(tensor.numpy().tobytes()).hexdigest(),
+        }
+        for key, tensor in found.items()
+    } == described
+
+
+def test_flax_files_become_safetensors_without_flax(tmp_path: Path, ckconv: Ckconv) -> None:
+    folder = ROOT / "fixtures" / "flax"
+    restored = json.loads((folder / "restored.json").read_text())["arrays"]
+    result = ckconv(folder / "arrays.msgpack", tmp_path / "x.safetensors", without_frameworks=True)
+    assert result.returncode == 0, result.stderr
+    found = converter.read(tmp_path / "x.safetensors").tensors
+    for name, (dtype, shape, raw) in restored.items():
+        assert (found[name].dtype.value, list(found[name].shape)) == (dtype, shape)
+        assert found[name].numpy().tobytes().hex() == raw, name

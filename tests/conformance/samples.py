@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from converter import formats as formats_package
 from converter.formats import Format, registry
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor, Tensor
+
+if "CKCONV_TEST_FORMATS" in os.environ:  # a folder of formats that are not of this project, held to the suite too
+    formats_package.__path__.append(os.environ["CKCONV_TEST_FORMATS"])
 
 
 def _random(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> Tensor:
