@@ -130,7 +130,12 @@ def _write(
                 report = replace(report, verification=verification, warnings=warnings)
                 observer.committing()
                 staged = stage.output if target.is_folder else readable
-                stage.publish(staged, overwrite=options.overwrite, durable=options.durable)
+                stage.publish(
+                    staged,
+                    overwrite=options.overwrite,
+                    durable=options.durable,
+                    check=lambda: target.check_replaceable(options),
+                )
         except CkconvError as error:
             error.report = report
             if isinstance(error, WriteError | VerificationError):
@@ -172,9 +177,15 @@ class _Target:
         if format_ is None:
             hint = f"--to one of {', '.join(formats.registry())}"
             raise UnknownFormatError("the name does not say the format", path=destination, hint=hint)
-        is_folder = place.as_folder or format_.file_name is None
-        place.check_replaceable(is_folder=is_folder, overwrite=options.overwrite, foreign=formats.foreign_entry)
-        return cls(format=format_, place=place, is_folder=is_folder)
+        target = cls(format=format_, place=place, is_folder=place.as_folder or format_.file_name is None)
+        target.check_replaceable(options)
+        return target
+
+    def check_replaceable(self, options: Options) -> None:
+        """Raise DestinationExistsError when something is there that must stay."""
+        self.place.check_replaceable(
+            is_folder=self.is_folder, overwrite=options.overwrite, foreign=formats.foreign_entry
+        )
 
     @property
     def decided(self) -> Mapping[str, Any]:
