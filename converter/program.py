@@ -96,12 +96,8 @@ def _write(
         staging(target.place.path) as stage,
         hashed(_files(source, checkpoint)) as source_sha256,
     ):
-        planned = target.format.adapt(selection.selected(canonical(unwrapped(checkpoint)), target.format, options))
         workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
-        if target.format.runner is not None and not options.weights_only:
-            if target.format.extra is not None:
-                require(target.format.extra, f"writing a {target.format.name} that runs")
-            planned = runnable.with_graph(planned, options, workshop)
+        planned = _planned(checkpoint, target.format, options, workshop)
         name = "" if source is None else source.name
         provenance = Provenance(tool=f"ckconv {__version__}", source_name=name, source_sha256=source_sha256)
         written = target.format.write(planned, write_options, provenance)
@@ -117,45 +113,49 @@ def _write(
             nbytes=output.nbytes,
             is_dry_run=options.dry_run,
         )
-        try:
+        with _reporting(report, target.place.path):
             check_allowed(report.lines, allow_dropped=options.allow_dropped, allow_missing=options.allow_missing)
             check_space(target.place.path.parent, output.nbytes, target.place.path)
-            if not options.dry_run:
-                provenance.counts = report.counts
-                workshop.make(output, planned)
-                is_one_file = target.format.file_name is not None and len(written.files) == 1
-                readable = stage.output / written.files[0].name if is_one_file else stage.output
-                verification = _verify(planned, output, target, readable, options, workshop)
-                warnings = (*report.warnings, *selection.cast_losses(planned))
-                report = replace(report, verification=verification, warnings=warnings)
-                observer.committing()
-                staged = stage.output if target.is_folder else readable
-                stage.publish(
-                    staged,
-                    overwrite=options.overwrite,
-                    durable=options.durable,
-                    check=lambda: target.check_replaceable(options),
-                )
-        except CkconvError as error:
-            error.report = report
-            if isinstance(error, WriteError | VerificationError):
-                error.path = os.fspath(target.place.path)
-            raise
-    return report
+            if options.dry_run:
+                return report
+            provenance.counts = report.counts
+            workshop.make(output, planned)
+            is_one_file = target.format.file_name is not None and len(written.files) == 1
+            readable = stage.output / written.files[0].name if is_one_file else stage.output
+            verification = _verify(planned, output, target.format, readable, options, workshop)
+            observer.committing()
+            stage.publish(
+                stage.output if target.is_folder else readable,
+                overwrite=options.overwrite,
+                durable=options.durable,
+                check=lambda: target.check_replaceable(options),
+            )
+    warnings = (*report.warnings, *selection.cast_losses(planned))
+    return replace(report, verification=verification, warnings=warnings)
+
+
+def _planned(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    """What the target is to hold, in its names and layouts, with a graph where it needs one."""
+    planned = target.adapt(selection.selected(canonical(unwrapped(checkpoint)), target, options))
+    if target.runner is None or options.weights_only:
+        return planned
+    if target.extra is not None:
+        require(target.extra, f"writing a {target.name} that runs")
+    return runnable.with_graph(planned, options, workshop)
 
 
 def _verify(
-    planned: Checkpoint, output: Output, target: _Target, staged: Path, options: Options, workshop: LocalWorkshop
+    planned: Checkpoint, output: Output, target: Format, staged: Path, options: Options, workshop: LocalWorkshop
 ) -> Verification:
     if options.verify == "none":
         return Verification()
     workshop.observer.stage("verifying", planned.nbytes)
-    found = target.format.read(staged, target.format.read_options())
+    found = target.read(staged, target.read_options())
     verify_weights(planned, found, output.names, path=staged, observer=workshop.observer)
     if planned.optimizer is not None:
         verify_optimizer(planned.optimizer, found.optimizer, path=staged)
-    if options.verify != "weights" and target.format.runner is not None and planned.graph is not None:
-        return runnable.verify_outputs(planned, staged, target.format.runner, options, workshop)
+    if options.verify != "weights" and target.runner is not None and planned.graph is not None:
+        return runnable.verify_outputs(planned, staged, target.runner, options, workshop)
     if options.verify == "outputs":
         raise UsageError("--verify outputs needs a target that runs")
     return Verification(weights=True)
@@ -215,6 +215,18 @@ class _Target:
         left = ", ".join(file.name for file in beside)
         said = f"{left} not carried: the output is one file; end DST with / for a folder"
         return replace(output, warnings=(*output.warnings, said))
+
+
+@contextmanager
+def _reporting(report: Report, destination: Path) -> Iterator[None]:
+    """Let errors say what was known, and those about the staged output name the destination instead."""
+    try:
+        yield
+    except CkconvError as error:
+        error.report = report
+        if isinstance(error, WriteError | VerificationError):
+            error.path = os.fspath(destination)
+        raise
 
 
 @contextmanager
