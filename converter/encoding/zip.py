@@ -7,6 +7,7 @@ whatever two of them could read differently is refused here.
 from __future__ import annotations
 
 import struct
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ _LOCATOR64 = struct.Struct("<4sIQI")
 
 _STORED, _DEFLATED = 0, 8
 _IS_ENCRYPTED, _HAS_DESCRIPTOR, _IS_PATCH, _IS_STRONGLY_ENCRYPTED, _IS_UTF8 = 1 << 0, 1 << 3, 1 << 5, 1 << 6, 1 << 11
+_NO_GAP = frozenset({0})
+_DESCRIPTOR_BYTES = frozenset({0, 12, 16, 20, 24})
+"""A CRC and two sizes of 4 or 8 bytes, with a signature or without one."""
 _MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64_FIELD = 1
 
@@ -76,13 +80,18 @@ def read_members(file: SourceFile) -> dict[str, Member]:
     """
     entries, directory_offset = _entries(file, _MEMBER_LIMIT)
     members: dict[str, Member] = {}
-    ranges: list[tuple[int, int, str]] = []
+    seen: set[str] = set()
+    ranges: list[tuple[int, int, _Entry]] = []
     for entry in entries:
         _check_entry(file, entry)
-        if entry.name in members:
-            raise ReadError(f"zip archive has the member {entry.name!r} twice", path=file.path)
+        folded = unicodedata.normalize("NFC", entry.name.rstrip("/")).casefold()
+        if folded in seen:  # torch, for one, looks members up whatever their case
+            raise ReadError(
+                f"zip archive has the member {entry.name!r} twice, or one of nearly its name", path=file.path
+            )
+        seen.add(folded)
         data_offset = _data_offset(file, entry)
-        ranges.append((entry.local_offset, data_offset + entry.compressed_bytes, entry.name))
+        ranges.append((entry.local_offset, data_offset + entry.compressed_bytes, entry))
         members[entry.name] = Member(
             name=entry.name,
             data_offset=data_offset,
@@ -91,12 +100,25 @@ def read_members(file: SourceFile) -> dict[str, Member]:
             crc32=entry.crc32,
             is_stored=entry.method == _STORED,
         )
-    end = 0
-    for start, stop, name in sorted(ranges):
-        if start < end or stop > directory_offset:
-            raise ReadError(f"zip member {name!r} overlaps what is stored beside it", path=file.path)
-        end = stop
+    _check_ranges(file, ranges, directory_offset)
     return members
+
+
+def _check_ranges(file: SourceFile, ranges: list[tuple[int, int, _Entry]], directory_offset: int) -> None:
+    """Refuse members that overlap, and bytes that belong to none: they could be members to another reader."""
+    end, allowed = 0, _NO_GAP
+    for start, stop, entry in sorted(ranges, key=lambda placed: placed[:2]):
+        if start < end:
+            raise ReadError(f"zip member {entry.name!r} overlaps what is stored beside it", path=file.path)
+        if start - end not in allowed:
+            raise ReadError(f"zip archive has {start - end} bytes before {entry.name!r}, of no member", path=file.path)
+        end, allowed = stop, _DESCRIPTOR_BYTES if entry.flags & _HAS_DESCRIPTOR else _NO_GAP
+    if directory_offset < end:
+        raise ReadError("zip archive has a member that overlaps its directory", path=file.path)
+    if directory_offset - end not in allowed:
+        raise ReadError(
+            f"zip archive has {directory_offset - end} bytes before its directory, of no member", path=file.path
+        )
 
 
 def read_bytes(file: SourceFile, member: Member, *, limit_bytes: int) -> bytes:

@@ -14,8 +14,10 @@ from typing import Any, NoReturn, Protocol
 from converter.encoding.pickle.globals import INERT, Global, is_function_like, resolve
 from converter.errors import CkconvError, ReadError, SafetyError
 
-_OPCODE_LIMIT = 1 << 23
-_CONTAINER_LIMIT = 1 << 21
+_FREE_OPERATIONS, _STORED_BYTES_PER_OPERATION, _OPERATION_LIMIT = 3 << 20, 1 << 9, 1 << 23
+_CONTAINER_LIMIT = 1 << 20
+_PLACEHOLDER_LIMIT = 1 << 17
+_NAME_LIMIT = 1 << 14
 _CONSTRUCTED_LIMIT_BYTES = 512 << 20
 _STRING_LIMIT_BYTES = 256 << 20
 _LINE_FIRST_BYTES = 64
@@ -102,6 +104,7 @@ class Machine:
     """Reads one pickle of `source`, starting at `offset`; `end` is where it stopped, after `operations`.
 
     `constructors` maps (module, name) to a pure function; `persistent` turns a persistent id into a value.
+    `stored_bytes` is the size of the file that the pickle describes: one that stores much may take longer to read.
     """
 
     def __init__(
@@ -113,7 +116,9 @@ class Machine:
         constructors: Mapping[tuple[str, str], Constructor],
         persistent: Callable[[Any], Any] | None = None,
         window_bytes: int = _WINDOW_BYTES,
+        stored_bytes: int = 0,
     ) -> None:
+        self._limit = min(_OPERATION_LIMIT, _FREE_OPERATIONS + stored_bytes // _STORED_BYTES_PER_OPERATION)
         self.path = path
         self.end = offset
         self.operations = 0
@@ -126,7 +131,8 @@ class Machine:
         self._persistent = persistent
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._containers = 0
+        self._names: dict[tuple[str, str], Global] = {}
+        self._containers = self._placeholders = 0
         self._constructed_bytes = 0
 
     def load(self) -> Any:
@@ -138,21 +144,25 @@ class Machine:
             raise
 
     def _load(self) -> Any:
-        for self.operations in range(_OPCODE_LIMIT):
-            opcode = self._take(1)
-            if opcode == b".":
+        for self.operations in range(self._limit):
+            position = self._position
+            if position == len(self._window):
+                self._fill(1)
+                position = 0
+            self._position = position + 1
+            opcode = self._window[position]
+            action = _ACTIONS_BY_CODE[opcode]
+            if action is not None:
+                action(self)
+            elif opcode == _STOP:
                 value = self._pop()
                 self.end = self._offset
                 if self._stack:
                     self._refuse("leaves values behind")
                 return value
-            action = _ACTIONS.get(opcode)
-            if action is None:
-                self._refuse_opcode(opcode)
-            if opcode == b"\x80" and self.operations:
-                self._refuse("names its protocol in the middle")
-            action(self)
-        raise self._problem(f"has more than {_OPCODE_LIMIT} operations")
+            else:
+                self._refuse_opcode(bytes((opcode,)))
+        raise self._problem(f"has more than {self._limit} operations")
 
     # bytes
 
@@ -192,6 +202,9 @@ class Machine:
                 self._refuse("has a line without an end")
             wanted *= 8
         return self._take(end + 1 - self._position)[:-1]
+
+    def _byte(self) -> int:
+        return self._take(1)[0]
 
     def _number(self, form: struct.Struct) -> Any:
         return form.unpack(self._take(form.size))[0]
@@ -266,6 +279,8 @@ class Machine:
 
     def proto(self) -> None:
         """PROTO."""
+        if self.operations:
+            self._refuse("names its protocol in the middle")
         if self._take(1)[0] > 5:
             self._refuse("is of a protocol beyond 5")
 
@@ -316,8 +331,12 @@ class Machine:
         except UnicodeDecodeError:
             self._refuse("has text with broken escapes")
 
+    def short_long(self) -> None:
+        """LONG1."""
+        self._stack.append(int.from_bytes(self._take(self._byte()), "little", signed=True))
+
     def long(self, length: int) -> None:
-        """LONG1, LONG4."""
+        """LONG4."""
         if not 0 <= length <= _INTEGER_LIMIT_BYTES:
             self._refuse(f"has an integer of {length} bytes")
         self._push(int.from_bytes(self._take(length), "little", signed=True))
@@ -326,7 +345,12 @@ class Machine:
         """GLOBAL, STACK_GLOBAL."""
         if not (isinstance(module, str) and isinstance(name, str)):
             self._refuse("names something with what is no text")
-        self._push(resolve(module, name, path=self.path))
+        found = self._names.get((module, name))
+        if found is None:
+            if len(self._names) == _NAME_LIMIT:
+                self._refuse(f"names more than {_NAME_LIMIT} classes and functions")
+            found = self._names[module, name] = resolve(module, name, path=self.path)
+        self._push(found)
 
     def reduce(self) -> None:
         """REDUCE."""
@@ -356,6 +380,9 @@ class Machine:
             return self._charged(constructor(arguments))
         if is_function_like(callee) and str(callee) not in INERT:
             raise SafetyError(f"calls {callee}, which is refused", path=self.path)
+        self._placeholders += 1
+        if self._placeholders > _PLACEHOLDER_LIMIT:
+            self._refuse(f"has more than {_PLACEHOLDER_LIMIT} objects of classes that are not known")
         made = Placeholder(callee, arguments)
         made.items.update(keywords)
         return made
@@ -447,7 +474,7 @@ def is_key(value: Any, depth: int = 0) -> bool:
     return not isinstance(value, frozenset) and type(value).__hash__ is not None
 
 
-_U8, _U16, _U32, _U64 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<Q"))
+_U16, _U32, _U64 = (struct.Struct(form) for form in ("<H", "<I", "<Q"))
 _I32, _F64 = struct.Struct("<i"), struct.Struct(">d")
 
 _REFUSED = {
@@ -470,26 +497,26 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     # numbers
     b"I": Machine.int_line,
     b"J": lambda machine: machine._push(machine._number(_I32)),
-    b"K": lambda machine: machine._push(machine._number(_U8)),
+    b"K": lambda machine: machine._stack.append(machine._byte()),
     b"M": lambda machine: machine._push(machine._number(_U16)),
     b"L": lambda machine: machine._push(machine._integer(machine._line().removesuffix(b"L"))),
-    b"\x8a": lambda machine: machine.long(machine._number(_U8)),
+    b"\x8a": Machine.short_long,
     b"\x8b": lambda machine: machine.long(machine._number(_I32)),
     b"F": Machine.float_line,
     b"G": lambda machine: machine._push(machine._number(_F64)),
-    b"N": lambda machine: machine._push(None),
+    b"N": lambda machine: machine._stack.append(None),
     b"\x88": lambda machine: machine._push(True),
     b"\x89": lambda machine: machine._push(False),
     # text and bytes
     b"S": Machine.string_line,
     b"T": lambda machine: machine._push(machine._bytes_or_text(machine._string(machine._number(_U32)))),
-    b"U": lambda machine: machine._push(machine._bytes_or_text(machine._string(machine._number(_U8)))),
+    b"U": lambda machine: machine._push(machine._bytes_or_text(machine._string(machine._byte()))),
     b"V": Machine.unicode_line,
     b"X": lambda machine: machine._push(machine._text(machine._string(machine._number(_U32)))),
-    b"\x8c": lambda machine: machine._push(machine._text(machine._string(machine._number(_U8)))),
+    b"\x8c": lambda machine: machine._push(machine._text(machine._string(machine._byte()))),
     b"\x8d": lambda machine: machine._push(machine._text(machine._string(machine._number(_U64)))),
     b"B": lambda machine: machine._push(machine._string(machine._number(_U32))),
-    b"C": lambda machine: machine._push(machine._string(machine._number(_U8))),
+    b"C": lambda machine: machine._push(machine._string(machine._byte())),
     b"\x8e": lambda machine: machine._push(machine._string(machine._number(_U64))),
     b"\x96": lambda machine: machine._push(machine._string(machine._number(_U64))),
     # containers
@@ -511,10 +538,10 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"\x91": lambda machine: machine._push(frozenset(map(machine._key, machine._pop_to_mark()))),
     # memo
     b"g": lambda machine: machine._get(machine._integer(machine._line())),
-    b"h": lambda machine: machine._get(machine._number(_U8)),
+    b"h": lambda machine: machine._get(machine._byte()),
     b"j": lambda machine: machine._get(machine._number(_U32)),
     b"p": lambda machine: machine._put(machine._integer(machine._line())),
-    b"q": lambda machine: machine._put(machine._number(_U8)),
+    b"q": lambda machine: machine._put(machine._byte()),
     b"r": lambda machine: machine._put(machine._number(_U32)),
     b"\x94": lambda machine: machine._put(len(machine._memo)),
     # names and objects
@@ -527,3 +554,5 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"P": lambda machine: machine.persist(machine._text(machine._line())),
     b"Q": lambda machine: machine.persist(machine._pop()),
 }
+_STOP = ord(".")
+_ACTIONS_BY_CODE = tuple(_ACTIONS.get(bytes((code,))) for code in range(256))

@@ -37,7 +37,13 @@ class ZipArchive:
         """Return the root value."""
         member = self._member("data.pkl")
         data = MemoryBytes(zip_archive.read_bytes(self._file, member, limit_bytes=_PICKLE_LIMIT_BYTES))
-        machine = Machine(data, path=self._file.path, constructors=CONSTRUCTORS, persistent=self._persistent)
+        machine = Machine(
+            data,
+            path=self._file.path,
+            constructors=CONSTRUCTORS,
+            persistent=self._persistent,
+            stored_bytes=self._file.size,
+        )
         value = machine.load()
         if machine.end != data.size:
             raise ReadError("has bytes after the end of its pickle", path=self._file.path)
@@ -129,7 +135,12 @@ class LegacyArchive:
     def _pickle(self) -> Any:
         limited = _Limited(self._file, self._offset + _PICKLE_LIMIT_BYTES)
         machine = Machine(
-            limited, offset=self._offset, path=self._file.path, constructors=CONSTRUCTORS, persistent=self._persistent
+            limited,
+            offset=self._offset,
+            path=self._file.path,
+            constructors=CONSTRUCTORS,
+            persistent=self._persistent,
+            stored_bytes=self._file.size,
         )
         value = machine.load()
         self._offset = machine.end

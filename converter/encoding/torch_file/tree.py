@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,12 @@ from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Tensor
 
 _DEPTH_LIMIT = 64
-_WORK_LIMIT = 1 << 21
-_NUMBERS = frozenset((int, float, complex, bool, type(None)))
+_FREE_WORK, _STORED_BYTES_PER_WORK, _WORK_LIMIT = 1 << 18, 1 << 10, 1 << 22
+_REVISIT_WORK, _DEEP_WORK, _DROP_WORK = 16, 8, 8
+_DEEP = 8
 _SCALARS = (str, int, float, complex, bool, bytes, type(None))
+_LEAVES = frozenset(_SCALARS)
+_TEXT = frozenset((str, bytes))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,19 +34,24 @@ class Weights:
 
 
 class Walk:
-    """Walks a pickled value, in bounded depth and work; `lines` says what of it is not carried."""
+    """Walks a pickled value, in bounded depth and work; `lines` says what of it is not carried.
 
-    def __init__(self) -> None:
+    A file that stores much may make more work: `stored_bytes` is the size of those that the values come from.
+    """
+
+    def __init__(self, *, stored_bytes: int = 0) -> None:
+        self._limit = min(_WORK_LIMIT, _FREE_WORK + stored_bytes // _STORED_BYTES_PER_WORK)
         self.weights = Weights()
         self.lines: list[LedgerLine] = []
         self._owners: dict[Any, str] = {}
+        self._visited: set[int] = set()
         self._work = 0
 
     # weights
 
     def flatten(self, value: Any, name: str = "", depth: int = 0) -> None:
         """Add every tensor under `value` to the weights, keys joined by dots. Raises ReadError naming the tensor."""
-        self._step(name, depth)
+        self._step(value, name, depth)
         match value:
             case View() | NumpyArray():
                 self._add(name, value)
@@ -112,7 +120,7 @@ class Walk:
 
     def plain(self, value: Any, name: str, depth: int = 0) -> Any:
         """Return `value` as plain Python data with Tensor leaves; what cannot be plain becomes None and a line."""
-        self._step(name, depth)
+        self._step(value, name, depth)
         match value:
             case View() | NumpyArray():
                 return _tensor(value, name)
@@ -120,8 +128,8 @@ class Walk:
                 return self._plain_items(value, name, depth)
             case Placeholder() if value.items and value.state is None and not (value.arguments or value.values):
                 return self._plain_items(value.items, name, depth)
-            case list() | tuple() if all(type(item) in _NUMBERS for item in value):
-                self._charge(len(value) // 16)
+            case list() | tuple() if _LEAVES.issuperset(map(type, value)):
+                self._charge_leaves(value)
                 return value
             case list():
                 return [self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value)]
@@ -130,15 +138,16 @@ class Walk:
             case set() | frozenset() if all(isinstance(item, _SCALARS) for item in value):
                 self._charge(len(value))
                 return set(value)
-            case str() | bytes():
-                self._charge(len(value) // 64)
-                return value
             case _ if isinstance(value, _SCALARS):
+                self._charge_leaves((value,))
                 return value
         self.drop(name, value, f"{_kind(value)} is not carried")
         return None
 
     def _plain_items(self, items: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
+        if _LEAVES.issuperset(map(type, items)) and _LEAVES.issuperset(map(type, items.values())):
+            self._charge_leaves((*items, *items.values()))
+            return dict(items)
         kept = {}
         for key, item in items.items():
             where = _joined(name, _text(key))
@@ -155,6 +164,7 @@ class Walk:
 
     def drop(self, name: str, value: Any, reason: str) -> None:
         """Write down that `value` is not carried, and every tensor inside it."""
+        self._charge(_DROP_WORK)
         self.lines.append(dropped(name, reason))
         for inner in self._tensor_paths(value, name):
             if inner != name:
@@ -182,16 +192,27 @@ class Walk:
                 self._charge(1 + len(children) + _length(item) // 16)
                 pending.extend(reversed(children))
 
-    def _step(self, name: str, depth: int) -> None:
-        self._charge(1)
+    def _step(self, value: Any, name: str, depth: int) -> None:
+        """Count a visit. Long names, depth and, most of all, coming back to a value make it dear: small files do that."""
+        amount = 1 + (len(name) >> 8)
+        if isinstance(value, dict | list | tuple | Placeholder):
+            if id(value) in self._visited:
+                amount += _REVISIT_WORK
+            self._visited.add(id(value))
+        self._charge(amount * _DEEP_WORK if depth > _DEEP else amount)
         if depth > _DEPTH_LIMIT:
             raise ReadError(f"is nested more than {_DEPTH_LIMIT} deep at {name[:100]!r}")
+
+    def _charge_leaves(self, values: Collection[Any]) -> None:
+        """Count numbers and text, which are looked at and kept as they are."""
+        nbytes = sum([len(value) for value in values if type(value) in _TEXT])
+        self._charge((len(values) >> 4) + (nbytes >> 6))
 
     def _charge(self, amount: int) -> None:
         """Count work: values that share their parts can be small in the file and endless to walk."""
         self._work += amount
-        if self._work > _WORK_LIMIT:
-            raise ReadError(f"takes more than {_WORK_LIMIT} steps to walk through")
+        if self._work > self._limit:
+            raise ReadError(f"takes more than {self._limit} steps to walk through")
 
 
 def is_module(value: Any) -> bool:

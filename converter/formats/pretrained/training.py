@@ -23,6 +23,7 @@ from converter.model.tensor import tensor_names
 
 OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME = "optimizer.pt", "scheduler.pt", "trainer_state.json"
 FILE_NAMES = (OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME)
+_PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME)
 _NOT_READ = ("rng_state.pth", "scaler.pt", "training_args.bin")
 _STATE_LIMIT_BYTES = 256 << 20
 
@@ -34,7 +35,7 @@ def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkp
     """
     present = frozenset(entries)
     extras: dict[str, Any] = {}
-    walk = Walk()
+    walk = Walk(stored_bytes=sum(open_inside(folder, name).size for name in _PICKLES if name in present))
     if STATE_NAME in present:
         extras |= _read_state(folder)
     if SCHEDULER_NAME in present:

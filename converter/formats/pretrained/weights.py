@@ -58,7 +58,7 @@ def _read_bin(folder: Path, entries: frozenset[str]) -> Checkpoint:
     aliases: dict[str, str] = {}
 
     def read_file(file: SourceFile) -> Mapping[str, Tensor]:
-        walk = Walk()
+        walk = Walk(stored_bytes=file.size)
         walk.flatten(archive_of(file).load())
         lines.extend(walk.lines)
         aliases.update(walk.weights.aliases)

@@ -32,14 +32,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     file = SourceFile(path)
     try:
-        return _checkpoint(archive_of(file).load())
+        return _checkpoint(archive_of(file).load(), Walk(stored_bytes=file.size))
     except CkconvError as error:
         error.path = error.path or os.fspath(path)
         raise
 
 
-def _checkpoint(root: Any) -> Checkpoint:
-    walk = Walk()
+def _checkpoint(root: Any, walk: Walk) -> Checkpoint:
     weights, beside = _split(root, walk)
     walk.flatten(weights)
     if not walk.weights.tensors:

@@ -1,0 +1,60 @@
+"""Tools that make faults: strace to fail or kill at a chosen system call, namespaces for mounts of our own.
+
+A fault that is not injected proves nothing: where a tool is missing, a test is skipped on a user's machine and fails in
+CI, and says what to install.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.faults.conversions import run
+
+_CALL = re.compile(r"^\d+ +(\w+)\(", re.MULTILINE)
+
+
+def strace(command: list[str], *, inject: str) -> list[str]:
+    """Return `command` under strace, with a fault: the argument of strace's option `inject`."""
+    calls = inject.partition(":")[0]
+    return [tool("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={inject}", *command]
+
+
+def calls_of(command: list[str], calls: str, log: Path) -> list[str]:
+    """Return the names of those of `calls` that a whole run of `command` makes, in their order."""
+    traced = [tool("strace"), "-f", "--seccomp-bpf", "-qq", "-o", os.fspath(log), "-e", f"trace={calls}"]
+    result = run([*traced, *command])
+    if "PTRACE" in result.stderr:
+        _lacking(f"strace may not trace here (a container needs the capability SYS_PTRACE): {result.stderr}")
+    assert result.returncode == 0, result.stderr
+    return _CALL.findall(log.read_text())
+
+
+def in_mounts(*steps: list[str]) -> list[str]:
+    """Return the command that takes `steps`, mounts first, in a mount namespace of its own."""
+    script = " && ".join(shlex.join(step) for step in steps)
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user", "--user"]
+    probe = run([tool("unshare"), *as_root, "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+    if probe.returncode != 0:
+        _lacking(f"mounts in a namespace of one's own are not allowed here: {probe.stderr}")
+    return [tool("unshare"), *as_root, "--mount", "sh", "-c", script]
+
+
+def _lacking(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def tool(name: str) -> str:
+    """Return the path of a program; where it is not installed, end the test."""
+    found = shutil.which(name)
+    if found is None:
+        _lacking(f"{name} is not installed: apt-get install {'strace' if name == 'strace' else 'util-linux mount'}")
+    return found
