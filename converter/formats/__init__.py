@@ -109,7 +109,9 @@ def of_suffix(path: Path) -> Format | None:
 def detect(probe: Probe) -> Format:
     """Return the one format that claims the content of `probe`.
 
-    A folder that none claims is of the format whose standard file is in it. Raises UnknownFormatError naming the candidates when there are several, ReadError when the file is nothing.
+    A folder that none claims is of the format whose standard file is in it.
+
+    Raises UnknownFormatError naming the candidates when there are several, ReadError when the file is nothing.
     """
     claims = [format_ for format_ in registry().values() if format_.sniff(probe)]
     claims = claims or [format_ for format_ in registry().values() if format_.file_name in probe.entries]

@@ -144,7 +144,7 @@ class Machine:
             raise
 
     def _load(self) -> Any:
-        for self.operations in range(self._limit):
+        for self.operations in range(self._limit):  # noqa: B020 (the range is made once, of another attribute)
             position = self._position
             if position == len(self._window):
                 self._fill(1)

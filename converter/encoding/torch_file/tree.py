@@ -193,7 +193,7 @@ class Walk:
                 pending.extend(reversed(children))
 
     def _step(self, value: Any, name: str, depth: int) -> None:
-        """Count a visit. Long names, depth and, most of all, coming back to a value make it dear: small files do that."""
+        """Count a visit. Long names, depth and coming back to a value make it dear: small files do that."""
         amount = 1 + (len(name) >> 8)
         if isinstance(value, dict | list | tuple | Placeholder):
             if id(value) in self._visited:
