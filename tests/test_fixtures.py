@@ -18,7 +18,7 @@ from converter.encoding.folder import read_assets, read_config
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import Tensor
 
-_FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "fixtures").glob("*/expected.json"))
+_FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "fixtures").glob("*/checkpoint.pth"))
 _TOTAL_BYTES = 3_000_000
 
 every_fixture = pytest.mark.parametrize("folder", _FOLDERS, ids=lambda folder: folder.name)
