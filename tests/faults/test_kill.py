@@ -63,7 +63,7 @@ def test_killed_at_random_moments(
         path = case.destination(tmp_path / f"{moment}", is_there_one=is_there_one)
         process = start(case.command(path.parent))
         wait_for(path.parent, ".ckconv-*", process)
-        time.sleep(case.seconds / 2 * (moment + chance.random()) / MOMENTS)
+        time.sleep(case.seconds / 2 * (moment * chance.random() / MOMENTS))  # the first at once
         process.kill()
         process.communicate()
         early += not assert_whole(case, path, is_there_one=is_there_one)
