@@ -1,4 +1,4 @@
-"""Seeded mutants, the same in every run: nothing but a CkconvError comes out of a reader, soon, and within its memory."""
+"""Seeded mutants, the same in every run: only a CkconvError comes out of a reader, soon, and in bounded memory."""
 
 from __future__ import annotations
 
