@@ -14,8 +14,8 @@ A tour of the code, from the top:
 - ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
 - ``program.py``  the program on one screen; ``selection.py`` what of a checkpoint goes into a target, ``runnable.py``
   graphs for targets that run, ``options.py`` what a user may ask
-- ``verify.py`` proves an output, ``report.py`` is the ledger, ``execution/`` streams, runs frameworks in child
-  processes, stages and publishes
+- ``verification.py`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger,
+  ``execution/`` streams, runs frameworks in child processes, stages and publishes
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
 - ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing and lowering
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, protocol buffers
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from converter.model.tensor import Tensor
     from converter.observer import Observer
     from converter.options import Options
-    from converter.program import convert, read, write
+    from converter.program import convert, diff, read, verify, write
     from converter.report import Report
 
 __all__ = [
@@ -49,7 +49,9 @@ __all__ = [
     "Tensor",
     "__version__",
     "convert",
+    "diff",
     "read",
+    "verify",
     "write",
 ]
 
@@ -61,7 +63,9 @@ _HOMES = {
     "Report": "converter.report",
     "Tensor": "converter.model.tensor",
     "convert": "converter.program",
+    "diff": "converter.program",
     "read": "converter.program",
+    "verify": "converter.program",
     "write": "converter.program",
 }
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from converter.encoding.shards import parse_size
 from converter.errors import UsageError
 from converter.model.dtype import DType
 
 _OPTIMIZER = ("auto", "keep", "drop")
 _VERIFY = ("auto", "weights", "outputs", "none")
+_MOST_JOBS = 256
+_LEAST_MEMORY_BYTES = 16 << 20
+_NOT_DECIDING = frozenset(("verify", "atol", "rtol", "overwrite", "dry_run", "durable", "resume", "jobs", "max_memory"))
 _DTYPE_ALIASES = {
     "fp64": "float64",
     "fp32": "float32",
@@ -32,12 +38,18 @@ class Options:
     `dtype`           cast floating-point weights and buffers ("float16", "bf16" ...); never integers or moments
     `include`, `exclude`   shell patterns of tensor names to convert and to leave out
     `optimizer`       "auto" carries its state wherever the target can, "keep" fails where it cannot, "drop"
+    `hyperparameter`   NAME=VALUE, of the optimizer, instead of what the file says or lacks
+    `param_order`     a file that lists an optimizer's parameters in the order of their numbers
+    `trainable`       a regular expression for the parameters that a numbered optimizer was given
     `weights_only`    write no graph where the target could have one
     `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
     `atol`, `rtol`    tolerance of outputs, instead of that of their dtype
     `allow_dropped`, `allow_missing`   shell patterns of losses that are accepted
     `overwrite`, `dry_run`
     `durable`         flush the output to the disk before it appears
+    `resume`          go on from what an earlier attempt at the same destination finished before it was killed
+    `jobs`            threads that write a file; the bytes are the same for any number
+    `max_memory`      bytes, or such as "64MiB": what work besides the largest tensor to be permuted may take
     """
 
     from_format: str | None = None
@@ -48,6 +60,9 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     optimizer: str = "auto"
+    hyperparameter: tuple[str, ...] = ()
+    param_order: Path | None = None
+    trainable: str | None = None
     weights_only: bool = False
     verify: str = "auto"
     atol: float | None = None
@@ -57,6 +72,9 @@ class Options:
     overwrite: bool = False
     dry_run: bool = False
     durable: bool = True
+    resume: bool = False
+    jobs: int = 1
+    max_memory: int | str = "256MiB"
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -66,6 +84,33 @@ class Options:
             if value not in choices:
                 raise UsageError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
         self.target_dtype()
+        _ = self.hyperparameters
+        if not 1 <= self.jobs <= _MOST_JOBS:
+            raise UsageError(f"--jobs is a number from 1 to {_MOST_JOBS}, not {self.jobs}")
+        if self.memory_bytes < _LEAST_MEMORY_BYTES:
+            raise UsageError(f"--max-memory is at least {_LEAST_MEMORY_BYTES >> 20} MiB, not {self.max_memory}")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Those asked for by name, their values read as JSON. Raises UsageError when they are no NAME=VALUE."""
+        found = {}
+        for given in self.hyperparameter:
+            name, _, text = given.partition("=")
+            try:
+                found[name] = json.loads(text)
+            except ValueError as error:
+                raise UsageError(f"--hyperparameter is NAME=VALUE with a value such as 0.1, not {given!r}") from error
+        return found
+
+    @property
+    def memory_bytes(self) -> int:
+        """`max_memory` in bytes. Raises UsageError when it is no size."""
+        return self.max_memory if isinstance(self.max_memory, int) else parse_size(self.max_memory)
+
+    @property
+    def deciding(self) -> dict[str, str]:
+        """Those options that decide what the output is, as text."""
+        return {item.name: repr(getattr(self, item.name)) for item in fields(self) if item.name not in _NOT_DECIDING}
 
     def target_dtype(self) -> DType | None:
         """Return the type to cast to, None for no cast. Raises UsageError when `dtype` is not floating-point."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from converter import formats, runnable, selection
+from converter.comparison import Difference, compare
 from converter.dialects import canonical
+from converter.dialects.keras import is_model as is_keras_model
 from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
 from converter.errors import (
@@ -24,18 +27,22 @@ from converter.errors import (
 )
 from converter.execution.child import require
 from converter.execution.hashing import hashed
+from converter.execution.parallel import Workers
 from converter.execution.publish import Destination, check_space, staging
+from converter.execution.resume import Attempt
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format, Probe
 from converter.formats.probe import located
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import SourceFile
+from converter.model.growth import check_growth
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import files_of
 from converter.observer import SILENT, Observer
 from converter.options import Options
 from converter.report import Report, Verification, account, check_allowed
-from converter.verify import verify_optimizer, verify_weights
+from converter.training import with_settled_optimizer
+from converter.verification import verify_optimizer, verify_weights
 from converter.version import __version__
 
 StrPath = str | os.PathLike[str]
@@ -81,6 +88,45 @@ def write(
     return _write(checkpoint, None, checkpoint.dialect, target, general, specific, observer)
 
 
+def diff(left: StrPath, right: StrPath) -> Difference:
+    """Compare two checkpoints of any formats, names and layouts made canonical. Raises CkconvError."""
+    return compare(read(left), read(right))
+
+
+def verify(
+    source: StrPath, destination: StrPath, *, to: str | None = None, observer: Observer = SILENT, **options: Any
+) -> Report:
+    """Prove that `destination` holds what `convert` with the same `options` would make of `source`. Writes neither.
+
+    Raises VerificationError when it does not, and what `convert` raises for the source.
+    """
+    general, specific = _split(options)
+    path = located(Path(source))
+    checkpoint, source_format, specific = _read(path, general, specific)
+    found, format_ = _detected(located(Path(os.path.abspath(destination))), to)
+    place = Destination(path=found, as_folder=found.is_dir())
+    target = _Target(format=format_, place=place, is_folder=found.is_dir())
+    write_options = formats.options_of(format_, format_.write_options, {**target.decided, **specific})
+    with _naming(path), tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
+        workers = Workers(jobs=general.jobs, memory_bytes=general.memory_bytes)
+        workshop = LocalWorkshop(folder=Path(folder), scratch=Path(folder), observer=observer, workers=workers)
+        planned = _planned(checkpoint, format_, write_options, general, workshop)
+        provenance = Provenance(tool="", source_name="", source_sha256=lambda: "")
+        output = format_.write(planned, write_options, provenance)
+        report = Report(
+            source=os.fspath(path),
+            target=os.fspath(found),
+            source_format=source_format.name,
+            target_format=format_.name,
+            lines=account(checkpoint, planned, output),
+            optimizer=selection.optimizer_report(checkpoint, planned, format_, general),
+            warnings=(*planned.warnings, *output.warnings),
+            nbytes=output.nbytes,
+        )
+        with _reporting(report, found):
+            return replace(report, verification=_verify(planned, output, format_, found, general, workshop))
+
+
 def _write(
     checkpoint: Checkpoint,
     source: Path | None,
@@ -91,13 +137,22 @@ def _write(
     observer: Observer,
 ) -> Report:
     write_options = formats.options_of(target.format, target.format.write_options, {**target.decided, **specific})
+    files = _files(source, checkpoint)
+    request = {"tool": __version__, "to": target.format.name, **options.deciding, "more": repr(specific)}
+    attempt = None if options.dry_run else Attempt.of(target.place.path, files, request)
     with (
         _naming(source),
-        staging(target.place.path) as stage,
-        hashed(_files(source, checkpoint)) as source_sha256,
+        staging(target.place.path, is_fixed=target.place.is_fixed, attempt=attempt, resumes=options.resume) as stage,
+        hashed(files) as source_sha256,
     ):
-        workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, observer=observer)
-        planned = _planned(checkpoint, target.format, options, workshop)
+        workshop = LocalWorkshop(
+            folder=stage.output,
+            scratch=stage.scratch,
+            observer=observer,
+            workers=Workers(jobs=options.jobs, memory_bytes=options.memory_bytes),
+            earlier=stage.earlier,
+        )
+        planned = _planned(checkpoint, target.format, write_options, options, workshop)
         name = "" if source is None else source.name
         provenance = Provenance(tool=f"ckconv {__version__}", source_name=name, source_sha256=source_sha256)
         written = target.format.write(planned, write_options, provenance)
@@ -109,17 +164,17 @@ def _write(
             target_format=target.format.name,
             lines=account(checkpoint, planned, output),
             optimizer=selection.optimizer_report(checkpoint, planned, target.format, options),
-            warnings=(*planned.warnings, *output.warnings),
+            warnings=(*planned.warnings, *output.warnings, *stage.earlier.notes),
             nbytes=output.nbytes,
             is_dry_run=options.dry_run,
         )
         with _reporting(report, target.place.path):
             check_allowed(report.lines, allow_dropped=options.allow_dropped, allow_missing=options.allow_missing)
-            check_space(target.place.path.parent, output.nbytes, target.place.path)
+            check_space(stage.folder, output.nbytes - stage.earlier.bytes_of(output.files), target.place.path)
             if options.dry_run:
                 return report
             provenance.counts = report.counts
-            workshop.make(output, planned)
+            kept = workshop.make(output, planned)
             is_one_file = target.format.file_name is not None and len(written.files) == 1
             readable = stage.output / written.files[0].name if is_one_file else stage.output
             verification = _verify(planned, output, target.format, readable, options, workshop)
@@ -129,14 +184,21 @@ def _write(
                 overwrite=options.overwrite,
                 durable=options.durable,
                 check=lambda: target.check_replaceable(options),
+                order=[file.name for file in output.files],
             )
-    warnings = (*report.warnings, *selection.cast_losses(planned))
+    resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
+    warnings = (*report.warnings, *selection.cast_losses(planned), *resumed)
     return replace(report, verification=verification, warnings=warnings)
 
 
-def _planned(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _planned(
+    checkpoint: Checkpoint, target: Format, write_options: Any, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
     """What the target is to hold, in its names and layouts, with a graph where it needs one."""
-    planned = target.adapt(selection.selected(canonical(unwrapped(checkpoint)), target, options))
+    named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
+    if named.dialect != "pytorch" or not target.keeps_names:
+        named = canonical(named)
+    planned = target.adapt(selection.selected(named, target, options), write_options)
     if target.runner is None or options.weights_only:
         return planned
     if target.extra is not None:
@@ -151,7 +213,7 @@ def _verify(
         return Verification()
     workshop.observer.stage("verifying", planned.nbytes)
     found = target.read(staged, target.read_options())
-    verify_weights(planned, found, output.names, path=staged, observer=workshop.observer)
+    verify_weights(planned, found, output.names, path=staged, observer=workshop.observer, run=workshop.workers.run)
     if planned.optimizer is not None:
         verify_optimizer(planned.optimizer, found.optimizer, path=staged)
     if options.verify != "weights" and target.runner is not None and planned.graph is not None:
@@ -203,11 +265,11 @@ class _Target:
         if self.format.file_name is None:
             return output
         beside: list[OutputFile] = []
-        if planned.config is not None:
-            beside.append(OutputFile(name=CONFIG_NAME, pieces=(planned.config.raw,)))
+        if planned.config_file is not None:
+            beside.append(OutputFile(name=CONFIG_NAME, pieces=(planned.config_file.raw,)))
         beside += [OutputFile(name=name, pieces=(file,)) for name, file in planned.assets.items()]
         if self.is_folder:
-            return replace(output, files=(*output.files, *beside))
+            return replace(output, files=(*beside, *output.files))
         if len(output.files) > 1:
             raise UsageError("the output is several files", path=self.place.path, hint="end DST with / for a folder")
         if not beside:
@@ -250,26 +312,54 @@ def _split(given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
 
 def _read(path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Checkpoint, Format, dict[str, Any]]:
     """Read a source and what is beside it; return the options that its reader does not take, too."""
-    probe = Probe(path)
-    format_ = formats.detect(probe) if options.from_format is None else formats.by_name(options.from_format)
-    if format_.file_name in probe.entries and (options.from_format is not None or not format_.sniff(probe)):
-        path = path / format_.file_name
+    folder = path if path.is_dir() else path.parent
+    path, format_ = _detected(path, options.from_format)
     taken = {field.name for field in fields(format_.read_options)}
     read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
     with _naming(path):
         checkpoint = format_.read(path, read_options)
         if not checkpoint.tensors:
             raise ReadError("holds no tensor")
+        check_growth(checkpoint, path)
     left = {name: value for name, value in specific.items() if name not in taken}
-    return _with_siblings(checkpoint, path if probe.is_folder else path.parent, options), format_, left
+    return _with_siblings(checkpoint, folder, options), format_, left
+
+
+def _detected(path: Path, name: str | None) -> tuple[Path, Format]:
+    """The format at `path`, or the one called `name`; and the file in a folder, where the format is of one file."""
+    probe = Probe(path)
+    format_ = formats.detect(probe) if name is None else formats.by_name(name)
+    if format_.file_name in probe.entries and (name is not None or not format_.sniff(probe)):
+        return path / format_.file_name, format_
+    return path, format_
 
 
 def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Checkpoint:
+    """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     if options.config is not None:
-        checkpoint = replace(checkpoint, config=parse_config(SourceFile(options.config)))
+        checkpoint = _with_config(checkpoint, parse_config(SourceFile(options.config)))
     elif checkpoint.config is None:
-        checkpoint = replace(checkpoint, config=read_config(folder))
+        folder = _folder_of_config(folder, checkpoint)
+        checkpoint = _with_config(checkpoint, read_config(folder))
+    elif is_keras_model(checkpoint.config.values):
+        checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config)
     return checkpoint if checkpoint.assets else replace(checkpoint, assets=read_assets(folder))
+
+
+def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Return where a config is: in `folder`, or above a SavedModel, which save_pretrained puts at saved_model/1."""
+    if checkpoint.dialect != "tensorflow" or checkpoint.graph is not None or (folder / CONFIG_NAME).exists():
+        return folder
+    above = folder.absolute().parent
+    if folder.name.isdigit() and above.name == "saved_model":
+        above = above.parent
+    return above if (above / CONFIG_NAME).is_file() else folder
+
+
+def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
+    if config is not None and is_keras_model(config.values):
+        return replace(checkpoint, keras_config=config)
+    return replace(checkpoint, config=config)
 
 
 def _files(source: Path | None, checkpoint: Checkpoint) -> tuple[SourceFile, ...]:

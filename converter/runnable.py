@@ -23,7 +23,7 @@ from converter.model.ledger import LedgerLine, defaulted, dropped
 from converter.model.tensor import Array, ArrayTensor, Tensor, is_equal
 from converter.options import Options
 from converter.report import Verification
-from converter.verify import compare_outputs, load_outputs
+from converter.verification import compare_outputs, load_outputs
 
 _SAMPLE_SIZES = ({"batch": 3, "choices": 2, "sequence": 17}, {"batch": 1, "choices": 4, "sequence": 9})
 _SAMPLE_SEED = 20180611

@@ -37,7 +37,7 @@ def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkp
 
 def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
     """Say what became of the optimizer state of `source`."""
-    state = source.optimizer
+    state = planned.optimizer or source.optimizer
     if state is None and source.optimizer_refused is None:
         return OptimizerReport()
     reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
@@ -173,8 +173,24 @@ def _with_optimizer(checkpoint: Checkpoint, target: Format, options: Options) ->
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         return replace(checkpoint, optimizer=None)
     if refused is not None:
-        raise LossError(f"optimizer state: {refused}", hint="--optimizer drop converts the weights without it")
-    return checkpoint
+        hint = "--optimizer drop converts the weights without it"
+        if checkpoint.optimizer_numbered is not None:
+            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
+        raise LossError(f"optimizer state: {refused}", hint=hint)
+    assert checkpoint.optimizer is not None
+    return replace(checkpoint, warnings=(*checkpoint.warnings, *_basis(checkpoint.optimizer, checkpoint)))
+
+
+def _basis(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say what the names of the parameters rest on, unless the source names them."""
+    if state.basis == "named":
+        return ()
+    alike = 0
+    for group in state.groups:
+        shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint.names)
+        alike += sum(count for count in shapes.values() if count > 1)
+    rests = f"; {alike} parameters of the same shape rest on order" if alike else ""
+    return (f"the optimizer's parameters: {state.basis}{rests}",)
 
 
 def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:

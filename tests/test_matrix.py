@@ -48,3 +48,13 @@ def test_there_and_back(sample: str, source: str, target: str, tmp_path: Path) -
         assert report.counts["mapped"] + report.counts["tied"] == len(checkpoint.names)
         assert report.verification.weights
     assert_same(checkpoint, converter.read(paths["back"]))
+
+
+def test_no_pair_is_left_out(request: pytest.FixtureRequest) -> None:
+    """All pairs of the ten formats; the number of cases is said, whatever is captured."""
+    ten = {"dcp", "flax", "h5", "keras", "onnx", "pretrained", "pytorch", "safetensors", "savedmodel", "tf-checkpoint"}
+    assert ten <= set(NAMES)
+    cases = len(NAMES) ** 2 * len(SAMPLES)
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert terminal is not None
+    terminal.write_line(f"matrix: {len(NAMES)} x {len(NAMES)} formats, {len(SAMPLES)} samples, {cases} cases")

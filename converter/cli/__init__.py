@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 class _Commands(click.Group):
     """Commands by name, imported when they are called; any other first word starts `convert`."""
 
-    _NAMES = ("convert", "formats", "inspect")
+    _NAMES = ("convert", "diff", "formats", "inspect", "verify")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._NAMES)
@@ -48,6 +48,8 @@ _HELP = """Convert model checkpoints between formats, whole and verified.
 ckconv model.pth out/ --to savedmodel        a SavedModel that runs and trains, config.json beside model.pth
 ckconv model.pth model.safetensors           the weights alone, bit for bit
 ckconv checkpoint.pth folder/ --to pretrained --dry-run    what would become of every tensor
+ckconv diff a.pth b.safetensors              whether they hold the same; exit 0, 1, or 2 when one cannot be read
+ckconv verify a.pth b.safetensors            proof that the second is what the first converts to
 
 `ckconv SRC DST` is short for `ckconv convert SRC DST`; `ckconv convert --help` lists its options.
 
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str]) -> int:
     try:
-        commands.main(args=arguments, prog_name="ckconv", standalone_mode=False)
+        code = commands.main(args=arguments, prog_name="ckconv", standalone_mode=False)
     except CkconvError as error:
         _LOG.debug("failed", exc_info=True)
         return _failed(str(error), error.exit_code)
@@ -92,7 +94,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         _LOG.debug("failed", exc_info=True)
         return _failed(f"internal error: {type(error).__name__}: {escape(str(error))}; -v shows where", 1)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _failed(message: str, code: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from converter import report
+from converter import ledger_file, report
 from converter.cli import ignore_signals, print_json
 from converter.cli.progress import human_bytes, progress
 from converter.errors import CkconvError
@@ -36,6 +36,9 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--include", multiple=True, metavar="PATTERN", help="Convert only tensors of such names; may be repeated.")
 @_option("--exclude", multiple=True, metavar="PATTERN", help="Leave such tensors out; may be repeated.")
 @_option("--optimizer", metavar="auto|keep|drop", help="Carry optimizer state where DST can, or must, or not.")
+@_option("--hyperparameter", multiple=True, metavar="NAME=VALUE", help="Of the optimizer; may be repeated.")
+@_option("--param-order", type=click.Path(path_type=Path), help="Names of the optimizer's parameters, in order.")
+@_option("--trainable", metavar="REGEX", help="Which parameters the optimizer has, where it only numbers them.")
 @_option("--weights-only", is_flag=True, help="Write no graph.")
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
@@ -48,13 +51,26 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--allow-missing", multiple=True, metavar="PATTERN", help="Accept that such slots are filled with zeros.")
 @_option("--overwrite", is_flag=True, help="Replace DST.")
 @_option("--dry-run", is_flag=True, help="Say what would happen; write nothing.")
+@_option("--resume", is_flag=True, help="Go on from the files that a killed attempt at DST finished.")
+@_option("--jobs", type=int, metavar="N", help="Threads that write a file; helps where tensors are computed.")
+@_option("--max-memory", metavar="SIZE", help="Memory for buffers and for tensors computed at once: 256MiB.")
 @_option("--no-fsync", "durable", flag_value=False, type=bool, help="Do not wait for the disk.")
+@click.option(
+    "--report", "ledger", type=click.Path(path_type=Path), metavar="FILE", help="Ledger as .txt, .json, .html."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Log to stderr.")
 def command(
-    source: str, destination: str, as_json: bool, no_progress: bool, quiet: bool, verbose: bool, **given: Any
+    source: str,
+    destination: str,
+    ledger: Path | None,
+    as_json: bool,
+    no_progress: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
 ) -> None:
     """Convert the checkpoint SRC into DST."""
     if verbose:
@@ -63,13 +79,19 @@ def command(
     if options.get("durable") is None:
         del options["durable"]
     to = options.pop("to", None)
+    if ledger is not None:
+        ledger_file.check(ledger)
     try:
         with progress(is_shown=not (no_progress or quiet or as_json), committing=ignore_signals) as observer:
             result = convert(source, destination, to=to, observer=observer, **options)
     except CkconvError as error:
+        if ledger is not None:
+            ledger_file.write(ledger, error, source=source, target=destination)
         if as_json:
             print_json(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
         raise
+    if ledger is not None:
+        ledger_file.write(ledger, result, source=source, target=destination)
     if as_json:
         print_json(result.as_dict())
     elif not quiet:

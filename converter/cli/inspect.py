@@ -8,7 +8,9 @@ import click
 
 from converter.cli import print_json
 from converter.cli.progress import human_bytes
+from converter.comparison import canonical_form
 from converter.errors import escape
+from converter.execution.hashing import tensor_sha256
 from converter.model.checkpoint import Checkpoint
 from converter.program import read
 
@@ -16,18 +18,26 @@ from converter.program import read
 @click.command(name="inspect")
 @click.argument("source", type=click.Path(path_type=str), metavar="SRC")
 @click.option("--from", "from_format", default=None, metavar="FORMAT", help="Format of SRC.")
+@click.option("--hash", "with_hash", is_flag=True, help="Read every tensor and show the SHA-256 of its bytes.")
+@click.option("--canonical", is_flag=True, help="Show PyTorch's names and layouts instead of those stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(source: str, from_format: str | None, as_json: bool) -> None:
-    """Show tensors, config and optimizer of SRC, reading no tensor."""
+def command(source: str, from_format: str | None, with_hash: bool, canonical: bool, as_json: bool) -> None:
+    """Show tensors, config and optimizer of SRC, reading no tensor unless --hash asks for it."""
     checkpoint = read(source, from_format=from_format)
+    if canonical:
+        checkpoint = canonical_form(checkpoint)
     described = describe(checkpoint)
+    if with_hash:
+        for tensor in described["tensors"]:
+            tensor["sha256"] = tensor_sha256(checkpoint.tensor(tensor["name"]))
     if as_json:
         print_json(described)
         return
     for tensor in described["tensors"]:
         shape = "x".join(map(str, tensor["shape"])) or "scalar"
         tied = "" if tensor["tied_to"] is None else f"  = {escape(tensor['tied_to'])}"
-        click.echo(f"{tensor['dtype']:<10} {shape:<16} {escape(tensor['name'])}{tied}")
+        hashed = f"{tensor['sha256']}  " if with_hash else ""
+        click.echo(f"{hashed}{tensor['dtype']:<10} {shape:<16} {escape(tensor['name'])}{tied}")
     optimizer = described["optimizer"]
     state = "no optimizer" if optimizer is None else f"{optimizer['algorithm']} at step {optimizer['step']}"
     model = described["architecture"] or "no config"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from converter.dialects.keras import to_pytorch
+from converter.dialects.optimizer.semantics import to_torch
+from converter.dialects.transformers import flax, memory, tensorflow, tf1
 from converter.model.checkpoint import Checkpoint
 
 __all__ = ["canonical"]
@@ -14,13 +16,20 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with PyTorch's names and layouts, as far as anything says what its tensors are.
 
     Names of Keras ("keras", and "tensorflow" as SavedModels have them) are translated; "generic" ones stay, with a
-    warning. Nothing is read. Raises ReadError when two names become one, or a shape is not what its layer has.
+    warning. An optimizer of Keras becomes one of torch.optim. No weight is read but tied ones. Raises ReadError when
+    two names become one, or a shape is not what its layer has; LossError for a variable that no table has.
     """
     match checkpoint.dialect:
+        case "tensorflow" if tf1.model_type_of(checkpoint.names) is not None:
+            return tf1.to_canonical(checkpoint)
         case "keras" | "tensorflow":
-            return to_pytorch(checkpoint)
+            return to_torch(tensorflow.to_canonical(checkpoint) or to_pytorch(checkpoint))
+        case "flax":
+            return flax.to_canonical(checkpoint)
         case "generic":
             said = "layout as stored: nothing says which framework's names these are"
             return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+        case "pytorch":
+            return memory.to_hub(checkpoint)
         case _:
             return checkpoint

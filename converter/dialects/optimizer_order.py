@@ -58,15 +58,38 @@ def is_buffer(name: str, tensor: Tensor) -> bool:
     )
 
 
-def named_state(state: Mapping[str, Any], checkpoint: Checkpoint, *, is_in_module_order: bool = True) -> OptimizerState:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleOrder:
+    """The order in which a model has its parameters, and which of them are inside a torch.nn.LayerNorm."""
+
+    names: tuple[str, ...]
+    layer_norms: frozenset[str]
+
+
+def named_state(
+    state: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    *,
+    is_in_module_order: bool = True,
+    order: ModuleOrder | None = None,
+    given: Sequence[str] | None = None,
+) -> OptimizerState:
     """Return the ``state_dict()`` of an optimizer, its entries under the names of `checkpoint`.
 
-    Numbered entries get names only when the tensors `is_in_module_order`, which those of safetensors are not.
+    Numbered entries get the names that the user has `given`, in that order. Else they get names only when the order
+    of the parameters is known: `order`, or that of the tensors where it `is_in_module_order`, which that of
+    safetensors is not.
 
     Raises LossError, without a path, when the names cannot be known for certain or an entry is not understood.
     """
     entries = _parsed(state)
-    names, basis = _named(entries, checkpoint, is_in_module_order)
+    if given is not None:
+        sizes = [len(ids) for ids in entries.groups]
+        if sum(sizes) != len(given):
+            raise LossError(f"it has {sum(sizes)} parameters, the order given {len(given)}")
+        names, basis = _resolved(_cut(given, sizes), entries, checkpoint), "given"
+    else:
+        names, basis = _named(entries, checkpoint, order, is_in_module_order)
     by_id = {
         number: name
         for ids, group in zip(entries.groups, names, strict=True)
@@ -131,6 +154,13 @@ def is_optimizer_state(value: Any) -> bool:
         and isinstance(value.get("state"), Mapping)
         and isinstance(value.get("param_groups"), list)
     )
+
+
+def is_numbered(state: Mapping[str, Any]) -> bool:
+    """Whether a state's parameters are numbers, without names beside them."""
+    groups = [group for group in state["param_groups"] if isinstance(group, Mapping)]
+    has_names = groups and all("param_names" in group for group in groups)
+    return not has_names and all(isinstance(number, int) for number in state["state"])
 
 
 def _parsed(state: Mapping[str, Any]) -> _Entries:
@@ -209,16 +239,18 @@ def _common_step(entries: _Entries) -> tuple[int | None, dict[Any, Tensor]]:
 # names
 
 
-def _named(entries: _Entries, checkpoint: Checkpoint, is_in_module_order: bool) -> tuple[Groups, str]:
+def _named(
+    entries: _Entries, checkpoint: Checkpoint, order: ModuleOrder | None, is_in_module_order: bool
+) -> tuple[Groups, str]:
     listed = tuple(names for names in entries.names if names is not None)
     if len(listed) == len(entries.groups):
         return _resolved(listed, entries, checkpoint), "named"
     if all(isinstance(number, str) for ids in entries.groups for number in ids):
         return _resolved(entries.groups, entries, checkpoint), "named"
-    if not is_in_module_order:
+    if order is None and not is_in_module_order:
         raise LossError("its parameters are numbered in an order that the file of the weights does not keep")
     fits: dict[Groups, str] = {}
-    for groups, convention in _candidates(entries, checkpoint):
+    for groups, convention in _candidates(entries, checkpoint, order):
         if _mismatch(groups, entries, checkpoint) is None:
             fits.setdefault(groups, convention)
     if len(fits) == 1:
@@ -257,9 +289,12 @@ def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
-def _candidates(entries: _Entries, checkpoint: Checkpoint) -> Iterator[tuple[Groups, str]]:
+def _candidates(entries: _Entries, checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Groups, str]]:
     """Yield the orders that training code uses: as defined, and split in two groups as the usual recipes do."""
-    parameters = [name for name in checkpoint.tensors if name not in checkpoint.buffers]
+    if order is not None:
+        parameters = list(dict.fromkeys(checkpoint.aliases.get(name, name) for name in order.names))
+    else:
+        parameters = [name for name in checkpoint.tensors if name not in checkpoint.buffers]
     trained = [name for name in parameters if name not in checkpoint.frozen]
     for names in [parameters] if parameters == trained else [parameters, trained]:
         sizes = [len(ids) for ids in entries.groups]
@@ -267,7 +302,7 @@ def _candidates(entries: _Entries, checkpoint: Checkpoint) -> Iterator[tuple[Gro
             continue
         yield _cut(names, sizes), "order"
         if len(sizes) == 2:
-            for rule, convention in _splits(checkpoint):
+            for rule, convention in _splits(checkpoint, order):
                 decayed = tuple(name for name in names if not rule(name))
                 others = tuple(name for name in names if rule(name))
                 yield (decayed, others), convention
@@ -279,15 +314,19 @@ def _cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
     return tuple(tuple(names[start : start + size]) for start, size in zip(starts, sizes, strict=True))
 
 
-def _splits(checkpoint: Checkpoint) -> Iterator[tuple[Any, str]]:
+def _splits(checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Any, str]]:
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
 
     def by_trainer_names(name: str) -> bool:
         return _NO_DECAY.search(name.lower()) is not None
 
-    yield by_trainer_names, "Trainer groups"
-    yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
+    if order is not None:
+        layer_norms = order.layer_norms
+        yield lambda name: by_trainer_names(name) or name in layer_norms, "Trainer groups"
+    else:
+        yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
+    yield by_trainer_names, "Trainer groups by name"
     yield lambda name: "bias" in name or "LayerNorm.weight" in name, "bias and LayerNorm.weight apart"
     yield lambda name: len(shapes[name]) < 2, "vectors apart"
     yield lambda name: name.endswith("bias"), "biases apart"

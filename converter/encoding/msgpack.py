@@ -226,7 +226,12 @@ def array_header(count: int) -> bytes:
 def text(value: str) -> bytes:
     """Encode text. Raises UnicodeEncodeError for half a surrogate pair."""
     data = value.encode("utf-8")
-    return _header(len(data), 0xA0, 0x1F, _TEXT) + data
+    return text_header(len(data)) + data
+
+
+def text_header(length: int) -> bytes:
+    """Encode what comes before the bytes of a text."""
+    return _header(length, 0xA0, 0x1F, _TEXT)
 
 
 def binary_header(length: int) -> bytes:

@@ -145,8 +145,8 @@ def model_files(
         position += padding + tensor.nbytes
     outside = _Outside(location=data_name, offsets=offsets)
     return (
-        OutputFile(name=name, pieces=_model(tensors, metadata, producer, outside)),
         OutputFile(name=data_name, pieces=tuple(data)),
+        OutputFile(name=name, pieces=_model(tensors, metadata, producer, outside)),
     )
 
 

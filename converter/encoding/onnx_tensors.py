@@ -48,6 +48,7 @@ _WINDOW_BYTES = 4096
 _TEXT_LIMIT_BYTES = 64 << 20
 _SINGLES_LIMIT_BYTES = 64 << 20
 _VARINT_LIMIT_BYTES = 10
+_DECODED_AT_ONCE_BYTES = 128 << 10
 _RANK_LIMIT = 64
 
 
@@ -303,8 +304,29 @@ class Varints:
         return self.dtype, self.shape
 
     def __call__(self, *arrays: Array) -> Array:
+        """Decode. Raises ReadError as `stream` does."""
+        pieces = self._decoded(array.data for array in arrays)
+        return np.concatenate([np.zeros(0, self.dtype.numpy), *pieces]).reshape(self.shape)
+
+    def stream(self, inputs: Sequence[Tensor]) -> Iterator[memoryview]:
         """Decode. Raises ReadError for too many or too few numbers, and for numbers that the type cannot hold."""
-        values = _decoded(np.concatenate(arrays), math.prod(self.shape))
+        for array in self._decoded(chunk for tensor in inputs for chunk in tensor.chunks()):
+            yield array.view(np.uint8).data
+
+    def _decoded(self, chunks: Iterator[memoryview]) -> Iterator[Array]:
+        rest, found, count = b"", 0, math.prod(self.shape)
+        for chunk in chunks:
+            for start in range(0, len(chunk), _DECODED_AT_ONCE_BYTES):
+                data = np.frombuffer(rest + bytes(chunk[start : start + _DECODED_AT_ONCE_BYTES]), np.uint8)
+                values, length = _varints(data)
+                rest, found = data[length:].tobytes(), found + len(values)
+                if len(rest) >= _VARINT_LIMIT_BYTES:
+                    raise ReadError("holds a number of more than 64 bits")
+                yield self._stored(values)
+        if rest or found != count:
+            raise ReadError(f"holds {found} numbers, its shape has {count}")
+
+    def _stored(self, values: Array) -> Array:
         name = self.dtype.value
         stored = np.dtype(name if "int" in name else f"uint{8 * self.dtype.itemsize}")
         wide = values if name in ("uint32", "uint64") else values.view(np.int64)
@@ -312,14 +334,13 @@ class Varints:
         largest = 1 if self.dtype is DType.BOOL else limits.max
         if wide.size and (wide.min() < limits.min or wide.max() > largest):
             raise ReadError(f"holds a number that is no {name}")
-        return wide.astype(stored).view(self.dtype.numpy).reshape(self.shape)
+        return wide.astype(stored).view(self.dtype.numpy)
 
 
-def _decoded(data: Array, count: int) -> Array:
-    """Return `count` varints as uint64."""
+def _varints(data: Array) -> tuple[Array, int]:
+    """Return the varints at the start of `data` as uint64, and how many bytes they take."""
     ends = np.flatnonzero(data < 0x80)
-    if len(ends) != count or (count and ends[-1] != len(data) - 1) or (not count and len(data)):
-        raise ReadError(f"holds {len(ends)} numbers, its shape has {count}")
+    count = len(ends)
     starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)[:count]
     lengths = ends - starts + 1
     if count and (lengths.max() > _VARINT_LIMIT_BYTES or data[ends[lengths == _VARINT_LIMIT_BYTES]].max(initial=0) > 1):
@@ -329,7 +350,7 @@ def _decoded(data: Array, count: int) -> Array:
         reached = lengths > position
         bits = (data[starts[reached] + position] & 0x7F).astype(np.uint64)
         values[reached] |= bits << np.uint64(7 * position)
-    return values
+    return values, int(ends[-1]) + 1 if count else 0
 
 
 def _whole_number(text: str | None, key: str) -> int | None:

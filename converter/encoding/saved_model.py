@@ -54,8 +54,8 @@ def variable_files(variables: Mapping[str, Tensor], trainable: Collection[str]) 
     keys = [_KEY.format(index=index) for index in range(len(variables))]
     stored = dict(zip(keys, variables.values(), strict=True))
     return (
-        OutputFile(name="saved_model.pb", pieces=(_saved_model(graph),)),
         *bundle_files(_PREFIX, stored, _checkpoint_graph(nodes, list(variables), keys)),
+        OutputFile(name="saved_model.pb", pieces=(_saved_model(graph),)),
     )
 
 

@@ -68,7 +68,7 @@ def read(folder: Path, index: str, read_shard: Callable[[SourceFile], Mapping[st
     Raises ReadError when the index is malformed, names itself, promises a tensor that its shard lacks, or says
     nothing of one that a shard holds; SafetyError when it leads out of the folder.
     """
-    weight_map = _read_index(folder, index)
+    weight_map = read_index(folder, index)
     tensors: dict[str, Tensor] = {}
     for shard in dict.fromkeys(weight_map.values()):
         file = open_inside(folder, shard)
@@ -82,7 +82,8 @@ def read(folder: Path, index: str, read_shard: Callable[[SourceFile], Mapping[st
     return {name: tensors[name] for name in weight_map}
 
 
-def _read_index(folder: Path, name: str) -> dict[str, str]:
+def read_index(folder: Path, name: str) -> dict[str, str]:
+    """Return name -> file of the index `name` in `folder`. Raises ReadError when it is malformed or names itself."""
     file = open_inside(folder, name)
     if file.size > _INDEX_LIMIT_BYTES:
         raise ReadError(f"is an index of {file.size} bytes", path=file.path)

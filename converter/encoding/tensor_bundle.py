@@ -277,6 +277,9 @@ class _Crc32c:
 
     value: int = 0
 
+    def reset(self) -> None:
+        self.value = 0
+
     def update(self, data: memoryview | bytes, /) -> None:
         self.value = crc32c.update(data, self.value)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
-from converter.model.file import Checksum, SourceFile
+from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
 from converter.model.output import Late, Piece, Watched, piece_bytes
 from converter.model.tensor import Array, ComputedTensor, FileTensor, Tensor
 
@@ -130,7 +131,7 @@ def read_bytes(file: SourceFile, member: Member, *, limit_bytes: int) -> bytes:
         )
     if member.is_stored:
         return b"".join(bytes(chunk) for chunk in checksum(file, member).chunks())
-    return _inflated(file.read(member.data_offset, member.compressed_bytes), member, file.path)
+    return b"".join(_inflated(file.chunks(member.data_offset, member.compressed_bytes), member, file.path))
 
 
 def checksum(file: SourceFile, member: Member) -> Checksum:
@@ -182,21 +183,34 @@ class Inflate:
         return self.dtype, self.shape
 
     def __call__(self, *arrays: Array) -> Array:
-        inflated = _inflated(arrays[0].data, self.member, self.path)
+        inflated = b"".join(_inflated(iter([arrays[0].data]), self.member, self.path))
         return np.frombuffer(inflated, self.dtype.numpy).reshape(self.shape)
 
+    def stream(self, inputs: Sequence[Tensor]) -> Iterator[memoryview]:
+        return map(memoryview, _inflated(inputs[0].chunks(), self.member, self.path))
 
-def _inflated(data: bytes | memoryview, member: Member, path: Path) -> bytes:
+
+def _inflated(stored: Iterator[memoryview | bytes], member: Member, path: Path) -> Iterator[bytes]:
+    """Yield the content of a member in pieces; the last one only when all of it proved to be whole."""
     _check_growth(member, path)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        content = inflater.decompress(data, member.uncompressed_bytes + 1)
-    except zlib.error as error:
-        raise ReadError(f"zip member {member.name!r} is damaged: {error}", path=path) from error
-    is_whole = inflater.eof and not inflater.unused_data and len(content) == member.uncompressed_bytes
-    if not is_whole or zlib.crc32(content) != member.crc32:
+    inflater, value, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, member.uncompressed_bytes
+    piece, extra = b"", 0
+    for data in chain(stored, (b"",)):
+        extra += len(data) if inflater.eof else 0
+        is_full = True
+        while (data or is_full) and left >= 0 and not inflater.eof:
+            if piece:
+                yield piece
+            limit = min(CHUNK_BYTES, left + 1)
+            try:
+                piece = inflater.decompress(data, limit)
+            except zlib.error as error:
+                raise ReadError(f"zip member {member.name!r} is damaged: {error}", path=path) from error
+            value, left = zlib.crc32(piece, value), left - len(piece)
+            data, is_full = inflater.unconsumed_tail, len(piece) == limit
+    if not inflater.eof or inflater.unused_data or extra or left or value != member.crc32:
         raise ReadError(f"zip member {member.name!r} is damaged: size or CRC mismatch", path=path)
-    return content
+    yield piece
 
 
 def _check_growth(member: Member, path: Path) -> None:
@@ -360,6 +374,9 @@ class Crc32:
     """A running CRC-32."""
 
     value: int = 0
+
+    def reset(self) -> None:
+        self.value = 0
 
     def update(self, data: memoryview | bytes, /) -> None:
         self.value = zlib.crc32(data, self.value)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from converter.model.file import SourceFile
+from converter.model.tensor import Tensor
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -25,7 +26,7 @@ def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
     given_up = Event()
     try:
-        with _signals_held_back():
+        with signals_held_back():
             future = executor.submit(_sha256_of_all, files, given_up)
         yield future.result
     finally:
@@ -34,13 +35,21 @@ def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
+def signals_held_back() -> Iterator[None]:
     """An exception from a signal handler while a thread starts would leave the thread without its bookkeeping."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes (C order, little-endian), in hex. Raises ReadError."""
+    value = hashlib.sha256()
+    for chunk in tensor.chunks():
+        value.update(chunk)
+    return value.hexdigest()
 
 
 def _sha256_of_all(files: Sequence[SourceFile], given_up: Event) -> str:

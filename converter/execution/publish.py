@@ -1,8 +1,9 @@
 """Staging beside the destination, and one rename that makes it appear whole.
 
 A staging folder is called ``.ckconv-<process id>-<random>`` and held under a lock as long as its process lives; a
-later run sweeps those whose process is gone and whose lock is free (the process may live in another container).
-What is staged is flushed to the disk before it is renamed.
+later run sweeps those whose process is gone and whose lock is free (the process may live in another container), or
+goes on from them (`resume`). What is staged is flushed to the disk before it is renamed. A folder that cannot be
+renamed over, because a disk is mounted there, is staged inside and filled file by file (`mounted`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import DestinationExistsError, UsageError, WriteError
+from converter.errors import DestinationExistsError, Interrupted, UsageError, WriteError
+from converter.execution import mounted, resume
+from converter.execution.mounted import PREFIX
+from converter.execution.resume import NOTHING, Attempt, Earlier
 
-_PREFIX = ".ckconv-"
 _OUTPUT, _SCRATCH = "output", "scratch"
 _NOREPLACE, _EXCHANGE = 1, 2  # renameat2(2)
 _AT_FDCWD = -100
@@ -29,10 +32,15 @@ _ATTEMPTS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where the output goes. `as_folder`: the user wrote a trailing slash, or an empty folder is there already."""
+    """Where the output goes.
+
+    `as_folder`: the user wrote a trailing slash, or an empty folder is there already. `is_fixed`: it is a folder that
+    nothing can be renamed over, a mount point or one in a folder that we may not write to.
+    """
 
     path: Path
     as_folder: bool
+    is_fixed: bool = False
 
     @classmethod
     def of(cls, given: str | os.PathLike[str]) -> Destination:
@@ -45,8 +53,10 @@ class Destination:
             raise UsageError("cannot be a destination", path=path)
         if not path.parent.is_dir():
             raise WriteError("its parent folder does not exist", path=path)
-        is_empty_folder = path.is_dir() and not path.is_symlink() and not _entries(path)
-        return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder)
+        is_folder = path.is_dir() and not path.is_symlink()
+        is_fixed = is_folder and mounted.is_fixed(path)
+        is_empty_folder = is_folder and not mounted.visible(_entries(path), is_fixed=is_fixed)
+        return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder, is_fixed=is_fixed)
 
     def check_apart_from(self, source: Path) -> None:
         """Raise UsageError when the destination is the source, or one of them is inside the other."""
@@ -67,7 +77,7 @@ class Destination:
         if not os.path.lexists(self.path):
             return
         is_there_folder = self.path.is_dir() and not self.path.is_symlink()
-        entries = _entries(self.path) if is_there_folder else ()
+        entries = mounted.visible(_entries(self.path), is_fixed=self.is_fixed) if is_there_folder else ()
         if is_there_folder and is_folder and not entries:
             return
         if is_there_folder != is_folder:
@@ -89,10 +99,15 @@ def _entries(folder: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staging:
-    """A folder beside the destination: `output` is what will be published, `scratch` is for what will not."""
+    """A folder beside the destination: `output` is what will be published, `scratch` is for what will not.
+
+    In a destination that `is_fixed`, the folder is inside. `earlier` is what an earlier attempt left.
+    """
 
     destination: Path
     folder: Path
+    is_fixed: bool = False
+    earlier: Earlier = NOTHING
 
     @property
     def output(self) -> Path:
@@ -105,19 +120,29 @@ class Staging:
         return self.folder / _SCRATCH
 
     def publish(
-        self, staged: Path, *, overwrite: bool, durable: bool = True, check: Callable[[], None] = lambda: None
+        self,
+        staged: Path,
+        *,
+        overwrite: bool,
+        durable: bool = True,
+        check: Callable[[], None] = lambda: None,
+        order: Sequence[str] = (),
     ) -> None:
         """Rename `staged` (inside `output`, or `output` itself) to the destination, flushed to the disk if `durable`.
 
-        `check` is called just before: much may have come to the destination since it was looked at first. Raises what
-        it raises, DestinationExistsError when something appeared there and `overwrite` is not set, WriteError when the
-        file system refuses. Either way nothing was published, unless the error says that it is in place.
+        `order` says in which order files appear where they cannot all at once. `check` is called just before: much may
+        have come to the destination since it was looked at first. Raises what it raises, DestinationExistsError when
+        something appeared there and `overwrite` is not set, WriteError when the file system refuses. Either way nothing
+        was published, unless the error says that it is in place.
         """
         if durable:
             _flush(staged)
         try:
             for _ in range(_ATTEMPTS):
                 check()
+                if self.is_fixed:
+                    mounted.fill(self.destination, staged, self.scratch, overwrite=overwrite, order=order)
+                    break
                 if _move(staged, self.destination, overwrite=overwrite):
                     break
             else:
@@ -131,30 +156,53 @@ class Staging:
 
     def _flush_parent(self) -> None:
         try:
-            _flush_one(self.destination.parent)
+            _flush_one(self.destination if self.is_fixed else self.destination.parent)
         except WriteError as error:
             what = f"is in place and whole, but may not outlast a power failure: {error.message}"
             raise WriteError(what, path=self.destination) from error
 
 
 @contextmanager
-def staging(destination: Path) -> Iterator[Staging]:
-    """Make a staging folder beside `destination`; it is gone afterwards, whatever happened.
+def staging(
+    destination: Path, *, is_fixed: bool = False, attempt: Attempt | None = None, resumes: bool = False
+) -> Iterator[Staging]:
+    """Make a staging folder beside `destination`, inside if it `is_fixed`; it is gone afterwards, whatever happened.
+
+    The folder says which `attempt` it is of. One that `resumes` takes what dead processes left of the same attempt, and
+    leaves its own for the next when a signal ends it, or a disk that is full.
 
     Raises WriteError when it cannot be made.
     """
-    _sweep(destination.parent)
-    folder = destination.parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    parent = destination if is_fixed else destination.parent
+    if not resumes:
+        _sweep(parent)
+    folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    is_left = False
     try:
-        with _locked_folder(folder, destination):
-            staged = Staging(destination=destination, folder=folder)
-            yield staged
+        with _locked_folder(folder, destination, attempt):
+            earlier = NOTHING
+            if resumes and attempt is not None:
+                with _failing_at(destination), _dead(parent) as leftovers:
+                    earlier = resume.taken(attempt, leftovers, folder, _OUTPUT)
+            yield Staging(destination=destination, folder=folder, is_fixed=is_fixed, earlier=earlier)
+    except (Interrupted, WriteError):
+        is_left = resumes
+        raise
     finally:
-        _remove(folder)
+        if not is_left:
+            _remove(folder)
 
 
 @contextmanager
-def _locked_folder(folder: Path, destination: Path) -> Iterator[None]:
+def _failing_at(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=destination) from error
+
+
+@contextmanager
+def _locked_folder(folder: Path, destination: Path, attempt: Attempt | None) -> Iterator[None]:
     lock = -1
     try:
         folder.mkdir(mode=0o700)
@@ -162,6 +210,8 @@ def _locked_folder(folder: Path, destination: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for name in (_OUTPUT, _SCRATCH):
             (folder / name).mkdir()
+        if attempt is not None:
+            attempt.write(folder)
     except OSError as error:
         if lock >= 0:
             os.close(lock)
@@ -182,19 +232,32 @@ def _remove(folder: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    for entry in parent.glob(_PREFIX + "*"):
-        if _is_alive(entry.name.removeprefix(_PREFIX).partition("-")[0]):
-            continue
-        try:
-            lock = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
+    with _dead(parent) as leftovers:
+        for folder in leftovers:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _dead(parent: Path) -> Iterator[list[Path]]:
+    """Yield the staging folders of processes that are gone, each under its lock until the end."""
+    locks: dict[Path, int] = {}
+    try:
+        for entry in sorted(parent.glob(PREFIX + "*")):
+            if _is_alive(entry.name.removeprefix(PREFIX).partition("-")[0]):
+                continue
+            try:
+                lock = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+            else:
+                locks[entry] = lock
+        yield list(locks)
+    finally:
+        for lock in locks.values():
             os.close(lock)
 
 
@@ -247,9 +310,7 @@ def _move(staged: Path, destination: Path, *, overwrite: bool) -> bool:
         elif overwrite:
             os.replace(staged, destination)
         elif not _renameat2(staged, destination, _NOREPLACE):
-            if os.path.lexists(destination):  # a window remains on file systems without RENAME_NOREPLACE
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(destination))
-            os.rename(staged, destination)
+            mounted.rename_if_absent(staged, destination)  # on file systems without RENAME_NOREPLACE
     except OSError as error:
         if error.errno == errno.ENOTEMPTY or (overwrite and error.errno in (errno.EEXIST, errno.ENOENT)):
             return False

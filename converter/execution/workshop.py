@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.errors import WriteError
 from converter.execution import child, local
+from converter.execution.parallel import SERIAL, Workers
+from converter.execution.resume import NOTHING, Earlier
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, OutputFile
 from converter.observer import SILENT, Observer
@@ -19,20 +24,36 @@ class LocalWorkshop:
     folder: Path
     scratch: Path
     observer: Observer = SILENT
+    workers: Workers = SERIAL
+    earlier: Earlier = NOTHING
 
-    def make(self, output: Output, checkpoint: Checkpoint) -> None:
-        """Write the files of `output` in their order, then build the rest. Errors name tensors as `checkpoint` does."""
+    def make(self, output: Output, checkpoint: Checkpoint) -> tuple[OutputFile, ...]:
+        """Write the files of `output` in their order, then build the rest. Errors name tensors as `checkpoint` does.
+
+        Returns the files that were whole from an earlier attempt, and so not written.
+        """
         names = {id(tensor): name for name, tensor in checkpoint.tensors.items()}
         self.observer.stage("writing", sum(file.nbytes for file in output.files))
+        kept = []
         for file in output.files:
-            local.stream(file, self.folder, names=names, observer=self.observer)
+            if self._keep(file, names):
+                kept.append(file)
+            else:
+                local.stream(file, self.folder, names=names, observer=self.observer, workers=self.workers)
         if output.build is not None:
             self.observer.stage("building")
             output.build(self)
+        return tuple(kept)
+
+    def _keep(self, file: OutputFile, names: Mapping[int, str]) -> bool:
+        try:
+            return self.earlier.keep(file, self.folder, names=names, observer=self.observer)
+        except OSError as error:
+            raise WriteError(os.strerror(error.errno or 0), path=self.folder / file.name) from error
 
     def stream(self, file: OutputFile, folder: Path) -> None:
         """Write `file` into `folder`, in bounded memory."""
-        local.stream(file, folder, observer=self.observer)
+        local.stream(file, folder, observer=self.observer, workers=self.workers)
 
     def call(self, function: str, **arguments: Any) -> Any:
         """Run ``package.module:function`` in a child process, offline, with arguments and result as JSON."""

@@ -29,7 +29,7 @@ class NoOptions:
     """The options of a format that has none."""
 
 
-def unchanged(checkpoint: Checkpoint) -> Checkpoint:
+def unchanged(checkpoint: Checkpoint, options: Any) -> Checkpoint:
     """Return `checkpoint`: what formats that hold PyTorch's names and layouts do to it."""
     return checkpoint
 
@@ -47,7 +47,8 @@ class Format:
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
-    `adapt`          brings a checkpoint of PyTorch's names and layouts to those that its files have
+    `keeps_names`    whether names that a PyTorch model has in memory stay as they are: files of torch.save hold either
+    `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
     `by_suffix`      write options that the name of the destination decides
     `runner`         the ``package.module:function`` that runs such files on given inputs (converter.graphs.run), None
@@ -65,7 +66,8 @@ class Format:
     extra: str | None = None
     file_name: str | None = None
     entries: tuple[str, ...] = ()
-    adapt: Callable[[Checkpoint], Checkpoint] = unchanged
+    keeps_names: bool = False
+    adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged
     read_options: type = NoOptions
     write_options: type = NoOptions
     by_suffix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

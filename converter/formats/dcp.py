@@ -212,12 +212,12 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     items, pieces = _laid_out(entries)
     files = [
         OutputFile(name=_DATA_NAME, pieces=pieces),
-        OutputFile(name=METADATA_NAME, pieces=(metadata_pickle(items),)),
         OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
     ]
-    if checkpoint.config is not None:
-        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config.raw,)))
+    if checkpoint.config_file is not None:
+        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    files.append(OutputFile(name=METADATA_NAME, pieces=(metadata_pickle(items),)))
     return Output(files=tuple(files), names={name: name for name in checkpoint.names})
 
 
@@ -276,5 +276,6 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    keeps_names=True,
     entries=(METADATA_NAME, "*" + SUFFIX, DOCUMENT_NAME),
 )

@@ -10,31 +10,32 @@ root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file co
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from converter.dialects import keras as dialect
+from converter.dialects.optimizer.keras_files import with_listed_state
+from converter.dialects.transformers import tensorflow_writing
+from converter.dialects.transformers.heads import is_head
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
+from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine, Status, dropped
+from converter.model.ledger import LedgerLine
 from converter.model.output import Late, Output, OutputFile, Provenance
-from converter.model.tensor import Tensor, is_equal
+from converter.model.tensor import Tensor
 
 _DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
-_TOP_LEVEL = "top_level_model_weights"
 
 
 def sniff(probe: Probe) -> bool:
     """An HDF5 file that is not laid out as `.weights.h5` is."""
-    return probe.is_hdf5 and not hdf5.is_numbered(SourceFile(probe.path))
+    return probe.is_hdf5 and not probe.is_numbered_hdf5
 
 
 def read(path: Path, options: NoOptions) -> Checkpoint:
@@ -49,36 +50,27 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if own is not None:
         return _own(root, own, path)
     weights = root.group("model_weights") or root
-    if _listed(weights, "layer_names") is None:
+    if layers.listed(weights, "layer_names") is None:
         return _plain(root)
-    checkpoint = _layers(root, weights, path)
-    told = root.attributes.get("training_config")
-    said = ("training_config (loss, metrics, settings of the optimizer) not carried",) if told else ()
-    return replace(checkpoint, config=_config(root, path), metadata=_versions(root, weights), warnings=said)
-
-
-def _listed(group: hdf5.Group, name: str) -> tuple[str, ...] | None:
-    """Return an attribute that lists names, put together where Keras split it (`name0`, `name1` ...)."""
-    whole = group.attributes.get(name)
-    if isinstance(whole, tuple):
-        return whole
-    parts: list[str] = []
-    for number in range(len(group.attributes)):
-        part = group.attributes.get(f"{name}{number}")
-        if not isinstance(part, tuple):
-            break
-        parts += part
-    return tuple(parts) if parts else None
+    checkpoint = layers.layered(root, weights, path)
+    told = _document(root, "training_config", path)
+    said = ("training_config (loss, metrics) not carried",) if told else ()
+    checkpoint = replace(checkpoint, keras_config=_config(root, path), metadata=_versions(root, weights), warnings=said)
+    return with_listed_state(checkpoint, root, None if told is None else told.values)
 
 
 def _config(root: hdf5.Group, path: Path) -> Config | None:
-    text = root.attributes.get("model_config")
+    return _document(root, "model_config", path)
+
+
+def _document(root: hdf5.Group, name: str, path: Path) -> Config | None:
+    text = root.attributes.get(name)
     if not isinstance(text, str):
         return None
     raw = text.encode("utf-8")
-    values = strict_json.loads(raw, path=path, what="model_config")
+    values = strict_json.loads(raw, path=path, what=name)
     if not isinstance(values, dict):
-        raise ReadError("has a model_config that is not a JSON object", path=path)
+        raise ReadError(f"has a {name} that is not a JSON object", path=path)
     return Config(values=values, raw=raw)
 
 
@@ -100,69 +92,13 @@ def _plain(root: hdf5.Group) -> Checkpoint:
     for path, dataset in root.datasets():
         name = "/".join(path)
         if dataset.tensor is None:
-            lines.append(_text_line(name))
+            lines.append(layers.text_line(name))
         elif first.setdefault(id(dataset), name) != name:
             aliases[name] = first[id(dataset)]
         else:
             tensors[name] = dataset.tensor
     named = "keras" if dialect.are_keras(tensors) else "generic"
     return Checkpoint(tensors=tensors, aliases=aliases, dialect=named, lines=tuple(lines))
-
-
-def _text_line(name: str) -> LedgerLine:
-    return dropped(name, "text, not numbers", is_refused_by_default=True)
-
-
-def _layers(root: hdf5.Group, weights: hdf5.Group, path: Path) -> Checkpoint:
-    listed = list(_weights(weights, path))
-    bearers = Counter(name for _, name, _ in listed)
-    tensors: dict[str, Tensor] = {}
-    lines: list[LedgerLine] = []
-    seen: set[int] = set()
-    for layer, name, dataset in listed:
-        seen.add(id(dataset))
-        if dataset.tensor is None:
-            lines.append(_text_line(f"{layer}/{name}"))
-        elif name not in tensors:
-            tensors[name] = dataset.tensor
-        elif is_equal(tensors[name], dataset.tensor):
-            reason = "stored once per layer that uses it"
-            lines.append(LedgerLine(status=Status.TIED, name=f"{layer}/{name}", target=name, reason=reason))
-        elif f"{layer}/{name}" in tensors or bearers[f"{layer}/{name}"]:
-            raise ReadError("is listed twice", path=path, tensor=f"{layer}/{name}")
-        else:
-            tensors[f"{layer}/{name}"] = dataset.tensor
-    lines += _unlisted(root, seen)
-    return Checkpoint(tensors=tensors, dialect="keras", lines=tuple(lines))
-
-
-def _weights(weights: hdf5.Group, path: Path) -> Iterator[tuple[str, str, hdf5.Dataset]]:
-    """Yield layer, name and dataset of every weight that is listed, in the order of the lists."""
-    layers = _listed(weights, "layer_names") or ()
-    top = weights.group(_TOP_LEVEL)
-    if len(set(layers)) != len(layers):
-        raise ReadError("lists a layer twice", path=path)
-    for layer in (*layers, *((_TOP_LEVEL,) if top is not None and _TOP_LEVEL not in layers else ())):
-        group = weights.group(*layer.split("/"))
-        if group is None:
-            raise ReadError("is listed as a layer, and not there", path=path, tensor=layer)
-        for name in _listed(group, "weight_names") or ():
-            *place, last = name.split("/")
-            holder = group.group(*place)
-            dataset = None if holder is None else holder.members.get(last)
-            if not isinstance(dataset, hdf5.Dataset):
-                raise ReadError(f"is listed in layer {layer!r}, and not there", path=path, tensor=name)
-            yield layer, name, dataset
-
-
-def _unlisted(root: hdf5.Group, seen: set[int]) -> Iterator[LedgerLine]:
-    for place, dataset in root.datasets():
-        if id(dataset) in seen:
-            continue
-        if place[0] == "optimizer_weights":
-            yield dropped("/".join(place), "a variable of the optimizer")
-        else:
-            yield dropped("/".join(place), "no layer lists it", is_refused_by_default=True)
 
 
 def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
@@ -172,8 +108,8 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
-    for layer, weight, dataset in _weights(root, path):
-        name = unescaped(weight) if layer == _TOP_LEVEL else f"{unescaped(layer)}.{unescaped(weight)}"
+    for layer, weight, dataset in layers.weights_of(root, path):
+        name = unescaped(weight) if layer == layers.TOP_LEVEL else f"{unescaped(layer)}.{unescaped(weight)}"
         if dataset.tensor is None or name in tensors or name in aliases:
             raise ReadError("is text, or there twice", path=path, tensor=name)
         if id(dataset) in first:
@@ -181,17 +117,30 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
         else:
             first[id(dataset)] = name
             tensors[name] = dataset.tensor
-    lines = tuple(_unlisted(root, set(first)))
-    return Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own), config=_config(root, path), lines=lines)
+    lines = tuple(layers.unlisted(root, set(first)))
+    return Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own), lines=lines, keras_config=_config(root, path))
+
+
+def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
+    keras = dialect.adapted(checkpoint)
+    is_alone = not any(is_head(name) for name in checkpoint.names)
+    if keras.dialect == "pytorch" and is_alone and tensorflow_writing.knows(checkpoint.config):
+        return tensorflow_writing.from_canonical(checkpoint)
+    return keras
 
 
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
-    """Lay out a file that Keras opens: of an `adapted` checkpoint by its config, of others by their names."""
-    is_keras = (
-        checkpoint.dialect == "keras" and checkpoint.config is not None and dialect.is_model(checkpoint.config.values)
-    )
+    """Lay out a file that Keras opens: of an `adapted` checkpoint by its config or class, others by names."""
+    config = checkpoint.keras_config
+    is_keras = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
-    content, names, warnings = _keras_file(checkpoint, late) if is_keras else _module_file(checkpoint, late)
+    if is_keras:
+        content, names, warnings = _keras_file(checkpoint, late)
+    elif tensorflow_writing.is_laid_out(checkpoint):
+        content, names, warnings = _tensorflow_file(checkpoint, late)
+    else:
+        content, names, warnings = _module_file(checkpoint, late)
     file = OutputFile(name=FORMAT.file_name or "", pieces=hdf5.pieces(content))
     return Output(files=(file,), names=names, warnings=warnings)
 
@@ -201,8 +150,8 @@ _Written = tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]
 
 def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     """Lay out a whole model: its config, and its layers in the order of the config, below `model_weights`."""
-    assert checkpoint.config is not None
-    config = checkpoint.config
+    assert checkpoint.keras_config is not None
+    config = checkpoint.keras_config
     model = dialect.parse(config.values)
     is_older = not checkpoint.metadata.get("keras_version", "3" if "module" in config.values else "2").startswith("3")
     suffix = ":0" if is_older else ""
@@ -222,8 +171,15 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         for name in held:
             tensors[f"model_weights/{layer}/{name}{suffix}"] = checkpoint.tensor(name)
             names[name + suffix] = name
-    attributes[f"model_weights/{_TOP_LEVEL}"] = {"weight_names": []}
-    return hdf5.Placed(tensors=tensors, attributes=attributes), names, ()
+    attributes[f"model_weights/{layers.TOP_LEVEL}"] = {"weight_names": []}
+    stored, links = hdf5.shared(tensors)
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, ()
+
+
+def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
+    """Lay out the weights of a class of transformers, by its layers."""
+    content = layers.placed(checkpoint.tensors, tensorflow_writing.layers(checkpoint), late)
+    return content, {name: name for name in checkpoint.tensors}, ()
 
 
 def _by_trainability(names: list[str], checkpoint: Checkpoint) -> list[str]:
@@ -237,16 +193,16 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     escapes: list[str] = []
     for name in checkpoint.names:
         module, dot, leaf = name.rpartition(".")
-        layer = _TOP_LEVEL if not dot else set_apart(module) if module == _TOP_LEVEL else escaped(module)
+        layer = layers.TOP_LEVEL if not dot else set_apart(module) if module == layers.TOP_LEVEL else escaped(module)
         by_layer.setdefault(layer, []).append((name, escaped(leaf)))
         if escaped(leaf) != leaf or (dot and layer != module):
             escapes.append(name)
     places = {name: f"{layer}/{leaf}" for layer, held in by_layer.items() for name, leaf in held}
-    layers = [layer for layer in by_layer if layer != _TOP_LEVEL]
+    listed = [layer for layer in by_layer if layer != layers.TOP_LEVEL]
     root: dict[str, object] = {
         "ckconv_dialect": checkpoint.dialect,
         "backend": "tensorflow",
-        "layer_names": layers,
+        "layer_names": listed,
         "ckconv": late,
     }
     attributes: dict[str, dict[str, object]] = {"": root}
@@ -270,7 +226,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
-    adapt=dialect.adapted,
+    adapt=adapted,
     file_name="tf_model.h5",
     entries=("*.h5", "*.hdf5"),
 )

@@ -14,9 +14,12 @@ from pathlib import Path
 
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
+from converter.dialects.optimizer.keras_files import with_numbered_state
+from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
+from converter.encoding.hdf5.layers import OPTIMIZER_REASON
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
@@ -31,7 +34,7 @@ _CONFIG, _METADATA, _WEIGHTS, _PROVENANCE = "config.json", "metadata.json", "mod
 _JSON_LIMIT_BYTES = 16 << 20
 _VARIABLES = "vars"
 _NOT_WEIGHTS = {
-    "optimizer": "a variable of the optimizer",
+    "optimizer": OPTIMIZER_REASON,
     "metrics": "the state of a metric",
     "compile_metrics": "the state of a metric",
     "_compile_metrics": "the state of a metric",
@@ -45,7 +48,7 @@ _DATE_SAVED = "1980-01-01@00:00:00"
 def sniff(probe: Probe) -> bool:
     """An archive with config and weights in it, or an HDF5 file that has a group `vars`."""
     if probe.is_hdf5:
-        return hdf5.is_numbered(SourceFile(probe.path))
+        return probe.is_numbered_hdf5
     return _CONFIG in probe.zip_members and not probe.zip_members.isdisjoint({_WEIGHTS, "model.weights.npz"})
 
 
@@ -79,7 +82,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     said = (f"{', '.join(others[:10])} not carried: files beside the weights",) if others else ()
     return replace(
         checkpoint,
-        config=config,
+        keras_config=config,
         metadata={"keras_version": version} if isinstance(version, str) else {},
         warnings=(*checkpoint.warnings, *said),
     )
@@ -100,13 +103,20 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     stores, strays, lines = _gathered(root)
     named = _named(root, stores, config)
     tensors = dict(strays)
+    listed: dict[str, tuple[str, ...]] = {}
     for place, held in stores.items():
-        names = named.get(place) or tuple(f"{place}/{_VARIABLES}/{number}".lstrip("/") for number in range(len(held)))
+        listed[place] = names = named.get(place) or tuple(
+            f"{place}/{_VARIABLES}/{number}".lstrip("/") for number in range(len(held))
+        )
         for name, tensor in zip(names, held, strict=True):
             if name in tensors:
                 raise ReadError("is the name of two variables", path=path, tensor=name)
             tensors[name] = tensor
-    return Checkpoint(tensors=tensors, dialect="keras", lines=tuple(lines))
+    owners: dict[int, str] = {}
+    ties = {name: owner for name, tensor in tensors.items() if (owner := owners.setdefault(id(tensor), name)) != name}
+    once = {name: tensor for name, tensor in tensors.items() if name not in ties}
+    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", lines=tuple(lines))
+    return with_numbered_state(checkpoint, root, listed, None if config is None else config.values)
 
 
 def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:
@@ -151,6 +161,7 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
         counts = {place.replace(_OLD_PLACE, _PLACE): len(held) for place, held in stores.items()}
         by_place = names_from_modules(modules, counts)
         named = {place: by_place[now] for place in stores if (now := place.replace(_OLD_PLACE, _PLACE)) in by_place}
+    named |= _named_in_transformers(stores)
     titles = dict(_titles(root, ()))
     for place, held in stores.items():
         if place and place not in named:
@@ -159,6 +170,20 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
             if names is not None and len(names) == len(held):
                 named[place] = names
     return named
+
+
+def _named_in_transformers(stores: Mapping[str, list[Tensor]]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the variables of each place that is in a model of transformers."""
+    positions = {
+        place: [f"{place}/{_VARIABLES}/{number}".lstrip("/") for number in range(len(held))]
+        for place, held in stores.items()
+    }
+    found = attributes.names_from_places(each for places in positions.values() for each in places)
+    return {
+        place: tuple(found.get(each, each) for each in places)
+        for place, places in positions.items()
+        if any(each in found for each in places)
+    }
 
 
 def _listed(root: hdf5.Group, place: str) -> tuple[str, ...] | None:
@@ -215,15 +240,19 @@ class WriteOptions:
             raise UsageError(f"--container is auto, archive or weights, not {self.container!r}")
 
 
+def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names with Keras's, where there is a Keras config."""
+    return dialect.adapted(checkpoint)
+
+
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out an archive or a weights file of an `adapted` checkpoint; without a Keras config, weights alone.
 
     Raises UsageError when an archive is asked for and there is no config of a Keras model.
     """
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
-    has_model = (
-        checkpoint.dialect == "keras" and checkpoint.config is not None and dialect.is_model(checkpoint.config.values)
-    )
+    config = checkpoint.keras_config
+    has_model = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
     if options.container == "archive" and not has_model:
         hint = "--config FILE gives it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
@@ -235,16 +264,16 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
         return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names)
-    config, said = _archived_config(checkpoint)
-    return Output(files=(_archive(checkpoint, config, content, late),), names=names, warnings=said)
+    archived, said = _archived_config(checkpoint)
+    return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=said)
 
 
 def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     """Return the config as it is, or, when it comes from an HDF5 file, with what archives say besides."""
-    assert checkpoint.config is not None
-    if "module" in checkpoint.config.values:
-        return checkpoint.config.raw, ()
-    completed = dialect.with_modules(checkpoint.config.values, is_older=_is_older(checkpoint))
+    assert checkpoint.keras_config is not None
+    if "module" in checkpoint.keras_config.values:
+        return checkpoint.keras_config.raw, ()
+    completed = dialect.with_modules(checkpoint.keras_config.values, is_older=_is_older(checkpoint))
     return json.dumps(completed).encode("ascii"), ("config.json: the modules of the layers' classes were added",)
 
 
@@ -266,8 +295,8 @@ def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: 
 
 def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
     """Lay out the variables where the layers of the config look for them."""
-    assert checkpoint.config is not None
-    model = dialect.parse(checkpoint.config.values)
+    assert checkpoint.keras_config is not None
+    model = dialect.parse(checkpoint.keras_config.values)
     modules, _ = dialect.config_modules(model)
     version = -1 if _is_older(checkpoint) else 0
     tensors, names = {}, {}
@@ -279,7 +308,8 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
         for position, name in enumerate(listed):
             tensors[f"{group}/{position}"] = checkpoint.tensor(name)
             names[name] = name
-    return hdf5.Placed(tensors=tensors, attributes=attributes), names
+    stored, links = hdf5.shared(tensors)
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names
 
 
 def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
@@ -317,7 +347,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
-    adapt=dialect.adapted,
+    adapt=adapted,
     write_options=WriteOptions,
     by_suffix={".keras": {"container": "archive"}, ".weights.h5": {"container": "weights"}},
     file_name="model.keras",

@@ -6,6 +6,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 
+from converter.encoding import hdf5
 from converter.encoding import zip as zip_archive
 from converter.errors import CkconvError, ReadError
 from converter.model.file import SourceFile
@@ -49,6 +50,11 @@ class Probe:
     def is_hdf5(self) -> bool:
         """Whether the file starts as HDF5 does."""
         return self.head.startswith(_HDF5_MAGIC)
+
+    @cached_property
+    def is_numbered_hdf5(self) -> bool:
+        """Whether an HDF5 file numbers its variables, as `.weights.h5` does. Raises ReadError when it is damaged."""
+        return hdf5.is_numbered(self._file)
 
     @cached_property
     def zip_members(self) -> frozenset[str]:

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.encoding import safetensors
+from converter.dialects.optimizer.keras_files import with_bundle_state
+from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
 from converter.encoding.saved_model import check_whole, variable_files
@@ -55,7 +56,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if not os.path.lexists(path / f"{_VARIABLES}.index"):
         raise ReadError("is a SavedModel without variables", path=path)
     bundle = read_bundle(path / _VARIABLES, root=path)
-    tensors, lines = weights(bundle, variable_names(bundle), reasons_to_drop(bundle))
+    names, reasons = variable_names(bundle), reasons_to_drop(bundle)
+    tensors, lines = weights(bundle, names, reasons)
     checkpoint = Checkpoint(
         tensors=tensors,
         dialect="tensorflow",
@@ -67,7 +69,9 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         lines=lines,
     )
     if not os.path.lexists(path / _DOCUMENT_NAME):
-        return checkpoint
+        is_told = os.path.lexists(path / keras_metadata.FILE_NAME)
+        compiled = keras_metadata.training_config(open_inside(path, keras_metadata.FILE_NAME)) if is_told else None
+        return with_bundle_state(checkpoint, bundle, {k: v for k, v in names.items() if k not in reasons}, compiled)
     file = open_inside(path, _DOCUMENT_NAME)
     return described(checkpoint, read_document(file), file.path)
 
@@ -94,8 +98,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     description = Description(checkpoint=checkpoint, provenance=provenance, names=renamed)
     document = Late(nbytes=description.nbytes, render=description.render)
     files = [OutputFile(name=_DOCUMENT_NAME, pieces=(document, b"\n"))]
-    if checkpoint.config is not None:
-        files.append(OutputFile(name=f"{_EXTRA}/{CONFIG_NAME}", pieces=(checkpoint.config.raw,)))
+    if checkpoint.config_file is not None:
+        files.append(OutputFile(name=f"{_EXTRA}/{CONFIG_NAME}", pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=f"{_EXTRA}/{name}", pieces=(file,)) for name, file in checkpoint.assets.items()]
     names = {name: name for name in checkpoint.names}
     trainable = [

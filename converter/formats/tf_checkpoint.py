@@ -12,15 +12,16 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.encoding import protobuf
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_config
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
 from converter.encoding.tensorflow_variables import object_path, reasons_to_drop, variable_names, weights
 from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.output import Late, Output, OutputFile, Provenance
 
@@ -32,6 +33,8 @@ _DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}")
 _STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\\n]|\\["\'\\])*)"|[-+.\w]+)\s*')
 _ESCAPED = re.compile(r"\\(.)")
 _MARK = ".>"
+_RELEASED_CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json")
+"""What Google calls the configs beside its checkpoints."""
 
 
 def sniff(probe: Probe) -> bool:
@@ -79,8 +82,19 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
             _check_all_read(bundle)
             return described(Checkpoint(tensors=bundle.tensors, warnings=warnings), document, document_file)
     reasons = reasons_to_drop(bundle)
-    tensors, lines = weights(bundle, _unambiguous_names(bundle, reasons), reasons)
-    return Checkpoint(tensors=tensors, dialect="tensorflow", lines=lines, warnings=warnings)
+    names = _unambiguous_names(bundle, reasons)
+    tensors, lines = weights(bundle, names, reasons)
+    config = _released_config(prefix.parent)
+    checkpoint = Checkpoint(tensors=tensors, dialect="tensorflow", config=config, lines=lines, warnings=warnings)
+    return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in reasons})
+
+
+def _released_config(folder: Path) -> Config | None:
+    """Return the config that a folder has under one of Google's names, where it has no config.json."""
+    if os.path.lexists(folder / CONFIG_NAME):
+        return None
+    found = [config for name in _RELEASED_CONFIGS if (config := read_config(folder, name)) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _check_all_read(bundle: Bundle) -> None:
@@ -167,13 +181,12 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     state = f'model_checkpoint_path: "{_PREFIX}"\nall_model_checkpoint_paths: "{_PREFIX}"\n'.encode()
     files = [
         data,
-        index,
-        OutputFile(name=_STATE_NAME, pieces=(state,)),
         OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
     ]
-    if checkpoint.config is not None:
-        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config.raw,)))
+    if checkpoint.config_file is not None:
+        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
     return Output(files=tuple(files), names={name: name for name in checkpoint.names})
 
 

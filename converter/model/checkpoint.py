@@ -44,9 +44,11 @@ class Checkpoint:
     `frozen`      names of parameters that the source marks as not trained
     `dialect`     whose names and layouts these are: "pytorch", or "generic" for names as stored
     `config`      the model's config.json, where there is one
+    `keras_config`   how Keras builds the model; beside `config` where a Keras model wraps one of transformers
     `assets`      tokenizer and other files by name, copied as bytes
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
+    `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
     `graph`       an onnx_ir.Model whose initializers name tensors, they are not stored twice
     `metadata`    what the source says about itself
     `lines`       losses that already happened on the way here
@@ -60,8 +62,10 @@ class Checkpoint:
     frozen: frozenset[str] = frozenset()
     dialect: str = "pytorch"
     config: Config | None = None
+    keras_config: Config | None = None
     optimizer: OptimizerState | None = None
     optimizer_refused: str | None = None
+    optimizer_numbered: Mapping[str, Any] | None = None
     graph: Any = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -74,13 +78,18 @@ class Checkpoint:
         """What this checkpoint has."""
         present = {
             Part.WEIGHTS: True,
-            Part.CONFIG: self.config is not None,
+            Part.CONFIG: self.config_file is not None,
             Part.ASSETS: bool(self.assets),
             Part.OPTIMIZER: self.optimizer is not None,
             Part.EXTRAS: bool(self.extras),
             Part.GRAPH: self.graph is not None,
         }
         return frozenset(part for part, is_present in present.items() if is_present)
+
+    @property
+    def config_file(self) -> Config | None:
+        """What a folder has as its config.json: the model's config, or Keras's where there is no other."""
+        return self.config or self.keras_config
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ class SourceFile:
     def __repr__(self) -> str:
         return f"SourceFile({str(self.path)!r})"
 
+    def fileno(self) -> int:
+        """Return the descriptor, for a child process to inherit; the object keeps owning it."""
+        return self._descriptor
+
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`. Raises ReadError when the file does not hold them."""
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -69,9 +73,9 @@ class SourceFile:
                 raise ReadError("ended while it was being read", path=self.path)
             buffer, offset = buffer[count:], offset + count
 
-    def chunks(self, offset: int, length: int) -> Iterator[memoryview]:
-        """Yield `length` bytes from `offset` in pieces that are valid until the next one is asked for."""
-        buffer = memoryview(bytearray(min(length, CHUNK_BYTES)))
+    def chunks(self, offset: int, length: int, limit_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+        """Yield `length` bytes from `offset`, in pieces of at most `limit_bytes`, each valid until the next."""
+        buffer = memoryview(bytearray(min(length, limit_bytes)))
         while length:
             piece = buffer[: min(length, len(buffer))]
             self.read_into(offset, piece)
@@ -108,10 +112,10 @@ class Checksum:
         """Whether the range is exactly the checked one, so that reading it is checking it."""
         return (offset, length) == (self.offset, self.length)
 
-    def chunks(self) -> Iterator[memoryview]:
+    def chunks(self, limit_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Yield the range; raise ReadError after the last piece when the bytes are not those that were stored."""
         value = 0
-        for chunk in self.file.chunks(self.offset, self.length):
+        for chunk in self.file.chunks(self.offset, self.length, limit_bytes):
             if not self._is_verified:
                 value = self.update(chunk, value)
             yield chunk

@@ -1,4 +1,4 @@
-"""Optimizer state in PyTorch's conventions: moments per parameter, hyperparameters per group."""
+"""Optimizer state: moments per parameter, hyperparameters per group, and whose conventions these are."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class OptimizerState:
     `slots` maps slot (`exp_avg`) -> parameter -> tensor, shaped and laid out as the parameter. `step` counts
     completed updates when all parameters agree on it, and None when they do not (then slot `step` holds theirs)
     or the algorithm keeps none. `basis` says what the names of the parameters rest on.
+
+    `convention` is "torch" (slots, signs and hyperparameters of torch.optim), "keras" (those of Keras 3 and of the
+    optimizers of tf_keras that came with 2.11) or "keras-legacy" (those before). Slots of Keras have Keras 3's names.
     """
 
     algorithm: str
@@ -31,3 +34,4 @@ class OptimizerState:
     groups: tuple[ParameterGroup, ...]
     slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     basis: str = "named"
+    convention: str = "torch"

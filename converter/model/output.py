@@ -16,7 +16,9 @@ _COUNT_LIMIT = 10**9
 
 
 class Sum(Protocol):
-    """A running checksum or hash: fed every byte of the pieces it watches."""
+    """A running checksum or hash: fed every byte of the one piece it watches, in order, each time that is read."""
+
+    def reset(self) -> None: ...
 
     def update(self, data: memoryview | bytes, /) -> None: ...
 
@@ -58,7 +60,7 @@ def piece_bytes(piece: Piece) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFile:
-    """One file: its name inside the output and its pieces in order."""
+    """One file: its name inside the output and its pieces in order. Pieces are independent, but for late ones."""
 
     name: str
     pieces: Sequence[Piece]
@@ -93,6 +95,8 @@ class Output:
 
     `names` says which tensor of the checkpoint fills which slot of the target: slot -> name (tied slots included).
     `ties` says under which slot the target holds the values of names that have no slot of their own: name -> slot.
+    `files` are in the order in which they may appear: one without which nobody takes the others for a checkpoint, such
+    as an index, comes after them, and what `build` makes comes last.
     `build` makes what cannot be laid out in advance, after `files` are written.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     """

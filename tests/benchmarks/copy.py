@@ -1,5 +1,7 @@
 """How long a conversion takes and what memory it needs, beside `cp` and torch.load + safetensors' save_file.
 
+Tensors are copied as they are, or all transposed, by one thread or two.
+
 A .pth of 1 GiB in 64 tensors is made in the folder given, or in a temporary one. Every figure is a ratio to `cp` in the
 same run; the rounds alternate, so that all see the same state of the machine.
 """
@@ -20,6 +22,7 @@ _MAKE = f"""
 import sys, torch
 torch.save({{f"layer.{{n}}.weight": torch.full(({ROWS}, 1024), float(n)) for n in range({TENSORS})}}, sys.argv[1])
 """
+_TRANSPOSE = '{"rules": [{"from": "layer.{n}.weight", "to": "turned.{n}.weight", "layout": "transpose"}]}'
 _TORCH = "import sys, torch; from safetensors.torch import save_file; save_file(torch.load(sys.argv[1]), sys.argv[2])"
 
 
@@ -39,10 +42,15 @@ def main() -> None:
         source, target = Path(folder, "x.pth"), Path(folder, "y.safetensors")
         subprocess.run([sys.executable, "-c", _MAKE, source], check=True)
         ckconv = [sys.executable, "-m", "converter", str(source), str(target), "--no-fsync"]
+        rules = Path(folder, "rules.json")
+        rules.write_text(_TRANSPOSE)
+        transposing = [*ckconv, "--mapping", str(rules)]
         programs = {
             "cp": ["cp", str(source), str(target)],
             "ckconv --verify none": [*ckconv, "--verify", "none"],
             "ckconv": ckconv,
+            "ckconv, transposing": transposing,
+            "ckconv, transposing, --jobs 2": [*transposing, "--jobs", "2"],
             "torch.load + save_file": [sys.executable, "-c", _TORCH, str(source), str(target)],
         }
         times: dict[str, list[float]] = {name: [] for name in programs}
@@ -56,7 +64,7 @@ def main() -> None:
         unit = statistics.median(times["cp"])
         print(f"{source.stat().st_size >> 20} MiB")
         for name, measured in times.items():
-            print(f"{name:<24} {statistics.median(measured) / unit:6.2f} x cp   peak {peaks[name]:5} MiB")
+            print(f"{name:<30} {statistics.median(measured) / unit:6.2f} x cp   peak {peaks[name]:5} MiB")
 
 
 if __name__ == "__main__":

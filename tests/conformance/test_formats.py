@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Provenance, Watched
-from converter.model.tensor import FileTensor, Tensor
+from converter.model.tensor import ArrayTensor, FileTensor, Tensor
 from tests.conformance.samples import SAMPLES, assert_same, destination_of, many, options_of, plain
 from tests.conftest import ROOT
 
 EVERY = pytest.mark.parametrize("name", list(registry()))
 HUGE_BYTES = 256 << 30
+LARGE_BYTES = 192 << 20
 
 
 def written(name: str, checkpoint: Checkpoint, folder: Path, **options: Any) -> Path:
@@ -66,12 +67,11 @@ def test_exactly_one_format_claims_it(name: str, tmp_path: Path) -> None:
 @EVERY
 def test_ten_thousand_tensors(name: str, tmp_path: Path) -> None:
     checkpoint = many()
-    began = time.monotonic()
     path = written(name, checkpoint, tmp_path, durable=False)
     found = converter.read(path)
     assert len(found.tensors) == 10_000
-    assert found.tensors["layer.4321.bias"].numpy()[0] == 4321
-    assert time.monotonic() - began < 60
+    for number in range(0, 10_000, 1234):
+        assert found.tensors[f"layer.{number}.bias"].numpy()[0] == number
 
 
 @EVERY
@@ -98,9 +98,9 @@ def test_truncation_is_an_error_that_names_the_file(name: str, tmp_path: Path) -
     read_all(path)
 
 
-def read_all(path: Path) -> None:
-    """Read a checkpoint, and every tensor in it."""
-    for tensor in converter.read(path).tensors.values():
+def read_all(path: Path, name: str | None = None) -> None:
+    """Read a checkpoint, of the format `name` if that is said, and every tensor in it."""
+    for tensor in converter.read(path, from_format=name).tensors.values():
         tensor.numpy()
 
 
@@ -162,10 +162,16 @@ def test_a_huge_sparse_file_opens_in_no_time(name: str, tmp_path: Path) -> None:
     folder.mkdir()
     for file in output.files:
         _sparse(file, folder)
-    path = folder if format_.file_name is None else folder / output.files[0].name
-    began = time.monotonic()
+    path = folder if format_.file_name is None else folder / output.files[-1].name
+    before = bytes_read()
     assert converter.read(path).tensors["huge"].nbytes == HUGE_BYTES
-    assert time.monotonic() - began < 2
+    assert bytes_read() - before < 16 << 20
+
+
+def bytes_read() -> int:
+    """How much this process has read so far."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
 
 
 def _sparse(file: OutputFile, folder: Path) -> None:
@@ -189,20 +195,43 @@ def _sparse(file: OutputFile, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gibibyte(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A checkpoint of 1 GiB in sixteen tensors."""
+    """A checkpoint of 1 GiB in sixteen tensors, and rules that reverse the axes of each."""
     folder = tmp_path_factory.mktemp("gibibyte")
-    data = folder / "data"
-    data.touch()
-    os.truncate(data, 64 << 20)
-    file = SourceFile(data)
-    tensors = {
-        f"layer.{n}.weight": FileTensor(dtype=DType.FLOAT32, shape=(4096, 4096), file=file, offset=0) for n in range(16)
-    }
     path = folder / "x.safetensors"
-    converter.write(Checkpoint(tensors=tensors), path, verify="none", durable=False)
+    _write_zeros(path, {f"layer.{n}.weight": (8192, 2048) for n in range(16)})
     (folder / "config.json").write_text('{"model_type": "none"}')
+    _write_transposing(folder / "rules.json")
     yield path
     path.unlink()
+
+
+@pytest.fixture(scope="module")
+def one_large_tensor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint of 384 MiB in a tensor of 192 MiB and twelve of 16 MiB, and rules that reverse the axes of each."""
+    folder = tmp_path_factory.mktemp("large")
+    path = folder / "x.safetensors"
+    shapes = {f"layer.{n}.weight": (2048, 2048) for n in range(12)}
+    _write_zeros(path, {**shapes, "layer.12.weight": (LARGE_BYTES // 8192, 2048)})
+    (folder / "config.json").write_text('{"model_type": "none"}')
+    _write_transposing(folder / "rules.json")
+    yield path
+    path.unlink()
+
+
+def _write_zeros(path: Path, shapes: dict[str, tuple[int, int]]) -> None:
+    data = path.with_name("data")
+    data.touch()
+    os.truncate(data, max(4 * rows * columns for rows, columns in shapes.values()))
+    file = SourceFile(data)
+    tensors = {
+        name: FileTensor(dtype=DType.FLOAT32, shape=shape, file=file, offset=0) for name, shape in shapes.items()
+    }
+    converter.write(Checkpoint(tensors=tensors), path, verify="none", durable=False)
+    data.unlink()
+
+
+def _write_transposing(path: Path) -> None:
+    path.write_text('{"rules": [{"from": "layer.{n}.weight", "to": "turned.{n}.weight", "layout": "transpose"}]}')
 
 
 _PEAK = """
@@ -211,20 +240,65 @@ sys.path.insert(0, {root!r})
 import converter, numpy
 import tests.conformance.samples
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-converter.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], durable=False, **{options!r})
+converter.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], durable=False, max_memory="64MiB", **{options!r})
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) // 1024)
 """
 
 
+def peak_mebibytes(name: str, source: Path, path: str, **options: Any) -> int:
+    """Convert in a process of its own, and return by how much its peak is above what it needs idle."""
+    asked = {"verify": "weights", **options_of(registry()[name]), **options}
+    program = _PEAK.format(root=os.fspath(ROOT), options=asked)
+    command = [sys.executable, "-c", program, os.fspath(source), path, name]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout)
+
+
 @EVERY
 def test_memory_stays_bounded(name: str, gibibyte: Path, tmp_path: Path) -> None:
-    format_ = registry()[name]
-    program = _PEAK.format(root=os.fspath(ROOT), options={"verify": "weights", **options_of(format_)})
-    path = destination_of(format_, os.fspath(tmp_path))
-    result = subprocess.run(
-        [sys.executable, "-c", program, gibibyte, path, name], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) <= 64
+    path = destination_of(registry()[name], os.fspath(tmp_path))
+    assert peak_mebibytes(name, gibibyte, path) <= 64
     with np.errstate(all="ignore"):
         assert converter.read(path).nbytes == 1 << 30
+
+
+@EVERY
+def test_permuting_takes_the_largest_tensor_and_the_budget(name: str, one_large_tensor: Path, tmp_path: Path) -> None:
+    path = destination_of(registry()[name], os.fspath(tmp_path))
+    rules = os.fspath(one_large_tensor.with_name("rules.json"))
+    assert peak_mebibytes(name, one_large_tensor, path, mapping=rules, jobs=4) <= (LARGE_BYTES >> 20) + 64
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", None], ids=["cast", "as it is"])
+def test_a_deflated_archive_takes_no_more(dtype: str | None, tmp_path: Path) -> None:
+    """Neither inflating nor casting needs a tensor whole."""
+    source = tmp_path / "x.pth"
+    values = np.random.default_rng(0).integers(0, 16, 1 << 20).astype(np.float32)
+    converter.write(Checkpoint(tensors={"weight": ArrayTensor.of(np.tile(values, 24))}), source)
+    deflated = tmp_path / "deflated.pth"
+    with (
+        zipfile.ZipFile(source) as archive,
+        zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
+    ):
+        for member in archive.namelist():
+            out.writestr(zipfile.ZipInfo(member), archive.read(member), zipfile.ZIP_DEFLATED)
+    assert peak_mebibytes("safetensors", deflated, f"{tmp_path}/x.safetensors", dtype=dtype) <= 64
+
+
+@EVERY
+def test_the_same_bytes_from_several_threads(name: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {f"layer.{n}.weight": generator.random((64 + n, 1024 * (1 + n % 7)), np.float32) for n in range(24)}
+    checkpoint = Checkpoint(
+        tensors={key: ArrayTensor.of(array).transpose((1, 0)) for key, array in arrays.items()},
+        aliases={"tied": "layer.3.weight"},
+    )
+    sums = []
+    for jobs in (1, 4):
+        (tmp_path / f"{jobs}").mkdir()
+        path = written(name, checkpoint, tmp_path / f"{jobs}", jobs=jobs)
+        files = sorted(each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
+        sums.append({each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files})
+    assert sums[0] == sums[1]
+    assert converter.read(path).tensors["layer.5.weight"].numpy().tobytes() == arrays["layer.5.weight"].T.tobytes()

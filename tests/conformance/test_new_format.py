@@ -72,7 +72,8 @@ FORMAT = Format(
 
 def test_the_suite_picks_a_new_format_up(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(_TOY)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/conformance/test_formats.py"]
+    suites = ["tests/conformance/test_formats.py", "tests/conformance/test_damage.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites]
     result = subprocess.run(
         [*command, "-k", "toy"],
         cwd=ROOT,
@@ -84,5 +85,5 @@ def test_the_suite_picks_a_new_format_up(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed is not None
-    assert int(passed[1]) >= 12
+    assert int(passed[1]) >= 16
     assert "skipped" not in result.stdout

@@ -79,8 +79,8 @@ def test_rows_behind_a_flatten_are_permuted(build: Any, conv: str, suffix: str, 
     with torch.no_grad():
         ours = module.eval()(torch.from_numpy(inputs).movedim(-1, 1)).numpy()
     assert np.abs(ours - np.asarray(model(inputs))).max() < 1e-5
-    assert source.config is not None
-    back = to_keras(checkpoint, source.config.values)
+    assert source.keras_config is not None
+    back = to_keras(checkpoint, source.keras_config.values)
     assert len(back.tensors) == len(source.tensors)
     for name, tensor in source.tensors.items():  # Keras 3 puts a Sequential's own name before those in .h5
         same = next(key for key in back.tensors if f"/{name}".endswith(f"/{key}"))

@@ -77,8 +77,8 @@ def test_back_is_bit_for_bit(name: str, tmp_path: Path) -> None:
     model = built(CASES[name])
     model.save(tmp_path / "model.keras")
     source = read(tmp_path / "model.keras")
-    assert source.config is not None
-    back = to_keras(canonical(source), source.config.values)
+    assert source.keras_config is not None
+    back = to_keras(canonical(source), source.keras_config.values)
     assert set(back.tensors) == set(source.tensors)
     for key, tensor in source.tensors.items():
         assert back.tensors[key].numpy().tobytes() == tensor.numpy().tobytes(), key
@@ -94,8 +94,8 @@ def test_two_biases_become_one_and_the_loss_is_told(tmp_path: Path) -> None:
     assert [line.target for line in source.lines if line.status is Status.DEFAULTED] == ["layer.bias_hh_l0"]
     module = case.module(torch.nn)
     tensors = {f"layer.{key}": ArrayTensor.of(value.numpy()) for key, value in module.state_dict().items()}
-    assert source.config is not None
-    back = to_keras(Checkpoint(tensors=tensors, config=source.config), source.config.values)
+    assert source.keras_config is not None
+    back = to_keras(Checkpoint(tensors=tensors, keras_config=source.keras_config), source.keras_config.values)
     model.set_weights([tensor.numpy() for tensor in back.tensors.values()])
     assert difference(case, module, model) < 1e-5
     assert [line.name for line in back.lines if line.status is Status.DROPPED] == ["layer.bias_hh_l0"]

@@ -158,7 +158,7 @@ BAD_TENSORS = {
     "unknown location 2": changed(data_location=None),
     "has 5 values": changed(raw_data=None, float_data=[1.0] * 5),
     "bytes of numbers, its shape": changed(**INT8, int32_data=[1] * 5),
-    "holds 5 numbers": changed(**INT8, int32_data=[300] * 5),
+    "holds 5 numbers": changed(data_type=6, raw_data=None, int32_data=[300] * 5),
     "no int8": changed(**INT8, int32_data=[1] * 5 + [128]),
     "no bool": changed(data_type=9, raw_data=None, int32_data=[1] * 5 + [2]),
     "no float16": changed(data_type=10, raw_data=None, int32_data=[1] * 5 + [65536]),
@@ -215,7 +215,8 @@ def test_numbers_longer_than_64_bits_are_refused(tmp_path: Path) -> None:
 
     assert read(tmp_path, encoded(b"\xff" * 9 + b"\x01")).tensors["w"].numpy().tolist() == [-1]
     assert_refused(tmp_path, encoded(b"\xff" * 9 + b"\x02"), "more than 64 bits")
-    assert_refused(tmp_path, encoded(b"\xff" * 10), "holds 0 numbers")
+    assert_refused(tmp_path, encoded(b"\xff" * 10), "more than 64 bits")
+    assert_refused(tmp_path, encoded(b"\xff" * 9), "holds 0 numbers")
 
 
 def test_models_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +394,7 @@ def test_onnx_loads_what_we_lay_out(is_split: bool, tmp_path: Path, monkeypatch:
     tensors["scalar"] = ArrayTensor.of(np.array(4, np.int64))
     tensors["empty"] = ArrayTensor.of(np.zeros((2, 0), np.float32))
     files = model_files("m.onnx", tensors, {"key": "é".encode()}, producer="test")
-    assert [file.name for file in files] == (["m.onnx", "m.onnx.data"] if is_split else ["m.onnx"])
+    assert [file.name for file in files] == (["m.onnx.data", "m.onnx"] if is_split else ["m.onnx"])
     loaded = written(tmp_path, files)
     assert {entry.key: entry.value for entry in loaded.metadata_props} == {"key": "é"}
     assert [value.name for value in loaded.graph.output] == list(tensors)

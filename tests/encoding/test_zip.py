@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from converter.encoding.zip import Member, Record
 from converter.errors import ReadError, SafetyError
 from converter.execution.local import stream
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import CHUNK_BYTES, SourceFile
 from converter.model.output import Late, OutputFile
 from converter.model.tensor import ArrayTensor
 
@@ -248,3 +249,31 @@ def test_members_and_offsets_beyond_4_gib(tmp_path: Path) -> None:
         assert archive.read("root/after") == b"after"
         assert archive.getinfo("root/large").file_size == size
     assert zlib.crc32(b"after") == members["root/after"].crc32
+
+
+def deflated(tmp_path: Path, content: bytes) -> tuple[SourceFile, Member]:
+    path = tmp_path / "deflated.zip"
+    path.write_bytes(made({"root/x": content}, zipfile.ZIP_DEFLATED))
+    file = SourceFile(path)
+    return file, zip_archive.read_members(file)["root/x"]
+
+
+@pytest.mark.parametrize("size", [1, 258, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
+def test_deflated_members_come_in_pieces(tmp_path: Path, size: int) -> None:
+    values = np.random.default_rng(size).integers(0, 9, size, dtype=np.uint8)
+    file, member = deflated(tmp_path, values.tobytes())
+    tensor = zip_archive.member_tensor(file, member, dtype=DType.UINT8, shape=(size,))
+    chunks = [bytes(chunk) for chunk in tensor.chunks()]
+    assert b"".join(chunks) == values.tobytes() == tensor.numpy().tobytes()
+    assert max(map(len, chunks)) <= CHUNK_BYTES
+    for changed in (
+        replace(member, crc32=member.crc32 ^ 1),
+        replace(member, uncompressed_bytes=size - 1),
+        replace(member, uncompressed_bytes=size + 1),
+        replace(member, compressed_bytes=member.compressed_bytes - 1),
+        replace(member, compressed_bytes=member.compressed_bytes + 1),
+    ):
+        shape = (changed.uncompressed_bytes,)
+        damaged = zip_archive.member_tensor(file, changed, dtype=DType.UINT8, shape=shape)
+        with pytest.raises(ReadError, match="damaged"):
+            damaged.numpy()

@@ -69,7 +69,9 @@ def _written(format_: Format, folder: Path) -> list[Path]:
 
 
 def _special(format_: Format, folder: Path) -> list[Path]:
-    """Write what the samples do not show: legacy files, training state, shards."""
+    """Write what the samples do not show: legacy files, training state, shards, all that HDF5 can be."""
+    if format_.name == "h5":
+        return [_hierarchy(folder / f"{version}.h5", version) for version in ("earliest", "latest")]
     if format_.name not in ("pytorch", "pretrained", "safetensors"):
         return []
     trained = folder / "trained.pth"
@@ -85,6 +87,36 @@ def _special(format_: Format, folder: Path) -> list[Path]:
         case _:
             converter.convert(trained, f"{folder}/shards/", to="safetensors", max_shard_size="100")
             return [folder / "shards"]
+
+
+def _hierarchy(path: Path, version: str) -> Path:
+    """Write an HDF5 file in the structures of an old or a new version, with every way to store a dataset.
+
+    It lists no layers: so every dataset is read.
+    """
+    import h5py
+    import numpy as np
+
+    compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    compact.set_layout(h5py.h5d.COMPACT)
+    array = np.arange(60, dtype="f4").reshape(10, 6)
+    with h5py.File(path, "w", libver=version, track_order=version == "latest") as file:
+        for number in range(12):  # enough for groups and attributes to leave the object header
+            group = file.create_group(f"layer{number}")
+            group.attrs["weight_names"] = np.array([b"w:0"])
+            group["w:0"] = array[number % 3]
+        for number in range(12):
+            file["layer0"].attrs[f"ckconv_{number}"] = "x" * number
+        file.create_dataset("other/one chunk", data=array, chunks=(10, 6))
+        file.create_dataset("other/fixed", data=array, chunks=(3, 4), compression="gzip", shuffle=True, fletcher32=True)
+        file.create_dataset("other/growing", data=array, chunks=(3, 4), maxshape=(None, 6), compression="lzf")
+        file.create_dataset("other/growing twice", data=array, chunks=(3, 4), maxshape=(None, None))
+        file.create_dataset("other/compact", data=array[0], dcpl=compact)
+        file.create_dataset("other/big-endian", data=array[0].astype(">f8"))
+        file.create_dataset("other/partly", (9, 9), ">i4", chunks=(2, 2), fillvalue=7)[0, 0] = 1
+        file.create_dataset("other/text", data=["a", "bc"])
+        file["again"] = file["other/compact"]
+    return path
 
 
 def _train(path: Path, *, is_zip: bool) -> None:

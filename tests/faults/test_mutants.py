@@ -19,12 +19,9 @@ from tests.faults import mutants
 from tests.faults.seeds import make_seeds
 
 MUTANTS_PER_FORMAT = 500
-PARSED_BY_A_LIBRARY = {"h5", "keras"}
-"""libhdf5 parses the structure of these, and mutants kill it ("free(): invalid pointer", HDF5 1.14): they belong here
-once it runs in a child process."""
 
 
-@pytest.mark.parametrize("format_name", sorted(registry().keys() - PARSED_BY_A_LIBRARY))
+@pytest.mark.parametrize("format_name", sorted(registry()))
 def test_mutants(format_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     answers, wrongs = mutants.run([format_name], count=MUTANTS_PER_FORMAT)
     with capsys.disabled():

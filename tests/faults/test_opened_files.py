@@ -23,6 +23,8 @@ CONVERSIONS = {
     "pytorch to safetensors": ("pytorch", "x.safetensors", []),
     "pytorch to pytorch": ("pytorch", "x.pth", []),
     "pytorch to pretrained": ("pytorch", "x", ["--to", "pretrained"]),
+    "h5 to safetensors": ("h5", "x.safetensors", []),
+    "h5 to keras": ("h5", "x.weights.h5", []),
     "savedmodel to safetensors": ("savedmodel", "x.safetensors", []),
     "savedmodel to shards": ("savedmodel", "x/", ["--to", "safetensors", "--max-shard-size", "1KB"]),
 }
@@ -53,12 +55,19 @@ def strangers(found: Iterable[Access], source: Path, destination: Path) -> list[
 def source_of(squad_bert: Path, tmp_path: Path) -> dict[str, Path]:
     """A source of each format, among files that nobody asked for."""
     sources = {"pytorch": tmp_path / "pytorch" / "checkpoint.pth", "savedmodel": tmp_path / "saved" / "model"}
+    sources["h5"] = tmp_path / "hdf5" / "x.h5"
     for path in sources.values():
         path.parent.mkdir()
     shutil.copy(squad_bert, sources["pytorch"])
     small = write_source(tmp_path / "saved" / "small.safetensors", mebibytes=1)
     converter.convert(small, sources["savedmodel"], to="savedmodel", weights_only=True)
-    for folder in (sources["pytorch"].parent, sources["savedmodel"].parent, sources["savedmodel"]):
+    converter.convert(small, sources["h5"])
+    for folder in (
+        sources["pytorch"].parent,
+        sources["h5"].parent,
+        sources["savedmodel"].parent,
+        sources["savedmodel"],
+    ):
         for name in DECOYS:
             (folder / name).write_text("raise SystemExit('opened')")
     for name in (CONFIG_NAME, "vocab.txt", "tokenizer.json"):

@@ -50,6 +50,18 @@ def test_chunks_of_two_ranks() -> None:
     assert checkpoint.extras == {"epoch": 3}
 
 
+def test_chunks_of_four_ranks_in_rows_columns_and_grids() -> None:
+    checkpoint = converter.read(FIXTURE / "four-ranks")
+    restored = json.loads((FIXTURE / "four-ranks.json").read_text())
+    found = {
+        name: [tensor.dtype.value, list(tensor.shape), tensor.numpy().astype(float).tolist()]
+        for name, tensor in checkpoint.tensors.items()
+    }
+    assert found == restored
+    for name, tensor in checkpoint.tensors.items():
+        assert b"".join(map(bytes, tensor.chunks())) == tensor.numpy().tobytes(), name
+
+
 def trained(optimizer: Callable[[Any], Any]) -> tuple[Any, Any]:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))

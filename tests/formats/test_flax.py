@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import converter
+from converter.encoding import flax_file
 from converter.errors import LossError, ReadError
-from converter.formats import flax
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor, FileTensor
@@ -59,7 +59,7 @@ def test_reads_what_flax_reads(name: str) -> None:
 @pytest.mark.parametrize("name", ["types", "chunked"])
 def test_writes_the_bytes_that_flax_writes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "chunked":
-        monkeypatch.setattr(flax, "_CHUNK_BYTES", 100)
+        monkeypatch.setattr(flax_file, "_CHUNK_BYTES", 100)
     converter.convert(FIXTURES / f"{name}.msgpack", tmp_path / "out.msgpack")
     golden, ours = ((folder).read_bytes() for folder in (FIXTURES / f"{name}.msgpack", tmp_path / "out.msgpack"))
     assert ours.endswith(golden[1:])
@@ -165,6 +165,12 @@ def test_a_description_that_does_not_fit_is_refused(document: Any, what: str, tm
     assert read(tmp_path, described({"dialect": "flax"})).names == ("w",)
     with pytest.raises(ReadError, match=what):
         read(tmp_path, described(document))
+
+
+@pytest.mark.parametrize("value", [b"\x91\x01", b"\xc0", text("x"), b"\x80"])
+def test_a_description_that_is_no_array_is_refused(value: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        read(tmp_path, b"\x82" + text("__ckconv__") + value + text("w") + array())
 
 
 @pytest.mark.parametrize("name", [*RESTORED])

@@ -20,7 +20,7 @@ from converter.formats.keras import WriteOptions
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, Provenance
 from converter.model.tensor import ArrayTensor, FileTensor
-from converter.verify import verify_weights
+from converter.verification import verify_weights
 from tests.dialects.keras_zoo import randomised
 
 KERAS = by_name("keras")
@@ -75,11 +75,12 @@ def test_reads_an_archive_in_place(zoo: Any, tmp_path: Path) -> None:
     for name, tensor in checkpoint.tensors.items():
         assert np.array_equal(tensor.numpy(), weights[name])
         assert isinstance(tensor, FileTensor)
-    assert checkpoint.config is not None
-    assert checkpoint.config.raw == zipfile.ZipFile(tmp_path / "model.keras").read("config.json")
-    dropped = [line.name or "" for line in checkpoint.lines]
-    assert dropped
-    assert all(name.startswith("optimizer/vars/") for name in dropped)
+    assert checkpoint.keras_config is not None
+    assert checkpoint.keras_config.raw == zipfile.ZipFile(tmp_path / "model.keras").read("config.json")
+    assert not checkpoint.lines
+    assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
+    trained = {variable.path for variable in zoo.trainable_variables}
+    assert set(checkpoint.optimizer.groups[0].parameters) == trained
 
 
 def test_reads_weights_files_by_what_groups_say(zoo: Any, tmp_path: Path) -> None:
@@ -181,16 +182,17 @@ def test_a_config_with_a_layer_that_nobody_knows(zoo: Any, tmp_path: Path) -> No
     zoo.save(tmp_path / "model.keras")
     source = canonical(read(tmp_path / "model.keras"))
     assert adapted(source).dialect == "keras"
-    assert source.config is not None
-    layers = [dict(layer) for layer in source.config.values["config"]["layers"]]
+    assert source.keras_config is not None
+    layers = [dict(layer) for layer in source.keras_config.values["config"]["layers"]]
     strange = {"class_name": "Strange", "config": {"name": "strange"}}
-    values = {**source.config.values, "config": {**source.config.values["config"], "layers": [*layers, strange]}}
-    config = type(source.config)(values=values, raw=source.config.raw)
+    inner = {**source.keras_config.values["config"], "layers": [*layers, strange]}
+    values = {**source.keras_config.values, "config": inner}
+    config = type(source.keras_config)(values=values, raw=source.keras_config.raw)
     with pytest.raises(UsageError, match="Strange"):
-        adapted(Checkpoint(tensors=source.tensors, config=config))
+        adapted(Checkpoint(tensors=source.tensors, keras_config=config))
     fewer = {name: tensor for name, tensor in source.tensors.items() if name != "head.bias"}
     with pytest.raises(LossError, match=r"head\.bias"):
-        adapted(Checkpoint(tensors=fewer, config=source.config))
+        adapted(Checkpoint(tensors=fewer, keras_config=source.keras_config))
 
 
 def test_without_a_config_there_are_only_weights(tmp_path: Path) -> None:

@@ -136,13 +136,17 @@ def test_training_state_goes_along_and_comes_back(squad_bert: Path, tmp_path: Pa
     assert (back.optimizer.status, back.optimizer.step, back.optimizer.basis) == ("carried", 180, "named")
 
 
-def test_numbered_state_beside_sorted_weights_is_refused(squad_bert: Path, tmp_path: Path) -> None:
+def test_numbered_state_without_an_architecture_is_refused(squad_bert: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     converter.convert(squad_bert, f"{tmp_path}/out", to="pretrained")
     state = torch.load(tmp_path / "out" / "optimizer.pt", weights_only=True)
     for group in state["param_groups"]:
         del group["param_names"]
     torch.save(state, tmp_path / "out" / "optimizer.pt")
+    assert converter.convert(tmp_path / "out", tmp_path / "y.pth").optimizer.status == "carried"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    unknown = {**config, "model_type": "unheard-of", "architectures": ["UnheardOfModel"]}
+    (tmp_path / "out" / "config.json").write_text(json.dumps(unknown))
     with pytest.raises(LossError, match="--optimizer drop"):
         converter.convert(tmp_path / "out", tmp_path / "x.pth")
     report = converter.convert(tmp_path / "out", tmp_path / "x.pth", optimizer="drop")

@@ -153,3 +153,70 @@ def test_a_cast_counts_what_it_loses(dtype: DType) -> None:
     cast.numpy()
     assert isinstance(cast.operation, Cast)
     assert (cast.operation.tally.overflowed, cast.operation.tally.subnormal) == (len(overflowing), 2)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> FileTensor:
+    """Three chunks and a bit, in rows that do not end where chunks do."""
+    array = np.arange(3 * CHUNK_BYTES // 4 + 4443, dtype="<u4")
+    array = array[: len(array) // 333 * 333]
+    (tmp_path / "large").write_bytes(array.tobytes())
+    return FileTensor(dtype=DType.UINT32, shape=(len(array) // 333, 333), file=SourceFile(tmp_path / "large"), offset=0)
+
+
+def test_what_is_computed_comes_in_pieces(large: FileTensor) -> None:
+    array = large.numpy()
+    expected = {
+        large.transpose((1, 0)): array.T,
+        large.reshape((333, -(-large.size // 333))).transpose((1, 0)): array.reshape(333, -1).T,
+        large.cast(DType.UINT16): array.astype("<u2"),
+        large.transpose((1, 0)).cast(DType.INT64): array.T.astype("<i8"),
+        byteswapped(large): array.byteswap(),
+        concat([large, large.cast(DType.UINT16).cast(DType.UINT32)], axis=0): np.concatenate(
+            [array, array.astype("<u2").astype("<u4")]
+        ),
+        large.cast(DType.INT64).take(axis=0, start=5, stop=9000): array[5:9000].astype("<i8"),
+        large.transpose((1, 0)).reshape((large.size,)): array.T.reshape(-1),
+    }
+    for tensor, wanted in expected.items():
+        chunks = [bytes(chunk) for chunk in tensor.chunks()]
+        assert b"".join(chunks) == wanted.tobytes()
+        assert max(map(len, chunks)) <= 2 * CHUNK_BYTES
+        np.testing.assert_array_equal(tensor.numpy(), wanted)
+        assert is_equal(tensor, ArrayTensor.of(np.ascontiguousarray(wanted)))
+        changed = np.ascontiguousarray(wanted).copy()
+        changed.reshape(-1)[-1] ^= 1
+        assert not is_equal(tensor, ArrayTensor.of(changed))
+
+
+def test_what_must_be_whole_says_so(large: FileTensor) -> None:
+    turned = large.transpose((1, 0))
+    assert (large.working_bytes, large.cast(DType.INT64).working_bytes) == (0, 0)
+    assert turned.working_bytes == large.nbytes
+    assert turned.cast(DType.INT64).reshape((large.size,)).working_bytes == large.nbytes
+    assert concat([turned, turned], axis=1).working_bytes == 2 * (large.nbytes + CHUNK_BYTES)
+    assert concat([large, large], axis=1).working_bytes == CHUNK_BYTES
+    assert concat([turned, turned], axis=0).working_bytes == large.nbytes
+
+
+def test_a_computation_of_another_size_is_refused(stored: FileTensor) -> None:
+    class Streamed:
+        def __init__(self, nbytes: int) -> None:
+            self.nbytes = nbytes
+
+        def declare(self, inputs: object) -> tuple[DType, tuple[int, ...]]:
+            return DType.UINT8, (10,)
+
+        def __call__(self, *arrays: object) -> np.ndarray:
+            raise AssertionError
+
+        def stream(self, inputs: object) -> object:
+            return iter([memoryview(bytes(self.nbytes))])
+
+    def tensor(nbytes: int) -> ComputedTensor:
+        return ComputedTensor(dtype=DType.UINT8, shape=(10,), inputs=(stored,), operation=Streamed(nbytes))
+
+    assert tensor(10).numpy().tobytes() == bytes(10)
+    for nbytes in (9, 11):
+        with pytest.raises(ReadError, match="declared as 10 bytes"):
+            tensor(nbytes).numpy()

@@ -15,6 +15,7 @@ from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor, concat
 
 FLATTEN_ORDER = "flatten-order"
@@ -29,7 +30,7 @@ def to_pytorch(checkpoint: Checkpoint) -> Checkpoint:
     says keeps name and layout, with a warning. Defaulted tensors, and rows in an order that cannot be known, are
     ledger lines. Raises ReadError when two names become one, or a shape is not what its layer has.
     """
-    config = None if checkpoint.config is None else checkpoint.config.values
+    config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
     found = _found(checkpoint, config if architecture.is_model(config) else None)
     return found.translated(checkpoint)
 
@@ -50,9 +51,9 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
     return _Inverse(checkpoint=checkpoint).translated(modules)
 
 
-def adapted(checkpoint: Checkpoint) -> Checkpoint:
+def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
     """Return a checkpoint of PyTorch's names as the formats of Keras store it: `to_keras` if its config is Keras's."""
-    config = None if checkpoint.config is None else checkpoint.config.values
+    config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
     if checkpoint.dialect != "pytorch" or config is None or not architecture.is_model(config):
         return checkpoint
     return to_keras(checkpoint, config)
@@ -93,6 +94,7 @@ class _Found:
             else:
                 made.add_as_stored(name)
         aliases = self._ties(checkpoint, made.names)
+        optimizer, refused = self._optimizer(checkpoint)
         tensors = {name: tensor for name, tensor in made.tensors.items() if name not in aliases}
         return replace(
             checkpoint,
@@ -102,6 +104,8 @@ class _Found:
             buffers=frozenset(made.buffers & tensors.keys()),
             frozen=frozenset(made.frozen & tensors.keys()),
             dialect="pytorch" if self.slots else "generic",
+            optimizer=optimizer,
+            optimizer_refused=refused,
             lines=(*checkpoint.lines, *made.lines, *self._flatten_lines()),
             warnings=(*checkpoint.warnings, *self._warnings(stored)),
         )
@@ -115,6 +119,34 @@ class _Found:
             if kinds.get(alias) == kinds.get(owner)
             for new, new_owner in zip(names[alias], names[owner], strict=True)
         }
+
+    def _optimizer(self, checkpoint: Checkpoint) -> tuple[OptimizerState | None, str | None]:
+        """The state with each slot rearranged as its weight is, or why that cannot be."""
+        state = checkpoint.optimizer
+        if state is None:
+            return None, checkpoint.optimizer_refused
+        groups = []
+        for group in state.groups:
+            names: list[str] = []
+            for name in group.parameters:
+                module, slot = self.slots.get(name, (None, None))
+                if slot is not None and slot.added is not None:
+                    return None, f"PyTorch has two biases where Keras has {name!r}: no state of theirs equals its own"
+                names += [name] if module is None or slot is None else map(module.torch_name, slot.torch)
+            groups.append(replace(group, parameters=tuple(names)))
+        slots = {
+            kind: {
+                new: part for name, tensor in tensors.items() for new, part in self._rearranged(name, tensor).items()
+            }
+            for kind, tensors in state.slots.items()
+        }
+        return replace(state, groups=tuple(groups), slots=slots), None
+
+    def _rearranged(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
+        if name not in self.slots:
+            return {name: tensor}
+        module, slot = self.slots[name]
+        return dict(zip(map(module.torch_name, slot.torch), _to_torch(tensor, slot), strict=True))
 
     def _flatten_lines(self) -> list[LedgerLine]:
         if not self.misordered:

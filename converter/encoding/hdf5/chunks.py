@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -37,23 +38,46 @@ class Assembled:
     chunks: tuple[Chunk, ...]
     filters: tuple[int, ...]
     fill: bytes
+    path: Path
 
     def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
         return self.dtype, self.shape
 
     def __call__(self, *arrays: Array) -> Array:
-        item = self.dtype.numpy.itemsize
-        whole = np.empty(self.shape, f"V{item}")
-        whole[...] = np.frombuffer(self.fill, f"V{item}")[0]
+        whole = self._filled(self.shape)
         for chunk, stored in zip(self.chunks, arrays, strict=True):
-            data = self._decoded(stored.tobytes(), chunk)
-            block = np.frombuffer(data, f"V{item}").reshape(self.chunk_shape)
-            place = tuple(
-                slice(start, start + extent) for start, extent in zip(chunk.origin, self.chunk_shape, strict=True)
-            )
-            inside = whole[place]
-            inside[...] = block[tuple(slice(0, extent) for extent in inside.shape)]
+            self._place(whole, chunk, chunk.origin, stored)
         return whole.view(self.dtype.numpy) if self.shape else whole.reshape(1).view(self.dtype.numpy).reshape(())
+
+    def stream(self, inputs: Sequence[Tensor]) -> Iterator[memoryview] | None:
+        return self._bands(inputs) if self.shape else None
+
+    def _bands(self, inputs: Sequence[Tensor]) -> Iterator[memoryview]:
+        """Yield the dataset one row of chunks after the other."""
+        rows: dict[int, list[tuple[Chunk, Tensor]]] = {}
+        for chunk, stored in zip(self.chunks, inputs, strict=True):
+            rows.setdefault(chunk.origin[0], []).append((chunk, stored))
+        for start in range(0, self.shape[0], self.chunk_shape[0]):
+            stop = min(start + self.chunk_shape[0], self.shape[0])
+            band = self._filled((stop - start, *self.shape[1:]))
+            for chunk, stored in rows.get(start, ()):
+                self._place(band, chunk, (0, *chunk.origin[1:]), stored.numpy())
+            yield band.reshape(-1).view(np.uint8).data
+
+    def _filled(self, shape: tuple[int, ...]) -> Array:
+        item = self.dtype.numpy.itemsize
+        array = np.empty(shape, f"V{item}")
+        array[...] = np.frombuffer(self.fill, f"V{item}")[0]
+        return array
+
+    def _place(self, whole: Array, chunk: Chunk, origin: tuple[int, ...], stored: Array) -> None:
+        try:
+            data = self._decoded(stored.tobytes(), chunk)
+        except ReadError as error:
+            raise ReadError(error.message, path=self.path) from error
+        block = np.frombuffer(data, whole.dtype).reshape(self.chunk_shape)
+        inside = whole[tuple(slice(at, at + extent) for at, extent in zip(origin, self.chunk_shape, strict=True))]
+        inside[...] = block[tuple(slice(0, extent) for extent in inside.shape)]
 
     def _decoded(self, data: bytes, chunk: Chunk) -> bytes:
         item_bytes = self.dtype.itemsize

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.model.dtype import DType
 from converter.model.output import Late, Piece, piece_bytes
-from converter.model.tensor import Array, Tensor
+from converter.model.tensor import Array, Tensor, identity
 
 _PAGE_BYTES = 1 << 16
 _PLACEHOLDER = b"\x1fckconv provenance goes here"
@@ -29,6 +29,17 @@ class Placed:
     tensors: Mapping[str, Tensor]
     links: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors that are to be stored, and the paths that are links to them: ties are stored once."""
+    owners: dict[Hashable, str] = {}
+    links = {}
+    for path, tensor in tensors.items():
+        owner = owners.setdefault(identity(tensor), path)
+        if owner != path:
+            links[path] = owner
+    return {path: tensor for path, tensor in tensors.items() if path not in links}, links
 
 
 def pieces(content: Placed) -> list[Piece]:

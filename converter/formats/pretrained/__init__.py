@@ -6,19 +6,26 @@ once, under the name it keeps; config and tokenizer files are copied as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.dialects.transformers.classes import declared_ties as transformers_ties
+from converter.dialects.transformers.classes import is_class_named
+from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
+from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
+from converter.dialects.transformers.heads import is_head
 from converter.encoding import safetensors, shards
-from converter.encoding.folder import CONFIG_NAME, read_assets, read_config
+from converter.encoding.folder import CONFIG_NAME, open_inside, read_assets, read_config
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, Probe
 from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.output import Output, OutputFile, Provenance
-from converter.model.tensor import is_equal
+from converter.model.tensor import Tensor, is_equal
+
+_HEADS_NAME = "heads.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +40,11 @@ class WriteOptions:
 
 
 def sniff(probe: Probe) -> bool:
-    """A folder with config.json and safetensors weights, or with pytorch_model.bin."""
-    if any(flavor.is_in(probe.entries) for flavor in weights.FLAVORS.values() if flavor.name != "safetensors"):
+    """A folder with config.json and safetensors or Flax weights, or with pytorch_model.bin."""
+    alone = [flavor for name, flavor in weights.FLAVORS.items() if name not in ("safetensors", "flax")]
+    if any(flavor.is_in(probe.entries) for flavor in alone):
+        return True
+    if CONFIG_NAME in probe.entries and weights.FLAVORS["flax"].is_in(probe.entries):
         return True
     suffixes = (safetensors.SUFFIX, safetensors.INDEX_SUFFIX)
     return CONFIG_NAME in probe.entries and any(name.endswith(suffixes) for name in probe.entries)
@@ -46,8 +56,30 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     Raises ReadError when it holds no model, or two that disagree.
     """
     entries = frozenset(entry.name for entry in path.iterdir())
-    checkpoint = replace(weights.read(path, entries), config=read_config(path), assets=read_assets(path))
+    weight_entries = entries - {_HEADS_NAME}
+    checkpoint = replace(weights.read(path, weight_entries), config=read_config(path), assets=read_assets(path))
+    if _HEADS_NAME in entries:
+        checkpoint = _with_heads(checkpoint, path)
     return training.read(checkpoint, path, entries)
+
+
+def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names with those of the flavour, its config with the class that it is of.
+
+    Raises ArchitectureError for a flavour of a framework that has no such model.
+    """
+    flavor = weights.flavor_of(options.flavor)
+    if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != "pytorch":
+        return checkpoint
+    heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
+    model = _without(checkpoint, heads)
+    if not flavor.identifies:
+        config, inference, warnings = _identified(model, checkpoint.config)
+        prefix = "" if inference is None else inference.prefix
+        model = model.with_names(lambda name: name.removeprefix(prefix))
+        model = replace(model, config=config, warnings=(*model.warnings, *warnings))
+    model = flavor.adapt(model)
+    return replace(model, tensors={**model.tensors, **heads})
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -55,31 +87,69 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
     Raises ArchitectureError without a config.
     """
-    if checkpoint.config is None:
+    config_given = checkpoint.config
+    if config_given is None:
         raise ArchitectureError(
             "a pretrained folder needs a config.json, and there is none beside the source",
             hint="--config FILE names one",
         )
-    config, inference, warnings = _identified(checkpoint, checkpoint.config)
+    outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
+    checkpoint = _without(checkpoint, outside)
+    flavor = weights.flavor_of(options.flavor)
+    identified = _identified(checkpoint, config_given) if flavor.adapt is None else (config_given, None, ())
+    config, inference, warnings = identified
     prefix = "" if inference is None else inference.prefix
     names = {name.removeprefix(prefix): name for name in checkpoint.names}
-    ties = {} if inference is None else _confirmed_ties(checkpoint, names, config, inference)
+    ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
-    flavor = weights.flavor_of(options.flavor)
     max_shard_bytes = shards.parse_size(options.max_shard_size)
-    weight_files = flavor.write(tensors, checkpoint.metadata, provenance, max_shard_bytes)
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key != HEADS_KEY}
+    model = replace(checkpoint, tensors=tensors, aliases={}, config=config, metadata=metadata)
+    weight_files = flavor.write(model, provenance, max_shard_bytes)
+    weight_files = (*_head_files(outside, checkpoint.metadata, provenance), *weight_files)
     beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
     beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
     beside_weights, lines, notes = training.files(renamed)
     return Output(
-        files=(*weight_files, *beside, *beside_weights),
-        names=names,
+        files=(*beside, *beside_weights, *weight_files),
+        names={**names, **{name: name for name in outside}},
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=lines,
         warnings=(*warnings, *notes),
+    )
+
+
+def _without(checkpoint: Checkpoint, names: Container[str]) -> Checkpoint:
+    return replace(
+        checkpoint,
+        tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name not in names},
+        aliases={alias: owner for alias, owner in checkpoint.aliases.items() if alias not in names},
+    )
+
+
+def _head_files(
+    heads: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance
+) -> tuple[OutputFile, ...]:
+    """Lay out the tensors of layers that are no part of the model, with the layers' configs beside them."""
+    if not heads:
+        return ()
+    described = {key: value for key, value in metadata.items() if key == HEADS_KEY}
+    stored = {name.removeprefix(HEADS_PREFIX): tensor for name, tensor in heads.items()}
+    (file,) = safetensors.files(stored, described, provenance)
+    return (replace(file, name=_HEADS_NAME),)
+
+
+def _with_heads(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    tensors, metadata = safetensors.read(open_inside(folder, _HEADS_NAME))
+    described = {key: value for key, value in metadata.items() if key == HEADS_KEY}
+    heads = {HEADS_PREFIX + name: tensor for name, tensor in tensors.items()}
+    return replace(
+        checkpoint,
+        tensors={**checkpoint.tensors, **heads},
+        metadata={**checkpoint.metadata, **described},
     )
 
 
@@ -89,6 +159,8 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
         inference = infer_architecture(checkpoint.tensors, config.values)
     except ArchitectureError as error:
         return config, None, (f"config.json is left as it is: {error.message}",)
+    if not inference.prefix and is_class_named(checkpoint.names, config.values):
+        return config, replace(inference, architecture=config.values["architectures"][0]), ()
     corrected = config_with(config, architectures=[inference.architecture])
     warnings = () if inference.note is None else (inference.note,)
     if corrected.raw != config.raw:
@@ -97,11 +169,13 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
 
 
 def _confirmed_ties(
-    checkpoint: Checkpoint, names: Mapping[str, str], config: Config, inference: Inference
+    checkpoint: Checkpoint, names: Mapping[str, str], config: Config, inference: Inference | None
 ) -> dict[str, str]:
     """The ties that transformers declares, less those whose tensors differ: both are kept then."""
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
-    declared = declared_ties(tensors, config.values, inference.architecture)
+    declared = dict(transformers_ties(tensors, config.values))
+    if inference is not None:
+        declared |= declared_ties(tensors, config.values, inference.architecture)
     return {tied: owner for tied, owner in declared.items() if is_equal(tensors[tied], tensors[owner])}
 
 
@@ -114,6 +188,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    adapt=adapted,
     write_options=WriteOptions,
     entries=(
         "*" + safetensors.SUFFIX,

@@ -51,7 +51,7 @@ def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkp
             optimizer = named_state(state, checkpoint, is_in_module_order=False)
             checkpoint = replace(checkpoint, optimizer=optimizer)
         except LossError as error:
-            checkpoint = replace(checkpoint, optimizer_refused=error.message)
+            checkpoint = replace(checkpoint, optimizer_refused=error.message, optimizer_numbered=state)
     return replace(checkpoint, lines=(*checkpoint.lines, *walk.lines))
 
 

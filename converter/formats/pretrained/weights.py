@@ -6,28 +6,37 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter.encoding import safetensors, shards
+from converter.dialects.transformers import flax, tensorflow_writing
+from converter.encoding import flax_file, hdf5, safetensors, shards
 from converter.encoding.folder import open_inside
+from converter.encoding.hdf5 import layers
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
 from converter.errors import ReadError, UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine
-from converter.model.output import OutputFile, Provenance
+from converter.model.output import Late, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
 _BIN_NAME = "pytorch_model.bin"
+_TF_NAME = "tf_model.h5"
 _INDEX = ".index.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flavor:
-    """One way to store the weights. `file_name` is what they are called in one piece; shards have an index beside."""
+    """One way to store the weights. `file_name` is what they are called in one piece; shards have an index beside.
+
+    `adapt` brings PyTorch's names and layouts to those of the files, None when they are the same; it settles the class
+    of the model itself when it `identifies`.
+    """
 
     name: str
     file_name: str
     read: Callable[[Path, frozenset[str]], Checkpoint]
-    write: Callable[[Mapping[str, Tensor], Mapping[str, str], Provenance, int], tuple[OutputFile, ...]]
+    write: Callable[[Checkpoint, Provenance, int], tuple[OutputFile, ...]]
+    adapt: Callable[[Checkpoint], Checkpoint] | None = None
+    identifies: bool = False
 
     def is_in(self, entries: Iterable[str]) -> bool:
         """Whether a folder with these entries has weights of this flavour."""
@@ -47,10 +56,8 @@ def _read_safetensors(folder: Path, entries: frozenset[str]) -> Checkpoint:
     return Checkpoint(tensors=tensors, metadata={key: value for key, value in metadata.items() if key not in ours})
 
 
-def _write_safetensors(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance, max_shard_bytes: int
-) -> tuple[OutputFile, ...]:
-    return safetensors.files(tensors, metadata, provenance, max_shard_bytes=max_shard_bytes)
+def _write_safetensors(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -> tuple[OutputFile, ...]:
+    return safetensors.files(model.tensors, model.metadata, provenance, max_shard_bytes=max_shard_bytes)
 
 
 def _read_bin(folder: Path, entries: frozenset[str]) -> Checkpoint:
@@ -75,9 +82,8 @@ def _read_bin(folder: Path, entries: frozenset[str]) -> Checkpoint:
     return Checkpoint(tensors=owned, aliases=aliases, lines=tuple(lines))
 
 
-def _write_bin(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance, max_shard_bytes: int
-) -> tuple[OutputFile, ...]:
+def _write_bin(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -> tuple[OutputFile, ...]:
+    tensors = model.tensors
     parts = shards.deal(tensors, max_shard_bytes)
     names = shards.shard_names(_BIN_NAME, len(parts))
     outputs = [
@@ -86,6 +92,73 @@ def _write_bin(
     ]
     if len(parts) > 1:
         outputs.append(OutputFile(name=_BIN_NAME + _INDEX, pieces=(shards.index_json(tensors, parts, names),)))
+    return tuple(outputs)
+
+
+def _read_tf(folder: Path, entries: frozenset[str]) -> Checkpoint:
+    if _TF_NAME not in entries:
+        tensors = shards.read(folder, _TF_NAME + _INDEX, _shard_reader(folder))
+        return Checkpoint(tensors=tensors, dialect="keras")
+    file = open_inside(folder, _TF_NAME)
+    root = hdf5.read(file)
+    return layers.layered(root, root.group("model_weights") or root, file.path)
+
+
+def _shard_reader(folder: Path) -> Callable[[SourceFile], Mapping[str, Tensor]]:
+    """Return what reads a shard by the names of the index: a shard's lack the name of the model, the index's do not."""
+    by_file: dict[str, dict[str, str]] = {}
+    for name, file in shards.read_index(folder, _TF_NAME + _INDEX).items():
+        by_file.setdefault(file, {})[layers.shard_name(name)] = name
+
+    def read_shard(file: SourceFile) -> Mapping[str, Tensor]:
+        names = by_file.get(file.path.relative_to(folder.resolve()).as_posix(), {})
+        return {names.get(name, name): tensor for name, tensor in layers.shard(file).items()}
+
+    return read_shard
+
+
+def _write_tf(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -> tuple[OutputFile, ...]:
+    late = Late(nbytes=provenance.nbytes, render=provenance.render)
+    parts = shards.deal(model.tensors, max_shard_bytes)
+    if len(parts) == 1:
+        content = layers.placed(model.tensors, tensorflow_writing.layers(model), late)
+        return (OutputFile(name=_TF_NAME, pieces=hdf5.pieces(content)),)
+    names = shards.shard_names(_TF_NAME, len(parts))
+    outputs = [
+        OutputFile(name=name, pieces=hdf5.pieces(layers.placed_shard({key: model.tensors[key] for key in part}, late)))
+        for name, part in zip(names, parts, strict=True)
+    ]
+    return (*outputs, OutputFile(name=_TF_NAME + _INDEX, pieces=(shards.index_json(model.tensors, parts, names),)))
+
+
+def _read_flax(folder: Path, entries: frozenset[str]) -> Checkpoint:
+    lines: list[LedgerLine] = []
+
+    def read_file(file: SourceFile) -> Mapping[str, Tensor]:
+        tree = flax_file.read_tree(file)
+        tree.pop(flax_file.OWN_KEY, None)
+        tensors, more = flax_file.tensors_of(file, tree)
+        lines.extend(more)
+        return tensors
+
+    if flax_file.FILE_NAME in entries:
+        tensors = read_file(open_inside(folder, flax_file.FILE_NAME))
+    else:
+        tensors = shards.read(folder, flax_file.FILE_NAME + _INDEX, read_file)
+    return Checkpoint(tensors=tensors, dialect="flax", lines=tuple(lines))
+
+
+def _write_flax(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -> tuple[OutputFile, ...]:
+    tensors = model.tensors
+    parts = shards.deal(tensors, max_shard_bytes)
+    names = shards.shard_names(flax_file.FILE_NAME, len(parts))
+    outputs = [
+        OutputFile(name=name, pieces=flax_file.loadable_pieces({key: tensors[key] for key in part}, provenance))
+        for name, part in zip(names, parts, strict=True)
+    ]
+    if len(parts) > 1:
+        index = shards.index_json(tensors, parts, names)
+        outputs.append(OutputFile(name=flax_file.FILE_NAME + _INDEX, pieces=(index,)))
     return tuple(outputs)
 
 
@@ -99,6 +172,21 @@ FLAVORS: Mapping[str, Flavor] = {
             write=_write_safetensors,
         ),
         Flavor(name="bin", file_name=_BIN_NAME, read=_read_bin, write=_write_bin),
+        Flavor(
+            name="tf",
+            file_name=_TF_NAME,
+            read=_read_tf,
+            write=_write_tf,
+            adapt=tensorflow_writing.from_canonical,
+            identifies=True,
+        ),
+        Flavor(
+            name="flax",
+            file_name=flax_file.FILE_NAME,
+            read=_read_flax,
+            write=_write_flax,
+            adapt=flax.from_canonical,
+        ),
     )
 }
 """In the order in which transformers looks for them."""

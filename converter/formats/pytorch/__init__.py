@@ -49,5 +49,6 @@ FORMAT = Format(
     read=read,
     write=write,
     file_name=FILE_NAME,
+    keeps_names=True,
     entries=tuple("*" + suffix for suffix in SUFFIXES),
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.dialects.optimizer_order import is_buffer, is_optimizer_state, named_state
+from converter.dialects.optimizer_order import is_buffer, is_numbered, is_optimizer_state, named_state
 from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk, archive_of, is_module
 from converter.errors import CkconvError, LossError, ReadError
@@ -94,6 +94,7 @@ def _with_optimizer(checkpoint: Checkpoint, states: list[Any], walk: Walk) -> Ch
     if len(states) > 1:
         return replace(checkpoint, optimizer_refused=f"there are {len(states)} optimizers, one can be carried")
     state = walk.plain(states[0], "optimizer")
+    checkpoint = replace(checkpoint, optimizer_numbered=state if is_numbered(state) else None)
     try:
         return replace(checkpoint, optimizer=named_state(state, checkpoint))
     except LossError as error:

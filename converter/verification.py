@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,28 @@ from converter.observer import SILENT, Observer
 
 RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 6e-2}
 
+Runner = Callable[[Iterable[tuple[int, Callable[[Observer], None]]], Observer], None]
+"""Runs comparisons, each given with the bytes of memory that it takes besides chunks, and tells an observer."""
+
+
+def _one_by_one(comparisons: Iterable[tuple[int, Callable[[Observer], None]]], observer: Observer) -> None:
+    for _, compare in comparisons:
+        compare(observer)
+
 
 def verify_weights(
-    expected: Checkpoint, found: Checkpoint, names: Mapping[str, str], *, path: Path, observer: Observer = SILENT
+    expected: Checkpoint,
+    found: Checkpoint,
+    names: Mapping[str, str],
+    *,
+    path: Path,
+    observer: Observer = SILENT,
+    run: Runner = _one_by_one,
 ) -> None:
     """Compare every tensor of `found`, read back from the staged `path`, with the one that `names` says fills it.
 
-    `names` maps slot -> name in `expected`. Reads both sides in pieces. Raises VerificationError naming the first
-    slot that is missing, unexpected, or differs in dtype, shape or any bit.
+    `names` maps slot -> name in `expected`. Reads both sides in pieces; `run` may compare several at once. Raises
+    VerificationError naming the first slot that is missing, unexpected, or differs in dtype, shape or any bit.
     """
     missing = [slot for slot in names if slot not in found.tensors and slot not in found.aliases]
     if missing:
@@ -31,15 +46,15 @@ def verify_weights(
     unexpected = [slot for slot in found.names if slot not in names]
     if unexpected:
         raise VerificationError("is in the output, and nothing was meant to be", path=path, tensor=unexpected[0])
-    compared: set[tuple[int, int]] = set()
+    comparisons: dict[tuple[int, int], tuple[int, Callable[[Observer], None]]] = {}
     for slot, name in names.items():
         ours, theirs = expected.tensor(name), found.tensor(slot)
-        if (id(ours), id(theirs)) not in compared:
-            _compare(ours, theirs, path=path, name=slot, observer=observer)
-            compared.add((id(ours), id(theirs)))
+        compare = partial(_compare, ours, theirs, path=path, name=slot)
+        comparisons.setdefault((id(ours), id(theirs)), (ours.working_bytes + theirs.working_bytes, compare))
+    run(comparisons.values(), observer)
 
 
-def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, path: Path) -> None:
+def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, path: Path | None) -> None:
     """Compare optimizer state read back with what was meant. Raises VerificationError for any difference."""
     if found is None:
         raise VerificationError("has no optimizer state", path=path)
@@ -56,10 +71,10 @@ def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, 
         slot, name = sorted(ours.keys() ^ theirs.keys())[0]
         raise VerificationError(f"optimizer slot {slot} is on one side only", path=path, tensor=name)
     for (slot, name), tensor in ours.items():
-        _compare(tensor, theirs[slot, name], path=path, name=f"{slot}/{name}", observer=SILENT)
+        _compare(tensor, theirs[slot, name], SILENT, path=path, name=f"{slot}/{name}")
 
 
-def _compare(expected: Tensor, found: Tensor, *, path: Path, name: str, observer: Observer) -> None:
+def _compare(expected: Tensor, found: Tensor, observer: Observer, *, path: Path | None, name: str) -> None:
     if (expected.dtype, expected.shape) != (found.dtype, found.shape):
         raise VerificationError(
             f"is {found.dtype.value}{list(found.shape)}, not {expected.dtype.value}{list(expected.shape)}",

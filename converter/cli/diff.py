@@ -1,0 +1,34 @@
+"""`ckconv diff`: whether two checkpoints are the same, across formats."""
+
+from __future__ import annotations
+
+import click
+
+from converter.cli import print_json
+from converter.errors import CkconvError
+from converter.program import diff
+
+_PATH = click.Path(path_type=str)
+
+
+@click.command(name="diff")
+@click.argument("left", type=_PATH, metavar="A")
+@click.argument("right", type=_PATH, metavar="B")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(left: str, right: str, as_json: bool, quiet: bool) -> None:
+    """Compare A and B, tensor by tensor and bit for bit; exit 0 same, 1 different, 2 when either cannot be read."""
+    try:
+        found = diff(left, right)
+    except CkconvError as error:
+        if as_json:
+            print_json({"status": "failed", "exit_code": 2, "error": {"file": error.path, "message": error.message}})
+        error.exit_code = max(error.exit_code, 128) if error.exit_code > 128 else 2
+        raise
+    if as_json:
+        print_json(found.as_dict())
+    elif not quiet:
+        for line in found.lines():
+            click.echo(line)
+        click.echo(found.verdict)
+    raise click.exceptions.Exit(0 if found.is_same else 1)

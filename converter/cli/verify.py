@@ -1,0 +1,54 @@
+"""`ckconv verify`: whether a target holds what its source says, after the fact."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter import report
+from converter.cli import ignore_signals, print_json
+from converter.cli.progress import progress
+from converter.errors import CkconvError
+from converter.program import verify
+
+_PATH = click.Path(path_type=str)
+
+
+@click.command(name="verify")
+@click.argument("source", type=_PATH, metavar="SRC")
+@click.argument("destination", type=_PATH, metavar="DST")
+@click.option("--to", default=None, metavar="FORMAT", help="Format of DST, when its content does not say.")
+@click.option("--from", "from_format", default=None, metavar="FORMAT", help="Format of SRC.")
+@click.option("--config", default=None, type=click.Path(path_type=Path), help="The config.json that was given.")
+@click.option("--task", default=None, help="The head that was given.")
+@click.option("--mapping", default=None, type=click.Path(path_type=Path), help="The name rules that were given.")
+@click.option("--dtype", default=None, help="The element type that weights were cast to.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="As it was given.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="As it was given.")
+@click.option("--optimizer", default=None, metavar="auto|keep|drop", help="As it was given.")
+@click.option("--weights-only", is_flag=True, help="DST holds no graph.")
+@click.option("--tied", default=None, metavar="copies|once", help="As it was given.")
+@click.option("--flavor", default=None, metavar="safetensors|bin", help="As it was given.")
+@click.option("--verify", default=None, metavar="auto|weights|outputs", help="What to prove.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def command(source: str, destination: str, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Prove DST against SRC: every tensor bit for bit through the mapping, and what a graph computes; exit 4 if not.
+
+    The options are those that DST was made with.
+    """
+    options = {name: value for name, value in given.items() if value not in (None, (), False)}
+    try:
+        with progress(is_shown=not (quiet or as_json), committing=ignore_signals) as observer:
+            result = verify(source, destination, observer=observer, **options)
+    except CkconvError as error:
+        if as_json:
+            print_json(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
+        raise
+    if as_json:
+        print_json(result.as_dict())
+    elif not quiet:
+        click.echo(result.verdict)

@@ -1,0 +1,123 @@
+"""Whether two checkpoints are the same, whatever formats they came in: names and layouts are made canonical first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.dialects import canonical
+from converter.dialects.wrappers import unwrapped
+from converter.errors import VerificationError, escape
+from converter.model.checkpoint import Checkpoint
+from converter.model.tensor import Tensor, is_equal
+from converter.verification import verify_optimizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What two checkpoints, `left` and `right`, do not have in common.
+
+    `changed` maps names to what differs: element type, shape or values. `optimizer` says how optimizer state differs
+    where both have one; `notes` are what one of them has besides and tells nothing about the other.
+    """
+
+    same: int
+    only_left: tuple[str, ...] = ()
+    only_right: tuple[str, ...] = ()
+    changed: Mapping[str, str]
+    optimizer: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether there is none."""
+        return not (self.only_left or self.only_right or self.changed or self.optimizer)
+
+    @property
+    def verdict(self) -> str:
+        """The last line that a user sees."""
+        counts = f"{self.same} same, {len(self.changed)} differ, {len(self.only_left)} only in A"
+        state = "" if self.optimizer is None else "; optimizer state differs"
+        return f"{'same' if self.is_same else 'different'}: {counts}, {len(self.only_right)} only in B{state}"
+
+    def lines(self) -> list[str]:
+        """Return one line for each difference and note, safe to print."""
+        return [
+            *(f"only in A: {escape(name)}" for name in self.only_left),
+            *(f"only in B: {escape(name)}" for name in self.only_right),
+            *(f"differs: {escape(name)}: {what}" for name, what in self.changed.items()),
+            *([] if self.optimizer is None else [f"optimizer: {escape(self.optimizer)}"]),
+            *(f"note: {escape(note)}" for note in self.notes),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object that `--json` prints."""
+        return {
+            "status": "same" if self.is_same else "different",
+            "exit_code": 0 if self.is_same else 1,
+            "same": self.same,
+            "only_left": list(self.only_left),
+            "only_right": list(self.only_right),
+            "changed": dict(self.changed),
+            "optimizer": self.optimizer,
+            "notes": list(self.notes),
+        }
+
+
+def canonical_form(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with PyTorch's names and layouts, without wrappers' prefixes. Nothing is read."""
+    return canonical(unwrapped(checkpoint))
+
+
+def compare(left: Checkpoint, right: Checkpoint) -> Difference:
+    """Compare every tensor bit for bit. A tied name that one side leaves out is no difference while one name is there.
+
+    Where one side alone has a config, it says what the names of both mean. Raises ReadError when a tensor's bytes
+    cannot be had.
+    """
+    config = left.config or right.config
+    left, right = (canonical_form(replace(side, config=side.config or config)) for side in (left, right))
+    changed: dict[str, str] = {}
+    same = 0
+    for name in left.names:
+        if name in right.names:
+            what = _how(left.tensor(name), right.tensor(name))
+            if what is None:
+                same += 1
+            else:
+                changed[name] = what
+    optimizer, notes = _optimizers(left, right)
+    return Difference(
+        same=same,
+        only_left=_missing(left, right),
+        only_right=_missing(right, left),
+        changed=changed,
+        optimizer=optimizer,
+        notes=notes,
+    )
+
+
+def _how(left: Tensor, right: Tensor) -> str | None:
+    if left.dtype is not right.dtype:
+        return f"{left.dtype.value} and {right.dtype.value}"
+    if left.shape != right.shape:
+        return f"{list(left.shape)} and {list(right.shape)}"
+    return None if is_equal(left, right) else "other values"
+
+
+def _missing(here: Checkpoint, there: Checkpoint) -> tuple[str, ...]:
+    """Return the names that `there` lacks, but for those tied to one that it has."""
+    found = {here.aliases.get(name, name) for name in here.names if name in there.names}
+    return tuple(name for name in here.names if name not in there.names and here.aliases.get(name, name) not in found)
+
+
+def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[str, ...]]:
+    if left.optimizer is None or right.optimizer is None:
+        sides = {"A": left.optimizer, "B": right.optimizer}
+        return None, tuple(f"{side} alone has optimizer state" for side, state in sides.items() if state is not None)
+    try:
+        verify_optimizer(left.optimizer, right.optimizer, path=None)
+    except VerificationError as error:
+        return f"{error.message}" if error.tensor is None else f"{error.tensor}: {error.message}", ()
+    return None, ()

@@ -1,0 +1,147 @@
+"""The optimizer of a Keras file, given the parts of the file that hold it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from converter.dialects.keras import architecture
+from converter.dialects.keras.translation import config_modules
+from converter.dialects.optimizer.keras_names import Shape, state_by_names, state_by_positions, state_of_graph
+from converter.dialects.optimizer.settings import settings_of
+from converter.encoding.hdf5 import Group
+from converter.encoding.hdf5.layers import OPTIMIZER_REASON
+from converter.encoding.object_graph import object_graph
+from converter.encoding.tensor_bundle import Bundle
+from converter.errors import LossError
+from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import OptimizerState
+from converter.model.tensor import Tensor
+
+REASON = OPTIMIZER_REASON
+_WEIGHTS, _NUMBERED = "optimizer_weights", "optimizer"
+_NOT_TRAINED = ("moving_mean", "moving_variance")
+_WAYS_LIMIT = 100_000
+_NUMBER = re.compile(r"_(\d+)$")
+
+
+def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object) -> Checkpoint:
+    """Add the optimizer of an HDF5 file that names its variables. `compiled` is the `training_config`."""
+    group = root.group(_WEIGHTS)
+    variables = {} if group is None else {"/".join(path): item.tensor for path, item in group.datasets()}
+    held = {name: tensor for name, tensor in variables.items() if tensor is not None}
+    if not held:
+        return checkpoint
+    return _with(checkpoint, lambda: state_by_names(held, checkpoint.tensors, settings_of(compiled), None))
+
+
+def with_numbered_state(
+    checkpoint: Checkpoint, root: Group, stores: Mapping[str, Sequence[str]], config: Mapping[str, Any] | None
+) -> Checkpoint:
+    """Add the optimizer of a `.weights.h5`, alone or in an archive whose `config` is that of the model.
+
+    `stores` maps the place of each layer's variables -> their names.
+    """
+    group = root.group(_NUMBERED, "vars")
+    if group is None:
+        return checkpoint
+    held = {path[0]: item.tensor for path, item in group.datasets() if len(path) == 1 and item.tensor is not None}
+    variables = [held[str(number)] for number in range(len(held)) if str(number) in held]
+    if not variables:
+        return checkpoint
+    settings = settings_of(None if config is None else config.get("compile_config"))
+    title = group.attributes.get("name")
+    if not settings.class_name and isinstance(title, str):
+        settings = replace(settings, class_name=title)
+    orders = _orders_of(checkpoint, stores, config)
+
+    def state() -> OptimizerState:
+        if len(variables) != sum(1 for _ in group.datasets()):
+            raise LossError("its variables are not numbered in a row")
+        return state_by_positions(variables, checkpoint.tensors, orders, settings)
+
+    return _with(checkpoint, state)
+
+
+def with_bundle_state(
+    checkpoint: Checkpoint, bundle: Bundle, names: Mapping[str, str], compiled: object = None
+) -> Checkpoint:
+    """Add the optimizer that the object graph of a bundle has. `names` maps the keys of weights -> their names."""
+    nodes = object_graph(bundle)
+    held = {key: name for key, name in names.items() if name in checkpoint.tensors}
+    return _with(checkpoint, lambda: state_of_graph(nodes, bundle.tensors, held, settings_of(compiled)))
+
+
+def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) -> Checkpoint:
+    """Add a state, or why there is none that can be used; what is in the state is no loss."""
+    try:
+        found = state()
+    except LossError as error:
+        hint = "" if error.hint is None else f"; {error.hint}"
+        return replace(checkpoint, optimizer_refused=f"{error.message}{hint}")
+    if found is None:
+        return checkpoint
+    lines = tuple(line for line in checkpoint.lines if line.reason != OPTIMIZER_REASON)
+    return replace(checkpoint, optimizer=found, lines=lines)
+
+
+def _orders_of(
+    checkpoint: Checkpoint, stores: Mapping[str, Sequence[str]], config: Mapping[str, Any] | None
+) -> Callable[[Sequence[Shape]], Iterable[tuple[str, ...]]]:
+    """Return what gives the orders that trained weights of certain shapes may be in."""
+    if config is not None and architecture.is_model(config):
+        modules, unknown = config_modules(architecture.parse(config))
+        order = tuple(
+            f"{module.path}/{slot.keras}"
+            for module in modules
+            if module.is_trainable
+            for slot in module.slots
+            if not slot.is_buffer
+        )
+        is_whole = not unknown and all(name in checkpoint.tensors for name in order)
+        return lambda shapes: [order] if is_whole else []
+    runs = _runs(stores)
+    return lambda shapes: _merged(runs, checkpoint.tensors, shapes)
+
+
+def _runs(stores: Mapping[str, Sequence[str]]) -> list[list[tuple[str, ...]]]:
+    """Return the trained weights of each layer, the layers of one class in the order that their numbers give."""
+    by_class: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
+    for place, names in stores.items():
+        number = _NUMBER.search(place)
+        trained = tuple(name for name in names if name.rpartition("/")[2] not in _NOT_TRAINED)
+        if trained:
+            key = _NUMBER.sub("", place)
+            by_class.setdefault(key, []).append((int(number[1]) if number else 0, trained))
+    return [[names for _, names in sorted(layers)] for layers in by_class.values()]
+
+
+def _merged(
+    runs: Sequence[Sequence[tuple[str, ...]]], tensors: Mapping[str, Tensor], shapes: Sequence[Shape]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the ways to merge `runs`, the order in each kept, that have these shapes; at most two.
+
+    Raises LossError when there are too many ways to try.
+    """
+    tried = 0
+    waiting: list[tuple[tuple[int, ...], tuple[str, ...]]] = [((0,) * len(runs), ())]
+    found = 0
+    while waiting and found < 2:
+        taken, order = waiting.pop()
+        if len(order) == len(shapes):
+            if all(count == len(run) for count, run in zip(taken, runs, strict=True)):
+                found += 1
+                yield order
+            continue
+        tried += 1
+        if tried > _WAYS_LIMIT:
+            raise LossError("the order of its variables, which have no names, cannot be told without a config")
+        for index, run in enumerate(runs):
+            names = run[taken[index]] if taken[index] < len(run) else None
+            if names is None or len(order) + len(names) > len(shapes):
+                continue
+            if all(tensors[name].shape == shapes[len(order) + at] for at, name in enumerate(names)):
+                further = (*taken[:index], taken[index] + 1, *taken[index + 1 :])
+                waiting.append((further, (*order, *names)))

@@ -1,0 +1,287 @@
+"""Which weight a variable of a Keras optimizer belongs to, in every layout that Keras has.
+
+`AdamW/m/fc1/kernel` (tf_keras 2.11 and later), `Adam/fc1/kernel/m` (before, and legacy), `adam/fc1_kernel_momentum`
+(Keras 3), slots of an object graph, and variables that are only numbered. Every slot must have its weight's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.dialects.optimizer.settings import Settings, algorithm_of
+from converter.encoding.object_graph import Node
+from converter.errors import LossError
+from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.tensor import Tensor
+
+_SLOTS = {
+    "m": "momentum",
+    "v": "velocity",
+    "vhat": "velocity_hat",
+    "rms": "velocity",
+    "mg": "average_gradient",
+    **{name: name for name in ("momentum", "velocity", "velocity_hat", "accumulator", "average_gradient")},
+}
+"""What optimizers of any version call a slot -> what Keras 3 calls it."""
+_BY_LENGTH = sorted(_SLOTS, key=len, reverse=True)
+_STEPS = ("iteration", "iter", "iterations")
+_RATES = ("learning_rate", "current_learning_rate")
+_STEP_LIMIT = 1 << 53
+
+Shape = tuple[int, ...]
+Slots = dict[str, dict[str, Tensor]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sorted:
+    """Variables of an optimizer as they are told apart."""
+
+    settings: Settings
+    step: int | None = None
+    scalars: dict[str, Any] = field(default_factory=dict)
+    slots: Slots = field(default_factory=dict)
+    is_legacy: bool = False
+    title: str = ""
+
+    def add_scalar(self, leaf: str, tensor: Tensor) -> None:
+        value = tensor.numpy().reshape(()).item()
+        if leaf in _STEPS:
+            if self.step is not None or not 0 <= value < _STEP_LIMIT or value != int(value):
+                raise LossError(f"its step count {value!r} is none, or there twice")
+            self.step = int(value)
+        elif isinstance(value, int | float):
+            self.scalars["learning_rate" if leaf in _RATES else leaf] = value
+
+    def add_slot(self, slot: str, weight: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> None:
+        name = _SLOTS.get(slot)
+        if name is None:
+            raise LossError(f"it keeps {slot!r} for {weight!r}, which is not known")
+        shape = weights[weight].shape
+        if tensor.shape != shape:
+            raise LossError(f"its {slot} for {weight!r} has shape {list(tensor.shape)}, the weight {list(shape)}")
+        if weight in self.slots.setdefault(name, {}):
+            raise LossError(f"it has two {slot} for {weight!r}")
+        self.slots[name][weight] = tensor
+
+    def _known(self, called: str) -> str:
+        algorithm = algorithm_of(called)
+        if algorithm is None:
+            raise LossError(f"no other framework has the optimizer {called!r} of Keras as it is")
+        return algorithm
+
+    def check_class(self) -> None:
+        """Raise LossError when the class is told, and not one that other frameworks have."""
+        if self.settings.class_name:
+            self._known(self.settings.class_name)
+
+    def state(self, weights: Iterable[str], basis: str) -> OptimizerState:
+        algorithm = self._known(self.settings.class_name or self.title)
+        if self.step is None:
+            raise LossError("it has no step count")
+        parameters = tuple(name for name in weights if any(name in by_weight for by_weight in self.slots.values()))
+        for slot, by_weight in self.slots.items():
+            lacking = [name for name in parameters if name not in by_weight]
+            if lacking:
+                raise LossError(f"it has no {slot} for {lacking[0]!r}, which has other slots")
+        scalars = {key: value for key, value in self.scalars.items() if key not in self.settings.config}
+        is_scheduled = isinstance(self.settings.config.get("learning_rate"), Mapping)
+        if "learning_rate" in self.scalars and not is_scheduled:
+            scalars["learning_rate"] = self.scalars["learning_rate"]  # what it is now, not what it started with
+        class_name = self.settings.class_name or self.title
+        hyperparameters = {**self.settings.config, **scalars, "class_name": class_name}
+        group = ParameterGroup(parameters=parameters, hyperparameters=hyperparameters)
+        return OptimizerState(
+            algorithm=algorithm,
+            step=self.step,
+            groups=(group,),
+            slots=self.slots,
+            basis=basis,
+            convention="keras-legacy" if self.is_legacy else "keras",
+        )
+
+
+def state_by_names(
+    variables: Mapping[str, Tensor], weights: Mapping[str, Tensor], settings: Settings, names: Mapping[str, str] | None
+) -> OptimizerState:
+    """Return the state that `variables`, by their full names, are of.
+
+    `names` maps the full name of a weight -> what `weights` calls it, None when they are the same.
+
+    Raises LossError, without a path, for a variable of no weight, of an unknown kind or of another shape.
+    """
+    full = {name.removesuffix(":0"): name for name in weights} if names is None else names
+    flat: dict[str, list[str]] = {}
+    for name in full:
+        flat.setdefault(name.replace("/", "_"), []).append(name)
+    found = _Sorted(settings=settings)
+    found.check_class()
+    for variable, tensor in variables.items():
+        path = variable.removesuffix(":0")
+        title, _, leaf = path.rpartition("/")
+        if tensor.shape == () and leaf in (*_STEPS, *_RATES, "beta_1", "beta_2", "decay", "momentum", "rho"):
+            found.add_scalar(leaf, tensor)
+            found.title = found.title or title.rpartition("/")[2]
+            continue
+        owners = list(dict.fromkeys(_owners(path, full, flat)))
+        if len(owners) != 1:
+            what = "belongs to no weight" if not owners else f"could belong to {len(owners)} weights"
+            raise LossError(f"its variable {variable!r} {what}")
+        slot, weight, title, is_legacy = owners[0]
+        found.add_slot(slot, full[weight], tensor, weights)
+        found.title = found.title or title
+        found.is_legacy = found.is_legacy or is_legacy
+    return found.state(weights, "named")
+
+
+def _owners(
+    path: str, full: Mapping[str, str], flat: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield slot, weight, optimizer's name and whether the layout is the legacy one."""
+    parts = path.split("/")
+    for index in range(len(parts) - 1):
+        if parts[index] in _SLOTS and index and "/".join(parts[index + 1 :]) in full:
+            yield parts[index], "/".join(parts[index + 1 :]), parts[index - 1], False
+    if parts[-1] in _SLOTS:
+        for index in range(1, len(parts) - 1):
+            if "/".join(parts[index:-1]) in full:
+                yield parts[-1], "/".join(parts[index:-1]), parts[index - 1], True
+                break
+    for slot in _BY_LENGTH:
+        joined = parts[-1].removesuffix(f"_{slot}")
+        if joined != parts[-1] and len(parts) > 1 and joined in flat:
+            for weight in flat[joined]:
+                yield slot, weight, parts[-2], False
+            break
+
+
+def state_by_positions(
+    variables: Sequence[Tensor],
+    weights: Mapping[str, Tensor],
+    orders: Callable[[Sequence[Shape]], Iterable[tuple[str, ...]]],
+    settings: Settings,
+) -> OptimizerState:
+    """Return the state of an optimizer whose variables are only numbered: steps, learning rate, then its slots.
+
+    `orders` gives the orders that the trained weights may be in when they have these shapes. All arrangements of
+    slots that Keras has had are tried; raises LossError when none fits the shapes, or more than one.
+    """
+    found = _Sorted(settings=settings)
+    found.check_class()
+    algorithm = settings.algorithm
+    if algorithm is None:
+        raise LossError("the file does not say which optimizer it has")
+    if not variables or variables[0].shape != () or variables[0].dtype.is_floating:
+        raise LossError("its first variable is no step count")
+    found.add_scalar("iteration", variables[0])
+    rest = list(variables[1:])
+    if rest and rest[0].shape == () and rest[0].dtype.is_floating:
+        found.add_scalar("learning_rate", rest.pop(0))
+    fits: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
+    for plan in _PLANS["adam" if algorithm == "adamw" else algorithm]:
+        parts = [part.split() for part in plan.split("|")]
+        count = sum(map(len, parts))
+        is_whole = len(rest) % count == 0 if count else not rest
+        if not is_whole or _is_contradicted(frozenset(plan.replace("|", " ").split()), algorithm, settings):
+            continue
+        firsts = [rest[at * len(parts[0])].shape for at in range(len(rest) // count)] if count else []
+        for order in orders(firsts) if count else [()]:
+            places = tuple((slot, name) for part in parts for name in order for slot in part)
+            if len(places) == len(rest) and _fit(places, rest, weights):
+                fits.setdefault(places, order)
+    if len(fits) != 1:
+        what = "fit no order of the model's weights" if not fits else "fit several orders of the model's weights"
+        raise LossError(f"its {len(rest)} variables, which have no names, {what}")
+    ((arranged, order),) = fits.items()
+    for (slot, name), tensor in zip(arranged, rest, strict=True):
+        found.add_slot(slot, name, tensor, weights)
+    is_certain = len({weights[name].shape for name in order}) == len(order)
+    return found.state(order, "verified (shapes)" if is_certain else "verified (order)")
+
+
+def _is_contradicted(slots: frozenset[str], algorithm: str, settings: Settings) -> bool:
+    """Whether the config says that there are other slots than these."""
+    switches = {"rmsprop": {"momentum": "momentum", "centered": "average_gradient"}}.get(algorithm, {})
+    switches = {"amsgrad": "velocity_hat"} if algorithm in ("adam", "adamw") else switches
+    return any(
+        switch in settings.config and bool(settings.config[switch]) != (slot in slots)
+        for switch, slot in switches.items()
+    )
+
+
+def _fit(places: Sequence[tuple[str, str]], tensors: Sequence[Tensor], weights: Mapping[str, Tensor]) -> bool:
+    return all(weights[name].shape == tensor.shape for (_, name), tensor in zip(places, tensors, strict=True))
+
+
+_PLANS: Mapping[str, tuple[str, ...]] = {
+    "adam": ("momentum velocity", "momentum velocity|velocity_hat", "momentum velocity velocity_hat"),
+    "sgd": ("", "momentum"),
+    "rmsprop": ("velocity", "velocity|momentum", "velocity|average_gradient", "velocity|momentum|average_gradient"),
+    "adagrad": ("accumulator",),
+}
+"""Slots side by side for each weight, and what comes for all weights after that: Keras 3.0 to 3.15, tf_keras 2.21."""
+
+
+def optimizer_nodes(nodes: Sequence[Node]) -> list[Node]:
+    """Return the optimizers among the objects of a graph: those with an iteration count of their own."""
+    found = []
+    for node in nodes:
+        has_count = "_iterations" in node.children or (
+            "iter" in node.children and (node.slots or "learning_rate" in node.children)
+        )
+        if has_count:
+            found.append(node)
+    return found
+
+
+def state_of_graph(
+    nodes: Sequence[Node], tensors: Mapping[str, Tensor], names: Mapping[str, str], settings: Settings
+) -> OptimizerState | None:
+    """Return the state of the one optimizer of an object graph, None when there is none.
+
+    `tensors` maps keys -> tensors of the whole bundle, `names` the keys of weights -> what they are called.
+
+    Raises LossError when there are several, and as `state_by_names` does.
+    """
+    optimizers = optimizer_nodes(nodes)
+    if not optimizers:
+        return None
+    if len(optimizers) > 1:
+        raise LossError(f"there are {len(optimizers)} optimizers, one can be carried")
+    (node,) = optimizers
+    weights = {name: tensors[key] for key, name in names.items()}
+    if "_iterations" not in node.children:
+        return _legacy(node, nodes, tensors, names, settings, weights)
+    listed = node.children.get("_variables")
+    held = [*node.children.values(), *(nodes[listed].children.values() if listed is not None else ())]
+    variables = {
+        nodes[index].full_name: tensors[key]
+        for index in dict.fromkeys(held)
+        if (key := nodes[index].key) is not None and key not in names
+    }
+    full = {inner.full_name: names[inner.key] for inner in nodes if inner.key in names and inner.key is not None}
+    return state_by_names(variables, weights, settings, full)
+
+
+def _legacy(
+    node: Node,
+    nodes: Sequence[Node],
+    tensors: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    settings: Settings,
+    weights: Mapping[str, Tensor],
+) -> OptimizerState:
+    found = _Sorted(settings=settings, is_legacy=True)
+    found.check_class()
+    for local_name, index in node.children.items():
+        key = nodes[index].key
+        if key is not None and tensors[key].shape == ():
+            found.add_scalar(local_name, tensors[key])
+            found.title = found.title or nodes[index].full_name.rpartition("/")[0].rpartition("/")[2]
+    for slot in node.slots:
+        owner, key = nodes[slot.owner].key, nodes[slot.node].key
+        if owner is None or key is None or owner not in names:
+            raise LossError(f"its {slot.name} {nodes[slot.node].full_name!r} belongs to no weight")
+        found.add_slot(slot.name, names[owner], tensors[key], weights)
+    return found.state(weights, "named")

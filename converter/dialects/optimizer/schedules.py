@@ -1,0 +1,85 @@
+"""The rates of Keras's schedules at a step: keras/src/optimizers/schedules/learning_rate_schedule.py (3.15)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from converter.errors import LossError
+
+Config = Mapping[str, Any]
+
+
+def _exponential(config: Config, step: int) -> float:
+    power = step / config["decay_steps"]
+    power = math.floor(power) if config.get("staircase") else power
+    return float(config["initial_learning_rate"] * config["decay_rate"] ** power)
+
+
+def _inverse_time(config: Config, step: int) -> float:
+    power = step / config["decay_steps"]
+    power = math.floor(power) if config.get("staircase") else power
+    return float(config["initial_learning_rate"] / (1 + config["decay_rate"] * power))
+
+
+def _piecewise(config: Config, step: int) -> float:
+    index = next((index for index, bound in enumerate(config["boundaries"]) if step <= bound), -1)
+    return float(config["values"][index])
+
+
+def _polynomial(config: Config, step: int) -> float:
+    steps = config["decay_steps"]
+    if config.get("cycle"):
+        steps *= max(1, math.ceil(step / steps))
+    start, end = config["initial_learning_rate"], config.get("end_learning_rate", 1e-4)
+    return float((start - end) * (1 - min(step, steps) / steps) ** config.get("power", 1.0) + end)
+
+
+def _cosine(config: Config, step: int) -> float:
+    start, target = config["initial_learning_rate"], config.get("warmup_target")
+    warmup, alpha = config.get("warmup_steps", 0), config.get("alpha", 0.0)
+    if target is not None and step < warmup:
+        return float(start + (target - start) * step / warmup)
+    if target is not None:
+        step, start = step - warmup, target
+    part = min(step, config["decay_steps"]) / config["decay_steps"]
+    return float(start * ((1 - alpha) * 0.5 * (1 + math.cos(math.pi * part)) + alpha))
+
+
+def _warm_up(config: Config, step: int) -> float:
+    """transformers.optimization_tf.WarmUp (4.57): a power of the step, then another schedule."""
+    warmup = config["warmup_steps"]
+    if step < warmup:
+        return float(config["initial_learning_rate"] * (step / warmup) ** config.get("power", 1.0))
+    return learning_rate_at(config["decay_schedule_fn"], step - warmup)
+
+
+_SCHEDULES: Mapping[str, Callable[[Config, int], float]] = {
+    "ExponentialDecay": _exponential,
+    "InverseTimeDecay": _inverse_time,
+    "PiecewiseConstantDecay": _piecewise,
+    "PolynomialDecay": _polynomial,
+    "CosineDecay": _cosine,
+    "WarmUp": _warm_up,
+}
+
+
+def learning_rate_at(config: object, step: int) -> float:
+    """Return the rate that the update after `step` completed ones uses; `config` is a number or a schedule's config.
+
+    Raises LossError for a schedule that is not known, or lacks what it needs.
+    """
+    if isinstance(config, int | float):
+        return float(config)
+    name = config.get("class_name") if isinstance(config, Mapping) else config
+    name = name.rpartition(">")[2] if isinstance(name, str) else name
+    if not isinstance(config, Mapping) or not isinstance(name, str) or name not in _SCHEDULES:
+        raise LossError(f"its learning rate is a schedule that is not known: {name!r}", hint=_HINT)
+    try:
+        return _SCHEDULES[name](config["config"], step)
+    except (KeyError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
+        raise LossError(f"its {name} lacks or mistakes {error}", hint=_HINT) from error
+
+
+_HINT = "--hyperparameter learning_rate=VALUE gives the rate of the next step"

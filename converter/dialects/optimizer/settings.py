@@ -1,0 +1,49 @@
+"""What a Keras file says of its optimizer: class and hyperparameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_ALGORITHMS = {
+    "adam": "adam",
+    "adamw": "adamw",
+    "adamweightdecay": "adamw",
+    "sgd": "sgd",
+    "rmsprop": "rmsprop",
+    "adagrad": "adagrad",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`class_name` as the file has it, "" when only names of variables tell; `config` is what get_config() said."""
+
+    class_name: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def algorithm(self) -> str | None:
+        """What the algorithm is called here, None for one that no other framework has."""
+        return algorithm_of(self.class_name)
+
+
+def algorithm_of(class_name: str) -> str | None:
+    """Return the algorithm of a class (`Custom>AdamW`), or of an optimizer of that name (`adam_w`)."""
+    bare = re.sub(r"_\d+$", "", class_name.rpartition(">")[2])
+    return _ALGORITHMS.get(bare.replace("_", "").lower())
+
+
+def settings_of(compiled: object) -> Settings:
+    """Return the settings in a `training_config` or `compile_config`; empty ones when it has none."""
+    if not isinstance(compiled, Mapping):
+        return Settings()
+    entry = compiled.get("optimizer_config", compiled.get("optimizer"))
+    if isinstance(entry, str):
+        return Settings(class_name=entry)
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
+        return Settings()
+    config = entry.get("config")
+    return Settings(class_name=entry["class_name"], config=config if isinstance(config, Mapping) else {})

@@ -1,0 +1,151 @@
+"""Names for the variables of transformers' TensorFlow models in `.keras` and `.weights.h5` files.
+
+Those have attributes and positions (``tf_bert_model/layers/tf_bert_main_layer/encoder/layer/tf_bert_layer_1/...``), no
+names; `tables/keras_attributes.json` has what each is called, per model type and class. What comes before the model's
+own attributes, the models and layers around it, is told by which beginning explains most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from converter.dialects.keras.architecture import snake_case
+from converter.dialects.transformers.tables import document
+
+_TABLE = "keras_attributes"
+_PLACEHOLDER = re.compile(r"_\{([a-z]+)\}")
+_INDEX = re.compile(r"\{([a-z]+)(?:\+([0-9]+))?\}")
+_NUMBER = re.compile(r"_\d+(?=/|$)")
+_TELLING = re.compile(r"(?:^|/)tf[^/]*/")
+"""A class of transformers in a place; what has none, such as ``layers/dense/vars/0``, may be of any model."""
+
+_OLD_LAYERS, _LAYERS = "_layer_checkpoint_dependencies", "layers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A place in a model and the name of the variable there.
+
+    The first item of a list has no number in a place; ``{n+1}`` in a name is one more than the number in the place.
+    """
+
+    place: re.Pattern[str]
+    name: str
+
+    @classmethod
+    def of(cls, place: str, name: str) -> Row:
+        """Return the row that a table file has as [place, name]."""
+        parts = _PLACEHOLDER.split(place)
+        pattern = "".join(
+            f"(?:_(?P<{part}>[0-9]+))?" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+        )
+        return cls(place=re.compile(pattern), name=name)
+
+    def name_at(self, place: str) -> str | None:
+        """Return the name of the variable at `place`, None when it is not of this row."""
+        match = self.place.fullmatch(place)
+        if match is None:
+            return None
+        return _INDEX.sub(lambda index: str(int(match[index[1]] or 0) + int(index[2] or 0)), self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where a class of models has its variables: rows by place, less the numbers in it."""
+
+    class_name: str
+    rows: Mapping[str, tuple[Row, ...]]
+
+    def name_at(self, place: str) -> str | None:
+        """Return the name of the variable at a place in the model, None when there is none."""
+        for row in self.rows.get(_NUMBER.sub("", place), ()):
+            name = row.name_at(place)
+            if name is not None:
+                return name
+        return None
+
+
+@cache
+def layouts() -> tuple[Layout, ...]:
+    """Return what the table has, a layout for each class."""
+    found: dict[str, dict[str, tuple[Row, ...]]] = defaultdict(dict)
+    for groups in document(_TABLE)["models"].values():
+        for group in groups:
+            for place, name in group["rows"]:
+                key, row = _NUMBER.sub("", _PLACEHOLDER.sub("", place)), Row.of(place, name)
+                for class_name in group["classes"]:
+                    found[class_name][key] = (*found[class_name].get(key, ()), row)
+    return tuple(Layout(class_name=class_name, rows=rows) for class_name, rows in found.items())
+
+
+@cache
+def _by_key() -> Mapping[str, tuple[Layout, ...]]:
+    found: dict[str, list[Layout]] = defaultdict(list)
+    for layout in layouts():
+        for key in layout.rows:
+            found[key].append(layout)
+    return {key: tuple(those) for key, those in found.items()}
+
+
+def names_from_places(places: Iterable[str]) -> dict[str, str]:
+    """Return place -> name for the variables of models of transformers, whatever is around these.
+
+    Names start with that of the model's place, but for those of variables outside all scopes. What a model has at a
+    place that no row has, or where classes that fit as well disagree, is called after the place.
+    """
+    left = {place.replace(_OLD_LAYERS, _LAYERS): place for place in places}
+    if not any(map(_TELLING.search, left)):
+        return {}
+    named: dict[str, str] = {}
+    while left:
+        start, chosen = _located(left)
+        if not chosen:
+            break
+        before = f"{start}/" if start else ""
+        inside = {place: place.removeprefix(before) for place in left if place.startswith(before)}
+        found = {place: {layout.name_at(rest) for layout in chosen} for place, rest in inside.items()}
+        own = start.rpartition("/")[2] or snake_case(chosen[0].class_name)
+        for place, names in found.items():
+            is_telling = bool(start) or _TELLING.search(place) is not None
+            if names == {None} and not is_telling:
+                continue
+            name = names.pop() if len(names) == 1 else None
+            named[left.pop(place)] = name if name and "/" not in name else f"{own}/{name or inside[place]}"
+    return named
+
+
+def _located(places: Iterable[str]) -> tuple[str, tuple[Layout, ...]]:
+    """Return the place of the model that explains most, and the classes that do it equally well."""
+    counts: Counter[tuple[str, str]] = Counter()
+    known: dict[str, Layout] = {}
+    told: set[tuple[str, str]] = set()
+    for place in places:
+        for start, layout in _starts(place):
+            counts[start, layout.class_name] += 1
+            known[layout.class_name] = layout
+            if _TELLING.search(place, len(start)):
+                told.add((start, layout.class_name))
+    counts = Counter({each: count for each, count in counts.items() if each in told})
+    if not counts:
+        return "", ()
+    start = max(counts, key=lambda each: (counts[each], -len(each[0])))[0]
+    own = _NUMBER.sub("", start.rpartition("/")[2])
+    here = {name: (count, -len(known[name].rows)) for (where, name), count in counts.items() if where == start}
+    called = [name for name in here if snake_case(name) == own]
+    best = max(here.values())
+    fitting = called or [name for name, score in here.items() if score == best]
+    return start, tuple(known[name] for name in sorted(fitting))
+
+
+def _starts(place: str) -> Iterator[tuple[str, Layout]]:
+    """Yield each beginning of a place after which a class has a variable, and the class."""
+    parts = place.split("/")
+    for length in range(len(parts) - 1):
+        rest = "/".join(parts[length:])
+        for layout in _by_key().get(_NUMBER.sub("", rest), ()):
+            if layout.name_at(rest) is not None:
+                yield "/".join(parts[:length]), layout

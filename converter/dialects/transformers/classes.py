@@ -1,0 +1,138 @@
+"""Which class of transformers a set of tensors is of, and what that class ties, by the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converter.dialects.transformers.tables import ModelTable, model_table
+
+Templates = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelClass:
+    """A class of a model type.
+
+    `is_base`   whether its own names lack the base model's prefix
+    `layer`     what Keras calls the TensorFlow class
+    `lacks`     paths of templates of which it has none; `optional` those that a config may leave out
+    `ties`      tied name -> the name that is stored, when the config ties embeddings; `always_tied` when it does not
+    """
+
+    name: str
+    is_base: bool
+    layer: str
+    lacks: tuple[str, ...]
+    optional: tuple[str, ...]
+    ties: Mapping[str, str]
+    always_tied: Mapping[str, str]
+
+    def has(self, template: str) -> bool:
+        """Whether the class has tensors of a template."""
+        return not _is_below(template, self.lacks)
+
+    def needs(self, template: str) -> bool:
+        """Whether every config of the class has tensors of a template."""
+        return self.has(template) and not _is_below(template, self.optional)
+
+    def ties_with(self, config: Mapping[str, Any], *, default: bool) -> Mapping[str, str]:
+        """Return the ties under a config; `default` is what its class does when it does not say."""
+        return self.ties if config.get("tie_word_embeddings", default) else self.always_tied
+
+
+def classes_of(table: ModelTable) -> tuple[ModelClass, ...]:
+    """Return the classes of a model type."""
+    return tuple(
+        ModelClass(
+            name=name,
+            is_base=entry["is_base"],
+            layer=entry["layer"],
+            lacks=tuple(entry["lacks"]),
+            optional=tuple(entry["optional"]),
+            ties=entry["ties"],
+            always_tied=entry["ties_when_untied"],
+        )
+        for name, entry in table.more["classes"].items()
+    )
+
+
+def class_of(table: ModelTable, present: Iterable[str], named: str | None, layer: str) -> ModelClass:
+    """Return the class that has tensors of the templates `present`.
+
+    It is the class `named` by the config when that has them all and none of its own head is missing, else the one
+    that fits best; of several, the one that Keras calls `layer`.
+    """
+    held = set(present)
+    every = {row.canonical.text for row in (*table.rows.all, *table.aliases.all)}
+    known = classes_of(table)
+
+    def misfits(candidate: ModelClass, *, of_head: bool) -> int:
+        extra = {template for template in held if not candidate.has(template)}
+        missing = {template for template in every - held if candidate.needs(template)}
+        return sum(not of_head or _is_of_head(template, table.prefix) for template in extra | missing)
+
+    for candidate in known:
+        if candidate.name == named and not misfits(candidate, of_head=bool(table.prefix)):
+            return candidate
+    return min(
+        known,
+        key=lambda candidate: (
+            misfits(candidate, of_head=bool(table.prefix)),
+            misfits(candidate, of_head=False),
+            candidate.name != named,
+            candidate.layer != layer,
+            not candidate.is_base,
+        ),
+    )
+
+
+def is_class_named(names: Iterable[str], config: Mapping[str, Any]) -> bool:
+    """Whether tensors are just those of the class that a config names: none of another, all that it needs."""
+    found = _named(config)
+    if found is None:
+        return False
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set()
+    for name in names:
+        match = table.from_canonical(prefix + name)
+        if match is not None:
+            held.add(match.row.canonical.text)
+        elif prefix + name not in known.ties and not name.endswith("num_batches_tracked"):
+            return False
+    every = {row.canonical.text for row in table.rows.all}
+    return all(map(known.has, held)) and not any(known.needs(template) for template in every - held)
+
+
+def _named(config: Mapping[str, Any]) -> tuple[ModelTable, ModelClass] | None:
+    architectures = config.get("architectures")
+    table = model_table("tensorflow", str(config.get("model_type")))
+    if table is None or not isinstance(architectures, list) or not architectures:
+        return None
+    known = next((each for each in classes_of(table) if each.name == architectures[0]), None)
+    return None if known is None else (table, known)
+
+
+def declared_ties(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return tied name -> owner for the ties that the class in a config declares, among `names`."""
+    found = _named(config)
+    if found is None:
+        return {}
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set(names)
+    pairs = {
+        alias.removeprefix(prefix): owner.removeprefix(prefix)
+        for alias, owner in known.ties_with(config, default=table.more["tied_by_default"]).items()
+    }
+    return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
+
+
+def _is_below(template: str, paths: Iterable[str]) -> bool:
+    return any(template == path or template.startswith(f"{path}.") for path in paths)
+
+
+def _is_of_head(template: str, prefix: str) -> bool:
+    return not template.startswith(f"{prefix}.")

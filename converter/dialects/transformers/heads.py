@@ -1,0 +1,79 @@
+"""What surrounds a model of transformers in a Keras model: other layers and their variables, and the model's config.
+
+Variables outside the model keep names and layouts; they are called ``heads.<name>`` and stored apart from the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from converter.model.checkpoint import Config
+
+PREFIX = "heads."
+METADATA_KEY = "heads"
+_DEPTH_LIMIT = 64
+_LAYER_LISTS = ("layers",)
+_NOT_OF_A_CONFIG = ("_name_or_path", "_attn_implementation_autoset")
+
+
+def head_name(name: str) -> str:
+    """Return what a variable outside the model is called."""
+    return PREFIX + name.removesuffix(":0")
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor is one of another layer than the model."""
+    return name.startswith(PREFIX)
+
+
+def encoder_config(keras_config: Config | None) -> Config | None:
+    """Return the config of the model of transformers that is a layer of a Keras model, None when there is none.
+
+    transformers' get_config writes it: the whole config of TFPreTrainedModel, or below `config` of a main layer.
+    """
+    if keras_config is None:
+        return None
+    found = next(_configs(keras_config.values, 0), None)
+    if found is None:
+        return None
+    values = {key: value for key, value in found.items() if key not in _NOT_OF_A_CONFIG}
+    return Config(values=values, raw=(json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii"))
+
+
+def _configs(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+    if depth > _DEPTH_LIMIT:
+        return
+    if isinstance(value, Mapping):
+        if isinstance(value.get("model_type"), str) and "transformers_version" in value:
+            yield value
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _configs(item, depth + 1)
+
+
+def layer_configs(keras_config: Config | None, names: Iterable[str]) -> str | None:
+    """Return the configs of the layers that variables with these names are of, as JSON; None when nothing says them."""
+    if keras_config is None:
+        return None
+    wanted = {part for name in names for part in name.removeprefix(PREFIX).split("/")[:-1]}
+    found = {name: layer for name, layer in _layers(keras_config.values, 0) if name in wanted}
+    return json.dumps(found, sort_keys=True) if found else None
+
+
+def _layers(value: object, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name, class and config of every layer of a Keras config that is no model of transformers."""
+    if depth > _DEPTH_LIMIT or not isinstance(value, Mapping):
+        return
+    config = value.get("config")
+    if isinstance(value.get("class_name"), str) and isinstance(config, Mapping):
+        name = config.get("name") or value.get("name")
+        is_model = any(key in config for key in _LAYER_LISTS)
+        if isinstance(name, str) and not is_model and next(_configs(config, 0), None) is None:
+            yield name, {"class_name": value["class_name"], "config": config}
+        for key in _LAYER_LISTS:
+            for layer in config.get(key) or () if isinstance(config.get(key), list) else ():
+                yield from _layers(layer, depth + 1)

@@ -1,0 +1,308 @@
+"""Names that transformers 5 has in memory, brought to the hub's, which save_pretrained writes and all else here uses.
+
+Names alone tell which side a checkpoint is on; its config says which rows there are (`memory_rows`). What those of the
+whole model do not say, those of its parts may: every config inside the config has rows of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from converter.dialects.transformers.memory_rows import Packed, Variant, variants
+from converter.dialects.transformers.rows import Indices, key_of
+from converter.errors import LossError, ReadError
+from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import LedgerLine, Status
+from converter.model.tensor import Tensor
+
+_OUTER_COMPONENTS = 2
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many names only one of the sides has, and how many are the same on both, as far as rows say."""
+
+    in_memory: int
+    on_hub: int
+    either: int
+
+    @property
+    def explained(self) -> int:
+        """How many names the better of the sides explains; none when all are on either."""
+        decided = max(self.in_memory, self.on_hub)
+        return decided + self.either if decided else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Rows, and what stands before their names on either side."""
+
+    variant: Variant
+    memory: str
+    hub: str
+    is_named: bool = False
+
+    def counts(self, names: Iterable[str]) -> Counts:
+        """Return on which side `names` are."""
+        memory = {name for name in names if self._has(name, self.memory, in_memory=True)}
+        hub = {name for name in names if self._has(name, self.hub, in_memory=False)}
+        either = {name for name in names if name not in memory | hub and self._stays(name)}
+        return Counts(in_memory=len(memory - hub), on_hub=len(hub - memory), either=len(memory & hub) + len(either))
+
+    def _stays(self, name: str) -> bool:
+        rests = [name.removeprefix(prefix) for prefix in (self.memory, self.hub) if name.startswith(prefix)]
+        return any(path.fullmatch(rest) for rest in rests for path in self.variant.stays)
+
+    def has_row(self, name: str) -> bool:
+        """Whether a row has the name, on either side."""
+        return any(
+            name.startswith(prefix) and self.variant.has(name.removeprefix(prefix), in_memory=in_memory)
+            for prefix, in_memory in ((self.memory, True), (self.hub, False))
+        )
+
+    def _has(self, name: str, prefix: str, *, in_memory: bool) -> bool:
+        rest = name.removeprefix(prefix)
+        if not name.startswith(prefix):
+            return False
+        return (
+            self.variant.has(rest, in_memory=in_memory)
+            or self.variant.moved_name(rest, in_memory=in_memory) is not None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What names were found to be: `places` have rows for them, the first that has one counts."""
+
+    places: tuple[Place, ...]
+    in_memory: int
+    on_hub: int
+
+
+def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
+    """Return which rows of the table the names are of, by the model type of `config` and those of its parts.
+
+    Of names that differ in numbers alone, one is looked at.
+    """
+    names = list({key_of(name): name for name in names}.values())
+    model_type = config.get("model_type")
+    architectures = config.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    own = variants(model_type) if isinstance(model_type, str) else ()
+    candidates = [
+        Place(variant=variant, memory=outer + prefix, hub=outer + prefix, is_named=class_name == named)
+        for outer in ("", *_outer(names, 1))
+        for variant in own
+        for class_name, prefix in variant.classes.items()
+    ]
+    places = _best(candidates, names)
+    left = [name for name in names if not any(place.has_row(name) for place in places)]
+    for key, part in _parts(config):
+        places += _best(_nested(places, left, key, part), left)
+    counted = [place.counts(names) for place in places]
+    return Reading(
+        places=tuple(places),
+        in_memory=sum(counts.in_memory for counts in counted),
+        on_hub=sum(counts.on_hub for counts in counted),
+    )
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield key and model type of the configs in a config."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and isinstance(value.get("model_type"), str):
+            yield key, value["model_type"]
+
+
+def _outer(names: Iterable[str], components: int) -> list[str]:
+    """Return what may stand before the names of a part of a model: their first components."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")[:-1]
+        found.update({".".join(parts[:count]) + ".": None for count in range(1, min(components, len(parts)) + 1)})
+    return [outer for outer in found if not re.search(r"\d", outer)]
+
+
+def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type: str) -> list[Place]:
+    """Return where the rows of a part may be: below a path that the whole model moves, or anywhere as it is."""
+    moved = [
+        (place.memory + memory + ".", place.hub + hub + ".")
+        for place in places
+        for memory, hub in place.variant.moved.items()
+    ]
+    outers = [*moved, *((outer, outer) for outer in _outer(names, _OUTER_COMPONENTS))]
+    wants_backbone = key == "backbone_config"
+    return [
+        Place(variant=variant, memory=memory + prefix, hub=hub + prefix, is_named=is_backbone == wants_backbone)
+        for memory, hub in outers
+        for variant in variants(model_type)
+        for class_name, prefix in variant.classes.items()
+        for is_backbone in (class_name.endswith("Backbone"),)
+        if not prefix or is_backbone
+    ]
+
+
+def _best(candidates: Sequence[Place], names: Sequence[str]) -> list[Place]:
+    """Return the candidate that has most of the names, at most one; the class that the config names before others."""
+    counted = [(place.counts(names).explained, place.is_named, place) for place in candidates]
+    best = max(counted, key=lambda entry: entry[:2], default=None)
+    return [best[2]] if best is not None and best[0] else []
+
+
+def to_hub(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of names that transformers 5 has in memory with those that it saves; others as they are.
+
+    Needs a config that says the model type. Nothing is read. Raises LossError for names that no row can say on the
+    hub, and for parts that are missing; ReadError when two names become one, or a shape is not what its row has.
+    """
+    if checkpoint.config is None:
+        return checkpoint
+    config = checkpoint.config.values
+    reading = read_names(checkpoint.names, config)
+    if not reading.in_memory:
+        return checkpoint
+    if reading.on_hub:
+        said = (
+            f"names kept: {reading.in_memory} kinds are those that transformers 5 has in memory, "
+            f"{reading.on_hub} those that it saves"
+        )
+        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+    translation = _Translation(checkpoint=checkpoint, places=reading.places, is_from_memory=True)
+    said = f"{config['model_type']}: names that transformers 5 has in memory, here as save_pretrained writes them"
+    return translation.result(said)
+
+
+def to_memory(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of the hub's names with those that transformers 5 has in memory; the inverse of `to_hub`.
+
+    Raises as `to_hub` does, and LossError where only the number of heads says how a tensor is divided.
+    """
+    if checkpoint.config is None:
+        return checkpoint
+    reading = read_names(checkpoint.names, checkpoint.config.values)
+    if not reading.on_hub or reading.in_memory:
+        return checkpoint
+    return _Translation(checkpoint=checkpoint, places=reading.places, is_from_memory=False).result(None)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Translation:
+    """A checkpoint on its way to the names of the other side."""
+
+    checkpoint: Checkpoint
+    places: Sequence[Place]
+    is_from_memory: bool
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    lines: list[LedgerLine] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    held: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def result(self, said: str | None) -> Checkpoint:
+        """Translate everything."""
+        source = self.checkpoint
+        self.held = {name: source.tensor(name) for name in source.names}
+        for name in source.names:
+            if name not in self.done:
+                self._translate(name)
+        aliases = {
+            self.renamed[name]: self.renamed[owner]
+            for name, owner in source.aliases.items()
+            if name in self.renamed and owner in self.renamed
+        }
+        is_repacked = len(self.renamed) < len(source.names)
+        return replace(
+            source,
+            tensors={name: tensor for name, tensor in self.tensors.items() if name not in aliases},
+            aliases=aliases,
+            origins={name: origin for name, origin in self.origins.items() if name != origin},
+            buffers=frozenset(self.renamed[name] for name in source.buffers if name in self.renamed),
+            frozen=frozenset(self.renamed[name] for name in source.frozen if name in self.renamed),
+            lines=(*source.lines, *self.lines),
+            warnings=source.warnings if said is None else (*source.warnings, said),
+            **self._optimizer(is_repacked),
+        )
+
+    def _optimizer(self, is_repacked: bool) -> dict[str, Any]:
+        state = self.checkpoint.optimizer
+        if state is None:
+            return {}
+        if is_repacked:
+            why = "its parameters are stored in another form, not only renamed"
+            return {"optimizer": None, "optimizer_refused": why}
+        bare = replace(self.checkpoint, tensors=self.held, aliases={})
+        return {"optimizer": bare.with_names(self.renamed.__getitem__).optimizer}
+
+    def _translate(self, name: str) -> None:
+        for place in self.places:
+            own, other = (place.memory, place.hub) if self.is_from_memory else (place.hub, place.memory)
+            if not name.startswith(own):
+                continue
+            rest = name.removeprefix(own)
+            rows = place.variant.rows
+            match = rows.to_canonical(rest) if self.is_from_memory else rows.from_canonical(rest)
+            if match is not None:
+                return self._rename(name, other + match.name)
+            packed = place.variant.packed_row(rest, in_memory=self.is_from_memory)
+            if packed is not None:
+                return self._repack(name, *packed, own=own, other=other)
+            why = place.variant.why_left_out(rest) if self.is_from_memory else None
+            if why is not None:
+                raise LossError(f"is stored on the hub in a form that is not known here ({why})", tensor=name)
+        return self._rename(name, self._moved(name))
+
+    def _moved(self, name: str) -> str:
+        for place in self.places:
+            own, other = (place.memory, place.hub) if self.is_from_memory else (place.hub, place.memory)
+            if name.startswith(own):
+                new = place.variant.moved_name(name.removeprefix(own), in_memory=self.is_from_memory)
+                if new is not None:
+                    return other + new
+        return name
+
+    def _rename(self, name: str, new: str) -> None:
+        self.renamed[name] = new
+        self._add(name, new, self.held[name])
+
+    def _repack(self, name: str, row: Packed, indices: Indices, *, own: str, other: str) -> None:
+        if row.is_in_memory == self.is_from_memory:
+            self.done.add(name)
+            if not self.is_from_memory:
+                self._check_heads(name, row)
+            try:
+                for part, tensor in row.taken_apart(self.held[name], indices):
+                    self._add(name, other + part, tensor)
+            except ReadError as error:
+                error.tensor = error.tensor or name
+                raise
+            return
+        whole, (first, *others) = row.put_together(self.held, indices, before=own)
+        new = other + row.whole.filled(indices)
+        self._add(first, new, whole)
+        reason = f"stored with {self.checkpoint.origin(first)}, as {new}"
+        self.lines += [
+            LedgerLine(status=Status.MAPPED, name=self.checkpoint.origin(part), target=new, reason=reason)
+            for part in others
+        ]
+        self.done.update((first, *others))
+
+    def _check_heads(self, name: str, row: Packed) -> None:
+        config = self.checkpoint.config
+        values = {} if config is None else config.values
+        parts = [part for part in (values, *values.values()) if isinstance(part, Mapping)]
+        is_uneven = any(
+            part.get("num_key_value_heads") not in (None, part.get("num_attention_heads")) for part in parts
+        )
+        if len(row.parts) > 2 and is_uneven:
+            raise LossError("joins queries with fewer keys and values: its shape does not say how many", tensor=name)
+
+    def _add(self, source: str, new: str, tensor: Tensor) -> None:
+        if new in self.tensors:
+            raise ReadError(f"and {self.origins[new]!r} would both be called {new!r}", tensor=source)
+        self.tensors[new] = tensor
+        self.origins[new] = self.checkpoint.origin(source)

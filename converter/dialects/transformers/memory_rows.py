@@ -1,0 +1,182 @@
+"""The rows of `tables/memory.json`: names of transformers 5 in memory, and those that it saves.
+
+Per model type and class: renamed tensors; tensors packed on one side (experts stacked, queries, keys and values
+joined); paths below which every name keeps what follows, or stays; and what no row can say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from converter.dialects.transformers.rows import Indices, Row, Rows, Template, key_of
+from converter.dialects.transformers.tables import document
+from converter.errors import LossError, ReadError
+from converter.model.tensor import Tensor, concat
+
+_TABLE = "memory"
+_ITEM = "e"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """One tensor on one side that is several on the other.
+
+    `whole`        its template; `is_in_memory` says on which side
+    `parts`        the templates of what it is made of, in order, joined along `axis`; None for a single part
+    `is_stacked`   whether it has one item for each ``{e}`` along a first axis of its own
+    """
+
+    whole: Template
+    parts: tuple[Template, ...]
+    axis: int | None
+    is_stacked: bool
+    is_in_memory: bool
+
+    def taken_apart(self, tensor: Tensor, indices: Indices) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and tensor of every part; nothing is read. Raises ReadError when its shape does not divide."""
+        items = tensor.shape[0] if self.is_stacked and tensor.shape else 1
+        for item in range(items):
+            held = tensor
+            if self.is_stacked:
+                held = tensor.take(axis=0, start=item, stop=item + 1)
+            for number, part in enumerate(self.parts):
+                piece = self._piece(held, number)
+                if self.is_stacked:
+                    piece = piece.reshape(piece.shape[1:])
+                yield part.filled({**indices, _ITEM: str(item)}), piece
+
+    def _piece(self, tensor: Tensor, number: int) -> Tensor:
+        if self.axis is None:
+            return tensor
+        count = len(self.parts)
+        if len(tensor.shape) <= self.axis or tensor.shape[self.axis] % count:
+            raise ReadError(f"has shape {list(tensor.shape)}, which is not {count} parts on axis {self.axis}")
+        extent = tensor.shape[self.axis] // count
+        return tensor.take(axis=self.axis, start=number * extent, stop=(number + 1) * extent)
+
+    def put_together(
+        self, tensors: Mapping[str, Tensor], indices: Indices, *, before: str
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Return the whole of what is in `tensors`, and the names of its parts; nothing is read.
+
+        `before` is what stands before all names. Raises LossError when one is missing, ReadError when they do not
+        fit together.
+        """
+        items: list[Tensor] = []
+        names: list[str] = []
+        for item in range(self._items(tensors, indices, before)):
+            own = [before + part.filled({**indices, _ITEM: str(item)}) for part in self.parts]
+            missing = next((name for name in own if name not in tensors), None)
+            if missing is not None:
+                raise LossError("is not in the checkpoint, and others are stored together with it", tensor=missing)
+            axis = (self.axis or 0) - self.is_stacked
+            whole = concat([tensors[name] for name in own], axis=axis)
+            items.append(whole.reshape((1, *whole.shape)) if self.is_stacked else whole)
+            names += own
+        return concat(items, axis=0), tuple(names)
+
+    def _items(self, tensors: Mapping[str, Tensor], indices: Indices, before: str) -> int:
+        if not self.is_stacked:
+            return 1
+        count = 0
+        while before + self.parts[0].filled({**indices, _ITEM: str(count)}) in tensors:
+            count += 1
+        return max(count, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Rows of classes of one model type; names are without the prefix that each class has before them.
+
+    `classes`    class -> prefix
+    `moved`      paths below which every name keeps what follows, memory -> hub
+    `stays`      templates of paths below which every name is the same on both sides
+    `left_out`   templates of names in memory that no row can say, and why
+    """
+
+    classes: Mapping[str, str]
+    rows: Rows
+    packed: tuple[Packed, ...]
+    moved: Mapping[str, str]
+    stays: tuple[re.Pattern[str], ...]
+    left_out: Mapping[str, str]
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Variant:
+        """Return the variant that the table file says. Raises ValueError when it contradicts itself."""
+        packed = tuple(
+            Packed(
+                whole=Template(text=whole),
+                parts=tuple(Template(text=part) for part in parts),
+                axis=axis,
+                is_stacked=is_stacked,
+                is_in_memory=side == "memory",
+            )
+            for side, axis, is_stacked, whole, *parts in entry["packed"]
+        )
+        return cls(
+            classes=entry["classes"],
+            rows=Rows(map(Row.of, entry["rows"])),
+            packed=packed,
+            moved=entry["moved"],
+            stays=tuple(map(_below, entry["stays"])),
+            left_out=entry["left_out"],
+        )
+
+    @cached_property
+    def _templates(self) -> Mapping[tuple[bool, str], tuple[tuple[Packed, Template], ...]]:
+        """Templates of packed rows by side, the memory's being True, and key."""
+        found: dict[tuple[bool, str], tuple[tuple[Packed, Template], ...]] = {}
+        for row in self.packed:
+            for template, is_in_memory in (
+                (row.whole, row.is_in_memory),
+                *((part, not row.is_in_memory) for part in row.parts),
+            ):
+                key = (is_in_memory, template.key)
+                found[key] = (*found.get(key, ()), (row, template))
+        return found
+
+    def packed_row(self, name: str, *, in_memory: bool) -> tuple[Packed, Indices] | None:
+        """Return the packed row that has `name` on a side, and what its placeholders stand for."""
+        for row, template in self._templates.get((in_memory, key_of(name)), ()):
+            indices = template.indices(name)
+            if indices is not None:
+                return row, {letter: value for letter, value in indices.items() if letter != _ITEM}
+        return None
+
+    def has(self, name: str, *, in_memory: bool) -> bool:
+        """Whether a row has `name` on a side."""
+        renamed = self.rows.to_canonical(name) if in_memory else self.rows.from_canonical(name)
+        return renamed is not None or self.packed_row(name, in_memory=in_memory) is not None
+
+    def moved_name(self, name: str, *, in_memory: bool) -> str | None:
+        """Return what a name below a path that moves is on the other side, None for others."""
+        for memory, hub in self.moved.items():
+            before, after = (memory, hub) if in_memory else (hub, memory)
+            is_there_already = after.startswith(f"{before}.") and name.startswith(f"{after}.")
+            if name.startswith(f"{before}.") and not is_there_already:
+                return after + name.removeprefix(before)
+        return None
+
+    def why_left_out(self, name: str) -> str | None:
+        """Return why no row can say what `name` is on the hub, None when it is not one of those."""
+        for template, why in self.left_out.items():
+            if Template(text=template).indices(name) is not None:
+                return why
+        return None
+
+
+def _below(template: str) -> re.Pattern[str]:
+    parts = [re.escape(part) for part in re.split(r"\{[a-z]+\}", template)]
+    return re.compile("[0-9]+".join(parts) + r"(?:\..+)?")
+
+
+@cache
+def variants(model_type: str) -> tuple[Variant, ...]:
+    """Return the rows of a model type; none when its names in memory are the hub's, or it is not known."""
+    entry = document(_TABLE)["models"].get(model_type)
+    return () if entry is None else tuple(map(Variant.of, entry["variants"]))

@@ -1,0 +1,455 @@
+"""How the TensorFlow classes of transformers (4.57.6) lay out their weights: names, layers of a tf_model.h5, layouts.
+
+Their loader (modeling_tf_utils.load_tf_weights_from_h5) wants every layer of the class in the file, those without
+weights too, tied weights in every layer that uses them, and variables that PyTorch has no tensor for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from converter.dialects.architecture import Inference, config_with, infer_architecture
+from converter.dialects.transformers import composites, heads
+from converter.dialects.transformers.classes import ModelClass, classes_of
+from converter.dialects.transformers.rows import Row, key_of
+from converter.dialects.transformers.tables import ModelTable, document
+from converter.errors import ArchitectureError, ReadError, UsageError
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.dtype import DType
+from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.tensor import ArrayTensor, Tensor, is_equal
+
+TOP_LEVEL = "top_level_model_weights"
+"""The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
+
+_COUNTER = "num_batches_tracked"
+_INDICES = "relative_position_index"
+_COMPUTED = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias", "attn.bias")
+_STATISTICS = re.compile(r"(?:^|/)moving_(?:mean|variance)$")
+_NUMBERS = re.compile(r"\d+")
+_CLASSES_SHOWN = 12
+_IS_EXTENSION = 2
+"""numpy.dtype.isbuiltin of the types of ml_dtypes."""
+_EXTENT_LIMIT = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of a class: what it is called, whether it is there without weights, and the paths of its variables.
+
+    A name that ends with ``#`` is numbered by Keras.
+    """
+
+    name: str
+    is_constant: bool
+    paths: tuple[str, ...]
+
+    def holds(self, template: str) -> bool:
+        """Whether the variables of a row are in this layer."""
+        return any(template == path or template.startswith(f"{path}/") for path in self.paths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFlowClass:
+    """What the tables know of one class.
+
+    `torch`    the class of PyTorch that it is made from
+    `layers`   in the order of a file
+    `copies`   PyTorch's name of a variable -> the tensor that has its values when PyTorch stores no own
+    `made`     [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not have
+    `chosen`   [key, value, default] of the config under which second names are the right ones; empty for none
+    `numbers`  layer -> product of keys of the config -> factor; the sum is its number
+    """
+
+    name: str
+    table: ModelTable
+    torch: ModelClass
+    layers: tuple[Layer, ...]
+    copies: Mapping[str, str]
+    made: tuple[tuple[str, ...], ...]
+    chosen: tuple[str, ...]
+    numbers: Mapping[str, Mapping[str, int]]
+
+    def holds(self, template: str) -> bool:
+        """Whether the class has the variables of a row."""
+        return any(layer.holds(template) for layer in self.layers)
+
+    def variable(self, theirs: str) -> str:
+        """Return the whole name of a variable."""
+        for name in self.table.more.get("outside", ()):
+            if key_of(name.partition("/")[2] or name) == key_of(theirs):
+                first, slash, _ = name.partition("/")
+                return f"{first}/{theirs}:0" if slash else f"{theirs}:0"
+        return f"{self.torch.layer}/{theirs}:0"
+
+    def template(self, variable: str, rank: int) -> str:
+        """Return the row of a variable, by its whole name. Raises KeyError when no row has it."""
+        name = variable.removesuffix(":0")
+        match = self.table.to_canonical(name.partition("/")[2] or name, rank)
+        if match is None:
+            raise KeyError(variable)
+        return match.row.theirs.text
+
+    def layer_name(self, layer: Layer, config: Mapping[str, Any]) -> str:
+        """Return what Keras calls a layer, in a process that has made no other model. Raises UsageError."""
+        if not layer.name.endswith("#"):
+            return layer.name
+        kind = layer.name[:-1]
+        number = sum(factor * math.prod(_sizes(config, term)) for term, factor in self.numbers[kind].items())
+        return f"{kind}_{number}" if number else kind
+
+
+def _sizes(config: Mapping[str, Any], term: str) -> Iterator[int]:
+    for key in filter(None, term.split(" * ")):
+        if key == "cross attention":
+            yield int(bool(config.get("is_decoder") and config.get("add_cross_attention")))
+        else:
+            value = config.get(key)
+            yield sum(_extent(key, item) for item in value) if isinstance(value, list) else _extent(key, value)
+
+
+def _extent(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _EXTENT_LIMIT:
+        raise UsageError(f"config.json has no usable {key}, which the TensorFlow class needs")
+    return value
+
+
+def knows(config: Config | None) -> bool:
+    """Whether a config is of a class that the tables have a TensorFlow class for."""
+    named = None if config is None else _named(config.values)
+    if config is None or named is None:
+        return False
+    entry = document("tensorflow_classes")["models"].get(f"TF{named}")
+    table = composites.table_of(config.values)
+    return entry is not None and table is not None and entry["model_type"] == table.model_type
+
+
+def is_laid_out(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is one that `from_canonical` returned."""
+    return checkpoint.dialect == "keras" and checkpoint.keras_config is None and knows(checkpoint.config)
+
+
+def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowClass:
+    """Return the TensorFlow class of a class of PyTorch. Raises UsageError when the tables have none."""
+    model_type = config.get("model_type")
+    known = document("tensorflow_classes")["models"]
+    table = composites.table_of(config)
+    own = sorted(name for name, entry in known.items() if table and entry["model_type"] == table.model_type)
+    if table is None or not own:
+        raise UsageError(
+            f"transformers has no TensorFlow class that is known here for model type {model_type!r}",
+            hint="--flavor safetensors or bin; --config FILE if this is not the model's config",
+        )
+    name = f"TF{architecture}"
+    if architecture is None or name not in own:
+        said = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
+        shown = ", ".join(each[2:] for each in own[:_CLASSES_SHOWN])
+        raise UsageError(said, hint=f"--config with one of these as its architectures: {shown}")
+    entry = known[name]
+    return TensorFlowClass(
+        name=name,
+        table=table,
+        torch=next(each for each in classes_of(table) if each.name == architecture),
+        layers=tuple(
+            Layer(name=layer, is_constant=is_constant, paths=tuple(paths))
+            for layer, is_constant, *paths in entry["layers"]
+        ),
+        copies=entry["copies"],
+        made=tuple(map(tuple, entry["made"])),
+        chosen=tuple(entry["chosen"]),
+        numbers=entry["numbers"],
+    )
+
+
+def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Return layer -> variables of a checkpoint that is laid out, in the order of a file; TOP_LEVEL comes last."""
+    assert checkpoint.config is not None
+    config = checkpoint.config.values
+    model = class_of(config, _named(config))
+    ranks = {name: len(tensor.shape) for name, tensor in checkpoint.tensors.items() if not heads.is_head(name)}
+    templates = {name: model.template(name, rank) for name, rank in ranks.items()}
+    found: dict[str, list[str]] = {}
+    for layer in model.layers:
+        held = [name for name, template in templates.items() if layer.holds(template)]
+        if held or (layer.is_constant and layer.name != TOP_LEVEL):
+            found[model.layer_name(layer, config)] = held
+    found.setdefault(TOP_LEVEL, [])
+    return found
+
+
+def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names as the TensorFlow class of its config has it: `tf_bert_model/...:0`.
+
+    What only PyTorch has ends as a ledger line, what only TensorFlow has is added with one. Nothing but tied tensors
+    is read. Raises UsageError when no table has the class, ReadError for a shape that is not what a row says.
+    """
+    if checkpoint.config is None:
+        raise UsageError("a TensorFlow class needs a config.json", hint="--config FILE names one")
+    translation, warnings = _translated(checkpoint, checkpoint.config)
+    return replace(
+        checkpoint,
+        tensors={name: translation.tensors[name] for name in translation.ordered()},
+        aliases={},
+        origins=translation.origins,
+        buffers=frozenset(name for name in translation.tensors if _STATISTICS.search(name.removesuffix(":0"))),
+        frozen=frozenset(),
+        dialect="keras",
+        config=config_with(checkpoint.config, architectures=[translation.model.torch.name]),
+        keras_config=None,
+        optimizer=None,
+        lines=(*checkpoint.lines, *translation.lines),
+        warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
+    )
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+        return architectures[0].removeprefix("TF")
+    return None
+
+
+def _translated(checkpoint: Checkpoint, config: Config) -> tuple[_Translation, tuple[str, ...]]:
+    """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
+    named = _named(config.values)
+    try:
+        inference = infer_architecture(checkpoint.tensors, config.values)
+    except ArchitectureError:
+        inference = Inference(architecture=named or "", basis="config")
+    by_name = None
+    if named is not None and named != inference.architecture and knows(config):
+        by_name = _as_class(checkpoint, config, named, "")
+        if by_name.is_whole:
+            return by_name, ()
+    translation = _as_class(checkpoint, config, inference.architecture or None, inference.prefix)
+    if by_name is not None and not translation.is_whole:
+        return by_name, ()
+    notes = () if inference.note is None else (inference.note,)
+    if named is not None and named != inference.architecture:
+        notes = (*notes, f"config.json: architectures is now {inference.architecture}")
+    return translation, notes
+
+
+def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, prefix: str) -> _Translation:
+    model = class_of(config.values, architecture)
+    translation = _Translation(checkpoint=checkpoint, model=model, config=config.values, prefix=prefix)
+    translation.translate()
+    return translation
+
+
+@dataclass(slots=True, kw_only=True)
+class _Translation:
+    """A checkpoint on its way to TensorFlow's names. `sources` is variable -> the name it is made of."""
+
+    checkpoint: Checkpoint
+    model: TensorFlowClass
+    config: Mapping[str, Any]
+    prefix: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    lines: list[LedgerLine] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    _rows: dict[str, list[Row]] = field(default_factory=dict)
+    _filled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def translate(self) -> None:
+        """Fill `tensors`, and write down what becomes of everything else."""
+        table = self.model.table
+        is_second = bool(self.model.chosen) and self._is_chosen(*self.model.chosen)
+        rows = (*table.aliases.all, *table.rows.all) if is_second else (*table.rows.all, *table.aliases.all)
+        for row in rows:
+            if self.model.holds(row.theirs.text):
+                self._rows.setdefault(key_of(row.canonical.key), []).append(row)
+        names = {self._canonical(name): name for name in self.checkpoint.names if not heads.is_head(name)}
+        ties = self.model.torch.ties_with(self.config, default=table.more["tied_by_default"])
+        for canonical, name in names.items():
+            if not self._is_stored_elsewhere(canonical, name, names, ties):
+                self._add(canonical, name)
+        for copy, owner in self.model.copies.items():
+            if owner in names and not self._has(copy):
+                self._add(copy, names[owner])
+        for name in filter(heads.is_head, self.checkpoint.names):
+            self.tensors[name] = self.checkpoint.tensor(name)
+            self.origins[name] = self.checkpoint.origin(name)
+        self._make()
+        self._note_ties()
+        self._note_missing()
+        if self.checkpoint.optimizer is not None:
+            self.warnings.append("optimizer state is not carried: a tf_model.h5 holds weights")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the checkpoint or of the class is left over."""
+        return not any(line.is_refused_by_default for line in self.lines)
+
+    def ordered(self) -> list[str]:
+        """Return the variables as Keras lists them: layer by layer, what is trained before what is not."""
+        ranks: dict[tuple[str, ...], int] = {}
+        for row in (*self.model.table.rows.all, *self.model.table.aliases.all):
+            parts = row.theirs.text.split("/")
+            for length in range(1, len(parts) + 1):
+                ranks.setdefault(tuple(parts[:length]), len(ranks))
+
+        def place(name: str) -> tuple[Any, ...]:
+            if heads.is_head(name):
+                return (2,)
+            plain = name.removesuffix(":0")
+            own = (plain.partition("/")[2] or plain).split("/")
+            parts = self.model.template(name, len(self.tensors[name].shape)).split("/")
+            steps = [
+                (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
+                for index in range(len(parts))
+            ]
+            return (1 if _STATISTICS.search(plain) else 0, steps)
+
+        return sorted(self.tensors, key=place)
+
+    def _canonical(self, name: str) -> str:
+        plain = name.removeprefix(self.prefix)
+        with_prefix = f"{self.model.table.prefix}.{plain}"
+        choices = (with_prefix, plain) if self.model.torch.is_base and self.model.table.prefix else (plain, with_prefix)
+        rank = len(self.checkpoint.tensor(name).shape)
+        return next((choice for choice in choices if self._row(choice, rank) is not None), choices[0])
+
+    def _row(self, canonical: str, rank: int) -> tuple[Row, str] | None:
+        """Return the row of one of PyTorch's names, and the variable it is."""
+        for row in self._rows.get(key_of(canonical), ()):
+            indices = row.canonical.indices(canonical)
+            if indices is None or row.rank("canonical") not in (None, rank):
+                continue
+            extra = set(row.theirs.placeholders) - set(indices)
+            if not extra:
+                if _is_first_of_numbered(row, indices):
+                    return row, row.theirs.filled(indices)
+            elif any(number != "0" for number in indices.values()):
+                return row, row.theirs.filled({**dict.fromkeys(extra, _last(indices)), **indices})
+        return None
+
+    def _has(self, canonical: str) -> bool:
+        return canonical in self._filled
+
+    def _is_stored_elsewhere(
+        self, canonical: str, name: str, names: Mapping[str, str], ties: Mapping[str, str]
+    ) -> bool:
+        """Whether a tied name's values are those of another variable; it has its line then."""
+        found = self._row(canonical, len(self.checkpoint.tensor(name).shape))
+        owner = ties.get(canonical) if found is not None else self.model.torch.ties.get(canonical)
+        if name in self.checkpoint.aliases and owner is None and found is None:
+            by_name = {source: other for other, source in names.items()}
+            owner = by_name.get(self.checkpoint.aliases[name])
+        if owner is None or owner not in names or canonical in self.model.copies:
+            return False
+        tensor, kept = self.checkpoint.tensor(name), self.checkpoint.tensor(names[owner])
+        if not is_equal(tensor, kept):
+            return False
+        self._filled[canonical] = (owner, name)
+        return True
+
+    def _add(self, canonical: str, name: str) -> None:
+        tensor = self._storable(self.checkpoint.tensor(name))
+        found = self._row(canonical, len(tensor.shape))
+        if found is None:
+            self.lines.append(self._loss(canonical, name))
+            return
+        row, theirs = found
+        try:
+            tensor = tensor if row.layout is None else row.layout.to_keras(tensor)
+        except ReadError as error:
+            error.tensor = error.tensor or name
+            raise
+        if canonical.endswith(_INDICES):
+            tensor = tensor.cast(DType.INT32)
+        variable = self.model.variable(theirs)
+        if variable in self.tensors:
+            raise ReadError(f"and {self.origins[variable]!r} would both be called {variable!r}", tensor=name)
+        self.tensors[variable] = tensor
+        self.origins[variable] = self.checkpoint.origin(name)
+        self._filled[canonical] = (variable,)
+
+    def _storable(self, tensor: Tensor) -> Tensor:
+        """Return the tensor in a type that HDF5 and TensorFlow both have names for."""
+        if tensor.dtype.numpy.isbuiltin != _IS_EXTENSION:
+            return tensor
+        said = f"{tensor.dtype.value} is written as float32: TensorFlow reads no such type from HDF5"
+        if said not in self.warnings:
+            self.warnings.append(said)
+        return tensor.cast(DType.FLOAT32)
+
+    def _loss(self, canonical: str, name: str) -> LedgerLine:
+        origin = self.checkpoint.origin(name)
+        if canonical.rpartition(".")[2] == _COUNTER:
+            return dropped(origin, "TensorFlow does not count the batches")
+        if any(canonical == leaf or canonical.endswith(f".{leaf}") for leaf in _COMPUTED):
+            return dropped(origin, "computed by the TensorFlow class")
+        return dropped(origin, f"{self.model.name} has no such variable", is_refused_by_default=True)
+
+    def _make(self) -> None:
+        """Add the variables that PyTorch has no tensor for."""
+        floats = (tensor.dtype for tensor in self.tensors.values() if tensor.dtype.is_floating)
+        dtype = next(floats, DType.FLOAT32)
+        for theirs, kind, *keys in self.model.made:
+            variable = self.model.variable(theirs)
+            if variable in self.tensors:
+                continue
+            shape = [_extent(key, self.config.get(key)) for key in keys]
+            values = _sinusoids(*shape) if kind == "sinusoids" else np.zeros(shape, np.float32)
+            self.tensors[variable] = ArrayTensor.of(values).cast(dtype)
+            self.lines.append(defaulted(variable, f"{kind}: only the TensorFlow class has it"))
+
+    def _note_ties(self) -> None:
+        for filled in list(self._filled.values()):
+            if len(filled) == 2:
+                owner, name = filled
+                target = self._filled[owner][0] if len(self._filled.get(owner, ())) == 1 else owner
+                origin = self.checkpoint.origin(name)
+                reason = f"the TensorFlow class uses {target}"
+                self.lines.append(LedgerLine(status=Status.TIED, name=origin, target=target, reason=reason))
+
+    def _note_missing(self) -> None:
+        """Refuse a checkpoint that lacks what every model of the class has."""
+        templates = {
+            self.model.template(name, len(tensor.shape))
+            for name, tensor in self.tensors.items()
+            if not heads.is_head(name)
+        }
+        present = {self._canonical_of(template) for template in templates}
+        for rows in self._rows.values():
+            for row in rows:
+                canonical = row.canonical.text
+                if canonical in present or not self.model.torch.needs(canonical):
+                    continue
+                present.add(canonical)
+                reason = f"no tensor {canonical} for it: transformers would fill it at random"
+                self.lines.append(defaulted(row.theirs.text, reason, is_refused_by_default=True))
+
+    def _canonical_of(self, template: str) -> str:
+        rows = (*self.model.table.rows.all, *self.model.table.aliases.all)
+        return next(row.canonical.text for row in rows if row.theirs.text == template)
+
+    def _is_chosen(self, key: str, value: str, default: str) -> bool:
+        return bool(self.config.get(key, default) == value)
+
+
+def _is_first_of_numbered(row: Row, indices: Mapping[str, str]) -> bool:
+    """Whether a row without the number of an auto-named layer is the one for these indices: that of the first."""
+    is_numbered = bool(re.search(r"(?:^|/)tf_[a-z_]+(?:/|$)", row.theirs.text))
+    return not is_numbered or all(number == "0" for number in indices.values())
+
+
+def _last(indices: Mapping[str, str]) -> str:
+    return list(indices.values())[-1]
+
+
+def _sinusoids(positions: int, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return transformers' sinusoidal positions (modeling_tf_marian): sines, then cosines, of halved frequencies."""
+    angles = np.arange(positions)[:, None] / np.power(10000, 2 * (np.arange(size) // 2) / size)
+    table = np.zeros((positions, size))
+    table[:, : size // 2] = np.sin(angles[:, 0::2])
+    table[:, size // 2 :] = np.cos(angles[:, 1::2])
+    return table.astype(np.float32)

@@ -1,0 +1,34 @@
+"""How much a source may declare: a small file must not become an output that fills a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from converter.errors import ReadError
+from converter.model.checkpoint import Checkpoint
+from converter.model.tensor import Tensor, files_of
+
+FREE_BYTES = 64 << 20
+RATIO_LIMIT = 64
+
+
+def check_growth(checkpoint: Checkpoint, source: Path) -> None:
+    """Raise ReadError when tensors together declare much more than is stored in the files that they come from.
+
+    Compressed zeros, expanded views and fill values grow; FREE_BYTES may, and RATIO_LIMIT times what is stored.
+    """
+    tensors = list(_tensors(checkpoint))
+    files = {file.path: file.size for tensor in tensors for file in files_of(tensor)}
+    if source.is_file():
+        files.setdefault(source, source.stat().st_size)
+    declared, stored = sum(tensor.nbytes for tensor in tensors), sum(files.values())
+    if declared > max(FREE_BYTES, RATIO_LIMIT * stored):
+        raise ReadError(f"declares {declared} bytes in all, of which {stored} are stored", path=source)
+
+
+def _tensors(checkpoint: Checkpoint) -> Iterable[Tensor]:
+    yield from checkpoint.tensors.values()
+    if checkpoint.optimizer is not None:
+        for slot in checkpoint.optimizer.slots.values():
+            yield from slot.values()

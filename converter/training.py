@@ -1,0 +1,137 @@
+"""What of an optimizer's state a file leaves open, settled before a conversion is planned: names and numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from converter.dialects.architecture import config_with, infer_architecture
+from converter.dialects.optimizer_order import ModuleOrder, named_state
+from converter.encoding.folder import CONFIG_NAME
+from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
+from converter.execution.child import require
+from converter.execution.workshop import LocalWorkshop
+from converter.formats import Format
+from converter.model.checkpoint import Checkpoint, Part
+from converter.model.file import SourceFile
+from converter.model.optimizer import OptimizerState
+from converter.options import Options
+
+_ORDER = "converter.graphs.trace.parameter_order:parameter_order"
+_ORDER_LIMIT_BYTES = 64 << 20
+
+
+def with_settled_optimizer(
+    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
+    """Return the checkpoint with names for an optimizer's numbered parameters, and the hyperparameters asked for.
+
+    The order of the parameters is the user's, or, for the checkpoints of transformers.Trainer, that of the class that
+    the config names, built in a child process. `optimizer_refused` says why neither could be had. Raises UsageError
+    for an order or a hyperparameter that the state has no use for.
+    """
+    if options.optimizer == "drop" or Part.OPTIMIZER not in target.holds:
+        return checkpoint
+    is_numbered = checkpoint.optimizer_numbered is not None
+    if (options.param_order is not None or options.trainable is not None) and not is_numbered:
+        raise UsageError("--param-order and --trainable are for optimizers whose parameters are numbered")
+    if options.param_order is not None or options.trainable is not None:
+        checkpoint = _as_given(checkpoint, options)
+    elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
+        checkpoint = _by_architecture(checkpoint, options, workshop)
+    return _with_hyperparameters(checkpoint, options.hyperparameters)
+
+
+def _named(checkpoint: Checkpoint, **how: Any) -> Checkpoint:
+    assert checkpoint.optimizer_numbered is not None
+    try:
+        state = named_state(checkpoint.optimizer_numbered, checkpoint, **how)
+    except LossError as error:
+        return replace(checkpoint, optimizer=None, optimizer_refused=error.message)
+    return replace(checkpoint, optimizer=state, optimizer_refused=None)
+
+
+def _as_given(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    if options.param_order is not None:
+        return _named(checkpoint, given=_listed(SourceFile(options.param_order)))
+    assert options.trainable is not None
+    try:
+        pattern = re.compile(options.trainable)
+    except re.error as error:
+        raise UsageError(f"--trainable {options.trainable!r} is no regular expression: {error}") from error
+    frozen = frozenset(name for name in checkpoint.tensors if pattern.search(name) is None)
+    if len(frozen) == len(checkpoint.tensors):
+        raise UsageError(f"--trainable {options.trainable!r} matches no tensor")
+    made = _named(replace(checkpoint, frozen=frozen))
+    return replace(made, frozen=checkpoint.frozen)
+
+
+def _listed(file: SourceFile) -> tuple[str, ...]:
+    """Return the names in a file: a JSON list, or one on each line."""
+    if file.size > _ORDER_LIMIT_BYTES:
+        raise UsageError(f"is a list of {file.size} bytes", path=file.path)
+    try:
+        text = file.read(0, file.size).decode("utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except ValueError as error:
+        raise UsageError(f"is no list of names: {error}", path=file.path) from error
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError("is no list of names", path=file.path)
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _by_architecture(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    assert checkpoint.config is not None
+    try:
+        require("torch", "the order of the parameters of a transformers class")
+        inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
+        config = config_with(checkpoint.config, architectures=[inference.architecture])
+        config_file = workshop.scratch / CONFIG_NAME
+        config_file.write_bytes(config.raw)
+        answer = workshop.call(_ORDER, config=str(config_file), architecture=inference.architecture)
+    except (ArchitectureError, GraphError, MissingExtraError, ReadError) as error:
+        hint = "" if error.hint is None else f" ({error.hint})"
+        why = f"{checkpoint.optimizer_refused}; {error.message}{hint}"
+        return replace(checkpoint, optimizer_refused=why)
+    known = frozenset(checkpoint.names)
+    listed = [[inference.prefix + name for name in names] for names in answer["parameters"]]
+    names = tuple(next((name for name in spellings if name in known), spellings[0]) for spellings in listed)
+    missing = [name for name in names if name not in known]
+    if missing:
+        why = f"{inference.architecture} has a parameter {missing[0]!r}, which is not among the weights"
+        return replace(checkpoint, optimizer_refused=why)
+    norms = frozenset(inference.prefix + name for name in answer["layer_norms"])
+    return _named(checkpoint, order=ModuleOrder(names=names, layer_norms=norms))
+
+
+def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Checkpoint:
+    state = checkpoint.optimizer
+    if not asked or state is None:
+        return checkpoint
+    groups = tuple(
+        replace(group, hyperparameters={**group.hyperparameters, **_spelt(asked, state)}) for group in state.groups
+    )
+    return replace(checkpoint, optimizer=replace(state, groups=groups))
+
+
+_KERAS = {"lr": "learning_rate", "eps": "epsilon", "alpha": "rho"}
+
+
+def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
+    """Return hyperparameters as the conventions of `state` call them; Keras's may be given PyTorch's names."""
+    for name, value in asked.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--hyperparameter {name} is {value}")
+    if state.convention == "torch":
+        return dict(asked)
+    spelt = {_KERAS.get(name, name): value for name, value in asked.items() if name != "betas"}
+    betas = asked.get("betas")
+    if betas is not None:
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise UsageError("--hyperparameter betas is a list of two numbers")
+        spelt |= {"beta_1": betas[0], "beta_2": betas[1]}
+    return spelt

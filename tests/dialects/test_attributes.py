@@ -1,0 +1,121 @@
+"""Models of transformers in `.keras` and `.weights.h5` files, against what PyTorch's class saves (see the fixtures)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import converter
+from converter.dialects.transformers import attributes
+from converter.model.checkpoint import Checkpoint
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "keras-transformers"
+ALONE = {
+    "roberta-classifier": "RobertaForSequenceClassification",
+    "t5": "T5ForConditionalGeneration",
+    "vit": "ViTModel",
+}
+LAYER = "tf_bert_model/layers/tf_bert_main_layer/encoder/layer"
+
+
+def assert_same(ours: Checkpoint, theirs: Checkpoint) -> None:
+    assert set(ours.names) == set(theirs.names)
+    for name in theirs.names:
+        np.testing.assert_array_equal(ours.tensor(name).numpy(), theirs.tensor(name).numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_weights_of_a_model_on_its_own(name: str, tmp_path: Path) -> None:
+    config = json.loads((FIXTURES / f"{name}.json").read_text())
+    config["architectures"] = [ALONE[name]]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = FIXTURES / f"{name}.weights.h5"
+    converter.convert(source, tmp_path / "out", to="pretrained", config=tmp_path / "config.json")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [ALONE[name]]
+    assert_same(converter.read(tmp_path / "out"), converter.read(FIXTURES / f"{name}.safetensors"))
+
+
+def test_an_archive_holds_encoder_heads_and_config(tmp_path: Path) -> None:
+    converter.convert(FIXTURES / "bert-intent.keras", tmp_path / "out.safetensors")
+    assert_same(converter.read(tmp_path / "out.safetensors"), converter.read(FIXTURES / "bert-intent.safetensors"))
+
+
+def test_an_archive_gives_a_folder_with_the_encoder_alone(tmp_path: Path) -> None:
+    converter.convert(FIXTURES / "bert-intent.keras", tmp_path / "out", to="pretrained")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("bert", ["BertModel"])
+    expected = converter.read(FIXTURES / "bert-intent.safetensors")
+    encoder = converter.read(tmp_path / "out" / "model.safetensors")
+    assert set(encoder.names) == {name for name in expected.names if not name.startswith("heads.")}
+
+
+def test_weights_without_the_models_config_have_the_same_encoder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    source = FIXTURES / "bert-intent.weights.h5"
+    converter.convert(source, tmp_path / "out.safetensors", config=tmp_path / "config.json")
+    ours, theirs = (
+        converter.read(path) for path in (tmp_path / "out.safetensors", FIXTURES / "bert-intent.safetensors")
+    )
+    heads = {"intent": "dense", "slots": "dense_1"}  # what the class of a layer is called, without its own name
+    for name in theirs.names:
+        own = name
+        for title, layer in heads.items():
+            own = own.replace(f"heads.{title}/", f"heads.{layer}/")
+        np.testing.assert_array_equal(ours.tensor(own).numpy(), theirs.tensor(name).numpy())
+
+
+def test_the_first_item_of_a_list_has_no_number() -> None:
+    places = [f"{LAYER}/tf_bert_layer{end}/intermediate/dense/vars/0" for end in ("", "_1", "_11")]
+    names = attributes.names_from_places(places)
+    assert [names[place] for place in places] == [
+        f"tf_bert_model/bert/encoder/layer_._{number}/intermediate/dense/kernel" for number in (0, 1, 11)
+    ]
+
+
+@pytest.mark.parametrize("around", ["", "layers/siamese/encoder", "layers/outer/layers/inner"])
+def test_whatever_is_around_a_model_is_no_part_of_it(around: str) -> None:
+    rest = "layers/tf_bert_main_layer/encoder/layer/tf_bert_layer/attention/self_attention/key/vars/1"
+    place = f"{around}/{rest}".lstrip("/")
+    (name,) = attributes.names_from_places([place]).values()
+    assert name.endswith("/bert/encoder/layer_._0/attention/self/key/bias")
+
+
+def test_two_models_keep_apart() -> None:
+    rest = "layers/tf_bert_main_layer/pooler/dense/vars/0"
+    places = [f"layers/{model}/{rest}" for model in ("tf_bert_model", "tf_bert_model_1")]
+    assert attributes.names_from_places(places) == {
+        place: f"{place.split('/')[1]}/bert/pooler/dense/kernel" for place in places
+    }
+
+
+def test_a_place_of_a_model_that_no_row_has_stays_with_the_model() -> None:
+    known = f"layers/{LAYER}/tf_bert_layer/intermediate/dense/vars/0"
+    unknown = f"layers/{LAYER}/tf_bert_layer/adapter/vars/0"
+    names = attributes.names_from_places([known, unknown])
+    assert names[known] == "tf_bert_model/bert/encoder/layer_._0/intermediate/dense/kernel"
+    assert names[unknown] == "tf_bert_model/" + unknown.removeprefix("layers/tf_bert_model/")
+
+
+def test_variables_outside_all_scopes_are_called_by_their_own_name() -> None:
+    start = "layers/tf_bart_for_conditional_generation"
+    places = [f"{start}/layers/bias_layer/vars/0", f"{start}/model/encoder/layers/tf_bart_encoder_layer/fc1/vars/0"]
+    names = attributes.names_from_places(places)
+    assert names[places[0]] == "final_logits_bias"
+
+
+def test_layers_of_other_models_have_no_names_here() -> None:
+    head = "layers/dense/vars/0"
+    inside = f"layers/{LAYER}/tf_bert_layer/intermediate/dense/vars/0"
+    assert attributes.names_from_places([head, inside]).keys() == {inside}
+    assert attributes.names_from_places([head, "layers/functional/layers/dense/vars/0"]) == {}
+
+
+def test_every_row_gives_a_name_and_classes_agree_with_themselves() -> None:
+    assert len(attributes.layouts()) > 200
+    for layout in attributes.layouts():
+        assert layout.rows
+        for rows in layout.rows.values():
+            assert len({row.place.pattern for row in rows}) == len(rows), layout.class_name

@@ -1,0 +1,230 @@
+"""Flax models of transformers: names and layouts both ways, against what the PyTorch classes save (fixtures/flax)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import converter
+from converter.dialects.transformers import flax
+from converter.dialects.transformers.flax_names import Names
+from converter.dialects.transformers.tables import document, model_table
+from converter.encoding import flax_file, safetensors
+from converter.errors import ArchitectureError, LossError, ReadError
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.file import SourceFile
+from converter.model.ledger import Status
+from converter.model.tensor import ArrayTensor, Tensor, is_equal
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "flax" / "transformers"
+CASES = ("llama", "resnet", "roformer")
+
+
+def config_of(**values: Any) -> Config:
+    return Config(values=values, raw=json.dumps(values).encode())
+
+
+def flax_checkpoint(config: Config | None, **leaves: np.ndarray) -> Checkpoint:
+    tensors: dict[str, Tensor] = {name.replace("__", "/"): ArrayTensor.of(array) for name, array in leaves.items()}
+    return Checkpoint(tensors=tensors, dialect="flax", config=config)
+
+
+def torch_checkpoint(config: Config, arrays: dict[str, np.ndarray]) -> Checkpoint:
+    return Checkpoint(tensors={name: ArrayTensor.of(array) for name, array in arrays.items()}, config=config)
+
+
+def saved(path: Path) -> dict[str, Tensor]:
+    return dict(safetensors.read(SourceFile(path))[0])
+
+
+def differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    return [name for name in ours.keys() | theirs.keys() if not (
+        name in ours and name in theirs and is_equal(ours[name], theirs[name])
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_becomes_what_the_pytorch_class_saves(case: str, tmp_path: Path) -> None:
+    converter.convert(FIXTURES / case, tmp_path / "out", to="pretrained")
+    expected = saved(FIXTURES / case / "expected.safetensors")
+    assert differing(saved(tmp_path / "out" / "model.safetensors"), expected) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_with_a_config_elsewhere_becomes_the_same(case: str, tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / case / "flax_model.msgpack", tmp_path / "model.msgpack")
+    config = FIXTURES / case / "config.json"
+    converter.convert(tmp_path / "model.msgpack", tmp_path / "out.safetensors", config=config)
+    assert differing(saved(tmp_path / "out.safetensors"), saved(FIXTURES / case / "expected.safetensors")) == []
+
+
+@pytest.mark.parametrize("max_shard_size", ["0", "4KB"])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_written_has_the_leaves_of_flax_and_no_other(case: str, max_shard_size: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(FIXTURES / case / "expected.safetensors", source / "model.safetensors")
+    shutil.copy(FIXTURES / case / "config.json", source)
+    written = tmp_path / "out"
+    converter.convert(source, written, to="pretrained", flavor="flax", max_shard_size=max_shard_size)
+    files = sorted(written.glob("*.msgpack"))
+    assert (len(files) > 1) == (max_shard_size != "0")
+    leaves: dict[str, Tensor] = {}
+    for path in files:
+        file = SourceFile(path)
+        tree = flax_file.read_tree(file)
+        tree.pop("__ckconv__")
+        leaves |= flax_file.tensors_of(file, tree)[0]
+    file = SourceFile(FIXTURES / case / "flax_model.msgpack")
+    assert differing(leaves, flax_file.tensors_of(file, flax_file.read_tree(file))[0]) == []
+    if max_shard_size != "0":
+        index = json.loads((written / "flax_model.msgpack.index.json").read_text())
+        assert index["weight_map"].keys() == leaves.keys()
+    converter.convert(written, tmp_path / "back", to="pretrained")
+    expected = saved(FIXTURES / case / "expected.safetensors")
+    assert differing(saved(tmp_path / "back" / "model.safetensors"), expected) == []
+
+
+def test_the_flax_target_has_flax_names_when_the_type_is_known(tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    shutil.copy(FIXTURES / "llama" / "expected.safetensors", source)
+    converter.convert(source, tmp_path / "known.msgpack", config=FIXTURES / "llama" / "config.json")
+    assert "model/embed_tokens/embedding" in converter.read(tmp_path / "known.msgpack").names
+    converter.convert(source, tmp_path / "unknown.msgpack")
+    assert "model.embed_tokens.weight" in converter.read(tmp_path / "unknown.msgpack").names
+
+
+def test_no_array_says_where_a_file_is_from(tmp_path: Path) -> None:
+    converter.convert(FIXTURES / "llama", tmp_path / "out", to="pretrained", flavor="flax")
+    file = SourceFile(tmp_path / "out" / "flax_model.msgpack")
+    (said,) = flax_file.read_tree(file)["__ckconv__"].items()
+    assert json.loads(said[0])["source"]["name"] == "llama"
+    assert said[1] == {}
+
+
+def test_bfloat16_leaves_stay() -> None:
+    config = config_of(model_type="bert", architectures=["BertModel"])
+    kernel = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16)
+    made = flax.to_canonical(flax_checkpoint(config, pooler__dense__kernel=kernel))
+    assert made.tensors["pooler.dense.weight"].dtype.value == "bfloat16"
+    assert made.tensors["pooler.dense.weight"].numpy().tobytes() == kernel.T.tobytes()
+
+
+def test_a_leaf_of_no_row_is_refused_by_name() -> None:
+    config = config_of(model_type="bert", architectures=["BertModel"])
+    known = {"pooler__dense__bias": np.ones(3, np.float32)}
+    assert flax.to_canonical(flax_checkpoint(config, **known)).names == ("pooler.dense.bias",)
+    with pytest.raises(LossError, match="my/head"):
+        flax.to_canonical(flax_checkpoint(config, **known, my__head=np.ones(3, np.float32)))
+
+
+def test_a_tensor_without_a_leaf_is_refused_unless_it_is_tied_or_computed() -> None:
+    config = config_of(model_type="bert", architectures=["BertForMaskedLM"])
+    bias = np.arange(5, dtype=np.float32)
+    arrays: dict[str, np.ndarray] = {
+        "cls.predictions.bias": bias,
+        "cls.predictions.decoder.bias": bias,
+        "bert.embeddings.position_ids": np.arange(4)[None],
+    }
+    made = flax.from_canonical(torch_checkpoint(config, arrays))
+    assert made.names == ("cls/predictions/bias",)
+    assert not any(line.is_refused_by_default for line in made.lines)
+    assert {line.name: line.status for line in made.lines} == {
+        "cls.predictions.decoder.bias": Status.TIED,
+        "bert.embeddings.position_ids": Status.DROPPED,
+    }
+    other = flax.from_canonical(torch_checkpoint(config, {**arrays, "cls.predictions.decoder.bias": bias + 1}))
+    refused = [line.name for line in other.lines if line.is_refused_by_default]
+    assert refused == ["cls.predictions.decoder.bias"]
+
+
+def test_what_flax_stores_twice_is_one_tensor_or_unties_the_config() -> None:
+    config = config_of(model_type="llama", architectures=["LlamaForCausalLM"], tie_word_embeddings=True)
+    words = np.arange(6, dtype=np.float32).reshape(3, 2)
+    tied = flax.to_canonical(flax_checkpoint(config, model__embed_tokens__embedding=words, lm_head__kernel=words.T))
+    assert tied.names == ("model.embed_tokens.weight",)
+    other = flax_checkpoint(config, model__embed_tokens__embedding=words, lm_head__kernel=words.T + 1)
+    untied = flax.to_canonical(other)
+    assert set(untied.names) == {"model.embed_tokens.weight", "lm_head.weight"}
+    assert untied.config is not None
+    assert untied.config.values["tie_word_embeddings"] is False
+
+
+def test_marian_with_separate_embeddings_shares_what_flax_shares() -> None:
+    config = config_of(
+        model_type="marian", architectures=["MarianMTModel"], share_encoder_decoder_embeddings=False,
+        d_model=2, max_position_embeddings=4,
+    )  # fmt: skip
+    words = np.arange(6, dtype=np.float32).reshape(3, 2)
+    made = flax.to_canonical(flax_checkpoint(config, model__shared__embedding=words))
+    assert set(made.names) == {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"}
+    assert flax.from_canonical(made).names == ("model/shared/embedding",)
+    differs = {"model.encoder.embed_tokens.weight": words, "model.decoder.embed_tokens.weight": words + 1}
+    lost = flax.from_canonical(torch_checkpoint(config, differs)).lines
+    assert [line.name for line in lost if line.is_refused_by_default] == ["model.decoder.embed_tokens.weight"]
+
+
+def test_models_of_two_models_are_named_by_the_tables_of_both() -> None:
+    config = {
+        "model_type": "vision-encoder-decoder",
+        "encoder": {"model_type": "vit"},
+        "decoder": {"model_type": "gpt2"},
+    }
+    names = Names.of(config)
+    assert names is not None
+    for leaf, name in (
+        ("encoder/layernorm/scale", "encoder.layernorm.weight"),
+        ("decoder/transformer/h/11/attn/c_attn/kernel", "decoder.transformer.h.11.attn.c_attn.weight"),
+        ("enc_to_dec_proj/kernel", "enc_to_dec_proj.weight"),
+    ):
+        there, back = names.to_canonical(leaf), names.from_canonical(name)
+        assert there is not None and back is not None  # noqa: PT018
+        assert (there[0], back[0]) == (name, leaf)
+    assert Names.of({**config, "decoder": {"model_type": "klingon"}}) is None
+
+
+def test_a_type_that_no_table_knows_is_tried_by_rule_and_refused(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "llama", tmp_path / "in")
+    config = json.loads((tmp_path / "in" / "config.json").read_text())
+    (tmp_path / "in" / "config.json").write_text(json.dumps({**config, "model_type": "klingon"}))
+    with pytest.raises(LossError, match="klingon"):
+        converter.convert(tmp_path / "in", tmp_path / "out", to="safetensors")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ArchitectureError, match="klingon"):
+        flax.from_canonical(torch_checkpoint(config_of(model_type="klingon"), {"w": np.ones(1, np.float32)}))
+
+
+def test_without_a_config_names_stay(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "llama" / "flax_model.msgpack", tmp_path)
+    report = converter.convert(tmp_path / "flax_model.msgpack", tmp_path / "out.safetensors")
+    assert "lm_head/kernel" in saved(tmp_path / "out.safetensors")
+    assert any("layout as stored" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("positions", [None, 0, True, 1 << 40])
+def test_a_config_that_asks_for_an_impossible_position_table_is_refused(positions: Any) -> None:
+    values = {"model_type": "roformer", "hidden_size": 24, "num_attention_heads": 3, "max_position_embeddings": 8}
+    leaf = {"embeddings__word_embeddings__embedding": np.ones((3, 24), np.float32)}
+    assert len(flax.to_canonical(flax_checkpoint(config_of(**values), **leaf)).names) == 2
+    with pytest.raises(ReadError, match="position"):
+        flax.to_canonical(flax_checkpoint(config_of(**{**values, "max_position_embeddings": positions}), **leaf))
+
+
+@pytest.mark.parametrize("model_type", sorted(document("flax")["models"]))
+def test_rows_of_every_type_invert(model_type: str) -> None:
+    table = model_table("flax", model_type)
+    assert table is not None
+    for row in table.rows.all:
+        indices = {name: str(position) for position, name in enumerate(row.theirs.placeholders, 3)}
+        theirs, canonical = row.theirs.filled(indices), row.canonical.filled(indices)
+        there, back = table.to_canonical(theirs), table.from_canonical(canonical)
+        assert there is not None
+        assert there.name == canonical
+        assert back is not None
+        assert back.name == theirs

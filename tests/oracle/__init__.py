@@ -1,0 +1,1 @@
+"""Tests that need a second environment, and the scripts that make tables in it."""
