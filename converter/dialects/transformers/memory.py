@@ -19,7 +19,6 @@ from converter.model.ledger import LedgerLine, Status
 from converter.model.tensor import Tensor
 
 _OUTER_COMPONENTS = 2
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +49,11 @@ class Place:
         """Return on which side `names` are."""
         memory = {name for name in names if self._has(name, self.memory, in_memory=True)}
         hub = {name for name in names if self._has(name, self.hub, in_memory=False)}
-        either = {name for name in names if name not in memory | hub and self._stays(name)}
+        either = {name for name in names if name not in memory | hub and self.stays(name)}
         return Counts(in_memory=len(memory - hub), on_hub=len(hub - memory), either=len(memory & hub) + len(either))
 
-    def _stays(self, name: str) -> bool:
+    def stays(self, name: str) -> bool:
+        """Whether the name is known to be the same on both sides."""
         rests = [name.removeprefix(prefix) for prefix in (self.memory, self.hub) if name.startswith(prefix)]
         return any(path.fullmatch(rest) for rest in rests for path in self.variant.stays)
 
@@ -71,14 +71,31 @@ class Place:
         return (
             self.variant.has(rest, in_memory=in_memory)
             or self.variant.moved_name(rest, in_memory=in_memory) is not None
+            or (in_memory and self.variant.why_left_out(rest) is not None)
         )
+
+    def hub_name(self, name: str) -> str:
+        """Return what a name in memory is on the hub, of packed tensors the template of the row."""
+        if not name.startswith(self.memory):
+            return name
+        rest = name.removeprefix(self.memory)
+        renamed, packed = self.variant.rows.to_canonical(rest), self.variant.packed_row(rest, in_memory=True)
+        if renamed is not None:
+            return self.hub + renamed.name
+        if packed is not None:
+            return f"{self.hub}{packed[0].whole.text} {packed[0].parts[0].text}"
+        return self.hub + (self.variant.moved_name(rest, in_memory=True) or rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What names were found to be: `places` have rows for them, the first that has one counts."""
+    """What names were found to be: `places` have rows for them, the first that has one counts.
+
+    `is_ambiguous` says that several classes fit as well, and call them differently on the hub.
+    """
 
     places: tuple[Place, ...]
+    is_ambiguous: bool
     in_memory: int
     on_hub: int
 
@@ -93,22 +110,32 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     architectures = config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     own = variants(model_type) if isinstance(model_type, str) else ()
-    candidates = [
-        Place(variant=variant, memory=outer + prefix, hub=outer + prefix, is_named=class_name == named)
-        for outer in ("", *_outer(names, 1))
-        for variant in own
-        for class_name, prefix in variant.classes.items()
-    ]
-    places = _best(candidates, names)
-    left = [name for name in names if not any(place.has_row(name) for place in places)]
+    places: list[Place] = []
+    for outers in ([""], _outer(names, 1)):
+        candidates = [
+            Place(variant=variant, memory=outer + prefix, hub=outer + prefix, is_named=_is_meant(class_name, named))
+            for outer in outers
+            for variant in own
+            for class_name, prefix in variant.classes.items()
+        ]
+        places = places or _best(candidates, names)
+    is_ambiguous = len(places) > 1 and any(place.counts(names).in_memory for place in places)
+    places = places[:1]
+    left = [name for name in names if not any(place.has_row(name) or place.stays(name) for place in places)]
     for key, part in _parts(config):
-        places += _best(_nested(places, left, key, part), left)
+        places += _best(_nested(places, left, key, part), left)[:1]
     counted = [place.counts(names) for place in places]
     return Reading(
         places=tuple(places),
+        is_ambiguous=is_ambiguous,
         in_memory=sum(counts.in_memory for counts in counted),
         on_hub=sum(counts.on_hub for counts in counted),
     )
+
+
+def _is_meant(class_name: str, named: str | None) -> bool:
+    """Whether a config that names this class, or none, rather means it: a backbone alone is saved by few."""
+    return class_name == named if named is not None else not class_name.endswith("Backbone")
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -147,10 +174,17 @@ def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type:
 
 
 def _best(candidates: Sequence[Place], names: Sequence[str]) -> list[Place]:
-    """Return the candidate that has most of the names, at most one; the class that the config names before others."""
+    """Return the candidates that explain most of the names and disagree; the class that the config names before others.
+
+    One is enough where all of them say the same.
+    """
     counted = [(place.counts(names).explained, place.is_named, place) for place in candidates]
-    best = max(counted, key=lambda entry: entry[:2], default=None)
-    return [best[2]] if best is not None and best[0] else []
+    best = max((entry[:2] for entry in counted), default=(0, False))
+    found: dict[tuple[str, ...], Place] = {}
+    for *score, place in counted:
+        if best[0] and tuple(score) == best:
+            found.setdefault(tuple(place.hub_name(name) for name in names), place)
+    return list(found.values())
 
 
 def to_hub(checkpoint: Checkpoint) -> Checkpoint:
@@ -163,6 +197,9 @@ def to_hub(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     config = checkpoint.config.values
     reading = read_names(checkpoint.names, config)
+    if reading.is_ambiguous:
+        said = "names kept: several classes have them in memory, which their config does not tell apart"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
     if not reading.in_memory:
         return checkpoint
     if reading.on_hub:

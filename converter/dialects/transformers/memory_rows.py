@@ -155,6 +155,8 @@ class Variant:
 
     def moved_name(self, name: str, *, in_memory: bool) -> str | None:
         """Return what a name below a path that moves is on the other side, None for others."""
+        if any(path.fullmatch(name) for path in self.stays):
+            return None
         for memory, hub in self.moved.items():
             before, after = (memory, hub) if in_memory else (hub, memory)
             is_there_already = after.startswith(f"{before}.") and name.startswith(f"{after}.")

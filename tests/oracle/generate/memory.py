@@ -329,6 +329,8 @@ def merged(first: Rows, second: Rows) -> Rows | None:
     hubs = list(both.values())
     if len(set(hubs)) != len(hubs) or any(first.renamed.get(key, hub) != hub for key, hub in second.renamed.items()):
         return None
+    if any(_stays(name, two) for one, two in ((first, second), (second, first)) for name in one.renamed):
+        return None
     if any(first.moved.get(key, hub) != hub for key, hub in second.moved.items()):
         return None
     packed = {row[1]: row for row in (*first.packed, *second.packed)}
@@ -370,6 +372,10 @@ def variants_of(classes: Mapping[str, tuple[str, Rows]]) -> list[dict[str, Any]]
         }
         for names, rows in found
     ]
+
+
+def _stays(name: str, rows: Rows) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in rows.stays)
 
 
 def _is_moved(memory: str, hub: str, rows: Rows) -> bool:
