@@ -65,7 +65,7 @@ def test_interrupted(target: Target, number: signal.Signals, tmp_path: Path, cas
 def test_nobody_waits_for_the_hash_of_a_large_source(ends: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    source = write_source(tmp_path / "in" / "source.safetensors", mebibytes=48 << 10, first=None)
+    source = write_source(tmp_path / "in" / "source.safetensors", mebibytes=24 << 10, first=None)
     options = {"dry": ["--dry-run"], "with an error": ["--include", "nothing"]}.get(ends, [])
     command = SAFETENSORS.command(source, tmp_path / "out", *options)
     if ends == "by a signal":
