@@ -136,7 +136,7 @@ def test_slots_are_rearranged_as_their_weights_are(tmp_path: Path) -> None:
             layers.Conv2D(5, 3),
             layers.BatchNormalization(),
             layers.Flatten(),
-            layers.Dense(4),
+            layers.Dense(4, name="dense"),
         ]
     )
     model.compile(keras.optimizers.Adam(0.01), "mse")
