@@ -7,21 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.lower.steps import Step, check_shape, initializers_of, steps_of
 from converter.graphs.lower.tensorflow.framework import is_static, tf
-from converter.graphs.lower.tensorflow.registry import Operator, registry
-
-_LISTED_LIMIT = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """One node, resolved: nothing about it is left to find out while the graph is built."""
-
-    name: str
-    operator: Operator
-    inputs: tuple[str | None, ...]
-    attributes: Mapping[str, Any]
-    outputs: tuple[tuple[str, tuple[int | None, ...] | None], ...]
+from converter.graphs.lower.tensorflow.registry import registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +27,7 @@ def lower(model: Any, variables: Mapping[str, Any]) -> Callable[..., dict[str, A
     a tf.function it builds the graph; what depends on no input and no variable is computed then, once. Raises
     GraphError, before anything is built, naming all operators without a lowering and all tensors without values.
     """
-    steps = _steps(model)
+    steps = steps_of(model, registry(), "TensorFlow")
     references, constants = _initializers(model, variables)
     inputs = tuple(value.name for value in model.graph.inputs)
     outputs = tuple(value.name for value in model.graph.outputs)
@@ -60,7 +48,7 @@ def lower(model: Any, variables: Mapping[str, Any]) -> Callable[..., dict[str, A
     return call
 
 
-def _run(step: _Step, values: Mapping[str | None, Any]) -> tuple[Any, ...]:
+def _run(step: Step, values: Mapping[str | None, Any]) -> tuple[Any, ...]:
     arguments = [values[name] for name in step.inputs]
     keywords = dict(step.attributes)
     if step.operator.takes_output_count:
@@ -93,7 +81,7 @@ def _as_scalar(value: Any) -> Any:
     return np.asarray(value.numpy() if tf.is_tensor(value) else value)
 
 
-def _with_shape(value: Any, shape: tuple[int | None, ...] | None, step: _Step) -> Any:
+def _with_shape(value: Any, shape: tuple[int | None, ...] | None, step: Step) -> Any:
     """Restore what reshaping by a run-time shape loses: rank and static extents, as the graph declares them."""
     if shape is None or not tf.is_tensor(value):
         return value
@@ -106,60 +94,12 @@ def _with_shape(value: Any, shape: tuple[int | None, ...] | None, step: _Step) -
     return value
 
 
-def _steps(model: Any) -> tuple[_Step, ...]:
-    operators = registry()
-    steps: list[_Step] = []
-    missing: list[str] = []
-    for node in model.graph:
-        version = node.version or model.opset_imports.get(node.domain, 1)
-        operator = operators.find(node.domain, node.op_type, version)
-        inputs = tuple(None if value is None else value.name for value in node.inputs)
-        what = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {version}, node {node.name})"
-        if operator is None or any(_is_subgraph(attribute) for attribute in node.attributes.values()):
-            missing.append(what)
-            continue
-        attributes = {name: _attribute(attribute) for name, attribute in node.attributes.items()}
-        mismatch = operator.mismatch(len(inputs), attributes)
-        if mismatch is not None:
-            missing.append(f"{what}: {mismatch}")
-            continue
-        outputs = tuple((value.name, _declared_shape(value)) for value in node.outputs)
-        steps.append(_Step(name=node.name, operator=operator, inputs=inputs, attributes=attributes, outputs=outputs))
-    if missing:
-        shown = ", ".join(missing[:_LISTED_LIMIT]) + (", ..." if len(missing) > _LISTED_LIMIT else "")
-        raise GraphError(f"no TensorFlow lowering for {len(missing)} node(s): {shown}")
-    return tuple(steps)
-
-
-def _is_subgraph(attribute: Any) -> bool:
-    return attribute.type.name in ("GRAPH", "GRAPHS")
-
-
-def _attribute(attribute: Any) -> Any:
-    return attribute.value.numpy() if attribute.type.name == "TENSOR" else attribute.value
-
-
-def _declared_shape(value: Any) -> tuple[int | None, ...] | None:
-    if value.shape is None:
-        return None
-    return tuple(extent if isinstance(extent, int) else None for extent in value.shape)
-
-
-def _initializers(model: Any, variables: Mapping[str, Any]) -> tuple[dict[str, _Reference], dict[str, Any]]:
-    import onnx_ir
-
+def _initializers(model: Any, variables: Mapping[str, Any]) -> tuple[dict[str, _Reference], Mapping[str, Any]]:
+    held = initializers_of(model)
     references: dict[str, _Reference] = {}
-    constants: dict[str, Any] = {}
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is not None and not isinstance(tensor, onnx_ir.ExternalTensor):
-            constants[name] = tensor.numpy()
-            continue
+    for name, (dtype, shape) in held.references.items():
         if name not in variables:
             raise GraphError("is used by the graph, and there is neither a variable nor a constant for it", tensor=name)
-        variable = variables[name]
-        declared = _declared_shape(value)
-        if declared is not None and tuple(variable.shape) != declared:
-            raise GraphError(f"has shape {list(variable.shape)}, the graph declares {list(declared)}", tensor=name)
-        references[name] = _Reference(variable=variable, dtype=tf.as_dtype(value.dtype.numpy()))
-    return references, constants
+        check_shape(name, variables[name].shape, shape)
+        references[name] = _Reference(variable=variables[name], dtype=tf.as_dtype(dtype))
+    return references, held.constants

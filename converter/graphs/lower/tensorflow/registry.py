@@ -1,21 +1,17 @@
-"""Which function lowers which operator: by domain and op type, in variants by the opset that introduced them.
+"""The op table of TensorFlow: values are tensors, numpy arrays (known while the graph is built), None, or lists.
 
-A lowering's positional parameters are the ONNX inputs, in order; its keyword-only parameters are the attributes, with
-ONNX's defaults. One keyword-only parameter is not an attribute: `output_count`, the number of outputs the node has.
-Values are tensors, numpy arrays (known while the graph is built), None (an input left out), or lists (sequences).
+None is an input left out, a list a sequence.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import importlib
 from functools import cache
-from typing import Any
 
-from converter.errors import GraphError
+from converter.graphs.lower.registry import Registry, refuse
 
-Lowering = Callable[..., Any]
+__all__ = ["REGISTRY", "refuse", "registry"]
+
 _FAMILIES = (
     "elementwise",
     "creation",
@@ -28,88 +24,12 @@ _FAMILIES = (
     "sequences",
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operator:
-    """One operator as of one opset, and the function that lowers it."""
-
-    op_type: str
-    domain: str
-    since: int
-    function: Lowering
-    signature: inspect.Signature
-
-    @property
-    def takes_output_count(self) -> bool:
-        """Whether the lowering asks how many outputs the node has."""
-        return "output_count" in self.signature.parameters
-
-    def mismatch(self, input_count: int, attributes: Iterable[str]) -> str | None:
-        """Return why these inputs and attributes cannot be passed to the lowering, None when they can."""
-        counted = {"output_count": None} if self.takes_output_count else {}
-        try:
-            self.signature.bind(*(None,) * input_count, **dict.fromkeys(attributes), **counted)
-        except TypeError as error:
-            return str(error)
-        return None
-
-
-class Registry:
-    """Operators by (domain, op type), each in variants by opset version."""
-
-    def __init__(self) -> None:
-        self._operators: dict[tuple[str, str], list[Operator]] = {}
-
-    def add(self, op_type: str, function: Lowering, *, since: int = 1, domain: str = "") -> None:
-        """Register a lowering. Raises ValueError when the operator has one since that version already."""
-        variants = self._operators.setdefault((domain, op_type), [])
-        if any(variant.since == since for variant in variants):
-            raise ValueError(f"{op_type} (domain {domain!r}) has two lowerings since opset {since}")
-        operator = Operator(
-            op_type=op_type, domain=domain, since=since, function=function, signature=inspect.signature(function)
-        )
-        variants.append(operator)
-        variants.sort(key=lambda variant: variant.since)
-
-    def lowers(self, *op_types: str, since: int = 1, domain: str = "") -> Callable[[Lowering], Lowering]:
-        """Return a decorator that registers a function for these operators."""
-
-        def register(function: Lowering) -> Lowering:
-            for op_type in op_types:
-                self.add(op_type, function, since=since, domain=domain)
-            return function
-
-        return register
-
-    def add_named(self, rows: Iterable[tuple[str, Lowering]]) -> None:
-        """Register operators that are one function each."""
-        for op_type, function in rows:
-            self.add(op_type, function)
-
-    def find(self, domain: str, op_type: str, version: int) -> Operator | None:
-        """Return the newest variant that the opset `version` has, None when there is none."""
-        domain = "" if domain == "ai.onnx" else domain
-        variants = [each for each in self._operators.get((domain, op_type), ()) if each.since <= version]
-        return variants[-1] if variants else None
-
-    def __iter__(self) -> Any:
-        return (operator for variants in self._operators.values() for operator in variants)
-
-
 REGISTRY = Registry()
 
 
 @cache
 def registry() -> Registry:
     """Return the op table with all families in it."""
-    import importlib
-
     for family in _FAMILIES:
         importlib.import_module(f"converter.graphs.lower.tensorflow.{family}")
     return REGISTRY
-
-
-def refuse(condition: bool, what: str) -> None:
-    """Raise GraphError when a lowering meets a case it does not cover; the node is named by the caller."""
-    if condition:
-        raise GraphError(what)
