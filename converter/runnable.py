@@ -16,7 +16,7 @@ from converter.errors import ArchitectureError, LossError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture, Declaration
-from converter.graphs.inputs import sample_inputs
+from converter.graphs.inputs import sample_inputs, sample_sizes
 from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, defaulted, dropped
@@ -25,7 +25,6 @@ from converter.options import Options
 from converter.report import Verification
 from converter.verification import compare_outputs, load_outputs
 
-_SAMPLE_SIZES = ({"batch": 3, "choices": 2, "sequence": 17}, {"batch": 1, "choices": 4, "sequence": 9})
 _SAMPLE_SEED = 20180611
 _TRACE = "converter.graphs.trace.transformers:trace"
 _REFERENCE = "converter.graphs.run.transformers:run"
@@ -125,7 +124,7 @@ def verify_outputs(
     graph: TracedGraph = checkpoint.graph
     workshop.observer.stage("comparing outputs")
     inputs = workshop.scratch / "inputs.npz"
-    _write_inputs(inputs, checkpoint, graph.architecture)
+    _write_inputs(inputs, graph.architecture)
     if not (workshop.scratch / safetensors.FILE_NAME).exists():
         workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], workshop.scratch)
 
@@ -146,13 +145,10 @@ def verify_outputs(
     return Verification(weights=True, outputs=True, max_abs=largest, tolerance=tolerance)
 
 
-def _write_inputs(path: Path, checkpoint: Checkpoint, architecture: Architecture) -> None:
-    assert checkpoint.config is not None
+def _write_inputs(path: Path, architecture: Architecture) -> None:
     arrays = {
         f"{case}/{name}": array
-        for case, sizes in enumerate(_SAMPLE_SIZES)
-        for name, array in sample_inputs(
-            architecture.inputs, checkpoint.config.values, seed=_SAMPLE_SEED + case, sizes=sizes
-        ).items()
+        for case, sizes in enumerate(sample_sizes(architecture))
+        for name, array in sample_inputs(architecture.inputs, seed=_SAMPLE_SEED + case, sizes=sizes).items()
     }
     np.savez(path, **arrays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from converter.errors import GraphError
@@ -13,12 +13,54 @@ Declaration = tuple[DType, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which values make sense in an input, for whoever needs some.
+
+    `role`       "ids", "mask" (1, then 0 at the tail), "boxes" (the second corner is not before the first), or "" for
+                 one of which no more is known than its type
+    `low`        the least integer, `high` the first one that is too large
+    `padding`    what stands where a mask of the same shape is 0
+    `leading`    what every row starts with
+    `excluded`   integers that have a meaning of their own, and are not drawn
+    """
+
+    role: str = ""
+    low: int = 0
+    high: int = 2
+    padding: int | None = None
+    leading: tuple[int, ...] = ()
+    excluded: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphInput:
-    """One input of a graph. A dimension that may vary is a name (`batch`, `choices`, `sequence`)."""
+    """One input of a graph. A dimension that may vary is a name (`batch`, `sequence`), or a sum of names."""
 
     name: str
     dtype: DType
     shape: tuple[int | str, ...]
+    sampling: Sampling = Sampling()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> GraphInput:
+        """Return what `to_json` wrote. Raises KeyError, TypeError or ValueError when it did not."""
+        sampling = dict(values.get("sampling", {}))
+        sampling.update({key: tuple(sampling[key]) for key in ("leading", "excluded") if key in sampling})
+        return cls(
+            name=values["name"],
+            dtype=DType(values["dtype"]),
+            shape=tuple(values["shape"]),
+            sampling=Sampling(**sampling),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype.value,
+            "shape": list(self.shape),
+            "sampling": asdict(self.sampling),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +74,8 @@ class Architecture:
     `computed`      buffers that no checkpoint stores and the graph holds as constants
     `ignored`       regular expressions, searched for in names: tensors that transformers itself skips when loading
     `inputs`, `outputs`   of the graph, in order; outputs are the field names of the class's ModelOutput
+    `sizes`         sets of extents by dimension, none of them traced, at which the graph is to be checked; empty where
+                    the dimensions mean nothing in particular
     """
 
     architecture: str
@@ -42,6 +86,7 @@ class Architecture:
     ignored: tuple[str, ...] = ()
     inputs: tuple[GraphInput, ...] = ()
     outputs: tuple[str, ...] = ()
+    sizes: tuple[Mapping[str, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
@@ -52,10 +97,9 @@ class Architecture:
             "ties": dict(self.ties),
             "computed": list(self.computed),
             "ignored": list(self.ignored),
-            "inputs": [
-                {"name": each.name, "dtype": each.dtype.value, "shape": list(each.shape)} for each in self.inputs
-            ],
+            "inputs": [each.to_json() for each in self.inputs],
             "outputs": list(self.outputs),
+            "sizes": [dict(each) for each in self.sizes],
         }
 
     @classmethod
@@ -69,13 +113,11 @@ class Architecture:
                 ties=dict(values["ties"]),
                 computed=tuple(values["computed"]),
                 ignored=tuple(values["ignored"]),
-                inputs=tuple(
-                    GraphInput(name=each["name"], dtype=DType(each["dtype"]), shape=tuple(each["shape"]))
-                    for each in values["inputs"]
-                ),
+                inputs=tuple(map(GraphInput.from_json, values["inputs"])),
                 outputs=tuple(values["outputs"]),
+                sizes=tuple(dict(each) for each in values.get("sizes", ())),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise GraphError(f"the description of the traced model is not usable: {error}") from error
 
 

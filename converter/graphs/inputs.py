@@ -1,52 +1,88 @@
-"""Seeded inputs for a traced text model: ids of the vocabulary, padding at the tail where the mask says so."""
+"""Seeded inputs for any graph: what its architecture knows of their values, else integers 0 and 1, floats normal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from converter.graphs.architecture import GraphInput
+from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
-_RESERVED_POSITIONS = 2
+_ROWS, _EXTENTS = (3, 1), (17, 9)
 
 
-def sample_inputs(
-    inputs: Sequence[GraphInput], config_values: Mapping[str, Any], *, seed: int, sizes: Mapping[str, int]
-) -> dict[str, Any]:
-    """Return one array per input.
+def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
+    """Return sets of extents by dimension to check a graph at: the architecture's own, else two that differ.
 
-    `sizes` gives the extent of each named dimension (`batch`, `choices`, `sequence`); the sequence is cut to what the
-    model has positions for. RoBERTa counts positions from 2, so two fewer than the config says are used with any
-    model. The first row has no padding, of the others each gets some.
+    Of dimensions that mean nothing in particular those in the same place are alike, for graphs from elsewhere often
+    call one dimension differently in each of their inputs.
+    """
+    if architecture.sizes:
+        return architecture.sizes
+    names: dict[str, bool] = {}
+    for each in architecture.inputs:
+        for axis, extent in enumerate(each.shape):
+            names.update({name: names.get(name, axis == 0) for name in _names(extent)})
+    cases = zip(_ROWS, _EXTENTS, strict=True)
+    return tuple({name: rows if is_first else extent for name, is_first in names.items()} for rows, extent in cases)
+
+
+def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return one array per input. `sizes` gives the extent of each named dimension.
+
+    The first row of a mask has no padding, of the others each gets some, and the inputs of the same shape have it in
+    the same places.
     """
     random = np.random.default_rng(seed)
-    sizes = {**sizes, "sequence": _sequence_length(config_values, sizes["sequence"])}
-    shape = tuple(sizes[extent] if isinstance(extent, str) else extent for extent in inputs[0].shape)
-    is_masked = any(each.name == "attention_mask" for each in inputs)
-    mask = _mask(random, shape) if is_masked else np.ones(shape, np.int64)
-    arrays = {
-        "input_ids": np.where(mask == 1, _ids(random, config_values, shape), config_values.get("pad_token_id") or 0),
-        "attention_mask": mask,
-        "token_type_ids": random.integers(0, max(int(config_values.get("type_vocab_size", 2)), 1), shape),
-    }
-    return {each.name: arrays[each.name].astype(each.dtype.numpy) for each in inputs}
+    shapes = {each.name: tuple(_extent(extent, sizes) for extent in each.shape) for each in inputs}
+    masks = {each.shape: _mask(random, shapes[each.name]) for each in inputs if each.sampling.role == "mask"}
+    arrays: dict[str, Any] = {}
+    for each in inputs:
+        is_mask = each.sampling.role == "mask"
+        array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name])
+        if each.sampling.padding is not None and each.shape in masks:
+            array = np.where(masks[each.shape] == 1, array, each.sampling.padding)
+        arrays[each.name] = np.asarray(array).astype(each.dtype.numpy)
+    return arrays
 
 
-def _sequence_length(config_values: Mapping[str, Any], wanted: int) -> int:
-    limits = [config_values.get(key) for key in ("max_position_embeddings", "n_positions")]
-    return max(min([wanted, *(limit - _RESERVED_POSITIONS for limit in limits if isinstance(limit, int))]), 1)
+def _names(extent: int | str) -> Iterator[str]:
+    if isinstance(extent, str):
+        yield from (term for term in extent.split(" + ") if not term.isdigit())
+
+
+def _extent(extent: int | str, sizes: Mapping[str, int]) -> int:
+    if isinstance(extent, int):
+        return extent
+    return sum(int(term) if term.isdigit() else sizes[term] for term in extent.split(" + "))
 
 
 def _mask(random: np.random.Generator, shape: tuple[int, ...]) -> Any:
     rows, length = int(np.prod(shape[:-1])), shape[-1]
     lengths = random.integers(1, max(length, 2), rows)
-    lengths[0] = length
+    lengths[:1] = length
     return (np.arange(length)[None, :] < lengths[:, None]).astype(np.int64).reshape(shape)
 
 
-def _ids(random: np.random.Generator, config_values: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
-    padding = config_values.get("pad_token_id")
-    ids = random.integers(0, int(config_values.get("vocab_size", 1000)) - 1, shape)
-    return ids if padding is None else np.where(ids >= padding, ids + 1, ids)
+def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...]) -> Any:
+    sampling = each.sampling
+    if np.dtype(each.dtype.numpy).kind not in "iub":
+        values = random.standard_normal(shape)
+    else:
+        values = _integers(random, sampling, shape)
+    if sampling.role == "boxes":
+        return np.sort(values.reshape(*shape[:-1], 2, 2), axis=-2).reshape(shape)
+    count = min(len(sampling.leading), shape[-1] if shape else 0)
+    if count:
+        values[..., :count] = sampling.leading[:count]
+    return values
+
+
+def _integers(random: np.random.Generator, sampling: Sampling, shape: tuple[int, ...]) -> Any:
+    excluded = {sampling.padding, *sampling.excluded}
+    dropped = sorted(number for number in excluded if number is not None and sampling.low <= number < sampling.high)
+    values = random.integers(sampling.low, max(sampling.high - len(dropped), sampling.low + 1), shape)
+    for number in dropped:
+        values = np.where(values >= number, values + 1, values)
+    return values

@@ -15,8 +15,7 @@ import onnx_ir
 import pytest
 
 from converter.errors import ArchitectureError, GraphError, UsageError
-from converter.graphs.architecture import Architecture, GraphInput
-from converter.graphs.inputs import sample_inputs
+from converter.graphs.architecture import Architecture
 from converter.graphs.trace import model_building
 from converter.graphs.trace.canonical_names import canonical_names, tied_names
 from converter.graphs.trace.model_building import abstract_model, computed_buffers, model_class, model_config
@@ -266,36 +265,3 @@ def test_buffers_are_computed_without_allocating_parameters() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < (1 << 29) >> 10
     frequencies = buffers["model.rotary_emb.inv_freq"].numpy()
     np.testing.assert_allclose(frequencies, 10000.0 ** (-np.arange(0, 8, 2) / 8), rtol=1e-6)
-
-
-def _inputs(*shape: str) -> tuple[GraphInput, ...]:
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return tuple(GraphInput(name=name, dtype=DType.INT64, shape=shape) for name in names)
-
-
-def test_sample_inputs() -> None:
-    config = {"vocab_size": 7, "pad_token_id": 1, "type_vocab_size": 2, "max_position_embeddings": 40}
-    sizes = {"batch": 50, "sequence": 12, "choices": 3}
-    arrays = sample_inputs(_inputs("batch", "sequence"), config, seed=3, sizes=sizes)
-    again = sample_inputs(_inputs("batch", "sequence"), config, seed=3, sizes=sizes)
-    other = sample_inputs(_inputs("batch", "sequence"), config, seed=4, sizes=sizes)
-    ids, mask = arrays["input_ids"], arrays["attention_mask"]
-    for name, array in arrays.items():
-        assert (array.shape, array.dtype) == ((50, 12), np.int64)
-        np.testing.assert_array_equal(array, again[name])
-    assert (ids != other["input_ids"]).any()
-    assert set(np.unique(ids)) == set(range(7))
-    np.testing.assert_array_equal(ids == 1, mask == 0)
-    assert (np.diff(mask, axis=1) <= 0).all()
-    assert mask[0].all()
-    assert mask[:, 0].all()
-    assert not mask.all()
-    assert set(np.unique(arrays["token_type_ids"])) == {0, 1}
-
-
-@pytest.mark.parametrize(("limit", "length"), [(514, 100), (100, 98), (3, 1)])
-def test_sample_inputs_have_positions(limit: int, length: int) -> None:
-    config = {"vocab_size": 7, "max_position_embeddings": limit}
-    sizes = {"batch": 2, "choices": 3, "sequence": 100}
-    arrays = sample_inputs(_inputs("batch", "choices", "sequence"), config, seed=0, sizes=sizes)
-    assert arrays["input_ids"].shape == (2, 3, length)

@@ -84,7 +84,7 @@ def prepare(architecture: str, folder: Path) -> None:
 
     inputs, results = {}, {}
     for number, sizes in enumerate(SIZES):
-        arrays = sample_inputs(Architecture.from_json(described).inputs, config_values, seed=number, sizes=sizes)
+        arrays = sample_inputs(Architecture.from_json(described).inputs, seed=number, sizes=sizes)
         outputs = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         if number == 0:
             sum((output**2).sum() for output in outputs.values()).backward()

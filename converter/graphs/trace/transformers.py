@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError, UsageError
-from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
 from converter.graphs.trace.canonical_names import canonical_names, tied_names
 from converter.graphs.trace.model_building import (
     DEFAULT_SIZE_LIMIT_BYTES,
@@ -35,6 +35,7 @@ WEIGHTS_LOCATION = "weights"
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _DIMENSIONS = {2: ("batch", "sequence"), 3: ("batch", "choices", "sequence")}
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
+_RESERVED_POSITIONS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -106,8 +107,12 @@ def trace_model(
         ties={canonical[name]: canonical[owner] for name, owner in ties.items()},
         computed=computed,
         ignored=_ignored(model),
-        inputs=tuple(GraphInput(name=value.name, dtype=DType.INT64, shape=dimensions) for value in graph.graph.inputs),
+        inputs=tuple(
+            GraphInput(name=value.name, dtype=DType.INT64, shape=dimensions, sampling=_sampling(value.name, config))
+            for value in graph.graph.inputs
+        ),
         outputs=tuple(value.name for value in graph.graph.outputs),
+        sizes=_sample_sizes(config),
     )
     return Traced(graph=graph, architecture=description)
 
@@ -126,6 +131,23 @@ def _input_names(class_: Any, config: Any, wanted: Sequence[str] | None) -> tupl
         taken = [name for name in taken if name != "token_type_ids"]
     order = [*tokenizer, *_TEXT_INPUTS]
     return tuple(sorted(taken, key=order.index))
+
+
+def _sampling(name: str, config: Any) -> Sampling:
+    if name == "attention_mask":
+        return Sampling(role="mask")
+    if name == "token_type_ids":
+        return Sampling(high=max(int(getattr(config, "type_vocab_size", 2)), 1))
+    return Sampling(role="ids", high=config.vocab_size, padding=config.pad_token_id or 0)
+
+
+def _sample_sizes(config: Any) -> tuple[dict[str, int], ...]:
+    """Two sets of extents. RoBERTa counts positions from 2, so two fewer than the config says are used anywhere."""
+    limit = max(getattr(config, "max_position_embeddings", 512) - _RESERVED_POSITIONS, 1)
+    return (
+        {"batch": 3, "choices": 2, "sequence": min(17, limit)},
+        {"batch": 1, "choices": 4, "sequence": min(9, limit)},
+    )
 
 
 def _tokenizer_inputs(model_type: str) -> list[str]:

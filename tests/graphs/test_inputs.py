@@ -1,0 +1,87 @@
+"""Sample inputs: what is known of them is kept, and of any graph something can be made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converter.graphs.architecture import Architecture, GraphInput, Sampling
+from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.model.dtype import DType
+
+IDS = Sampling(role="ids", high=7, padding=1, leading=(5, 6), excluded=(2,))
+SHAPE = ("batch", "sequence")
+
+
+def _text(*shape: int | str) -> tuple[GraphInput, ...]:
+    return (
+        GraphInput(name="input_ids", dtype=DType.INT64, shape=shape, sampling=IDS),
+        GraphInput(name="attention_mask", dtype=DType.INT64, shape=shape, sampling=Sampling(role="mask")),
+        GraphInput(name="token_type_ids", dtype=DType.INT64, shape=shape),
+        GraphInput(name="decoder_ids", dtype=DType.INT32, shape=("batch", "decoder"), sampling=IDS),
+    )
+
+
+def test_ids_are_padded_where_their_mask_says_so() -> None:
+    sizes = {"batch": 50, "sequence": 12, "decoder": 4}
+    arrays = sample_inputs(_text(*SHAPE), seed=3, sizes=sizes)
+    again = sample_inputs(_text(*SHAPE), seed=3, sizes=sizes)
+    other = sample_inputs(_text(*SHAPE), seed=4, sizes=sizes)
+    ids, mask = arrays["input_ids"], arrays["attention_mask"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, again[name])
+    assert (ids != other["input_ids"]).any()
+    assert (ids.shape, ids.dtype) == ((50, 12), np.int64)
+    assert set(np.unique(ids)) == {0, 1, 3, 4, 5, 6}
+    np.testing.assert_array_equal(ids == 1, mask == 0)
+    np.testing.assert_array_equal(ids[0, :2], [5, 6])
+    assert (np.diff(mask, axis=1) <= 0).all()
+    assert mask[0].all()
+    assert mask[:, 0].all()
+    assert not mask.all()
+    assert set(np.unique(arrays["token_type_ids"])) == {0, 1}
+    decoder = arrays["decoder_ids"]
+    assert (decoder.shape, decoder.dtype) == ((50, 4), np.int32)
+    assert 1 not in decoder
+
+
+def test_dimensions_that_are_sums() -> None:
+    mask = GraphInput(name="m", dtype=DType.INT64, shape=("batch", "past + sequence"), sampling=Sampling(role="mask"))
+    past = GraphInput(name="past.0.key", dtype=DType.FLOAT32, shape=("batch", 2, "past", 4))
+    arrays = sample_inputs((mask, past), seed=0, sizes={"batch": 2, "past": 3, "sequence": 5})
+    assert arrays["m"].shape == (2, 8)
+    assert arrays["past.0.key"].shape == (2, 2, 3, 4)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_inputs_of_which_only_the_type_is_known(dtype: DType) -> None:
+    known = GraphInput(name="x", dtype=dtype, shape=("N", 5, "unk__1"))
+    scalar = GraphInput(name="s", dtype=dtype, shape=())
+    architecture = Architecture(architecture="", parameters={}, inputs=(known, scalar))
+    first, second = sample_sizes(architecture)
+    assert set(first) == {"N", "unk__1"}
+    assert all(first[name] != second[name] for name in first)
+    arrays = sample_inputs(architecture.inputs, seed=0, sizes=first)
+    assert arrays["x"].shape == (first["N"], 5, first["unk__1"])
+    assert arrays["s"].shape == ()
+    assert arrays["x"].dtype == dtype.numpy
+    if np.dtype(dtype.numpy).kind in "iub":
+        assert set(np.unique(arrays["x"])) == {0, 1}
+
+
+def test_one_dimension_with_two_names() -> None:
+    inputs = (
+        GraphInput(name="a", dtype=DType.INT64, shape=("unk__1", "unk__2")),
+        GraphInput(name="b", dtype=DType.INT64, shape=("unk__3", "unk__4")),
+    )
+    for sizes in sample_sizes(Architecture(architecture="", parameters={}, inputs=inputs)):
+        assert (sizes["unk__1"], sizes["unk__2"]) == (sizes["unk__3"], sizes["unk__4"])
+
+
+def test_boxes_have_their_corners_in_order() -> None:
+    boxes = GraphInput(
+        name="bbox", dtype=DType.INT64, shape=("batch", "sequence", 4), sampling=Sampling(role="boxes", high=1000)
+    )
+    found = sample_inputs((boxes,), seed=0, sizes={"batch": 3, "sequence": 9})["bbox"]
+    assert (found[..., 2:] >= found[..., :2]).all()
+    assert found.max() > 1
