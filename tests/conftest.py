@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+_TOLD = "told"
 FRAMEWORKS = ("torch", "tensorflow", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "keras", "jax")
 
 _WITHOUT_FRAMEWORKS = f"""
@@ -63,6 +64,23 @@ def ckconv() -> Ckconv:
         return python(program, *arguments, environment=environment, cwd=cwd)
 
     return run
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say something at the end of the run, in whichever process this test is: figures, and what was left out."""
+    return lambda text: record_property(_TOLD, text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests told."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    told = [text for report in calls for key, text in report.user_properties if key == _TOLD]
+    if told:
+        terminalreporter.section("told")
+        for text in told:
+            terminalreporter.write_line(text)
 
 
 def python(

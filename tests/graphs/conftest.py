@@ -47,14 +47,14 @@ def child_environment() -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prepared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, child_environment: dict[str, str]
 ) -> Iterator[Callable[[str], Path]]:
     """A function of a class's name that returns the folder torch_side.py made for it.
 
-    Tracing takes five seconds a class: the classes that this run asks for are traced by a process per core, while
-    the tests use those that are ready.
+    Tracing takes five seconds a class: the classes that this module's tests ask for are traced by a process per core,
+    while the tests use those that are ready.
     """
     folder = tmp_path_factory.mktemp("torch")
     process_of: dict[str, subprocess.Popen[bytes]] = {}
@@ -77,7 +77,7 @@ def prepared(
             time.sleep(0.05)
         return made
 
-    wanted = list(dict.fromkeys(_parametrised(request.session)))
+    wanted = list(dict.fromkeys(_parametrised(request.session, request.module)))
     workers = min(os.cpu_count() or 1, 4, len(wanted))
     for worker in range(workers):
         start(wanted[worker::workers])
@@ -87,7 +87,8 @@ def prepared(
         process.wait()
 
 
-def _parametrised(session: pytest.Session) -> Iterator[str]:
+def _parametrised(session: pytest.Session, module: ModuleType) -> Iterator[str]:
     for item in session.items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "architecture" in item.callspec.params:
+        is_of_module = isinstance(item, pytest.Function) and item.module is module
+        if is_of_module and hasattr(item, "callspec") and "architecture" in item.callspec.params:
             yield item.callspec.params["architecture"]
