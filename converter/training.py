@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.architecture import config_with, infer_architecture
-from converter.dialects.optimizer_order import ModuleOrder, named_state
+from converter.dialects.optimizer.conventions import ModuleOrder
+from converter.dialects.optimizer_order import inferred_algorithm, named_state
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
 from converter.execution.child import require
@@ -115,7 +116,10 @@ def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> C
     groups = tuple(
         replace(group, hyperparameters={**group.hyperparameters, **_spelt(asked, state)}) for group in state.groups
     )
-    return replace(checkpoint, optimizer=replace(state, groups=groups))
+    algorithm = state.algorithm
+    if algorithm == "unknown":  # `decoupled_weight_decay` tells AdamW from Adam, where torch did not write it yet
+        algorithm = inferred_algorithm([group.hyperparameters for group in groups], state.slots)
+    return replace(checkpoint, optimizer=replace(state, groups=groups, algorithm=algorithm))
 
 
 _KERAS = {"lr": "learning_rate", "eps": "epsilon", "alpha": "rho"}

@@ -5,13 +5,13 @@ Conventions are tried, and each must fit every group size and every slot shape; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from converter.dialects.optimizer.conventions import Groups, ModuleOrder, candidates, cut, without_frozen_modules
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -19,7 +19,6 @@ from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor
 
 Shape = tuple[int, ...]
-Groups = tuple[tuple[str, ...], ...]
 
 _BUFFER_LEAVES = frozenset(
     (
@@ -28,9 +27,6 @@ _BUFFER_LEAVES = frozenset(
         *("relative_position_index", "relative_coords_table", "attn_mask", "causal_mask"),
     )
 )
-_NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
-"""transformers.Trainer.get_decay_parameter_names (4.57 and 5.23), on lower-cased names."""
-
 _FACTORS: Mapping[str, Callable[[Shape], Shape]] = {
     "exp_avg_sq_row": lambda shape: shape[:-1],
     "exp_avg_sq_col": lambda shape: (*shape[:-2], *shape[-1:]),
@@ -58,14 +54,6 @@ def is_buffer(name: str, tensor: Tensor) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleOrder:
-    """The order in which a model has its parameters, and which of them are inside a torch.nn.LayerNorm."""
-
-    names: tuple[str, ...]
-    layer_norms: frozenset[str]
-
-
 def named_state(
     state: Mapping[str, Any],
     checkpoint: Checkpoint,
@@ -87,7 +75,7 @@ def named_state(
         sizes = [len(ids) for ids in entries.groups]
         if sum(sizes) != len(given):
             raise LossError(f"it has {sum(sizes)} parameters, the order given {len(given)}")
-        names, basis = _resolved(_cut(given, sizes), entries, checkpoint), "given"
+        names, basis = _resolved(cut(given, sizes), entries, checkpoint), "given"
     else:
         names, basis = _named(entries, checkpoint, order, is_in_module_order)
     by_id = {
@@ -249,14 +237,20 @@ def _named(
         return _resolved(entries.groups, entries, checkpoint), "named"
     if order is None and not is_in_module_order:
         raise LossError("its parameters are numbered in an order that the file of the weights does not keep")
+    sizes = [len(ids) for ids in entries.groups]
     fits: dict[Groups, str] = {}
-    for groups, convention in _candidates(entries, checkpoint, order):
+    for groups, convention in candidates(sizes, checkpoint, order):
         if _mismatch(groups, entries, checkpoint) is None:
             fits.setdefault(groups, convention)
     if len(fits) == 1:
         ((groups, convention),) = fits.items()
         return groups, f"verified ({convention})"
-    count = sum(map(len, entries.groups))
+    if not fits:
+        fits = dict(without_frozen_modules(sizes, checkpoint, order, _fit(entries, checkpoint)))
+        if len(fits) == 1:
+            ((groups, convention),) = fits.items()
+            return groups, f"inferred ({convention})"
+    count = sum(sizes)
     if fits:
         raise LossError(f"the order of its {count} parameters is ambiguous: {', '.join(fits.values())} all fit")
     raise LossError(f"its {count} parameters, which have no names, fit no known order of the model's")
@@ -289,66 +283,33 @@ def _bare(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
-def _candidates(entries: _Entries, checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Groups, str]]:
-    """Yield the orders that training code uses: as defined, and split in two groups as the usual recipes do."""
-    if order is not None:
-        parameters = list(dict.fromkeys(checkpoint.aliases.get(name, name) for name in order.names))
-    else:
-        parameters = [name for name in checkpoint.tensors if name not in checkpoint.buffers]
-    trained = [name for name in parameters if name not in checkpoint.frozen]
-    for names in [parameters] if parameters == trained else [parameters, trained]:
-        sizes = [len(ids) for ids in entries.groups]
-        if sum(sizes) != len(names):
-            continue
-        yield _cut(names, sizes), "order"
-        if len(sizes) == 2:
-            for rule, convention in _splits(checkpoint, order):
-                decayed = tuple(name for name in names if not rule(name))
-                others = tuple(name for name in names if rule(name))
-                yield (decayed, others), convention
-                yield (others, decayed), f"{convention}, swapped"
-
-
-def _cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
-    starts = [sum(sizes[:position]) for position in range(len(sizes))]
-    return tuple(tuple(names[start : start + size]) for start, size in zip(starts, sizes, strict=True))
-
-
-def _splits(checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Any, str]]:
-    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
-
-    def by_trainer_names(name: str) -> bool:
-        return _NO_DECAY.search(name.lower()) is not None
-
-    if order is not None:
-        layer_norms = order.layer_norms
-        yield lambda name: by_trainer_names(name) or name in layer_norms, "Trainer groups"
-    else:
-        yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
-    yield by_trainer_names, "Trainer groups by name"
-    yield lambda name: "bias" in name or "LayerNorm.weight" in name, "bias and LayerNorm.weight apart"
-    yield lambda name: len(shapes[name]) < 2, "vectors apart"
-    yield lambda name: name.endswith("bias"), "biases apart"
-
-
-def _is_layer_norm(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:
-    module, _, leaf = name.rpartition(".")
-    is_pair = leaf == "weight" and len(shape) == 1 and shapes.get(f"{module}.bias") == shape
-    return is_pair and f"{module}.running_mean" not in shapes
-
-
 def _mismatch(groups: Groups, entries: _Entries, checkpoint: Checkpoint) -> str | None:
     """Return how `groups` contradict the sizes of groups or the shapes of slots, None when they do not."""
     if [len(group) for group in groups] != [len(ids) for ids in entries.groups]:
         return "its groups have other sizes than the model's"
     for ids, names in zip(entries.groups, groups, strict=True):
         for number, name in zip(ids, names, strict=True):
-            shape = checkpoint.tensors[name].shape
-            for slot, tensor in entries.slots.get(number, {}).items():
-                expected = _FACTORS[slot](shape) if slot in _FACTORS else shape
-                if tensor.shape not in ((), expected):
-                    return f"its {slot} for {name!r} has shape {list(tensor.shape)}, the weight {list(shape)}"
+            wrong = _wrong_shape(entries.slots.get(number, {}), name, checkpoint)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def _fit(entries: _Entries, checkpoint: Checkpoint) -> Callable[[int, int, str], bool]:
+    """Return whether the entry at a place in a group can be that of a parameter, by the shapes of its slots."""
+
+    def fits(group: int, place: int, name: str) -> bool:
+        return _wrong_shape(entries.slots.get(entries.groups[group][place], {}), name, checkpoint) is None
+
+    return fits
+
+
+def _wrong_shape(slots: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> str | None:
+    shape = checkpoint.tensors[name].shape
+    for slot, tensor in slots.items():
+        expected = _FACTORS[slot](shape) if slot in _FACTORS else shape
+        if tensor.shape not in ((), expected):
+            return f"its {slot} for {name!r} has shape {list(tensor.shape)}, the weight {list(shape)}"
     return None
 
 

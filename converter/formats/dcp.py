@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from converter.dialects.optimizer_order import is_buffer, is_optimizer_state, named_state, state_dict
+from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
+from converter.dialects.optimizer_order import is_buffer, is_numbered, named_state, state_dict
 from converter.encoding.dcp import (
     METADATA_NAME,
     SUFFIX,
@@ -172,23 +173,22 @@ def _with_training(checkpoint: Checkpoint, values: Mapping[Key, Any]) -> Checkpo
     refused = None
     extras: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and "param_groups" in value:
-            value.setdefault("state", {})  # an optimizer without state has no item for it
-        if is_optimizer_state(value):
-            states.append(value)
+        state = as_state_dict(value)
+        if state is not None:
+            states.append(state)
         elif str(key).startswith("optim"):
-            refused = "it is flattened, or of a kind that is not known"
+            refused = "it is of a kind that is not known"
         else:
             extras[str(key)] = value
     own = extras.pop(_EXTRAS, {})
     extras |= own if isinstance(own, dict) else {_EXTRAS: own}
     checkpoint = replace(checkpoint, extras=extras)
-    if len(states) > 1:
-        refused = f"there are {len(states)} optimizers, one can be carried"
     if refused is not None or not states:
         return replace(checkpoint, optimizer_refused=refused)
     try:
-        return replace(checkpoint, optimizer=named_state(states[0], checkpoint))
+        state = merged(states)
+        checkpoint = replace(checkpoint, optimizer_numbered=state if is_numbered(state) else None)
+        return replace(checkpoint, optimizer=named_state(state, checkpoint))
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
 

@@ -32,7 +32,7 @@ torch = pytest.importorskip("torch")
 
 import torch.distributed.checkpoint as dcp  # noqa: E402
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # noqa: E402
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict  # noqa: E402
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dcp"
@@ -143,9 +143,44 @@ def test_everything_under_one_key_of_the_user(tmp_path: Path) -> None:
     assert checkpoint.optimizer.step == 2
 
 
-def test_flattened_optimizer_state_is_refused_by_name(tmp_path: Path) -> None:
+def in_two_groups(parameters: Any) -> Any:
+    listed = list(parameters)
+    vectors = [parameter for parameter in listed if parameter.ndim < 2]
+    matrices = [parameter for parameter in listed if parameter.ndim > 1]
+    return torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=0.1)
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_flattened_and_numbered_state(tmp_path: Path, is_flat: bool) -> None:
+    """Flattened it names its parameters; numbered they are as `state_dict()` has them, and the numbers became text."""
+    net, optimizer = trained(in_two_groups)
+    weights, state = get_state_dict(net, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
+    saved(tmp_path / "x", {"model": weights, "optimizer": state if is_flat else optimizer.state_dict()})
+    found = converter.read(tmp_path / "x").optimizer
+    assert found is not None
+    assert found.basis == ("named" if is_flat else "verified (order)")
+    assert [group.parameters for group in found.groups] == [("0.weight",), ("0.bias", "1.weight", "1.bias")]
+    assert [group.hyperparameters["weight_decay"] for group in found.groups] == [0.01, 0.0]
+    for name, parameter in net.named_parameters():
+        for slot in ("exp_avg", "exp_avg_sq"):
+            assert np.array_equal(found.slots[slot][name].numpy(), optimizer.state[parameter][slot].numpy())
+
+
+def test_an_order_can_be_given(tmp_path: Path) -> None:
+    net, optimizer = trained(lambda parameters: torch.optim.AdamW(list(parameters)[::-1], lr=0.1))
+    saved(tmp_path / "x", {"model": net.state_dict(), "optimizer": optimizer.state_dict()})
+    with pytest.raises(LossError, match="--param-order"):
+        converter.convert(tmp_path / "x", tmp_path / "x.pth")
+    (tmp_path / "order").write_text("\n".join([name for name, _ in net.named_parameters()][::-1]))
+    report = converter.convert(tmp_path / "x", tmp_path / "x.pth", param_order=tmp_path / "order")
+    assert report.optimizer.basis == "given"
+    state = torch.load(tmp_path / "x.pth", weights_only=True)["optimizer_state_dict"]
+    assert_same(state["state"], optimizer.state_dict()["state"])
+
+
+def test_flattened_state_without_groups_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "x", {"model": {"w": torch.ones(2)}, "optimizer": {"state.w.exp_avg": torch.ones(2)}})
-    with pytest.raises(LossError, match="flattened"):
+    with pytest.raises(LossError, match="its groups and its entries"):
         converter.convert(tmp_path / "x", tmp_path / "x.pth")
     assert converter.convert(tmp_path / "x", tmp_path / "x.pth", optimizer="drop").counts["mapped"] == 1
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.dialects.optimizer_order import is_buffer, is_numbered, is_optimizer_state, named_state
+from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
+from converter.dialects.optimizer_order import is_buffer, is_numbered, named_state
 from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk, archive_of, is_module
 from converter.errors import CkconvError, LossError, ReadError
@@ -65,12 +66,32 @@ def _split(root: Any, walk: Walk) -> tuple[Any, dict[Any, Any]]:
         root = root.items
     if not isinstance(root, dict):
         return root, {}
+    inner = next(iter(root.values()), None)
+    if len(root) == 1 and isinstance(inner, dict) and any(_is_weights(inner.get(key), walk) for key in WEIGHTS_KEYS):
+        root = inner
     for key in WEIGHTS_KEYS:
-        value = root.get(key)
-        if isinstance(value, dict | list | tuple | Placeholder) and walk.has_tensors(value):
-            return value, {name: item for name, item in root.items() if name != key}
-    beside = {key: value for key, value in root.items() if is_optimizer_state(value) or not walk.has_tensors(value)}
-    return {key: value for key, value in root.items() if key not in beside}, beside
+        if _is_weights(root.get(key), walk):
+            return root[key], {name: item for name, item in root.items() if name != key}
+    beside = {key: value for key, value in root.items() if _states_in(value) or not walk.has_tensors(value)}
+    weights = {key: value for key, value in root.items() if key not in beside}
+    only = next(iter(weights), None)
+    if len(weights) == 1 and any(map(_states_in, beside.values())) and _is_weights(weights[only], walk):
+        return weights[only], beside  # under a key of the user's own
+    return weights, beside
+
+
+def _is_weights(value: Any, walk: Walk) -> bool:
+    return isinstance(value, dict | list | tuple | Placeholder) and walk.has_tensors(value)
+
+
+def _states_in(value: Any) -> list[Mapping[str, Any]]:
+    """Return the states of the optimizers that a value is, or lists, in whatever layout; none for anything else."""
+    own = as_state_dict(value)
+    if own is not None:
+        return [own]
+    listed = list(value) if isinstance(value, list | tuple) else list(value.values()) if isinstance(value, dict) else []
+    states = [state for item in listed if (state := as_state_dict(item)) is not None]
+    return states if len(states) == len(listed) else []
 
 
 def _optimizer_states(beside: dict[Any, Any]) -> tuple[list[Any], dict[Any, Any]]:
@@ -78,12 +99,9 @@ def _optimizer_states(beside: dict[Any, Any]) -> tuple[list[Any], dict[Any, Any]
     states: list[Any] = []
     others: dict[Any, Any] = {}
     for key, value in beside.items():
-        found = list(value) if isinstance(value, list | tuple) else [value]
-        if isinstance(value, dict) and not is_optimizer_state(value):
-            found = list(value.values())
-        if found and all(map(is_optimizer_state, found)):
-            states += found
-        else:
+        found = _states_in(value)
+        states += found
+        if not found:
             others[key] = value
     return states, others
 
@@ -91,14 +109,14 @@ def _optimizer_states(beside: dict[Any, Any]) -> tuple[list[Any], dict[Any, Any]
 def _with_optimizer(checkpoint: Checkpoint, states: list[Any], walk: Walk) -> Checkpoint:
     if not states:
         return checkpoint
-    if len(states) > 1:
-        return replace(checkpoint, optimizer_refused=f"there are {len(states)} optimizers, one can be carried")
-    state = walk.plain(states[0], "optimizer")
-    checkpoint = replace(checkpoint, optimizer_numbered=state if is_numbered(state) else None)
     try:
-        return replace(checkpoint, optimizer=named_state(state, checkpoint))
+        state = walk.plain(merged(states), "optimizer")
+        checkpoint = replace(checkpoint, optimizer_numbered=state if is_numbered(state) else None)
+        checkpoint = replace(checkpoint, optimizer=named_state(state, checkpoint))
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
+    said = (f"{len(states)} optimizers of one algorithm became one, with the groups of all",)
+    return replace(checkpoint, warnings=(*checkpoint.warnings, *said)) if len(states) > 1 else checkpoint
 
 
 def _normalised(training: dict[str, Any]) -> dict[str, Any]:

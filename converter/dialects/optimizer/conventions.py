@@ -1,0 +1,158 @@
+"""The conventions by which training code orders and groups parameters before it hands them to an optimizer.
+
+Each is a guess that the numbers and shapes of an optimizer's entries must bear out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from converter.model.checkpoint import Checkpoint
+
+Shape = tuple[int, ...]
+Groups = tuple[tuple[str, ...], ...]
+Rule = Callable[[str], bool]
+
+_NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+"""transformers.Trainer.get_decay_parameter_names (4.57 and 5.23), on lower-cased names."""
+_WAYS_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleOrder:
+    """The order in which a model has its parameters, and which of them are inside a torch.nn.LayerNorm."""
+
+    names: tuple[str, ...]
+    layer_norms: frozenset[str]
+
+
+def candidates(sizes: Sequence[int], checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Groups, str]]:
+    """Yield the orders that training code uses: as defined, and split in two groups as the usual recipes do."""
+    parameters = _parameters(checkpoint, order)
+    trained = [name for name in parameters if name not in checkpoint.frozen]
+    for names in [parameters] if parameters == trained else [parameters, trained]:
+        if sum(sizes) != len(names):
+            continue
+        yield cut(names, sizes), "order"
+        if len(sizes) == 2:
+            for rule, convention in _splits(checkpoint, order):
+                decayed = tuple(name for name in names if not rule(name))
+                others = tuple(name for name in names if rule(name))
+                yield (decayed, others), convention
+                yield (others, decayed), f"{convention}, swapped"
+
+
+def cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
+    starts = [sum(sizes[:position]) for position in range(len(sizes))]
+    return tuple(tuple(names[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+
+
+def _splits(checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Rule, str]]:
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
+
+    def by_trainer_names(name: str) -> bool:
+        return _NO_DECAY.search(name.lower()) is not None
+
+    if order is not None:
+        layer_norms = order.layer_norms
+        yield lambda name: by_trainer_names(name) or name in layer_norms, "Trainer groups"
+    else:
+        yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
+    yield by_trainer_names, "Trainer groups by name"
+    yield lambda name: "bias" in name or "LayerNorm.weight" in name, "bias and LayerNorm.weight apart"
+    yield lambda name: len(shapes[name]) < 2, "vectors apart"
+    yield lambda name: name.endswith("bias"), "biases apart"
+
+
+def _is_layer_norm(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:
+    module, _, leaf = name.rpartition(".")
+    is_pair = leaf == "weight" and len(shape) == 1 and shapes.get(f"{module}.bias") == shape
+    return is_pair and f"{module}.running_mean" not in shapes
+
+
+def _parameters(checkpoint: Checkpoint, order: ModuleOrder | None) -> list[str]:
+    if order is not None:
+        return list(dict.fromkeys(checkpoint.aliases.get(name, name) for name in order.names))
+    return [name for name in checkpoint.tensors if name not in checkpoint.buffers]
+
+
+def without_frozen_modules(
+    sizes: Sequence[int],
+    checkpoint: Checkpoint,
+    order: ModuleOrder | None,
+    fits: Callable[[int, int, str], bool],
+) -> Iterator[tuple[Groups, str]]:
+    """Yield the orders that are left when modules are frozen whole, and their parameters not given to the optimizer.
+
+    `fits` says whether an entry, by its group and its place in it, can be that of a parameter. At most two orders of
+    a convention come, as the second already says that it is not certain.
+    """
+    parameters = _parameters(checkpoint, order)
+    if not 0 < sum(sizes) < len(parameters):
+        return
+    modules = [tuple(names) for _, names in groupby(parameters, lambda name: name.rpartition(".")[0])]
+    rules: list[tuple[tuple[Rule, ...], str]] = []
+    if len(sizes) == 1:
+        rules = [((lambda name: True,), "order")]
+    if len(sizes) == 2:
+        for rule, convention in _splits(checkpoint, order):
+            rules.append(((_inverse(rule), rule), convention))
+            rules.append(((rule, _inverse(rule)), f"{convention}, swapped"))
+    for members, convention in rules:
+        for kept in _kept(modules, sizes, members, fits):
+            left = [names for names in modules if names not in kept]
+            first = left[0][0].rpartition(".")[0]
+            frozen = f"{first} frozen" if len(left) == 1 else f"{first} and {len(left) - 1} other modules frozen"
+            names = [name for each in kept for name in each]
+            groups = tuple(tuple(name for name in names if is_member(name)) for is_member in members)
+            yield groups, f"{convention}, {frozen}"
+
+
+def _inverse(rule: Rule) -> Rule:
+    return lambda name: not rule(name)
+
+
+def _kept(
+    modules: Sequence[tuple[str, ...]],
+    sizes: Sequence[int],
+    members: Sequence[Rule],
+    fits: Callable[[int, int, str], bool],
+) -> list[tuple[tuple[str, ...], ...]]:
+    """Return ways to leave modules out such that the others fill groups of these sizes; at most two, none if too many.
+
+    `ways` maps how far each group is filled -> the modules that got it there, and the same for one other way.
+    """
+    ways: dict[tuple[int, ...], list[tuple[tuple[str, ...], ...]]] = {(0,) * len(sizes): [()]}
+    tried = 0
+    for names in modules:
+        grown = {filled: list(kept) for filled, kept in ways.items()}
+        for filled, kept in ways.items():
+            tried += 1
+            further = _filled(filled, names, sizes, members, fits)
+            if further is not None:
+                grown.setdefault(further, []).extend((*each, names) for each in kept)
+        if tried > _WAYS_LIMIT:
+            return []
+        ways = {filled: kept[:2] for filled, kept in grown.items()}
+    return ways.get(tuple(sizes), [])
+
+
+def _filled(
+    filled: tuple[int, ...],
+    names: Sequence[str],
+    sizes: Sequence[int],
+    members: Sequence[Rule],
+    fits: Callable[[int, int, str], bool],
+) -> tuple[int, ...] | None:
+    """Return how far groups are filled with more parameters, None when these do not fit there."""
+    counts = list(filled)
+    for name in names:
+        group = next(index for index, is_member in enumerate(members) if is_member(name))
+        if counts[group] >= sizes[group] or not fits(group, counts[group], name):
+            return None
+        counts[group] += 1
+    return tuple(counts)
