@@ -200,10 +200,10 @@ def _planned(
         named = canonical(named)
     planned = target.adapt(selection.selected(named, target, options), write_options)
     if target.runner is None or options.weights_only:
-        return planned
+        return replace(planned, graph=None)
     if target.extra is not None:
         require(target.extra, f"writing a {target.name} that runs")
-    return runnable.with_graph(planned, options, workshop)
+    return runnable.with_graph(planned, checkpoint, options, workshop)
 
 
 def _verify(
@@ -348,7 +348,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Ch
 
 def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
     """Return where a config is: in `folder`, or above a SavedModel, which save_pretrained puts at saved_model/1."""
-    if checkpoint.dialect != "tensorflow" or checkpoint.graph is not None or (folder / CONFIG_NAME).exists():
+    if checkpoint.dialect != "tensorflow" or (folder / CONFIG_NAME).exists():
         return folder
     above = folder.absolute().parent
     if folder.name.isdigit() and above.name == "saved_model":

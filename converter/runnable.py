@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,30 +12,72 @@ import numpy as np
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.encoding import safetensors
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, LossError
+from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, SafetyError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
-from converter.graphs.architecture import Architecture, Declaration
+from converter.graphs.architecture import Architecture
+from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.inputs import sample_inputs, sample_sizes
-from converter.graphs.traced import TracedGraph
+from converter.graphs.source import GraphSource
+from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import LedgerLine, defaulted, dropped
-from converter.model.tensor import Array, ArrayTensor, Tensor, is_equal
+from converter.model.tensor import Array
 from converter.options import Options
 from converter.report import Verification
-from converter.verification import compare_outputs, load_outputs
+from converter.verification import RELATIVE_TOLERANCE, compare_outputs, load_outputs
 
 _SAMPLE_SEED = 20180611
+_GRAPH_NAME = "graph.onnx"
+_ATTACH = "converter.graphs.passes.attach:run"
 _TRACE = "converter.graphs.trace.transformers:trace"
 _REFERENCE = "converter.graphs.run.transformers:run"
 
 
-def with_graph(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    """Return the checkpoint with a graph, its tensors those of the architecture that its config and names tell.
+def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    """Return what the target is to hold with a graph, its tensors those that the graph names.
 
-    Raises ArchitectureError when they do not tell one, LossError when tensors and architecture do not fit,
-    MissingExtraError without torch and transformers, GraphError when the model cannot be exported.
+    `planned` is what dialect and selection made of `source`. The graph is the source's own; where it has none, or one
+    that cannot be used, that of the transformers class which its config and names tell.
+
+    Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
+    MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
+    SafetyError for a graph that a checkpoint has no business having.
     """
+    graph = source.graph
+    if graph is not None:
+        try:
+            return _from_source(planned, source, graph, options, workshop)
+        except (GraphError, MissingExtraError, SafetyError) as error:
+            if planned.config is None:
+                raise
+            said = f"the source's own graph is not used: {error.message}"
+            planned = replace(planned, warnings=(*planned.warnings, said))
+    return _from_config(replace(planned, graph=None), options, workshop)
+
+
+def _from_source(
+    planned: Checkpoint, source: Checkpoint, graph: GraphSource, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
+    require(graph.extra, "reading the graph of the source")
+    workshop.observer.stage("reading the graph")
+    file = workshop.scratch / _GRAPH_NAME
+    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments)
+    architecture = Architecture.from_json(answer)
+    if options.include or options.exclude:
+        _check_nothing_left_out(planned, source, architecture)
+    fitted = fitted_to_source(planned, source, architecture)
+    reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
+    return _attached(fitted, file, reference, workshop)
+
+
+def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architecture: Architecture) -> None:
+    there = set(map(planned.origin, planned.names))
+    for name in (*architecture.parameters, *architecture.buffers):
+        if name in source.names and source.origin(name) not in there:
+            raise LossError("was left out, and the graph uses it", tensor=name, hint="--weights-only writes no graph")
+
+
+def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
     given = checkpoint.config
     if given is None:
         raise ArchitectureError(
@@ -49,100 +91,68 @@ def with_graph(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop
     config = config_with(given, architectures=[inference.architecture])
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
-    graph_file = workshop.scratch / "graph.onnx"
+    file = workshop.scratch / _GRAPH_NAME
     workshop.observer.stage(f"tracing {inference.architecture}")
-    answer = workshop.call(_TRACE, config=str(config_file), architecture=inference.architecture, graph=str(graph_file))
-    architecture = Architecture.from_json(answer)
+    answer = workshop.call(
+        _TRACE, config=os.fspath(config_file), architecture=inference.architecture, graph=os.fspath(file)
+    )
     note = () if inference.note is None else (inference.note,)
-    fitted = _fitted(replace(checkpoint, config=config), architecture)
-    return replace(
-        fitted,
-        graph=TracedGraph(file=graph_file, architecture=architecture),
-        warnings=(*fitted.warnings, *note),
-    )
+    named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
+    fitted = fitted_to_class(named, Architecture.from_json(answer))
+    reference = Reference(runner=_REFERENCE, model=workshop.scratch, takes_weights=True)
+    return _attached(fitted, file, reference, workshop)
 
 
-def _fitted(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
-    """Return the tensors that `architecture` has, tied as it ties them; every other one is a line."""
-    declared = {**architecture.parameters, **architecture.buffers}
-    tensors: dict[str, Tensor] = {}
-    lines: list[LedgerLine] = []
-    for name, declaration in declared.items():
-        tensors[name] = _filling(checkpoint, architecture, name, declaration, lines)
-    aliases = {alias: owner for alias, owner in architecture.ties.items() if alias in checkpoint.names}
-    for name in checkpoint.names:
-        if name not in tensors and name not in aliases:
-            lines.append(_left_over(checkpoint.origin(name), name, architecture))
-    return replace(
-        checkpoint,
-        tensors=tensors,
-        aliases=aliases,
-        buffers=frozenset(architecture.buffers),
-        lines=(*checkpoint.lines, *lines),
-    )
-
-
-def _filling(
-    checkpoint: Checkpoint, architecture: Architecture, name: str, declaration: Declaration, lines: list[LedgerLine]
-) -> Tensor:
-    tied = [alias for alias, owner in architecture.ties.items() if owner == name]
-    sources = [candidate for candidate in (name, *tied) if candidate in checkpoint.names]
-    dtype, shape = declaration
-    if not sources:
-        reason = f"{architecture.architecture} has it, the checkpoint does not; filled with zeros"
-        lines.append(defaulted(name, reason, is_refused_by_default=True))
-        return ArrayTensor.of(np.zeros(shape, dtype.numpy))
-    tensor = checkpoint.tensor(sources[0])
-    if tensor.shape != shape:
-        raise ArchitectureError(
-            f"has shape {list(tensor.shape)}, {architecture.architecture} built from the config has {list(shape)}",
-            tensor=sources[0],
-        )
-    for other in sources[1:]:
-        if not is_equal(checkpoint.tensor(other), tensor):
-            raise LossError(f"differs from {sources[0]}, which {architecture.architecture} ties it to", tensor=other)
-    return tensor
-
-
-def _left_over(origin: str, name: str, architecture: Architecture) -> LedgerLine:
-    if name in architecture.computed:
-        return dropped(origin, "computed from the config")
-    if any(re.search(pattern, name) for pattern in architecture.ignored):
-        return dropped(origin, "transformers skips it when it loads this class")
-    reason = f"{architecture.architecture} has no such tensor"
-    return dropped(origin, reason, is_refused_by_default=True)
+def _attached(fitted: Fitted, file: Path, reference: Reference, workshop: LocalWorkshop) -> Checkpoint:
+    """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
+    if fitted.stored:
+        stored = {name: each.to_json() for name, each in fitted.stored.items()}
+        workshop.call(_ATTACH, graph=os.fspath(file), stored=stored)
+    graph = TracedGraph(file=file, architecture=fitted.architecture, reference=reference)
+    return replace(fitted.checkpoint, graph=graph)
 
 
 def verify_outputs(
     checkpoint: Checkpoint, staged: Path, runner: str, options: Options, workshop: LocalWorkshop
 ) -> Verification:
-    """Run the source in torch and the `staged` target, on the same inputs at two shapes that were not traced.
+    """Run the reference and the `staged` target, on the same inputs at two shapes that were not traced.
 
     `runner` is the ``package.module:function`` that runs the target. Raises VerificationError when an output is
     out of tolerance.
     """
     graph: TracedGraph = checkpoint.graph
+    reference = graph.reference
     workshop.observer.stage("comparing outputs")
     inputs = workshop.scratch / "inputs.npz"
     _write_inputs(inputs, graph.architecture)
-    if not (workshop.scratch / safetensors.FILE_NAME).exists():
-        workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], workshop.scratch)
+    if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():
+        workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
 
-    def run(function: str, model: Path) -> dict[str, Array]:
-        outputs = workshop.scratch / f"outputs-{model.name}.npz"
+    def run(function: str, model: Path, name: str) -> dict[str, Array]:
+        outputs = workshop.scratch / f"outputs-{name}.npz"
         workshop.call(
             function,
-            model=str(model),
+            model=os.fspath(model),
             architecture=graph.architecture.architecture,
-            inputs=str(inputs),
-            outputs=str(outputs),
+            inputs=os.fspath(inputs),
+            outputs=os.fspath(outputs),
         )
         return load_outputs(outputs)
 
+    runs = ((reference.runner, reference.model, "reference"), (runner, staged, "target"))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        reference, found = pool.map(run, (_REFERENCE, runner), (workshop.scratch, staged))
-    largest, tolerance = compare_outputs(reference, found, path=staged, atol=options.atol, rtol=options.rtol)
+        expected, found = pool.map(lambda each: run(*each), runs)
+    rtol = options.rtol
+    if not reference.takes_weights and options.atol is rtol is None:
+        rtol = _cast_tolerance(options)
+    largest, tolerance = compare_outputs(expected, found, path=staged, atol=options.atol, rtol=rtol)
     return Verification(weights=True, outputs=True, max_abs=largest, tolerance=tolerance)
+
+
+def _cast_tolerance(options: Options) -> float | None:
+    """Return what a cast that was asked for may cost, where the reference runs with the weights before it."""
+    dtype = options.target_dtype()
+    return None if dtype is None else RELATIVE_TOLERANCE.get(dtype.value)
 
 
 def _write_inputs(path: Path, architecture: Architecture) -> None:

@@ -7,10 +7,32 @@ from pathlib import Path
 
 from converter.graphs.architecture import Architecture
 
+WEIGHTS_LOCATION = "weights"
+"""Where the external initializers of such a file claim to be; no file is called so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What a graph's outputs are compared with.
+
+    `runner`         ``package.module:function`` as in converter.graphs.run
+    `model`          what it is given to run: the source itself, or a folder
+    `takes_weights`  whether that folder is to have the checkpoint's tensors in model.safetensors; the source itself has
+                     its own, before any cast
+    """
+
+    runner: str
+    model: Path
+    takes_weights: bool
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracedGraph:
-    """An ONNX file whose initializers name tensors instead of holding them, and the architecture it computes."""
+    """An ONNX file whose external initializers name tensors instead of holding them, and what it computes.
+
+    Initializers agree with the checkpoint's tensors in name, element type and shape; `architecture` has those names.
+    """
 
     file: Path
     architecture: Architecture
+    reference: Reference

@@ -49,7 +49,8 @@ class Checkpoint:
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
-    `graph`       an onnx_ir.Model whose initializers name tensors, they are not stored twice
+    `graph`       how to get the source's own graph (converter.graphs.source), for a target that runs the graph itself
+                  (converter.graphs.traced); its initializers name tensors, they are not stored twice
     `metadata`    what the source says about itself
     `lines`       losses that already happened on the way here
     `warnings`    what a user should know, one line each

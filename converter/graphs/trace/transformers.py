@@ -29,9 +29,9 @@ from converter.graphs.trace.model_building import (
     model_class,
     model_config,
 )
+from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
-WEIGHTS_LOCATION = "weights"
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _DIMENSIONS = {2: ("batch", "sequence"), 3: ("batch", "choices", "sequence")}
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)

@@ -1,0 +1,121 @@
+"""Making the initializers of a graph agree with the tensors of a checkpoint, in name, layout and element type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converter.errors import GraphError
+from converter.graphs.traced import WEIGHTS_LOCATION
+from converter.model.dtype import DType
+
+
+def run(*, graph: str, stored: dict[str, dict[str, Any]]) -> None:
+    """Rewrite the ONNX file `graph`; `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON."""
+    import onnx_ir
+
+    model = onnx_ir.load(graph)
+    attach(model, stored)
+    onnx_ir.save(model, graph)
+
+
+def attach(model: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let each initializer named in `stored` be the checkpoint's tensor, and nodes make of it what the graph had.
+
+    Two initializers may become one tensor. Raises GraphError for an initializer that the graph does not have, and for
+    a name that an input or output of the graph has.
+    """
+    graph = model.graph
+    unknown = [name for name in stored if name not in graph.initializers]
+    if unknown:
+        raise GraphError("is no initializer of the graph", tensor=unknown[0])
+    old = {name: graph.initializers.pop(name) for name in stored}
+    _make_way(model, {each["name"] for each in stored.values()})
+    nodes: list[Any] = []
+    for name, each in stored.items():
+        source = graph.initializers.get(each["name"])
+        if source is None:
+            source = _reference(each)
+            graph.initializers[each["name"]] = source
+        made = list(_moving(graph, source, each["steps"], old[name], name))
+        if old[name].is_graph_output():
+            made.append(_node("Identity", [made[-1].outputs[0] if made else source], old[name], name))
+        old[name].replace_all_uses_with(made[-1].outputs[0] if made else source, replace_graph_outputs=True)
+        nodes += made
+    if len(graph):
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.extend(nodes)
+
+
+def _make_way(model: Any, names: set[str]) -> None:
+    """Rename values in the middle of the graph that have a name which is to be a tensor's."""
+    taken = names | {value.name for value in _values(model)}
+    for value in _values(model):
+        if value.name not in names:
+            continue
+        if value.is_graph_input() or value.is_graph_output() or value.is_initializer():
+            raise GraphError("is the name of an input, output or another initializer of the graph", tensor=value.name)
+        value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
+        taken.add(value.name)
+
+
+def _values(model: Any) -> list[Any]:
+    graph = model.graph
+    made = [output for node in graph.all_nodes() for output in node.outputs]
+    return [*graph.inputs, *graph.outputs, *graph.initializers.values(), *made]
+
+
+def _reference(stored: Mapping[str, Any]) -> Any:
+    import onnx_ir
+
+    dtype = onnx_ir.DataType.from_numpy(DType(stored["dtype"]).numpy)
+    shape = onnx_ir.Shape(stored["shape"])
+    tensor = onnx_ir.ExternalTensor(WEIGHTS_LOCATION, None, None, dtype, shape=shape, name=stored["name"])
+    type_ = onnx_ir.TensorType(dtype)
+    return onnx_ir.Value(name=stored["name"], shape=shape, type=type_, const_value=tensor)
+
+
+def _moving(graph: Any, value: Any, steps: list[Any], old: Any, name: str) -> Iterator[Any]:
+    """Yield the nodes of `steps` and, where the element type differs from what `old` had, of a cast."""
+    import onnx_ir
+
+    for number, (kind, values) in enumerate(steps):
+        label = f"{name}/{kind}_{number}"
+        if kind == "transpose":
+            shape = [value.shape[axis] for axis in values]
+            node = _node("Transpose", [value], value, label, attributes={"perm": values}, shape=shape)
+        else:
+            extents = onnx_ir.Value(
+                name=f"{label}/shape",
+                shape=onnx_ir.Shape([len(values)]),
+                type=onnx_ir.TensorType(onnx_ir.DataType.INT64),
+                const_value=onnx_ir.tensor(values, onnx_ir.DataType.INT64),
+            )
+            graph.initializers[extents.name] = extents
+            attributes = {} if 0 not in values else {"allowzero": 1}
+            node = _node("Reshape", [value, extents], value, label, attributes=attributes, shape=values)
+        yield node
+        (value,) = node.outputs
+    if value.dtype != old.dtype:
+        yield _node("Cast", [value], old, f"{name}/cast", attributes={"to": int(old.dtype)})
+
+
+def _node(
+    op_type: str,
+    inputs: list[Any],
+    like: Any,
+    label: str,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    shape: Any = None,
+) -> Any:
+    """Return a node whose output is called `label` and has the element type of `like`."""
+    import onnx_ir
+
+    node = onnx_ir.node(op_type, inputs, attributes or {}, name=label)
+    (output,) = node.outputs
+    output.name = label
+    output.type = onnx_ir.TensorType(like.dtype)
+    output.shape = onnx_ir.Shape(like.shape if shape is None else shape)
+    return node
