@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.lower.functions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
 
 Shape = tuple[int | None, ...]
 _LISTED_LIMIT = 20
+_DEPTH_LIMIT = 16  # of functions defined by functions: a model's own might go round in a circle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One node, resolved: nothing about it is left to find out while the graph is built.
 
-    `outputs` are names, each with the shape that the graph declares. `bodies` are the attributes that are graphs.
+    `outputs` are names, each with the shape that the graph declares. `bodies` are the attributes that are graphs; the
+    lowering takes them as functions of their inputs that return a tuple of their outputs.
     """
 
     name: str
@@ -30,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A graph inside a node. `captured` are the values of the graphs around it that it reads."""
+    """A graph inside a node, or the body of a function. `captured` are what it reads of the graphs around it."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -52,9 +56,13 @@ class Initializers:
 
 
 def steps_of(model: Any, registry: Registry, framework: str) -> tuple[Step, ...]:
-    """Return the nodes of an onnx_ir.Model in order. Raises GraphError naming all that `registry` does not lower."""
-    missing: list[str] = []
-    steps = _steps(model.graph, model.opset_imports, registry, missing)
+    """Return the nodes of an onnx_ir.Model in order. Raises GraphError naming all that `registry` does not lower.
+
+    A node without a lowering that ONNX or the model defines by other operators becomes a step that calls its body.
+    """
+    resolver = _Resolver(registry=registry, functions=model.functions)
+    steps = resolver.steps(model.graph, model.opset_imports, None)
+    missing = resolver.missing
     if missing:
         shown = ", ".join(missing[:_LISTED_LIMIT]) + (", ..." if len(missing) > _LISTED_LIMIT else "")
         raise GraphError(f"no {framework} lowering for {len(missing)} node(s): {shown}")
@@ -81,47 +89,86 @@ def check_shape(name: str, shape: Any, declared: Shape | None) -> None:
         raise GraphError(f"has shape {list(shape)}, the graph declares {list(declared)}", tensor=name)
 
 
-def _steps(graph: Any, opsets: Mapping[str, int], registry: Registry, missing: list[str]) -> tuple[Step, ...]:
-    steps: list[Step] = []
-    for node in graph:
+def _call(*inputs: Any, body: Any) -> Any:
+    return body(*inputs)
+
+
+_CALL = Operator(op_type="function", domain="", since=1, function=_call, signature=inspect.signature(_call))
+
+
+class _Resolver:
+    """Turns nodes into steps, graphs in graphs and bodies of functions included; collects what has no lowering."""
+
+    def __init__(self, *, registry: Registry, functions: Any) -> None:
+        self._registry = registry
+        self._functions = functions
+        self._depth = 0
+        self.missing: list[str] = []
+
+    def steps(self, graph: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> tuple[Step, ...]:
+        """Resolve the nodes of a graph; `bound` are the attributes of the function it belongs to, if it does."""
+        return tuple(step for node in graph if (step := self._step(node, opsets, bound)) is not None)
+
+    def _step(self, node: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> Step | None:
         version = node.version or opsets.get(node.domain, 1)
-        operator = registry.find(node.domain, node.op_type, version)
-        what = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {version}, node {node.name})"
-        if operator is None:
-            missing.append(what)
-            continue
+        given = _resolved(node.attributes, bound)
         inputs = tuple(None if value is None or not value.name else value.name for value in node.inputs)
-        mismatch = operator.mismatch(len(inputs), node.attributes)
-        if mismatch is not None:
-            missing.append(f"{what}: {mismatch}")
-            continue
+        outputs = tuple((value.name, _declared_shape(value)) for value in node.outputs)
+        operator = self._registry.find(node.domain, node.op_type, version)
+        mismatch = None if operator is None else operator.mismatch(len(inputs), given)
+        if operator is None or mismatch is not None:
+            body = self._defined(node, version, given)
+            if body is not None:
+                return Step(
+                    name=node.name, operator=_CALL, inputs=inputs, attributes={}, bodies={"body": body}, outputs=outputs
+                )
+            what = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {version}, node {node.name})"
+            self.missing.append(what if mismatch is None else f"{what}: {mismatch}")
+            return None
         bodies = {
-            name: _body(attribute.value, opsets, registry, missing)
-            for name, attribute in node.attributes.items()
+            name: self._body(attribute.value, opsets, bound)
+            for name, attribute in given.items()
             if attribute.type.name == "GRAPH"
         }
-        attributes = {name: _attribute(each) for name, each in node.attributes.items() if name not in bodies}
-        outputs = tuple((value.name, _declared_shape(value)) for value in node.outputs)
-        steps.append(
-            Step(
-                name=node.name, operator=operator, inputs=inputs, attributes=attributes, bodies=bodies, outputs=outputs
-            )
+        attributes = {name: _attribute(each) for name, each in given.items() if name not in bodies}
+        return Step(
+            name=node.name, operator=operator, inputs=inputs, attributes=attributes, bodies=bodies, outputs=outputs
         )
-    return tuple(steps)
+
+    def _defined(self, node: Any, version: int, given: Mapping[str, Any]) -> Body | None:
+        definition = definition_of(node, version, self._functions)
+        if definition is None or self._depth == _DEPTH_LIMIT:
+            return None
+        self._depth += 1
+        function = definition.function
+        body = self._body(function, function.opset_imports, {**definition.attributes, **given})
+        self._depth -= 1
+        return body
+
+    def _body(self, graph: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> Body:
+        steps = self.steps(graph, opsets, bound)
+        inputs = tuple(value.name for value in graph.inputs)
+        outputs = tuple(value.name for value in graph.outputs)
+        held = getattr(graph, "initializers", {})
+        constants = {name: value.const_value.numpy() for name, value in held.items()}
+        own, captured = {*inputs, *constants}, dict[str, None]()
+        for step in steps:
+            read = (*step.inputs, *(name for body in step.bodies.values() for name in body.captured))
+            captured.update((name, None) for name in read if name is not None and name not in own)
+            own.update(name for name, _ in step.outputs)
+        captured.update((name, None) for name in outputs if name not in own)
+        return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
 
 
-def _body(graph: Any, opsets: Mapping[str, int], registry: Registry, missing: list[str]) -> Body:
-    steps = _steps(graph, opsets, registry, missing)
-    inputs = tuple(value.name for value in graph.inputs)
-    outputs = tuple(value.name for value in graph.outputs)
-    constants = {name: value.const_value.numpy() for name, value in graph.initializers.items()}
-    own, captured = {*inputs, *constants}, dict[str, None]()
-    for step in steps:
-        read = (*step.inputs, *(name for body in step.bodies.values() for name in body.captured))
-        captured.update((name, None) for name in read if name is not None and name not in own)
-        own.update(name for name, _ in step.outputs)
-    captured.update((name, None) for name in outputs if name not in own)
-    return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
+def _resolved(attributes: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Replace references to the attributes of a function by what they stand for; absent ones are left out."""
+    resolved = {}
+    for name, attribute in attributes.items():
+        if not attribute.is_ref():
+            resolved[name] = attribute
+        elif bound is not None and attribute.ref_attr_name in bound:
+            resolved[name] = bound[attribute.ref_attr_name]
+    return resolved
 
 
 def _attribute(attribute: Any) -> Any:

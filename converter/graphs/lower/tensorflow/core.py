@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.lower.steps import Step, check_shape, initializers_of, steps_of
+from converter.graphs.lower.steps import Body, Step, check_shape, initializers_of, steps_of
 from converter.graphs.lower.tensorflow.framework import is_static, tf
 from converter.graphs.lower.tensorflow.registry import registry
+
+# What these give is not known while the graph is built, though their inputs may be.
+_RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "function")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +46,48 @@ def lower(model: Any, variables: Mapping[str, Any]) -> Callable[..., dict[str, A
         values.update(tensors)
         for name, reference in references.items():
             values[name] = tf.cast(tf.convert_to_tensor(reference.variable), reference.dtype)
-        for step in steps:
-            for (name, shape), value in zip(step.outputs, _run(step, values), strict=False):
-                values[name] = _with_shape(value, shape, step)
-        return {name: tf.convert_to_tensor(values[name]) for name in outputs}
+        _walk(steps, values)
+        return {name: _as_tensors(values[name]) for name in outputs}
 
     return call
 
 
-def _run(step: Step, values: Mapping[str | None, Any]) -> tuple[Any, ...]:
+def _walk(steps: Iterable[Step], values: MutableMapping[str | None, Any]) -> None:
+    for step in steps:
+        for (name, shape), value in zip(step.outputs, _run(step, values), strict=False):
+            values[name] = _with_shape(value, shape, step)
+
+
+def _function(body: Body, around: MutableMapping[str | None, Any]) -> Callable[..., tuple[Any, ...]]:
+    """Return a body as a function of its inputs, which sees the values around it."""
+
+    def call(*inputs: Any) -> tuple[Any, ...]:
+        # A function's optional inputs may be left out at its end.
+        own: dict[str | None, Any] = dict.fromkeys(body.inputs)
+        own.update(body.constants)
+        own.update(zip(body.inputs, inputs, strict=False))
+        values = ChainMap(own, around)
+        _walk(body.steps, values)
+        return tuple(values[name] for name in body.outputs)
+
+    return call
+
+
+def _as_tensors(value: Any) -> Any:
+    if value is None:
+        return None
+    return [_as_tensors(each) for each in value] if isinstance(value, list) else tf.convert_to_tensor(value)
+
+
+def _run(step: Step, values: MutableMapping[str | None, Any]) -> tuple[Any, ...]:
     arguments = [values[name] for name in step.inputs]
+    captured = [values[name] for body in step.bodies.values() for name in body.captured]
     keywords = dict(step.attributes)
+    keywords.update((name, _function(body, values)) for name, body in step.bodies.items())
     if step.operator.takes_output_count:
         keywords["output_count"] = len(step.outputs)
     try:
-        if not is_static(*arguments):
+        if step.operator.op_type in _RANDOM or not is_static(*arguments, *captured):
             return _as_tuple(step.operator.function(*arguments, **keywords))
         with tf.init_scope():
             return tuple(_as_array(value) for value in _as_tuple(step.operator.function(*arguments, **keywords)))
@@ -70,8 +103,8 @@ def _as_tuple(result: Any) -> tuple[Any, ...]:
 
 
 def _as_array(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_as_array(each) for each in value]
+    if value is None or isinstance(value, list):
+        return None if value is None else [_as_array(each) for each in value]
     return value.numpy() if tf.is_tensor(value) and value.shape.rank else _as_scalar(value)
 
 

@@ -18,6 +18,8 @@ def constant(
     value_floats: Any = None,
     value_int: int | None = None,
     value_ints: Any = None,
+    value_string: str | None = None,
+    value_strings: Any = None,
 ) -> Any:
     """Exactly one attribute is given."""
     import numpy as np
@@ -26,7 +28,9 @@ def constant(
         return value
     if value_float is not None or value_floats is not None:
         return np.array(value_float if value_floats is None else value_floats, np.float32)
-    refuse(value_int is None and value_ints is None, "a Constant without a numeric value")
+    if value_string is not None or value_strings is not None:
+        return np.array(value_string if value_strings is None else list(value_strings), object)
+    refuse(value_int is None and value_ints is None, "a Constant without a dense value")
     return np.array(value_int if value_ints is None else value_ints, np.int64)
 
 
@@ -60,7 +64,10 @@ def shape_range(x: Any, *, start: int = 0, end: int | None = None) -> Any:
 @lowers("Size")
 def size(x: Any) -> Any:
     """The number of elements, as int64."""
-    return tf.cast(product(extents_of(x)), tf.int64)
+    import numpy as np
+
+    count = product(extents_of(x))
+    return np.array(count, np.int64) if isinstance(count, int) else count
 
 
 @lowers("EyeLike", since=9)

@@ -28,7 +28,8 @@ def dtype_of(data_type: int) -> Any:
     """Return the TensorFlow dtype of an ONNX TensorProto.DataType number. Raises GraphError when it has none."""
     if data_type not in _DTYPES:
         raise GraphError(f"TensorFlow holds no element type {data_type} of ONNX")
-    return getattr(tf, _DTYPES[data_type])
+    name = _DTYPES[data_type]
+    return getattr(tf.dtypes.experimental if data_type in _EXPERIMENTAL else tf, name)
 
 
 def number_of(dtype: Any) -> int:
@@ -45,6 +46,7 @@ _DTYPES = {
     5: "int16",
     6: "int32",
     7: "int64",
+    8: "string",
     9: "bool",
     10: "float16",
     11: "float64",
@@ -53,14 +55,23 @@ _DTYPES = {
     14: "complex64",
     15: "complex128",
     16: "bfloat16",
+    17: "float8_e4m3fn",
+    19: "float8_e5m2",
+    21: "uint4",
+    22: "int4",
 }
+# Its other small types are names alone: no kernel of TensorFlow 2.21 converts float8 fnuz, float4, int2 or uint2.
+_EXPERIMENTAL = (17, 19, 21, 22)
 
 
 def is_static(*values: Any) -> bool:
-    """Whether all values are numpy arrays known while the graph is built (or absent)."""
+    """Whether all values are numpy arrays known while the graph is built, or sequences of such, or absent."""
     import numpy as np
 
-    return all(value is None or isinstance(value, np.ndarray) for value in values)
+    return all(
+        is_static(*value) if isinstance(value, list) else value is None or isinstance(value, np.ndarray)
+        for value in values
+    )
 
 
 def extents_of(value: Any) -> list[Any]:
@@ -103,3 +114,14 @@ def rank_of(value: Any) -> int:
     if rank is None:
         raise GraphError("an operand has an unknown number of dimensions")
     return int(rank)
+
+
+def as_scalar(value: Any) -> Any:
+    """Return a tensor of one element without its dimensions."""
+    return tf.reshape(value, [])
+
+
+def with_rank(value: Any, rank: int) -> Any:
+    """Return a tensor whose number of dimensions is known to be `rank`."""
+    value.set_shape([None] * rank)
+    return value

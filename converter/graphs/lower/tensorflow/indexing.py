@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.graphs.lower.tensorflow.framework import as_shape, extents_of, is_static, rank_of, tf
+from converter.graphs.lower.tensorflow.framework import (
+    as_shape,
+    extents_of,
+    is_static,
+    rank_of,
+    shape_of,
+    tf,
+    with_rank,
+)
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
@@ -82,8 +90,30 @@ def _scatter(x: Any, indices: Any, updates: Any, reduction: str) -> Any:
         return tf.tensor_scatter_nd_update(x, indices, updates)
     if reduction == "add":
         return tf.tensor_scatter_nd_add(x, indices, updates)
+    if reduction == "mul":
+        return _scatter_products(x, indices, updates)
     refuse(reduction not in ("max", "min"), f"scatter with reduction {reduction!r}")
     return (tf.tensor_scatter_nd_max if reduction == "max" else tf.tensor_scatter_nd_min)(x, indices, updates)
+
+
+def _scatter_products(x: Any, indices: Any, updates: Any) -> Any:
+    """TensorFlow has no such scatter: multiply by one update at a time, for an index may come more than once."""
+    depth = indices.shape[-1]
+    places = tf.reshape(tf.cast(indices, tf.int64), [-1, depth])
+    rows = tf.reshape(updates, tf.concat([[-1], tf.shape(x)[depth:]], 0))
+
+    def multiply(step: Any, product: Any) -> Any:
+        place = places[step][None]
+        value = tf.tensor_scatter_nd_update(product, place, tf.gather_nd(product, place) * rows[step][None])
+        return step + 1, tf.ensure_shape(value, x.shape)
+
+    return tf.while_loop(lambda step, _: step < tf.shape(places)[0], multiply, (0, x))[1]
+
+
+@lowers("Scatter", since=9)
+def scatter_deprecated(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
+    """ScatterElements before opset 11."""
+    return scatter_elements(x, indices, updates, axis=axis)
 
 
 @lowers("Slice", since=10)
@@ -91,7 +121,8 @@ def slice_(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) 
     """Python's rule: negative positions count from the end, those beyond it are cut to it, steps may be negative."""
     import numpy as np
 
-    refuse(not is_static(axes, steps), "Slice axes or steps that are not constant")
+    if not is_static(axes, steps):
+        return _slice_at_run_time(x, starts, ends, axes, steps)
     rank, count = rank_of(x), starts.shape[0] if axes is None else len(axes)
     refuse(count is None, "Slice of an unknown number of axes")
     chosen = list(range(count)) if axes is None else [int(axis) % rank for axis in axes]
@@ -104,6 +135,20 @@ def slice_(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) 
     return tf.strided_slice(
         x, begin.vector(), end.vector(), np.array(strides, np.int64), begin_mask=begin.mask, end_mask=end.mask
     )
+
+
+def _slice_at_run_time(x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
+    rank, extents = rank_of(x), tf.shape(x, out_type=tf.int64)
+    axes = tf.range(tf.size(starts, tf.int64), dtype=tf.int64) if axes is None else tf.cast(axes, tf.int64) % rank
+    steps = tf.ones_like(axes) if steps is None else tf.cast(steps, tf.int64)
+    limits = tf.gather(extents, axes)
+    bounds = [tf.clip_by_value(tf.cast(each, tf.int64), -limits - 1, limits) for each in (starts, ends)]
+    whole = (tf.zeros([rank], tf.int64), extents, tf.ones([rank], tf.int64))
+    begin, end, strides = (
+        tf.tensor_scatter_nd_update(every, axes[:, None], given)
+        for every, given in zip(whole, (*bounds, steps), strict=True)
+    )
+    return with_rank(tf.strided_slice(x, begin, end, strides), rank)
 
 
 class _Bounds:
@@ -156,3 +201,69 @@ def top_k(x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) 
 def non_zero(x: Any) -> Any:
     """Positions of what is not zero, one column each."""
     return tf.transpose(tf.where(tf.not_equal(x, tf.zeros([], x.dtype))))
+
+
+@lowers("Compress", since=9)
+def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
+    """What the condition, which may be shorter, is true for; of the flat tensor when no axis is given."""
+    x = tf.reshape(x, [-1]) if axis is None else x
+    return tf.gather(x, tf.reshape(tf.where(condition), [-1]), axis=0 if axis is None else axis)
+
+
+@lowers("Unique", since=11)
+def unique(x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
+    """Values (slices of an axis) once, the first position of each, where each element's is, and how often it comes."""
+    x = tf.convert_to_tensor(x)
+    flat = tf.reshape(x, [-1]) if axis is None else x
+    # tf.unique knows no bfloat16; float32 holds its values.
+    wide = tf.cast(flat, tf.float32) if x.dtype in (tf.bfloat16, tf.float16) else flat
+    values, inverse, counts = tf.raw_ops.UniqueWithCountsV2(x=wide, axis=[axis or 0], out_idx=tf.int64)
+    values = tf.cast(values, x.dtype)
+    positions = tf.range(tf.size(inverse, tf.int64), dtype=tf.int64)
+    first = tf.math.unsorted_segment_min(positions, inverse, tf.size(counts, tf.int64))
+    if sorted:
+        order = _lexicographic(values, axis or 0)
+        ranks = tf.math.invert_permutation(order)
+        values, first, counts = (
+            tf.gather(values, order, axis=axis or 0),
+            tf.gather(first, order),
+            tf.gather(counts, order),
+        )
+        inverse = tf.gather(ranks, inverse)
+    return values, first, inverse, counts
+
+
+def _lexicographic(values: Any, axis: int) -> Any:
+    """Return the order that sorts the slices along an axis, the first differing element deciding."""
+    axis = axis % rank_of(values)
+    order = [axis, *(each for each in range(rank_of(values)) if each != axis)]
+    extents = shape_of(values)
+    rows = tf.reshape(tf.transpose(values, order), as_shape([extents[axis], -1]) if rank_of(values) > 1 else [-1, 1])
+    start = tf.range(tf.shape(rows, out_type=tf.int64)[0], dtype=tf.int64)
+
+    def by_column(step: Any, found: Any) -> Any:
+        column = tf.gather(tf.gather(rows, found), step, axis=1)
+        found = tf.gather(found, tf.argsort(column, stable=True))
+        found.set_shape(start.shape)
+        return step - 1, found
+
+    return tf.while_loop(lambda step, _: step >= 0, by_column, (tf.shape(rows)[1] - 1, start))[1]
+
+
+@lowers("ReverseSequence", since=10)
+def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: int = 0) -> Any:
+    """The beginnings of sequences, of the lengths given, turned round."""
+    return tf.reverse_sequence(x, lengths, seq_axis=time_axis, batch_axis=batch_axis)
+
+
+@lowers("TensorScatter", since=24)
+def tensor_scatter(past: Any, update: Any, write_indices: Any = None, *, axis: int = -2, mode: str = "linear") -> Any:
+    """Writes `update` into a cache along an axis, each example from its own index on, perhaps round the end."""
+    axis = axis % rank_of(past)
+    extents = extents_of(update)
+    starts = tf.zeros([extents[0]], tf.int64) if write_indices is None else write_indices
+    places = tf.reshape(starts, [-1] + [1] * (rank_of(past) - 1))
+    along = tf.reshape(tf.range(extents[axis], dtype=tf.int64), [-1] + [1] * (rank_of(past) - 1 - axis))
+    places = places + along
+    places = places % tf.cast(extents_of(past)[axis], tf.int64) if mode == "circular" else places
+    return scatter_elements(past, tf.broadcast_to(places, shape_of(update)), update, axis=axis)

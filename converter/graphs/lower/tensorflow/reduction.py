@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from converter.graphs.lower.tensorflow.framework import is_static, rank_of, tf
+from converter.graphs.lower.tensorflow.framework import is_static, rank_of, tf, with_rank
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
@@ -31,10 +31,15 @@ def _extreme(function: Any, x: Any, **how: Any) -> Any:
 
 
 def _reduce(reducer: Any, x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
-    if is_static(axes) and (axes is None or axes.size == 0):
-        return tf.identity(x) if noop_with_empty_axes else reducer(x, axis=None, keepdims=bool(keepdims))
-    refuse(not is_static(axes) and not keepdims, "reduction axes that are not constant, with keepdims=0")
-    return reducer(x, axis=axes, keepdims=bool(keepdims))
+    if axes is None or axes.shape[0] == 0:
+        if not noop_with_empty_axes:
+            return reducer(x, axis=None, keepdims=bool(keepdims))
+        return reducer(tf.expand_dims(x, 0), axis=[0], keepdims=False)
+    if is_static(axes):
+        return reducer(x, axis=axes, keepdims=bool(keepdims))
+    refuse(axes.shape[0] is None and not keepdims, "an unknown number of reduction axes, with keepdims=0")
+    rank = rank_of(x) if keepdims else rank_of(x) - axes.shape[0]
+    return with_rank(reducer(x, axis=axes, keepdims=bool(keepdims)), rank)
 
 
 def _reduce_by_attribute(reducer: Any, x: Any, *, axes: Any = None, keepdims: int = 1) -> Any:
@@ -72,3 +77,15 @@ def arg_min(x: Any, *, axis: int = 0, keepdims: int = 1, select_last_index: int 
 def cumulative_sum(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
     """Running sums along an axis."""
     return tf.cumsum(x, axis=tf.reshape(axis, []), exclusive=bool(exclusive), reverse=bool(reverse))
+
+
+@lowers("CumProd", since=26)
+def cumulative_product(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+    """Running products along an axis."""
+    return tf.math.cumprod(x, axis=tf.reshape(axis, []), exclusive=bool(exclusive), reverse=bool(reverse))
+
+
+@lowers("Hardmax", since=13)
+def hardmax(x: Any, *, axis: int = -1) -> Any:
+    """One where the first of the largest is along an axis, zero elsewhere."""
+    return tf.one_hot(tf.argmax(x, axis=axis), tf.shape(x)[axis], axis=axis % rank_of(x), dtype=x.dtype)

@@ -22,6 +22,10 @@ _FAMILIES = (
     "reduction",
     "normalisation",
     "sequences",
+    "control_flow",
+    "text",
+    "attention",
+    "losses",
 )
 
 REGISTRY = Registry()

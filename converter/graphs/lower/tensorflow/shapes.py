@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.graphs.lower.tensorflow.framework import as_shape, extents_of, is_static, product, rank_of, shape_of, tf
+from converter.graphs.lower.tensorflow.framework import (
+    as_shape,
+    extents_of,
+    is_static,
+    product,
+    rank_of,
+    shape_of,
+    tf,
+    with_rank,
+)
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
@@ -41,11 +50,24 @@ def transpose(x: Any, *, perm: Any = None) -> Any:
 @lowers("Squeeze", since=13)
 def squeeze(x: Any, axes: Any = None) -> Any:
     """Drop axes of extent 1: those named, or all of them."""
-    refuse(not is_static(axes), "Squeeze axes that are not constant")
-    if axes is not None:
+    if axes is None:
+        return tf.squeeze(x)
+    if is_static(axes):
         return tf.squeeze(x, axis=axes.reshape(-1).tolist())
-    refuse(None in list(x.shape) if rank_of(x) else False, "Squeeze of all axes of extent 1, with unknown extents")
-    return tf.squeeze(x)
+    rank = rank_of(x)
+    kept = tf.boolean_mask(tf.shape(x, out_type=tf.int64), tf.logical_not(_is_among(axes, rank)))
+    return with_rank(tf.reshape(x, kept), rank - _count(axes))
+
+
+def _is_among(axes: Any, rank: int) -> Any:
+    """Return for each of `rank` axes whether run-time `axes` name it."""
+    return tf.reduce_any(tf.equal(tf.range(rank, dtype=axes.dtype)[:, None], tf.reshape(axes, [-1]) % rank), axis=1)
+
+
+def _count(axes: Any) -> int:
+    count = axes.shape.num_elements()
+    refuse(count is None, "an unknown number of axes")
+    return int(count)
 
 
 @lowers("Squeeze")
@@ -57,8 +79,12 @@ def squeeze_by_attribute(x: Any, *, axes: Any = None) -> Any:
 @lowers("Unsqueeze", since=13)
 def unsqueeze(x: Any, axes: Any) -> Any:
     """Axes count in the result; their order does not matter."""
-    refuse(not is_static(axes), "Unsqueeze axes that are not constant")
-    return unsqueeze_by_attribute(x, axes=axes.reshape(-1).tolist())
+    if is_static(axes):
+        return unsqueeze_by_attribute(x, axes=axes.reshape(-1).tolist())
+    rank = rank_of(x) + _count(axes)
+    others = tf.where(tf.logical_not(_is_among(axes, rank)))
+    extents = tf.tensor_scatter_nd_update(tf.ones([rank], tf.int64), others, tf.shape(x, out_type=tf.int64))
+    return with_rank(tf.reshape(x, extents), rank)
 
 
 @lowers("Unsqueeze")
@@ -119,28 +145,57 @@ def tile(x: Any, repeats: Any) -> Any:
 
 @lowers("Pad", since=11)
 def pad(x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Any:
-    """Begins of all axes, then ends; negative ones cut. Modes constant, reflect and edge."""
+    """Begins of all axes, then ends; negative ones cut. Modes constant, reflect, edge and wrap."""
+    x, amounts = tf.convert_to_tensor(x), _amounts(x, pads, axes)
+    if mode == "constant":
+        fill = tf.zeros([], x.dtype) if value is None else tf.cast(tf.reshape(value, []), x.dtype)
+        return _padded(x, amounts, fill)
+    refuse(mode not in _SOURCES, f"Pad mode {mode!r}")
+    for axis in range(rank_of(x)):
+        before, after = amounts[axis][0], amounts[axis][1]
+        if is_static(amounts) and not before and not after:
+            continue
+        extent = tf.cast(extents_of(x)[axis], tf.int64)
+        x = tf.gather(x, _SOURCES[mode](tf.range(-before, extent + after, dtype=tf.int64), extent), axis=axis)
+    return x
+
+
+# Where the elements of a padded axis come from, by their positions before padding.
+_SOURCES = {
+    "edge": lambda at, extent: tf.clip_by_value(at, 0, extent - 1),
+    "wrap": lambda at, extent: at % extent,
+    "reflect": lambda at, extent: (
+        extent - 1 - tf.abs(at % tf.maximum(2 * extent - 2, 1) - (extent - 1))  # a wave of period 2 n - 2
+    ),
+}
+
+
+def _amounts(x: Any, pads: Any, axes: Any) -> Any:
+    """Return [rank, 2] amounts: an array when they are known, else a tensor."""
     import numpy as np
 
-    refuse(not is_static(pads, axes), "Pad amounts that are not constant")
     rank = rank_of(x)
-    chosen = range(rank) if axes is None else [int(axis) % rank for axis in axes]
-    amounts = np.zeros((rank, 2), np.int64)
-    amounts[list(chosen)] = pads.reshape(2, -1).T
-    x = _cut(x, np.minimum(amounts, 0))
-    amounts = np.maximum(amounts, 0)
-    if mode == "constant":
-        return tf.pad(x, amounts, constant_values=0 if value is None else tf.cast(tf.reshape(value, []), x.dtype))
-    refuse(mode not in ("reflect", "edge"), f"Pad mode {mode!r}")
-    if mode == "reflect":
-        return tf.pad(x, amounts, mode="REFLECT")
-    for axis, (before, after) in enumerate(amounts.tolist()):
-        if before or after:
-            last = extents_of(x)[axis] - 1
-            last = tf.cast(last, tf.int64)
-            kept = tf.clip_by_value(tf.range(-before, last + 1 + after, dtype=tf.int64), 0, last)
-            x = tf.gather(x, kept, axis=axis)
-    return x
+    if is_static(pads, axes):
+        amounts = np.zeros((rank, 2), np.int64)
+        amounts[list(range(rank)) if axes is None else [int(axis) % rank for axis in axes]] = pads.reshape(2, -1).T
+        return amounts
+    given = tf.cast(tf.transpose(tf.reshape(pads, [2, -1])), tf.int64)
+    if axes is None:
+        return tf.ensure_shape(given, [rank, 2])
+    places = tf.cast(tf.reshape(axes, [-1, 1]), tf.int64) % rank
+    return tf.tensor_scatter_nd_update(tf.zeros([rank, 2], tf.int64), places, given)
+
+
+def _padded(x: Any, amounts: Any, fill: Any) -> Any:
+    if is_static(amounts) and not amounts.any():
+        return tf.identity(x)
+    if not is_static(amounts) or (amounts < 0).any():
+        rank, extents = rank_of(x), shape_of(x)
+        cut = tf.minimum(amounts, 0)
+        static = x.shape
+        x = tf.slice(x, -cut[:, 0], extents + cut[:, 0] + cut[:, 1])
+        x = with_rank(x, rank) if None in static else x
+    return tf.pad(x, tf.maximum(amounts, 0), constant_values=fill)
 
 
 @lowers("Pad", since=2)
@@ -149,10 +204,6 @@ def pad_by_attributes(x: Any, *, pads: Any, mode: str = "constant", value: float
     import numpy as np
 
     return pad(x, np.array(pads, np.int64), np.array(value, np.float32), mode=mode)
-
-
-def _cut(x: Any, amounts: Any) -> Any:
-    return x[tuple(slice(-before, after or None) for before, after in amounts.tolist())] if amounts.any() else x
 
 
 @lowers("DepthToSpace", since=11)
@@ -169,9 +220,10 @@ def depth_to_space(x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
 
 
 @lowers("SpaceToDepth")
-def space_to_depth(x: Any, *, blocksize: int) -> Any:
-    """[n, c, h, w] -> [n, c * b^2, h / b, w / b]."""
+def space_to_depth(x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
+    """[n, c, h, w] -> [n, c * b^2, h / b, w / b]; the block comes before (DCR) or after (CRD) the channels."""
     b = blocksize
     n, c, h, w = extents_of(x)
-    blocks = tf.transpose(tf.reshape(x, as_shape([n, c, h // b, b, w // b, b])), [0, 3, 5, 1, 2, 4])
+    blocks = tf.reshape(x, as_shape([n, c, h // b, b, w // b, b]))
+    blocks = tf.transpose(blocks, [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4])
     return tf.reshape(blocks, as_shape([n, c * b * b, h // b, w // b]))
