@@ -18,7 +18,7 @@ class Sampling:
 
     `role`       "ids", "mask" (1, then 0 at the tail), "boxes" (the second corner is not before the first), or "" for
                  one of which no more is known than its type
-    `low`        the least integer, `high` the first one that is too large
+    `low`        the least integer, of a mask the least number of ones; `high` the first integer that is too large
     `padding`    what stands where a mask of the same shape is 0
     `leading`    what every row starts with
     `excluded`   integers that have a meaning of their own, and are not drawn

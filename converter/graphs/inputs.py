@@ -36,7 +36,11 @@ def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str
     """
     random = np.random.default_rng(seed)
     shapes = {each.name: tuple(_extent(extent, sizes) for extent in each.shape) for each in inputs}
-    masks = {each.shape: _mask(random, shapes[each.name]) for each in inputs if each.sampling.role == "mask"}
+    masks = {
+        each.shape: _mask(random, shapes[each.name], each.sampling.low)
+        for each in inputs
+        if each.sampling.role == "mask"
+    }
     arrays: dict[str, Any] = {}
     for each in inputs:
         is_mask = each.sampling.role == "mask"
@@ -58,9 +62,10 @@ def _extent(extent: int | str, sizes: Mapping[str, int]) -> int:
     return sum(int(term) if term.isdigit() else sizes[term] for term in extent.split(" + "))
 
 
-def _mask(random: np.random.Generator, shape: tuple[int, ...]) -> Any:
+def _mask(random: np.random.Generator, shape: tuple[int, ...], least: int) -> Any:
     rows, length = int(np.prod(shape[:-1])), shape[-1]
-    lengths = random.integers(1, max(length, 2), rows)
+    least = max(min(least, length), 1)
+    lengths = random.integers(least, max(length, least + 1), rows)
     lengths[:1] = length
     return (np.arange(length)[None, :] < lengths[:, None]).astype(np.int64).reshape(shape)
 

@@ -50,4 +50,20 @@ def _outputs(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
     with torch.no_grad():
         result = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-    return {name: np.asarray(tensor) for name, tensor in result.items() if isinstance(tensor, torch.Tensor)}
+    return {name: np.asarray(tensor) for name, tensor in named_tensors(result).items()}
+
+
+def named_tensors(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a ModelOutput by the names they have as outputs of a graph.
+
+    Those of a field that is a list are numbered (`feature_maps.0`); a field that has fields of its own is left out.
+    """
+    import torch
+
+    tensors: dict[str, Any] = {}
+    for name, value in result.items():
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value
+        elif isinstance(value, (list, tuple)):
+            tensors.update({f"{name}.{number}": each for number, each in enumerate(value) if torch.is_tensor(each)})
+    return tensors

@@ -41,13 +41,6 @@ def model_class(architecture: str) -> Any:
     return found
 
 
-def is_multiple_choice(architecture: str) -> bool:
-    """Whether the class takes a dimension of choices between batch and sequence."""
-    from transformers.models.auto import modeling_auto
-
-    return architecture in modeling_auto.MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES.values()
-
-
 def model_config(class_: Any, config_values: Mapping[str, Any]) -> Any:
     """Return the config object of a model class, less what a checkpoint must not decide.
 
@@ -62,9 +55,10 @@ def model_config(class_: Any, config_values: Mapping[str, Any]) -> Any:
     cleaned = {**_cleaned(config_values), **_GRAPH_SETTINGS}
     with _build_failures(class_.__name__):
         config = config_class.from_dict(cleaned)
-        for state in _RETURNED_STATE:
-            if getattr(config, state, False):
-                setattr(config, state, False)
+        for part in (config, *(each for each in vars(config).values() if hasattr(each, "to_diff_dict"))):
+            for state in _RETURNED_STATE:
+                if getattr(part, state, False):
+                    setattr(part, state, False)
     return config
 
 

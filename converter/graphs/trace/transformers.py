@@ -7,35 +7,38 @@ Exported unoptimised: the optimiser folds weights into constants of its own, and
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import json
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ArchitectureError, GraphError, MissingExtraError, UsageError
-from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
-from converter.graphs.trace.canonical_names import canonical_names, tied_names
+from converter.errors import ArchitectureError, GraphError, MissingExtraError
+from converter.graphs.architecture import Architecture, Declaration
+from converter.graphs.trace.canonical_names import tied_names
+from converter.graphs.trace.constants import constants_as_operations
+from converter.graphs.trace.dimensions import (
+    FrozenDimensionError,
+    check_extents,
+    checked_sizes,
+    name_dimensions,
+    traced_sizes,
+)
+from converter.graphs.trace.initializers import attach_tensors, declarations
+from converter.graphs.trace.modalities import Inputs, inputs_of, may_have_any_size
 from converter.graphs.trace.model_building import (
     DEFAULT_SIZE_LIMIT_BYTES,
     abstract_model,
     computed_buffers,
-    is_multiple_choice,
     model_class,
     model_config,
 )
-from converter.graphs.traced import WEIGHTS_LOCATION
-from converter.model.dtype import DType
+from converter.graphs.trace.saved_form import SavedForm, saved_form
 
-_TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_DIMENSIONS = {2: ("batch", "sequence"), 3: ("batch", "choices", "sequence")}
-_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
-_RESERVED_POSITIONS = 2
+_ATTEMPTS = 2
 _log = logging.getLogger(__name__)
 
 
@@ -84,90 +87,63 @@ def trace_model(
 ) -> Traced:
     """Trace a transformers class in this process. Raises as `trace` does.
 
-    Attention maps, hidden states and caches are not outputs, whatever the config says.
+    Attention maps, hidden states and caches are not outputs, whatever the config says. Images have any size where
+    the class computes with one and the export keeps it, else the size that the config says.
     """
     class_ = model_class(architecture)
     config = model_config(class_, config_values)
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
-    dimensions = _DIMENSIONS[3 if is_multiple_choice(architecture) else 2]
-    names = _input_names(class_, config, inputs)
-    sizes = _traced_sizes(model, dimensions)
-    graph = _export(model, names, sizes, opset)
-    _name_dimensions(graph, dimensions)
-    _check_extents(graph, sizes)
+    taken, graph = _exported(model, inputs, opset)
     _strip(graph)
-    canonical, ties = canonical_names(model), tied_names(model)
-    computed = _attach_tensors(graph, model, canonical, ties, lambda: computed_buffers(class_, config))
-    parameters, buffers = _declared(model, canonical, ties)
+    form, ties = saved_form(model), tied_names(model)
+    computed = attach_tensors(graph, model, form, ties, lambda: computed_buffers(class_, config))
+    parameters, buffers = _declared(model, form, ties)
+    declared = {each.name: each for each in taken.inputs}
     description = Architecture(
         architecture=architecture,
         parameters=parameters,
         buffers=buffers,
-        ties={canonical[name]: canonical[owner] for name, owner in ties.items()},
+        ties={form.names[name]: form.names[owner] for name, owner in ties.items() if owner in form.names},
         computed=computed,
         ignored=_ignored(model),
-        inputs=tuple(
-            GraphInput(name=value.name, dtype=DType.INT64, shape=dimensions, sampling=_sampling(value.name, config))
-            for value in graph.graph.inputs
-        ),
+        inputs=tuple(declared[value.name] for value in graph.graph.inputs),
         outputs=tuple(value.name for value in graph.graph.outputs),
-        sizes=_sample_sizes(config),
+        sizes=checked_sizes(taken.dimensions),
     )
     return Traced(graph=graph, architecture=description)
 
 
-def _input_names(class_: Any, config: Any, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    taken = [name for name in _TEXT_INPUTS if name in inspect.signature(class_.forward).parameters]
-    if "input_ids" not in taken:
-        raise GraphError(f"{class_.__name__} does not take input_ids; only text models are traced for now")
-    if wanted is not None:
-        unknown = [name for name in wanted if name not in taken]
-        if unknown:
-            raise UsageError(f"{class_.__name__} takes no input {unknown[0]!r}", hint=f"it takes {', '.join(taken)}")
-        return tuple(wanted)
-    tokenizer = _tokenizer_inputs(config.model_type)
-    if "token_type_ids" not in tokenizer and getattr(config, "type_vocab_size", 0) <= 1:
-        taken = [name for name in taken if name != "token_type_ids"]
-    order = [*tokenizer, *_TEXT_INPUTS]
-    return tuple(sorted(taken, key=order.index))
+def _exported(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tuple[Inputs, Any]:
+    """Export with images of any size, or else of one. An extent that looks frozen is looked at twice."""
+    if may_have_any_size(model):
+        taken = inputs_of(model, wanted, has_any_size=True)
+        try:
+            return taken, _dynamic(model, taken, opset)
+        except GraphError as error:
+            _log.debug("images of any size: %s", error)
+    taken = inputs_of(model, wanted, has_any_size=False)
+    return taken, _dynamic(model, taken, opset)
 
 
-def _sampling(name: str, config: Any) -> Sampling:
-    if name == "attention_mask":
-        return Sampling(role="mask")
-    if name == "token_type_ids":
-        return Sampling(high=max(int(getattr(config, "type_vocab_size", 2)), 1))
-    return Sampling(role="ids", high=config.vocab_size, padding=config.pad_token_id or 0)
+def _dynamic(model: Any, taken: Inputs, opset: int | None) -> Any:
+    """Return the graph in which all dimensions vary that may."""
+    for attempt in range(_ATTEMPTS):
+        sizes = traced_sizes(model, taken.dimensions, attempt)
+        graph = _export(model, taken, sizes, opset)
+        name_dimensions(graph, taken.inputs)
+        try:
+            check_extents(graph, sizes)
+        except FrozenDimensionError:
+            # A number that the model computes with may be the extent by chance: it is not twice.
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            break
+    return graph
 
 
-def _sample_sizes(config: Any) -> tuple[dict[str, int], ...]:
-    """Two sets of extents. RoBERTa counts positions from 2, so two fewer than the config says are used anywhere."""
-    limit = max(getattr(config, "max_position_embeddings", 512) - _RESERVED_POSITIONS, 1)
-    return (
-        {"batch": 3, "choices": 2, "sequence": min(17, limit)},
-        {"batch": 1, "choices": 4, "sequence": min(9, limit)},
-    )
-
-
-def _tokenizer_inputs(model_type: str) -> list[str]:
-    import transformers
-    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
-
-    names = TOKENIZER_MAPPING_NAMES.get(model_type)
-    tokenizer = getattr(transformers, names if isinstance(names, str) else "", None)
-    return list(getattr(tokenizer, "model_input_names", ()))
-
-
-def _traced_sizes(model: Any, dimensions: tuple[str, ...]) -> dict[str, int]:
-    """Choose extents to trace at that the model has no other reason to have, so that a frozen one is recognised."""
-    taken = {extent for tensor in (*model.parameters(), *model.buffers()) for extent in tensor.shape}
-    taken.update(value for value in model.config.to_dict().values() if type(value) is int)
-    free = [prime for prime in _PRIMES if prime not in taken]
-    return dict(zip(dimensions, free, strict=False))
-
-
-def _export(model: Any, names: Sequence[str], sizes: Mapping[str, int], opset: int | None) -> Any:
+def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | None) -> Any:
     try:
         import onnx_ir.passes.common as passes
         import torch
@@ -175,21 +151,36 @@ def _export(model: Any, names: Sequence[str], sizes: Mapping[str, int], opset: i
     except ImportError as error:
         raise MissingExtraError("torch", "exporting a graph") from error
 
-    inputs = {name: torch.ones(tuple(sizes.values()), dtype=torch.int64, device="meta") for name in names}
-    axes = dict.fromkeys(range(len(sizes)), torch.export.Dim.AUTO)
-    options = OnnxConfig(
-        dynamic=True, optimize=False, opset_version=opset, dynamic_shapes={name: dict(axes) for name in names}
-    )
+    inputs, shapes = {}, {}
+    for each in taken.inputs:
+        shape = [extent if isinstance(extent, int) else sizes[extent] for extent in each.shape]
+        inputs[each.name] = torch.ones(shape, dtype=getattr(torch, each.dtype.value), device="meta")
+        axes = [axis for axis, extent in enumerate(each.shape) if isinstance(extent, str)]
+        shapes[each.name] = dict.fromkeys(axes, torch.export.Dim.AUTO)
+    options = OnnxConfig(dynamic=True, optimize=False, opset_version=opset, dynamic_shapes=shapes)
     with _silence() as printed:
         # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
         try:
-            graph = OnnxExporter().export(model, inputs, config=options).program
+            with constants_as_operations():
+                graph = OnnxExporter().export(model, inputs, config=options).program
         except Exception as error:
             _log.debug("export of %s failed: %s", type(model).__name__, printed.getvalue(), exc_info=True)
             raise GraphError(f"{type(model).__name__} could not be exported: {_first_line(error)}") from error
     if graph.functions:
         passes.InlinePass()(graph)
+    _keep_fields(graph)
     return graph
+
+
+def _keep_fields(model: Any) -> None:
+    """Drop outputs that are fields of a field (`text_model_output.last_hidden_state`), where others are there."""
+    outputs = model.graph.outputs
+    kept = [value for value in outputs if all(part.isdigit() for part in value.name.split(".")[1:])]
+    if kept and len(kept) < len(outputs):
+        import onnx_ir.passes.common as passes
+
+        outputs[:] = kept
+        passes.RemoveUnusedNodesPass()(model)
 
 
 def _first_line(error: Exception) -> str:
@@ -214,47 +205,6 @@ def _silence() -> Iterator[io.StringIO]:
             logger.setLevel(level)
 
 
-def _name_dimensions(model: Any, dimensions: tuple[str, ...]) -> None:
-    """Give the exporter's symbols (`s18`) the names of the dimensions they stand for, wherever they occur.
-
-    Inputs are declared to agree on them, whether or not the trace found that out. Raises GraphError for a dimension
-    that the export froze.
-    """
-    import onnx_ir
-
-    words: dict[str, str] = {}
-    for value in model.graph.inputs:
-        for dimension, extent in zip(dimensions, value.shape, strict=True):
-            symbol = extent.value if isinstance(extent, onnx_ir.SymbolicDim) else None
-            if symbol is None:
-                raise GraphError(f"the export froze the {dimension} dimension of {value.name} at {extent}")
-            if words.setdefault(symbol, dimension) != dimension:
-                raise GraphError(f"the export cannot tell {dimension} from {words[symbol]} in {value.name}")
-    pattern = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in words))
-    values = [*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)]
-    for value in values:
-        if value.shape is not None:
-            value.shape = onnx_ir.Shape(
-                pattern.sub(lambda match: words[match[0]], extent.value)
-                if isinstance(extent, onnx_ir.SymbolicDim) and extent.value is not None
-                else extent
-                for extent in value.shape
-            )
-
-
-def _check_extents(model: Any, sizes: Mapping[str, int]) -> None:
-    """Raise GraphError when a value somewhere has the very extent that a dimension had while it was traced.
-
-    The exporter may declare an input dynamic and still have burnt its extent into the graph.
-    """
-    frozen = {extent: dimension for dimension, extent in sizes.items()}
-    for node in model.graph.all_nodes():
-        for value in node.outputs:
-            for extent in value.shape or ():
-                if isinstance(extent, int) and extent in frozen:
-                    raise GraphError(f"the export froze the {frozen[extent]} dimension of {value.name} at {extent}")
-
-
 def _strip(model: Any) -> None:
     """Remove what the exporter notes about its sources: stack traces, with the paths of this machine."""
     nodes = list(model.graph.all_nodes())
@@ -268,73 +218,18 @@ def _strip(model: Any) -> None:
         noted.doc_string = None
 
 
-def _attach_tensors(
-    model: Any, source: Any, canonical: Mapping[str, str], ties: Mapping[str, str], buffers: Any
-) -> tuple[str, ...]:
-    """Make every initializer a reference to a checkpoint tensor, or a constant. Returns the names of the latter."""
-    graph = model.graph
-    declared = {name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in source.state_dict().items()}
-    values: dict[str, Any] = {}
-    computed: list[str] = []
-    for name, value in list(graph.initializers.items()):
-        if name in declared:
-            _refer(graph, value, canonical[ties.get(name, name)], declared[name])
-        elif value.const_value is None or _is_abstract(value.const_value):
-            values = values or buffers()
-            if name not in values:
-                raise GraphError("is in no checkpoint, and cannot be computed from the config", tensor=name)
-            _make_constant(value, name, values[name])
-            computed.append(name)
-    return tuple(computed)
-
-
-def _is_abstract(tensor: Any) -> bool:
-    return bool(getattr(getattr(tensor, "raw", None), "is_meta", False))
-
-
-def _refer(graph: Any, value: Any, name: str, declaration: Declaration) -> None:
-    import onnx_ir
-
-    if value.name != name and name in graph.initializers:
-        value.replace_all_uses_with(graph.initializers[name], replace_graph_outputs=True)
-        del graph.initializers[value.name]
-        return
-    value.name = name
-    dtype, shape = declaration
-    value.const_value = onnx_ir.ExternalTensor(
-        WEIGHTS_LOCATION,
-        None,
-        None,
-        onnx_ir.DataType.from_numpy(dtype.numpy),
-        shape=onnx_ir.Shape(shape),
-        name=name,
-    )
-
-
-def _make_constant(value: Any, name: str, tensor: Any) -> None:
-    import onnx_ir
-
-    array = tensor.cpu().numpy()
-    if tuple(array.shape) != tuple(value.shape) or onnx_ir.DataType.from_numpy(array.dtype) != value.dtype:
-        raise GraphError(f"was computed as {array.dtype} {list(array.shape)}, not as the graph has it", tensor=name)
-    value.const_value = onnx_ir.tensor(array, name=name)
-
-
 def _declared(
-    model: Any, canonical: Mapping[str, str], ties: Mapping[str, str]
+    model: Any, form: SavedForm, ties: Mapping[str, str]
 ) -> tuple[dict[str, Declaration], dict[str, Declaration]]:
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     parameters: dict[str, Declaration] = {}
     buffers: dict[str, Declaration] = {}
-    for name, tensor in model.state_dict().items():
+    for name, declaration in declarations(model).items():
         if name not in ties:
             target = parameters if name in trained else buffers
-            target[canonical[name]] = (_dtype(tensor), tuple(tensor.shape))
+            for saved in form.saved_names(name):
+                target[saved] = form.declared.get(saved, declaration)
     return parameters, buffers
-
-
-def _dtype(tensor: Any) -> DType:
-    return DType(str(tensor.dtype).removeprefix("torch."))
 
 
 def _ignored(model: Any) -> tuple[str, ...]:
