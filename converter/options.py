@@ -42,6 +42,7 @@ class Options:
     `param_order`     a file that lists an optimizer's parameters in the order of their numbers
     `trainable`       a regular expression for the parameters that a numbered optimizer was given
     `weights_only`    write no graph where the target could have one
+    `with_cache`      the graph of a decoder goes on from cached keys and values, and returns them
     `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
     `atol`, `rtol`    tolerance of outputs, instead of that of their dtype
     `allow_dropped`, `allow_missing`   shell patterns of losses that are accepted
@@ -64,6 +65,7 @@ class Options:
     param_order: Path | None = None
     trainable: str | None = None
     weights_only: bool = False
+    with_cache: bool = False
     verify: str = "auto"
     atol: float | None = None
     rtol: float | None = None

@@ -37,14 +37,14 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
     """Return what the target is to hold with a graph, its tensors those that the graph names.
 
     `planned` is what dialect and selection made of `source`. The graph is the source's own; where it has none, or one
-    that cannot be used, that of the transformers class which its config and names tell.
+    that cannot be used, or a cache is asked for, that of the transformers class which its config and names tell.
 
     Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
     MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
     SafetyError for a graph that a checkpoint has no business having.
     """
     graph = source.graph
-    if graph is not None:
+    if graph is not None and not options.with_cache:
         try:
             return _from_source(planned, source, graph, options, workshop)
         except (GraphError, MissingExtraError, SafetyError) as error:
@@ -94,7 +94,11 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
     file = workshop.scratch / _GRAPH_NAME
     workshop.observer.stage(f"tracing {inference.architecture}")
     answer = workshop.call(
-        _TRACE, config=os.fspath(config_file), architecture=inference.architecture, graph=os.fspath(file)
+        _TRACE,
+        config=os.fspath(config_file),
+        architecture=inference.architecture,
+        graph=os.fspath(file),
+        with_cache=options.with_cache,
     )
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))

@@ -40,6 +40,9 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--param-order", type=click.Path(path_type=Path), help="Names of the optimizer's parameters, in order.")
 @_option("--trainable", metavar="REGEX", help="Which parameters the optimizer has, where it only numbers them.")
 @_option("--weights-only", is_flag=True, help="Write no graph.")
+@_option(
+    "--with-cache", is_flag=True, help="A decoder's graph takes keys and values of what came before, and returns them."
+)
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
 @_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from converter.dialects.classes import class_for_task, classes_of, told_by_names
 from converter.dialects.families import (
     BASE_TASK,
     CAUSAL_TASK,
@@ -97,7 +98,7 @@ def infer_architecture(
     named = _class_in(config)
     family = _family_of(config, named)
     if family is None:
-        return _at_its_word(config, named, wanted)
+        return _by_table(tensors, config, named, wanted)
     if wanted is not None:
         return _by_task(family, tensors, wanted)
     return _by_layers(family, tensors, config, named)
@@ -163,6 +164,36 @@ def _family_of(config: Mapping[str, Any], named: str | None) -> Family | None:
     if isinstance(model_type, str):
         return FAMILIES.get(model_type)
     return _CLASSES[named][0] if named in _CLASSES else None
+
+
+def _by_table(
+    tensors: Mapping[str, Shaped], config: Mapping[str, Any], named: str | None, task: str | None
+) -> Inference:
+    """Tell a class of a type that is no encoder family by the table of classes, else by what the config says."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not classes_of(model_type):
+        return _at_its_word(config, named, task)
+    if task is not None:
+        asked = class_for_task(model_type, task)
+        if asked is None:
+            known = sorted({task for each in classes_of(model_type) for task in each.tasks})
+            raise ArchitectureError(f"{model_type!r} has no class for {task}", hint=f"it has {', '.join(known)}")
+        told = told_by_names(model_type, tensors, asked)
+        prefix = told.prefix if told is not None and told.name == asked else ""
+        return Inference(architecture=asked, basis="task", prefix=prefix)
+    if named is not None and named not in {each.name for each in classes_of(model_type)}:
+        return _at_its_word(config, named, task)
+    told = told_by_names(model_type, tensors, named)
+    if told is None:
+        if named is None:
+            raise ArchitectureError(f"the names are of no class of model type {model_type!r}", hint=_HINT)
+        return Inference(architecture=named, basis="config")
+    if told.name == named:
+        return Inference(architecture=named, basis="config", prefix=told.prefix)
+    if named is not None and not told.is_certain:
+        return Inference(architecture=named, basis="config", prefix=told.prefix)
+    note = None if named is None else f"config.json says {named}, the tensors are {told.name}'s"
+    return Inference(architecture=told.name, basis="head tensors", prefix=told.prefix, note=note)
 
 
 def _at_its_word(config: Mapping[str, Any], named: str | None, task: str | None) -> Inference:

@@ -40,6 +40,20 @@ CLASS_SUFFIXES: Mapping[str, str] = {
     "question-answering": "ForQuestionAnswering",
     "next-sentence-prediction": "ForNextSentencePrediction",
     "pretraining": "ForPreTraining",
+    "text2text-generation": "ForConditionalGeneration",
+    "image-classification": "ForImageClassification",
+    "image-segmentation": "ForSemanticSegmentation",
+    "object-detection": "ForObjectDetection",
+    "depth-estimation": "ForDepthEstimation",
+    "masked-image-modeling": "ForMaskedImageModeling",
+    "video-classification": "ForVideoClassification",
+    "automatic-speech-recognition": "ForCTC",
+    "audio-classification": "ForAudioClassification",
+    "audio-frame-classification": "ForAudioFrameClassification",
+    "audio-xvector": "ForXVector",
+    "zero-shot-image-classification": "Model",
+    "visual-question-answering": "ForQuestionAnswering",
+    "image-text-to-text": "ForConditionalGeneration",
 }
 
 

@@ -35,7 +35,7 @@ def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str
     the same places.
     """
     random = np.random.default_rng(seed)
-    shapes = {each.name: tuple(_extent(extent, sizes) for extent in each.shape) for each in inputs}
+    shapes = {each.name: extents(each, sizes) for each in inputs}
     masks = {
         each.shape: _mask(random, shapes[each.name], each.sampling.low)
         for each in inputs
@@ -49,6 +49,11 @@ def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str
             array = np.where(masks[each.shape] == 1, array, each.sampling.padding)
         arrays[each.name] = np.asarray(array).astype(each.dtype.numpy)
     return arrays
+
+
+def extents(each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of an input where the named dimensions are of these `sizes`."""
+    return tuple(_extent(extent, sizes) for extent in each.shape)
 
 
 def _names(extent: int | str) -> Iterator[str]:

@@ -115,11 +115,9 @@ TEXT_ENCODERS = (
     _model("DebertaV2ForMaskedLM", "deberta-v2", _TEXT, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     _model("DebertaModel", "deberta", _TEXT, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     _model("MPNetForMaskedLM", "mpnet", _TEXT, pad_token_id=1),
-    _model("CamembertForMaskedLM", "camembert", _TEXT, pad_token_id=1),
     _model(
         "FlaubertWithLMHeadModel", "flaubert", n_words=50, emb_dim=16, n_layers=1, n_heads=2, max_position_embeddings=40
     ),
-    _model("XLMModel", "xlm", n_words=50, emb_dim=16, n_layers=1, n_heads=2, max_position_embeddings=40),
     _model("XLNetModel", "xlnet", vocab_size=50, d_model=16, n_layer=1, n_head=2, d_inner=24),
     _model(
         "SqueezeBertModel",
@@ -138,9 +136,7 @@ TEXT_ENCODERS = (
     ),
     _model("ConvBertModel", "convbert", _TEXT, embedding_size=16, conv_kernel_size=3, head_ratio=1),
     _model("FNetModel", "fnet", _TEXT, tpu_short_seq_length=40),
-    _model("MegatronBertModel", "megatron-bert", _TEXT),
     _model("RoFormerModel", "roformer", _TEXT, embedding_size=16),
-    _model("ErnieModel", "ernie", _TEXT),
     _model("IBertModel", "ibert", _TEXT, pad_token_id=1),
     _model("NystromformerModel", "nystromformer", _TEXT, num_landmarks=4, segment_means_seq_len=16),
     _model(
@@ -154,13 +150,9 @@ TEXT_ENCODERS = (
     _model("NomicBertModel", "nomic_bert", _TEXT),
     _model("EsmForMaskedLM", "esm", _TEXT, pad_token_id=1, mask_token_id=4, position_embedding_type="rotary"),
     _model("LayoutLMModel", "layoutlm", _TEXT, max_2d_position_embeddings=64),
-    _model("RemBertModel", "rembert", _TEXT, input_embedding_size=8, output_embedding_size=8),
     _model("CanineModel", "canine", _TEXT, num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=8),
     _model("LongformerModel", "longformer", _TEXT, attention_window=8),
     _model("FunnelModel", "funnel", vocab_size=50, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24),
-    _model("DPRQuestionEncoder", "dpr", _TEXT, projection_dim=0),
-    _model("T5EncoderModel", "t5", _T5),
-    _model("BigBirdModel", "big_bird", _TEXT, block_size=4, num_random_blocks=1),
 )
 DECODERS = (
     _model(
@@ -200,7 +192,6 @@ DECODERS = (
         bos_token_id=1,
         eos_token_id=1,
     ),
-    _model("OpenAIGPTLMHeadModel", "openai-gpt", vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=40),
     _model(
         "GPTBigCodeForCausalLM",
         "gpt_bigcode",
@@ -212,7 +203,6 @@ DECODERS = (
         bos_token_id=1,
         eos_token_id=1,
     ),
-    _model("CTRLModel", "ctrl", vocab_size=50, n_embd=16, dff=24, n_layer=1, n_head=2, n_positions=40),
     _model("BloomForCausalLM", "bloom", vocab_size=50, hidden_size=16, n_layer=1, n_head=2),
     _model("OPTForCausalLM", "opt", _TEXT, ffn_dim=24, word_embed_proj_dim=16, pad_token_id=1),
     _model(
@@ -229,15 +219,10 @@ DECODERS = (
     _model("MistralForCausalLM", "mistral", _DECODER, sliding_window=8),
     _model("Qwen2ForCausalLM", "qwen2", _DECODER),
     _model("Qwen3ForCausalLM", "qwen3", _DECODER),
-    _model("GemmaForCausalLM", "gemma", _DECODER),
     _model("Gemma2ForCausalLM", "gemma2", _DECODER, num_hidden_layers=2, sliding_window=8, query_pre_attn_scalar=8),
     _model("PhiForCausalLM", "phi", _TEXT),
     _model("Phi3ForCausalLM", "phi3", _DECODER),
     _model("FalconForCausalLM", "falcon", _TEXT),
-    _model("StableLmForCausalLM", "stablelm", _DECODER),
-    _model("CohereForCausalLM", "cohere", _DECODER),
-    _model("OlmoForCausalLM", "olmo", _DECODER),
-    _model("GraniteForCausalLM", "granite", _DECODER),
     _model("MptForCausalLM", "mpt", vocab_size=50, d_model=16, n_heads=2, n_layers=1, max_seq_len=40),
     _model("MixtralForCausalLM", "mixtral", _DECODER, num_local_experts=4, num_experts_per_tok=2),
     _model(
@@ -249,24 +234,13 @@ DECODERS = (
         moe_intermediate_size=8,
         shared_expert_intermediate_size=8,
     ),
-    _model("OlmoeForCausalLM", "olmoe", _DECODER, num_experts=4, num_experts_per_tok=2),
     _model(
         "MambaForCausalLM", "mamba", vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4, time_step_rank=2
     ),
 )
 ENCODER_DECODERS = (
     _model("T5ForConditionalGeneration", "t5", _T5),
-    _model("MT5ForConditionalGeneration", "mt5", _T5),
     _model("UMT5ForConditionalGeneration", "umt5", _T5),
-    _model("LongT5Model", "longt5", _T5, local_radius=4, encoder_attention_type="local"),
-    _model(
-        "SwitchTransformersForConditionalGeneration",
-        "switch_transformers",
-        _T5,
-        num_experts=2,
-        num_sparse_encoder_layers=1,
-        num_sparse_decoder_layers=1,
-    ),
     _model("BartForConditionalGeneration", "bart", _FAIRSEQ),
     _model("MBartForConditionalGeneration", "mbart", _FAIRSEQ),
     _model("MarianMTModel", "marian", _FAIRSEQ, pad_token_id=49, decoder_start_token_id=49),
@@ -280,8 +254,6 @@ ENCODER_DECODERS = (
         attention_window=8,
     ),
     _model("M2M100ForConditionalGeneration", "m2m_100", _FAIRSEQ),
-    _model("BlenderbotForConditionalGeneration", "blenderbot", _FAIRSEQ),
-    _model("BlenderbotSmallForConditionalGeneration", "blenderbot-small", _FAIRSEQ),
     _model(
         "ProphetNetForConditionalGeneration",
         "prophetnet",
@@ -306,7 +278,6 @@ ENCODER_DECODERS = (
         tgt_vocab_size=50,
         tie_word_embeddings=False,
     ),
-    _model("BigBirdPegasusForConditionalGeneration", "bigbird_pegasus", _FAIRSEQ, attention_type="original_full"),
 )
 VISION = (
     _model("ViTForImageClassification", "vit", _VISION, _LABELS),
@@ -324,18 +295,7 @@ VISION = (
         num_heads=[2, 2],
         window_size=4,
     ),
-    _model(
-        "Swinv2Model",
-        "swinv2",
-        image_size=32,
-        patch_size=2,
-        embed_dim=8,
-        depths=[1, 1],
-        num_heads=[2, 2],
-        window_size=4,
-    ),
     _model("ConvNextForImageClassification", "convnext", _LABELS, _STAGES),
-    _model("ConvNextV2ForImageClassification", "convnextv2", _LABELS, _STAGES),
     _model("ResNetForImageClassification", "resnet", _LABELS, _STAGES, embedding_size=8),
     _model("RegNetForImageClassification", "regnet", _LABELS, _STAGES, embedding_size=8, groups_width=4),
     _model(
@@ -405,7 +365,6 @@ VISION = (
         depths=[1, 1, 1, 1],
         num_attention_heads=[1, 1, 2, 2],
     ),
-    _model("ViTMSNModel", "vit_msn", _VISION),
     _model("YolosForObjectDetection", "yolos", _VISION, _LABELS, image_size=[30, 36], num_detection_tokens=5),
     _model(
         "DPTForDepthEstimation",
@@ -444,8 +403,6 @@ AUDIO = (
     _model("WavLMForCTC", "wavlm", _WAVE, num_buckets=8, max_bucket_distance=16),
     _model("Data2VecAudioModel", "data2vec-audio", _WAVE),
     _model("SEWForCTC", "sew", _WAVE, squeeze_factor=2),
-    _model("UniSpeechForCTC", "unispeech", _WAVE),
-    _model("Wav2Vec2ConformerForCTC", "wav2vec2-conformer", _WAVE, position_embeddings_type="rotary"),
     _model(
         "WhisperForConditionalGeneration",
         "whisper",
@@ -481,7 +438,6 @@ DUALS = (
     _model("CLIPModel", "clip", _DUAL),
     _model("SiglipModel", "siglip", _DUAL),
     _model("ChineseCLIPModel", "chinese_clip", _DUAL),
-    _model("AltCLIPModel", "altclip", _DUAL, text_config={**_CLIP_TEXT, "project_dim": 12, "pad_token_id": 1}),
     _model(
         "BlipForConditionalGeneration",
         "blip",
@@ -516,4 +472,51 @@ DUALS = (
         vision_feature_layer=-1,
     ),
 )
+OTHERS = (
+    _model("CamembertForMaskedLM", "camembert", _TEXT, pad_token_id=1),
+    _model("XLMModel", "xlm", n_words=50, emb_dim=16, n_layers=1, n_heads=2, max_position_embeddings=40),
+    _model("MegatronBertModel", "megatron-bert", _TEXT),
+    _model("ErnieModel", "ernie", _TEXT),
+    _model("RemBertModel", "rembert", _TEXT, input_embedding_size=8, output_embedding_size=8),
+    _model("DPRQuestionEncoder", "dpr", _TEXT, projection_dim=0),
+    _model("T5EncoderModel", "t5", _T5),
+    _model("BigBirdModel", "big_bird", _TEXT, block_size=4, num_random_blocks=1),
+    _model("OpenAIGPTLMHeadModel", "openai-gpt", vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=40),
+    _model("CTRLModel", "ctrl", vocab_size=50, n_embd=16, dff=24, n_layer=1, n_head=2, n_positions=40),
+    _model("GemmaForCausalLM", "gemma", _DECODER),
+    _model("StableLmForCausalLM", "stablelm", _DECODER),
+    _model("CohereForCausalLM", "cohere", _DECODER),
+    _model("OlmoForCausalLM", "olmo", _DECODER),
+    _model("GraniteForCausalLM", "granite", _DECODER),
+    _model("OlmoeForCausalLM", "olmoe", _DECODER, num_experts=4, num_experts_per_tok=2),
+    _model("MT5ForConditionalGeneration", "mt5", _T5),
+    _model("LongT5Model", "longt5", _T5, local_radius=4, encoder_attention_type="local"),
+    _model(
+        "SwitchTransformersForConditionalGeneration",
+        "switch_transformers",
+        _T5,
+        num_experts=2,
+        num_sparse_encoder_layers=1,
+        num_sparse_decoder_layers=1,
+    ),
+    _model("BlenderbotForConditionalGeneration", "blenderbot", _FAIRSEQ),
+    _model("BlenderbotSmallForConditionalGeneration", "blenderbot-small", _FAIRSEQ),
+    _model("BigBirdPegasusForConditionalGeneration", "bigbird_pegasus", _FAIRSEQ, attention_type="original_full"),
+    _model(
+        "Swinv2Model",
+        "swinv2",
+        image_size=32,
+        patch_size=2,
+        embed_dim=8,
+        depths=[1, 1],
+        num_heads=[2, 2],
+        window_size=4,
+    ),
+    _model("ConvNextV2ForImageClassification", "convnextv2", _LABELS, _STAGES),
+    _model("ViTMSNModel", "vit_msn", _VISION),
+    _model("UniSpeechForCTC", "unispeech", _WAVE),
+    _model("Wav2Vec2ConformerForCTC", "wav2vec2-conformer", _WAVE, position_embeddings_type="rotary"),
+    _model("AltCLIPModel", "altclip", _DUAL, text_config={**_CLIP_TEXT, "project_dim": 12, "pad_token_id": 1}),
+)
+"""More architectures: the table of classes has them, and `zoo_report` takes them by name."""
 ZOO = (*TEXT_ENCODERS, *DECODERS, *ENCODER_DECODERS, *VISION, *AUDIO, *DUALS)

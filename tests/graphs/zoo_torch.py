@@ -17,9 +17,9 @@ from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
-from tests.graphs.zoo import ZOO, Model
+from tests.graphs.zoo import OTHERS, ZOO, Model
 
-MODELS = {model.architecture: model for model in ZOO}
+MODELS = {model.architecture: model for model in (*ZOO, *OTHERS)}
 
 
 def prepare(model: Model, folder: Path) -> dict[str, Any]:

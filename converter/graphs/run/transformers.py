@@ -11,6 +11,7 @@ import numpy as np
 
 from converter.errors import ArchitectureError, GraphError
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.trace.caching import cache_of, present_of
 from converter.graphs.trace.model_building import model_class, model_config
 
 
@@ -48,9 +49,13 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
 def _outputs(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
+    inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    cache = cache_of(inputs)
+    state = {} if cache is None else {"past_key_values": cache, "use_cache": True}
     with torch.no_grad():
-        result = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-    return {name: np.asarray(tensor) for name, tensor in named_tensors(result).items()}
+        result = model(**inputs, **state)
+    present = {} if cache is None else present_of(result.past_key_values)
+    return {name: np.asarray(tensor) for name, tensor in {**named_tensors(result), **present}.items()}
 
 
 def named_tensors(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,11 @@
-"""In-memory parameter names of transformers 5 -> the names save_pretrained writes, and which are tied to which.
-
-transformers.core_model_loading.revert_weight_conversion holds the mapping. It is asked about stand-in tensors whose
-identity tells where each came from, so nothing here knows a model.
-"""
+"""In-memory parameter names of transformers 5 -> the names save_pretrained writes, and which are tied to which."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.trace.saved_form import saved_form
 
 
 def canonical_names(model: Any) -> dict[str, str]:
@@ -16,17 +13,10 @@ def canonical_names(model: Any) -> dict[str, str]:
 
     Raises GraphError naming a weight that is stored as something else than a renamed tensor (fused, split, permuted).
     """
-    import torch
-    from transformers.core_model_loading import revert_weight_conversion
-
-    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
-    origin = {id(tensor): name for name, tensor in stand_ins.items()}
-    written = revert_weight_conversion(model, stand_ins)
-    names = {origin[id(tensor)]: name for name, tensor in written.items() if id(tensor) in origin}
-    for name in stand_ins:
-        if name not in names:
-            raise GraphError("is stored in another form than the model computes with, not only renamed", tensor=name)
-    return names
+    form = saved_form(model)
+    for name in form.parts:
+        raise GraphError("is stored in another form than the model computes with, not only renamed", tensor=name)
+    return dict(form.names)
 
 
 def tied_names(model: Any) -> dict[str, str]:

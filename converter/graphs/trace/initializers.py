@@ -8,6 +8,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.architecture import Declaration
 from converter.graphs.trace.assembling import assemble
+from converter.graphs.trace.model_building import unsaved_parameters
 from converter.graphs.trace.saved_form import SavedForm
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
@@ -22,7 +23,7 @@ def attach_tensors(
     Returns the names of the constants. Raises GraphError for an initializer that is neither.
     """
     graph = model.graph
-    declared = declarations(source)
+    declared = {name: each for name, each in declarations(source).items() if name not in unsaved_parameters(source)}
     values: Mapping[str, Any] | None = None
     computed: list[str] = []
     assembled: dict[str, Any] = {}

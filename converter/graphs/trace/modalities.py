@@ -126,9 +126,14 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
 
 
 def may_have_any_size(model: Any) -> bool:
-    """Whether the class takes images alone, and computes on images of a size that its config does not say."""
+    """Whether the class takes images alone, and computes on images of a size that its config does not say.
+
+    Attention in windows does, but the conditions on height and width that an export meets take it minutes.
+    """
     import torch
 
+    if getattr(model.config, "window_size", None) is not None:
+        return False
     fixed = inputs_of(model, None, has_any_size=False)
     if [each.name for each in fixed.inputs] != ["pixel_values"] or len(fixed.inputs[0].shape) != 4:
         return False

@@ -81,16 +81,41 @@ def abstract_model(class_: Any, config: Any, *, size_limit_bytes: int = DEFAULT_
         return class_(config).eval()
 
 
-def computed_buffers(class_: Any, config: Any) -> dict[str, Any]:
-    """Return the non-persistent buffers of a model (position ids, rotary frequencies) with their real values.
+def computed_tensors(class_: Any, config: Any) -> dict[str, Any]:
+    """Return what the config alone decides, with its real values, and no checkpoint need have.
 
-    Only buffers are allocated: parameters move to the meta device as they are registered. Call `abstract_model`
-    first: it is the one that refuses absurd sizes before anything is allocated.
+    That is the non-persistent buffers of a model (position ids, rotary frequencies), and the parameters that
+    save_pretrained leaves out (sinusoids). Only these are allocated: others move to the meta device as they are
+    registered. Call `abstract_model` first: it is the one that refuses absurd sizes before anything is allocated.
     """
     with _build_failures(class_.__name__), _registration(DEFAULT_SIZE_LIMIT_BYTES, is_abstract=False):
         model = class_(config).eval()
     persistent = set(model.state_dict())
-    return {name: value.detach() for name, value in model.named_buffers() if name not in persistent}
+    values = {name: value.detach() for name, value in model.named_buffers() if name not in persistent}
+    for name in unsaved_parameters(model):
+        first, second = (_initialised(model, name) for _ in range(2))
+        if first.equal(second):
+            values[name] = first
+    return values
+
+
+def unsaved_parameters(model: Any) -> tuple[str, ...]:
+    """Return the names of what is in the state dict of a model and save_pretrained leaves out."""
+    return tuple(name for name in model.state_dict() if name in (model._keys_to_ignore_on_save or ()))
+
+
+def _initialised(model: Any, name: str) -> Any:
+    import torch
+
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path).to_empty(device="cpu", recurse=False)
+    torch.nn.init.normal_(getattr(module, leaf).data)
+    for each in module.parameters(recurse=False):
+        each._is_hf_initialized = False
+    module._is_hf_initialized = False
+    with torch.no_grad():
+        model._init_weights(module)
+    return getattr(module, leaf).detach().clone()
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def saved_form(model: Any) -> SavedForm:
     parts = {made: tuple(assembly.saved) for assembly in assemblies for made in assembly.made}
     for name, tensor in stand_ins.items():
         if name not in names and name not in parts:
-            raise GraphError("is stored in another form than the model computes with, not only renamed", tensor=name)
+            raise GraphError("is saved in another form, and nothing says how it is loaded", tensor=name)
         shape = next((each.shape(name) for each in assemblies if name in each.made), None)
         if shape not in (None, tuple(tensor.shape)):
             raise GraphError(f"is put together as {list(shape)}, the model has {list(tensor.shape)}", tensor=name)

@@ -18,6 +18,8 @@ from typing import Any
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError
 from converter.graphs.architecture import Architecture, Declaration
+from converter.graphs.inputs import extents
+from converter.graphs.trace.caching import PAST, PRESENT, cache_of, name_cache, with_past
 from converter.graphs.trace.canonical_names import tied_names
 from converter.graphs.trace.constants import constants_as_operations
 from converter.graphs.trace.dimensions import (
@@ -32,10 +34,12 @@ from converter.graphs.trace.modalities import Inputs, inputs_of, may_have_any_si
 from converter.graphs.trace.model_building import (
     DEFAULT_SIZE_LIMIT_BYTES,
     abstract_model,
-    computed_buffers,
+    computed_tensors,
     model_class,
     model_config,
+    unsaved_parameters,
 )
+from converter.graphs.trace.patches import exportable
 from converter.graphs.trace.saved_form import SavedForm, saved_form
 
 _ATTEMPTS = 2
@@ -58,11 +62,13 @@ def trace(
     opset: int | None = None,
     inputs: list[str] | None = None,
     max_parameters: int | None = None,
+    with_cache: bool = False,
 ) -> dict[str, Any]:
     """Trace the class `architecture` built from the config.json at `config`; write the ONNX file `graph`.
 
-    `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters.
-    Returns the Architecture as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
+    `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters;
+    `with_cache` makes it the form of a decoder that goes on from cached keys and values, and returns them. Returns the
+    Architecture as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
     """
     try:
         config_values = json.loads(Path(config).read_bytes())
@@ -70,7 +76,9 @@ def trace(
         raise ArchitectureError(f"the config cannot be read: {error}", path=config) from error
     if not isinstance(config_values, dict):
         raise ArchitectureError("the config is not a JSON object", path=config)
-    traced = trace_model(config_values, architecture, opset, inputs=inputs, max_parameters=max_parameters)
+    traced = trace_model(
+        config_values, architecture, opset, inputs=inputs, max_parameters=max_parameters, with_cache=with_cache
+    )
     import onnx_ir
 
     onnx_ir.save(traced.graph, graph)
@@ -84,20 +92,21 @@ def trace_model(
     *,
     inputs: Sequence[str] | None = None,
     max_parameters: int | None = None,
+    with_cache: bool = False,
 ) -> Traced:
     """Trace a transformers class in this process. Raises as `trace` does.
 
-    Attention maps, hidden states and caches are not outputs, whatever the config says. Images have any size where
-    the class computes with one and the export keeps it, else the size that the config says.
+    Attention maps and hidden states are not outputs, whatever the config says, caches only `with_cache`. Images have
+    any size where the class computes with one and the export keeps it, else the size that the config says.
     """
     class_ = model_class(architecture)
     config = model_config(class_, config_values)
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
-    taken, graph = _exported(model, inputs, opset)
+    taken, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
     _strip(graph)
     form, ties = saved_form(model), tied_names(model)
-    computed = attach_tensors(graph, model, form, ties, lambda: computed_buffers(class_, config))
+    computed = attach_tensors(graph, model, form, ties, lambda: computed_tensors(class_, config))
     parameters, buffers = _declared(model, form, ties)
     declared = {each.name: each for each in taken.inputs}
     description = Architecture(
@@ -126,6 +135,11 @@ def _exported(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tu
     return taken, _dynamic(model, taken, opset)
 
 
+def _cached(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tuple[Inputs, Any]:
+    taken = with_past(model, inputs_of(model, wanted, has_any_size=False))
+    return taken, _dynamic(model, taken, opset)
+
+
 def _dynamic(model: Any, taken: Inputs, opset: int | None) -> Any:
     """Return the graph in which all dimensions vary that may."""
     for attempt in range(_ATTEMPTS):
@@ -151,23 +165,29 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
     except ImportError as error:
         raise MissingExtraError("torch", "exporting a graph") from error
 
-    inputs, shapes = {}, {}
+    inputs: dict[str, Any] = {}
+    shapes: dict[str, Any] = {}
     for each in taken.inputs:
-        shape = [extent if isinstance(extent, int) else sizes[extent] for extent in each.shape]
+        shape = extents(each, sizes)
         inputs[each.name] = torch.ones(shape, dtype=getattr(torch, each.dtype.value), device="meta")
         axes = [axis for axis, extent in enumerate(each.shape) if isinstance(extent, str)]
         shapes[each.name] = dict.fromkeys(axes, torch.export.Dim.AUTO)
+    cache = cache_of(inputs)
+    if cache is not None:
+        inputs |= {PAST: cache, "use_cache": True}
+        shapes[PAST] = [shapes.pop(each.name) for each in taken.inputs if each.name not in inputs]
     options = OnnxConfig(dynamic=True, optimize=False, opset_version=opset, dynamic_shapes=shapes)
     with _silence() as printed:
         # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
         try:
-            with constants_as_operations():
+            with constants_as_operations(), exportable(model):
                 graph = OnnxExporter().export(model, inputs, config=options).program
         except Exception as error:
             _log.debug("export of %s failed: %s", type(model).__name__, printed.getvalue(), exc_info=True)
             raise GraphError(f"{type(model).__name__} could not be exported: {_first_line(error)}") from error
     if graph.functions:
         passes.InlinePass()(graph)
+    name_cache(graph)
     _keep_fields(graph)
     return graph
 
@@ -175,7 +195,11 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
 def _keep_fields(model: Any) -> None:
     """Drop outputs that are fields of a field (`text_model_output.last_hidden_state`), where others are there."""
     outputs = model.graph.outputs
-    kept = [value for value in outputs if all(part.isdigit() for part in value.name.split(".")[1:])]
+    kept = [
+        value
+        for value in outputs
+        if value.name.startswith(f"{PRESENT}.") or all(part.isdigit() for part in value.name.split(".")[1:])
+    ]
     if kept and len(kept) < len(outputs):
         import onnx_ir.passes.common as passes
 
@@ -224,8 +248,9 @@ def _declared(
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     parameters: dict[str, Declaration] = {}
     buffers: dict[str, Declaration] = {}
+    unsaved = unsaved_parameters(model)
     for name, declaration in declarations(model).items():
-        if name not in ties:
+        if name not in ties and name not in unsaved:
             target = parameters if name in trained else buffers
             for saved in form.saved_names(name):
                 target[saved] = form.declared.get(saved, declaration)

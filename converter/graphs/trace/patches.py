@@ -1,0 +1,149 @@
+"""Parts of transformers' models that torch.export cannot follow, as others that compute the same, while it traces.
+
+Each is for transformers 5.23; transformers.exporters has such of its own. What is not patched: Longformer classes that
+give some tokens global attention themselves (QuestionAnswering, SequenceClassification, MultipleChoice), for how many
+there are is in the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_SCANNING = ("mamba", "falcon_mamba", "jamba", "zamba")
+_WITH_GLOBAL_ATTENTION = ("longformer", "led")
+_GLOBAL_BY_ITSELF = ("ForQuestionAnswering", "ForSequenceClassification", "ForMultipleChoice")
+
+
+@contextlib.contextmanager
+def exportable(model: Any) -> Iterator[None]:
+    """Patch what the model uses, and undo it afterwards."""
+    with contextlib.ExitStack() as stack:
+        for model_type in {getattr(config, "model_type", "") for config in _configs(model.config)}:
+            if model_type in _SCANNING:
+                module = _modeling(model_type)
+                stack.enter_context(_replaced(module, "mamba_selective_scan", _selective_scan))
+            if model_type == "funnel":
+                structure = _modeling("funnel").FunnelAttentionStructure
+                stack.enter_context(_replaced(structure, "get_position_embeds", _funnel_positions))
+            if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
+                stack.enter_context(_without_global_attention())
+        yield
+
+
+def _configs(config: Any) -> Iterator[Any]:
+    yield config
+    yield from (part for part in vars(config).values() if hasattr(part, "to_diff_dict"))
+
+
+def _modeling(model_type: str) -> Any:
+    return importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _selective_scan(
+    hidden_states: Any,
+    dt: Any,
+    transition: Any,
+    inward: Any,
+    outward: Any,
+    *,
+    z: Any = None,
+    delta_bias: Any = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **others: Any,
+) -> Any:
+    """The recurrence of a state space, as a scan: upstream it is a Python loop over the sequence."""
+    import torch
+    from torch._higher_order_ops.scan import scan
+
+    functional = torch.nn.functional
+    if delta_bias is not None:
+        dt = dt + delta_bias.to(dt.dtype)[..., None]
+    if delta_softplus:
+        dt = functional.softplus(dt)
+    steps = dt.permute(2, 0, 1)
+    inputs, outputs = inward.permute(2, 0, 1), outward.permute(2, 0, 1)
+    decay = torch.exp(steps[..., None] * transition[None, None])
+    added = steps[..., None] * inputs[:, :, None, :].float() * hidden_states.permute(2, 0, 1)[..., None].float()
+
+    def step(state: Any, each: Any) -> Any:
+        decay, added, output = each
+        state = decay * state + added
+        return state, torch.matmul(state, output[..., None])[..., 0]
+
+    state, found = scan(step, torch.zeros_like(added[0]), (decay, added, outputs))
+    result = found.permute(1, 2, 0)
+    skipped = others.get("D")
+    if skipped is not None:
+        result = result + hidden_states * skipped[None, :, None]
+    if z is not None:
+        result = result * functional.silu(z)
+    return (result, state) if return_last_state else result
+
+
+def _funnel_positions(self: Any, seq_len: Any, dtype: Any, device: Any) -> Any:
+    """Relative positions of Funnel's blocks, from the ends of sequences: upstream they are lists as long as the text.
+
+    A sequence is its first position, the step and start of the others, and how many there are.
+    """
+    import torch
+
+    config = self.config
+    half = config.d_model // 2
+    frequencies = torch.arange(0, half, 1.0, dtype=torch.int64, device=device).to(dtype)
+    frequencies = 1 / (10000 ** (frequencies / half))
+    if config.attention_type == "factorized":
+        angles = torch.arange(0, seq_len, 1.0, dtype=torch.int64, device=device).to(dtype)[:, None] * frequencies[None]
+        sine, cosine = torch.sin(angles), torch.cos(angles)
+        pairs = ((sine, sine), (cosine, cosine), (cosine, sine), (-sine, cosine))
+        phi, pi, psi, omega = (torch.cat(pair, dim=-1) for pair in pairs)
+        return phi, pi, psi, omega
+
+    def embedded(first: Any, last: Any, reference: Any, count: Any, stride: int) -> Any:
+        start = reference - first + count * stride
+        distances = torch.arange(start, reference - last - 1, -stride, dtype=torch.long, device=device)
+        angles = distances.to(dtype)[:, None] * frequencies[None]
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+
+    first, slope, offset, count = 0, 1, 0, seq_len
+    result = []
+    for block in range(config.num_blocks):
+        pooling = None
+        if block > 0:
+            old_first, old_last = first, slope * (count - 1) + offset
+            if config.separate_cls:
+                kept = count - 2 if config.truncate_seq else count - 1
+                first, slope, offset, count = 1 - 2**block, 2 * slope, offset - slope, 1 + (kept + 1) // 2
+            else:
+                slope, count = 2 * slope, (count + 1) // 2
+            pooling = embedded(old_first, old_last, first, 2 * count, 2 ** (block - 1))
+        last = slope * (count - 1) + offset
+        result.append([embedded(first, last, first, count, 2**block), pooling])
+    return result
+
+
+def _without_global_attention() -> Any:
+    """Answer whether any token has global attention: without a mask of those none has, whatever the text."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Answering(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.Tensor.item and args[0].dtype is torch.bool:
+                return False
+            return function(*args, **(kwargs or {}))
+
+    return Answering()
