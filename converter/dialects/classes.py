@@ -119,31 +119,36 @@ def class_for_task(model_type: str, task: str) -> str | None:
 def told_by_names(model_type: str, names: Iterable[str], named: str | None) -> Told | None:
     """Return the class that `names` fit best; of those that fit alike `named`, which the config says.
 
-    None when the table does not know the type, or nothing fits it: then a name that every class has is missing.
-    Raises ArchitectureError when several fit alike and none of them is named.
+    What stands before all names is looked for: a wrapper's, or that of a base model inside a class with a head. None
+    when the table does not know the type, or nothing fits it: then a name that every class has is missing. Raises
+    ArchitectureError when several fit alike and none of them is named.
     """
     names = tuple(names)
     known = classes_of(model_type)
+    outers = dict.fromkeys((*_OUTER, *(f"{each.prefix}." for each in known if each.prefix)))
     scored: dict[tuple[int, int], list[Told]] = {}
-    for outer in _OUTER:
-        if not all(name.startswith(outer) for name in names):
-            continue
-        firsts = _firsts(names, outer)
-        for each in known:
-            below = _firsts(names, f"{outer}{each.prefix}.") if each.prefix else frozenset()
-            misfit = each.misfit(firsts, below)
-            scored.setdefault(misfit, []).append(Told(name=each.name, prefix=outer, is_certain=misfit == (0, 0)))
-    best = scored[min(scored)] if scored else []
-    if not best or min(scored)[0]:
+    for outer in outers:
+        if all(name.startswith(outer) for name in names):
+            for each in known:
+                below = _firsts(names, f"{outer}{each.prefix}.") if each.prefix else frozenset()
+                misfit = each.misfit(_firsts(names, outer), below)
+                told = Told(name=each.name, prefix=outer, is_certain=misfit == (0, 0))
+                scored.setdefault(misfit, []).append(told)
+    if not scored or min(scored)[0]:
         return None
-    chosen = next((each for each in best if each.name == named), best[0])
-    if len({each.name for each in best}) > 1 and chosen.name != named:
-        tasks = sorted({task for each in known for task in each.tasks if any(told.name == each.name for told in best)})
+    best = scored[min(scored)]
+    chosen = next((each for each in best if each.name == named), None)
+    if chosen is not None:
+        return chosen
+    alike = [each.name for each in best if each.prefix == best[0].prefix]
+    if len(alike) > 1:
+        tasks = sorted({task for each in known for task in each.tasks if each.name in alike})
         raise ArchitectureError(
-            f"the tensors are of {' or '.join(dict.fromkeys(each.name for each in best))}, nothing says which",
-            hint=f"give --task ({', '.join(tasks)}), or --config with a config.json that has 'architectures'",
+            f"the tensors are of {' or '.join(alike)}, nothing says which",
+            hint=f"give --task ({', '.join(tasks)}), or --config with a config.json that has 'architectures', "
+            "or --weights-only",
         )
-    return chosen
+    return best[0]
 
 
 def _firsts(names: Iterable[str], before: str) -> frozenset[str]:

@@ -341,10 +341,10 @@ def test_a_layer_beside_a_head_is_noted(samples: dict[str, Sample]) -> None:
 
 def test_a_model_type_that_no_table_knows() -> None:
     tensors = {"model.embed_tokens.weight": Shape((32, 8))}
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    assert infer_architecture(tensors, config) == Inference(architecture="LlamaForCausalLM", basis="config")
+    config = {"model_type": "hyperllama", "architectures": ["HyperLlamaForCausalLM"]}
+    assert infer_architecture(tensors, config) == Inference(architecture="HyperLlamaForCausalLM", basis="config")
     asked = infer_architecture(tensors, config, task="sequence-classification")
-    assert asked == Inference(architecture="LlamaForSequenceClassification", basis="task")
+    assert asked == Inference(architecture="HyperLlamaForSequenceClassification", basis="task")
 
 
 @pytest.mark.parametrize("architectures", [None, [], [7], "LlamaModel", ["os.system('x')"], ["../Llama"], ["L" * 101]])
