@@ -18,6 +18,7 @@ from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
 from converter.errors import (
     CkconvError,
+    LossError,
     MissingExtraError,
     ReadError,
     UnknownFormatError,
@@ -198,7 +199,10 @@ def _planned(
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
     if named.dialect != "pytorch" or not target.keeps_names:
         named = canonical(named)
-    planned = target.adapt(selection.selected(named, target, options), write_options)
+    chosen = selection.selected(named, target, options)
+    planned = target.adapt(chosen, write_options)
+    if options.optimizer == "keep" and chosen.optimizer is not None and planned.optimizer is None:
+        raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
     if target.runner is None or options.weights_only:
         return replace(planned, graph=None)
     if target.extra is not None:
@@ -215,7 +219,7 @@ def _verify(
     found = target.read(staged, target.read_options())
     verify_weights(planned, found, output.names, path=staged, observer=workshop.observer, run=workshop.workers.run)
     if planned.optimizer is not None:
-        verify_optimizer(planned.optimizer, found.optimizer, path=staged)
+        verify_optimizer(planned.optimizer, found.optimizer, path=staged, names=output.names)
     if options.verify != "weights" and target.runner is not None and planned.graph is not None:
         return runnable.verify_outputs(planned, staged, target.runner, options, workshop)
     if options.verify == "outputs":
@@ -337,7 +341,8 @@ def _detected(path: Path, name: str | None) -> tuple[Path, Format]:
 def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Checkpoint:
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     if options.config is not None:
-        checkpoint = _with_config(checkpoint, parse_config(SourceFile(options.config)))
+        metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
+        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(SourceFile(options.config)))
     elif checkpoint.config is None:
         folder = _folder_of_config(folder, checkpoint)
         checkpoint = _with_config(checkpoint, read_config(folder))

@@ -106,26 +106,11 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
         aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in kept},
         buffers=checkpoint.buffers.intersection(wanted),
         frozen=checkpoint.frozen.intersection(wanted),
-        optimizer=None if state is None else _without(state, unwanted),
+        optimizer=None if state is None else state.without(unwanted),
         lines=(
             *checkpoint.lines,
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),
         ),
-    )
-
-
-def _without(state: OptimizerState, names: frozenset[str]) -> OptimizerState:
-    groups = (
-        replace(group, parameters=tuple(name for name in group.parameters if name not in names))
-        for group in state.groups
-    )
-    return replace(
-        state,
-        groups=tuple(groups),
-        slots={
-            slot: {name: tensor for name, tensor in tensors.items() if name not in names}
-            for slot, tensors in state.slots.items()
-        },
     )
 
 

@@ -54,16 +54,26 @@ def verify_weights(
     run(comparisons.values(), observer)
 
 
-def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, path: Path | None) -> None:
-    """Compare optimizer state read back with what was meant. Raises VerificationError for any difference."""
+def verify_optimizer(
+    expected: OptimizerState,
+    found: OptimizerState | None,
+    *,
+    path: Path | None,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Compare optimizer state read back with what was meant. Raises VerificationError for any difference.
+
+    `names` maps slots of the output -> names in `expected`, as for weights.
+    """
     if found is None:
         raise VerificationError("has no optimizer state", path=path)
+    found = found.with_names(names or {})
     if (found.step, found.algorithm) != (expected.step, expected.algorithm):
         raise VerificationError(
             f"optimizer is {found.algorithm} at step {found.step}, not {expected.algorithm} at {expected.step}",
             path=path,
         )
-    if found.groups != expected.groups:
+    if _comparable(found) != _comparable(expected):
         raise VerificationError("optimizer groups differ", path=path)
     ours = {(slot, name): tensor for slot, tensors in expected.slots.items() for name, tensor in tensors.items()}
     theirs = {(slot, name): tensor for slot, tensors in found.slots.items() for name, tensor in tensors.items()}
@@ -72,6 +82,17 @@ def verify_optimizer(expected: OptimizerState, found: OptimizerState | None, *, 
         raise VerificationError(f"optimizer slot {slot} is on one side only", path=path, tensor=name)
     for (slot, name), tensor in ours.items():
         _compare(tensor, theirs[slot, name], SILENT, path=path, name=f"{slot}/{name}")
+
+
+def _comparable(state: OptimizerState) -> list[tuple[Any, dict[str, Any]]]:
+    """Return what must be alike of the groups: torch.optim's in order, Keras's where slots say what is in them."""
+    return [
+        (
+            group.parameters if state.convention == "torch" else frozenset(group.parameters if state.slots else ()),
+            {key: tuple(value) if isinstance(value, list) else value for key, value in group.hyperparameters.items()},
+        )
+        for group in state.groups
+    ]
 
 
 def _compare(expected: Tensor, found: Tensor, observer: Observer, *, path: Path | None, name: str) -> None:

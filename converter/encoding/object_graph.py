@@ -1,6 +1,6 @@
 """The graph of objects that a TensorFlow 2 checkpoint keeps beside its tensors: which variable hangs where.
 
-tensorflow/core/protobuf/trackable_object_graph.proto (TF 2.21), read without TensorFlow.
+tensorflow/core/protobuf/trackable_object_graph.proto (TF 2.21), read and written without TensorFlow.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message
+from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message, content_field, number_field
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle
 from converter.errors import ReadError
 
@@ -68,3 +68,59 @@ def _node(data: memoryview, bundle: Bundle) -> Node:
         slot = Message.parse(reference, _SLOT, bundle.path)
         slots.append(Slot(owner=slot.signed(1), name=slot.text(2), node=slot.signed(3)))
     return Node(children=children, key=key, full_name=full_name, slots=tuple(slots))
+
+
+_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class ObjectTree:
+    """A graph of objects being made: paths of local names from the root, several of which may lead to one object."""
+
+    def __init__(self) -> None:
+        self._children: list[dict[str, int]] = [{}]
+        self._variables: dict[int, tuple[str, str]] = {}
+        self._slots: dict[int, list[Slot]] = {}
+
+    def child(self, parent: int, *local_names: str) -> int:
+        """Return the object below `parent` that has one of these names, made if there is none; it gets all of them."""
+        known = (self._children[parent][name] for name in local_names if name in self._children[parent])
+        node = next(known, len(self._children))
+        if node == len(self._children):
+            self._children.append({})
+        self._children[parent].update(dict.fromkeys(local_names, node))
+        return node
+
+    def link(self, parent: int, local_name: str, node: int) -> None:
+        """Let another path lead to `node`."""
+        self._children[parent][local_name] = node
+
+    def set_variable(self, node: int, path: str, full_name: str) -> str:
+        """Make `node` the variable `full_name`; return the key of its values, which says a `path` to it."""
+        key = path + _VALUE_SUFFIX
+        self._variables[node] = (key, full_name)
+        return key
+
+    def add_slot(self, optimizer: int, owner: int, name: str, full_name: str) -> str:
+        """Give `optimizer` a slot variable that goes with the variable `owner`; return its key."""
+        node = len(self._children)
+        self._children.append({})
+        self._slots.setdefault(optimizer, []).append(Slot(owner=owner, name=name, node=node))
+        path = self._variables[owner][0].removesuffix(_VALUE_SUFFIX)
+        return self.set_variable(node, f"{path}/.OPTIMIZER_SLOT/optimizer/{name}", full_name)
+
+    def serialized(self) -> bytes:
+        """Return the TrackableObjectGraph."""
+        return b"".join(content_field(1, self._serialized(node)) for node in range(len(self._children)))
+
+    def _serialized(self, node: int) -> bytes:
+        data = b"".join(
+            content_field(1, number_field(1, child) + content_field(2, name))
+            for name, child in self._children[node].items()
+        )
+        if node in self._variables:
+            key, full_name = self._variables[node]
+            data += content_field(2, content_field(1, _VALUE) + content_field(2, full_name) + content_field(3, key))
+        for slot in self._slots.get(node, ()):
+            content = number_field(1, slot.owner) + content_field(2, slot.name) + number_field(3, slot.node)
+            data += content_field(3, content)
+        return data + content_field(5, number_field(1, 1))  # has_checkpoint_values

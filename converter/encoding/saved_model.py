@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, content_field, number_field, read_varint
 from converter.encoding.tensor_bundle import TYPE_NUMBERS, bundle_files
-from converter.errors import ReadError
+from converter.errors import ReadError, WriteError
 from converter.model.file import SourceFile
 from converter.model.output import OutputFile
 from converter.model.tensor import Tensor
 
 _PREFIX = "variables/variables"
 _KEY = "variables/{index}/.ATTRIBUTES/VARIABLE_VALUE"
+_SLOT_KEY = "optimizer/variables/{index}/.ATTRIBUTES/VARIABLE_VALUE"
 _IDENTIFIERS = ("_generic_user_object", "trackable_list_wrapper", "trackable_list_wrapper", "signature_map")
 _FIRST_VARIABLE = len(_IDENTIFIERS)  # after the root, the two lists and the empty map of signatures
 _HEAD_BYTES = 32  # of a field: its tag and its length
@@ -37,24 +38,36 @@ def check_whole(file: SourceFile) -> None:
         raise ReadError("is cut short", path=file.path)
 
 
-def variable_files(variables: Mapping[str, Tensor], trainable: Collection[str]) -> tuple[OutputFile, ...]:
+def variable_files(
+    variables: Mapping[str, Tensor], trainable: Collection[str], slots: Mapping[str, Tensor]
+) -> tuple[OutputFile, ...]:
     """Lay out `saved_model.pb` and the bundle of a SavedModel that holds `variables`.
 
-    `tf.saved_model.load` gives it `variables` and `trainable_variables`, the latter those named in `trainable`.
-    Names are ones that TensorFlow takes.
+    `tf.saved_model.load` gives it `variables` and `trainable_variables`, the latter those named in `trainable`; and,
+    where there are `slots`, `optimizer.variables`, which are those. Names are ones that TensorFlow takes.
     """
+    every = {**variables, **slots}
+    if len(every) < len(variables) + len(slots):
+        raise WriteError(f"a variable of the optimizer is called as a weight: {min(variables.keys() & slots.keys())}")
     trained = [index for index, name in enumerate(variables) if name in trainable]
+    last = _FIRST_VARIABLE + len(every)  # the optimizer and its list come after the variables
+    root = {"variables": 1, "trainable_variables": 2, "signatures": 3, **({"optimizer": last} if slots else {})}
     nodes = [
-        _children({"variables": 1, "trainable_variables": 2, "signatures": 3}),
+        _children(root),
         _children(_listed(range(len(variables)))),
         _children(_listed(trained)),
         _children({}),
     ]
-    graph = b"".join(content_field(1, node) for node in _saved_nodes(nodes, variables, trainable))
+    beside = [
+        _children({"variables": last + 1}),
+        _children(_listed(range(len(variables), len(every)))),
+    ]
+    graph = b"".join(content_field(1, node) for node in _saved_nodes(nodes, every, trainable, beside if slots else []))
     keys = [_KEY.format(index=index) for index in range(len(variables))]
-    stored = dict(zip(keys, variables.values(), strict=True))
+    keys += [_SLOT_KEY.format(index=index) for index in range(len(slots))]
+    stored = dict(zip(keys, every.values(), strict=True))
     return (
-        *bundle_files(_PREFIX, stored, _checkpoint_graph(nodes, list(variables), keys)),
+        *bundle_files(_PREFIX, stored, _checkpoint_graph(nodes, list(every), keys, beside if slots else [])),
         OutputFile(name="saved_model.pb", pieces=(_saved_model(graph),)),
     )
 
@@ -70,13 +83,16 @@ def _children(nodes: Mapping[str, int]) -> bytes:
     )
 
 
-def _saved_nodes(nodes: Sequence[bytes], variables: Mapping[str, Tensor], trainable: Collection[str]) -> list[bytes]:
+def _saved_nodes(
+    nodes: Sequence[bytes], variables: Mapping[str, Tensor], trainable: Collection[str], beside: Sequence[bytes]
+) -> list[bytes]:
     saved = [node + _user_object(identifier) for node, identifier in zip(nodes, _IDENTIFIERS, strict=True)]
     for name, tensor in variables.items():
         extents = b"".join(content_field(2, number_field(1, extent)) for extent in tensor.shape)
         variable = number_field(1, TYPE_NUMBERS[tensor.dtype]) + content_field(2, extents)
         variable += number_field(3, int(name in trainable)) + content_field(6, name)
         saved.append(content_field(7, variable))
+    saved += [node + _user_object(identifier) for node, identifier in zip(beside, _IDENTIFIERS, strict=False)]
     return saved
 
 
@@ -91,10 +107,13 @@ def _saved_model(object_graph: bytes) -> bytes:
     return number_field(1, 1) + content_field(2, meta_graph)
 
 
-def _checkpoint_graph(nodes: Sequence[bytes], names: Sequence[str], keys: Sequence[str]) -> bytes:
+def _checkpoint_graph(
+    nodes: Sequence[bytes], names: Sequence[str], keys: Sequence[str], beside: Sequence[bytes]
+) -> bytes:
     has_values = content_field(5, number_field(1, 1))
     tracked = [node + has_values for node in nodes]
     for name, key in zip(names, keys, strict=True):
         attribute = content_field(1, "VARIABLE_VALUE") + content_field(2, name) + content_field(3, key)
         tracked.append(content_field(2, attribute) + has_values)
+    tracked += [node + has_values for node in beside]
     return b"".join(content_field(1, node) for node in tracked)

@@ -18,9 +18,9 @@ from converter.model.tensor import Tensor
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT_MARK = "/.OPTIMIZER_SLOT/"
 _METRICS = "keras_api/metrics/"
-_OF_OPTIMIZER = "a variable of the optimizer"
+OF_OPTIMIZER = "a variable of the optimizer"
 _OF_METRIC = "the state of a metric"
-_SAVE_COUNT = "how many times the model was saved"
+SAVE_COUNT = "how many times the model was saved"
 _STEP = "the number of training steps"
 _LISTED_WEIGHTS = "/_trainable_variables/"
 """Keras 3 optimizers list the weights they train, and a weight's shortest path may be by that list."""
@@ -76,13 +76,13 @@ def _optimizer_prefixes(bundle: Bundle) -> tuple[str, ...]:
 
 def _reason(key: str, bundle: Bundle, optimizers: tuple[str, ...]) -> str | None:
     if _SLOT_MARK in key:
-        return _OF_OPTIMIZER
+        return OF_OPTIMIZER
     if key.startswith(optimizers):
-        return None if _LISTED_WEIGHTS in key else _OF_OPTIMIZER
+        return None if _LISTED_WEIGHTS in key else OF_OPTIMIZER
     if key.startswith(_METRICS) or f"/{_METRICS}" in key:
         return _OF_METRIC
     if key.startswith("save_counter/"):
-        return _SAVE_COUNT
+        return SAVE_COUNT
     return _reason_in_tensorflow_1(key, bundle.entries)
 
 
@@ -91,10 +91,10 @@ def _reason_in_tensorflow_1(key: str, entries: Mapping[str, Entry]) -> str | Non
     if is_scalar and key == "global_step":
         return _STEP
     if is_scalar and key.rpartition("/")[2] in ("beta1_power", "beta2_power"):
-        return _OF_OPTIMIZER
+        return OF_OPTIMIZER
     slot = _SLOT_OF_TENSORFLOW_1.fullmatch(key)
     owner = None if slot is None else entries.get(slot[1])
-    return _OF_OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
+    return OF_OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
 
 
 def weights(

@@ -10,11 +10,17 @@ root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file co
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects import keras as dialect
-from converter.dialects.optimizer.keras_files import with_listed_state
+from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
+from converter.dialects.optimizer.keras_layouts import variables
+from converter.dialects.optimizer.stored import is_placed, with_placed_state
+from converter.dialects.optimizer.stored import placed as placed_state
+from converter.dialects.optimizer.writing import check_epsilon, for_keras, training_config
 from converter.dialects.transformers import tensorflow_writing
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import hdf5
@@ -30,6 +36,8 @@ from converter.model.ledger import LedgerLine
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
+_OPTIMIZER = "optimizer_weights"
+_VERSIONS = ("keras_version", "backend")
 _DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
 
 
@@ -56,7 +64,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     told = _document(root, "training_config", path)
     said = ("training_config (loss, metrics) not carried",) if told else ()
     checkpoint = replace(checkpoint, keras_config=_config(root, path), metadata=_versions(root, weights), warnings=said)
-    return with_listed_state(checkpoint, root, None if told is None else told.values)
+    return with_listed_state(checkpoint, root, None if told is None else told.values, path)
 
 
 def _config(root: hdf5.Group, path: Path) -> Config | None:
@@ -77,7 +85,7 @@ def _document(root: hdf5.Group, name: str, path: Path) -> Config | None:
 def _versions(*groups: hdf5.Group) -> dict[str, str]:
     found = {}
     for group in groups:
-        for name in ("keras_version", "backend"):
+        for name in _VERSIONS:
             value = group.attributes.get(name)
             if isinstance(value, str):
                 found[name] = value
@@ -118,19 +126,36 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
             first[id(dataset)] = name
             tensors[name] = dataset.tensor
     lines = tuple(layers.unlisted(root, set(first)))
-    return Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own), lines=lines, keras_config=_config(root, path))
+    checkpoint = Checkpoint(
+        tensors=tensors, aliases=aliases, dialect=str(own), lines=lines, keras_config=_config(root, path)
+    )
+    state = root.group(_OPTIMIZER)
+    if state is None or not is_placed(state):
+        return checkpoint
+    lines = tuple(line for line in lines if line.reason != layers.OPTIMIZER_REASON)
+    return with_placed_state(replace(checkpoint, lines=lines), state, path)
 
 
-def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """`epsilon`: "stock" for Keras's own optimizers as they are, "exact" for ones that do as PyTorch does."""
+
+    epsilon: str = "stock"
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+
+def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
-    keras = dialect.adapted(checkpoint)
+    keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == "pytorch" and is_alone and tensorflow_writing.knows(checkpoint.config):
         return tensorflow_writing.from_canonical(checkpoint)
     return keras
 
 
-def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
+def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out a file that Keras opens: of an `adapted` checkpoint by its config or class, others by names."""
     config = checkpoint.keras_config
     is_keras = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
@@ -153,15 +178,18 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     assert checkpoint.keras_config is not None
     config = checkpoint.keras_config
     model = dialect.parse(config.values)
-    is_older = not checkpoint.metadata.get("keras_version", "3" if "module" in config.values else "2").startswith("3")
+    flavor = flavor_of(checkpoint)
+    is_older = flavor is not Flavor.KERAS_3
     suffix = ":0" if is_older else ""
     by_layer: dict[str, list[str]] = {layer.name: [] for layer in model.layers}
     for name in checkpoint.names:
         owners = [layer for layer in by_layer if name.startswith(f"{layer}/")]  # names of Keras 2 may have slashes
         by_layer[max(owners, key=len)].append(name)
     tensors, names = {}, {}
-    versions = {"backend": "tensorflow", "keras_version": "2.15.0" if is_older else "3.0.0", **checkpoint.metadata}
-    stated = {key: versions[key] for key in ("backend", "keras_version")}
+    stated_by_config = {key: value for key in _VERSIONS if isinstance(value := config.values.get(key), str)}
+    written_here = {"backend": "tensorflow", "keras_version": "2.15.0" if is_older else "3.0.0"}
+    versions = {**written_here, **stated_by_config, **checkpoint.metadata}
+    stated = {key: versions[key] for key in _VERSIONS}
     root = {**stated, "model_config": config.raw.decode("utf-8"), "ckconv": late}
     attributes: dict[str, dict[str, object]] = {"": root, "model_weights": {**stated, "layer_names": list(by_layer)}}
     for layer, held in by_layer.items():
@@ -172,6 +200,12 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
             tensors[f"model_weights/{layer}/{name}{suffix}"] = checkpoint.tensor(name)
             names[name + suffix] = name
     attributes[f"model_weights/{layers.TOP_LEVEL}"] = {"weight_names": []}
+    if checkpoint.optimizer is not None:
+        state = checkpoint.optimizer
+        slots = {name + suffix: tensor for name, tensor in variables(state, flavor).items()}
+        tensors |= {f"{_OPTIMIZER}/{name}": tensor for name, tensor in slots.items()}
+        attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
+        attributes[""]["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
     return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, ()
 
@@ -190,10 +224,11 @@ def _by_trainability(names: list[str], checkpoint: Checkpoint) -> list[str]:
 def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     """Lay out one layer per module, with names and layouts as they are; ties become hard links."""
     by_layer: dict[str, list[tuple[str, str]]] = {}
+    taken = {layers.TOP_LEVEL} if checkpoint.optimizer is None else {layers.TOP_LEVEL, _OPTIMIZER}
     escapes: list[str] = []
     for name in checkpoint.names:
         module, dot, leaf = name.rpartition(".")
-        layer = layers.TOP_LEVEL if not dot else set_apart(module) if module == layers.TOP_LEVEL else escaped(module)
+        layer = layers.TOP_LEVEL if not dot else set_apart(module) if module in taken else escaped(module)
         by_layer.setdefault(layer, []).append((name, escaped(leaf)))
         if escaped(leaf) != leaf or (dot and layer != module):
             escapes.append(name)
@@ -208,8 +243,12 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     attributes: dict[str, dict[str, object]] = {"": root}
     for layer, held in by_layer.items():
         attributes[layer] = {"weight_names": [leaf for _, leaf in held]}
+    slots: dict[str, Tensor] = {}
+    if checkpoint.optimizer is not None:
+        slots, more = placed_state(checkpoint.optimizer, _OPTIMIZER)
+        attributes.update(more)
     placed = hdf5.Placed(
-        tensors={places[name]: tensor for name, tensor in checkpoint.tensors.items()},
+        tensors={**{places[name]: tensor for name, tensor in checkpoint.tensors.items()}, **slots},
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,
     )
@@ -221,12 +260,13 @@ FORMAT = Format(
     name="h5",
     description="Keras HDF5: weights and whole models of Keras 2, tf_model.h5, legacy files of Keras 3",
     suffixes=(".hdf5", ".h5"),
-    holds=frozenset({Part.WEIGHTS}),
+    holds=frozenset({Part.WEIGHTS, Part.OPTIMIZER}),
     dtypes=frozenset(DType),
     sniff=sniff,
     read=read,
     write=write,
     adapt=adapted,
+    write_options=WriteOptions,
     file_name="tf_model.h5",
     entries=("*.h5", "*.hdf5"),
 )

@@ -14,7 +14,12 @@ from pathlib import Path
 
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
-from converter.dialects.optimizer.keras_files import with_numbered_state
+from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.keras_files import record_attributes, with_numbered_state
+from converter.dialects.optimizer.keras_layouts import config_of, variables
+from converter.dialects.optimizer.stored import is_placed, with_placed_state
+from converter.dialects.optimizer.stored import placed as placed_state
+from converter.dialects.optimizer.writing import check_epsilon, compile_config, for_keras
 from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -33,8 +38,9 @@ from converter.model.tensor import Tensor
 _CONFIG, _METADATA, _WEIGHTS, _PROVENANCE = "config.json", "metadata.json", "model.weights.h5", "ckconv.json"
 _JSON_LIMIT_BYTES = 16 << 20
 _VARIABLES = "vars"
+_OPTIMIZER = "optimizer"
 _NOT_WEIGHTS = {
-    "optimizer": OPTIMIZER_REASON,
+    _OPTIMIZER: OPTIMIZER_REASON,
     "metrics": "the state of a metric",
     "compile_metrics": "the state of a metric",
     "_compile_metrics": "the state of a metric",
@@ -116,7 +122,7 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     ties = {name: owner for name, tensor in tensors.items() if (owner := owners.setdefault(id(tensor), name)) != name}
     once = {name: tensor for name, tensor in tensors.items() if name not in ties}
     checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", lines=tuple(lines))
-    return with_numbered_state(checkpoint, root, listed, None if config is None else config.values)
+    return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
 
 
 def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:
@@ -211,7 +217,10 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
+    state = root.group(_OPTIMIZER, _VARIABLES)
     for link in root.members:
+        if link == _OPTIMIZER and is_placed(state):
+            continue
         group = root.group(link) if link == _VARIABLES else root.group(link, _VARIABLES)
         leaves = None if group is None else group.attributes.get("weight_names")
         if group is None or not isinstance(leaves, tuple):
@@ -226,23 +235,29 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
             else:
                 first[id(dataset)] = name
                 tensors[name] = dataset.tensor
-    return Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own))
+    checkpoint = Checkpoint(tensors=tensors, aliases=aliases, dialect=str(own))
+    return with_placed_state(checkpoint, state, path) if state is not None and is_placed(state) else checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`container`: "archive" (`.keras`), "weights" (`.weights.h5`), or "auto": an archive where there is a config."""
+    """`container`: "archive" (`.keras`), "weights" (`.weights.h5`), or "auto": an archive where there is a config.
+
+    `epsilon`: "stock" for Keras's own optimizers, "exact" for those of converter.keras_optimizers.
+    """
 
     container: str = "auto"
+    epsilon: str = "stock"
 
     def __post_init__(self) -> None:
         if self.container not in ("auto", "archive", "weights"):
             raise UsageError(f"--container is auto, archive or weights, not {self.container!r}")
+        check_epsilon(self.epsilon)
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
-    """Return a checkpoint of PyTorch's names with Keras's, where there is a Keras config."""
-    return dialect.adapted(checkpoint)
+    """Return a checkpoint of PyTorch's names and conventions with Keras's, where there is a Keras config."""
+    return for_keras(checkpoint, _flavor(checkpoint), is_exact=options.epsilon == "exact")
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -271,14 +286,24 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     """Return the config as it is, or, when it comes from an HDF5 file, with what archives say besides."""
     assert checkpoint.keras_config is not None
-    if "module" in checkpoint.keras_config.values:
-        return checkpoint.keras_config.raw, ()
-    completed = dialect.with_modules(checkpoint.keras_config.values, is_older=_is_older(checkpoint))
-    return json.dumps(completed).encode("ascii"), ("config.json: the modules of the layers' classes were added",)
+    values = checkpoint.keras_config.values
+    said: tuple[str, ...] = ()
+    if "module" not in values:
+        values = dialect.with_modules(values, is_older=_is_older(checkpoint))
+        said = ("config.json: the modules of the layers' classes were added",)
+    if checkpoint.optimizer is not None:
+        values = {**values, "compile_config": compile_config(checkpoint.optimizer, values.get("compile_config"))}
+    if values is checkpoint.keras_config.values:
+        return checkpoint.keras_config.raw, said
+    return json.dumps(values).encode("ascii"), said
+
+
+def _flavor(checkpoint: Checkpoint) -> Flavor:
+    return flavor_of(checkpoint, default=Flavor.KERAS_3)
 
 
 def _is_older(checkpoint: Checkpoint) -> bool:
-    return checkpoint.metadata.get("keras_version", "3").startswith("2")
+    return _flavor(checkpoint) is not Flavor.KERAS_3
 
 
 def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: Late) -> OutputFile:
@@ -308,6 +333,14 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
         for position, name in enumerate(listed):
             tensors[f"{group}/{position}"] = checkpoint.tensor(name)
             names[name] = name
+    if checkpoint.optimizer is not None:
+        group = f"{_OPTIMIZER}/{_VARIABLES}"
+        held = variables(checkpoint.optimizer, _flavor(checkpoint))
+        tensors |= {f"{group}/{position}": tensor for position, tensor in enumerate(held.values())}
+        attributes[group] = {
+            "name": config_of(checkpoint.optimizer)[1]["name"],
+            **record_attributes(checkpoint.optimizer),
+        }
     stored, links = hdf5.shared(tensors)
     return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names
 
@@ -315,10 +348,11 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
 def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
     """Lay out one group per module, with names and layouts as they are; ties become hard links."""
     by_module: dict[str, list[str]] = {}
+    taken = {_VARIABLES} if checkpoint.optimizer is None else {_VARIABLES, _OPTIMIZER}
     for name in checkpoint.names:
         module, dot, _ = name.rpartition(".")
         link = escaped(module) if dot else ""
-        by_module.setdefault(set_apart(module) if link == _VARIABLES else link, []).append(name)
+        by_module.setdefault(set_apart(module) if link in taken else link, []).append(name)
     places: dict[str, str] = {}
     attributes: dict[str, dict[str, object]] = {"": {"ckconv_dialect": checkpoint.dialect, "ckconv": late}}
     escapes: list[str] = []
@@ -329,8 +363,12 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[
         places.update({name: f"{group}/{position}" for position, name in enumerate(held)})
         plain = (f"{link}.{leaf}" if link else leaf for leaf in leaves)
         escapes += [name for name, written in zip(held, plain, strict=True) if written != name]
+    slots: dict[str, Tensor] = {}
+    if checkpoint.optimizer is not None:
+        slots, more = placed_state(checkpoint.optimizer, f"{_OPTIMIZER}/{_VARIABLES}")
+        attributes.update(more)
     placed = hdf5.Placed(
-        tensors={places[name]: tensor for name, tensor in checkpoint.tensors.items()},
+        tensors={**{places[name]: tensor for name, tensor in checkpoint.tensors.items()}, **slots},
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,
     )
@@ -342,7 +380,7 @@ FORMAT = Format(
     name="keras",
     description="Keras 3: .keras archives, and .weights.h5",
     suffixes=(".weights.h5", ".keras"),
-    holds=frozenset({Part.WEIGHTS, Part.CONFIG}),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.OPTIMIZER}),
     dtypes=frozenset(DType),
     sniff=sniff,
     read=read,

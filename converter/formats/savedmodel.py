@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects.optimizer.keras_files import with_bundle_state
+from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
 from converter.encoding.saved_model import check_whole, variable_files
 from converter.encoding.tensor_bundle import read_bundle
-from converter.encoding.tensorflow_variables import reasons_to_drop, variable_names, weights
+from converter.encoding.tensorflow_variables import OF_OPTIMIZER, reasons_to_drop, variable_names, weights
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
@@ -30,6 +31,7 @@ _TEXT_GRAPH_NAME = "saved_model.pbtxt"
 _VARIABLES = "variables/variables"
 _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
+_STAGED_SLOTS = "optimizer.safetensors"
 _BUILD = "converter.graphs.lower.tensorflow.saved_model:build"
 _RUN = "converter.graphs.run.saved_model:run"
 _TAKEN_AS_IS = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
@@ -73,7 +75,19 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         compiled = keras_metadata.training_config(open_inside(path, keras_metadata.FILE_NAME)) if is_told else None
         return with_bundle_state(checkpoint, bundle, {k: v for k, v in names.items() if k not in reasons}, compiled)
     file = open_inside(path, _DOCUMENT_NAME)
-    return described(checkpoint, read_document(file), file.path)
+    document = read_document(file)
+    state = document.get("optimizer")
+    if state is None:
+        return described(checkpoint, document, file.path)
+    kept = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)
+    originals = state.get("names") if isinstance(state, dict) else None
+    called = originals if isinstance(originals, dict) else {}
+    slots = {
+        str(called.get(names[key], names[key])): bundle.tensors[key]
+        for key, reason in reasons.items()
+        if reason == OF_OPTIMIZER and key in bundle.tensors
+    }
+    return with_stored_state(described(replace(checkpoint, lines=kept), document, file.path), state, slots)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +109,13 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     """
     stored_as = {name: _variable_name(name) for name in checkpoint.tensors}
     renamed = {stored: name for name, stored in stored_as.items() if stored != name}
-    description = Description(checkpoint=checkpoint, provenance=provenance, names=renamed)
+    slots = {} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer)
+    slots_as = {_variable_name(name): name for name in slots}
+    more = {}
+    if checkpoint.optimizer is not None:
+        escaped = {stored: name for stored, name in slots_as.items() if stored != name}
+        more["optimizer"] = {**document_of(checkpoint.optimizer), "names": escaped}
+    description = Description(checkpoint=checkpoint, provenance=provenance, names=renamed, more=more)
     document = Late(nbytes=description.nbytes, render=description.render)
     files = [OutputFile(name=_DOCUMENT_NAME, pieces=(document, b"\n"))]
     if checkpoint.config_file is not None:
@@ -109,13 +129,18 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     ]
     if checkpoint.graph is None:
         variables = {stored_as[name]: tensor for name, tensor in checkpoint.tensors.items()}
-        files += variable_files(variables, frozenset(stored_as[name] for name in trainable))
+        held = {stored: slots[name] for stored, name in slots_as.items()}
+        files += variable_files(variables, frozenset(stored_as[name] for name in trainable), held)
         return Output(files=tuple(files), names=names)
     graph = os.fspath(checkpoint.graph.file)
     staged = safetensors.files(checkpoint.tensors, {}, None)[0]
+    of_optimizer = replace(
+        safetensors.files({stored: slots[name] for stored, name in slots_as.items()}, {}, None)[0], name=_STAGED_SLOTS
+    )
 
     def build(workshop: Workshop) -> None:
         workshop.stream(staged, workshop.scratch)
+        workshop.stream(of_optimizer, workshop.scratch)
         workshop.call(
             _BUILD,
             graph=graph,
@@ -124,13 +149,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             trainable=trainable,
             input_dtype=options.input_dtype,
             names=stored_as,
+            optimizer=os.fspath(workshop.scratch / of_optimizer.name) if slots else None,
         )
 
     return Output(
         files=tuple(files),
         names=names,
         build=build,
-        build_bytes=2 * staged.nbytes,
+        build_bytes=2 * (staged.nbytes + of_optimizer.nbytes),
     )
 
 
@@ -145,7 +171,7 @@ FORMAT = Format(
     name="savedmodel",
     description="TensorFlow SavedModel: variables, and the graph that uses them",
     suffixes=(),
-    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS, Part.GRAPH}),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS, Part.GRAPH, Part.OPTIMIZER}),
     dtypes=frozenset(safetensors.CODES) - _NOT_VARIABLES,
     sniff=sniff,
     read=read,

@@ -1,8 +1,8 @@
 """TensorFlow checkpoints: `<prefix>.index`, `<prefix>.data-*`, and a file `checkpoint` that names the prefix.
 
 https://www.tensorflow.org/guide/checkpoint. Object-based (TensorFlow 2) and name-based (TensorFlow 1); both are
-tensor bundles, read and written without TensorFlow. What this program writes is name-based, with `ckconv.json`
-beside it (converter.encoding.description).
+tensor bundles, read and written without TensorFlow. What this program writes is object-based for a Keras model, else
+name-based, with `ckconv.json` beside it (converter.encoding.description).
 """
 
 from __future__ import annotations
@@ -10,20 +10,33 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from converter.dialects.optimizer.keras_files import with_bundle_state
+import numpy as np
+
+from converter.dialects import keras as dialect
+from converter.dialects.keras.objects import add_model
+from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
+from converter.dialects.optimizer.objects import add_optimizer
+from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
+from converter.dialects.optimizer.writing import for_keras
 from converter.encoding import protobuf
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_config
+from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
-from converter.encoding.tensorflow_variables import object_path, reasons_to_drop, variable_names, weights
+from converter.encoding.tensorflow_variables import SAVE_COUNT, object_path, reasons_to_drop, variable_names, weights
 from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.output import Late, Output, OutputFile, Provenance
+from converter.model.tensor import ArrayTensor, Tensor
 
 _STATE_NAME = "checkpoint"
 _STATE_LIMIT_BYTES = 1 << 20
@@ -33,6 +46,7 @@ _DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}")
 _STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\\n]|\\["\'\\])*)"|[-+.\w]+)\s*')
 _ESCAPED = re.compile(r"\\(.)")
 _MARK = ".>"
+_OPTIMIZER = "optimizer/"
 _RELEASED_CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json")
 """What Google calls the configs beside its checkpoints."""
 
@@ -79,14 +93,37 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if os.path.lexists(document_file):
         document = read_document(open_inside(prefix.parent, DOCUMENT_NAME))
         if document.get("prefix") == prefix.name:
-            _check_all_read(bundle)
-            return described(Checkpoint(tensors=bundle.tensors, warnings=warnings), document, document_file)
+            of_objects = OBJECT_GRAPH_KEY in bundle.entries
+            return (_own_objects if of_objects else _own)(bundle, document, document_file, warnings)
     reasons = reasons_to_drop(bundle)
     names = _unambiguous_names(bundle, reasons)
     tensors, lines = weights(bundle, names, reasons)
     config = _released_config(prefix.parent)
     checkpoint = Checkpoint(tensors=tensors, dialect="tensorflow", config=config, lines=lines, warnings=warnings)
     return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in reasons})
+
+
+def _own(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
+    """Read a bundle that was written here, by the names of its tensors."""
+    _check_all_read(bundle)
+    slots = {key: tensor for key, tensor in bundle.tensors.items() if key.startswith(_OPTIMIZER)}
+    state = document.get("optimizer")
+    weights = {key: tensor for key, tensor in bundle.tensors.items() if state is None or key not in slots}
+    checkpoint = described(Checkpoint(tensors=weights, warnings=warnings), document, path)
+    if state is None:
+        return checkpoint
+    return with_stored_state(checkpoint, state, {key.removeprefix(_OPTIMIZER): tensor for key, tensor in slots.items()})
+
+
+def _own_objects(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
+    """Read a bundle that was written here for the objects of a Keras model."""
+    names, reasons = variable_names(bundle), reasons_to_drop(bundle)
+    names.update({key: name.removesuffix(":0") for key, name in names.items()})
+    tensors, lines = weights(bundle, names, reasons)
+    held = {key: name for key, name in names.items() if key not in reasons}
+    checkpoint = described(Checkpoint(tensors=tensors, warnings=warnings), document, path)
+    lines = tuple(line for line in lines if line.reason != SAVE_COUNT)
+    return with_bundle_state(replace(checkpoint, lines=lines), bundle, held, document=document.get("optimizer"))
 
 
 def _released_config(folder: Path) -> Config | None:
@@ -167,16 +204,24 @@ def _inside(folder: Path, name: str, path: Path) -> str:
     return base
 
 
+def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
+    """Return a checkpoint with the names, layouts and optimizer of its Keras config, where it has one."""
+    return for_keras(checkpoint, flavor_of(checkpoint), is_exact=False)
+
+
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
-    """Lay out a folder that tf.train.load_checkpoint opens, with the names of the tensors for keys."""
-    keys = {name: _key(name) for name in checkpoint.tensors}
+    """Lay out a folder that tf.train.load_checkpoint opens.
+
+    An `adapted` checkpoint of a Keras model has its objects, which tf.train.Checkpoint restores; any other has the
+    names of the tensors for keys.
+    """
+    config = checkpoint.keras_config
+    is_keras = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
+    names, tensors, graph, more = (_objects if is_keras else _names)(checkpoint)
     description = Description(
-        checkpoint=checkpoint,
-        provenance=provenance,
-        names={key: name for name, key in keys.items() if key != name},
-        more={"prefix": _PREFIX},
+        checkpoint=checkpoint, provenance=provenance, names=names, more={"prefix": _PREFIX, **more}
     )
-    data, index = bundle_files(_PREFIX, {keys[name]: tensor for name, tensor in checkpoint.tensors.items()}, None)
+    data, index = bundle_files(_PREFIX, tensors, graph)
     document = Late(nbytes=description.nbytes, render=description.render)
     state = f'model_checkpoint_path: "{_PREFIX}"\nall_model_checkpoint_paths: "{_PREFIX}"\n'.encode()
     files = [
@@ -190,9 +235,41 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     return Output(files=tuple(files), names={name: name for name in checkpoint.names})
 
 
+_Laid = tuple[dict[str, str], dict[str, Tensor], bytes | None, dict[str, Any]]
+"""Key -> name where they differ, the tensors by key, the graph of objects, and what the document says besides."""
+
+
+def _names(checkpoint: Checkpoint) -> _Laid:
+    keys = {name: _key(name) for name in checkpoint.tensors}
+    tensors = {keys[name]: tensor for name, tensor in checkpoint.tensors.items()}
+    names = {key: name for name, key in keys.items() if key != name}
+    if checkpoint.optimizer is None:
+        return names, tensors, None, {}
+    slots = {_OPTIMIZER + name: tensor for name, tensor in stored_tensors(checkpoint.optimizer).items()}
+    return names, {**tensors, **slots}, None, {"optimizer": document_of(checkpoint.optimizer)}
+
+
+def _objects(checkpoint: Checkpoint) -> _Laid:
+    assert checkpoint.keras_config is not None
+    flavor, tree = flavor_of(checkpoint), ObjectTree()
+    model = tree.child(0, "model")
+    nodes, keys = add_model(
+        tree, model, dialect.parse(checkpoint.keras_config.values), is_older=flavor is not Flavor.KERAS_3
+    )
+    tensors = {key: checkpoint.tensor(name) for key, name in keys.items()}
+    counter = tree.set_variable(tree.child(0, "save_counter"), "save_counter", "save_counter")
+    tensors[counter] = ArrayTensor.of(np.asarray(1, np.int64))
+    if checkpoint.optimizer is None:
+        return {}, tensors, tree.serialized(), {}
+    node = tree.child(0, "optimizer")
+    tree.link(model, "optimizer", node)
+    tensors |= add_optimizer(tree, node, checkpoint.optimizer, flavor, nodes)
+    return {}, tensors, tree.serialized(), {"optimizer": recorded(checkpoint.optimizer)}
+
+
 def _key(name: str) -> str:
-    """Return `name`, or, where a bundle cannot hold it, one with ``.>`` before it."""
-    is_refused = not name or name.startswith(("\0", _MARK)) or name == OBJECT_GRAPH_KEY
+    """Return `name`, or, where a bundle cannot hold it or means something else by it, one with ``.>`` before it."""
+    is_refused = not name or name.startswith(("\0", _MARK, _OPTIMIZER)) or name == OBJECT_GRAPH_KEY
     return _MARK + name if is_refused else name
 
 
@@ -200,10 +277,11 @@ FORMAT = Format(
     name="tf-checkpoint",
     description="TensorFlow checkpoint: an index, data files, and the file that names them",
     suffixes=(),
-    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS}),
+    holds=frozenset({Part.WEIGHTS, Part.CONFIG, Part.ASSETS, Part.OPTIMIZER}),
     dtypes=frozenset(DType) - {DType.FLOAT8_E8M0FNU},
     sniff=sniff,
     read=read,
     write=write,
+    adapt=adapted,
     entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME),
 )

@@ -56,11 +56,16 @@ def fitted_to_class(checkpoint: Checkpoint, architecture: Architecture) -> Fitte
     for name in checkpoint.names:
         if name not in tensors and name not in aliases:
             lines.append(_left_over(checkpoint.origin(name), name, architecture))
+    state = checkpoint.optimizer
+    if state is not None:
+        state = state.with_names(architecture.ties)
+        state = state.without({name for group in state.groups for name in group.parameters if name not in tensors})
     fitted = replace(
         checkpoint,
         tensors=tensors,
         aliases=aliases,
         buffers=frozenset(architecture.buffers),
+        optimizer=state,
         lines=(*checkpoint.lines, *lines),
     )
     stored = {

@@ -10,7 +10,7 @@ from typing import Any
 from converter.errors import ReadError
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
 
@@ -129,22 +129,5 @@ class Checkpoint:
             origins={new: self.origin(old) for old, new in renamed.items() if new != self.origin(old)},
             buffers=frozenset(renamed[name] for name in self.buffers),
             frozen=frozenset(renamed[name] for name in self.frozen),
-            optimizer=None if self.optimizer is None else _renamed(self.optimizer, renamed),
+            optimizer=None if self.optimizer is None else self.optimizer.with_names(renamed),
         )
-
-
-def _renamed(optimizer: OptimizerState, names: Mapping[str, str]) -> OptimizerState:
-    return replace(
-        optimizer,
-        groups=tuple(
-            ParameterGroup(
-                parameters=tuple(names.get(name, name) for name in group.parameters),
-                hyperparameters=group.hyperparameters,
-            )
-            for group in optimizer.groups
-        ),
-        slots={
-            slot: {names.get(name, name): tensor for name, tensor in by_parameter.items()}
-            for slot, by_parameter in optimizer.slots.items()
-        },
-    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.model.tensor import Tensor
@@ -35,3 +35,31 @@ class OptimizerState:
     slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     basis: str = "named"
     convention: str = "torch"
+
+    def without(self, names: Collection[str]) -> OptimizerState:
+        """Return the state of all other parameters."""
+        return replace(
+            self,
+            groups=tuple(
+                replace(group, parameters=tuple(name for name in group.parameters if name not in names))
+                for group in self.groups
+            ),
+            slots={
+                slot: {name: tensor for name, tensor in tensors.items() if name not in names}
+                for slot, tensors in self.slots.items()
+            },
+        )
+
+    def with_names(self, names: Mapping[str, str]) -> OptimizerState:
+        """Return the state with its parameters renamed; those that `names` does not have stay."""
+        return replace(
+            self,
+            groups=tuple(
+                replace(group, parameters=tuple(names.get(name, name) for name in group.parameters))
+                for group in self.groups
+            ),
+            slots={
+                slot: {names.get(name, name): tensor for name, tensor in tensors.items()}
+                for slot, tensors in self.slots.items()
+            },
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,7 @@ from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor, c
 FLATTEN_ORDER = "flatten-order"
 _COUNTER = "num_batches_tracked"
 _SHOWN = 10
+_DROP = "--optimizer drop converts the weights without it"
 
 
 def to_pytorch(checkpoint: Checkpoint) -> Checkpoint:
@@ -333,6 +335,13 @@ def _to_torch(tensor: Tensor, slot: Slot) -> list[Tensor]:
     ]
 
 
+def _to_keras(parts: Sequence[Tensor], slot: Slot) -> Tensor:
+    tensor = parts[0]
+    if len(parts) > 1:
+        tensor = concat([part.reshape((1, *part.shape)) for part in parts], axis=0)
+    return tensor if slot.layout is None else slot.layout.to_keras(tensor)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sum:
     """Two tensors added."""
@@ -376,8 +385,58 @@ class _Inverse:
             buffers=frozenset(name for name, _, slot in held if slot.is_buffer),
             frozen=frozenset(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer),
             dialect="keras",
+            optimizer=None if source.optimizer is None else self._optimizer(source.optimizer, held),
             lines=(*source.lines, *self.lines),
         )
+
+    def _optimizer(self, state: OptimizerState, held: Sequence[tuple[str, Module, Slot]]) -> OptimizerState:
+        """The state with each slot joined and rearranged as its weight is, in the order of the trained weights.
+
+        Raises LossError where the layers do not train what the optimizer does, and the reverse.
+        """
+        trained = [each for each in held if each[1].is_trainable and not each[2].is_buffer]
+        parts = {name: self._owners(module, slot) for name, module, slot in trained}
+        taken = [name for names in parts.values() for name in names]
+        known = [name for group in state.groups for name in group.parameters]
+        for what, names in (("two variables of the Keras config", taken), ("optimizer groups", known)):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise LossError(f"optimizer state: is in {what}", tensor=twice[0], hint=_DROP)
+        for name, _, slot in trained:
+            if slot.added is not None:
+                raise LossError(
+                    f"optimizer state: Keras has one bias where PyTorch has {slot.torch[0]} and {slot.added}",
+                    tensor=name,
+                    hint=_DROP,
+                )
+        left = [name for name in known if name not in taken]
+        if left:
+            raise LossError(
+                "optimizer state: no trained variable of the Keras config is it", tensor=left[0], hint=_DROP
+            )
+        lacking = [name for name, names in parts.items() if not set(names) <= set(known)]
+        if lacking:
+            why = "optimizer state: the Keras config trains it, the optimizer has no state for it"
+            hint = f'"trainable": false for its layer in the config is right where it is not trained; {_DROP}'
+            raise LossError(why, tensor=lacking[0], hint=hint)
+        groups = [
+            replace(group, parameters=tuple(name for name, names in parts.items() if names[0] in group.parameters))
+            for group in state.groups
+        ]
+        slots = {
+            kind: {
+                name: _to_keras([tensors[part] for part in parts[name]], slot)
+                for name, _, slot in trained
+                if parts[name][0] in tensors
+            }
+            for kind, tensors in state.slots.items()
+        }
+        return replace(state, groups=tuple(groups), slots=slots)
+
+    def _owners(self, module: Module, slot: Slot) -> list[str]:
+        """The parameters that a variable is of, each by the name that its optimizer state has among tied ones."""
+        names = map(module.torch_name, slot.torch)
+        return [self.checkpoint.aliases.get(name, name) for name in names]
 
     def _add(self, module: Module, slot: Slot) -> None:
         name = f"{module.path}/{slot.keras}"
@@ -394,7 +453,6 @@ class _Inverse:
             reason = f"added to {self.checkpoint.origin(first)}: Keras has one bias where PyTorch adds two"
             self.lines.append(dropped(self.checkpoint.origin(added), reason))
         if len(parts) > 1:
-            tensor = concat([part.reshape((1, *part.shape)) for part in parts], axis=0)
             others = [module.torch_name(leaf) for leaf in slot.torch[1:]]
             reason = f"stored with {self.checkpoint.origin(first)}, as {name}"
             self.lines += [
@@ -402,7 +460,7 @@ class _Inverse:
                 for other in others
             ]
         try:
-            self.tensors[name] = tensor if slot.layout is None else slot.layout.to_keras(tensor)
+            self.tensors[name] = _to_keras([tensor, *parts[1:]], slot)
         except ReadError as error:
             error.tensor = error.tensor or first
             raise

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from converter.dialects.keras import architecture
 from converter.dialects.keras.translation import config_modules
+from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import Shape, state_by_names, state_by_positions, state_of_graph
+from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.settings import settings_of
+from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
-from converter.encoding.hdf5.layers import OPTIMIZER_REASON
+from converter.encoding.hdf5.layers import OPTIMIZER_REASON, listed
 from converter.encoding.object_graph import object_graph
 from converter.encoding.tensor_bundle import Bundle
 from converter.errors import LossError
@@ -22,25 +27,37 @@ from converter.model.tensor import Tensor
 
 REASON = OPTIMIZER_REASON
 _WEIGHTS, _NUMBERED = "optimizer_weights", "optimizer"
+_RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
+    "ckconv_optimizer",
+    "ckconv_parameters",
+    "ckconv_without_decay",
+)
 _NOT_TRAINED = ("moving_mean", "moving_variance")
 _WAYS_LIMIT = 100_000
 _NUMBER = re.compile(r"_(\d+)$")
 
 
-def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object) -> Checkpoint:
-    """Add the optimizer of an HDF5 file that names its variables. `compiled` is the `training_config`."""
+def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, path: Path) -> Checkpoint:
+    """Add the optimizer of the HDF5 file at `path`, which names its variables. `compiled` is the `training_config`."""
     group = root.group(_WEIGHTS)
     variables = {} if group is None else {"/".join(path): item.tensor for path, item in group.datasets()}
     held = {name: tensor for name, tensor in variables.items() if tensor is not None}
     if not held:
         return checkpoint
-    return _with(checkpoint, lambda: state_by_names(held, checkpoint.tensors, settings_of(compiled), None))
+    assert group is not None
+    record = _record(group, path)
+    settings = record.completing(settings_of(compiled))
+    return _with(checkpoint, lambda: record.applied(state_by_names(held, checkpoint.tensors, settings, None)))
 
 
 def with_numbered_state(
-    checkpoint: Checkpoint, root: Group, stores: Mapping[str, Sequence[str]], config: Mapping[str, Any] | None
+    checkpoint: Checkpoint,
+    root: Group,
+    stores: Mapping[str, Sequence[str]],
+    config: Mapping[str, Any] | None,
+    path: Path,
 ) -> Checkpoint:
-    """Add the optimizer of a `.weights.h5`, alone or in an archive whose `config` is that of the model.
+    """Add the optimizer of the `.weights.h5` at `path`, alone or in an archive whose `config` is that of the model.
 
     `stores` maps the place of each layer's variables -> their names.
     """
@@ -51,27 +68,71 @@ def with_numbered_state(
     variables = [held[str(number)] for number in range(len(held)) if str(number) in held]
     if not variables:
         return checkpoint
-    settings = settings_of(None if config is None else config.get("compile_config"))
+    record, told = _record(group, path), settings_of(None if config is None else config.get("compile_config"))
+    settings = record.completing(told)
     title = group.attributes.get("name")
     if not settings.class_name and isinstance(title, str):
         settings = replace(settings, class_name=title)
-    orders = _orders_of(checkpoint, stores, config)
+    orders = _orders_of(checkpoint, stores, config, record.parameters)
 
     def state() -> OptimizerState:
         if len(variables) != sum(1 for _ in group.datasets()):
             raise LossError("its variables are not numbered in a row")
-        return state_by_positions(variables, checkpoint.tensors, orders, settings)
+        made = state_by_positions(variables, checkpoint.tensors, orders, settings)
+        return record.applied(made, told.config.get(WITHOUT_DECAY))
 
     return _with(checkpoint, state)
 
 
 def with_bundle_state(
-    checkpoint: Checkpoint, bundle: Bundle, names: Mapping[str, str], compiled: object = None
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    names: Mapping[str, str],
+    compiled: object = None,
+    document: object = None,
 ) -> Checkpoint:
-    """Add the optimizer that the object graph of a bundle has. `names` maps the keys of weights -> their names."""
+    """Add the optimizer that the object graph of a bundle has. `names` maps the keys of weights -> their names.
+
+    `document` is the record that `recorded` made, if any.
+    """
     nodes = object_graph(bundle)
     held = {key: name for key, name in names.items() if name in checkpoint.tensors}
-    return _with(checkpoint, lambda: state_of_graph(nodes, bundle.tensors, held, settings_of(compiled)))
+    value = document if isinstance(document, Mapping) else {}
+    lists = [value.get(key, []) for key in (_RECORDED_WITHOUT_DECAY, _RECORDED_PARAMETERS)]
+    is_record = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+    record = parsed(value, *lists) if is_record else Record()
+    settings = record.completing(settings_of(compiled))
+
+    def state() -> OptimizerState | None:
+        made = state_of_graph(nodes, bundle.tensors, held, settings)
+        return None if made is None else record.applied(made)
+
+    return _with(checkpoint, state)
+
+
+def record_attributes(state: OptimizerState) -> dict[str, Any]:
+    """Return the attributes that hold the record of a state in Keras's conventions."""
+    return {_RECORD: json.dumps(record_of(state)), **_recorded_names(state)}
+
+
+def recorded(state: OptimizerState) -> dict[str, Any]:
+    """Return the record of a state in Keras's conventions as one document."""
+    return {**record_of(state), **_recorded_names(state)}
+
+
+def _recorded_names(state: OptimizerState) -> dict[str, list[str]]:
+    (_, *others) = state.groups
+    names = {
+        _RECORDED_PARAMETERS: parameters_of(state),
+        _RECORDED_WITHOUT_DECAY: [name for group in others for name in group.parameters],
+    }
+    return {key: listed for key, listed in names.items() if listed}
+
+
+def _record(group: Group, path: Path) -> Record:
+    text = group.attributes.get(_RECORD)
+    value = strict_json.loads(text.encode("utf-8"), path=path, what=_RECORD) if isinstance(text, str) else None
+    return parsed(value, listed(group, _RECORDED_WITHOUT_DECAY) or (), listed(group, _RECORDED_PARAMETERS) or ())
 
 
 def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) -> Checkpoint:
@@ -88,9 +149,15 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
 
 
 def _orders_of(
-    checkpoint: Checkpoint, stores: Mapping[str, Sequence[str]], config: Mapping[str, Any] | None
+    checkpoint: Checkpoint,
+    stores: Mapping[str, Sequence[str]],
+    config: Mapping[str, Any] | None,
+    listed: tuple[str, ...],
 ) -> Callable[[Sequence[Shape]], Iterable[tuple[str, ...]]]:
-    """Return what gives the orders that trained weights of certain shapes may be in."""
+    """Return what gives the orders that trained weights of certain shapes may be in: the one `listed`, if any."""
+    if listed:
+        is_known = all(name in checkpoint.tensors for name in listed)
+        return lambda shapes: [listed] if is_known else []
     if config is not None and architecture.is_model(config):
         modules, unknown = config_modules(architecture.parse(config))
         order = tuple(

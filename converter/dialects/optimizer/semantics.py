@@ -1,57 +1,44 @@
-"""Keras's conventions of optimizer state as torch.optim's: slots, signs, hyperparameters, and where epsilon stands.
+"""Optimizer state between Keras's conventions and torch.optim's: slots, signs, hyperparameters, where epsilon stands.
 
-Update rules: keras/src/optimizers (Keras 3.15), tf_keras/src/optimizers and its legacy folder (tf_keras 2.21), and
-torch/optim (torch 2.13). Moments are the same numbers on both sides; what differs is
+Moments are the same numbers on both sides (`algorithms` has the optimizers one by one); what differs is
 
-- Adam: Keras adds epsilon to the root of the raw second moment, PyTorch to that of the corrected one: PyTorch's is
-  Keras's divided by sqrt(1 - beta_2^(t+1)), exact for the next step.
-- RMSprop and Adagrad: Keras adds it below the root, PyTorch to the root. The constant that is right where the root has
-  its median is within a few parts per million of the step for the usual epsilons.
+- Adam, RMSprop and Adagrad: where epsilon is added (`epsilon`).
 - SGD and RMSprop: Keras's momentum has the learning rate in it, SGD's the opposite sign besides.
-- Decay: Keras's is decoupled from the gradient in every optimizer, which in PyTorch only AdamW has.
+- Decay: Keras's is decoupled from the gradient in every optimizer, which in PyTorch only AdamW has. An optimizer of
+  Keras has one decay and weights that it is not for: a state in its conventions has two groups then.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from converter.dialects.optimizer.schedules import learning_rate_at
+from converter.dialects.optimizer.algorithms import ALGORITHMS
+from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch
+from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
-from converter.model.dtype import DType
-from converter.model.ledger import LedgerLine, defaulted
+from converter.model.ledger import defaulted
 from converter.model.optimizer import OptimizerState, ParameterGroup
-from converter.model.tensor import Array, ComputedTensor, Tensor
 
-_LEGACY = "keras-legacy"
-_PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False}
-_EXTENSIONS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
-_CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaled:
-    """A tensor times a factor, computed in float64 and rounded once."""
-
-    factor: float
-
-    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
-        return inputs[0].dtype, inputs[0].shape
-
-    def __call__(self, *arrays: Array) -> Array:
-        scaled: Array = (arrays[0].astype(np.float64) * self.factor).astype(arrays[0].dtype)
-        return scaled
-
-
-def scaled(tensor: Tensor, factor: float) -> Tensor:
-    """Return `tensor` times `factor`; nothing is read."""
-    operation = Scaled(factor=factor)
-    return ComputedTensor(dtype=tensor.dtype, shape=tensor.shape, inputs=(tensor,), operation=operation)
+_DROP = "--optimizer drop converts the weights without it"
+_SHOWN = 5
+_COMMON = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "global_clipnorm": None,
+    "clipvalue": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+}
+_CONFIGS: Mapping[Flavor, Mapping[str, Any]] = {
+    Flavor.KERAS_3: _COMMON,
+    Flavor.TF_KERAS: {**_COMMON, "jit_compile": False, "is_legacy_optimizer": False},
+    Flavor.LEGACY: {"decay": 0.0},
+}
+"""What every optimizer of a kind says in its config, the first version of the kind too."""
 
 
 def to_torch(checkpoint: Checkpoint) -> Checkpoint:
@@ -63,241 +50,140 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
     state = checkpoint.optimizer
     if state is None or state.convention == "torch":
         return checkpoint
-    made = _Conversion(state=_with_parameters(state, checkpoint))
+    made = FromKeras(state=_with_parameters(state, checkpoint))
     try:
-        converted = made.converted()
+        converted = _to_torch(made)
     except LossError as error:
         return replace(checkpoint, optimizer=None, optimizer_refused=error.message)
     warnings = (*checkpoint.warnings, *made.warnings)
     return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
 
 
+def _to_torch(made: FromKeras) -> OptimizerState:
+    made.check_extensions()
+    state = made.state
+    if state.algorithm not in ALGORITHMS:
+        raise LossError(f"Keras's {state.algorithm} has no equivalent in PyTorch")
+    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_torch(made)
+    groups = tuple(
+        ParameterGroup(parameters=group.parameters, hyperparameters={**hyperparameters, **_own_decay(group, state)})
+        for group in state.groups
+    )
+    return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention="torch")
+
+
+def _own_decay(group: ParameterGroup, state: OptimizerState) -> dict[str, float]:
+    """Return the decay of one of two groups, of which one has none; nothing for an only group."""
+    return {"weight_decay": 0.0} if len(state.groups) > 1 and not group.hyperparameters.get("weight_decay") else {}
+
+
 def _with_parameters(state: OptimizerState, checkpoint: Checkpoint) -> OptimizerState:
     """Return the state of an optimizer without slots as one of all trained weights."""
     if state.slots or any(group.parameters for group in state.groups):
         return state
-    trained = tuple(
-        name
-        for name, tensor in checkpoint.tensors.items()
-        if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen
-    )
+    trained = _trained(checkpoint, checkpoint.tensors)
     return replace(state, groups=tuple(replace(group, parameters=trained) for group in state.groups))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Conversion:
-    """One state on its way; what had to be assumed, and what a user should know."""
-
-    state: OptimizerState
-    lines: list[LedgerLine] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def converted(self) -> OptimizerState:
-        for extension in _EXTENSIONS:
-            if self.given.get(extension):
-                raise LossError(f"it uses {extension}, which torch.optim does not have")
-        clipping = [name for name in _CLIPPING if self.given.get(name) is not None]
-        if clipping:
-            self.warnings.append(f"{', '.join(clipping)} not carried: in PyTorch the training loop clips gradients")
-        if self.state.algorithm not in _ALGORITHMS:
-            raise LossError(f"Keras's {self.state.algorithm} has no equivalent in PyTorch")
-        algorithm, hyperparameters, slots = _ALGORITHMS[self.state.algorithm](self)
-        groups = tuple(
-            ParameterGroup(parameters=group.parameters, hyperparameters=hyperparameters) for group in self.state.groups
-        )
-        return replace(self.state, algorithm=algorithm, groups=groups, slots=slots, convention="torch")
-
-    @property
-    def given(self) -> Mapping[str, Any]:
-        return self.state.groups[0].hyperparameters
-
-    @property
-    def step(self) -> int:
-        return self.state.step or 0
-
-    @property
-    def is_legacy(self) -> bool:
-        return self.state.convention == _LEGACY
-
-    def value(self, name: str, default: Any) -> Any:
-        """Return a hyperparameter, or Keras's default, which is then a ledger line."""
-        if name in self.given:
-            return self.given[name]
-        hint = f"the file does not say; {default} is Keras's default, --hyperparameter {name}=VALUE sets another"
-        self.lines.append(defaulted(f"optimizer.{name}", hint))
-        return default
-
-    def number(self, name: str, default: float) -> float:
-        value = self.value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise LossError(f"its {name} is {value!r}, which is no number")
-        return float(value)
-
-    def optional(self, name: str) -> float:
-        """Return a hyperparameter that Keras has only when it is set."""
-        return 0.0 if self.given.get(name) is None else self.number(name, 0.0)
-
-    def learning_rate(self) -> float:
-        given = self.given.get("learning_rate", self.given.get("lr"))
-        if given is None:
-            raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
-        decay = self.optional("decay") if self.is_legacy else 0.0
-        return learning_rate_at(given, self.step) / (1 + decay * self.step)
-
-    def weight_decay(self, *, default: float | None) -> float:
-        name = "weight_decay_rate" if "weight_decay_rate" in self.given else "weight_decay"
-        if default is None or name in self.given:
-            return self.optional(name)
-        return self.number(name, default)
-
-    def refuse_decay(self) -> None:
-        if self.optional("weight_decay"):
-            raise LossError("its weight decay is decoupled from the gradient, which only AdamW has in PyTorch")
-
-    def momentum(self, slot: str) -> float:
-        """Return the coefficient of the momentum slot. It is never assumed when the slot holds something."""
-        if slot in self.state.slots and "momentum" not in self.given:
-            raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
-        return self.number("momentum", 0.0) if "momentum" in self.given else 0.0
-
-    def slot(self, name: str, factor: float | None = None) -> dict[str, Tensor]:
-        held = self.state.slots.get(name, {})
-        return {key: tensor if factor is None else scaled(tensor, factor) for key, tensor in held.items()}
+def _trained(checkpoint: Checkpoint, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name in names
+        if checkpoint.tensor(name).dtype.is_floating
+        and name not in checkpoint.buffers
+        and name not in checkpoint.frozen
+    )
 
 
-Converted = tuple[str, dict[str, Any], dict[str, dict[str, Tensor]]]
+def to_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool = False) -> Checkpoint:
+    """Return the checkpoint with its optimizer state, still in PyTorch's layouts, in the conventions of Keras.
 
-
-def _adam(made: _Conversion) -> Converted:
-    beta_1, beta_2 = made.number("beta_1", 0.9), made.number("beta_2", 0.999)
-    epsilon = made.number("epsilon", 1e-7)
-    if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
-        raise LossError(f"its betas are {beta_1} and {beta_2}")
-    is_decoupled_class = made.state.algorithm == "adamw"
-    of_transformers = "AdamWeightDecay" in str(made.given.get("class_name"))
-    default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None
-    decay = made.weight_decay(default=default)
-    if decay:
-        made.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
-    has_maximum = "velocity_hat" in made.state.slots
-    hyperparameters = {
-        "lr": made.learning_rate(),
-        "betas": (beta_1, beta_2),
-        "eps": epsilon / math.sqrt(1 - beta_2 ** (made.step + 1)) if beta_2 else epsilon,
-        "weight_decay": decay,
-        "amsgrad": has_maximum,
-        **_PLAIN,
-        "fused": None,
-        "decoupled_weight_decay": is_decoupled_class or bool(decay),
-    }
-    slots = {"exp_avg": made.slot("momentum"), "exp_avg_sq": made.slot("velocity")}
-    if has_maximum:
-        slots["max_exp_avg_sq"] = made.slot("velocity_hat")
-    return "adamw" if hyperparameters["decoupled_weight_decay"] else "adam", hyperparameters, slots
-
-
-def _sgd(made: _Conversion) -> Converted:
-    made.refuse_decay()
-    momentum, rate = made.momentum("momentum"), made.learning_rate()
-    slots = {}
-    if momentum and "momentum" in made.state.slots:
-        slots["momentum_buffer"] = made.slot("momentum", -_inverse(rate))
-    hyperparameters = {
-        "lr": rate,
-        "momentum": momentum,
-        "dampening": 0,
-        "weight_decay": 0,
-        "nesterov": bool(made.value("nesterov", False)),
-        "maximize": False,
-        "foreach": None,
-        "differentiable": False,
-        "fused": None,
-    }
-    return "sgd", hyperparameters, slots
-
-
-def _rmsprop(made: _Conversion) -> Converted:
-    made.refuse_decay()
-    momentum, rate = made.momentum("momentum"), made.learning_rate()
-    epsilon = made.number("epsilon", 1e-7)
-    is_beside_root = made.is_legacy and not momentum
-    slots = {"square_avg": made.slot("velocity")}
-    if momentum:
-        slots["momentum_buffer"] = made.slot("momentum", _inverse(rate))
-    is_centered = "average_gradient" in made.state.slots
-    if is_centered:
-        slots["grad_avg"] = made.slot("average_gradient")
-    hyperparameters = {
-        "lr": rate,
-        "momentum": momentum,
-        "alpha": made.number("rho", 0.9),
-        "eps": epsilon if is_beside_root else epsilon_beside_root(epsilon, typical_root(slots["square_avg"])),
-        "centered": is_centered,
-        "weight_decay": 0,
-        **_PLAIN,
-    }
-    return "rmsprop", hyperparameters, slots
-
-
-def _adagrad(made: _Conversion) -> Converted:
-    made.refuse_decay()
-    epsilon = made.number("epsilon", 1e-7)
-    slots = {"sum": made.slot("accumulator")}
-    hyperparameters = {
-        "lr": made.learning_rate(),
-        "lr_decay": 0,
-        "eps": epsilon if made.is_legacy else epsilon_beside_root(epsilon, typical_root(slots["sum"])),
-        "weight_decay": 0,
-        "initial_accumulator_value": made.number("initial_accumulator_value", 0.1),
-        "foreach": None,
-        "maximize": False,
-        "differentiable": False,
-        "fused": None,
-    }
-    return "adagrad", hyperparameters, slots
-
-
-_ALGORITHMS: Mapping[str, Callable[[_Conversion], Converted]] = {
-    "adam": _adam,
-    "adamw": _adam,
-    "sgd": _sgd,
-    "rmsprop": _rmsprop,
-    "adagrad": _adagrad,
-}
-
-
-def _inverse(rate: float) -> float:
-    if rate == 0:
-        raise LossError("its learning rate is 0, and its momentum was scaled by it")
-    return 1 / rate
-
-
-def typical_root(squares: Mapping[str, Tensor]) -> float:
-    """Return the median over tensors, by size, of the median root of their elements that are not zero.
-
-    It does not depend on layouts. Reads every tensor once, one at a time.
+    `is_exact` asks for optimizers that add epsilon where PyTorch does: those of converter.keras_optimizers in Keras 3.
+    Raises LossError, without a path, for state that Keras has no equivalent for.
     """
-    medians: list[tuple[float, int]] = []
-    for tensor in squares.values():
-        values = tensor.numpy().astype(np.float64).reshape(-1)
-        values = values[np.isfinite(values) & (values > 0)]
-        if values.size:
-            medians.append((math.sqrt(float(np.median(values))), values.size))
-    medians.sort()
-    half, counted = sum(size for _, size in medians) / 2, 0
-    for root, size in medians:
-        counted += size
-        if counted >= half:
-            return root
-    return 0.0
+    state = checkpoint.optimizer
+    if state is None or state.convention != "torch":
+        return checkpoint
+    try:
+        made = FromTorch(
+            state=state,
+            flavor=flavor,
+            is_exact=is_exact,
+            trained=_with_state(state, checkpoint),
+            like={name: checkpoint.tensor(name) for name in checkpoint.names},
+        )
+        converted = _to_keras(made)
+    except LossError as error:
+        hint = _DROP if error.hint is None else f"{error.hint}; {_DROP}"
+        raise LossError(f"optimizer state: {error.message}", tensor=error.tensor, hint=hint) from error
+    warnings = (*checkpoint.warnings, *made.warnings)
+    return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
 
 
-def epsilon_beside_root(epsilon: float, root: float) -> float:
-    """Return e for which root + e is sqrt(root^2 + epsilon)."""
-    whole = math.sqrt(root * root + epsilon) + root
-    return epsilon / whole if whole else 0.0
+def _with_state(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the parameters that an optimizer trains: those with state, or before the first step those it could."""
+    known = [name for group in state.groups for name in group.parameters]
+    if not state.slots:
+        return _trained(checkpoint, known)
+    return tuple(name for name in known if any(name in tensors for tensors in state.slots.values()))
 
 
-def epsilon_below_root(epsilon: float, root: float) -> float:
-    """Return e for which sqrt(root^2 + e) is root + epsilon: the inverse of `epsilon_beside_root`."""
-    return epsilon * (epsilon + 2 * root)
+def _to_keras(made: FromTorch) -> OptimizerState:
+    state, flavor = made.state, made.flavor
+    if state.algorithm not in ALGORITHMS:
+        raise LossError(f"its algorithm is {state.algorithm}, which Keras has not, or not as PyTorch has it")
+    if "step" in state.slots:
+        raise LossError("its parameters have taken different numbers of steps, which Keras counts once for all")
+    if any(group.get("maximize") for group in made.groups):
+        raise LossError("it maximizes, which no optimizer of Keras does")
+    if state.step is None:
+        made.lines.append(defaulted("optimizer.iterations", "0: the file does not say how many steps were taken"))
+    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_keras(made)
+    if flavor is Flavor.LEGACY:
+        hyperparameters.pop("weight_decay", None)
+    class_name = CLASSES[algorithm]
+    title = TITLES[class_name] if flavor is Flavor.KERAS_3 else class_name
+    is_own = made.is_exact and flavor is Flavor.KERAS_3 and "epsilon" in hyperparameters
+    common = {"name": title, **_CONFIGS[flavor], **hyperparameters}
+    common["class_name"] = OWN_PACKAGE + class_name if is_own else class_name
+    groups = [ParameterGroup(parameters=made.trained, hyperparameters=common)]
+    apart = _without_decay(made)
+    if apart and common.get("weight_decay"):
+        if not is_own:
+            made.warnings.append(_not_saved(apart, flavor))
+        decayed = tuple(name for name in made.trained if name not in apart)
+        groups = [
+            ParameterGroup(parameters=decayed, hyperparameters=common),
+            ParameterGroup(parameters=apart, hyperparameters={**common, "weight_decay": 0.0}),
+        ]
+    return OptimizerState(
+        algorithm=algorithm,
+        step=made.step,
+        groups=tuple(groups),
+        slots=slots,
+        basis=state.basis,
+        convention="keras-legacy" if flavor is Flavor.LEGACY else "keras",
+    )
+
+
+def _not_saved(names: tuple[str, ...], flavor: Flavor) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    listed = shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    exact = "; --epsilon exact writes one that does" if flavor is Flavor.KERAS_3 else ""
+    return (
+        f"no weight decay for {listed}: an optimizer of Keras does not save that, call its exclude_from_weight_decay "
+        f"as the README says, or they decay too{exact}"
+    )
+
+
+def _without_decay(made: FromTorch) -> tuple[str, ...]:
+    """Return the trained parameters that do not decay. Raises LossError when others do not decay alike."""
+    by_name = {
+        name: group.hyperparameters.get("weight_decay", 0) or 0
+        for group in made.state.groups
+        for name in group.parameters
+        if name in made.trained
+    }
+    if len(set(by_name.values()) - {0}) > 1:
+        raise LossError(f"its groups decay by {sorted(set(by_name.values()))}, those of Keras by one value or none")
+    return tuple(name for name in made.trained if not by_name[name])

@@ -45,5 +45,6 @@ def settings_of(compiled: object) -> Settings:
         return Settings(class_name=entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
         return Settings()
-    config = entry.get("config")
-    return Settings(class_name=entry["class_name"], config=config if isinstance(config, Mapping) else {})
+    config, registered = entry.get("config"), entry.get("registered_name")
+    class_name = registered if isinstance(registered, str) and ">" in registered else entry["class_name"]
+    return Settings(class_name=class_name, config=config if isinstance(config, Mapping) else {})

@@ -27,6 +27,7 @@ def build(
     trainable: list[str],
     input_dtype: str = "int64",
     names: dict[str, str] | None = None,
+    optimizer: str | None = None,
 ) -> dict[str, Any]:
     """Write a SavedModel into `folder`.
 
@@ -35,6 +36,7 @@ def build(
     `trainable`    the tensors that an optimizer may change
     `input_dtype`  the integer type of the inputs, int64 or int32
     `names`        tensor name -> variable name, where TensorFlow refuses the former
+    `optimizer`    a safetensors file; every tensor in it becomes one of `optimizer.variables`, none for no optimizer
     Returns `variables` (count), `inputs`, `outputs`, and `unused`: tensors that the graph does not read. Raises
     GraphError when an operator has no lowering, a tensor has no values, or TensorFlow refuses a name or a type.
     """
@@ -49,6 +51,10 @@ def build(
     root = tf.__internal__.tracking.AutoTrackable()
     root.variables = list(variables.values())
     root.trainable_variables = [variable for name, variable in variables.items() if name in trained]
+    if optimizer is not None:
+        root.optimizer = tf.__internal__.tracking.AutoTrackable()
+        slots = stored_tensors(optimizer)
+        root.optimizer.variables = [_variable(name, name, slots[name], frozenset()) for name in slots]
     if model is None:
         tf.saved_model.save(root, folder)
         return {"variables": len(variables), "inputs": [], "outputs": [], "unused": list(variables)}

@@ -1,0 +1,257 @@
+"""The optimizers that both frameworks have, each in the conventions of one and the other.
+
+Update rules: keras/src/optimizers (Keras 3.15), tf_keras/src/optimizers and its legacy folder (tf_keras 2.21), and
+torch/optim (torch 2.13). Hyperparameters in Keras's conventions are what get_config() says, without what is the same
+in every optimizer (`_CONFIGS`), which `to_keras` adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converter.dialects.optimizer.conversion import (
+    EPSILON_OF_TORCH,
+    Converted,
+    FromKeras,
+    FromTorch,
+    not_zero,
+)
+from converter.dialects.optimizer.epsilon import Placed, Squares, below_root, beside_root, correction
+from converter.dialects.optimizer.flavors import Flavor
+from converter.errors import LossError
+
+_PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False}
+_TELLING = 1e-6
+"""Errors of an epsilon below this are not worth a line: single precision has them too."""
+
+
+def adam_to_torch(made: FromKeras) -> Converted:
+    beta_1, beta_2 = made.number("beta_1", 0.9), made.number("beta_2", 0.999)
+    epsilon, epsilon_of_torch = made.epsilon(1e-7)
+    if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
+        raise LossError(f"its betas are {beta_1} and {beta_2}")
+    is_decoupled_class = made.state.algorithm == "adamw"
+    of_transformers = "AdamWeightDecay" in str(made.given.get("class_name"))
+    default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None
+    decay = made.weight_decay(default=default)
+    if decay and len(made.state.groups) == 1:
+        made.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
+    has_maximum = "velocity_hat" in made.state.slots
+    hyperparameters = {
+        "lr": made.learning_rate(),
+        "betas": (beta_1, beta_2),
+        "eps": epsilon / correction(beta_2, made.step) if epsilon_of_torch is None else epsilon_of_torch,
+        "weight_decay": decay,
+        "amsgrad": has_maximum,
+        **_PLAIN,
+        "fused": None,
+        "decoupled_weight_decay": is_decoupled_class or bool(decay),
+    }
+    slots = {"exp_avg": made.slot("momentum"), "exp_avg_sq": made.slot("velocity")}
+    if has_maximum:
+        slots["max_exp_avg_sq"] = made.slot("velocity_hat")
+    return "adamw" if hyperparameters["decoupled_weight_decay"] else "adam", hyperparameters, slots
+
+
+def adam_to_keras(made: FromTorch) -> Converted:
+    if any("correct_bias" in group for group in made.groups):
+        raise LossError("transformers' own AdamW decays weights after the step, which no optimizer of Keras does")
+    beta_1, beta_2 = made.betas()
+    decays = [
+        (group.get("weight_decay", 0), group.get("decoupled_weight_decay", made.state.algorithm == "adamw"))
+        for group in made.groups
+    ]
+    if any(decay and not is_decoupled for decay, is_decoupled in decays):
+        made.refuse_decay()
+    decay = max(decay for decay, _ in decays)
+    is_decoupled_class = made.state.algorithm == "adamw" or bool(decay)
+    if is_decoupled_class and made.flavor is Flavor.LEGACY:
+        raise LossError(f"{made.flavor.value} has no AdamW", hint="a config of a later version does")
+    has_maximum = bool(made.value("amsgrad", False))
+    hyperparameters = {
+        "learning_rate": made.learning_rate(),
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        **_adam_epsilon(made, beta_2),
+        "amsgrad": has_maximum,
+        "weight_decay": float(decay) if is_decoupled_class else None,
+    }
+    slots = {"momentum": made.slot("exp_avg"), "velocity": made.slot("exp_avg_sq")}
+    if has_maximum:
+        slots["velocity_hat"] = made.slot("max_exp_avg_sq")
+    return "adamw" if is_decoupled_class else "adam", hyperparameters, slots
+
+
+def _adam_epsilon(made: FromTorch, beta_2: float) -> dict[str, Any]:
+    epsilon = made.number("eps", 1e-8)
+    if made.is_exact and made.flavor is not Flavor.LEGACY:
+        return {"epsilon": epsilon, **({"adaptive_epsilon": True} if made.flavor is Flavor.TF_KERAS else {})}
+    factor = correction(beta_2, made.step)
+    placed = epsilon * factor
+    most = 1 / factor - 1
+    if epsilon and most > _TELLING:
+        made.warnings.append(
+            f"epsilon {epsilon:g} is {placed:.4g} in Keras, which adds it to another root: exact for the next update, "
+            f"later ones grow too large by at most {most:.2g} of themselves, where the second moment is far below "
+            f"epsilon squared{'' if made.is_exact else '; --epsilon exact writes an optimizer without this error'}"
+        )
+    return {"epsilon": placed, EPSILON_OF_TORCH: [placed, epsilon]}
+
+
+def sgd_to_torch(made: FromKeras) -> Converted:
+    made.refuse_decay()
+    momentum, rate = made.momentum("momentum"), made.learning_rate()
+    slots = {}
+    if momentum and "momentum" in made.state.slots:
+        slots["momentum_buffer"] = made.slot("momentum", -1 / not_zero(rate))
+    hyperparameters = {
+        "lr": rate,
+        "momentum": momentum,
+        "dampening": 0,
+        "weight_decay": 0,
+        "nesterov": bool(made.value("nesterov", False)),
+        "maximize": False,
+        "foreach": None,
+        "differentiable": False,
+        "fused": None,
+    }
+    return "sgd", hyperparameters, slots
+
+
+def sgd_to_keras(made: FromTorch) -> Converted:
+    made.refuse_decay()
+    momentum, rate = made.number("momentum", 0.0), made.learning_rate()
+    is_nesterov, dampening = bool(made.value("nesterov", False)), made.number("dampening", 0.0)
+    slots = {}
+    if momentum:
+        slots["momentum"] = made.slot("momentum_buffer", -not_zero(rate))
+    elif made.flavor is Flavor.TF_KERAS:  # it keeps a momentum even where it has none
+        slots["momentum"] = {parameter: made.zeros(parameter) for parameter in made.trained}
+    if momentum and dampening:
+        if is_nesterov or not made.state.slots:
+            raise LossError("its gradients are dampened in a way that no optimizer of Keras has")
+        made.warnings.append(f"dampening {dampening:g} is in the learning rate now, {rate:g} times {1 - dampening:g}")
+        rate *= 1 - dampening
+    hyperparameters = {"learning_rate": rate, "momentum": momentum, "nesterov": is_nesterov}
+    return "sgd", hyperparameters, slots
+
+
+def rmsprop_to_torch(made: FromKeras) -> Converted:
+    made.refuse_decay()
+    momentum, rate = made.momentum("momentum"), made.learning_rate()
+    slots = {"square_avg": made.slot("velocity")}
+    if momentum:
+        slots["momentum_buffer"] = made.slot("momentum", 1 / not_zero(rate))
+    is_centered = "average_gradient" in made.state.slots
+    if is_centered:
+        slots["grad_avg"] = made.slot("average_gradient")
+    squares = Squares(squares=slots["square_avg"], averages=slots.get("grad_avg", {}))
+    hyperparameters = {
+        "lr": rate,
+        "momentum": momentum,
+        "alpha": made.number("rho", 0.9),
+        "eps": _beside_root(made, squares, is_there=made.is_legacy and not momentum),
+        "centered": is_centered,
+        "weight_decay": 0,
+        **_PLAIN,
+    }
+    return "rmsprop", hyperparameters, slots
+
+
+def rmsprop_to_keras(made: FromTorch) -> Converted:
+    made.refuse_decay()
+    momentum, rate = made.number("momentum", 0.0), made.learning_rate()
+    is_centered = bool(made.value("centered", False))
+    slots = {"velocity": made.slot("square_avg")}
+    if momentum:
+        slots["momentum"] = made.slot("momentum_buffer", not_zero(rate))
+    if is_centered:
+        slots["average_gradient"] = made.slot("grad_avg")
+    squares = Squares(squares=slots["velocity"], averages=slots.get("average_gradient", {}))
+    hyperparameters = {
+        "learning_rate": rate,
+        "rho": made.number("alpha", 0.99),
+        "momentum": momentum,
+        **_below_root(made, 1e-8, squares, is_there=made.flavor is Flavor.LEGACY and not momentum),
+        "centered": is_centered,
+    }
+    return "rmsprop", hyperparameters, slots
+
+
+def adagrad_to_torch(made: FromKeras) -> Converted:
+    made.refuse_decay()
+    slots = {"sum": made.slot("accumulator")}
+    hyperparameters = {
+        "lr": made.learning_rate(),
+        "lr_decay": 0,
+        "eps": _beside_root(made, Squares(squares=slots["sum"], averages={}), is_there=made.is_legacy),
+        "weight_decay": 0,
+        "initial_accumulator_value": made.number("initial_accumulator_value", 0.1),
+        "foreach": None,
+        "maximize": False,
+        "differentiable": False,
+        "fused": None,
+    }
+    return "adagrad", hyperparameters, slots
+
+
+def adagrad_to_keras(made: FromTorch) -> Converted:
+    made.refuse_decay()
+    if made.number("lr_decay", 0.0):
+        raise LossError("its learning rate decays by itself, which no optimizer of Keras's does")
+    if not made.state.slots:
+        raise LossError("it has no sums, which torch.optim.Adagrad has from the start")
+    slots = {"accumulator": made.slot("sum")}
+    squares = Squares(squares=slots["accumulator"], averages={})
+    hyperparameters = {
+        "learning_rate": made.learning_rate(),
+        "initial_accumulator_value": made.number("initial_accumulator_value", 0.0),
+        **_below_root(made, 1e-10, squares, is_there=made.flavor is Flavor.LEGACY),
+    }
+    return "adagrad", hyperparameters, slots
+
+
+def _beside_root(made: FromKeras, squares: Squares, *, is_there: bool) -> float:
+    epsilon, epsilon_of_torch = made.epsilon(1e-7)
+    if is_there:
+        return epsilon
+    if epsilon_of_torch is not None:
+        return epsilon_of_torch
+    placed = beside_root(epsilon, squares)
+    made.warnings += _inexact(epsilon, placed, "PyTorch, which adds it to the root instead of below")
+    return placed.value
+
+
+def _below_root(made: FromTorch, default: float, squares: Squares, *, is_there: bool) -> dict[str, Any]:
+    epsilon = made.number("eps", default)
+    if is_there or (made.is_exact and made.flavor is Flavor.KERAS_3):
+        return {"epsilon": epsilon}
+    placed = below_root(epsilon, squares)
+    made.warnings += _inexact(epsilon, placed, "Keras, which adds it below the root instead of to it")
+    return {"epsilon": placed.value, EPSILON_OF_TORCH: [placed.value, epsilon]}
+
+
+def _inexact(epsilon: float, placed: Placed, where: str) -> list[str]:
+    if placed.error < _TELLING:
+        return []
+    return [f"epsilon {epsilon:g} is {placed.value:.4g} in {where}: updates differ by {placed.error:.1g} of themselves"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """One optimizer, both ways."""
+
+    to_torch: Callable[[FromKeras], Converted]
+    to_keras: Callable[[FromTorch], Converted]
+
+
+_ADAM = Algorithm(to_torch=adam_to_torch, to_keras=adam_to_keras)
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "adam": _ADAM,
+    "adamw": _ADAM,
+    "sgd": Algorithm(to_torch=sgd_to_torch, to_keras=sgd_to_keras),
+    "rmsprop": Algorithm(to_torch=rmsprop_to_torch, to_keras=rmsprop_to_keras),
+    "adagrad": Algorithm(to_torch=adagrad_to_torch, to_keras=adagrad_to_keras),
+}

@@ -1,0 +1,239 @@
+"""One optimizer state on its way between conventions: its hyperparameters read with care, what is assumed, and said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.schedules import learning_rate_at
+from converter.errors import LossError
+from converter.model.dtype import DType
+from converter.model.ledger import LedgerLine, defaulted
+from converter.model.optimizer import OptimizerState
+from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
+
+_LEGACY = "keras-legacy"
+_EXTENSIONS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
+_CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
+OWN_PACKAGE = "ckconv>"
+"""What the registered names of the optimizers in converter.keras_optimizers start with."""
+
+EPSILON_OF_TORCH = "epsilon_of_torch"
+"""A hyperparameter in Keras's conventions: its epsilon, and that of PyTorch which it was made from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaled:
+    """A tensor times a factor, computed in float64 and rounded once."""
+
+    factor: float
+
+    def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
+        return inputs[0].dtype, inputs[0].shape
+
+    def __call__(self, *arrays: Array) -> Array:
+        scaled: Array = (arrays[0].astype(np.float64) * self.factor).astype(arrays[0].dtype)
+        return scaled
+
+
+def scaled(tensor: Tensor, factor: float) -> Tensor:
+    """Return `tensor` times `factor`; nothing is read."""
+    operation = Scaled(factor=factor)
+    return ComputedTensor(dtype=tensor.dtype, shape=tensor.shape, inputs=(tensor,), operation=operation)
+
+
+def not_zero(rate: float) -> float:
+    """Return a learning rate that Keras's momentum is scaled by. Raises LossError for 0."""
+    if rate == 0:
+        raise LossError("its learning rate is 0, and in Keras its momentum is scaled by it")
+    return rate
+
+
+Converted = tuple[str, dict[str, Any], dict[str, dict[str, Tensor]]]
+"""Algorithm, hyperparameters, and slots, in the other conventions."""
+
+
+@dataclass(slots=True, kw_only=True)
+class FromKeras:
+    """A state in Keras's conventions on its way to PyTorch's."""
+
+    state: OptimizerState
+    lines: list[LedgerLine] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The hyperparameters; of two groups, those of the one that decays."""
+        decaying = (group.hyperparameters for group in self.state.groups if group.hyperparameters.get("weight_decay"))
+        return next(decaying, self.state.groups[0].hyperparameters)
+
+    @property
+    def step(self) -> int:
+        return self.state.step or 0
+
+    @property
+    def is_legacy(self) -> bool:
+        return self.state.convention == _LEGACY
+
+    def value(self, name: str, default: Any) -> Any:
+        """Return a hyperparameter, or Keras's default, which is then a ledger line."""
+        if name in self.given:
+            return self.given[name]
+        hint = f"the file does not say; {default} is Keras's default, --hyperparameter {name}=VALUE sets another"
+        self.lines.append(defaulted(f"optimizer.{name}", hint))
+        return default
+
+    def number(self, name: str, default: float) -> float:
+        return _number(name, self.value(name, default))
+
+    def check_extensions(self) -> None:
+        """Raise LossError for what only Keras's optimizers do besides, or say that the training loop has to."""
+        for extension in _EXTENSIONS:
+            if self.given.get(extension):
+                raise LossError(f"it uses {extension}, which torch.optim does not have")
+        clipping = [name for name in _CLIPPING if self.given.get(name) is not None]
+        if clipping:
+            self.warnings.append(f"{', '.join(clipping)} not carried: in PyTorch the training loop clips gradients")
+
+    def epsilon(self, default: float) -> tuple[float, float | None]:
+        """Return Keras's epsilon, and PyTorch's where the file says which one that was made from."""
+        epsilon = self.number("epsilon", default)
+        made_from = self.given.get(EPSILON_OF_TORCH)
+        if self.is_exact:
+            return epsilon, epsilon
+        return epsilon, made_from[1] if made_from is not None and made_from[0] == epsilon else None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the optimizer is one of converter.keras_optimizers, or of tf_keras's that can do as PyTorch does."""
+        is_ours = str(self.given.get("class_name")).startswith(OWN_PACKAGE)
+        return is_ours or bool(self.given.get("adaptive_epsilon"))
+
+    def optional(self, name: str) -> float:
+        """Return a hyperparameter that Keras has only when it is set."""
+        return 0.0 if self.given.get(name) is None else self.number(name, 0.0)
+
+    def learning_rate(self) -> float:
+        given = self.given.get("learning_rate", self.given.get("lr"))
+        if given is None:
+            raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
+        decay = self.optional("decay") if self.is_legacy else 0.0
+        return learning_rate_at(given, self.step) / (1 + decay * self.step)
+
+    def weight_decay(self, *, default: float | None) -> float:
+        name = "weight_decay_rate" if "weight_decay_rate" in self.given else "weight_decay"
+        if default is None or name in self.given:
+            return self.optional(name)
+        return self.number(name, default)
+
+    def refuse_decay(self) -> None:
+        if self.optional("weight_decay"):
+            raise LossError("its weight decay is decoupled from the gradient, which only AdamW has in PyTorch")
+
+    def momentum(self, slot: str) -> float:
+        """Return the coefficient of the momentum slot. It is never assumed when the slot holds something."""
+        if slot in self.state.slots and "momentum" not in self.given:
+            raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
+        return self.number("momentum", 0.0) if "momentum" in self.given else 0.0
+
+    def slot(self, name: str, factor: float | None = None) -> dict[str, Tensor]:
+        held = self.state.slots.get(name, {})
+        return {key: tensor if factor is None else scaled(tensor, factor) for key, tensor in held.items()}
+
+
+@dataclass(slots=True, kw_only=True)
+class FromTorch:
+    """A state in PyTorch's conventions on its way to those of one kind of Keras's optimizers.
+
+    `trained`   the parameters that it has state for, or those of its groups before the first step
+    `like`      the weights, for slots that have to be made
+    """
+
+    state: OptimizerState
+    flavor: Flavor
+    is_exact: bool
+    trained: tuple[str, ...]
+    like: Mapping[str, Tensor]
+    lines: list[LedgerLine] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return self.state.step or 0
+
+    @property
+    def groups(self) -> list[Mapping[str, Any]]:
+        """The hyperparameters of each group that trains something."""
+        trained = frozenset(self.trained)
+        held = [group.hyperparameters for group in self.state.groups if not trained.isdisjoint(group.parameters)]
+        return held or [group.hyperparameters for group in self.state.groups[:1]]
+
+    def value(self, name: str, default: Any) -> Any:
+        """Return a hyperparameter, or torch.optim's default, which is then a ledger line.
+
+        Raises LossError when groups differ in it.
+        """
+        given = [group[name] for group in self.groups if name in group]
+        if not given:
+            hint = f"the file does not say; {default} is PyTorch's default, --hyperparameter {name}=VALUE sets another"
+            self.lines.append(defaulted(f"optimizer.{name}", hint))
+            return default
+        if any(value != given[0] for value in given) or len(given) < len(self.groups):
+            raise LossError(f"its groups differ in {name}, and an optimizer of Keras has one for all")
+        return given[0]
+
+    def number(self, name: str, default: float) -> float:
+        return _number(name, self.value(name, default))
+
+    def learning_rate(self) -> float:
+        """Return the rate of the next step as Keras stores it, in float32."""
+        if not any("lr" in group for group in self.groups):
+            raise LossError("the file does not say its learning rate", hint="--hyperparameter lr=VALUE")
+        return as_float32(self.number("lr", 0.0))
+
+    def betas(self) -> tuple[float, float]:
+        betas = self.value("betas", (0.9, 0.999))
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise LossError(f"its betas are {betas!r}")
+        beta_1, beta_2 = (_number("betas", beta) for beta in betas)
+        if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
+            raise LossError(f"its betas are {beta_1} and {beta_2}")
+        return beta_1, beta_2
+
+    def refuse_decay(self) -> None:
+        """Raise LossError for weight decay that is part of the gradient: Keras's is apart from it."""
+        if any(group.get("weight_decay") for group in self.groups):
+            raise LossError(
+                "its weight decay is added to the gradient, which no optimizer of Keras does",
+                hint="regularizers.L2 of half of it in the layers does, in the model's own config",
+            )
+
+    def slot(self, name: str, factor: float | None = None) -> dict[str, Tensor]:
+        """Return one slot of every trained parameter, zeros before the first step. Raises LossError if one lacks it."""
+        held = self.state.slots.get(name, {})
+        if not held and not self.state.slots:
+            return {parameter: self.zeros(parameter) for parameter in self.trained}
+        lacking = [parameter for parameter in self.trained if parameter not in held]
+        if lacking:
+            raise LossError(f"it has no {name} for {lacking[0]!r}, which has other slots")
+        return {key: held[key] if factor is None else scaled(held[key], factor) for key in self.trained}
+
+    def zeros(self, parameter: str) -> Tensor:
+        weight = self.like[parameter]
+        return ArrayTensor.of(np.zeros(weight.shape, weight.dtype.numpy))
+
+
+def as_float32(value: float) -> float:
+    """Return a number as a float32 variable holds it."""
+    return float(np.float32(value))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise LossError(f"its {name} is {value!r}, which is no number")
+    return float(value)

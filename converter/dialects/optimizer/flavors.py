@@ -1,0 +1,57 @@
+"""The three kinds of optimizer that Keras has had: names of variables, their order, and what a config says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+
+from converter.model.checkpoint import Checkpoint
+
+
+class Flavor(Enum):
+    """Keras 3; tf_keras, and Keras from TensorFlow 2.11 on; Keras before that, in `optimizers.legacy` since."""
+
+    KERAS_3 = "Keras 3"
+    TF_KERAS = "tf_keras"
+    LEGACY = "Keras 2 before TensorFlow 2.11"
+
+
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+_FIRST_NEW = (2, 11)
+
+CLASSES: Mapping[str, str] = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+}
+"""Algorithm -> its class, in every kind."""
+
+TITLES: Mapping[str, str] = {
+    "Adam": "adam",
+    "AdamW": "adam_w",
+    "SGD": "sgd",
+    "RMSprop": "rmsprop",
+    "Adagrad": "adagrad",
+}
+"""Class -> what Keras 3 calls an optimizer of it; the others call it as its class."""
+
+
+def flavor_of(checkpoint: Checkpoint, *, default: Flavor | None = None) -> Flavor:
+    """Return the kind of Keras that a model's file is for: by the version in the source, or in its config.
+
+    Where neither states one, a config is `default`'s, or by the names of modules in it that of Keras 3 or tf_keras.
+    """
+    values = {} if checkpoint.keras_config is None else checkpoint.keras_config.values
+    stated = checkpoint.metadata.get("keras_version", values.get("keras_version"))
+    match = _VERSION.match(stated) if isinstance(stated, str) else None
+    if match is not None:
+        version = (int(match[1]), int(match[2]))
+        if version >= (3, 0):
+            return Flavor.KERAS_3
+        return Flavor.TF_KERAS if version >= _FIRST_NEW else Flavor.LEGACY
+    if default is not None:
+        return default
+    return Flavor.KERAS_3 if "module" in values else Flavor.TF_KERAS

@@ -1,0 +1,61 @@
+"""A checkpoint with an optimizer, made ready for a file of Keras; and how the file says which one to compile with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converter.dialects import keras
+from converter.dialects.optimizer.conversion import OWN_PACKAGE
+from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.keras_layouts import config_of
+from converter.dialects.optimizer.semantics import to_keras
+from converter.errors import UsageError
+from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import OptimizerState
+
+_OWN_MODULE = "converter.keras_optimizers"
+_EPSILONS = ("stock", "exact")
+_NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
+
+
+def check_epsilon(value: str) -> None:
+    """Raise UsageError for an `--epsilon` that is none."""
+    if value not in _EPSILONS:
+        raise UsageError(f"--epsilon is {' or '.join(_EPSILONS)}, not {value!r}")
+
+
+def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names with Keras's names and optimizer, where its config is of a Keras model.
+
+    Raises as `keras.to_keras` does, and LossError for an optimizer that Keras does not have.
+    """
+    config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
+    if checkpoint.dialect != "pytorch" or config is None or not keras.is_model(config):
+        return checkpoint
+    return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
+
+
+def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
+    """Return how an archive says that a model was compiled: with this optimizer, else as is `known` or with nothing."""
+    others = known if isinstance(known, Mapping) else _NOT_COMPILED
+    class_name, config = config_of(state)
+    is_own = class_name.startswith(OWN_PACKAGE)
+    optimizer = {
+        "module": _OWN_MODULE if is_own else "keras.optimizers",
+        "class_name": class_name.removeprefix(OWN_PACKAGE),
+        "config": config,
+        "registered_name": class_name if is_own else None,
+    }
+    return {"optimizer": optimizer, **{key: value for key, value in others.items() if key != "optimizer"}}
+
+
+def training_config(state: OptimizerState) -> dict[str, Any]:
+    """Return how an HDF5 file says that a model was compiled: with this optimizer, and nothing else is known."""
+    class_name, config = config_of(state)
+    is_own = class_name.startswith(OWN_PACKAGE)
+    optimizer: dict[str, Any] = {"class_name": class_name, "config": config}
+    if is_own:
+        optimizer |= {"module": _OWN_MODULE, "class_name": class_name.removeprefix(OWN_PACKAGE)}
+        optimizer["registered_name"] = class_name
+    return {**_NOT_COMPILED, "optimizer_config": optimizer}
