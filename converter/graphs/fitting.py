@@ -185,8 +185,12 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     if clash is not None:
         raise GraphError("is a name that another tensor has got", tensor=clash)
     origins = frozenset(source.origin(name) for name in kept)
+    state, said = planned.optimizer, planned.warnings
+    if state is not None and any(name in replaced for group in state.groups for name in group.parameters):
+        state, said = None, (*said, "optimizer state not carried: its weights stay in the source's own layout")
     return replace(
         planned,
+        optimizer=state,
         tensors={**tensors, **{name: source.tensor(name) for name in source.names if name in kept}},
         aliases={alias: owner for alias, owner in planned.aliases.items() if owner not in replaced},
         origins={
@@ -196,7 +200,7 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
         buffers=(planned.buffers - replaced) | (source.buffers & kept),
         frozen=(planned.frozen - replaced) | (source.frozen & kept),
         lines=tuple(line for line in planned.lines if line.name not in origins),
-        warnings=(*planned.warnings, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
+        warnings=(*said, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
     )
 
 
