@@ -1,0 +1,291 @@
+"""A TensorFlow graph of values to ONNX: tf2onnx, what it lacks, and what makes sure of its result.
+
+tf2onnx 1.17 (https://github.com/onnx/tensorflow-onnx) stops at opset 18, passes operators that it does not know through
+under a success message, and loses names. So the result is checked by onnx and opened by onnxruntime before it counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.errors import GraphError, MissingExtraError
+from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
+from converter.graphs.trace.tensorflow.lifting import lift
+from converter.model.dtype import DType
+
+WEIGHTS_LOCATION = "weights"
+_HIGHEST_OPSET = 18
+_MESSAGE_LIMIT_CHARACTERS = 300
+_MASK_SUFFIX = "attention_mask"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A variable of a graph: what the checkpoint calls it, and whether an optimizer may change it."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    is_trainable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of a graph: what users call it, and the tensor (`node:0`) that it is. None is a free extent."""
+
+    name: str
+    tensor: str
+    dtype: DType
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A GraphDef, its ports, and its variables by the node that makes their handle."""
+
+    title: str
+    graph: Any
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    variables: Mapping[str, Variable]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A graph (an onnx_ir.Model whose initializers name the source's variables) and what it is made of."""
+
+    graph: Any
+    architecture: Architecture
+
+
+def convert(source: Source, opset: int | None = None) -> Converted:
+    """Return the ONNX graph of a TensorFlow graph. Nothing of the latter is run.
+
+    Raises GraphError when an operator has no counterpart or the result does not hold, MissingExtraError without
+    tf2onnx.
+    """
+    inputs = _named_dimensions(source.inputs)
+    with _silence() as printed:
+        # tf2onnx fails with any exception there is, and with none: what it could not do may be in its log alone.
+        try:
+            model = _converted(source, opset)
+        except (GraphError, MissingExtraError):
+            raise
+        except Exception as error:
+            _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue(), exc_info=True)
+            raise GraphError(f"{source.title} could not be converted by tf2onnx: {_first_line(error)}") from error
+    _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
+    _check(model, source.title)
+    graph = _named(model, source, inputs)
+    architecture = Architecture(
+        architecture=source.title,
+        parameters=_declarations(source.variables.values(), is_trainable=True),
+        buffers=_declarations(source.variables.values(), is_trainable=False),
+        inputs=inputs,
+        outputs=tuple(port.name for port in source.outputs),
+    )
+    return Converted(graph=graph, architecture=architecture)
+
+
+def _declarations(variables: Any, *, is_trainable: bool) -> dict[str, Declaration]:
+    return {each.name: (each.dtype, each.shape) for each in variables if each.is_trainable is is_trainable}
+
+
+def _named_dimensions(ports: Sequence[Port]) -> tuple[GraphInput, ...]:
+    """Return the inputs with a name for every extent that is free: the first is `batch`, the second of ids a sequence.
+
+    What has `decoder` in its name has a sequence of its own; extents of no known meaning are named after their input.
+    """
+    inputs = []
+    for port in ports:
+        if port.shape is None:
+            raise GraphError(f"input {port.name!r} has no number of dimensions")
+        names: list[int | str] = []
+        for axis, extent in enumerate(port.shape):
+            if extent is not None:
+                names.append(extent)
+            elif axis == 0:
+                names.append("batch")
+            elif axis == 1 and len(port.shape) == 2 and not port.dtype.is_floating:
+                names.append("decoder_sequence" if "decoder" in port.name else "sequence")
+            else:
+                names.append(f"{re.sub(r'[^A-Za-z0-9]+', '_', port.name)}_{axis}")
+        sampling = Sampling(role="mask" if port.name.endswith(_MASK_SUFFIX) else "")
+        inputs.append(GraphInput(name=port.name, dtype=port.dtype, shape=tuple(names), sampling=sampling))
+    return tuple(inputs)
+
+
+def _converted(source: Source, opset: int | None) -> Any:
+    """Return an onnx.ModelProto whose inputs are those of the source and, after them, its variables."""
+    try:
+        import tensorflow as tf
+        from tf2onnx import optimizer
+        from tf2onnx.tf_loader import tf_optimize
+        from tf2onnx.tfonnx import process_tf_graph
+    except ImportError as error:
+        raise MissingExtraError("tensorflow", "converting a TensorFlow graph") from error
+    from converter.graphs.trace.tensorflow import handlers
+
+    handlers.register()
+    graph = _lifted(source)
+    inputs = [port.tensor for port in source.inputs]
+    inputs += [f"{node.name}:0" for node in graph.node if node.name in source.variables]
+    outputs = [f"{_output_node(number)}:0" for number in range(len(source.outputs))]
+    with tf.Graph().as_default():
+        graph = tf_optimize(inputs, outputs, graph)
+    with tf.Graph().as_default() as imported:
+        tf.import_graph_def(graph, name="")
+        converted = process_tf_graph(
+            imported, opset=min(opset or _HIGHEST_OPSET, _HIGHEST_OPSET), input_names=inputs, output_names=outputs
+        )
+    model = optimizer.optimize_graph(converted).make_model(source.title)
+    return model if opset is None or opset <= _HIGHEST_OPSET else _raised(model, opset)
+
+
+def _output_node(number: int) -> str:
+    return f"output_of_signature_{number}"
+
+
+def _lifted(source: Source) -> Any:
+    """Return the source's GraphDef, its variables placeholders, with an Identity for every output."""
+    import tensorflow as tf
+
+    graph = source.graph
+    for number, port in enumerate(source.outputs):
+        node = graph.node.add(name=_output_node(number), op="Identity", input=[port.tensor])
+        node.attr["T"].type = tf.as_dtype(port.dtype.numpy).as_datatype_enum
+    shapes = {port.tensor.partition(":")[0]: port.shape for port in source.inputs}
+    for node in graph.node:
+        if node.name in shapes:
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(shapes[node.name]).as_proto())
+    variables = {
+        node: (tf.as_dtype(each.dtype.numpy).as_datatype_enum, tf.TensorShape(each.shape).as_proto())
+        for node, each in source.variables.items()
+    }
+    roots = [*map(_output_node, range(len(source.outputs))), *shapes]
+    return lift(graph, variables, roots)
+
+
+def _raised(model: Any, opset: int) -> Any:
+    import onnx
+
+    return onnx.version_converter.convert_version(model, opset)
+
+
+def _check(model: Any, title: str) -> None:
+    """Raise GraphError when onnx or, where it is installed, onnxruntime refuses the model."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GraphError(f"{title} became a graph that is not valid: {_first_line(error)}") from error
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no root of their own
+        raise GraphError(f"{title} became a graph that onnxruntime refuses: {_first_line(error)}") from error
+
+
+def _named(model: Any, source: Source, inputs: Sequence[GraphInput]) -> Any:
+    """Return the model as onnx_ir has it: ports by their names, variables as initializers that name them."""
+    import onnx_ir
+
+    converted = onnx_ir.from_proto(model)
+    graph = converted.graph
+    variables = {f"{node}:0": variable for node, variable in source.variables.items()}
+    values = {value.name: value for value in graph.inputs}
+    _make_way(graph, {*(each.name for each in variables.values()), *(port.name for port in source.inputs + source.outputs)})
+    graph.inputs.clear()
+    for port, described in zip(source.inputs, inputs, strict=True):
+        value = values[port.tensor]
+        value.name, value.shape = described.name, onnx_ir.Shape(described.shape)
+        graph.inputs.append(value)
+    for tensor, variable in variables.items():
+        if tensor in values:
+            _refer(graph, values[tensor], variable)
+    for position, port in enumerate(source.outputs):
+        _name_output(graph, position, port.name)
+    return converted
+
+
+def _make_way(graph: Any, names: set[str]) -> None:
+    """Rename what is called as an input, an output or a variable is going to be."""
+    nodes = list(graph.all_nodes())
+    for value in [*graph.inputs, *(output for node in nodes for output in node.outputs)]:
+        if value.name in names:
+            value.name = f"{value.name}/inner"
+    for name in [name for name in graph.initializers if name in names]:
+        value = graph.initializers.pop(name)
+        value.name = f"{name}/inner"
+        graph.register_initializer(value)
+
+
+def _refer(graph: Any, value: Any, variable: Variable) -> None:
+    """Make what was an input an initializer; two handles of one variable become one."""
+    import onnx_ir
+
+    if variable.name in graph.initializers:
+        value.replace_all_uses_with(graph.initializers[variable.name])
+        return
+    value.name = variable.name
+    value.shape = onnx_ir.Shape(variable.shape)
+    value.const_value = onnx_ir.ExternalTensor(
+        WEIGHTS_LOCATION,
+        None,
+        None,
+        onnx_ir.DataType.from_numpy(variable.dtype.numpy),
+        shape=onnx_ir.Shape(variable.shape),
+        name=variable.name,
+    )
+    graph.register_initializer(value)
+
+
+def _name_output(graph: Any, position: int, name: str) -> None:
+    """Call an output by its name; one that is an input, a variable, or another output too, gets a node of its own."""
+    import onnx_ir
+
+    value = graph.outputs[position]
+    is_shared = value in list(graph.outputs)[:position]
+    if value.producer() is None or is_shared:
+        node = onnx_ir.Node("", "Identity", [value])
+        node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+        graph.append(node)
+        graph.outputs[position] = value = node.outputs[0]
+    value.name = name
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:_MESSAGE_LIMIT_CHARACTERS]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[io.StringIO]:
+    """Keep what tf2onnx and TensorFlow print, log and warn of for the debug log."""
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    noisy = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow", "absl")]
+    before = [(logger.propagate, list(logger.handlers)) for logger in noisy]
+    try:
+        for logger in noisy:
+            logger.propagate, logger.handlers = False, [handler]
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield printed
+    finally:
+        for logger, (propagates, handlers) in zip(noisy, before, strict=True):
+            logger.propagate, logger.handlers = propagates, handlers

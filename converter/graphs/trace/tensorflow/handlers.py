@@ -1,0 +1,112 @@
+"""Operators that TensorFlow 2.21 emits and tf2onnx 1.17 has no handler for, in terms of ONNX's.
+
+tf2onnx passes an operator that it does not know through as it is, and says that it succeeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Handler = Callable[[Any, Any], Any]
+
+
+def _erfc(graph: Any, x: Any) -> Any:
+    """1 - erf(x); TensorFlow 2.21 emits it for the exact gelu."""
+    return graph.op("Sub", graph.constant(1), graph.op("Erf", x))
+
+
+def _expm1(graph: Any, x: Any) -> Any:
+    return graph.op("Sub", graph.op("Exp", x), graph.constant(1))
+
+
+def _log1p(graph: Any, x: Any) -> Any:
+    return graph.op("Log", graph.op("Add", x, graph.constant(1)))
+
+
+def _where_zero(graph: Any, x: Any, otherwise: Any) -> Any:
+    """0 where x is 0, whatever the other value is there."""
+    is_zero = graph.op("Equal", x, graph.constant(0))
+    return graph.op("Where", is_zero, graph.constant(0), otherwise)
+
+
+def _xlogy(graph: Any, x: Any, y: Any) -> Any:
+    return _where_zero(graph, x, graph.op("Mul", x, graph.op("Log", y)))
+
+
+def _xlog1py(graph: Any, x: Any, y: Any) -> Any:
+    return _where_zero(graph, x, graph.op("Mul", x, _log1p(graph, y)))
+
+
+def _xdivy(graph: Any, x: Any, y: Any) -> Any:
+    return _where_zero(graph, x, graph.op("Div", x, y))
+
+
+def _mul_no_nan(graph: Any, x: Any, y: Any) -> Any:
+    return _where_zero(graph, y, graph.op("Mul", x, y))
+
+
+def _same(graph: Any, x: Any) -> Any:
+    return graph.op("Identity", x)
+
+
+_HANDLERS: dict[str, Handler] = {
+    "Erfc": _erfc,
+    "Expm1": _expm1,
+    "Log1p": _log1p,
+    "Xlogy": _xlogy,
+    "Xlog1py": _xlog1py,
+    "Xdivy": _xdivy,
+    "MulNoNan": _mul_no_nan,
+    "GuaranteeConst": _same,
+    "PreventGradient": _same,
+    "Snapshot": _same,
+    "DeepCopy": _same,
+}  # type: ignore[dict-item]
+
+
+class _Builder:
+    """Nodes that take the place of one node of tf2onnx's graph."""
+
+    def __init__(self, graph: Any, node: Any) -> None:
+        self._graph = graph
+        self._dtype = graph.get_dtype(node.output[0])
+
+    def op(self, operator: str, *inputs: str) -> str:
+        """Add a node and return its output."""
+        name: str = self._graph.make_node(operator, list(inputs)).output[0]
+        return name
+
+    def constant(self, value: float) -> str:
+        """Return a scalar of the replaced node's type."""
+        from tf2onnx import utils
+
+        array = np.array(value, utils.map_onnx_to_numpy_type(self._dtype))
+        name: str = self._graph.make_const(utils.make_name("constant"), array).output[0]
+        return name
+
+
+@cache
+def register() -> None:
+    """Make the handlers known to tf2onnx, once in a process. Those that it has of its own stay."""
+    from tf2onnx.handler import tf_op
+
+    for operator, handler in _HANDLERS.items():
+        tf_op(operator)(_class_of(handler))
+
+
+def _class_of(handler: Handler) -> type:
+    """Return a class as tf2onnx wants one, with a method for opset 9, the first that has Where and Erf."""
+
+    def version_9(cls: type, context: Any, node: Any, **_: Any) -> None:
+        inputs, outputs = list(node.input), list(node.output)
+        shapes, dtypes = [context.get_shape(each) for each in outputs], [context.get_dtype(each) for each in outputs]
+        builder = _Builder(context, node)
+        context.remove_node(node.name)
+        result = handler(builder, *inputs)
+        context.make_node("Identity", [result], outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+    return type(handler.__name__, (), {"version_9": classmethod(version_9)})
