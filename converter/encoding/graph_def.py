@@ -1,8 +1,8 @@
 """TensorFlow's graphs as a SavedModel stores them, without TensorFlow: which operators there are, and who runs them.
 
-Messages: tensorflow/core/framework/{graph,node_def,function,attr_value}.proto and core/protobuf/{meta_graph,saver,
-saved_object_graph}.proto, TF 2.21. Only what an inspection needs is kept: names, operators, edges, and the functions that
-attributes refer to. Nothing is imported, and nothing recurses but lists of functions, one deep.
+Messages: tensorflow/core/framework/{graph,node_def,function,attr_value}.proto, tensorflow/core/protobuf/{meta_graph,
+saver}.proto, TF 2.21. Only what an inspection needs is kept: names, operators, edges, and the functions that
+attributes refer to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from converter.encoding.protobuf import LENGTH_DELIMITED, Message, as_text
 from converter.errors import ReadError
 
 _SAVED_MODEL = {2: LENGTH_DELIMITED}
-_META_GRAPH = {number: LENGTH_DELIMITED for number in (2, 3, 4, 5, 7)}
+_META_GRAPH = dict.fromkeys((2, 3, 4, 5, 7), LENGTH_DELIMITED)
 _GRAPH = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _LIBRARY = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED}
 _FUNCTION = {1: LENGTH_DELIMITED, 3: LENGTH_DELIMITED, 5: LENGTH_DELIMITED}

@@ -6,7 +6,7 @@ The root holds the lists `variables` and `trainable_variables`; there is no grap
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, content_field, number_field, read_varint
 from converter.encoding.tensor_bundle import TYPE_NUMBERS, bundle_files
@@ -21,21 +21,50 @@ _SLOT_KEY = "optimizer/variables/{index}/.ATTRIBUTES/VARIABLE_VALUE"
 _IDENTIFIERS = ("_generic_user_object", "trackable_list_wrapper", "trackable_list_wrapper", "signature_map")
 _FIRST_VARIABLE = len(_IDENTIFIERS)  # after the root, the two lists and the empty map of signatures
 _HEAD_BYTES = 32  # of a field: its tag and its length
+_SIGNATURES = 5  # the field of a MetaGraphDef
+_INNER = b"__saved_model"  # what the names of signatures that are not to be called start with
 _VERSION = number_field(1, 1) + number_field(2, 1)  # producer, min_consumer
 
 
 def check_whole(file: SourceFile) -> None:
     """Raise ReadError when a `saved_model.pb` is cut or padded. Its messages are stepped over, not read."""
-    position = 0
-    while position < file.size:
-        head = memoryview(file.read(position, min(_HEAD_BYTES, file.size - position)))
+    if not file.size:
+        raise ReadError("is cut short", path=file.path)
+    for _ in _steps(file, 0, file.size):
+        pass
+
+
+def has_graph(file: SourceFile) -> bool:
+    """Whether a `saved_model.pb` that is whole has a signature to call, as far as stepping over its messages tells."""
+    return any(
+        _has_signature(file, start, length) for number, start, length in _steps(file, 0, file.size) if number == 2
+    )
+
+
+def _has_signature(file: SourceFile, start: int, length: int) -> bool:
+    try:
+        for number, begin, extent in _steps(file, start, length):
+            if number == _SIGNATURES and _INNER not in file.read(begin, min(extent, _HEAD_BYTES)):
+                return True
+    except ReadError:  # whoever wants the graph will say so; its variables are not in here
+        return True
+    return False
+
+
+def _steps(file: SourceFile, start: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the number, start and length of the fields of a message. Raises ReadError when it is malformed."""
+    position, end = start, start + length
+    while position < end:
+        head = memoryview(file.read(position, min(_HEAD_BYTES, end - position)))
         key, taken = read_varint(head, 0, file.path)
         if key & 7 not in (VARINT, LENGTH_DELIMITED):
             raise ReadError("is no SavedModel message", path=file.path)
         value, taken = read_varint(head, taken, file.path)
-        position += taken + (value if key & 7 == LENGTH_DELIMITED else 0)
-    if position != file.size or not file.size:
-        raise ReadError("is cut short", path=file.path)
+        extent = value if key & 7 == LENGTH_DELIMITED else 0
+        if extent > end - position - taken:
+            raise ReadError("is cut short", path=file.path)
+        yield key >> 3, position + taken, extent
+        position += taken + extent
 
 
 def variable_files(

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
-from converter.encoding.saved_model import check_whole, variable_files
-from converter.encoding.tensor_bundle import read_bundle
+from converter.encoding.saved_model import check_whole, has_graph, variable_files
+from converter.encoding.tensor_bundle import Bundle, read_bundle
 from converter.encoding.tensorflow_variables import OF_OPTIMIZER, reasons_to_drop, variable_names, weights
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
@@ -32,6 +35,8 @@ _VARIABLES = "variables/variables"
 _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
 _STAGED_SLOTS = "optimizer.safetensors"
+_TRACE = "converter.graphs.trace.tensorflow.saved_model:trace"
+_REFERENCE = "converter.graphs.run.foreign_saved_model:run"
 _BUILD = "converter.graphs.lower.tensorflow.saved_model:build"
 _RUN = "converter.graphs.run.saved_model:run"
 _TAKEN_AS_IS = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
@@ -54,7 +59,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if not os.path.lexists(path / _GRAPH_NAME):
         form = f"in text form ({_TEXT_GRAPH_NAME})" if os.path.lexists(path / _TEXT_GRAPH_NAME) else "without a graph"
         raise ReadError(f"is a SavedModel {form}, which is not read", path=path)
-    check_whole(open_inside(path, _GRAPH_NAME))
+    graph = open_inside(path, _GRAPH_NAME)
+    check_whole(graph)
     if not os.path.lexists(path / f"{_VARIABLES}.index"):
         raise ReadError("is a SavedModel without variables", path=path)
     bundle = read_bundle(path / _VARIABLES, root=path)
@@ -68,6 +74,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
             name.removeprefix(f"{_EXTRA}/"): file
             for name, file in read_assets(path, [f"{_EXTRA}/{name}" for name in ASSET_NAMES]).items()
         },
+        graph=_graph(path, {}) if has_graph(graph) else None,
         lines=lines,
     )
     if not os.path.lexists(path / _DOCUMENT_NAME):
@@ -76,9 +83,23 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         return with_bundle_state(checkpoint, bundle, {k: v for k, v in names.items() if k not in reasons}, compiled)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)
-    state = document.get("optimizer")
-    if state is None:
-        return described(checkpoint, document, file.path)
+    if document.get("optimizer") is not None:
+        named = _with_slots(checkpoint, bundle, names, reasons, document, file.path)
+    else:
+        named = described(checkpoint, document, file.path)
+    return named if named.graph is None else replace(named, graph=_graph(path, document.get("names", {})))
+
+
+def _with_slots(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    names: Mapping[str, str],
+    reasons: Mapping[str, str],
+    document: Mapping[str, Any],
+    path: Path,
+) -> Checkpoint:
+    """Return the described checkpoint with the optimizer state that this program wrote beside it."""
+    state = document["optimizer"]
     kept = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)
     originals = state.get("names") if isinstance(state, dict) else None
     called = originals if isinstance(originals, dict) else {}
@@ -87,7 +108,17 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         for key, reason in reasons.items()
         if reason == OF_OPTIMIZER and key in bundle.tensors
     }
-    return with_stored_state(described(replace(checkpoint, lines=kept), document, file.path), state, slots)
+    return with_stored_state(described(replace(checkpoint, lines=kept), document, path), state, slots)
+
+
+def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
+    return GraphSource(
+        model=path.absolute(),
+        trace=_TRACE,
+        reference=_REFERENCE,
+        extra="tensorflow",
+        arguments={"names": dict(names)},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """An input or output of a graph: what users call it, and the tensor (`node:0`) that it is. None is a free extent."""
+    """An input or output of a graph: what users call it, the tensor (`node:0`) that it is; None is a free extent."""
 
     name: str
     tensor: str
@@ -208,7 +208,9 @@ def _named(model: Any, source: Source, inputs: Sequence[GraphInput]) -> Any:
     graph = converted.graph
     variables = {f"{node}:0": variable for node, variable in source.variables.items()}
     values = {value.name: value for value in graph.inputs}
-    _make_way(graph, {*(each.name for each in variables.values()), *(port.name for port in source.inputs + source.outputs)})
+    _make_way(
+        graph, {*(each.name for each in variables.values()), *(port.name for port in source.inputs + source.outputs)}
+    )
     graph.inputs.clear()
     for port, described in zip(source.inputs, inputs, strict=True):
         value = values[port.tensor]

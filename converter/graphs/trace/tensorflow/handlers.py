@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-Handler = Callable[[Any, Any], Any]
+Handler = Callable[..., Any]
 
 
 def _erfc(graph: Any, x: Any) -> Any:
@@ -65,7 +65,7 @@ _HANDLERS: dict[str, Handler] = {
     "PreventGradient": _same,
     "Snapshot": _same,
     "DeepCopy": _same,
-}  # type: ignore[dict-item]
+}
 
 
 class _Builder:
@@ -101,7 +101,7 @@ def register() -> None:
 def _class_of(handler: Handler) -> type:
     """Return a class as tf2onnx wants one, with a method for opset 9, the first that has Where and Erf."""
 
-    def version_9(cls: type, context: Any, node: Any, **_: Any) -> None:
+    def version_9(cls: Any, context: Any, node: Any, /, **_: Any) -> None:
         inputs, outputs = list(node.input), list(node.output)
         shapes, dtypes = [context.get_shape(each) for each in outputs], [context.get_dtype(each) for each in outputs]
         builder = _Builder(context, node)

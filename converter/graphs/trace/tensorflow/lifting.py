@@ -1,8 +1,8 @@
 """Variables of a TensorFlow graph made inputs of it: a graph of values alone, in which none can be folded.
 
 TensorFlow hands a variable's handle through calls and loops down to the operator that reads it, and freezing puts its
-values there, under a name of the reader's. Here what has the handle is given the value itself, under the variable's name,
-the same way down: handles become tensors in main graph and functions, reads become Identity, gathers Gather.
+values there, under a name of the reader's. Here what has the handle is given the value itself, under the variable's
+name, the same way down: handles become tensors in main graph and functions, reads become Identity, gathers Gather.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
 _PASSING = ("Identity", "Enter", "Exit", "NextIteration", "Switch", "Merge")
 _OF_OTHER_PLACES = ("api_implements", "api_preferred_device", "forward_function_name", "backward_function_name")
-"""Attributes by which TensorFlow keeps a function for devices and gradients that are not here: it would not be inlined."""
+"""Attributes that keep a function for devices and gradients that are not here: it would not be inlined."""
 _INT32 = 3
 
 Reference = tuple[str, int]

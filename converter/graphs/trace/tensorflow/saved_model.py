@@ -7,6 +7,7 @@ Nothing of the graph is run, nor is TensorFlow's loader: the graph is taken apar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,52 @@ from converter.graphs.trace.tensorflow import operators
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.model.dtype import DType
 
-_GRAPH_NAME = "saved_model.pb"
+GRAPH_NAME = "saved_model.pb"
 _VARIABLES = "variables/variables"
 _SERVING = "serving_default"
 _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
 
 
-def trace(*, path: str, graph: str, opset: int | None = None) -> dict[str, Any]:
-    """Convert the serving signature of the SavedModel in the folder `path`; write the ONNX file `graph`.
+def trace(
+    *, model: str, graph: str, names: Mapping[str, str] | None = None, opset: int | None = None
+) -> dict[str, Any]:
+    """Convert the serving signature of the SavedModel in the folder `model`; write the ONNX file `graph`.
 
-    Returns the Architecture as JSON values: parameters and buffers by the names that the format's reader gives them.
-    Raises SafetyError for an operator that is not known to compute alone, ArchitectureError when no signature is the
-    one to take, GraphError when it cannot be converted.
+    Returns the Architecture as JSON values: parameters and buffers by the names in the bundle, or what `names` says
+    that they stand for. Raises SafetyError for an operator that is not known to compute alone, ArchitectureError when
+    no signature is the one to take, GraphError when it cannot be converted.
     """
-    folder = Path(path)
-    file = open_inside(folder, _GRAPH_NAME)
+    folder = Path(model)
+    file = open_inside(folder, GRAPH_NAME)
     data = file.read(0, file.size)
     operators.check(data, str(file.path))
-    source = _source(data, folder)
-    converted = convert(source, opset)
+    converted = convert(_source(data, folder, names or {}), opset)
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
     return converted.architecture.to_json()
 
 
-def _source(data: bytes, folder: Path) -> Source:
+def signature_name(data: bytes, folder: Path) -> str:
+    """Return the signature that is converted. Raises ArchitectureError when there is none, or no telling which."""
+    return _signature(_meta_graph(data, folder).signature_def, folder)[0]
+
+
+def _meta_graph(data: bytes, folder: Path) -> Any:
     try:
         from tensorflow.core.protobuf import saved_model_pb2
     except ImportError as error:
         raise MissingExtraError("tensorflow", "converting a SavedModel") from error
     saved = saved_model_pb2.SavedModel.FromString(data)
-    meta_graph = next((each for each in saved.meta_graphs if "serve" in each.meta_info_def.tags), None)
-    if meta_graph is None:
-        raise ArchitectureError("is a SavedModel without a graph that serves", path=folder)
+    for meta_graph in saved.meta_graphs:
+        if "serve" in meta_graph.meta_info_def.tags:
+            return meta_graph
+    raise ArchitectureError("is a SavedModel without a graph that serves", path=folder)
+
+
+def _source(data: bytes, folder: Path, names: Mapping[str, str]) -> Source:
+    meta_graph = _meta_graph(data, folder)
     name, signature = _signature(meta_graph.signature_def, folder)
     bundle = read_bundle(folder / _VARIABLES, root=folder)
     return Source(
@@ -61,7 +73,10 @@ def _source(data: bytes, folder: Path) -> Source:
         graph=meta_graph.graph_def,
         inputs=_ports(signature.inputs, folder),
         outputs=_ports(signature.outputs, folder),
-        variables=dict(_variables(meta_graph, bundle)),
+        variables={
+            node: replace(variable, name=names.get(variable.name, variable.name))
+            for node, variable in _variables(meta_graph, bundle)
+        },
     )
 
 
