@@ -1,4 +1,4 @@
-"""Convolutions and pools. ONNX has the channels in axis 1; TensorFlow on a CPU wants them last."""
+"""Convolutions. ONNX has the channels in axis 1; TensorFlow on a CPU wants them last."""
 
 from __future__ import annotations
 
@@ -10,32 +10,45 @@ from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 lowers = REGISTRY.lowers
 
 
-def _channels_last(x: Any) -> Any:
+def channels_last(x: Any) -> Any:
+    """[n, c, ...] -> [n, ..., c]."""
     rank = rank_of(x)
     return tf.transpose(x, [0, *range(2, rank), 1])
 
 
-def _channels_first(x: Any) -> Any:
+def channels_first(x: Any) -> Any:
+    """[n, ..., c] -> [n, c, ...]."""
     rank = rank_of(x)
     return tf.transpose(x, [0, rank - 1, *range(1, rank - 1)])
 
 
-def _amounts(x: Any, auto_pad: str, pads: Any, kernel: Any, strides: Any, dilations: Any) -> list[list[int]]:
-    """Padding before and after each spatial axis, as the attributes have it."""
+def padding(x: Any, auto_pad: str, pads: Any, kernel: Any, strides: Any, dilations: Any) -> list[list[Any]]:
+    """Return the padding before and after each spatial axis as the attributes have it: ints, or tensors for SAME."""
     count = len(kernel)
     if auto_pad in ("NOTSET", "VALID"):
         pads = [0] * (2 * count) if pads is None or auto_pad == "VALID" else list(pads)
         return [[pads[axis], pads[axis + count]] for axis in range(count)]
     amounts = []
-    for axis in range(count):
-        extent = x.shape[axis + 2]
-        refuse(extent is None, f"auto_pad {auto_pad} of an unknown extent")
-        total = max(
-            (-(-extent // strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - extent, 0
-        )
+    for axis, extent in enumerate(extents_of(x)[2:]):
+        span = (-(-extent // strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        total = larger(span - extent, 0)
         small, large = total // 2, total - total // 2
         amounts.append([small, large] if auto_pad == "SAME_UPPER" else [large, small])
     return amounts
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger of two extents, each an int or a tensor."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else tf.maximum(a, b)
+
+
+def padded(x: Any, amounts: list[list[Any]], fill: Any = 0) -> Any:
+    """Pad the axes between the first and the last; nothing is added to the graph for no padding."""
+    if all(amount == 0 for pair in amounts for amount in pair if isinstance(amount, int)) and all(
+        isinstance(amount, int) for pair in amounts for amount in pair
+    ):
+        return x
+    return tf.pad(x, [[0, 0], *amounts, [0, 0]], constant_values=fill)
 
 
 @lowers("Conv")
@@ -56,94 +69,15 @@ def convolution(
     kernel = list(kernel_shape or weight.shape[2:])
     refuse(None in kernel, "Conv by a kernel of unknown extents")
     strides, dilations = list(strides or [1] * spatial), list(dilations or [1] * spatial)
-    amounts = _amounts(x, auto_pad, pads, kernel, strides, dilations)
-    padded = tf.pad(_channels_last(x), [[0, 0], *amounts, [0, 0]])
+    amounts = padding(x, auto_pad, pads, kernel, strides, dilations)
+    wide = padded(channels_last(x), amounts)
     filters = tf.transpose(weight, [*range(2, spatial + 2), 1, 0])
     parts = [
         tf.nn.convolution(part, each, strides=strides, padding="VALID", dilations=dilations)
-        for part, each in zip(tf.split(padded, group, axis=-1), tf.split(filters, group, axis=-1), strict=True)
+        for part, each in zip(tf.split(wide, group, axis=-1), tf.split(filters, group, axis=-1), strict=True)
     ]
     y = parts[0] if group == 1 else tf.concat(parts, -1)
-    return _channels_first(y if bias is None else y + bias)
-
-
-def _output_extents(x: Any, kernel: Any, strides: Any, amounts: Any, ceil_mode: int) -> list[list[int]]:
-    """Padding that also holds the last, partial window of `ceil_mode`."""
-    if not ceil_mode:
-        return list(amounts)
-    result = []
-    for axis, (before, after) in enumerate(amounts):
-        extent = x.shape[axis + 2]
-        refuse(extent is None, "a pool with ceil_mode over an unknown extent")
-        span = extent + before + after - kernel[axis]
-        windows = -(-span // strides[axis])
-        windows -= windows * strides[axis] >= extent + before
-        result.append([before, after + max(windows * strides[axis] - span, 0)])
-    return result
-
-
-@lowers("MaxPool")
-def max_pool(
-    x: Any,
-    *,
-    kernel_shape: Any,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Any = None,
-    pads: Any = None,
-    storage_order: int = 0,
-    strides: Any = None,
-    output_count: int = 1,
-) -> Any:
-    """The largest of each window; positions are not returned."""
-    refuse(output_count > 1, "MaxPool with its Indices output")
-    kernel = list(kernel_shape)
-    strides, dilations = list(strides or [1] * len(kernel)), list(dilations or [1] * len(kernel))
-    amounts = _amounts(x, auto_pad, pads, kernel, strides, dilations)
-    reach = [(extent - 1) * dilation + 1 for extent, dilation in zip(kernel, dilations, strict=True)]
-    amounts = _output_extents(x, reach, strides, amounts, ceil_mode)
-    padded = tf.pad(_channels_last(x), [[0, 0], *amounts, [0, 0]], constant_values=x.dtype.min)
-    pooled = tf.nn.pool(padded, kernel, "MAX", strides=strides, padding="VALID", dilations=dilations)
-    return _channels_first(pooled)
-
-
-@lowers("AveragePool")
-def average_pool(
-    x: Any,
-    *,
-    kernel_shape: Any,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: Any = None,
-    pads: Any = None,
-    strides: Any = None,
-) -> Any:
-    """The mean of each window, over its padding too when `count_include_pad`."""
-    kernel = list(kernel_shape)
-    strides, dilations = list(strides or [1] * len(kernel)), list(dilations or [1] * len(kernel))
-    refuse(any(dilation != 1 for dilation in dilations), "AveragePool with dilations")
-    given = _amounts(x, auto_pad, pads, kernel, strides, dilations)
-    amounts = _output_extents(x, kernel, strides, given, ceil_mode)
-    extra = [[0, full[1] - own[1]] for full, own in zip(amounts, given, strict=True)]
-    counted = tf.ones_like(_channels_last(x))
-    counted = tf.pad(counted, [[0, 0], *given, [0, 0]], constant_values=1 if count_include_pad else 0)
-    counted = tf.pad(counted, [[0, 0], *extra, [0, 0]])
-    padded = tf.pad(_channels_last(x), [[0, 0], *amounts, [0, 0]])
-    total, count = (tf.nn.pool(each, kernel, "AVG", strides=strides, padding="VALID") for each in (padded, counted))
-    return _channels_first(total / count)
-
-
-@lowers("GlobalAveragePool")
-def global_average_pool(x: Any) -> Any:
-    """The mean over all spatial axes, kept as ones."""
-    return tf.reduce_mean(x, axis=list(range(2, rank_of(x))), keepdims=True)
-
-
-@lowers("GlobalMaxPool")
-def global_max_pool(x: Any) -> Any:
-    """The largest over all spatial axes, kept as ones."""
-    return tf.reduce_max(x, axis=list(range(2, rank_of(x))), keepdims=True)
+    return channels_first(y if bias is None else y + bias)
 
 
 @lowers("ConvTranspose")
@@ -157,23 +91,170 @@ def transposed_convolution(
     group: int = 1,
     kernel_shape: Any = None,
     output_padding: Any = None,
+    output_shape: Any = None,
     pads: Any = None,
     strides: Any = None,
 ) -> Any:
-    """The gradient of Conv with respect to its input, in two spatial dimensions."""
-    refuse(rank_of(x) != 4, "ConvTranspose outside two spatial dimensions")
-    refuse(None in list(weight.shape), "ConvTranspose by weights of unknown extents")
-    refuse(group != 1 or auto_pad != "NOTSET" or any(each != 1 for each in dilations or ()), "ConvTranspose variant")
-    strides, kernel = list(strides or [1, 1]), list(kernel_shape or weight.shape[2:])
-    before_after, extra = list(pads or [0] * 4), list(output_padding or [0, 0])
-    extents = extents_of(x)
-    full = [(extents[axis + 2] - 1) * strides[axis] + kernel[axis] + extra[axis] for axis in range(2)]
+    """The gradient of Conv with respect to its input; groups are convolved apart."""
+    spatial = rank_of(x) - 2
+    kernel = list(kernel_shape or weight.shape[2:])
+    refuse(None in kernel, "ConvTranspose by a kernel of unknown extents")
+    strides, dilations = list(strides or [1] * spatial), list(dilations or [1] * spatial)
+    extra = list(output_padding or [0] * spatial)
+    reach = [(extent - 1) * dilation + 1 for extent, dilation in zip(kernel, dilations, strict=True)]
+    cut = _cut(x, auto_pad, pads, output_shape, reach, strides, extra)
+    transpose = _by_gradient if spatial == 2 and dilations == [1, 1] else _by_spreading
+    parts = [
+        transpose(part, each, strides, dilations, reach, extra, cut)
+        for part, each in zip(
+            tf.split(channels_last(x), group, axis=-1), tf.split(weight, group, axis=0), strict=True
+        )
+    ]
+    y = parts[0] if group == 1 else tf.concat(parts, -1)
+    return channels_first(y if bias is None else y + bias)
+
+
+def _cut(x: Any, auto_pad: str, pads: Any, shape: Any, reach: Any, strides: Any, extra: Any) -> list[list[Any]]:
+    """How much of the full result goes, before and after each spatial axis."""
+    count = len(reach)
+    if shape is None and auto_pad in ("NOTSET", "VALID"):
+        pads = list(pads or [0] * (2 * count))
+        return [[pads[axis], pads[axis + count]] for axis in range(count)]
+    cut = []
+    for axis, extent in enumerate(extents_of(x)[2:]):
+        wanted = extent * strides[axis] if shape is None else list(shape)[-count:][axis]
+        total = larger((extent - 1) * strides[axis] + extra[axis] + reach[axis] - wanted, 0)
+        small, large = total // 2, total - total // 2
+        cut.append([small, large] if auto_pad == "SAME_UPPER" else [large, small])
+    return cut
+
+
+def _by_gradient(x: Any, weight: Any, strides: Any, dilations: Any, reach: Any, extra: Any, cut: Any) -> Any:
+    n, height, width, _ = extents_of(x)
+    full = [(height - 1) * strides[0] + reach[0] + extra[0], (width - 1) * strides[1] + reach[1] + extra[1]]
     y = tf.nn.conv2d_transpose(
-        _channels_last(x),
+        x,
         tf.transpose(weight, [2, 3, 1, 0]),
-        tf.cast(as_shape([extents[0], *full, weight.shape[1]]), tf.int32),
+        tf.cast(as_shape([n, *full, weight.shape[1]]), tf.int32),
         strides=strides,
         padding="VALID",
     )
-    y = y[:, before_after[0] : full[0] - before_after[2], before_after[1] : full[1] - before_after[3], :]
-    return _channels_first(y if bias is None else y + bias)
+    (top, bottom), (left, right) = cut
+    return y[:, top : full[0] - bottom, left : full[1] - right, :]
+
+
+def _by_spreading(x: Any, weight: Any, strides: Any, dilations: Any, reach: Any, extra: Any, cut: Any) -> Any:
+    """Spread the input by zeros and convolve with the kernel turned round: any rank, any dilation."""
+    spatial = len(reach)
+    for axis, stride in enumerate(strides, start=1):
+        if stride > 1:
+            extents = extents_of(x)
+            spread = tf.pad(tf.expand_dims(x, axis + 1), [[0, 0]] * (axis + 1) + [[0, stride - 1]] + [[0, 0]] * (spatial + 1 - axis))
+            x = tf.reshape(spread, as_shape([*extents[:axis], extents[axis] * stride, *extents[axis + 1 :]]))
+    # Spreading left zeros after the last element too.
+    amounts = [
+        [reach[axis] - 1 - cut[axis][0], reach[axis] - strides[axis] + extra[axis] - cut[axis][1]]
+        for axis in range(spatial)
+    ]
+    index = [slice(None), *(_kept(before, after) for before, after in amounts), slice(None)]
+    x = padded(x[tuple(index)], [[larger(amount, 0) for amount in pair] for pair in amounts])
+    turned = tf.reverse(tf.transpose(weight, [*range(2, spatial + 2), 0, 1]), list(range(spatial)))
+    return tf.nn.convolution(x, turned, padding="VALID", dilations=dilations)
+
+
+def _kept(before: Any, after: Any) -> slice:
+    """What negative padding leaves of an axis."""
+    refuse(not (isinstance(before, int) and isinstance(after, int)), "ConvTranspose that cuts an unknown extent")
+    return slice(max(-before, 0), None if after >= 0 else after)
+
+
+@lowers("DeformConv", since=19)
+def deformable_convolution(
+    x: Any,
+    weight: Any,
+    offset: Any,
+    bias: Any = None,
+    mask: Any = None,
+    *,
+    dilations: Any = None,
+    group: int = 1,
+    kernel_shape: Any = None,
+    offset_group: int = 1,
+    pads: Any = None,
+    strides: Any = None,
+) -> Any:
+    """In two dimensions: each element of the kernel looks where its offset says, between pixels too, zero outside."""
+    refuse(rank_of(x) != 4, "DeformConv outside two spatial dimensions")
+    kernel = list(kernel_shape or weight.shape[2:])
+    strides, dilations, pads = list(strides or [1, 1]), list(dilations or [1, 1]), list(pads or [0] * 4)
+    n, channels, _, _ = extents_of(x)
+    height, width = extents_of(offset)[2:]
+    count = kernel[0] * kernel[1]
+    moved = tf.reshape(offset, as_shape([n, offset_group, count, 2, height, width]))
+    starts = []
+    for axis, extent in enumerate((height, width)):
+        along = tf.range(extent, dtype=tf.int64) * strides[axis] - pads[axis]
+        element = [position // kernel[1] if axis == 0 else position % kernel[1] for position in range(count)]
+        element = tf.constant(element, tf.int64)[:, None, None] * dilations[axis]
+        starts.append(element + (along[:, None] if axis == 0 else along[None, :]))
+    rows, columns = (tf.cast(start, x.dtype) + moved[:, :, :, axis] for axis, start in enumerate(starts))
+    grouped = tf.reshape(x, as_shape([n * offset_group, channels // offset_group, *extents_of(x)[2:]]))
+    places = [tf.reshape(each, as_shape([n * offset_group, count, height, width])) for each in (rows, columns)]
+    sampled = interpolated(channels_last(grouped), places)
+    if mask is not None:
+        sampled *= tf.reshape(mask, as_shape([n * offset_group, count, height, width, 1]))
+    sampled = tf.reshape(sampled, as_shape([n, offset_group, count, height, width, channels // offset_group]))
+    sampled = tf.reshape(tf.transpose(sampled, [0, 3, 4, 1, 5, 2]), as_shape([n, height, width, channels, count]))
+    filters = tf.reshape(weight, as_shape([*extents_of(weight)[:2], count]))
+    parts = [
+        tf.einsum("nhwck,ock->nohw", part, each)
+        for part, each in zip(tf.split(sampled, group, axis=3), tf.split(filters, group, axis=0), strict=True)
+    ]
+    y = tf.concat(parts, 1)
+    return y if bias is None else y + tf.reshape(bias, [-1, 1, 1])
+
+
+def interpolated(x: Any, places: list[Any]) -> Any:
+    """Return values of [n, ..., c] at real positions, one tensor [n, ...] per axis: linear, zero outside."""
+    extents = extents_of(x)[1:-1]
+    result: Any = 0
+    for corner in range(1 << len(places)):
+        indices, share, is_inside = [], 1, True
+        for axis, place in enumerate(places):
+            below = tf.floor(place)
+            at = below + 1 if corner >> axis & 1 else below
+            share *= 1 - tf.abs(place - at)
+            extent = tf.cast(extents[axis], place.dtype)
+            is_inside = tf.logical_and(is_inside, tf.logical_and(at >= 0, at < extent))
+            indices.append(tf.cast(tf.clip_by_value(at, 0, extent - 1), tf.int64))
+        values = tf.gather_nd(x, tf.stack(indices, -1), batch_dims=1)
+        result += values * tf.where(is_inside, share, tf.zeros_like(share))[..., None]
+    return result
+
+
+@lowers("Col2Im", since=18)
+def column_to_image(
+    columns: Any, image_shape: Any, block_shape: Any, *, dilations: Any = None, pads: Any = None, strides: Any = None
+) -> Any:
+    """Blocks [n, c * elements of a block, blocks] put where they come from, summed where they overlap."""
+    count = image_shape.shape[0]
+    refuse(count is None, "Col2Im into an unknown number of dimensions")
+    pads = list(pads or [0] * (2 * count))
+    strides, dilations = list(strides or [1] * count), list(dilations or [1] * count)
+    image = [tf.cast(image_shape[axis], tf.int64) for axis in range(count)]
+    block = [tf.cast(block_shape[axis], tf.int64) for axis in range(count)]
+    full = [image[axis] + pads[axis] + pads[axis + count] for axis in range(count)]
+    elements, starts = tf.zeros([1], tf.int64), tf.zeros([1], tf.int64)
+    for axis in range(count):
+        steps = (full[axis] - dilations[axis] * (block[axis] - 1) - 1) // strides[axis] + 1
+        elements = elements[:, None] * full[axis] + tf.range(block[axis]) * dilations[axis]
+        starts = starts[:, None] * full[axis] + tf.range(steps) * strides[axis]
+        elements, starts = tf.reshape(elements, [-1]), tf.reshape(starts, [-1])
+    places = tf.reshape(elements[:, None] + starts[None, :], [-1])
+    n = tf.cast(extents_of(columns)[0], tf.int64)
+    values = tf.reshape(columns, tf.stack([n, -1, tf.size(places, tf.int64)]))
+    values = tf.transpose(values, [2, 0, 1])
+    summed = tf.math.unsorted_segment_sum(values, places, tf.reduce_prod(full))
+    pixels = tf.reshape(tf.transpose(summed, [1, 2, 0]), tf.stack([n, tf.shape(values, tf.int64)[2], *full]))
+    index = [slice(pads[axis], pads[axis] + image[axis]) for axis in range(count)]
+    return pixels[(slice(None), slice(None), *index)]

@@ -19,12 +19,14 @@ _FAMILIES = (
     "indexing",
     "linear_algebra",
     "convolution",
+    "pooling",
     "reduction",
     "normalisation",
     "sequences",
     "control_flow",
     "text",
     "attention",
+    "quantisation",
     "losses",
 )
 
