@@ -16,6 +16,13 @@ class Definition:
     function: Any
     attributes: dict[str, Any]
 
+    @property
+    def opsets(self) -> dict[str, int]:
+        """The opsets it is written in. Definitions of the preview domains leave out that of ONNX: the newest."""
+        import onnx
+
+        return {"": onnx.defs.onnx_opset_version(), **self.function.opset_imports}
+
 
 def definition_of(node: Any, version: int, local: Any) -> Definition | None:
     """Return the definition of an onnx_ir.Node at an opset, None when it has none.

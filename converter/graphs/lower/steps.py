@@ -141,7 +141,7 @@ class _Resolver:
             return None
         self._depth += 1
         function = definition.function
-        body = self._body(function, function.opset_imports, {**definition.attributes, **given})
+        body = self._body(function, definition.opsets, {**definition.attributes, **given})
         self._depth -= 1
         return body
 

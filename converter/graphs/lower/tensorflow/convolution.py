@@ -42,11 +42,14 @@ def larger(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else tf.maximum(a, b)
 
 
+def is_nothing(amounts: list[list[Any]]) -> bool:
+    """Whether all amounts are known to be zero."""
+    return all(isinstance(amount, int) and amount == 0 for pair in amounts for amount in pair)
+
+
 def padded(x: Any, amounts: list[list[Any]], fill: Any = 0) -> Any:
     """Pad the axes between the first and the last; nothing is added to the graph for no padding."""
-    if all(amount == 0 for pair in amounts for amount in pair if isinstance(amount, int)) and all(
-        isinstance(amount, int) for pair in amounts for amount in pair
-    ):
+    if is_nothing(amounts):
         return x
     return tf.pad(x, [[0, 0], *amounts, [0, 0]], constant_values=fill)
 
@@ -102,13 +105,15 @@ def transposed_convolution(
     strides, dilations = list(strides or [1] * spatial), list(dilations or [1] * spatial)
     extra = list(output_padding or [0] * spatial)
     reach = [(extent - 1) * dilation + 1 for extent, dilation in zip(kernel, dilations, strict=True)]
+    if output_shape is not None:
+        full = [(extent - 1) * strides[axis] + reach[axis] for axis, extent in enumerate(extents_of(x)[2:])]
+        wanted = list(output_shape)[-spatial:]
+        extra = [larger(wanted[axis] - full[axis], extra[axis]) for axis in range(spatial)]
     cut = _cut(x, auto_pad, pads, output_shape, reach, strides, extra)
     transpose = _by_gradient if spatial == 2 and dilations == [1, 1] else _by_spreading
     parts = [
         transpose(part, each, strides, dilations, reach, extra, cut)
-        for part, each in zip(
-            tf.split(channels_last(x), group, axis=-1), tf.split(weight, group, axis=0), strict=True
-        )
+        for part, each in zip(tf.split(channels_last(x), group, axis=-1), tf.split(weight, group, axis=0), strict=True)
     ]
     y = parts[0] if group == 1 else tf.concat(parts, -1)
     return channels_first(y if bias is None else y + bias)
@@ -149,7 +154,9 @@ def _by_spreading(x: Any, weight: Any, strides: Any, dilations: Any, reach: Any,
     for axis, stride in enumerate(strides, start=1):
         if stride > 1:
             extents = extents_of(x)
-            spread = tf.pad(tf.expand_dims(x, axis + 1), [[0, 0]] * (axis + 1) + [[0, stride - 1]] + [[0, 0]] * (spatial + 1 - axis))
+            spread = tf.pad(
+                tf.expand_dims(x, axis + 1), [[0, 0]] * (axis + 1) + [[0, stride - 1]] + [[0, 0]] * (spatial + 1 - axis)
+            )
             x = tf.reshape(spread, as_shape([*extents[:axis], extents[axis] * stride, *extents[axis + 1 :]]))
     # Spreading left zeros after the last element too.
     amounts = [
@@ -214,10 +221,13 @@ def deformable_convolution(
     return y if bias is None else y + tf.reshape(bias, [-1, 1, 1])
 
 
-def interpolated(x: Any, places: list[Any]) -> Any:
-    """Return values of [n, ..., c] at real positions, one tensor [n, ...] per axis: linear, zero outside."""
+def interpolated(x: Any, places: list[Any], combine: Any = None) -> Any:
+    """Return values of [n, ..., c] at real positions, one tensor [n, ...] per axis: linear, zero outside.
+
+    `combine` says what becomes of the shares of neighbouring pixels; their sum if nothing else.
+    """
     extents = extents_of(x)[1:-1]
-    result: Any = 0
+    result: Any = None
     for corner in range(1 << len(places)):
         indices, share, is_inside = [], 1, True
         for axis, place in enumerate(places):
@@ -228,7 +238,8 @@ def interpolated(x: Any, places: list[Any]) -> Any:
             is_inside = tf.logical_and(is_inside, tf.logical_and(at >= 0, at < extent))
             indices.append(tf.cast(tf.clip_by_value(at, 0, extent - 1), tf.int64))
         values = tf.gather_nd(x, tf.stack(indices, -1), batch_dims=1)
-        result += values * tf.where(is_inside, share, tf.zeros_like(share))[..., None]
+        part = values * tf.where(is_inside, share, tf.zeros_like(share))[..., None]
+        result = part if result is None else (combine or tf.add)(result, part)
     return result
 
 
@@ -256,5 +267,5 @@ def column_to_image(
     values = tf.transpose(values, [2, 0, 1])
     summed = tf.math.unsorted_segment_sum(values, places, tf.reduce_prod(full))
     pixels = tf.reshape(tf.transpose(summed, [1, 2, 0]), tf.stack([n, tf.shape(values, tf.int64)[2], *full]))
-    index = [slice(pads[axis], pads[axis] + image[axis]) for axis in range(count)]
-    return pixels[(slice(None), slice(None), *index)]
+    kept = tuple(slice(pads[axis], pads[axis] + image[axis]) for axis in range(count))
+    return pixels[(slice(None),) * 2 + kept]

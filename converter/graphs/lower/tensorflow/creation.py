@@ -45,8 +45,8 @@ def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
 
 @lowers("Range", since=11)
 def range_(start: Any, limit: Any, delta: Any) -> Any:
-    """Scalars of one type."""
-    return tf.range(start, limit, delta)
+    """Scalars of one type, which some write as vectors of one element."""
+    return tf.range(*(tf.reshape(each, []) for each in (start, limit, delta)))
 
 
 @lowers("Shape")

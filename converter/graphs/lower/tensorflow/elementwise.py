@@ -27,7 +27,6 @@ _UNARY = (
     ("Erf", "math.erf"),
     ("Exp", "math.exp"),
     ("Floor", "math.floor"),
-    ("Identity", "identity"),
     ("IsNaN", "math.is_nan"),
     ("Log", "math.log"),
     ("Neg", "math.negative"),
@@ -82,6 +81,12 @@ REGISTRY.add_named((op_type, partial(_unary, path)) for op_type, path in _UNARY)
 # Before opset 7 these took `axis` and `broadcast`: not numpy's rule, and no exporter has written it since 2018.
 for _op_type, _path in _BINARY:
     REGISTRY.add(_op_type, partial(_binary, _path), since=7)
+
+
+@lowers("Identity")
+def identity(x: Any) -> Any:
+    """Of sequences and what is absent too."""
+    return x if x is None or isinstance(x, list) else tf.identity(x)
 
 
 @lowers("Div", since=7)
@@ -272,9 +277,17 @@ def swish(x: Any, *, alpha: float = 1.0) -> Any:
 
 @lowers("BitShift", since=11)
 def bit_shift(x: Any, amount: Any, *, direction: str) -> Any:
-    """Shift left or right."""
+    """Shift left or right. By the width or more nothing is left but the sign; so it is by a negative amount."""
     refuse(direction not in ("LEFT", "RIGHT"), f"BitShift direction {direction!r}")
-    return tf.bitwise.left_shift(x, amount) if direction == "LEFT" else tf.bitwise.right_shift(x, amount)
+    x, amount = tf.convert_to_tensor(x), tf.convert_to_tensor(amount)
+    width = x.dtype.size * 8
+    is_beyond = tf.greater_equal(amount, tf.cast(width, amount.dtype))
+    is_beyond = is_beyond if x.dtype.is_unsigned else tf.logical_or(is_beyond, tf.less(amount, 0))
+    kept = tf.where(is_beyond, tf.zeros_like(amount), amount)
+    if direction == "LEFT":
+        return tf.where(is_beyond, tf.zeros_like(x), tf.bitwise.left_shift(x, kept))
+    emptied = tf.zeros_like(x) if x.dtype.is_unsigned else tf.where(tf.less(x, 0), -tf.ones_like(x), tf.zeros_like(x))
+    return tf.where(is_beyond, emptied, tf.bitwise.right_shift(x, kept))
 
 
 @lowers("Shrink", since=9)

@@ -34,7 +34,10 @@ def dtype_of(data_type: int) -> Any:
 
 def number_of(dtype: Any) -> int:
     """Return the TensorProto.DataType number of a TensorFlow dtype, the inverse of `dtype_of`."""
-    return next(number for number, name in _DTYPES.items() if name == dtype.name)
+    number = next((number for number, name in _DTYPES.items() if name == dtype.name), None)
+    if number is None:
+        raise GraphError(f"TensorFlow names {dtype.name}, but converts nothing to it")
+    return number
 
 
 # https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, TensorProto.DataType

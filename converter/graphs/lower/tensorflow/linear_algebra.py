@@ -42,10 +42,19 @@ def gemm(
     product = product if alpha == 1 else tf.cast(alpha, product.dtype) * product
     if c is None:
         return product
-    return product + (c if beta == 1 else tf.cast(beta, product.dtype) * c)
+    addend = c if beta == 1 else tf.cast(beta, product.dtype) * c
+    # Grappler fuses a product and an addend into a biased product, which wants a vector.
+    addend = tf.reshape(addend, [-1]) if rank_of(addend) == 2 and addend.shape[0] == 1 else addend
+    return product + addend
 
 
 @lowers("Einsum", since=12)
 def einsum(*values: Any, equation: str) -> Any:
     """The same notation."""
     return tf.einsum(equation.replace(" ", ""), *values)
+
+
+@lowers("Det", since=11)
+def determinant(x: Any) -> Any:
+    """Of the last two dimensions."""
+    return tf.linalg.det(x)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from converter.graphs.lower.tensorflow.framework import as_shape, dtype_of, extents_of, product, rank_of, tf
+from converter.graphs.lower.tensorflow.framework import (
+    as_shape,
+    dtype_of,
+    extents_of,
+    is_static,
+    product,
+    rank_of,
+    shape_of,
+    tf,
+)
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
@@ -82,11 +91,17 @@ def batch_normalization(
     momentum: float = 0.9,
     training_mode: int = 0,
 ) -> Any:
-    """With stored statistics; the channels are axis 1. The momentum matters in training alone."""
-    refuse(bool(training_mode), "BatchNormalization in training mode")
-    rank = rank_of(x)
+    """By stored statistics, or in training mode by those of the batch, whose running means are returned then too."""
+    rank, running = rank_of(x), ()
+    if training_mode:
+        others = [axis for axis in range(rank) if axis != 1]
+        old, kept = (mean, variance), tf.cast(momentum, mean.dtype)
+        own = tf.nn.moments(tf.cast(x, mean.dtype), others)
+        running = tuple(each * kept + new * (1 - kept) for each, new in zip(old, own, strict=True))
+        mean, variance = own
     factor = scale * tf.math.rsqrt(variance + tf.cast(epsilon, variance.dtype))
-    return x * _per_channel(factor, rank) + _per_channel(bias - mean * factor, rank)
+    y = x * _per_channel(factor, rank) + _per_channel(bias - mean * factor, rank)
+    return y, *running
 
 
 @lowers("InstanceNormalization", since=6)
@@ -111,9 +126,9 @@ def group_normalization(
 
 @lowers("LpNormalization")
 def lp_normalization(x: Any, *, axis: int = -1, p: int = 2) -> Any:
-    """Division by the norm along one axis."""
+    """Division by the norm along one axis; zeros stay."""
     refuse(p not in (1, 2), f"LpNormalization with p={p}")
-    return x / tf.norm(x, ord=1 if p == 1 else 2, axis=axis, keepdims=True)
+    return tf.math.divide_no_nan(x, tf.norm(x, ord=1 if p == 1 else 2, axis=axis, keepdims=True))
 
 
 @lowers("LRN")
@@ -128,10 +143,22 @@ def local_response_normalization(
     return x / tf.pow(bias + (alpha / size) * total, beta)
 
 
-@lowers("Dropout", since=7)
+@lowers("Dropout", since=12)
 def dropout(
     x: Any, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None, output_count: int = 1
 ) -> Any:
-    """The graph is an evaluation graph: nothing is dropped."""
-    refuse(training_mode is not None and bool(training_mode), "Dropout in training mode")
-    return (tf.identity(x), tf.ones_like(x, tf.bool))[:output_count]
+    """Nothing is dropped unless the graph says that it is for training."""
+    x = tf.convert_to_tensor(x)
+    if training_mode is None or (is_static(training_mode) and not training_mode.reshape(())):
+        return (tf.identity(x), tf.ones_like(x, tf.bool))[:output_count]
+    ratio = tf.cast(0.5 if ratio is None else tf.reshape(ratio, []), tf.float32)
+    is_training = tf.cast(tf.reshape(training_mode, []), tf.bool)
+    kept = tf.random.uniform(shape_of(x), seed=seed) >= tf.where(is_training, ratio, 0.0)
+    scale = tf.cast(tf.where(is_training, 1 / (1 - ratio), 1.0), x.dtype)
+    return (tf.where(kept, x * scale, tf.zeros_like(x)), kept)[:output_count]
+
+
+@lowers("Dropout", since=7)
+def dropout_of_evaluation(x: Any, *, ratio: float = 0.5, output_count: int = 1) -> Any:
+    """Before opset 12 the graph was an evaluation graph: nothing is dropped."""
+    return dropout(x, output_count=output_count)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.graphs.lower.tensorflow.convolution import channels_first, channels_last, larger, padded, padding
+from converter.graphs.lower.tensorflow.convolution import (
+    channels_first,
+    channels_last,
+    is_nothing,
+    larger,
+    padded,
+    padding,
+)
 from converter.graphs.lower.tensorflow.framework import as_shape, extents_of, product, rank_of, shape_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY
 
@@ -44,7 +51,7 @@ class _Window:
 
     def gathered(self, x: Any, fill: Any) -> Any:
         """Return [n, c, windows..., elements of a window] of an [n, c, ...]."""
-        y = padded(tf.expand_dims(x, -1), [[0, 0], *self.full], fill) if x.shape.rank else x
+        y = padded(tf.expand_dims(x, -1), [[0, 0], *self.full], fill)
         for axis, extent in enumerate(extents_of(y)[2:-1]):
             reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1
             starts = tf.range((extent - reach) // self.strides[axis] + 1) * self.strides[axis]
@@ -119,16 +126,14 @@ def average_pool(
         def mean(values: Any) -> Any:
             return tf.reduce_mean(window.gathered(values, 0), -1)
 
-    if all(amount == 0 for pair in window.full for amount in pair if isinstance(amount, int)) and not ceil_mode:
+    if is_nothing(window.full):
         return mean(x)
     # Of one example and channel, what is counted: the input, its own padding too if that counts, never ceil_mode's.
     counted = tf.ones(as_shape([1, 1, *extents_of(x)[2:]]), x.dtype)
     if count_include_pad:
         counted = tf.pad(counted, [[0, 0], [0, 0], *window.given], constant_values=1)
         x = tf.pad(x, [[0, 0], [0, 0], *window.given])
-        window.full = [
-            [0, full[1] - own[1]] for full, own in zip(window.full, window.given, strict=True)
-        ]
+        window.full = [[0, full[1] - own[1]] for full, own in zip(window.full, window.given, strict=True)]
     return mean(x) / mean(counted)
 
 

@@ -105,12 +105,32 @@ def quantised_matmul(
 
 @lowers("ConvInteger", since=10)
 def convolution_integer(
-    x: Any, weight: Any, x_zero_point: Any = None, weight_zero_point: Any = None, **attributes: Any
+    x: Any,
+    weight: Any,
+    x_zero_point: Any = None,
+    weight_zero_point: Any = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Any = None,
+    group: int = 1,
+    kernel_shape: Any = None,
+    pads: Any = None,
+    strides: Any = None,
 ) -> Any:
     """Conv of integers, int32. Computed in float64, in which sums of such products are exact: Conv is of floats."""
     values = tf.cast(_centred(x, x_zero_point, 1), tf.float64)
     filters = tf.cast(_centred(weight, weight_zero_point, 0), tf.float64)
-    return tf.cast(convolution(values, filters, **attributes), tf.int32)
+    total = convolution(
+        values,
+        filters,
+        auto_pad=auto_pad,
+        dilations=dilations,
+        group=group,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
+    return tf.cast(total, tf.int32)
 
 
 @lowers("QLinearConv", since=10)
@@ -124,10 +144,27 @@ def quantised_convolution(
     y_scale: Any,
     y_zero: Any,
     bias: Any = None,
-    **attributes: Any,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Any = None,
+    group: int = 1,
+    kernel_shape: Any = None,
+    pads: Any = None,
+    strides: Any = None,
 ) -> Any:
     """ConvInteger and a bias of the product's scale, quantised again."""
-    total = convolution_integer(x, weight, x_zero, weight_zero, **attributes)
+    total = convolution_integer(
+        x,
+        weight,
+        x_zero,
+        weight_zero,
+        auto_pad=auto_pad,
+        dilations=dilations,
+        group=group,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    )
     if bias is not None:
         total += _spread(bias, total, 1, 0)
     scales = tf.reshape(x_scale, []) * _spread(weight_scale, total, 1, 0) / tf.reshape(y_scale, [])

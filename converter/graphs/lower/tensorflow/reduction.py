@@ -27,7 +27,9 @@ _REDUCTIONS = (
 
 def _extreme(function: Any, x: Any, **how: Any) -> Any:
     x = tf.convert_to_tensor(x)
-    return tf.cast(function(tf.cast(x, tf.int8), **how), tf.bool) if x.dtype == tf.bool else function(x, **how)
+    if x.dtype == tf.bool:
+        return (tf.reduce_any if function is tf.reduce_max else tf.reduce_all)(x, **how)
+    return function(x, **how)
 
 
 def _reduce(reducer: Any, x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:

@@ -1,4 +1,4 @@
-"""Sequences of tensors, which are Python lists: their length must be known while the graph is built."""
+"""Sequences of tensors, which are Python lists, and optional values: both must be known while the graph is built."""
 
 from __future__ import annotations
 
@@ -54,12 +54,16 @@ def sequence_length(sequence: Any) -> Any:
 def split_to_sequence(x: Any, sizes: Any = None, *, axis: int = 0, keepdims: int = 1) -> Any:
     """Parts of the sizes given, of one size, or of extent 1, which then may lose the axis."""
     extent = x.shape[axis]
-    refuse(not is_static(sizes) or extent is None, "SplitToSequence whose parts are not known")
     if sizes is None:
+        refuse(extent is None, "SplitToSequence of an unknown extent")
         parts = tf.split(x, [1] * extent, axis=axis)
         return list(parts) if keepdims else [tf.squeeze(part, axis) for part in parts]
+    if not is_static(sizes):
+        refuse(sizes.shape.rank != 1 or sizes.shape[0] is None, "SplitToSequence into an unknown number of parts")
+        return list(tf.split(x, sizes, axis=axis, num=sizes.shape[0]))
     lengths = sizes.tolist()
     if isinstance(lengths, int):
+        refuse(extent is None, "SplitToSequence of an unknown extent")
         whole, rest = divmod(extent, lengths)
         lengths = [lengths] * whole + ([rest] if rest else [])
     return list(tf.split(x, lengths, axis=axis))
@@ -69,6 +73,27 @@ def split_to_sequence(x: Any, sizes: Any = None, *, axis: int = 0, keepdims: int
 def concat_from_sequence(sequence: Any, *, axis: int, new_axis: int = 0) -> Any:
     """Joined along an axis, or stacked on a new one."""
     return tf.stack(sequence, axis) if new_axis else tf.concat(sequence, axis)
+
+
+@lowers("Optional", since=15)
+def optional(value: Any = None, *, type: Any = None) -> Any:
+    """A value, or none: which of both is known while the graph is built."""
+    return value
+
+
+@lowers("OptionalHasElement", since=15)
+def optional_has_element(value: Any = None) -> Any:
+    """Whether there is a value."""
+    import numpy as np
+
+    return np.array(value is not None)
+
+
+@lowers("OptionalGetElement", since=15)
+def optional_get_element(value: Any) -> Any:
+    """The value."""
+    refuse(value is None, "OptionalGetElement of nothing")
+    return value
 
 
 def _integer(position: Any) -> int:

@@ -109,9 +109,10 @@ def split(x: Any, sizes: Any = None, *, axis: int = 0, num_outputs: int | None =
         return tuple(tf.split(x, sizes, axis=axis, num=output_count))
     extent = x.shape[axis]
     count = num_outputs or output_count
-    refuse(extent is None, "Split of an unknown extent into equal parts")
+    if extent is None:
+        extent = extents_of(x)[axis]
     part = -(-extent // count)
-    return tuple(tf.split(x, [part] * (count - 1) + [extent - part * (count - 1)], axis=axis))
+    return tuple(tf.split(x, as_shape([part] * (count - 1) + [extent - part * (count - 1)]), axis=axis, num=count))
 
 
 @lowers("Split", since=13)
