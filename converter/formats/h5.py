@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects import keras as dialect
-from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
 from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
@@ -37,7 +37,6 @@ from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
 _OPTIMIZER = "optimizer_weights"
-_VERSIONS = ("keras_version", "backend")
 _DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
 
 
@@ -85,7 +84,7 @@ def _document(root: hdf5.Group, name: str, path: Path) -> Config | None:
 def _versions(*groups: hdf5.Group) -> dict[str, str]:
     found = {}
     for group in groups:
-        for name in _VERSIONS:
+        for name in ("keras_version", "backend"):
             value = group.attributes.get(name)
             if isinstance(value, str):
                 found[name] = value
@@ -186,10 +185,8 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         owners = [layer for layer in by_layer if name.startswith(f"{layer}/")]  # names of Keras 2 may have slashes
         by_layer[max(owners, key=len)].append(name)
     tensors, names = {}, {}
-    stated_by_config = {key: value for key in _VERSIONS if isinstance(value := config.values.get(key), str)}
-    written_here = {"backend": "tensorflow", "keras_version": "2.15.0" if is_older else "3.0.0"}
-    versions = {**written_here, **stated_by_config, **checkpoint.metadata}
-    stated = {key: versions[key] for key in _VERSIONS}
+    version = stated_version(checkpoint) or ("2.15.0" if is_older else "3.0.0")
+    stated = {"backend": checkpoint.metadata.get("backend", "tensorflow"), "keras_version": version}
     root = {**stated, "model_config": config.raw.decode("utf-8"), "ckconv": late}
     attributes: dict[str, dict[str, object]] = {"": root, "model_weights": {**stated, "layer_names": list(by_layer)}}
     for layer, held in by_layer.items():

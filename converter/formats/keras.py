@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
-from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_numbered_state
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
@@ -307,7 +307,7 @@ def _is_older(checkpoint: Checkpoint) -> bool:
 
 
 def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: Late) -> OutputFile:
-    version = checkpoint.metadata.get("keras_version", "3.0.0")
+    version = stated_version(checkpoint) or ("2.15.0" if _is_older(checkpoint) else "3.0.0")
     metadata = json.dumps({"keras_version": version, "date_saved": _DATE_SAVED}).encode("ascii")
     records = [
         zip_archive.Record(name=_METADATA, content=metadata),

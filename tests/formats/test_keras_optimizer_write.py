@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import re
+import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,15 +120,26 @@ def saved(network: Any, optimizer: Any, folder: Path) -> Path:
 
 def written(source: Path, target: str, config: Path, folder: Path, **options: Any) -> tuple[Path, Any]:
     path = folder / f"model{target}"
-    path.unlink(missing_ok=True)
-    return path, converter.convert(source, path, config=config, **options)
+    to = {"-checkpoint": "tf-checkpoint", "-savedmodel": "savedmodel"}.get(target)
+    return path, converter.convert(source, path, to=to, config=config, **{"overwrite": True, **options})
 
 
-def loaded(path: Path) -> Any:
-    """What Keras makes of a file: the model, compiled with the optimizer in it."""
-    if path.name.endswith(".weights.h5"):
-        raise AssertionError("weights are loaded into a model")
-    return keras.models.load_model(path)
+def loaded(path: Path, make: Callable[[], Any] = lambda: None) -> Any:
+    """What Keras makes of a file: the model, compiled with the optimizer in it.
+
+    A checkpoint has no classes: the model is what `make` makes, and its optimizer what the record says.
+    """
+    if not path.is_dir():
+        return keras.models.load_model(path)
+    import tensorflow as tf
+
+    going = make()
+    recorded = json.loads((path / "ckconv.json").read_text())["optimizer"]
+    optimizer = getattr(keras.optimizers, recorded["class_name"]).from_config(recorded["config"])
+    optimizer.build(going.trainable_variables)
+    tf.train.Checkpoint(model=going, optimizer=optimizer).restore(str(path / "ckpt")).assert_consumed()
+    going.compile(optimizer=optimizer)
+    return going
 
 
 def torch_name(variable: Any) -> str:
@@ -158,12 +173,13 @@ def decaying(found: Any) -> set[str]:
     return {torch_name(variable) for variable in found._trainable_variables if found._use_weight_decay(variable)}
 
 
+@pytest.mark.parametrize("target", [".keras", ".h5", "-checkpoint"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_keras_loads_the_optimizer(kind: str, config: Path, tmp_path: Path) -> None:
+def test_keras_loads_the_optimizer(kind: str, target: str, config: Path, tmp_path: Path) -> None:
     network, optimizer = trained(kind)
-    path, report = written(saved(network, optimizer, tmp_path), ".keras", config, tmp_path)
+    path, report = written(saved(network, optimizer, tmp_path), target, config, tmp_path)
     assert report.optimizer.status == "carried"
-    found = loaded(path).optimizer
+    found = loaded(path, model).optimizer
     is_counted = not kind.startswith("sgd")
     assert int(found.iterations) == (5 if is_counted else 0)
     assert float(found.learning_rate) == np.float32(optimizer.param_groups[0]["lr"])
@@ -171,7 +187,7 @@ def test_keras_loads_the_optimizer(kind: str, config: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize("target", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("target", [".keras", ".weights.h5", ".h5", "-checkpoint"])
 def test_there_and_back(kind: str, target: str, config: Path, tmp_path: Path) -> None:
     network, optimizer = trained(kind)
     path, _ = written(saved(network, optimizer, tmp_path), target, config, tmp_path)
@@ -262,12 +278,127 @@ def test_weights_file_goes_into_a_compiled_model(config: Path, tmp_path: Path) -
     assert int(going.optimizer.iterations) == 5
 
 
-def test_without_a_config_the_state_is_kept_as_torch_has_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["-savedmodel", "-checkpoint", ".h5", ".weights.h5"])
+def test_files_with_names_of_torch_keep_the_state_as_it_is(target: str, tmp_path: Path) -> None:
     network, optimizer = trained("two groups")
-    source = saved(network, optimizer, tmp_path)
-    assert converter.convert(source, tmp_path / "model.weights.h5").optimizer.status == "carried"
-    converter.convert(tmp_path / "model.weights.h5", tmp_path / "back.pth")
+    source, path = saved(network, optimizer, tmp_path), tmp_path / f"model{target}"
+    to = {"-checkpoint": "tf-checkpoint", "-savedmodel": "savedmodel"}.get(target)
+    report = converter.convert(source, path, to=to, weights_only=target == "-savedmodel")
+    assert report.optimizer.status == "carried"
+    converter.convert(path, tmp_path / "back.pth")
     assert converter.diff(source, tmp_path / "back.pth").is_same
+    if target == "-savedmodel":
+        check_slots_of_saved_model(path, network, optimizer)
+
+
+def check_slots_of_saved_model(path: Path, network: Any, optimizer: Any) -> None:
+    import tensorflow as tf
+
+    going = tf.saved_model.load(str(path))
+    slots = {variable.name.removesuffix(":0"): variable for variable in going.optimizer.variables}
+    assert not any(variable.trainable for variable in slots.values())
+    assert not {variable.name for variable in going.variables} & slots.keys()
+    for name, parameter in network.named_parameters():
+        for slot in ("exp_avg", "exp_avg_sq"):
+            assert np.array_equal(slots[f"adamw/{slot}/{name}"].numpy(), optimizer.state[parameter][slot].numpy())
+    assert len(slots) == 2 * len(list(network.parameters()))
+
+
+def cnn() -> Any:
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.DepthwiseConv2D(3, name="deep"),
+            layers.SeparableConv2D(4, 2, name="apart"),
+            layers.Flatten(name="flat"),
+            layers.Dense(4, name="dense"),
+        ],
+        name="cnn",
+    )
+
+
+def encoder() -> Any:
+    layers = keras.layers
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    here = layers.Embedding(11, 8, name="embedding")(ids)
+    here = layers.MultiHeadAttention(2, 4, name="attention")(here, here)
+    here = layers.LayerNormalization(name="norm")(here)
+    here = layers.Bidirectional(layers.GRU(3, name="gru"), name="both")(here)
+    inner = keras.Model(ids, layers.Dense(4, name="inner_dense")(here), name="inner")
+    outer = keras.Input((5,), dtype="int32", name="words")
+    return keras.Model(outer, layers.Dense(2, name="dense")(inner(outer)), name="outer")
+
+
+@pytest.mark.parametrize("target", [".keras", ".h5", "-checkpoint"])
+@pytest.mark.parametrize("make", [cnn, encoder])
+def test_slots_go_where_their_weights_go(make: Callable[[], Any], target: str, tmp_path: Path) -> None:
+    """A slot that equals its weight in Keras is rearranged on the way to PyTorch, and must equal it on the way back."""
+    going = make()
+    going.compile(optimizer=keras.optimizers.Adam(0.01))
+    going.optimizer.build(going.trainable_variables)
+    for slots in (going.optimizer._momentums, going.optimizer._velocities):
+        for variable, slot in zip(going.trainable_variables, slots, strict=True):
+            slot.assign(variable)
+    going.save(tmp_path / "source.keras")
+    converter.convert(tmp_path / "source.keras", tmp_path / "there.pth")
+    state = converter.read(tmp_path / "there.pth")
+    assert state.optimizer is not None
+    turned = [name for name, tensor in state.optimizer.slots["exp_avg"].items() if len(tensor.shape) > 1]
+    assert turned
+    (tmp_path / "config.json").write_text(make().to_json())
+    path, _ = written(tmp_path / "there.pth", target, tmp_path / "config.json", tmp_path)
+    again = loaded(path, make)
+    for slots in (again.optimizer._momentums, again.optimizer._velocities):
+        for variable, slot, first in zip(again.trainable_variables, slots, going.trainable_variables, strict=True):
+            assert np.array_equal(np.asarray(variable), np.asarray(first)), variable.path
+            assert np.array_equal(np.asarray(slot), np.asarray(variable)), variable.path
+
+
+def test_a_bias_that_torch_has_twice_has_no_state_in_keras(tmp_path: Path) -> None:
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(3, 4)
+
+    network = Recurrent()
+    optimizer = torch.optim.Adam(network.parameters())
+    sum(parameter.sum() for parameter in network.parameters()).backward()
+    optimizer.step()
+    inputs = keras.Input((2, 3))
+    config = tmp_path / "config.json"
+    config.write_text(keras.Model(inputs, keras.layers.LSTM(4, name="lstm")(inputs)).to_json())
+    source = saved(network, optimizer, tmp_path)
+    with pytest.raises(LossError, match="one bias where PyTorch has"):
+        written(source, ".keras", config, tmp_path)
+    assert written(source, ".keras", config, tmp_path, optimizer="drop")[1].optimizer.status == "dropped"
+
+
+def test_of_one_keras_to_the_other_and_into_a_saved_model(config: Path, tmp_path: Path) -> None:
+    network, optimizer = trained("centered")
+    first, _ = written(saved(network, optimizer, tmp_path), ".keras", config, tmp_path)
+    older = json.loads(config.read_text())
+    older_config = tmp_path / "older.json"
+    older_config.write_text(json.dumps({**older, "keras_version": "2.15.0", "backend": "tensorflow"}))
+    second, report = written(first, ".h5", older_config, tmp_path)
+    assert report.optimizer.status == "carried"
+    import h5py
+
+    with h5py.File(second) as file:
+        assert "RMSprop/velocity/fc1/kernel:0" in file["optimizer_weights"].attrs["weight_names"]
+    third = tmp_path / "model-savedmodel"
+    converter.convert(second, third, to="savedmodel", weights_only=True)
+    fourth, _ = written(third, ".keras", config, tmp_path, overwrite=True)
+    going = loaded(fourth).optimizer
+    names = dict(network.named_parameters())
+    for position, variable in enumerate(going._trainable_variables):
+        state = optimizer.state[names[torch_name(variable)]]
+        assert np.array_equal(np.asarray(going._velocities[position]), state["square_avg"].numpy().T)
+        assert np.array_equal(np.asarray(going._average_gradients[position]), state["grad_avg"].numpy().T)
+        momentum = state["momentum_buffer"].numpy().T * np.float32(0.001)
+        np.testing.assert_array_max_ulp(np.asarray(going._momentums[position]), momentum, maxulp=4)
 
 
 def unlike(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -327,6 +458,23 @@ def test_dampening_without_nesterov_goes_into_the_rate(config: Path, tmp_path: P
     for (inputs, labels), loss in zip(batches(5, seed=1), expected, strict=True):
         going.reset_metrics()
         assert float(going.train_on_batch(inputs, labels)) == pytest.approx(loss, rel=2e-6)
+
+
+def test_the_commands_of_the_readme(config: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    command, code = re.findall(r"```(?:py)?\n(.*?)```", readme.partition("## Training goes on")[2], re.DOTALL)[:2]
+    network, optimizer = trained("adamw")
+    saved(network, optimizer, tmp_path).rename(tmp_path / "checkpoint.pth")
+    (tmp_path / "model.json").write_text(config.read_text())
+    assert command.startswith("ckconv ")
+    python = [sys.executable, "-P", "-m", "converter", *shlex.split(command)[1:]]
+    subprocess.run(python, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    inputs, labels = next(batches(1))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    names = {"keras": keras, "loss": loss, "inputs": inputs, "labels": labels}
+    here = code.replace('"model.keras"', repr(str(tmp_path / "model.keras")))
+    exec(here.replace("fit(...)", "fit(inputs, labels, verbose=0)"), names)  # noqa: S102
+    assert int(names["model"].optimizer.iterations) == 6
 
 
 def test_an_epsilon_is_one_of_two(config: Path, tmp_path: Path) -> None:

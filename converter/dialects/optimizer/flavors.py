@@ -44,9 +44,8 @@ def flavor_of(checkpoint: Checkpoint, *, default: Flavor | None = None) -> Flavo
 
     Where neither states one, a config is `default`'s, or by the names of modules in it that of Keras 3 or tf_keras.
     """
-    values = {} if checkpoint.keras_config is None else checkpoint.keras_config.values
-    stated = checkpoint.metadata.get("keras_version", values.get("keras_version"))
-    match = _VERSION.match(stated) if isinstance(stated, str) else None
+    stated = stated_version(checkpoint)
+    match = None if stated is None else _VERSION.match(stated)
     if match is not None:
         version = (int(match[1]), int(match[2]))
         if version >= (3, 0):
@@ -54,4 +53,12 @@ def flavor_of(checkpoint: Checkpoint, *, default: Flavor | None = None) -> Flavo
         return Flavor.TF_KERAS if version >= _FIRST_NEW else Flavor.LEGACY
     if default is not None:
         return default
-    return Flavor.KERAS_3 if "module" in values else Flavor.TF_KERAS
+    is_latest = checkpoint.keras_config is not None and "module" in checkpoint.keras_config.values
+    return Flavor.KERAS_3 if is_latest else Flavor.TF_KERAS
+
+
+def stated_version(checkpoint: Checkpoint) -> str | None:
+    """Return the version of Keras that a source or its config states."""
+    values = {} if checkpoint.keras_config is None else checkpoint.keras_config.values
+    stated = checkpoint.metadata.get("keras_version", values.get("keras_version"))
+    return stated if isinstance(stated, str) else None

@@ -1,0 +1,156 @@
+"""Optimizers into Keras's conventions and back: the two directions invert, for every algorithm and kind of Keras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.dialects.optimizer.epsilon import Squares, below_root, beside_root, correction
+from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.semantics import to_keras, to_torch
+from converter.errors import LossError
+from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.tensor import ArrayTensor, Tensor
+
+GENERATOR = np.random.default_rng(0)
+NAMES = ("fc.weight", "fc.bias")
+SHAPES = {"fc.weight": (4, 3), "fc.bias": (4,)}
+COMMON = {"weight_decay": 0, "maximize": False}
+CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "adam": ("adam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-6, "amsgrad": False}, ("exp_avg", "exp_avg_sq")),
+    "amsgrad": (
+        "adam",
+        {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": True},
+        ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    ),
+    "adamw": (
+        "adamw",
+        {"lr": 0.3, "betas": (0.9, 0.0), "eps": 1e-3, "amsgrad": False, "decoupled_weight_decay": True},
+        ("exp_avg", "exp_avg_sq"),
+    ),
+    "sgd": ("sgd", {"lr": 0.07, "momentum": 0.9, "dampening": 0, "nesterov": True}, ("momentum_buffer",)),
+    "sgd without momentum": ("sgd", {"lr": 0.07, "momentum": 0, "dampening": 0, "nesterov": False}, ()),
+    "rmsprop": ("rmsprop", {"lr": 0.01, "alpha": 0.95, "eps": 1e-8, "momentum": 0, "centered": False}, ("square_avg",)),
+    "centered": (
+        "rmsprop",
+        {"lr": 0.01, "alpha": 0.95, "eps": 1e-3, "momentum": 0.5, "centered": True},
+        ("square_avg", "momentum_buffer", "grad_avg"),
+    ),
+    "adagrad": ("adagrad", {"lr": 0.1, "lr_decay": 0, "eps": 1e-10, "initial_accumulator_value": 0.1}, ("sum",)),
+}
+SCALED = ("momentum_buffer",)
+
+
+def slot(name: str, shape: tuple[int, ...]) -> Tensor:
+    values = GENERATOR.normal(size=shape).astype(np.float32)
+    if name in ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum"):
+        values = values**2 + 1  # above the square of any average
+    return ArrayTensor.of(values)
+
+
+def checkpoint_of(kind: str, *, decays: tuple[float, ...] = (0.0,), **changed: Any) -> Checkpoint:
+    algorithm, hyperparameters, slots = CASES[kind]
+    held = {**COMMON, **hyperparameters, **changed}
+    each = len(NAMES) // len(decays)
+    groups = tuple(
+        ParameterGroup(parameters=NAMES[at * each :][:each], hyperparameters={**held, "weight_decay": decay})
+        for at, decay in enumerate(decays)
+    )
+    state = OptimizerState(
+        algorithm=algorithm,
+        step=7,
+        groups=groups,
+        slots={name: {parameter: slot(name, SHAPES[parameter]) for parameter in NAMES} for name in slots},
+    )
+    tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in SHAPES.items()}
+    return Checkpoint(tensors=tensors, optimizer=state)
+
+
+def state_of(checkpoint: Checkpoint) -> OptimizerState:
+    assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
+    return checkpoint.optimizer
+
+
+def same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    for name, value in theirs.items():
+        if name == "eps":
+            assert ours[name] == pytest.approx(value, rel=1e-6)
+        else:
+            assert np.array_equal(np.float32(ours[name]), np.float32(value)), name
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+@pytest.mark.parametrize("flavor", Flavor)
+@pytest.mark.parametrize("kind", CASES)
+def test_there_and_back(kind: str, flavor: Flavor, is_exact: bool) -> None:
+    source = checkpoint_of(kind)
+    if kind == "adamw" and flavor is Flavor.LEGACY:
+        with pytest.raises(LossError, match="has no AdamW"):
+            to_keras(source, flavor)
+        return
+    there = to_keras(source, flavor, is_exact=is_exact)
+    assert state_of(there).convention == ("keras-legacy" if flavor is Flavor.LEGACY else "keras")
+    back, expected = state_of(to_torch(there)), state_of(source)
+    assert (back.algorithm, back.step, back.convention) == (expected.algorithm, 7, "torch")
+    (ours,), (theirs,) = back.groups, expected.groups
+    assert ours.parameters == theirs.parameters
+    same(ours.hyperparameters, theirs.hyperparameters)
+    assert back.slots.keys() == expected.slots.keys()
+    for name, tensors in expected.slots.items():
+        for parameter, tensor in tensors.items():
+            found = back.slots[name][parameter].numpy()
+            np.testing.assert_array_max_ulp(found, tensor.numpy(), maxulp=1 if name in SCALED else 0)
+
+
+def test_weights_that_do_not_decay_stay_apart() -> None:
+    there = to_keras(checkpoint_of("adamw", decays=(0.0, 0.1)), Flavor.KERAS_3)
+    assert [group.hyperparameters["weight_decay"] for group in state_of(there).groups] == [0.1, 0.0]
+    back = state_of(to_torch(there))
+    decays = {group.parameters: group.hyperparameters["weight_decay"] for group in back.groups}
+    assert decays == {("fc.bias",): 0.1, ("fc.weight",): 0.0}
+
+
+def test_two_decays_or_rates_are_refused() -> None:
+    with pytest.raises(LossError, match=r"decay by \[0.1, 0.2\]"):
+        to_keras(checkpoint_of("adamw", decays=(0.1, 0.2)), Flavor.KERAS_3)
+
+
+@pytest.mark.parametrize("algorithm", ["adafactor", "nadam", "unknown"])
+def test_an_algorithm_of_one_framework_is_refused(algorithm: str) -> None:
+    source = checkpoint_of("adam")
+    other = replace(source, optimizer=replace(state_of(source), algorithm=algorithm))
+    with pytest.raises(LossError, match=algorithm):
+        to_keras(other, Flavor.KERAS_3)
+
+
+def test_the_epsilon_of_adam_is_exact_for_the_next_update() -> None:
+    """PyTorch's update 8 and Keras's, from the same moments."""
+    beta_1, beta_2, epsilon, step = 0.9, 0.999, 1e-2, 7
+    first, second = 0.3, 0.0002
+    placed = epsilon * correction(beta_2, step)
+    corrections = 1 - beta_1 ** (step + 1), math.sqrt(1 - beta_2 ** (step + 1))
+    torch = first / corrections[0] / (math.sqrt(second) / corrections[1] + epsilon)
+    keras = first * corrections[1] / corrections[0] / (math.sqrt(second) + placed)
+    assert keras == pytest.approx(torch, rel=1e-14)
+    stated = state_of(to_keras(checkpoint_of("adam"), Flavor.KERAS_3)).groups[0].hyperparameters["epsilon"]
+    assert stated == pytest.approx(1e-6 * correction(0.99, step), rel=1e-14)
+
+
+@pytest.mark.parametrize("epsilon", [1e-10, 1e-8, 1e-3])
+@pytest.mark.parametrize("spread", [0.01, 4.0])
+def test_the_epsilon_below_a_root_is_the_better_of_two(epsilon: float, spread: float) -> None:
+    roots = np.exp(GENERATOR.normal(-6, spread, 2000))
+    squares = Squares(squares={"x": ArrayTensor.of(roots**2)}, averages={})
+    placed = below_root(epsilon, squares)
+    for other in (epsilon**2, epsilon * (epsilon + 2 * float(np.median(roots)))):
+        updates = (roots + epsilon) / np.sqrt(roots**2 + other)
+        assert placed.error <= float(np.sqrt(np.mean((updates - 1) ** 2))) * (1 + 1e-9)
+    there = beside_root(placed.value, squares)
+    updates = np.sqrt(roots**2 + placed.value) / (roots + there.value)
+    assert there.error == pytest.approx(float(np.sqrt(np.mean((updates - 1) ** 2))))
