@@ -39,7 +39,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--hyperparameter", multiple=True, metavar="NAME=VALUE", help="Of the optimizer; may be repeated.")
 @_option("--param-order", type=click.Path(path_type=Path), help="Names of the optimizer's parameters, in order.")
 @_option("--trainable", metavar="REGEX", help="Which parameters the optimizer has, where it only numbers them.")
-@_option("--epsilon", metavar="stock|exact", help="A Keras optimizer of Keras's own, or one that rounds as PyTorch's.")
+@_option("--epsilon", metavar="stock|exact", help="Keras's own optimizer, or one that adds epsilon where PyTorch does.")
 @_option("--weights-only", is_flag=True, help="Write no graph.")
 @_option(
     "--with-cache", is_flag=True, help="A decoder's graph takes keys and values of what came before, and returns them."

@@ -19,7 +19,7 @@ from converter.dialects.optimizer.keras_files import record_attributes, with_num
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import check_epsilon, compile_config, for_keras
+from converter.dialects.optimizer.writing import call_of, check_epsilon, compile_config, for_keras
 from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -278,7 +278,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     if options.container == "weights":
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
-        return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names)
+        told = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
+        return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names, warnings=told)
     archived, said = _archived_config(checkpoint)
     return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=said)
 

@@ -23,7 +23,7 @@ from converter.dialects.optimizer.flavors import Flavor, flavor_of
 from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
 from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
-from converter.dialects.optimizer.writing import for_keras
+from converter.dialects.optimizer.writing import call_of, for_keras
 from converter.encoding import protobuf
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
@@ -232,7 +232,8 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
-    return Output(files=tuple(files), names={name: name for name in checkpoint.names})
+    told = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
+    return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=told)
 
 
 _Laid = tuple[dict[str, str], dict[str, Tensor], bytes | None, dict[str, Any]]

@@ -16,6 +16,9 @@ from converter.model.optimizer import OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
 _EPSILONS = ("stock", "exact")
+_NOT_TOLD = frozenset(
+    ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer", "decay")
+)
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
 
 
@@ -48,6 +51,17 @@ def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
         "registered_name": class_name if is_own else None,
     }
     return {"optimizer": optimizer, **{key: value for key, value in others.items() if key != "optimizer"}}
+
+
+def call_of(state: OptimizerState) -> str:
+    """Say how to make the optimizer of a file that holds its variables alone."""
+    class_name, config = config_of(state)
+    values = {name: value for name, value in config.items() if name not in _NOT_TOLD and value is not None}
+    module = _OWN_MODULE if class_name.startswith(OWN_PACKAGE) else "keras.optimizers"
+    arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return (
+        f"the optimizer is {module}.{class_name.removeprefix(OWN_PACKAGE)}({arguments}); the file holds its variables"
+    )
 
 
 def training_config(state: OptimizerState) -> dict[str, Any]:
