@@ -14,6 +14,7 @@ from typing import Any
 
 _SCANNING = ("mamba", "falcon_mamba", "jamba", "zamba")
 _WITH_GLOBAL_ATTENTION = ("longformer", "led")
+_LISTING_IMAGES = ("llava", "vipllava")
 _GLOBAL_BY_ITSELF = ("ForQuestionAnswering", "ForSequenceClassification", "ForMultipleChoice")
 
 
@@ -28,8 +29,12 @@ def exportable(model: Any) -> Iterator[None]:
             if model_type == "funnel":
                 structure = _modeling("funnel").FunnelAttentionStructure
                 stack.enter_context(_replaced(structure, "get_position_embeds", _funnel_positions))
+            if model_type == "fsmt":
+                stack.enter_context(_replaced(_modeling("fsmt"), "make_padding_mask", _padding_mask))
+            if model_type in _LISTING_IMAGES:
+                stack.enter_context(_images_as_one(_modeling(model_type)))
             if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
-                stack.enter_context(_without_global_attention())
+                stack.enter_context(_in_windows(model.config))
         yield
 
 
@@ -135,15 +140,58 @@ def _funnel_positions(self: Any, seq_len: Any, dtype: Any, device: Any) -> Any:
     return result
 
 
-def _without_global_attention() -> Any:
-    """Answer whether any token has global attention: without a mask of those none has, whatever the text."""
+def _padding_mask(input_ids: Any, padding_idx: int = 1) -> Any:
+    """Where padding is, also where there is none: upstream that is None instead, which depends on the data."""
+    return input_ids.eq(padding_idx)
+
+
+def _images_as_one(module: Any) -> Any:
+    """Keep the features of all images in one tensor: upstream they are a list, as long as there are images."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class Answering(TorchFunctionMode):  # type: ignore[misc]
+    owner = next(value for name, value in vars(module).items() if name.lower() in ("llavamodel", "vipllavamodel"))
+    original = owner.get_image_features
+
+    class Flattening(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function is torch.Tensor.item and args[0].dtype is torch.bool:
-                return False
+            if function is torch.Tensor.unbind:
+                return (args[0].flatten(0, 1),)
             return function(*args, **(kwargs or {}))
 
-    return Answering()
+    def features(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        with Flattening():
+            return original(self, *arguments, **keywords)
+
+    return _replaced(owner, "get_image_features", features)
+
+
+@contextlib.contextmanager
+def _in_windows(config: Any) -> Iterator[None]:
+    """Attention in windows, without global attention: no token has it where no mask says so, whatever the text.
+
+    Windows that overlap are unfolded instead of strided, and what they number is divided as integers, not as tensors.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Windows(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            keywords = kwargs or {}
+            if function is torch.Tensor.item and args[0].dtype is torch.bool:
+                return False
+            if function is torch.div and not isinstance(args[0], torch.Tensor):
+                return args[0] // args[1]
+            if function is torch.Tensor.as_strided:
+                # Three windows of values around each of queries.
+                width = keywords["size"][2]
+                return args[0].unfold(1, width, width // 3).transpose(2, 3)
+            return function(*args, **keywords)
+
+    original = getattr(config, "onnx_export", False)
+    config.onnx_export = True
+    try:
+        with Windows():
+            yield
+    finally:
+        config.onnx_export = original
