@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from converter.errors import GraphError, UsageError
-from converter.graphs.lower.tensorflow.saved_model import build
+from converter.graphs.lower.tensorflow.saved_model import build, parameter_names
 
 WEIGHTS = {
     "dense.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -129,6 +129,27 @@ def test_a_header_that_lies(weights: Path, tmp_path: Path) -> None:
         weights.write_bytes(bad)
         with pytest.raises(GraphError, match="header"):
             build(graph=None, weights=str(weights), folder=str(tmp_path / "wrong"), trainable=[])
+
+
+def test_inputs_whose_names_are_no_identifiers(weights: Path, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    x = onnx_ir.val("past.0.key", dtype=onnx_ir.DataType.FLOAT, shape=["batch", 2])
+    product = onnx_ir.node("MatMul", [x, _reference("dense.weight", [2, 3])])
+    product.outputs[0].name = "present.0.key"
+    made = onnx_ir.Graph(
+        [x], product.outputs, nodes=[product], initializers=[product.inputs[1]], opset_imports={"": 20}
+    )
+    onnx_ir.save(onnx_ir.Model(made, ir_version=10), tmp_path / "graph.onnx")
+    graph, folder = str(tmp_path / "graph.onnx"), str(tmp_path / "saved")
+    build(graph=graph, weights=str(weights), folder=folder, trainable=[], names={})
+    loaded = tf.saved_model.load(folder)
+    array = np.array([[1, 2]], np.float32)
+    for function in (loaded, loaded.signatures["serving_default"]):
+        found = function(past_0_key=tf.constant(array))["present.0.key"]
+        np.testing.assert_allclose(found, array @ WEIGHTS["dense.weight"])
+    with pytest.raises(GraphError, match="both be called 'past_0_key'"):
+        parameter_names(["past.0.key", "past_0.key"])
 
 
 def test_the_same_bytes_from_every_process(

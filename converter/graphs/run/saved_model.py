@@ -6,6 +6,7 @@ from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
+from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.arrays import read_inputs, write_outputs
 
 
@@ -23,8 +24,9 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
     types = {name: specification.dtype for name, specification in function.structured_input_signature[1].items()}
     results = {}
     for number, arrays in read_inputs(inputs).items():
+        given = {parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}
         try:
-            result = function(**{name: tf.cast(arrays[name], dtype) for name, dtype in types.items()})
+            result = function(**{name: tf.cast(given[name], dtype) for name, dtype in types.items()})
         except (KeyError, tf.errors.OpError) as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
         results[number] = {name: tensor.numpy() for name, tensor in result.items()}

@@ -20,6 +20,7 @@ from converter.model.dtype import DType
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
 _READING_HEADS = ("SEQUENCE_CLASSIFICATION", "TOKEN_CLASSIFICATION", "QUESTION_ANSWERING")
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_ATTENTION = ("num_attention_heads", "num_heads", "encoder_attention_heads", "attention_heads")
 _RESERVED_POSITIONS = 2
 _STEP_PIXELS = 32
 _CODE_POINTS = 0x3000
@@ -128,11 +129,11 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
 def may_have_any_size(model: Any) -> bool:
     """Whether the class takes images alone, and computes on images of a size that its config does not say.
 
-    Attention in windows does, but the conditions on height and width that an export meets take it minutes.
+    Some with attention do, but the conditions on height and width that an export of those meets take it minutes.
     """
     import torch
 
-    if getattr(model.config, "window_size", None) is not None:
+    if any(getattr(model.config, name, None) is not None for name in _ATTENTION):
         return False
     fixed = inputs_of(model, None, has_any_size=False)
     if [each.name for each in fixed.inputs] != ["pixel_values"] or len(fixed.inputs[0].shape) != 4:

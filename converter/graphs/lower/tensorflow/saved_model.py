@@ -6,7 +6,7 @@ The root is a plain trackable, for a loaded tf.Module has no `variables`. Contra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError, UsageError
@@ -87,18 +87,35 @@ def _variable(name: str, variable_name: str, tensor: StoredTensor, trained: froz
     return variable
 
 
+def parameter_names(names: Sequence[str]) -> dict[str, str]:
+    """Return what the inputs of these names are called as parameters of a function, which only identifiers can be.
+
+    Raises GraphError when two inputs would be called the same.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        parameter = re.sub(r"\W", "_", name)
+        parameter = f"_{parameter}" if parameter[:1].isdigit() else parameter
+        if parameter in found.values():
+            raise GraphError(f"inputs {name!r} and another would both be called {parameter!r}")
+        found[name] = parameter
+    return found
+
+
 def _functions(model: Any, variables: Mapping[str, Any], input_dtype: Any) -> tuple[Any, Any]:
     run = lower(model, variables)
     declared = {value.name: tf.as_dtype(value.dtype.numpy()) for value in model.graph.inputs}
 
+    parameters = parameter_names(list(declared))
+
     def call(**inputs: Any) -> dict[str, Any]:
-        return run(**{name: tf.cast(tensor, declared[name]) for name, tensor in inputs.items()})
+        return run(**{name: tf.cast(inputs[parameters[name]], dtype) for name, dtype in declared.items()})
 
     specifications = {
-        value.name: tf.TensorSpec(
+        parameters[value.name]: tf.TensorSpec(
             [extent if isinstance(extent, int) else None for extent in value.shape],
             input_dtype if declared[value.name].is_integer else declared[value.name],
-            name=value.name,
+            name=parameters[value.name],
         )
         for value in model.graph.inputs
     }
