@@ -352,13 +352,17 @@ def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Ch
 
 
 def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Return where a config is: in `folder`, or above a SavedModel, which save_pretrained puts at saved_model/1."""
+    """Return where a config is: in `folder`, or, of transformers, beside the folder of a SavedModel or checkpoint.
+
+    save_pretrained puts SavedModels at saved_model/1, and the config beside saved_model. Nothing else is looked at.
+    """
     if checkpoint.dialect != "tensorflow" or (folder / CONFIG_NAME).exists():
         return folder
     above = folder.absolute().parent
     if folder.name.isdigit() and above.name == "saved_model":
         above = above.parent
-    return above if (above / CONFIG_NAME).is_file() else folder
+    config = read_config(above)
+    return above if config is not None and isinstance(config.values.get("model_type"), str) else folder
 
 
 def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:

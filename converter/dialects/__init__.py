@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from converter.dialects.keras import to_pytorch
 from converter.dialects.optimizer.semantics import to_torch
-from converter.dialects.transformers import flax, memory, tensorflow, tf1
+from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
 from converter.model.checkpoint import Checkpoint
 
 __all__ = ["canonical"]
@@ -30,6 +30,6 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
             said = "layout as stored: nothing says which framework's names these are"
             return replace(checkpoint, warnings=(*checkpoint.warnings, said))
         case "pytorch":
-            return memory.to_hub(checkpoint)
+            return memory.to_hub(old_names.renewed(checkpoint))
         case _:
             return checkpoint

@@ -16,6 +16,7 @@ from typing import Any
 
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
+from converter.dialects.transformers.heads import config_around
 from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
@@ -78,9 +79,13 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         lines=lines,
     )
     if not os.path.lexists(path / _DOCUMENT_NAME):
-        is_told = os.path.lexists(path / keras_metadata.FILE_NAME)
-        compiled = keras_metadata.training_config(open_inside(path, keras_metadata.FILE_NAME)) if is_told else None
-        return with_bundle_state(checkpoint, bundle, {k: v for k, v in names.items() if k not in reasons}, compiled)
+        told = keras_metadata.KerasMetadata()
+        if os.path.lexists(path / keras_metadata.FILE_NAME):
+            told = keras_metadata.read(open_inside(path, keras_metadata.FILE_NAME))
+            stated = {} if told.version is None else {"keras_version": told.version}
+            checkpoint = replace(checkpoint, keras_config=config_around(told.model, told.layers), metadata=stated)
+        weights_alone = {key: name for key, name in names.items() if key not in reasons}
+        return with_bundle_state(checkpoint, bundle, weights_alone, told.training_config)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)
     if document.get("optimizer") is not None:

@@ -147,7 +147,7 @@ def _first(layer: Layer) -> Features:
 
 
 def _of_shape(shape: Sequence[int | None]) -> Features:
-    if len(shape) < 2:
+    if not isinstance(shape, list | tuple) or len(shape) < 2:
         return _PLAIN
     channels = shape[-1] if isinstance(shape[-1], int) else None
     return Features(order=Order.MAP if len(shape) > 3 else Order.PLAIN, channels=channels)

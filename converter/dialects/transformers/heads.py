@@ -55,6 +55,19 @@ def _configs(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
             yield from _configs(item, depth + 1)
 
 
+def config_around(model: Config | None, layers: Mapping[str, Mapping[str, Any]]) -> Config | None:
+    """Return the Keras config of a SavedModel: its `model`, or, where only its layers tell of transformers, theirs.
+
+    `layers` are class and config by path. Those inside a model of transformers are left out: its own config says them.
+    """
+    inner = [path for path, layer in layers.items() if next(_configs(layer, 0), None) is not None]
+    if not inner or encoder_config(model) is not None:
+        return model
+    outer = [layer for path, layer in layers.items() if not any(path.startswith(f"{other}.") for other in inner)]
+    values = {"class_name": "SavedModel", "config": {"layers": outer}}
+    return Config(values=values, raw=json.dumps(values).encode("ascii"))
+
+
 def layer_configs(keras_config: Config | None, names: Iterable[str]) -> str | None:
     """Return the configs of the layers that variables with these names are of, as JSON; None when nothing says them."""
     if keras_config is None:

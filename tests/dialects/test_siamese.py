@@ -1,0 +1,74 @@
+"""Keras models in which one encoder of transformers is called twice: it is stored once, what is outside apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import converter
+from converter.encoding import safetensors
+from converter.model.file import SourceFile
+
+NAMES = Path(__file__).parents[2] / "fixtures" / "names"
+CASES = {
+    "albert_siamese_shared_h5": ("model.h5", {"similarity"}),
+    "roberta_siamese_inner_keras": ("model.keras", {"proj", "out"}),
+    "electra_siamese_custom_savedmodel": ("saved_model", {"siamese", "proj", "out"}),
+    "bert_siamese_subclassed_savedmodel": ("saved_model", {"head"}),
+}
+
+
+def source(case: str, folder: Path) -> Path:
+    """Return the case's source alone in a folder, unpacked."""
+    name = CASES[case][0]
+    if name != "saved_model":
+        shutil.copy(NAMES / case / name, folder)
+    else:
+        with tarfile.open(NAMES / case / "saved_model.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+    return folder / name
+
+
+def outside(case: str) -> dict[str, np.ndarray]:
+    found = {}
+    for name, array in np.load(NAMES / case / "expected_heads.npz").items():
+        own = name.replace("|", "/").removesuffix(":0")
+        is_inner = case == "roberta_siamese_inner_keras" and own.startswith("proj/")
+        found[f"tower/{own}" if is_inner else own] = array  # archives have places, which are inside the inner model
+    return found
+
+
+@pytest.mark.parametrize("is_config_beside", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_encoder_and_heads_come_apart(case: str, is_config_beside: bool, tmp_path: Path) -> None:
+    path = source(case, tmp_path)
+    if is_config_beside:
+        shutil.copy(NAMES / case / "config.json", tmp_path)
+    converter.convert(path, tmp_path / "out", to="pretrained")
+    expected = converter.read(NAMES / case / "expected.safetensors").tensors
+    found = converter.read(tmp_path / "out" / "model.safetensors").tensors
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name].numpy(), expected[name].numpy(), err_msg=name)
+    config, own = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", NAMES / case))
+    assert [config[key] for key in ("model_type", "architectures")] == [own["model_type"], own["architectures"]]
+    heads, metadata = safetensors.read(SourceFile(tmp_path / "out" / "heads.safetensors"))
+    assert heads.keys() == outside(case).keys()
+    for name, array in outside(case).items():
+        np.testing.assert_array_equal(heads[name].numpy(), array, err_msg=name)
+    assert json.loads(metadata["heads"]).keys() == CASES[case][1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_file_holds_both(case: str, tmp_path: Path) -> None:
+    report = converter.convert(source(case, tmp_path), tmp_path / "out.safetensors")
+    names = converter.read(tmp_path / "out.safetensors").tensors.keys()
+    assert {f"heads.{name}" for name in outside(case)} == {name for name in names if name.startswith("heads.")}
+    assert {line.target for line in report.lines if line.target} >= names
+    converter.convert(tmp_path / CASES[case][0], tmp_path / "out.h5")
+    assert converter.read(tmp_path / "out.h5").tensors.keys() == names
