@@ -19,6 +19,7 @@ from tests.faults.opened import Access, accesses
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev")
 DECOYS = ("training_args.bin", "modeling.py", "secret.txt", "other.pth", "vocab.pkl", ".env", "converter.py")
+KERAS_MODEL = ROOT / "fixtures" / "names" / "bert_func_savedmodel"
 CONVERSIONS = {
     "pytorch to safetensors": ("pytorch", "x.safetensors", []),
     "pytorch to pytorch": ("pytorch", "x.pth", []),
@@ -26,6 +27,7 @@ CONVERSIONS = {
     "h5 to safetensors": ("h5", "x.safetensors", []),
     "h5 to keras": ("h5", "x.weights.h5", []),
     "savedmodel to safetensors": ("savedmodel", "x.safetensors", []),
+    "a model's savedmodel to pretrained": ("of a model", "x", ["--to", "pretrained"]),
     "savedmodel to shards": ("savedmodel", "x/", ["--to", "safetensors", "--max-shard-size", "1KB"]),
 }
 
@@ -38,7 +40,8 @@ def strangers(found: Iterable[Access], source: Path, destination: Path) -> list[
     """Return what of `found` has no business being touched."""
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages(), site.getusersitepackages()}
     readable = {*SYSTEM, *python, ROOT / "converter", source, destination}
-    exact = {source.parent / name for name in (CONFIG_NAME, *ASSET_NAMES)} | {destination.parent, ROOT, source.parent}
+    beside = source.parent.parent if source.parts[-2:] == ("saved_model", "1") else source.parent
+    exact = {beside / name for name in (CONFIG_NAME, *ASSET_NAMES)} | {destination.parent, ROOT, beside}
     wrong = []
     for access in found:
         inside = (
@@ -56,18 +59,18 @@ def source_of(squad_bert: Path, tmp_path: Path) -> dict[str, Path]:
     """A source of each format, among files that nobody asked for."""
     sources = {"pytorch": tmp_path / "pytorch" / "checkpoint.pth", "savedmodel": tmp_path / "saved" / "model"}
     sources["h5"] = tmp_path / "hdf5" / "x.h5"
+    sources["of a model"] = tmp_path / "of" / "saved_model" / "1"
     for path in sources.values():
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
     shutil.copy(squad_bert, sources["pytorch"])
     small = write_source(tmp_path / "saved" / "small.safetensors", mebibytes=1)
     converter.convert(small, sources["savedmodel"], to="savedmodel", weights_only=True)
     converter.convert(small, sources["h5"])
-    for folder in (
-        sources["pytorch"].parent,
-        sources["h5"].parent,
-        sources["savedmodel"].parent,
-        sources["savedmodel"],
-    ):
+    shutil.copytree(KERAS_MODEL / "saved_model", sources["of a model"])
+    shutil.copy(KERAS_MODEL / CONFIG_NAME, tmp_path / "of")
+    (tmp_path / "of" / "vocab.txt").write_text("[PAD]\n")
+    parents = [path.parent for path in sources.values()]
+    for folder in (*parents, tmp_path / "of", sources["savedmodel"], sources["of a model"]):
         for name in DECOYS:
             (folder / name).write_text("raise SystemExit('opened')")
     for name in (CONFIG_NAME, "vocab.txt", "tokenizer.json"):
