@@ -54,16 +54,10 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
 
 
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
-    """Return a checkpoint of PyTorch's names as the formats of Keras store it: `to_keras` if its config is Keras's.
-
-    A Keras model around one of transformers stays as it is, with a warning, and without its Keras config.
-    """
+    """Return a checkpoint of PyTorch's names as the formats of Keras store it: `to_keras` if its config is Keras's."""
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
     if checkpoint.dialect != "pytorch" or config is None or not architecture.is_model(config):
         return checkpoint
-    if checkpoint.config is not None and config_modules(architecture.parse(config))[1]:
-        said = "names and layouts are PyTorch's: the Keras config has layers that no table knows"
-        return replace(checkpoint, keras_config=None, warnings=(*checkpoint.warnings, said))
     return to_keras(checkpoint, config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from converter.dialects import keras
@@ -31,11 +32,15 @@ def check_epsilon(value: str) -> None:
 def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with Keras's names and optimizer, where its config is of a Keras model.
 
-    Raises as `keras.to_keras` does, and LossError for an optimizer that Keras does not have.
+    A Keras model around one of transformers stays as it is, with a warning, and without its Keras config. Raises
+    as `keras.to_keras` does, and LossError for an optimizer that Keras does not have.
     """
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
     if checkpoint.dialect != "pytorch" or config is None or not keras.is_model(config):
         return checkpoint
+    if checkpoint.config is not None and keras.config_modules(keras.parse(config))[1]:
+        said = "names and layouts are PyTorch's: the Keras config has layers that no table knows"
+        return replace(checkpoint, keras_config=None, warnings=(*checkpoint.warnings, said))
     return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
 
 
