@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import onnx_ir
 import onnxruntime
 import pytest
@@ -159,6 +160,119 @@ CASES = [
     case("column, row, depth", "DepthToSpace", _IMAGE, blocksize=2, mode="CRD"),
     case("depth first", "DepthToSpace", _IMAGE, blocksize=2),
     case("blocks", "SpaceToDepth", floats(1, 2, 4, 6), blocksize=2),
+    case("axes at run time", "Slice", _X, ints(-1, 0), ints(INT64_MIN, 3), ints(2, 0), ints(-2, 1)),
+    case("axes at run time", "Squeeze", floats(2, 1, 3, 1), ints(1, -1), needs_extents=True),
+    case("axes at run time", "Unsqueeze", _X, ints(-1, 0), needs_extents=True),
+    case("axes at run time, dropped", "ReduceSum", _X, ints(-1, 0), keepdims=0, needs_extents=True),
+    case("amounts at run time", "Pad", _X, ints(0, -1, 1, 0, 2, -1), np.array(9, np.float32)),
+    case("wrapped round", "Pad", _X, ints(0, 1, 2, 0, 1, 1), constant=(1,), mode="wrap"),
+    case(
+        "products", "ScatterElements", floats(3, 3), ints(1, 1, 0).reshape(1, 3), floats(1, 3, seed=1), reduction="mul"
+    ),
+    case("grouped", "ConvTranspose", _IMAGE, floats(4, 3, 3, 2), constant=(1,), group=2, strides=[2, 1]),
+    case("dilated", "ConvTranspose", floats(1, 2, 5), floats(2, 3, 3), constant=(1,), dilations=[2], strides=[3]),
+    case("of volumes", "ConvTranspose", floats(1, 2, 3, 4, 3), floats(2, 3, 2, 2, 2), constant=(1,), strides=[2, 1, 2]),
+    case("same", "ConvTranspose", _IMAGE, floats(4, 3, 3, 3), constant=(1,), auto_pad="SAME_UPPER", strides=[2, 2]),
+    case("same, extents unknown", "Conv", floats(1, 3, 9), floats(2, 3, 4), constant=(1,), auto_pad="SAME_UPPER"),
+    case("dilated and strided", "MaxPool", _IMAGE, kernel_shape=[2, 2], dilations=[2, 1], strides=[2, 2]),
+    case("positions", "MaxPool", _IMAGE, kernel_shape=[3, 2], pads=[1, 0, 0, 1], strides=[2, 1], output_count=2),
+    case("rounded up", "AveragePool", _IMAGE, kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1, pads=[1, 0, 0, 1]),
+    case("dilated", "AveragePool", _IMAGE, kernel_shape=[2, 2], dilations=[2, 1]),
+    case("norms", "LpPool", _IMAGE, kernel_shape=[3, 2], p=3, strides=[2, 1]),
+    case("blocks overlap", "Col2Im", floats(2, 12, 6), ints(4, 3), ints(2, 2), constant=(1, 2)),
+    case(
+        "halves",
+        "RotaryEmbedding",
+        floats(2, 3, 5, 8),
+        floats(2, 5, 4),
+        floats(2, 5, 4, seed=1),
+        opset=23,
+        needs_extents=True,
+    ),
+    case("epsilon", "RMSNormalization", floats(2, 3, 4), floats(4), opset=23, epsilon=1e-2),
+    case("once each", "Unique", ints(3, 1, 3, 2), output_count=4),
+    case("one true", "Compress", _X, np.array([False, True]), axis=1),
+    case("per column", "QuantizeLinear", floats(2, 3), floats(3) ** 2 + 1, np.uint8([1, 2, 3]), constant=(1, 2)),
+    case("per row", "DequantizeLinear", np.int8([[-3], [5]]), floats(2) ** 2 + 1, constant=(1,), axis=0),
+    case("integers", "MatMulInteger", np.uint8([[1, 250], [3, 4]]), np.int8([[1], [-7]]), np.array(12, np.uint8)),
+    case("half of it", "DFT", floats(2, 9, 1), opset=17, axis=1, onesided=1, needs_extents=True),
+    case(
+        "frames",
+        "STFT",
+        floats(2, 20, 1),
+        np.array(3, np.int64),
+        floats(8),
+        np.array(8, np.int64),
+        constant=(1, 3),
+        needs_extents=True,
+    ),
+    case("of three classes", "SoftmaxCrossEntropyLoss", floats(4, 3), ints(2, 0, 1, 1), floats(3) ** 2, output_count=2),
+]
+
+
+def _layers(name: str, gates: int, **how: Any) -> list[Case]:
+    """A layer of four units over three steps of a batch of two, one way and both ways, sequences of unequal length."""
+    x, lengths = floats(3, 2, 5), np.int32([3, 2])
+    return [
+        case(
+            f"{direction}, {'some shorter' if is_shorter else 'all long'}",
+            name,
+            x,
+            floats(count, gates * 4, 5, seed=1),
+            floats(count, gates * 4, 4, seed=2),
+            floats(count, gates * 8, seed=3),
+            *([lengths] if is_shorter else []),
+            constant=(1, 2, 3),
+            hidden_size=4,
+            direction=direction,
+            **how,
+        )
+        for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2))
+        for is_shorter in (False, True)
+    ]
+
+
+CASES += [*_layers("RNN", 1, output_count=2), *_layers("GRU", 3, output_count=2), *_layers("LSTM", 4, output_count=3)]
+CASES += _layers("GRU", 3, output_count=2, linear_before_reset=1, clip=0.5)[:1]
+
+
+def _resize(name: str, *, sizes: bool = False, **how: Any) -> Case:
+    scales, target = np.float32([1, 1, 1.6, 0.7]), ints(2, 4, 11, 4)
+    given = (np.float32([]), target) if sizes else (scales,)
+    return case(name, "Resize", _IMAGE, np.float32([]), *given, constant=(1, 2, 3)[: len(given) + 1], opset=19, **how)
+
+
+CASES += [
+    _resize(f"{mode}, {coordinates}, {'to sizes' if sizes else 'by scales'}", sizes=sizes, mode=mode, **how)
+    for mode, coordinates in (
+        ("nearest", "half_pixel"),
+        ("nearest", "asymmetric"),
+        ("linear", "half_pixel"),
+        ("linear", "pytorch_half_pixel"),
+        ("cubic", "half_pixel"),
+    )
+    for sizes in (False, True)
+    for how in ({"coordinate_transformation_mode": coordinates},)
+]
+CASES += [
+    _resize("linear, corners aligned", sizes=True, mode="linear", coordinate_transformation_mode="align_corners"),
+    _resize("linear, antialiased", sizes=True, mode="linear", antialias=1),
+    _resize("cubic, antialiased", sizes=True, mode="cubic", antialias=1, exclude_outside=1),
+]
+_GRID = np.tanh(floats(2, 3, 5, 2)) * 1.3
+CASES += [
+    case(
+        f"{mode}, {padding}, {aligned}",
+        "GridSample",
+        _IMAGE,
+        _GRID,
+        mode=mode,
+        padding_mode=padding,
+        align_corners=aligned,
+    )
+    for mode in ("linear", "nearest", "cubic")
+    for padding in ("zeros", "border", "reflection")
+    for aligned in (0, 1)
 ]
 
 _ELEMENTWISE = (
@@ -228,6 +342,170 @@ def test_sequences_are_taken_apart() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     x = floats(4, 3)
     np.testing.assert_array_equal(lower(onnx_ir.from_proto(model), {})(x=tf.constant(x))["y"], x[:, 1:])
+
+
+def _branches(*, is_known: bool) -> Any:
+    """y = x * w where x sums to more than zero, else y = x + w: the branches read values around them."""
+    float_x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
+    bodies = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op_type, ["x", "w"], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["n", 2])],
+        )
+        for name, op_type in (("then", "Mul"), ("else", "Add"))
+    }
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["known" if is_known else "sum", "zero"], ["condition"]),
+        helper.make_node("If", ["condition"], ["y"], **bodies),
+    ]
+    constants = [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("known", -1))]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [float_x, helper.make_tensor_value_info("w", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def _rounds(*, trip_count: int | None) -> Any:
+    """y = w * w * ... * x, once for each round, all of them stacked; the count is an input when not given."""
+    nodes = (("Mul", ["before", "w"], "after"), ("Identity", ["keep"], "kept"), ("Identity", ["after"], "scanned"))
+    body = helper.make_graph(
+        [helper.make_node(op_type, inputs, [output]) for op_type, inputs, output in nodes],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("keep", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("kept", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("scanned", TensorProto.FLOAT, None),
+        ],
+    )
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "w")]
+    if trip_count is None:
+        inputs.append(helper.make_tensor_value_info("count", TensorProto.INT64, []))
+    constants = [] if trip_count is None else [numpy_helper.from_array(np.array(trip_count), "count")]
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["count", "", "x"], ["y", "all"], body=body)],
+        "graph",
+        inputs,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "all")],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def _lowered(model: Any) -> Any:
+    """The graph as a function of any batch."""
+    import tensorflow as tf
+
+    run = lower(onnx_ir.from_proto(model), {})
+    specifications = {
+        value.name: tf.TensorSpec(
+            [each.dim_value or None for each in value.type.tensor_type.shape.dim],
+            tf.as_dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
+        )
+        for value in model.graph.input
+    }
+    return tf.function(lambda **tensors: run(**tensors), autograph=False).get_concrete_function(**specifications)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_of_two_branches_is_taken_and_gradients_flow(is_known: bool, sign: int) -> None:
+    import tensorflow as tf
+
+    model = _branches(is_known=is_known)
+    feeds = {"x": sign * np.abs(floats(3, 2)), "w": floats(2, seed=1)}
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    tensors = {name: tf.constant(value) for name, value in feeds.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(tensors["w"])
+        y = _lowered(model)(**tensors)["y"]
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    multiplies = sign == 1 and not is_known
+    wanted = feeds["x"].sum(0) if multiplies else np.float32([3, 3])
+    np.testing.assert_allclose(tape.gradient(y, tensors["w"]), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trip_count", [None, 3, 40])
+def test_a_loop_gives_its_last_state_and_every_round_and_gradients_flow(trip_count: int | None) -> None:
+    import tensorflow as tf
+
+    model = _rounds(trip_count=trip_count)
+    feeds = {"x": floats(3, 2), "w": np.tanh(floats(3, 2, seed=1))}
+    if trip_count is None:
+        feeds["count"] = np.array(5, np.int64)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)
+    tensors = {name: tf.constant(value) for name, value in feeds.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(tensors["w"])
+        found = _lowered(model)(**tensors)
+    np.testing.assert_allclose(found["y"], expected[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["all"], expected[1], rtol=1e-5, atol=1e-7)
+    count = 5 if trip_count is None else trip_count
+    wanted = count * feeds["x"] * feeds["w"] ** (count - 1)
+    np.testing.assert_allclose(tape.gradient(found["y"], tensors["w"]), wanted, rtol=1e-4, atol=1e-7)
+
+
+def test_attention_over_grouped_heads_with_a_past_of_any_length() -> None:
+    import tensorflow as tf
+
+    shapes = {
+        "q": ["n", 4, "s", 8],
+        "k": ["n", 2, "s", 8],
+        "v": ["n", 2, "s", 8],
+        "mask": ["s", "t"],
+        "past_k": ["n", 2, "p", 8],
+        "past_v": ["n", 2, "p", 8],
+    }
+    node = helper.make_node("Attention", [*shapes], ["y", "present_k", "present_v"], is_causal=1, softcap=2.0)
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in node.output],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    run = _lowered(model)
+    reference = onnx.reference.ReferenceEvaluator(model)
+    for sizes in ({"n": 1, "s": 3, "p": 2, "t": 5}, {"n": 2, "s": 1, "p": 4, "t": 5}):
+        feeds = {name: floats(*(sizes.get(each, each) for each in shape)) for name, shape in shapes.items()}
+        found = run(**{name: tf.constant(value) for name, value in feeds.items()})
+        for name, wanted in zip(node.output, reference.run(None, feeds), strict=True):
+            np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_random_numbers_are_new_at_every_call() -> None:
+    node = helper.make_node("RandomNormal", [], ["y"], shape=[4])
+    graph = helper.make_graph([node], "graph", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    run = _lowered(model)
+    assert np.any(run()["y"].numpy() != run()["y"].numpy())
+
+
+def test_a_models_own_function_is_lowered_by_its_body() -> None:
+    import tensorflow as tf
+
+    body = [helper.make_node("Mul", ["a", "a"], ["square"]), helper.make_node("Add", ["square", "a"], ["b"])]
+    own = helper.make_function("own", "SquareAndAdd", ["a"], ["b"], body, [helper.make_opsetid("", 20)])
+    nodes = [helper.make_node("SquareAndAdd", ["x"], ["h"], domain="own")]
+    nodes.append(helper.make_node("SquareAndAdd", ["h"], ["y"], domain="own"))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    model = helper.make_model(graph, functions=[own], opset_imports=opsets, ir_version=9)
+    x = floats(3)
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(_lowered(model)(x=tf.constant(x))["y"], expected, rtol=1e-6)
 
 
 def _two_nodes(*op_types: str) -> Any:

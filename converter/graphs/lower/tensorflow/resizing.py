@@ -1,6 +1,6 @@
 """Resize, one axis after the other: every output position is a weighted sum of a few input positions.
 
-Semantics: https://onnx.ai/onnx/operators/onnx__Resize.html; positions are computed in float64, as the reference does.
+Semantics: https://onnx.ai/onnx/operators/onnx__Resize.html; positions are computed in float32, as onnxruntime does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Axis:
-    """One axis to resize: float64 scalars, and the extent of the result as int64."""
+    """One axis to resize: float32 scalars, and the extent of the result as int64."""
 
     before: Any
     after: Any
@@ -76,8 +76,18 @@ def resize(
         if is_static(scales, sizes) and _is_kept(scales, sizes, position, extents) and not is_cropped:
             continue
         geometry = _geometry(position, extents, scales, sizes, roi if is_cropped else None, keep_aspect_ratio_policy)
-        x = _resized(x, axis, geometry, method)
+        is_outer = axis < _OUTER and not (isinstance(extents[position], int) and is_static(sizes, scales))
+        x = (_if_resized if is_outer and not is_cropped else _resized)(x, axis, geometry, method)
     return x
+
+
+# Batch and channels are among the axes of most graphs, and never change in them.
+_OUTER = 2
+
+
+def _if_resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
+    is_same = tf.equal(tf.cast(geometry.before, tf.int64), geometry.after)
+    return tf.cond(is_same, lambda: tf.identity(x), lambda: _resized(x, axis, geometry, method))
 
 
 def _is_given(value: Any) -> bool:
@@ -86,35 +96,35 @@ def _is_given(value: Any) -> bool:
 
 def _is_kept(scales: Any, sizes: Any, position: int, extents: list[Any]) -> bool:
     if _is_given(sizes):
-        return bool(sizes[position] == extents[position])
+        return isinstance(extents[position], int) and bool(sizes[position] == extents[position])
     return bool(scales[position] == 1)
 
 
 def _geometry(position: int, extents: list[Any], scales: Any, sizes: Any, roi: Any, policy: str) -> _Axis:
-    before = tf.cast(extents[position], tf.float64)
-    begin = tf.constant(0, tf.float64) if roi is None else tf.cast(roi[position], tf.float64)
-    end = tf.constant(1, tf.float64) if roi is None else tf.cast(roi[len(extents) + position], tf.float64)
+    before = tf.cast(extents[position], tf.float32)
+    begin = tf.constant(0, tf.float32) if roi is None else tf.cast(roi[position], tf.float32)
+    end = tf.constant(1, tf.float32) if roi is None else tf.cast(roi[len(extents) + position], tf.float32)
     if not _is_given(sizes):
         refuse(not _is_given(scales), "Resize without scales and sizes")
-        scale = tf.cast(scales[position], tf.float64)
+        scale = tf.cast(scales[position], tf.float32)
         after = tf.floor(before * (end - begin) * scale)
     elif policy == "stretch":
-        after = tf.cast(sizes[position], tf.float64)
+        after = tf.cast(sizes[position], tf.float32)
         scale = after / before
     else:
-        ratios = tf.cast(sizes, tf.float64) / tf.stack([tf.cast(extent, tf.float64) for extent in extents])
+        ratios = tf.cast(sizes, tf.float32) / tf.stack([tf.cast(extent, tf.float32) for extent in extents])
         scale = tf.reduce_min(ratios) if policy == "not_larger" else tf.reduce_max(ratios)
         after = tf.floor(scale * before + 0.5)
     return _Axis(before=before, after=tf.cast(after, tf.int64), scale=scale, begin=begin, end=end)
 
 
 def _symmetric(at: Any, axis: _Axis) -> Any:
-    adjustment = tf.cast(axis.after, tf.float64) / (axis.scale * axis.before)
+    adjustment = tf.cast(axis.after, tf.float32) / (axis.scale * axis.before)
     return axis.before / 2 * (1 - adjustment) + (at + 0.5) / axis.scale - 0.5
 
 
 def _cropped(at: Any, axis: _Axis) -> Any:
-    steps = tf.cast(axis.after, tf.float64) - 1
+    steps = tf.cast(axis.after, tf.float32) - 1
     spread = axis.begin * (axis.before - 1) + at * (axis.end - axis.begin) * (axis.before - 1) / tf.maximum(steps, 1)
     return tf.where(steps > 0, spread, 0.5 * (axis.begin + axis.end) * (axis.before - 1))
 
@@ -124,7 +134,7 @@ _COORDINATES = {
     "half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5,
     "half_pixel_symmetric": _symmetric,
     "pytorch_half_pixel": lambda at, axis: tf.where(axis.after > 1, (at + 0.5) / axis.scale - 0.5, tf.zeros_like(at)),
-    "align_corners": lambda at, axis: at * (axis.before - 1) / tf.maximum(tf.cast(axis.after, tf.float64) - 1, 1),
+    "align_corners": lambda at, axis: at * (axis.before - 1) / tf.maximum(tf.cast(axis.after, tf.float32) - 1, 1),
     "asymmetric": lambda at, axis: at / axis.scale,
     "tf_crop_and_resize": _cropped,
 }
@@ -153,7 +163,7 @@ _FILTERS = {"nearest": (_triangle, 0), "linear": (_triangle, 1), "cubic": (_cubi
 
 def _resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
     x = tf.convert_to_tensor(x)
-    at = _COORDINATES[method.coordinates](tf.range(tf.cast(geometry.after, tf.float64), dtype=tf.float64), geometry)
+    at = _COORDINATES[method.coordinates](tf.range(tf.cast(geometry.after, tf.float32), dtype=tf.float32), geometry)
     last = geometry.before - 1
     if method.mode == "nearest":
         places = _ROUNDINGS[method.nearest](at)
@@ -170,9 +180,9 @@ def _resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
 def _weighed(x: Any, axis: int, at: Any, geometry: _Axis, method: _Method) -> Any:
     weight_of, reach = _FILTERS[method.mode]
     # Shrinking with antialias widens the filter to what an output pixel covers.
-    narrowed = tf.minimum(geometry.scale, 1) if method.antialias else tf.constant(1, tf.float64)
+    narrowed = tf.minimum(geometry.scale, 1) if method.antialias else tf.constant(1, tf.float32)
     taps = tf.math.ceil(reach / narrowed)
-    offsets = tf.range(-taps + 1, taps + 1, dtype=tf.float64)
+    offsets = tf.range(-taps + 1, taps + 1, dtype=tf.float32)
     places = tf.floor(at)[:, None] + offsets[None, :]
     weights = weight_of((places - at[:, None]) * narrowed, method)
     last = geometry.before - 1
