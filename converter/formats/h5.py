@@ -60,6 +60,10 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if layers.listed(weights, "layer_names") is None:
         return _plain(root)
     checkpoint = layers.layered(root, weights, path)
+    state = root.group(_OPTIMIZER)
+    if state is not None and is_placed(state):
+        kept = tuple(line for line in checkpoint.lines if line.reason != layers.OPTIMIZER_REASON)
+        return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
     told = _document(root, "training_config", path)
     said = ("training_config (loss, metrics) not carried",) if told else ()
     checkpoint = replace(checkpoint, keras_config=_config(root, path), metadata=_versions(root, weights), warnings=said)
@@ -150,7 +154,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == "pytorch" and is_alone and tensorflow_writing.knows(checkpoint.config):
-        return tensorflow_writing.from_canonical(checkpoint)
+        made = tensorflow_writing.from_canonical(replace(checkpoint, optimizer=None))
+        return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
 
 
@@ -210,6 +215,11 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
     """Lay out the weights of a class of transformers, by its layers."""
     content = layers.placed(checkpoint.tensors, tensorflow_writing.layers(checkpoint), late)
+    if checkpoint.optimizer is not None:
+        slots, attributes = placed_state(checkpoint.optimizer, _OPTIMIZER)
+        content = replace(
+            content, tensors={**content.tensors, **slots}, attributes={**content.attributes, **attributes}
+        )
     return content, {name: name for name in checkpoint.tensors}, ()
 
 

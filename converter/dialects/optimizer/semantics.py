@@ -48,8 +48,13 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
     for is refused: `optimizer_refused` says why.
     """
     state = checkpoint.optimizer
-    if state is None or state.convention == "torch":
+    if state is None:
         return checkpoint
+    if state.convention == "torch":
+        why = _disagreement(state, checkpoint)
+        if why is not None:
+            return replace(checkpoint, optimizer=None, optimizer_refused=why)
+        return replace(checkpoint, optimizer=state.with_names(checkpoint.aliases))
     made = FromKeras(state=_with_parameters(state, checkpoint))
     try:
         converted = _to_torch(made)
@@ -57,6 +62,21 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
         return replace(checkpoint, optimizer=None, optimizer_refused=error.message)
     warnings = (*checkpoint.warnings, *made.warnings)
     return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
+
+
+def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
+    """Return how a state that came with names of PyTorch is not that of the weights, None when it is."""
+    known = frozenset(checkpoint.names)
+    for group in state.groups:
+        for name in group.parameters:
+            if name not in known:
+                return f"it names the parameter {name!r}, which is not among the weights"
+    for slot, tensors in state.slots.items():
+        for name, tensor in tensors.items():
+            is_whole = slot in ("exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg", "sum")
+            if is_whole and tensor.shape != checkpoint.tensor(name).shape:
+                return f"its {slot} for {name!r} has shape {list(tensor.shape)}, the weight another"
+    return None
 
 
 def _to_torch(made: FromKeras) -> OptimizerState:

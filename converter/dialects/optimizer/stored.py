@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converter.dialects.optimizer_order import named_state
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Dataset, Group
@@ -19,7 +21,7 @@ from converter.encoding.hdf5.layers import listed
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Tensor
+from converter.model.tensor import ArrayTensor, Tensor
 
 _DOCUMENT, _GROUP, _NAMES = "ckconv_optimizer", "ckconv_group_", "weight_names"
 
@@ -46,10 +48,16 @@ def document_of(state: OptimizerState) -> dict[str, Any]:
     return document
 
 
-def with_stored_state(checkpoint: Checkpoint, document: object, tensors: Mapping[str, Tensor]) -> Checkpoint:
-    """Return the checkpoint with the state that `document` and `tensors` are; or with the reason why it has none."""
+def with_stored_state(
+    checkpoint: Checkpoint, document: object, tensors: Mapping[str, Tensor], *, is_of_these_names: bool = True
+) -> Checkpoint:
+    """Return the checkpoint with the state that `document` and `tensors` are; or with the reason why it has none.
+
+    Its parameters are checked against the checkpoint's, unless that has other names; `to_torch` does it then.
+    """
     try:
-        state = named_state(_state_dict(document, tensors), checkpoint)
+        made = _state_dict(document, tensors)
+        state = named_state(made, checkpoint if is_of_these_names else _stand_ins(made))
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
     return replace(checkpoint, optimizer=state)
@@ -75,6 +83,15 @@ def _state_dict(document: object, tensors: Mapping[str, Tensor]) -> dict[str, An
         start += len(ids)
         made.append({**_as_in_torch(group["hyperparameters"]), "params": ids, "param_names": group["parameters"]})
     return {"state": state, "param_groups": made, "algorithm": algorithm}
+
+
+def _stand_ins(state: Mapping[str, Any]) -> Checkpoint:
+    """Return a checkpoint with the parameters of a state, each as its first slot is."""
+    names = [name for group in state["param_groups"] for name in group["param_names"]]
+    slots = [state["state"].get(number, {}) for number in range(len(names))]
+    scalar = ArrayTensor.of(np.zeros((), np.float32))
+    tensors = [next((value for value in each.values() if isinstance(value, Tensor)), scalar) for each in slots]
+    return Checkpoint(tensors=dict(zip(names, tensors, strict=True)))
 
 
 def _as_in_torch(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +127,9 @@ def is_placed(group: Group | None) -> bool:
     return group is not None and _DOCUMENT in group.attributes and listed(group, f"{_GROUP}0") is not None
 
 
-def with_placed_state(checkpoint: Checkpoint, group: Group, path: Path) -> Checkpoint:
+def with_placed_state(
+    checkpoint: Checkpoint, group: Group, path: Path, *, is_of_these_names: bool = True
+) -> Checkpoint:
     """Return the checkpoint with the state in a group of the file at `path`. Raises ReadError for a malformed one."""
     text = group.attributes[_DOCUMENT]
     if not isinstance(text, str):
@@ -120,7 +139,8 @@ def with_placed_state(checkpoint: Checkpoint, group: Group, path: Path) -> Check
         if isinstance(held, dict):
             held["parameters"] = list(listed(group, f"{_GROUP}{number}") or ())
     names = listed(group, _NAMES) or ()
-    return with_stored_state(checkpoint, document, dict(zip(names, _numbered(group, names, path), strict=True)))
+    tensors = dict(zip(names, _numbered(group, names, path), strict=True))
+    return with_stored_state(checkpoint, document, tensors, is_of_these_names=is_of_these_names)
 
 
 def _numbered(group: Group, names: Sequence[str], path: Path) -> Iterator[Tensor]:

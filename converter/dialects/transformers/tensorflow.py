@@ -210,8 +210,8 @@ class _Translation:
     def _optimizer(self, renamed: Mapping[str, str]) -> OptimizerState | None:
         """Return the optimizer's state with each slot named and laid out as its variable."""
         state = self.checkpoint.optimizer
-        if state is None:
-            return None
+        if state is None or state.convention == "torch":
+            return state
 
         def translated_slots(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             made = {}
