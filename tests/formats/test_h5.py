@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+import converter
 from converter.dialects import canonical
 from converter.dialects.keras import adapted
-from converter.errors import ReadError
+from converter.errors import LossError, ReadError
 from converter.execution import local
 from converter.formats import NoOptions, Probe, by_name, detect
 from converter.model.checkpoint import Checkpoint
@@ -216,3 +217,25 @@ def test_generic_names_stay_generic(tmp_path: Path) -> None:
     checkpoint = replace(Checkpoint(tensors={"a/kernel": ArrayTensor.of(np.zeros((2, 3)))}), dialect="generic")
     back = read(written(checkpoint, tmp_path)[0])
     assert (back.dialect, list(back.tensors)) == ("generic", ["a/kernel"])
+
+
+def test_the_weights_file_of_a_class_holds_the_optimizer_beside_them(squad_bert: Path, tmp_path: Path) -> None:
+    report = converter.convert(squad_bert, f"{tmp_path}/out/", to="h5")
+    assert report.optimizer.status == "carried"
+    with h5py.File(tmp_path / "out" / "tf_model.h5") as file:
+        assert list(file.attrs["layer_names"]) == [b"bert", b"qa_outputs"]
+    back = converter.convert(tmp_path / "out" / "tf_model.h5", tmp_path / "back.pth")
+    assert (back.optimizer.status, back.optimizer.step) == ("carried", report.optimizer.step)
+    assert converter.diff(squad_bert, tmp_path / "back.pth").is_same
+
+
+def test_state_of_other_weights_is_refused(squad_bert: Path, tmp_path: Path) -> None:
+    converter.convert(squad_bert, f"{tmp_path}/out/", to="h5")
+    source = tmp_path / "out" / "tf_model.h5"
+    assert converter.convert(source, tmp_path / "back.pth").optimizer.status == "carried"
+    with h5py.File(source, "r+") as file:
+        for name in ("ckconv_group_0", "weight_names"):
+            attributes = file["optimizer_weights"].attrs
+            attributes[name] = np.array([each.replace(b"query.weight", b"query.other") for each in attributes[name]])
+    with pytest.raises(LossError, match="not among the weights"):
+        converter.convert(source, tmp_path / "other.pth")
