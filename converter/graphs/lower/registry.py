@@ -1,7 +1,8 @@
 """Which function lowers which operator: by domain and op type, in variants by the opset that introduced them.
 
 A lowering's positional parameters are the ONNX inputs, in order; its keyword-only parameters are the attributes, with
-ONNX's defaults. One keyword-only parameter is not an attribute: `output_count`, the number of outputs the node has.
+ONNX's defaults. Two keyword-only parameters are not attributes: `output_count`, the number of outputs the node has, and
+`output_type`, the TensorProto.DataType number of the first one where the graph declares it, else None.
 What the values are, each framework's package says.
 """
 
@@ -32,11 +33,16 @@ class Operator:
         """Whether the lowering asks how many outputs the node has."""
         return "output_count" in self.signature.parameters
 
+    @property
+    def takes_output_type(self) -> bool:
+        """Whether the lowering asks for the declared type of the node's first output."""
+        return "output_type" in self.signature.parameters
+
     def mismatch(self, input_count: int, attributes: Iterable[str]) -> str | None:
         """Return why these inputs and attributes cannot be passed to the lowering, None when they can."""
-        counted = {"output_count": None} if self.takes_output_count else {}
+        asked = {name: None for name in ("output_count", "output_type") if name in self.signature.parameters}
         try:
-            self.signature.bind(*(None,) * input_count, **dict.fromkeys(attributes), **counted)
+            self.signature.bind(*(None,) * input_count, **dict.fromkeys(attributes), **asked)
         except TypeError as error:
             return str(error)
         return None

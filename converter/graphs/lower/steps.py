@@ -20,8 +20,9 @@ _DEPTH_LIMIT = 16  # of functions defined by functions: a model's own might go r
 class Step:
     """One node, resolved: nothing about it is left to find out while the graph is built.
 
-    `outputs` are names, each with the shape that the graph declares. `bodies` are the attributes that are graphs; the
-    lowering takes them as functions of their inputs that return a tuple of their outputs.
+    `outputs` are names, each with the shape that the graph declares, `output_type` the declared TensorProto.DataType of
+    the first. `bodies` are the attributes that are graphs; the lowering takes them as functions of their inputs that
+    return a tuple of their outputs.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Step:
     attributes: Mapping[str, Any]
     bodies: Mapping[str, Body]
     outputs: tuple[tuple[str, Shape | None], ...]
+    output_type: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,13 @@ class _Resolver:
         }
         attributes = {name: _attribute(each) for name, each in given.items() if name not in bodies}
         return Step(
-            name=node.name, operator=operator, inputs=inputs, attributes=attributes, bodies=bodies, outputs=outputs
+            name=node.name,
+            operator=operator,
+            inputs=inputs,
+            attributes=attributes,
+            bodies=bodies,
+            outputs=outputs,
+            output_type=next((int(each.dtype) for each in node.outputs[:1] if each.dtype is not None), None),
         )
 
     def _defined(self, node: Any, version: int, given: Mapping[str, Any]) -> Body | None:

@@ -1,0 +1,142 @@
+"""If, Loop and Scan: Python's own in a run; in a torch.export torch.cond and while_loop, where unrolling cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from converter.graphs.lower.torch.bodies import BoundBody
+from converter.graphs.lower.torch.framework import Tensor, Value, as_int, as_tensor, is_host, torch
+from converter.graphs.lower.torch.registry import REGISTRY, refuse
+
+lowers = REGISTRY.lowers
+
+
+def _is_known(condition: Any) -> bool:
+    return condition is None or is_host(condition) or not torch.compiler.is_exporting()
+
+
+def _truth(condition: Any) -> bool:
+    return bool(condition.reshape(-1)[0])
+
+
+@lowers("If")
+def if_(condition: Value, *, then_branch: BoundBody, else_branch: BoundBody) -> Any:
+    """One of two graphs."""
+    if _is_known(condition):
+        return (then_branch if _truth(condition) else else_branch)()
+    names = sorted({*then_branch.captured_tensors, *else_branch.captured_tensors})
+    operands = [{**else_branch.captured_tensors, **then_branch.captured_tensors}[name] for name in names]
+
+    def branch(body: BoundBody) -> Any:
+        return lambda *tensors: body.as_tensors(dict(zip(names, tensors, strict=True)))
+
+    # torch.cond itself would have dynamo read these functions; the operator alone traces what they do.
+    from torch._higher_order_ops.cond import cond_op
+
+    return tuple(cond_op(condition.reshape(()), branch(then_branch), branch(else_branch), tuple(operands)))
+
+
+@lowers("Loop")
+def loop(count: Value, condition: Value = None, *states: Value, body: BoundBody) -> Any:
+    """While the condition holds, and at most `count` times; what each step gives besides the states is stacked."""
+    scans = len(body.outputs) - 1 - len(states)
+    is_unrolled = is_host(count) and _is_known(condition) and not body.changes_condition
+    if is_unrolled or not torch.compiler.is_exporting():
+        return _looped(None if count is None else as_int(count), condition, states, body, scans)
+    refuse(scans > 0, "Loop that collects outputs over an unknown number of steps in a torch.export")
+    return _while(count, condition, states, body)
+
+
+def _looped(count: Any, condition: Any, states: Sequence[Any], body: BoundBody, scans: int) -> Any:
+    refuse(count is not None and not isinstance(count, int), "Loop over a dynamic number of steps in a torch.export")
+    collected: list[list[Any]] = [[] for _ in range(scans)]
+    step, goes_on = 0, condition is None or _truth(condition)
+    while goes_on and (count is None or step < count):
+        is_last_word, *results = body(np.array(step, np.int64), np.array(True), *states)
+        states = results[: len(states)]
+        for into, value in zip(collected, results[len(states) :], strict=True):
+            into.append(as_tensor(value))
+        step += 1
+        goes_on = not body.changes_condition or _truth(is_last_word)
+    return (*states, *(_stacked(values) for values in collected))
+
+
+def _stacked(values: list[Any]) -> Any:
+    return torch.stack(values) if values else torch.zeros(0)
+
+
+def _while(count: Any, condition: Any, states: Sequence[Any], body: BoundBody) -> Any:
+    from torch._higher_order_ops.while_loop import while_loop_op
+
+    names = list(body.captured_tensors)
+    limit = torch.scalar_tensor(2**62, dtype=torch.int64) if count is None else as_tensor(count).reshape(())
+    start = torch.ones((), dtype=torch.bool) if condition is None else as_tensor(condition).reshape(())
+    carried = (torch.zeros((), dtype=torch.int64), start.clone(), *(as_tensor(state).clone() for state in states))
+
+    def goes_on(step: Any, holds: Any, *rest: Any) -> Any:
+        return (step < rest[len(states)]) & holds
+
+    def stepped(step: Any, holds: Any, *rest: Any) -> Any:
+        captured = dict(zip(names, rest[len(states) + 1 :], strict=True))
+        holds, *results = body.as_tensors(captured, step, holds, *rest[: len(states)])
+        return (step + 1, holds.reshape(()), *results)
+
+    captured = tuple(body.captured_tensors[name] for name in names)
+    _, _, *results = while_loop_op(goes_on, stepped, carried, (limit, *captured))
+    return tuple(results)
+
+
+@lowers("Scan", since=9)
+def scan(
+    *values: Tensor,
+    body: BoundBody,
+    num_scan_inputs: int,
+    scan_input_axes: Any = None,
+    scan_input_directions: Any = None,
+    scan_output_axes: Any = None,
+    scan_output_directions: Any = None,
+) -> Any:
+    """One step per slice of the scanned inputs; what each gives besides the states is stacked."""
+    states, scanned = list(values[:-num_scan_inputs]), values[-num_scan_inputs:]
+    axes = list(scan_input_axes or [0] * num_scan_inputs)
+    backwards = list(scan_input_directions or [0] * num_scan_inputs)
+    length = scanned[0].shape[axes[0]]
+    refuse(not isinstance(length, int), "Scan over a dynamic number of steps in a torch.export")
+    collected: list[list[Any]] = [[] for _ in body.outputs[len(states) :]]
+    for step in range(length):
+        slices = [
+            each.select(axis, length - 1 - step if is_backward else step)
+            for each, axis, is_backward in zip(scanned, axes, backwards, strict=True)
+        ]
+        results = body(*states, *slices)
+        states = list(results[: len(states)])
+        for into, value in zip(collected, results[len(states) :], strict=True):
+            into.append(as_tensor(value))
+    to_axes = list(scan_output_axes or [0] * len(collected))
+    reverses = list(scan_output_directions or [0] * len(collected))
+    stacked = [
+        torch.stack(list(reversed(parts)) if is_reversed else parts, axis)
+        for parts, axis, is_reversed in zip(collected, to_axes, reverses, strict=True)
+    ]
+    return (*states, *stacked)
+
+
+@lowers("Scan", since=8)
+def scan_of_batches(
+    lengths: Tensor, *values: Tensor, body: BoundBody, num_scan_inputs: int, directions: Any = None
+) -> Any:
+    """Batch by batch, before opset 9, the scanned axis being the second."""
+    refuse(lengths is not None, "Scan of sequences of different lengths")
+    batches = [
+        scan(
+            *(value[batch] for value in values),
+            body=body,
+            num_scan_inputs=num_scan_inputs,
+            scan_input_directions=directions,
+        )
+        for batch in range(values[0].shape[0])
+    ]
+    return tuple(torch.stack(parts) for parts in zip(*batches, strict=True))

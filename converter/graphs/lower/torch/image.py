@@ -1,0 +1,185 @@
+"""Operators that sample images: resize, grids, regions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.graphs.lower.torch.framework import Ints, Tensor, Value, as_ints, is_host, torch
+from converter.graphs.lower.torch.registry import REGISTRY, refuse
+from converter.graphs.lower.torch.resampling import Resampling
+
+lowers = REGISTRY.lowers
+
+
+@lowers("Resize", since=11)
+def resize(
+    x: Tensor,
+    roi: Value = None,
+    scales: Value = None,
+    sizes: Ints = None,
+    *,
+    antialias: int = 0,
+    axes: Any = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Any:
+    """One axis after the other, each output a weighted sum of a few inputs."""
+    chosen = [axis % x.ndim for axis in axes] if axes is not None else list(range(x.ndim))
+    extents = [x.shape[axis] for axis in chosen]
+    factors = None if scales is None or 0 in scales.shape else [float(each) for each in _floats(scales)]
+    if factors is None:
+        refuse(not sizes, "Resize without scales or sizes")
+        if keep_aspect_ratio_policy != "stretch":
+            pick = max if keep_aspect_ratio_policy == "not_smaller" else min
+            factor = pick(size / extent for size, extent in zip(sizes, extents, strict=True))
+            sizes = [int(extent * factor + 0.5) for extent in extents]
+            factors = [factor] * len(sizes)
+        else:
+            factors = [size / extent for size, extent in zip(sizes, extents, strict=True)]
+    else:
+        sizes = [_floored(extent, factor) for extent, factor in zip(extents, factors, strict=True)]
+    regions = None
+    if coordinate_transformation_mode == "tf_crop_and_resize":
+        refuse(roi is None, "Resize by a region that is not given")
+        regions = [float(each) for each in _floats(roi)]
+    how = Resampling(
+        mode=mode,
+        coordinates=coordinate_transformation_mode,
+        nearest_mode=nearest_mode,
+        cubic=cubic_coeff_a,
+        is_antialiased=bool(antialias),
+        excludes_outside=bool(exclude_outside),
+    )
+    dtype, outside = x.dtype, torch.zeros([1] * x.ndim, dtype=torch.bool)
+    x = x if x.is_floating_point() or mode == "nearest" else x.to(torch.float32)
+    for at, axis in enumerate(chosen):
+        region = None if regions is None else (regions[at], regions[at + len(chosen)])
+        if isinstance(factors[at], float) and factors[at] == 1 and region in (None, (0.0, 1.0)):
+            continue
+        x, beyond = how.along(x, axis, sizes[at], factors[at], region)
+        if region is not None:
+            outside = outside | beyond.reshape([-1 if each == axis else 1 for each in range(x.ndim)])
+    if regions is not None:
+        x = torch.where(outside, torch.full_like(x, extrapolation_value), x)
+    return x if x.dtype == dtype else x.round().to(dtype)
+
+
+def _floats(value: Any) -> Any:
+    return value.tolist() if is_host(value) else as_ints(value)
+
+
+def _floored(extent: Any, factor: float) -> Any:
+    if not isinstance(extent, int) and factor == int(factor):
+        return extent * int(factor)
+    # A scale is a float32: 0.6 of 10 is 6.0000002, 1.4 of 5 is 6.9999999.
+    return int(extent * factor + 1e-6 * factor)
+
+
+@lowers("Upsample", "Resize", since=9)
+def upsample(x: Tensor, scales: Value, *, mode: str = "nearest") -> Any:
+    """Without the choices that Resize has had since opset 11."""
+    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+@lowers("Upsample", since=7)
+def upsample_by_attribute(x: Tensor, *, scales: Any, mode: str = "nearest") -> Any:
+    """Scales as an attribute, before opset 9."""
+    import numpy as np
+
+    return upsample(x, np.array(list(scales), np.float32), mode=mode)
+
+
+_GRID_MODES = {"bilinear": "bilinear", "linear": "bilinear", "bicubic": "bicubic", "cubic": "bicubic"}
+
+
+@lowers("GridSample", since=16)
+def grid_sample(
+    x: Tensor, grid: Tensor, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Any:
+    """x where the grid says, from -1 to 1 along each axis."""
+    return torch.nn.functional.grid_sample(
+        x,
+        grid.to(x.dtype),
+        mode=_GRID_MODES.get(mode, mode),
+        padding_mode=padding_mode,
+        align_corners=bool(align_corners),
+    )
+
+
+@lowers("AffineGrid", since=20)
+def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Any:
+    """The grid of an affine map."""
+    return torch.nn.functional.affine_grid(theta, size, bool(align_corners))
+
+
+@lowers("RoiAlign", since=16)
+def roi_align(
+    x: Tensor,
+    rois: Tensor,
+    batch_indices: Tensor,
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    mode: str = "avg",
+    output_height: int = 1,
+    output_width: int = 1,
+    sampling_ratio: int = 0,
+    spatial_scale: float = 1.0,
+) -> Any:
+    """Each region in bins, each bin the mean (largest) of bilinear samples; how many depends on the region's size
+    unless `sampling_ratio` says."""
+    shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
+    refuse(sampling_ratio == 0 and torch.compiler.is_exporting(), "RoiAlign with sampling_ratio=0 in a torch.export")
+    found = []
+    for position in range(rois.shape[0]):
+        left, top, right, bottom = (rois[position] * spatial_scale - shift).unbind()
+        width, height = right - left, bottom - top
+        if not shift:
+            width, height = width.clamp(min=1), height.clamp(min=1)
+        bins = (height / output_height, width / output_width)
+        counts = [sampling_ratio or max(int(torch.ceil(each)), 1) for each in bins]
+        image = x[batch_indices[position].to(torch.int64)]
+        rows = _bin_positions(top, bins[0], output_height, counts[0])
+        columns = _bin_positions(left, bins[1], output_width, counts[1])
+        samples = _bilinear(image, rows, columns, is_largest=mode == "max")
+        samples = samples.reshape(-1, output_height, counts[0], output_width, counts[1])
+        found.append(samples.amax((2, 4)) if mode == "max" else samples.mean((2, 4)))
+    return torch.stack(found) if found else x.new_zeros(0, x.shape[1], output_height, output_width)
+
+
+@lowers("RoiAlign", since=10)
+def roi_align_unshifted(x: Tensor, rois: Tensor, batch_indices: Tensor, **how: Any) -> Any:
+    """Without the shift by half a pixel, before opset 16."""
+    return roi_align(x, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", **how)
+
+
+def _bin_positions(start: Any, size: Any, bins: int, samples: int) -> Any:
+    within = (torch.arange(samples) + 0.5) / samples
+    return (start + (torch.arange(bins)[:, None] + within[None, :]) * size).reshape(-1)
+
+
+def _bilinear(image: Any, rows: Any, columns: Any, *, is_largest: bool) -> Any:
+    """Samples at all pairs; more than a pixel outside is zero. For a maximum ONNX takes that of the weighted four."""
+    (low, high, part), (left, right, across) = (
+        _neighbours(each, extent) for each, extent in zip((rows, columns), image.shape[1:], strict=True)
+    )
+    part, across = part[:, None], across[None, :]
+    corners = (
+        image[:, low][:, :, left] * (1 - part) * (1 - across),
+        image[:, low][:, :, right] * (1 - part) * across,
+        image[:, high][:, :, left] * part * (1 - across),
+        image[:, high][:, :, right] * part * across,
+    )
+    inside = [(each >= -1) & (each <= extent) for each, extent in zip((rows, columns), image.shape[1:], strict=True)]
+    found = torch.stack(corners).amax(0) if is_largest else torch.stack(corners).sum(0)
+    return torch.where(inside[0][:, None] & inside[1][None, :], found, torch.zeros_like(found))
+
+
+def _neighbours(positions: Any, extent: Any) -> tuple[Any, Any, Any]:
+    positions = positions.clamp(min=0)
+    low = positions.to(torch.int64).clamp(max=extent - 1)
+    return low, (low + 1).clamp(max=extent - 1), torch.where(low >= extent - 1, 0, positions - low)

@@ -1,0 +1,134 @@
+"""A torch.export program out of an ONNX graph, without the weights: the format `pt2` lays those out around it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from converter.errors import GraphError
+from converter.graphs.architecture import Architecture
+from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.lower.torch.framework import to_tensor, torch
+from converter.graphs.lower.torch.module import lower
+
+_SEED = 20180611
+# What a node remembers of where it came from: paths of this machine, and most of the file.
+_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+
+
+def build(
+    *,
+    graph: str,
+    architecture: dict[str, Any],
+    tensors: dict[str, list[Any]],
+    small: dict[str, list[Any]],
+    trainable: list[str],
+    ties: dict[str, str],
+    file: str,
+) -> dict[str, Any]:
+    """Write the program of the ONNX file `graph` into `file`, an archive of torch.export.save without weights.
+
+    `architecture`  Architecture.to_json(); its inputs are the program's, named dimensions are dynamic
+    `tensors`       name -> element type and shape of every tensor; `small` has the values of integer ones that may
+                    decide shapes
+    `trainable`     those that become parameters, `ties` further names of tensors
+    Returns `inputs`, the program's keywords by input name. Raises GraphError when an operator has no lowering, or
+    torch.export fails or fixes a dimension that the graph leaves open.
+    """
+    import onnx_ir
+
+    described = Architecture.from_json(architecture)
+    held = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (dtype, shape) in tensors.items()}
+    for name, values in small.items():
+        held[name] = torch.tensor(values, dtype=held[name].dtype).reshape(held[name].shape)
+    module = lower(onnx_ir.load(graph), held, trainable=trainable, ties=ties)
+    program = exported(module, *samples(described))
+    for key, tensor in program.state_dict.items():
+        program.state_dict[key] = _stand_in(tensor)
+    torch.export.save(program, file)
+    return {"inputs": keywords([each.name for each in described.inputs])}
+
+
+def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return inputs to export with, and which of their axes are dynamic."""
+    arrays = sample_inputs(architecture.inputs, seed=_SEED, sizes=_traced_sizes(architecture))
+    dynamic = {
+        each.name: [axis for axis, extent in enumerate(each.shape) if isinstance(extent, str)]
+        for each in architecture.inputs
+    }
+    return {name: to_tensor(array) for name, array in arrays.items()}, dynamic
+
+
+def _stand_in(tensor: Any) -> Any:
+    """A tensor of that shape with a storage of one element: torch saves no program without its state."""
+    small = torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape) if tensor.numel() else tensor.detach()
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(small, requires_grad=tensor.requires_grad) if is_parameter else small
+
+
+def _traced_sizes(architecture: Architecture) -> dict[str, int]:
+    """Extents that lie between those at which the program is going to be checked."""
+    cases = sample_sizes(architecture)
+    between = {name: sorted(case[name] for case in cases) for name in cases[0]}
+    return {name: min(extents[0] + 1, extents[-1]) for name, extents in between.items()}
+
+
+def keywords(names: Sequence[str]) -> dict[str, str]:
+    """Return the Python keyword of each input: its name, where that is an identifier."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        plain = f"input_{plain}" if not plain or plain[0].isdigit() or keyword.iskeyword(plain) else plain
+        while plain in found.values():
+            plain += "_"
+        found[name] = plain
+    return found
+
+
+def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Sequence[int]]) -> Any:
+    """Return the torch.export.ExportedProgram of a module of `lower`. `dynamic` are the axes that may vary.
+
+    Its inputs are keywords, and it returns a dict. Raises GraphError with one line of torch's reason.
+    """
+    import inspect
+
+    called = keywords(list(inputs))
+    names = {plain: name for name, plain in called.items()}
+
+    def forward(**given: Any) -> Any:
+        return type(module).forward(module, **{names[plain]: value for plain, value in given.items()})
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    forward.__signature__ = inspect.Signature([inspect.Parameter(plain, kind) for plain in names])  # type: ignore[attr-defined]
+    module.forward = forward
+    shapes = {
+        called[name]: dict.fromkeys(dynamic.get(name, ()), torch.export.Dim.DYNAMIC) or None
+        for name, value in inputs.items()
+    }
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                module,
+                (),
+                {called[name]: value for name, value in inputs.items()},
+                dynamic_shapes=shapes if any(shapes.values()) else None,
+                strict=False,
+            )
+    except GraphError:
+        raise
+    except Exception as error:
+        # torch raises what it likes here, RuntimeError and its own kinds, and prints the graph: one line is kept.
+        raise GraphError(f"torch.export fails: {_reason(error)}") from error
+    finally:
+        del module.forward
+    for node in program.graph.nodes:
+        for key in _TRACES:
+            node.meta.pop(key, None)
+    return program
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:400] or type(error).__name__

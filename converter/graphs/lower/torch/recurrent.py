@@ -1,0 +1,282 @@
+"""RNN, GRU and LSTM: PyTorch's own where it has what the node asks for, else step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.graphs.lower.torch.framework import Tensor, torch
+from converter.graphs.lower.torch.indexing import reverse_sequence
+from converter.graphs.lower.torch.registry import REGISTRY, refuse
+
+lowers = REGISTRY.lowers
+
+Activation = Callable[[Any], Any]
+Cell = Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]
+
+_ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
+    "elu": lambda x, alpha=1.0, beta=None: torch.nn.functional.elu(x, alpha),
+    "hardsigmoid": lambda x, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0, 1),
+    "leakyrelu": lambda x, alpha=0.01, beta=None: torch.nn.functional.leaky_relu(x, alpha),
+    "relu": lambda x, alpha=None, beta=None: torch.relu(x),
+    "scaledtanh": lambda x, alpha=1.0, beta=1.0: alpha * torch.tanh(beta * x),
+    "sigmoid": lambda x, alpha=None, beta=None: torch.sigmoid(x),
+    "softplus": lambda x, alpha=None, beta=None: torch.nn.functional.softplus(x),
+    "softsign": lambda x, alpha=None, beta=None: torch.nn.functional.softsign(x),
+    "tanh": lambda x, alpha=None, beta=None: torch.tanh(x),
+    "thresholdedrelu": lambda x, alpha=1.0, beta=None: torch.where(x > alpha, x, torch.zeros_like(x)),
+}
+_TAKES_ALPHA = ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu")
+_TAKES_BETA = ("affine", "hardsigmoid", "scaledtanh")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Node:
+    """What the three have in common."""
+
+    direction: str
+    layout: int
+    lengths: Any
+    activations: tuple[tuple[str, dict[str, float]], ...]
+    clip: float | None
+
+    @classmethod
+    def of(cls, defaults: Sequence[str], direction: str, layout: int, lengths: Any, **how: Any) -> _Node:
+        """Resolve the attributes; `alpha` and `beta` are given to the activations that take them, in order."""
+        count = 2 if direction == "bidirectional" else 1
+        names = [name.lower() for name in how["activations"] or [*defaults] * count]
+        alphas, betas = iter(how["alpha"] or ()), iter(how["beta"] or ())
+        chosen = []
+        for name in names:
+            refuse(name not in _ACTIVATIONS, f"activation {name}")
+            parameters = {}
+            for parameter, takers, values in (("alpha", _TAKES_ALPHA, alphas), ("beta", _TAKES_BETA, betas)):
+                value = next(values, None) if name in takers else None
+                parameters.update({} if value is None else {parameter: value})
+            chosen.append((name, parameters))
+        return cls(
+            direction=direction, layout=layout, lengths=lengths, activations=tuple(chosen), clip=how["clip"] or None
+        )
+
+    @property
+    def directions(self) -> int:
+        """One or two."""
+        return 2 if self.direction == "bidirectional" else 1
+
+    def is_plain(self, *names: str) -> bool:
+        """Whether nothing is asked for but these activations, in each direction."""
+        is_default = [name for name, parameters in self.activations if not parameters] == [*names] * self.directions
+        return self.lengths is None and self.clip is None and is_default
+
+    def functions(self, direction: int) -> list[Activation]:
+        """The activations of one direction, each clipped before."""
+        count = len(self.activations) // self.directions
+
+        def function(name: str, parameters: dict[str, float]) -> Activation:
+            clip = self.clip
+            return lambda x: _ACTIVATIONS[name](x if clip is None else x.clamp(-clip, clip), **parameters)
+
+        return [function(*each) for each in self.activations[count * direction : count * (direction + 1)]]
+
+    def started(self, x: Any, initial: Any, hidden: int) -> Any:
+        """The initial state, [directions, batch, hidden]; zeros when none is given."""
+        if initial is None:
+            return x.new_zeros(self.directions, x.shape[1], hidden)
+        return initial.transpose(0, 1) if self.layout else initial
+
+    def finished(self, y: Any, states: Sequence[Any], output_count: int) -> Any:
+        """[time, directions, batch, hidden] and [directions, batch, hidden] in the layout asked for."""
+        if self.layout:
+            y, states = y.permute(2, 0, 1, 3), [state.transpose(0, 1) for state in states]
+        return (y, *states)[:output_count]
+
+    def run(self, x: Any, cells: Sequence[Cell], starts: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Step through time, in each direction with its own cell."""
+        outputs, ends = [], []
+        for direction, cell in enumerate(cells):
+            is_backward = self.direction == "reverse" or direction == 1
+            sequence = self._reversed(x) if is_backward else x
+            y, end = self._stepped(sequence, cell, tuple(start[direction] for start in starts))
+            outputs.append(self._reversed(y) if is_backward else y)
+            ends.append(end)
+        return torch.stack(outputs, 1), [torch.stack(states) for states in zip(*ends, strict=True)]
+
+    def _reversed(self, x: Any) -> Any:
+        return x.flip(0) if self.lengths is None else reverse_sequence(x, self.lengths)
+
+    def _stepped(self, x: Any, cell: Cell, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        refuse(not isinstance(x.shape[0], int), "a recurrent cell of this kind over a dynamic number of steps")
+        outputs = []
+        for step in range(x.shape[0]):
+            new = cell(x[step], state)
+            output = new[0]
+            if self.lengths is not None:
+                is_within = (step < self.lengths)[:, None]
+                new = tuple(torch.where(is_within, *pair) for pair in zip(new, state, strict=True))
+                output = torch.where(is_within, output, torch.zeros_like(output))
+            state = new
+            outputs.append(output)
+        return torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape), state
+
+
+def _native(node: _Node, function: Any, x: Any, weights: tuple[Any, ...], order: list[int], starts: Any) -> Any:
+    """Run PyTorch's own: `order` are ONNX's gates in PyTorch's order."""
+    flat = [
+        torch.cat([each[direction].chunk(len(order))[gate] for gate in order])
+        for direction in range(node.directions)
+        for each in weights
+    ]
+    is_backward = node.direction == "reverse"
+    x = x.flip(0) if is_backward else x
+    y, *states = function(x, starts, flat, True, 1, 0.0, False, node.directions == 2, False)
+    y = y.reshape(y.shape[0], y.shape[1], node.directions, -1).transpose(1, 2)
+    return y.flip(0) if is_backward else y, states
+
+
+def _split_bias(x: Any, w: Any, bias: Any) -> Any:
+    bias = x.new_zeros(w.shape[0], 2 * w.shape[1]) if bias is None else bias
+    return bias.chunk(2, 1)
+
+
+@lowers("RNN")
+def rnn(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    bias: Tensor = None,
+    lengths: Tensor = None,
+    initial: Tensor = None,
+    *,
+    activation_alpha: Any = None,
+    activation_beta: Any = None,
+    activations: Any = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    output_sequence: int = 0,
+    output_count: int,
+) -> Any:
+    """H = f(X W + H R + b)."""
+    how = {"activations": activations, "alpha": activation_alpha, "beta": activation_beta, "clip": clip}
+    node = _Node.of(["tanh"], direction, layout, lengths, **how)
+    x = x.transpose(0, 1) if layout else x
+    start = node.started(x, initial, r.shape[2])
+    of_input, of_state = _split_bias(x, w, bias)
+    for name, function in (("tanh", torch.rnn_tanh), ("relu", torch.rnn_relu)):
+        if node.is_plain(name):
+            y, states = _native(node, function, x, (w, r, of_input, of_state), [0], start)
+            return node.finished(y, states, output_count)
+
+    def cell_of(at: int) -> Cell:
+        (f,) = node.functions(at)
+        return lambda each, state: (f(each @ w[at].t() + of_input[at] + state[0] @ r[at].t() + of_state[at]),)
+
+    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], [start])
+    return node.finished(y, states, output_count)
+
+
+@lowers("GRU", since=3)
+def gru(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    bias: Tensor = None,
+    lengths: Tensor = None,
+    initial: Tensor = None,
+    *,
+    activation_alpha: Any = None,
+    activation_beta: Any = None,
+    activations: Any = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+    output_sequence: int = 0,
+    output_count: int,
+) -> Any:
+    """Gates z, r, h; the reset gate is applied before, or after, the state's product."""
+    how = {"activations": activations, "alpha": activation_alpha, "beta": activation_beta, "clip": clip}
+    node = _Node.of(["sigmoid", "tanh"], direction, layout, lengths, **how)
+    x = x.transpose(0, 1) if layout else x
+    start = node.started(x, initial, r.shape[2])
+    of_input, of_state = _split_bias(x, w, bias)
+    if node.is_plain("sigmoid", "tanh") and linear_before_reset:
+        y, states = _native(node, torch.gru, x, (w, r, of_input, of_state), [1, 0, 2], start)
+        return node.finished(y, states, output_count)
+
+    def cell_of(at: int) -> Cell:
+        f, g = node.functions(at)
+        *recurrent, r_hidden = r[at].chunk(3)
+        *_, b_hidden = of_state[at].chunk(3)
+
+        def cell(each: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+            (hidden,) = state
+            z, reset, new = (each @ w[at].t() + of_input[at]).chunk(3, 1)
+            from_state = hidden @ torch.cat(recurrent).t() + of_state[at][: -b_hidden.shape[0]]
+            z_state, reset_state = from_state.chunk(2, 1)
+            z, reset = f(z + z_state), f(reset + reset_state)
+            if linear_before_reset:
+                new = g(new + reset * (hidden @ r_hidden.t() + b_hidden))
+            else:
+                new = g(new + (reset * hidden) @ r_hidden.t() + b_hidden)
+            return ((1 - z) * new + z * hidden,)
+
+        return cell
+
+    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], [start])
+    return node.finished(y, states, output_count)
+
+
+@lowers("LSTM")
+def lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    bias: Tensor = None,
+    lengths: Tensor = None,
+    initial: Tensor = None,
+    initial_cell: Tensor = None,
+    peepholes: Tensor = None,
+    *,
+    activation_alpha: Any = None,
+    activation_beta: Any = None,
+    activations: Any = None,
+    clip: float = 0.0,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+    output_sequence: int = 0,
+    output_count: int,
+) -> Any:
+    """Gates i, o, f, c; peepholes, where given, in the order i, o, f."""
+    how = {"activations": activations, "alpha": activation_alpha, "beta": activation_beta, "clip": clip}
+    node = _Node.of(["sigmoid", "tanh", "tanh"], direction, layout, lengths, **how)
+    x = x.transpose(0, 1) if layout else x
+    starts = [node.started(x, each, r.shape[2]) for each in (initial, initial_cell)]
+    of_input, of_state = _split_bias(x, w, bias)
+    if node.is_plain("sigmoid", "tanh", "tanh") and peepholes is None and not input_forget:
+        y, states = _native(node, torch.lstm, x, (w, r, of_input, of_state), [0, 2, 3, 1], starts)
+        return node.finished(y, states, output_count)
+
+    def cell_of(at: int) -> Cell:
+        f, g, h = node.functions(at)
+        peeps = [0.0] * 3 if peepholes is None else peepholes[at].chunk(3)
+
+        def cell(each: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+            hidden, memory = state
+            gates = each @ w[at].t() + of_input[at] + hidden @ r[at].t() + of_state[at]
+            enter, leave, forget, new = gates.chunk(4, 1)
+            enter = f(enter + peeps[0] * memory)
+            forget = 1 - enter if input_forget else f(forget + peeps[2] * memory)
+            memory = forget * memory + enter * g(new)
+            return f(leave + peeps[1] * memory) * h(memory), memory
+
+        return cell
+
+    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], starts)
+    return node.finished(y, states, output_count)

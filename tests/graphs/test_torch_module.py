@@ -1,0 +1,336 @@
+"""The module that an ONNX graph becomes: names, gradients, dynamic shapes, and the original module given back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from converter.errors import GraphError
+from converter.graphs.lower.torch.module import lower
+from converter.graphs.lower.torch.names import TAKEN, module_names, original_name
+from converter.graphs.lower.torch.program import exported, keywords
+from tests.graphs.test_operators import CASES, Case, _model
+
+# Axes and positions that only a run has: a program has one number of dimensions, and fixed ones.
+_LOOKS_INTO_TENSORS = {
+    ("Slice", "backwards, every other"),
+    ("Expand", "booleans"),
+    ("CumSum", "exclusive from the end"),
+    ("ReduceMax", "axes at run time"),
+    ("Range", "delta below zero"),
+}
+
+
+def _feeds(case: Case) -> dict[str, Any]:
+    return {f"input_{at}": np.asarray(each) for at, each in enumerate(case.inputs) if at not in case.constant}
+
+
+def _expected(model: Any, feeds: dict[str, Any]) -> list[Any]:
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)  # type: ignore[no-any-return]
+
+
+def _compare(found: dict[str, Any], expected: list[Any]) -> None:
+    for value, wanted in zip(found.values(), expected, strict=True):
+        assert value.numpy().dtype == wanted.dtype
+        assert value.shape == wanted.shape
+        np.testing.assert_allclose(value.numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda each: f"{each.op_type}: {each.name}")
+def test_operator(case: Case) -> None:
+    model, feeds = _model(case), _feeds(case)
+    module = lower(onnx_ir.from_proto(model), {})
+    with torch.no_grad():
+        _compare(module(**{name: torch.from_numpy(array) for name, array in feeds.items()}), _expected(model, feeds))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda each: f"{each.op_type}: {each.name}")
+def test_operator_exported(case: Case) -> None:
+    model, feeds = _model(case), _feeds(case)
+    module = lower(onnx_ir.from_proto(model), {})
+    tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    if (case.op_type, case.name) in _LOOKS_INTO_TENSORS:
+        with pytest.raises((GraphError, RuntimeError)):
+            exported(module, tensors, {}).module()(**tensors)
+        return
+    _compare(exported(module, tensors, {}).module()(**tensors), _expected(model, feeds))
+
+
+def _graph(
+    nodes: list[Any], inputs: dict[str, list[Any]], outputs: list[str], opset: int = 20, **constants: Any
+) -> Any:
+    declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    results = [onnx.ValueInfoProto(name=name) for name in outputs]
+    held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "graph", declared, results, held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def test_a_program_runs_at_shapes_that_were_not_traced() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
+        helper.make_node("Mul", ["rows", "two"], ["twice"]),
+        helper.make_node("Unsqueeze", ["twice", "first"], ["twice_vector"]),
+        helper.make_node("Concat", ["twice_vector", "rest"], ["wanted"], axis=0),
+        helper.make_node("Concat", ["x", "x"], ["both"], axis=0),
+        helper.make_node("Reshape", ["both", "wanted"], ["reshaped"]),
+        helper.make_node("Expand", ["reshaped", "wide"], ["y"]),
+    ]
+    model = _graph(
+        nodes,
+        {"x": ["rows", "columns", 4]},
+        ["y"],
+        zero=np.array(0, np.int64),
+        two=np.array(2, np.int64),
+        first=np.array([0], np.int64),
+        rest=np.array([-1, 2, 2], np.int64),
+        wide=np.array([3, 1, 1, 1, 1], np.int64),
+    )
+    module = lower(onnx_ir.from_proto(model), {})
+    program = exported(module, {"x": torch.zeros(4, 5, 4)}, {"x": [0, 1]}).module()
+    for shape in ((2, 3, 4), (7, 9, 4), (1, 6, 4)):
+        x = torch.randn(shape)
+        wanted = torch.cat([x, x]).reshape(2 * shape[0], -1, 2, 2).expand(3, -1, -1, -1, -1)
+        torch.testing.assert_close(module(x)["y"], wanted)
+        torch.testing.assert_close(program(x=x)["y"], wanted)
+
+
+def test_what_depends_on_nothing_is_computed_once() -> None:
+    nodes = [
+        helper.make_node("Add", ["one", "one"], ["two"]),
+        helper.make_node("Exp", ["two"], ["e"]),
+        helper.make_node("Mul", ["x", "e"], ["y"]),
+    ]
+    module = lower(onnx_ir.from_proto(_graph(nodes, {"x": ["n"]}, ["y"], one=np.ones(1, np.float32))), {})
+    assert [step.operator.op_type for step in module._graph.steps] == ["Mul"]
+    assert list(module.state_dict()) == []
+
+
+def _branches(condition: str) -> list[Any]:
+    def branch(op_type: str) -> Any:
+        result = onnx.ValueInfoProto(name=op_type)
+        return helper.make_graph([helper.make_node(op_type, ["x", "x"], [op_type])], op_type, [], [result])
+
+    return [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "nothing"], [condition]),
+        helper.make_node("If", [condition], ["y"], then_branch=branch("Add"), else_branch=branch("Mul")),
+    ]
+
+
+def test_both_branches_are_in_the_program() -> None:
+    model = _graph(_branches("positive"), {"x": ["n"]}, ["y"], nothing=np.zeros((), np.float32))
+    module = lower(onnx_ir.from_proto(model), {})
+    program = exported(module, {"x": torch.ones(3)}, {"x": [0]}).module()
+    for x in (torch.full((5,), 3.0), torch.full((2,), -3.0)):
+        wanted = x + x if x.sum() > 0 else x * x
+        torch.testing.assert_close(module(x)["y"], wanted)
+        torch.testing.assert_close(program(x=x)["y"], wanted)
+
+
+def _doubling(outputs: list[str]) -> Any:
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["state", "state"], ["doubled"]),
+            helper.make_node("Mul", ["state", "x"], ["seen"]),
+            helper.make_node("ReduceMax", ["doubled"], ["most"], keepdims=0),
+            helper.make_node("Less", ["most", "limit"], ["goes_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("before", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["n"]),
+        ],
+        [onnx.ValueInfoProto(name=name) for name in ["goes_on", "doubled", *outputs]],
+    )
+    results = ["last", *(["all"] if outputs else [])]
+    nodes = [helper.make_node("Loop", ["", "", "x"], results, body=body)]
+    return _graph(nodes, {"x": ["n"]}, results, limit=np.array(50, np.float32))
+
+
+def test_a_loop_stops_by_its_condition() -> None:
+    module = lower(onnx_ir.from_proto(_doubling(["seen"])), {})
+    found = module(torch.tensor([3.0, 1.0]))
+    assert found["last"].tolist() == [96, 32]
+    assert found["all"].tolist() == [[9, 1], [18, 2], [36, 4], [72, 8], [144, 16]]
+
+
+def test_a_loop_in_a_program() -> None:
+    module = lower(onnx_ir.from_proto(_doubling([])), {})
+    program = exported(module, {"x": torch.tensor([3.0, 1.0])}, {}).module()
+    assert program(x=torch.tensor([30.0, 1.0]))["last"].tolist() == [60, 2]
+    assert program(x=torch.tensor([1.0, 3.0]))["last"].tolist() == [32, 96]
+
+
+def test_an_operator_that_onnx_defines_by_others() -> None:
+    node = helper.make_node("HannWindow", ["size"], ["y"])
+    module = lower(onnx_ir.from_proto(_graph([node], {}, ["y"], size=np.array(6, np.int64))), {})
+    torch.testing.assert_close(module()["y"], torch.hann_window(6), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "takes x, not nothing"),
+        ({"x": np.zeros(2), "z": np.zeros(2)}, "takes x, not x, z"),
+        ({"x": np.zeros(2, np.float64)}, "input x is torch.float64, the graph declares FLOAT"),
+        ({"x": np.zeros((2, 2), np.float32)}, "input x has 2 dimensions, the graph declares 1"),
+    ],
+)
+def test_wrong_inputs(given: dict[str, Any], said: str) -> None:
+    module = lower(onnx_ir.from_proto(_graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n"]}, ["y"])), {})
+    assert module(torch.zeros(2))["y"].tolist() == [0, 0]
+    with pytest.raises(GraphError, match=said):
+        module(**{name: torch.from_numpy(array) for name, array in given.items()})
+
+
+def test_an_operator_without_a_lowering_is_named() -> None:
+    nodes = [helper.make_node("StringConcat", ["x", "x"], ["y"], name="the_node")]
+    with pytest.raises(GraphError, match=r"no PyTorch lowering for 1 node.*StringConcat.*the_node"):
+        lower(onnx_ir.from_proto(_graph(nodes, {"x": ["n"]}, ["y"])), {})
+
+
+def test_an_error_in_a_run_names_the_node() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="the_node")]
+    module = lower(onnx_ir.from_proto(_graph(nodes, {"x": ["n"]}, ["y"], w=np.ones((3, 2), np.float32))), {})
+    assert module(torch.ones(3))["y"].tolist() == [3, 3]
+    with pytest.raises(GraphError, match=r"node the_node \(MatMul\) cannot be run"):
+        module(torch.ones(4))
+
+
+# --- names
+
+_NAMES = [
+    "encoder.layer.0.weight",
+    "encoder.layer.0.bias",
+    "encoder.layer",
+    "type",
+    "training.weight",
+    "a..b",
+    "",
+    "forward",
+    "marked>",
+    "marked>.weight",
+    "_constants.0",
+    "_graph",
+    "__class__",
+    "bert/encoder/kernel:0",
+    "has space",
+    "ümläut.模型",
+]
+
+
+def test_names_are_paths_and_come_back() -> None:
+    keys = module_names(_NAMES)
+    assert len(set(keys.values())) == len(_NAMES)
+    assert [original_name(key) for key in keys.values()] == _NAMES
+    assert keys["encoder.layer.0.weight"] == "encoder.layer.0.weight"
+    model = _graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n"]}, ["y"])
+    tensors = {name: torch.full((2,), float(at)) for at, name in enumerate(_NAMES)}
+    module = lower(
+        onnx_ir.from_proto(model), tensors, trainable=[_NAMES[0], "type"], ties={"head.weight": "type", "to": "forward"}
+    )
+    state = module.state_dict()
+    assert {original_name(key): value[0].item() for key, value in state.items()} == {
+        **{name: at for at, name in enumerate(_NAMES)},
+        "head.weight": _NAMES.index("type"),
+        "to": _NAMES.index("forward"),
+    }
+    assert {original_name(name) for name, _ in module.named_parameters()} == {_NAMES[0], "type"}
+    assert module.get_parameter("head.weight") is module.get_parameter("type>")
+    assert state["head.weight"].data_ptr() == state["type>"].data_ptr()
+    program = exported(module, {"x": torch.ones(2)}, {"x": [0]})
+    assert set(program.state_dict) == set(state)
+
+
+def test_no_name_hides_an_attribute_of_a_module() -> None:
+    public = {name for name in dir(torch.nn.Module()) if not name.startswith("__")}
+    assert public <= TAKEN
+
+
+def test_keywords_are_the_names_where_python_has_them() -> None:
+    assert keywords(["input_ids", "x.1", "x_1", "0", "class"]) == {
+        "input_ids": "input_ids",
+        "x.1": "x_1",
+        "x_1": "x_1_",
+        "0": "input_0",
+        "class": "input_class",
+    }
+
+
+# --- a module, exported to ONNX by torch, given back
+
+
+class _Convolutional(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.BatchNorm2d(8))
+        self.up = torch.nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.norm = torch.nn.GroupNorm(2, 4)
+        self.head = torch.nn.Linear(4, 5)
+
+    def forward(self, image: Any) -> Any:
+        x = torch.nn.functional.max_pool2d(torch.relu(self.stem(image)), 2)
+        x = torch.nn.functional.interpolate(self.norm(self.up(x)), scale_factor=2.0, mode="bilinear")
+        return torch.softmax(self.head(x.mean((2, 3))), -1)
+
+
+class _Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = torch.nn.LSTM(6, 4, bidirectional=True, batch_first=True)
+        self.norm = torch.nn.LayerNorm(8)
+        self.out = torch.nn.Linear(8, 3)
+
+    def forward(self, sequence: Any) -> Any:
+        y, _ = self.rnn(sequence)
+        return self.out(self.norm(y))
+
+
+@pytest.mark.parametrize(
+    ("module", "traced", "unseen"),
+    [(_Convolutional, (2, 3, 16, 16), (3, 3, 16, 16)), (_Recurrent, (2, 5, 6), (3, 5, 6))],
+    ids=["convolutional", "recurrent"],
+)
+def test_a_module_comes_back(module: Any, traced: tuple[int, ...], unseen: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    original = module().eval()
+    made = torch.onnx.export(
+        original,
+        (torch.randn(traced),),
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+    )
+    model = made.model
+    held = original.state_dict()
+    names = [name for name in held if name in model.graph.initializers]
+    assert len(names) >= len(list(original.parameters()))
+    for name in names:
+        model.graph.initializers[name].const_value = onnx_ir.ExternalTensor(
+            "weights", 0, 0, model.graph.initializers[name].dtype, shape=onnx_ir.Shape(held[name].shape), name=name
+        )
+    trained = [name for name, _ in original.named_parameters()]
+    lowered = lower(model, {name: held[name].clone() for name in names}, trainable=trained)
+
+    assert set(lowered.state_dict()) == set(names)
+    assert {name for name, _ in lowered.named_parameters()} == set(trained)
+    x = torch.randn(unseen)
+    wanted = original(x)
+    (found,) = lowered(x).values()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    (wanted**2).sum().backward()
+    (found**2).sum().backward()
+    gradients = dict(lowered.named_parameters())
+    for name, parameter in original.named_parameters():
+        torch.testing.assert_close(gradients[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
