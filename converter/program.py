@@ -176,8 +176,8 @@ def _write(
                 return report
             provenance.counts = report.counts
             kept = workshop.make(output, planned)
-            is_one_file = target.format.file_name is not None and len(written.files) == 1
-            readable = stage.output / written.files[0].name if is_one_file else stage.output
+            is_one_file = target.format.file_name is not None and len(written.file_names) == 1
+            readable = stage.output / written.file_names[0] if is_one_file else stage.output
             verification = _verify(planned, output, target.format, readable, options, workshop)
             observer.committing()
             stage.publish(
@@ -185,7 +185,7 @@ def _write(
                 overwrite=options.overwrite,
                 durable=options.durable,
                 check=lambda: target.check_replaceable(options),
-                order=[file.name for file in output.files],
+                order=list(output.file_names),
             )
     resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
     warnings = (*report.warnings, *selection.cast_losses(planned), *resumed)
@@ -274,7 +274,7 @@ class _Target:
         beside += [OutputFile(name=name, pieces=(file,)) for name, file in planned.assets.items()]
         if self.is_folder:
             return replace(output, files=(*beside, *output.files))
-        if len(output.files) > 1:
+        if len(output.file_names) > 1:
             raise UsageError("the output is several files", path=self.place.path, hint="end DST with / for a folder")
         if not beside:
             return output

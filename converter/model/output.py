@@ -97,7 +97,8 @@ class Output:
     `ties` says under which slot the target holds the values of names that have no slot of their own: name -> slot.
     `files` are in the order in which they may appear: one without which nobody takes the others for a checkpoint, such
     as an index, comes after them, and what `build` makes comes last.
-    `build` makes what cannot be laid out in advance, after `files` are written.
+    `build` makes what cannot be laid out in advance, after `files` are written; `built` are the files it makes in a
+    format of single files.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     """
 
@@ -105,9 +106,15 @@ class Output:
     names: Mapping[str, str]
     ties: Mapping[str, str] = field(default_factory=dict)
     build: Callable[[Workshop], None] | None = None
+    built: tuple[str, ...] = ()
     build_bytes: int = 0
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of all files that are known in advance, in the order in which they may appear."""
+        return (*(file.name for file in self.files), *self.built)
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,260 @@
+"""Programs of torch.export: torch's own archives read, ours opened by torch; hostile ones refused."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+import converter
+from converter.errors import CkconvError, LossError, ReadError
+from converter.formats import Probe, detect
+from converter.formats.pt2 import sniff
+from converter.model.checkpoint import Checkpoint
+from converter.model.dtype import DType
+from converter.model.tensor import ArrayTensor
+from tests.conftest import Ckconv
+
+
+class _Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 2)
+        self.tied = torch.nn.Linear(3, 2)
+        self.tied.weight = self.fc.weight
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).t())
+        self.register_buffer("part", torch.arange(10.0)[2:7:2])
+        self.register_buffer("brief", torch.tensor([1.5, 2.5]).to(torch.bfloat16))
+        self.register_buffer("tiny", torch.tensor([1.0, 2.0]).to(torch.float8_e5m2))
+        self.register_buffer("count", torch.tensor(7))
+        self.register_buffer("wave", torch.tensor([1 + 2j]))
+        self.register_buffer("kept_back", torch.ones(2), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        return self.tied(self.fc(x) @ self.turned.t()[:2]) + self.kept_back
+
+
+@pytest.fixture(scope="module")
+def net() -> _Net:
+    torch.manual_seed(0)
+    return _Net().eval()
+
+
+@pytest.fixture(scope="module")
+def exported(net: _Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("programs") / "net.pt2"
+    torch.export.save(torch.export.export(net, (torch.ones(4, 3),)), path)
+    return path
+
+
+def test_what_torch_saved(exported: Path, net: _Net) -> None:
+    checkpoint = converter.read(exported)
+    assert detect(Probe(exported)).name == "pt2"
+    state = net.state_dict()
+    assert set(checkpoint.names) == set(state)
+    assert checkpoint.aliases == {"tied.weight": "fc.weight"}
+    assert checkpoint.buffers == {"turned", "part", "brief", "tiny", "count", "wave"}
+    for name, value in state.items():
+        tensor = checkpoint.tensor(name)
+        assert tensor.dtype.value == str(value.dtype).removeprefix("torch.")
+        assert tensor.shape == tuple(value.shape)
+        assert (
+            tensor.numpy().tobytes()
+            == value.contiguous().view(torch.uint8 if value.ndim else value.dtype).numpy().tobytes()
+        )
+    assert [line.name for line in checkpoint.lines] == ["kept_back"]
+
+
+def test_a_file_of_torch_save_is_another_format(net: _Net, tmp_path: Path) -> None:
+    torch.save(net.state_dict(), tmp_path / "x.pt2")
+    assert not sniff(Probe(tmp_path / "x.pt2"))
+    assert detect(Probe(tmp_path / "x.pt2")).name == "pytorch"
+
+
+def test_to_safetensors_and_back(exported: Path, net: _Net, tmp_path: Path) -> None:
+    converter.convert(exported, tmp_path / "x.safetensors", exclude=["wave"], allow_dropped=["wave"])
+    with safe_open(tmp_path / "x.safetensors", "numpy") as stored:
+        np.testing.assert_array_equal(stored.get_tensor("turned"), net.turned)
+    converter.convert(tmp_path / "x.safetensors", tmp_path / "y.pt2", weights_only=True)
+    module = torch.export.load(tmp_path / "y.pt2").module()
+    found = module.state_dict()
+    assert module() == {}
+    for name, value in net.state_dict().items():
+        if name != "wave":
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_weights_of_every_type_under_any_name(tmp_path: Path) -> None:
+    names = ["plain.weight", "type", "a..b", "", "ends>", "plain", "sp ace/x:0", "ü"]
+    tensors = {
+        name: ArrayTensor.of(np.arange(4).astype(dtype.numpy)) for name, dtype in zip(names * 3, DType, strict=False)
+    }
+    checkpoint = Checkpoint(tensors=tensors, aliases={"forward": "type"})
+    converter.write(checkpoint, tmp_path / "x.pt2", weights_only=True)
+    back = converter.read(tmp_path / "x.pt2")
+    assert list(back.tensors) == list(tensors)
+    assert back.aliases == {"forward": "type"}
+    state = torch.export.load(tmp_path / "x.pt2").module().state_dict()
+    assert len(state) == len(tensors) + 1
+    assert "plain.weight" in state
+    assert state["type>"].data_ptr() == state["forward>"].data_ptr()
+
+
+def test_a_folder_has_the_state_dict_too(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tensors={"fc.weight": ArrayTensor.of(np.ones((2, 3), np.float32))})
+    converter.write(checkpoint, f"{tmp_path}/out/", to="pt2", weights_only=True)
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["model.pt2", "model.pth"]
+    assert torch.load(tmp_path / "out" / "model.pth")["fc.weight"].tolist() == [[1, 1, 1]] * 2
+    assert list(converter.read(tmp_path / "out").tensors) == ["fc.weight"]
+
+
+@pytest.fixture(scope="module")
+def squad(squad_bert: Path, tmp_path_factory: pytest.TempPathFactory, ckconv: Ckconv) -> Path:
+    folder = tmp_path_factory.mktemp("squad") / "out"
+    result = ckconv(squad_bert, f"{folder}/", "--to", "pt2")
+    assert result.returncode == 0, result.stderr
+    assert "verified outputs" in result.stdout.splitlines()[-1]
+    return folder
+
+
+def test_a_checkpoint_becomes_a_program_that_runs(squad: Path, squad_bert: Path) -> None:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(squad_bert.parent)
+    original = transformers.BertForQuestionAnswering(config).eval()
+    saved = torch.load(squad_bert, weights_only=False)
+    original.load_state_dict(saved.get("model_state_dict", saved), strict=False)
+    program = torch.export.load(squad / "model.pt2").module()
+    keys = set(program.state_dict())
+    assert keys == set(torch.load(squad / "model.pth"))
+    assert {name for name, _ in original.named_parameters()} <= keys
+    for shape in ((1, 7), (5, 13)):
+        inputs = {
+            "input_ids": torch.randint(0, config.vocab_size, shape),
+            "attention_mask": torch.ones(shape, dtype=torch.int64),
+            "token_type_ids": torch.zeros(shape, dtype=torch.int64),
+        }
+        with torch.no_grad():
+            found, wanted = program(**inputs), original(**inputs)
+        torch.testing.assert_close(found["start_logits"], wanted.start_logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found["end_logits"], wanted.end_logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_program_trains(squad: Path) -> None:
+    program = torch.export.load(squad / "model.pt2").module()
+    inputs = {name: torch.ones(2, 6, dtype=torch.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    found = program(**inputs)
+    sum((value**2).sum() for value in found.values()).backward()
+    lacking = [name for name, parameter in program.named_parameters() if parameter.grad is None]
+    assert not [name for name in lacking if "pooler" not in name]
+
+
+def test_no_path_of_this_machine_is_in_it(squad: Path) -> None:
+    with zipfile.ZipFile(squad / "model.pt2") as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            assert str(Path.cwd()).encode() not in data, name
+            assert b".py" not in data, name
+
+
+def test_a_program_read_again_gives_the_weights(squad: Path, squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(squad / "model.pt2", tmp_path / "x.safetensors", without_frameworks=True)
+    assert result.returncode == 0, result.stderr
+    saved = torch.load(squad_bert, weights_only=False)
+    for name, array in load_file(tmp_path / "x.safetensors").items():
+        np.testing.assert_array_equal(array, saved.get("model_state_dict", saved)[name])
+
+
+# --- hostile archives
+
+
+def _changed(path: Path, to: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return to
+
+
+_CONFIG = "net/data/weights/model_weights_config.json"
+
+
+def _entry(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(members: dict[str, bytes]) -> None:
+        config = json.loads(members[_CONFIG])
+        entry = config["config"]["fc.bias"]
+        for key, value in changes.items():
+            (entry if key in entry else entry["tensor_meta"])[key] = value
+        members[_CONFIG] = json.dumps(config).encode()
+
+    return change
+
+
+def _without(name: str) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: members.pop(name) and None
+
+
+def _with(name: str, data: bytes) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: members.update({name: data})
+
+
+_HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
+    "too large": (_entry(sizes=[{"as_int": 1000}], strides=[{"as_int": 1}]), "views elements"),
+    "negative": (_entry(sizes=[{"as_int": -1}]), "impossible shape"),
+    "symbolic": (_entry(sizes=[{"as_expr": {"expr_str": "s0"}}]), "impossible shape"),
+    "no sizes": (_entry(sizes="2"), "impossible shape"),
+    "offset": (_entry(storage_offset={"as_int": 1}), "views elements"),
+    "expanded": (_entry(sizes=[{"as_int": 1 << 40}], strides=[{"as_int": 0}]), "expands"),
+    "no type": (_entry(dtype=99), "element type 99"),
+    "no number": (_entry(dtype="7"), "element type '7'"),
+    "sparse": (_entry(layout=1), "is sparse"),
+    "elsewhere": (_entry(path_name="../../../etc/passwd"), "has no record"),
+    "no description": (_entry(tensor_meta=None), "described by nothing"),
+    "no weights": (_without(_CONFIG), "has no record"),
+    "no list": (_with(_CONFIG, b"[]"), "no list of weights"),
+    "no JSON": (_with(_CONFIG, b"{"), "list of weights"),
+    "deep": (_with(_CONFIG, b"[" * 100_000), "list of weights"),
+    "big-endian": (_with("net/byteorder", b"big"), "big-endian"),
+    "a later version": (_with("net/archive_version", b"1"), "version 0"),
+    "two programs": (_with("net/models/other.json", b"{}"), "several programs: model, other"),
+    "no program": (_without("net/models/model.json"), "no program"),
+    "two roots": (_with("other/x", b""), "one root"),
+    "pickled weights": (_with("net/data/weights/model.pt", b"\x80"), "in a pickle"),
+    "outside": (_with("../x", b""), "points elsewhere"),
+}
+
+
+@pytest.mark.parametrize("what", _HOSTILE)
+def test_hostile(what: str, exported: Path, tmp_path: Path) -> None:
+    change, message = _HOSTILE[what]
+    same = _changed(exported, tmp_path / "same.pt2", lambda members: None)
+    assert [tensor.numpy() for tensor in converter.read(same).tensors.values()]
+    hostile = _changed(exported, tmp_path / "hostile.pt2", change)
+    with pytest.raises(CkconvError, match=message) as raised:
+        converter.read(hostile, from_format="pt2")
+    assert raised.value.path == str(hostile)
+
+
+def test_a_pickled_tensor_is_not_opened(exported: Path, tmp_path: Path) -> None:
+    hostile = _changed(exported, tmp_path / "hostile.pt2", _entry(use_pickle=True))
+    assert "fc.bias" not in converter.read(hostile).names
+    with pytest.raises(LossError, match=r"fc\.bias"):
+        converter.convert(hostile, tmp_path / "x.safetensors")
+    converter.convert(hostile, tmp_path / "x.safetensors", allow_dropped=["fc.bias"])
+
+
+def test_programs_of_old_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", b"{}")
+    with pytest.raises(ReadError, match=r"torch before 2\.8"):
+        converter.read(tmp_path / "x.pt2")
