@@ -43,6 +43,9 @@ class Options:
     `trainable`       a regular expression for the parameters that a numbered optimizer was given
     `weights_only`    write no graph where the target could have one
     `with_cache`      the graph of a decoder goes on from cached keys and values, and returns them
+    `model`           a user's own model, "package.module:factory", whose graph the target gets; it is imported
+    `inputs`          what that model takes: "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"
+    `opset`           the version of ONNX's operators that the graph is in; by default what the exporter gives
     `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
     `atol`, `rtol`    tolerance of outputs, instead of that of their dtype
     `allow_dropped`, `allow_missing`   shell patterns of losses that are accepted
@@ -66,6 +69,9 @@ class Options:
     trainable: str | None = None
     weights_only: bool = False
     with_cache: bool = False
+    model: str | None = None
+    inputs: str | None = None
+    opset: int | None = None
     verify: str = "auto"
     atol: float | None = None
     rtol: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,10 +13,11 @@ import numpy as np
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.encoding import safetensors
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, SafetyError
+from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, SafetyError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture
+from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.inputs import sample_inputs, sample_sizes
 from converter.graphs.source import GraphSource
@@ -28,7 +30,10 @@ from converter.verification import RELATIVE_TOLERANCE, compare_outputs, load_out
 
 _SAMPLE_SEED = 20180611
 _GRAPH_NAME = "graph.onnx"
-_ATTACH = "converter.graphs.passes.attach:run"
+_PREPARE = "converter.graphs.passes.preparing:run"
+_TRACE_MODULE = "converter.graphs.trace.user_module:trace"
+_RUN_MODULE = "converter.graphs.run.user_module:run"
+_MODULE_NAME = "module.json"
 _TRACE = "converter.graphs.trace.transformers:trace"
 _REFERENCE = "converter.graphs.run.transformers:run"
 
@@ -38,11 +43,14 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
 
     `planned` is what dialect and selection made of `source`. The graph is the source's own; where it has none, or one
     that cannot be used, or a cache is asked for, that of the transformers class which its config and names tell.
+    `--model` comes before both: who names a model means it.
 
     Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
     MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
     SafetyError for a graph that a checkpoint has no business having.
     """
+    if options.model is not None:
+        return _from_module(replace(planned, graph=None), options.model, options, workshop)
     graph = source.graph
     if graph is not None and not options.with_cache:
         try:
@@ -67,7 +75,7 @@ def _from_source(
         _check_nothing_left_out(planned, source, architecture)
     fitted = fitted_to_source(planned, source, architecture)
     reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
-    return _attached(fitted, file, reference, workshop)
+    return _attached(fitted, file, reference, options, workshop)
 
 
 def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architecture: Architecture) -> None:
@@ -81,8 +89,9 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
     given = checkpoint.config
     if given is None:
         raise ArchitectureError(
-            "no config.json says which model this is",
-            hint="--config FILE names one, --weights-only writes no graph, a transformers folder brings its own",
+            "no config.json says which model this is, and the source has no graph of its own",
+            hint="--config FILE names a model of transformers, --model pkg.module:factory with --inputs one of your "
+            "own, --weights-only writes no graph",
         )
     require("torch", "tracing a model")
     inference = infer_architecture(checkpoint.tensors, given.values, task=options.task)
@@ -99,20 +108,61 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
         architecture=inference.architecture,
         graph=os.fspath(file),
         with_cache=options.with_cache,
+        opset=options.opset,
     )
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
     fitted = fitted_to_class(named, Architecture.from_json(answer))
     reference = Reference(runner=_REFERENCE, model=workshop.scratch, takes_weights=True)
-    return _attached(fitted, file, reference, workshop)
+    return _attached(fitted, file, reference, options, workshop)
 
 
-def _attached(fitted: Fitted, file: Path, reference: Reference, workshop: LocalWorkshop) -> Checkpoint:
+def _from_module(checkpoint: Checkpoint, factory: str, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    if options.inputs is None:
+        raise UsageError("--model needs --inputs", hint='such as --inputs "input_ids:int64[batch,seq]"')
+    inputs = parse_inputs(options.inputs)
+    require("torch", "tracing a model")
+    workshop.observer.stage(f"tracing {factory}")
+    file, place = workshop.scratch / _GRAPH_NAME, {"factory": factory, "folder": os.getcwd()}
+    answer = workshop.call(
+        _TRACE_MODULE,
+        **place,
+        inputs=[each.to_json() for each in inputs],
+        graph=os.fspath(file),
+        opset=options.opset,
+    )
+    (workshop.scratch / _MODULE_NAME).write_text(json.dumps(place))
+    architecture = Architecture.from_json(answer)
+    fitted = fitted_to_class(_without_prefix(checkpoint, architecture), architecture)
+    reference = Reference(runner=_RUN_MODULE, model=workshop.scratch, takes_weights=True)
+    return _attached(fitted, file, reference, options, workshop)
+
+
+def _without_prefix(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
+    """Return the checkpoint without what stands before each of the architecture's names, as Lightning's ``model.``."""
+    declared = [*architecture.parameters, *architecture.buffers]
+    names = set(checkpoint.names)
+    if not declared or declared[0] in names:
+        return checkpoint
+    prefixes = [name.removesuffix(declared[0]) for name in checkpoint.names if name.endswith(f".{declared[0]}")]
+    prefix = next((each for each in prefixes if all(each + name in names for name in declared)), "")
+    return checkpoint.with_names(lambda name: name.removeprefix(prefix)) if prefix else checkpoint
+
+
+def _attached(
+    fitted: Fitted, file: Path, reference: Reference, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
-    if fitted.stored:
-        stored = {name: each.to_json() for name, each in fitted.stored.items()}
-        workshop.call(_ATTACH, graph=os.fspath(file), stored=stored)
-    graph = TracedGraph(file=file, architecture=fitted.architecture, reference=reference)
+    architecture = fitted.architecture
+    workshop.call(
+        _PREPARE,
+        graph=os.fspath(file),
+        stored={name: each.to_json() for name, each in fitted.stored.items()},
+        declared=[*architecture.parameters, *architecture.buffers],
+        names=list(fitted.checkpoint.tensors),
+        opset=options.opset,
+    )
+    graph = TracedGraph(file=file, architecture=architecture, reference=reference)
     return replace(fitted.checkpoint, graph=graph)
 
 

@@ -44,8 +44,12 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option(
     "--with-cache", is_flag=True, help="A decoder's graph takes keys and values of what came before, and returns them."
 )
+@_option("--model", metavar="PACKAGE.MODULE:FACTORY", help="Your own torch model, imported and traced.")
+@_option("--inputs", metavar="NAME:TYPE[DIM,...],...", help="What --model takes: input_ids:int64[batch,seq].")
+@_option("--opset", type=int, metavar="N", help="Version of ONNX's operators; by default what the exporter gives.")
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
+@_option("--external-data", is_flag=True, help="Keep the tensors of an ONNX model in a file of their own.")
 @_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")
 @_option("--max-shard-size", metavar="SIZE", help="Split weights into files of at most this: 5GB, 500MiB.")
 @_option("--verify", metavar="auto|weights|outputs|none", help="What to prove before DST appears.")

@@ -1,6 +1,7 @@
 """The initializers of an ONNX model, read and written by the protocol buffer wire format alone.
 
-https://github.com/onnx/onnx/blob/v1.19.0/onnx/onnx.proto. Only what leads to initializers is looked at.
+https://github.com/onnx/onnx/blob/v1.19.0/onnx/onnx.proto. Only what leads to initializers is looked at; the rest of a
+graph is copied as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from converter.encoding.onnx_tensors import (
     FilesBeside,
     Range,
     contents,
+    fields,
     read_entry,
     read_tensor,
     tensor_name,
@@ -23,12 +25,12 @@ from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Piece, piece_bytes
-from converter.model.tensor import Tensor
+from converter.model.tensor import FileTensor, Tensor
 
 LIMIT_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold: the tensors of larger models are in files of their own."""
 
-_GRAPH, _METADATA, _TRAINING, _FUNCTION = 7, 14, 20, 25
+_GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION = 7, 8, 14, 20, 25
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _FUNCTION_NODE = 7
 _NODE_ATTRIBUTE = 5
@@ -36,6 +38,7 @@ _ATTRIBUTE_GRAPHS = (6, 11)
 _TRAINING_GRAPHS = (1, 2)
 _DEPTH_LIMIT = 32
 _ALIGNMENT_BYTES = 64
+_EXTERNAL_FROM_BYTES = 1024
 _IR_VERSION, _OPSET = 10, 21
 _IR_VERSION_OF = {DType.FLOAT8_E8M0FNU: (12, 24)}
 """IR version and operator set in which a type came, where that is later than others."""
@@ -46,12 +49,14 @@ class Model:
     """The initializers of a model's graph by name, and what else there is of weights.
 
     `texts` are initializers that hold strings; `nested` those of graphs inside nodes, functions and training.
+    `has_nodes` says whether the graph computes anything.
     """
 
     tensors: Mapping[str, Tensor]
     texts: tuple[str, ...]
     nested: tuple[str, ...]
     metadata: Mapping[str, str]
+    has_nodes: bool
 
 
 def read_model(file: SourceFile) -> Model:
@@ -82,7 +87,8 @@ def read_model(file: SourceFile) -> Model:
         raise ReadError(f"is an ONNX model with {len(graphs)} graphs", path=file.path)
     tensors, texts = _initializers(file, graphs[0])
     nested += _names_in_nodes(file, graphs[0], _NODE)
-    return Model(tensors=tensors, texts=texts, nested=tuple(nested), metadata=metadata)
+    has_nodes = any(True for _ in contents(file, graphs[0], (_NODE,)))
+    return Model(tensors=tensors, texts=texts, nested=tuple(nested), metadata=metadata, has_nodes=has_nodes)
 
 
 def _initializers(file: SourceFile, graph: Range) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -124,21 +130,77 @@ def _names_within(file: SourceFile, within: Range, graph_fields: Sequence[int], 
     return names
 
 
-def model_files(
-    name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, bytes | Late], *, producer: str
-) -> tuple[OutputFile, ...]:
-    """Lay out a model that has the tensors for initializers, each of them an output, and no node.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skeleton:
+    """A model without its initializers: what is copied as it is from the file of a graph.
 
-    Past 2 GiB the tensors are in `<name>.data`. `metadata` values are UTF-8.
+    `ir_version` and `opsets` (OperatorSetIdProto) are the model's; `graph` is its GraphProto, in pieces.
     """
-    pieces = _model(tensors, metadata, producer, None)
-    if sum(map(piece_bytes, pieces)) <= LIMIT_BYTES:
+
+    ir_version: int
+    opsets: tuple[bytes, ...]
+    graph: tuple[Piece, ...]
+
+
+def read_skeleton(file: SourceFile) -> Skeleton:
+    """Return what `file`, a model that a tracer of this program wrote, has besides initializers. Raises ReadError."""
+    whole = Range(start=0, stop=file.size)
+    ir_version = next((value for number, _, value in fields(file, whole) if number == 1), None)
+    opsets = tuple(file.read(value.start, value.nbytes) for _, value in contents(file, whole, (_OPSET_IMPORT,)))
+    graphs = [value for _, value in contents(file, whole, (_GRAPH,))]
+    if len(graphs) != 1 or not isinstance(ir_version, int):
+        raise ReadError("is no model with one graph", path=file.path)
+    spans: list[list[int]] = []
+    position = graphs[0].start
+    for number, _, value in fields(file, graphs[0]):
+        if not isinstance(value, Range):
+            raise ReadError("has a number where a graph has none", path=file.path)
+        if number != _INITIALIZER:
+            if spans and spans[-1][1] == position:
+                spans[-1][1] = value.stop
+            else:
+                spans.append([position, value.stop])
+        position = value.stop
+    pieces = (FileTensor(dtype=DType.UINT8, shape=(stop - start,), file=file, offset=start) for start, stop in spans)
+    return Skeleton(ir_version=ir_version, opsets=opsets, graph=tuple(pieces))
+
+
+def weights_alone(tensors: Mapping[str, Tensor]) -> Skeleton:
+    """Return a graph without nodes that has every tensor for an output, so that runtimes open it."""
+    ir_version, opset = max(
+        [(_IR_VERSION, _OPSET), *(_IR_VERSION_OF.get(tensor.dtype, (0, 0)) for tensor in tensors.values())]
+    )
+    opset_import = protobuf.content_field(1, "") + protobuf.number_field(2, opset)
+    outputs = b"".join(_output(name, tensor) for name, tensor in tensors.items())
+    name = protobuf.content_field(2, "weights")
+    return Skeleton(ir_version=ir_version, opsets=(opset_import,), graph=(name + outputs,))
+
+
+def model_files(
+    name: str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, bytes | Late],
+    *,
+    producer: str,
+    skeleton: Skeleton | None = None,
+    is_external: bool = False,
+) -> tuple[OutputFile, ...]:
+    """Lay out a model that has the tensors for initializers, and is otherwise the `skeleton`.
+
+    The tensors are in `<name>.data` past 2 GiB, or when that is asked for, but for small ones: shapes and axes must be
+    in the model for runtimes to infer other shapes from. `metadata` values are UTF-8.
+    """
+    skeleton = weights_alone(tensors) if skeleton is None else skeleton
+    pieces = _model(tensors, metadata, producer, skeleton, None)
+    if not is_external and sum(map(piece_bytes, pieces)) <= LIMIT_BYTES:
         return (OutputFile(name=name, pieces=pieces),)
     data_name = f"{name}.data"
     data: list[Piece] = []
     offsets: dict[str, int] = {}
     position = 0
     for key, tensor in tensors.items():
+        if tensor.nbytes < _EXTERNAL_FROM_BYTES:
+            continue
         padding = -position % _ALIGNMENT_BYTES
         offsets[key] = position + padding
         data += [bytes(padding), tensor]
@@ -146,31 +208,34 @@ def model_files(
     outside = _Outside(location=data_name, offsets=offsets)
     return (
         OutputFile(name=data_name, pieces=tuple(data)),
-        OutputFile(name=name, pieces=_model(tensors, metadata, producer, outside)),
+        OutputFile(name=name, pieces=_model(tensors, metadata, producer, skeleton, outside)),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outside:
-    """Where tensors are that are not in the model."""
+    """Where the tensors are that are not in the model."""
 
     location: str
     offsets: Mapping[str, int]
 
 
 def _model(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, bytes | Late], producer: str, outside: _Outside | None
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, bytes | Late],
+    producer: str,
+    skeleton: Skeleton,
+    outside: _Outside | None,
 ) -> tuple[Piece, ...]:
-    graph: list[Piece] = [protobuf.content_field(2, "weights")]
+    graph: list[Piece] = list(skeleton.graph)
     for name, tensor in tensors.items():
         graph += _initializer(name, tensor, outside)
-    graph.append(b"".join(_output(name, tensor) for name, tensor in tensors.items()))
-    ir_version, opset = max(
-        [(_IR_VERSION, _OPSET), *(_IR_VERSION_OF.get(tensor.dtype, (0, 0)) for tensor in tensors.values())]
+    ir_version = max(
+        [skeleton.ir_version, *(_IR_VERSION_OF.get(tensor.dtype, (0, 0))[0] for tensor in tensors.values())]
     )
     start = protobuf.number_field(1, ir_version) + protobuf.content_field(2, producer)
     pieces: list[Piece] = [start, *_enclosed(_GRAPH, graph)]
-    pieces.append(protobuf.content_field(8, protobuf.content_field(1, "") + protobuf.number_field(2, opset)))
+    pieces += [protobuf.content_field(_OPSET_IMPORT, opset) for opset in skeleton.opsets]
     for key, value in metadata.items():
         pieces += _enclosed(_METADATA, [protobuf.content_field(1, key), *_enclosed(2, [value])])
     return tuple(_joined(pieces))
@@ -179,7 +244,7 @@ def _model(
 def _initializer(name: str, tensor: Tensor, outside: _Outside | None) -> list[Piece]:
     dims = b"".join(protobuf.tag(1, protobuf.VARINT) + protobuf.varint(extent) for extent in tensor.shape)
     head = dims + protobuf.number_field(2, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(8, name)
-    if outside is None:
+    if outside is None or name not in outside.offsets:
         return _enclosed(_INITIALIZER, [head, *_enclosed(9, [tensor])])
     entries = {"location": outside.location, "offset": str(outside.offsets[name]), "length": str(tensor.nbytes)}
     encoded = [protobuf.content_field(1, key) + protobuf.content_field(2, value) for key, value in entries.items()]

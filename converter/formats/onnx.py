@@ -1,30 +1,38 @@
-"""ONNX as a container of weights: the initializers of a model, in the file or in files beside it.
+"""ONNX: a graph, and the tensors it is made of as its initializers, in the file or in files beside it.
 
-https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md. Written models have no node: every initializer is an output, so
-that runtimes open them. What ONNX has no place for is a JSON document (converter.encoding.description) among the
-metadata, under the key `ckconv`.
+https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md. A model that is written with a graph runs; one without has no
+node, and every initializer is an output, so that runtimes open it all the same. What ONNX has no place for is a JSON
+document (converter.encoding.description) among the metadata, under the key `ckconv`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from converter.encoding import protobuf
 from converter.encoding.description import Description, described, parse_document
 from converter.encoding.folder import open_inside
-from converter.encoding.onnx_file import model_files, read_model
+from converter.encoding.onnx_file import model_files, read_model, read_skeleton
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT
-from converter.errors import ReadError
+from converter.errors import GraphError, ReadError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
-from converter.model.output import Late, Output, Provenance
+from converter.model.output import Late, Output, Provenance, Workshop
 
 _FILE_NAME = "model.onnx"
 _SUFFIX = ".onnx"
 _DESCRIPTION = "ckconv"
+_TRACE = "converter.graphs.trace.onnx_model:trace"
+_CHECK = "converter.graphs.run.onnxruntime:check"
+_RUN = "converter.graphs.run.onnxruntime:run"
 _MARK = ".>"
 _MODEL_FIELDS = {
     1: VARINT, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED, 4: LENGTH_DELIMITED, 5: VARINT, 6: LENGTH_DELIMITED,
@@ -60,7 +68,7 @@ def _starts_with_model(head: bytes) -> bool:
 
 
 def read(path: Path, options: NoOptions) -> Checkpoint:
-    """Read the initializers of a model; no tensor is read.
+    """Read the initializers of a model, and say how to get its graph where it has nodes; no tensor is read.
 
     Strings and initializers of graphs inside the graph are ledger lines. Raises ReadError and SafetyError as
     converter.encoding.onnx_file does, ReadError for a folder of several models.
@@ -73,9 +81,17 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     lines += [dropped(name, "of a graph inside the graph", is_refused_by_default=True) for name in model.nested]
     dialect = "pytorch" if any("." in name for name in model.tensors) else "generic"
     checkpoint = Checkpoint(tensors=model.tensors, dialect=dialect, metadata=metadata, lines=tuple(lines))
-    if document is None:
-        return checkpoint
-    return described(checkpoint, parse_document(document.encode("utf-8"), file.path), file.path)
+    names: Mapping[str, str] = {}
+    if document is not None:
+        parsed = parse_document(document.encode("utf-8"), file.path)
+        checkpoint, names = described(checkpoint, parsed, file.path), parsed.get("names", {})
+    return replace(checkpoint, graph=_graph(file.path, names)) if model.has_nodes else checkpoint
+
+
+def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
+    return GraphSource(
+        model=path.absolute(), trace=_TRACE, reference=_RUN, extra="onnx", arguments={"names": dict(names)}
+    )
 
 
 def _model_in(folder: Path) -> SourceFile:
@@ -86,9 +102,23 @@ def _model_in(folder: Path) -> SourceFile:
     return open_inside(folder, names[0])
 
 
-def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
-    """Lay out a model without nodes; its tensors are in `model.onnx.data` when they are more than 2 GiB."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """`external_data`: whether the tensors are in a file of their own also when they would fit into the model."""
+
+    external_data: bool = False
+
+
+def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
+    """Lay out a model; its tensors are in `model.onnx.data` when they are more than 2 GiB.
+
+    With a graph in the checkpoint the model runs: it is held to onnx's checker and opened in onnxruntime when it is
+    written. Raises GraphError when the graph uses a tensor under a name that ONNX cannot hold.
+    """
+    graph = checkpoint.graph
     stored_as = {name: _stored_name(name) for name in checkpoint.tensors}
+    if graph is not None:
+        stored_as |= _names_beside(checkpoint, graph.architecture, stored_as)
     description = Description(
         checkpoint=checkpoint,
         provenance=provenance,
@@ -98,12 +128,35 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         key: value.encode("utf-8") for key, value in checkpoint.metadata.items() if key != _DESCRIPTION
     }
     metadata[_DESCRIPTION] = Late(nbytes=description.nbytes, render=description.render)
-    tensors = {stored_as[name]: tensor for name, tensor in checkpoint.tensors.items()}
-    return Output(
-        files=model_files(_FILE_NAME, tensors, metadata, producer=provenance.tool),
-        names={name: name for name in checkpoint.names},
-        warnings=("weights only: the file holds no graph",),
+    files = model_files(
+        _FILE_NAME,
+        {stored_as[name]: tensor for name, tensor in checkpoint.tensors.items()},
+        metadata,
+        producer=provenance.tool,
+        skeleton=None if graph is None else read_skeleton(SourceFile(graph.file)),
+        is_external=options.external_data,
     )
+    names = {name: name for name in checkpoint.names}
+    if graph is None:
+        return Output(files=files, names=names, warnings=("weights only: the file holds no graph",))
+
+    def build(workshop: Workshop) -> None:
+        workshop.call(_CHECK, model=os.fspath(workshop.folder / _FILE_NAME))
+
+    return Output(files=files, names=names, build=build)
+
+
+def _names_beside(checkpoint: Checkpoint, architecture: Any, stored_as: Mapping[str, str]) -> dict[str, str]:
+    """Return other names for tensors that the graph does not use, and that are called as one of its inputs or outputs.
+
+    Raises GraphError when it does use a tensor that is stored under another name.
+    """
+    used = {**architecture.parameters, **architecture.buffers}
+    renamed = next((name for name in used if stored_as[name] != name), None)
+    if renamed is not None:
+        raise GraphError("is a name that a graph in ONNX cannot use", tensor=renamed)
+    taken = {each.name for each in architecture.inputs}.union(architecture.outputs)
+    return {name: _MARK + name for name in checkpoint.tensors if name in taken and name not in used}
 
 
 def _stored_name(name: str) -> str:
@@ -113,13 +166,16 @@ def _stored_name(name: str) -> str:
 
 FORMAT = Format(
     name="onnx",
-    description="ONNX: the initializers of a model, in the file or beside it",
+    description="ONNX: a graph and its initializers, in the file or beside it",
     suffixes=(_SUFFIX,),
-    holds=frozenset({Part.WEIGHTS}),
+    holds=frozenset({Part.WEIGHTS, Part.GRAPH}),
     dtypes=frozenset(TYPE_NUMBERS),
     sniff=sniff,
     read=read,
     write=write,
+    write_options=WriteOptions,
+    extra="onnx",
+    runner=_RUN,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, "*" + _SUFFIX + ".data", "*" + _SUFFIX + "_data"),
 )

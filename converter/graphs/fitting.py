@@ -14,7 +14,7 @@ from converter.graphs.architecture import Architecture, Declaration
 from converter.graphs.movement import Step, derives_from, steps_back
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.ledger import LedgerLine, defaulted, dropped
+from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
 
@@ -124,8 +124,9 @@ def fitted_to_source(planned: Checkpoint, source: Checkpoint, architecture: Arch
     found |= {name: _as_it_was(name, source) for name in kept.intersection(declared)}
     settled = {name: stored for name, stored in found.items() if stored is not None}
     buffers = {settled[name].name for name in architecture.buffers}
+    lines = tuple(_in_graph(line, architecture) for line in fitted.lines)
     return Fitted(
-        checkpoint=replace(fitted, buffers=fitted.buffers | buffers),
+        checkpoint=replace(fitted, buffers=fitted.buffers | buffers, lines=lines),
         architecture=replace(
             architecture,
             parameters=_renamed(architecture.parameters, settled),
@@ -134,6 +135,13 @@ def fitted_to_source(planned: Checkpoint, source: Checkpoint, architecture: Arch
         ),
         stored={name: each for name, each in settled.items() if _is_changed(name, each, declared[name])},
     )
+
+
+def _in_graph(line: LedgerLine, architecture: Architecture) -> LedgerLine:
+    """Return the line of something that no target holds as a tensor, mended where the graph itself has it."""
+    if line.status is Status.DROPPED and line.name is not None and line.name in architecture.computed:
+        return dropped(line.name, "no tensor of its own: a constant of the graph")
+    return line
 
 
 def _stored(name: str, planned: Checkpoint, source: Checkpoint) -> Stored | None:

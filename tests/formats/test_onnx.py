@@ -91,7 +91,9 @@ def test_onnx_and_onnxruntime_open_what_we_write(tmp_path: Path) -> None:
     tensors = {f"a.{dtype.value}": ArrayTensor.of(np.array([[0, 1]], dtype.numpy)) for dtype in ORT_TYPES}
     tensors |= {"scalar": ArrayTensor.of(np.array(4, np.int64)), "é / .. \u202e": ArrayTensor.of(KERNEL)}
     tensors |= {"empty": ArrayTensor.of(np.zeros((0, 2), np.float32))}
-    report = converter.write(Checkpoint(tensors=tensors, metadata={"by": "hand"}), tmp_path / "x.onnx")
+    report = converter.write(
+        Checkpoint(tensors=tensors, metadata={"by": "hand"}), tmp_path / "x.onnx", weights_only=True
+    )
     assert report.warnings == ("weights only: the file holds no graph",)
     onnx.checker.check_model(str(tmp_path / "x.onnx"), full_check=True)
     found = opened(tmp_path / "x.onnx")
@@ -107,7 +109,7 @@ def test_onnx_and_onnxruntime_open_what_we_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", TYPE_NUMBERS)
 def test_the_checker_takes_every_type(dtype: DType, tmp_path: Path) -> None:
     tensor = ArrayTensor.of(np.array([1, 0], dtype.numpy))
-    converter.write(Checkpoint(tensors={"w": tensor}), tmp_path / "x.onnx")
+    converter.write(Checkpoint(tensors={"w": tensor}), tmp_path / "x.onnx", weights_only=True)
     onnx.checker.check_model(str(tmp_path / "x.onnx"), full_check=True)
     (made,) = onnx.load(tmp_path / "x.onnx").graph.initializer
     assert onnx.numpy_helper.to_array(made).tobytes() == tensor.numpy().tobytes()
@@ -124,7 +126,7 @@ def test_names_ties_and_dialect_come_back(tmp_path: Path) -> None:
         dialect="generic",
         metadata={"ckconv": "another's"},
     )
-    report = converter.write(checkpoint, tmp_path / "x.onnx")
+    report = converter.write(checkpoint, tmp_path / "x.onnx", weights_only=True)
     assert report.counts == {"mapped": len(odd), "tied": 1, "dropped": 0, "defaulted": 0}
     again = converter.read(tmp_path / "x.onnx")
     assert {name: int(t.numpy()[0]) for name, t in again.tensors.items()} == dict(zip(odd, range(5), strict=True))
@@ -136,8 +138,8 @@ def test_past_two_gibibytes_the_tensors_are_beside_the_model(tmp_path: Path, mon
     monkeypatch.setattr("converter.encoding.onnx_file.LIMIT_BYTES", 4000)
     tensors = {str(number): ArrayTensor.of(np.full(500, number, np.float32)) for number in range(3)}
     with pytest.raises(UsageError, match="several files"):
-        converter.write(Checkpoint(tensors=tensors), tmp_path / "x.onnx")
-    converter.write(Checkpoint(tensors=tensors), f"{tmp_path}/out/", to="onnx")
+        converter.write(Checkpoint(tensors=tensors), tmp_path / "x.onnx", weights_only=True)
+    converter.write(Checkpoint(tensors=tensors), f"{tmp_path}/out/", to="onnx", weights_only=True)
     assert sorted(os.listdir(tmp_path / "out")) == ["model.onnx", "model.onnx.data"]
     onnx.checker.check_model(str(tmp_path / "out" / "model.onnx"))
     for name, value in opened(tmp_path / "out" / "model.onnx").items():
@@ -191,10 +193,10 @@ def test_a_large_sparse_file_beside_opens_in_no_time(tmp_path: Path) -> None:
 
 
 def test_no_framework_is_imported(tmp_path: Path) -> None:
-    converter.write(Checkpoint(tensors={"w": ArrayTensor.of(KERNEL)}), tmp_path / "x.onnx")
+    converter.write(Checkpoint(tensors={"w": ArrayTensor.of(KERNEL)}), tmp_path / "x.onnx", weights_only=True)
     program = (
         "import sys, converter\n"
-        "converter.convert(sys.argv[1], sys.argv[2], verify='weights')\n"
+        "converter.convert(sys.argv[1], sys.argv[2], verify='weights', weights_only=True)\n"
         "print(sorted({'onnx', 'onnx_ir', 'onnxruntime', 'torch', 'google.protobuf'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "x.onnx"), str(tmp_path / "y.onnx")]

@@ -10,32 +10,24 @@ from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 
-def run(*, graph: str, stored: dict[str, dict[str, Any]]) -> None:
-    """Rewrite the ONNX file `graph`; `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON."""
-    import onnx_ir
-
-    model = onnx_ir.load(graph)
-    attach(model, stored)
-    onnx_ir.save(model, graph)
-
-
-def attach(model: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
+def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset[str]) -> None:
     """Let each initializer named in `stored` be the checkpoint's tensor, and nodes make of it what the graph had.
 
-    Two initializers may become one tensor. Raises GraphError for an initializer that the graph does not have, and for
-    a name that an input or output of the graph has.
+    `stored` is `converter.graphs.fitting.Stored` as JSON, `names` are those of all tensors. Two initializers may
+    become one tensor. Raises GraphError for an initializer that the graph does not have, and for the name of a tensor
+    that an input or output of the graph has.
     """
     graph = model.graph
     unknown = [name for name in stored if name not in graph.initializers]
     if unknown:
         raise GraphError("is no initializer of the graph", tensor=unknown[0])
     old = {name: graph.initializers.pop(name) for name in stored}
-    _make_way(model, {each["name"] for each in stored.values()})
+    _make_way(model, {each["name"] for each in stored.values()}, names)
     nodes: list[Any] = []
     for name, each in stored.items():
         source = graph.initializers.get(each["name"])
         if source is None:
-            source = _reference(each)
+            source = _reference(each) if _has_changed(old[name], each) else _renamed(old[name], each["name"])
             graph.initializers[each["name"]] = source
         made = list(_moving(graph, source, each["steps"], old[name], name))
         if old[name].is_graph_output():
@@ -48,14 +40,16 @@ def attach(model: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
         graph.extend(nodes)
 
 
-def _make_way(model: Any, names: set[str]) -> None:
-    """Rename values in the middle of the graph that have a name which is to be a tensor's."""
-    taken = names | {value.name for value in _values(model)}
+def _make_way(model: Any, used: set[str], names: frozenset[str]) -> None:
+    """Rename values in the middle of the graph that have a name which a tensor has, or is to have."""
+    taken = set(names) | used | {value.name for value in _values(model)}
     for value in _values(model):
-        if value.name not in names:
+        if value.name not in names and value.name not in used:
             continue
         if value.is_graph_input() or value.is_graph_output() or value.is_initializer():
-            raise GraphError("is the name of an input, output or another initializer of the graph", tensor=value.name)
+            if value.name in used:
+                raise GraphError("is the name of an input, output or other initializer of the graph", tensor=value.name)
+            continue
         value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
         taken.add(value.name)
 
@@ -66,11 +60,27 @@ def _values(model: Any) -> list[Any]:
     return [*graph.inputs, *graph.outputs, *graph.initializers.values(), *made]
 
 
+def _has_changed(value: Any, stored: Mapping[str, Any]) -> bool:
+    return bool(stored["steps"]) or _dtype(stored) != value.dtype
+
+
+def _renamed(value: Any, name: str) -> Any:
+    """Return the same initializer under another name; the value of a constant stays in the graph."""
+    import onnx_ir
+
+    return onnx_ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
+
+
+def _dtype(stored: Mapping[str, Any]) -> Any:
+    import onnx_ir
+
+    return onnx_ir.DataType.from_numpy(DType(stored["dtype"]).numpy)
+
+
 def _reference(stored: Mapping[str, Any]) -> Any:
     import onnx_ir
 
-    dtype = onnx_ir.DataType.from_numpy(DType(stored["dtype"]).numpy)
-    shape = onnx_ir.Shape(stored["shape"])
+    dtype, shape = _dtype(stored), onnx_ir.Shape(stored["shape"])
     tensor = onnx_ir.ExternalTensor(WEIGHTS_LOCATION, None, None, dtype, shape=shape, name=stored["name"])
     type_ = onnx_ir.TensorType(dtype)
     return onnx_ir.Value(name=stored["name"], shape=shape, type=type_, const_value=tensor)

@@ -1,0 +1,45 @@
+"""From a graph as it was traced to the one that targets get: the checkpoint's tensors, plain nodes, the opset asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.errors import GraphError
+from converter.graphs.passes.attach import attach
+from converter.graphs.passes.cleaning import clean, constants_as_nodes
+
+
+def run(
+    *, graph: str, stored: dict[str, dict[str, Any]], declared: list[str], names: list[str], opset: int | None
+) -> dict[str, Any]:
+    """Rewrite the ONNX file `graph`. Returns its `opset`.
+
+    `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON; `declared` are the tensors that the graph
+    has afterwards, `names` those of the whole checkpoint, which no other value gets to have. Raises GraphError when a
+    name is taken, or there is no way to `opset`.
+    """
+    import onnx_ir
+
+    model = onnx_ir.load(graph)
+    attach(model, stored, frozenset(names))
+    clean(model)
+    if opset is not None and opset != model.opset_imports[""]:
+        convert_opset(model, opset)
+    constants_as_nodes(model, frozenset(declared), frozenset(names))
+    onnx_ir.save(model, graph)
+    return {"opset": model.opset_imports[""]}
+
+
+def convert_opset(model: Any, opset: int) -> None:
+    """Bring the nodes of `model` to `opset`. Raises GraphError when the converters of onnxscript and onnx cannot."""
+    from onnxscript import version_converter
+
+    had = model.opset_imports[""]
+    # Both converters fail with whatever exception the operator at hand brings about.
+    try:
+        version_converter.convert_version(model, opset, fallback=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise GraphError(f"the graph of opset {had} cannot be converted to opset {opset}: {reason}") from error
+    if model.opset_imports[""] != opset:
+        raise GraphError(f"the graph of opset {had} cannot be converted to opset {opset}")

@@ -1,0 +1,45 @@
+"""The reference for a user's own model: the module itself, with the checkpoint's weights in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import GraphError
+from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.trace.user_module import built, named_outputs
+
+FACTORY_NAME = "module.json"
+_WEIGHTS_NAME = "model.safetensors"
+
+
+def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+    """Run the module that `model`/module.json (`factory`, `folder`) names, on the inputs of an .npz file.
+
+    Its weights are those of `model`/model.safetensors, in the module's own element types. `architecture` is not needed.
+    Returns `missing` and `unexpected`, both empty. Raises GraphError for a tensor of the module that has no value.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    module = built(**json.loads((Path(model) / FACTORY_NAME).read_text()))
+    stored = load_file(Path(model) / _WEIGHTS_NAME)
+    filled: set[int] = set()
+    with torch.no_grad():
+        state = module.state_dict(keep_vars=True)
+        for name in stored:
+            state[name].copy_(stored[name])
+            filled.add(id(state[name]))
+        empty = [name for name, tensor in state.items() if id(tensor) not in filled]
+        if empty:
+            raise GraphError("has no value in the checkpoint", tensor=empty[0])
+        results = {
+            number: dict(named_outputs(module(**{name: torch.from_numpy(array) for name, array in arrays.items()})))
+            for number, arrays in read_inputs(inputs).items()
+        }
+    arrays = {key: {name: np.asarray(each) for name, each in named.items()} for key, named in results.items()}
+    write_outputs(outputs, arrays)
+    return {"missing": [], "unexpected": []}

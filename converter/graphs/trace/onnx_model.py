@@ -1,0 +1,210 @@
+"""An ONNX file as a graph: its initializers become references to the tensors that the reader found in it.
+
+https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md. Which tensors are trained, ONNX does not say. The rule here:
+floating-point initializers with at least one axis are parameters, unless a BatchNormalization takes them for its
+running mean or variance; all else is a buffer. Integers and truth values of few elements, and single numbers, are
+shapes, axes and scales: buffers whose values the graph keeps too, for what must be known when it is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from converter.encoding.onnx_tensors import FilesBeside
+from converter.errors import GraphError
+from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.traced import WEIGHTS_LOCATION
+from converter.model.dtype import DType
+
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+_KEPT_LIMIT = 4096
+_STATISTICS = (3, 4)
+_IR_VERSION = 4
+"""The first one in which an initializer need not be an input."""
+
+
+def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
+    """Write the graph of the ONNX file `model` to `graph`, which names tensors as the reader does.
+
+    `names` maps initializers to what the reader calls them, where that differs. Functions are inlined, initializers of
+    inner graphs become constants. Returns the Architecture as JSON values. Raises GraphError for operators of other
+    domains than ONNX's own, for inputs and outputs that are no tensors, and for malformed graphs; SafetyError for
+    external data that is not a file of its own in the model's folder.
+    """
+    import onnx_ir
+
+    loaded = _loaded(Path(model))
+    main = loaded.graph
+    named = {value.name for value in main.initializers.values()}
+    _flatten(loaded)
+    _check_nodes(loaded)
+    _read_attributes(loaded)
+    statistics = {value.name for value in _running_statistics(loaded)}
+    parameters: dict[str, Declaration] = {}
+    buffers: dict[str, Declaration] = {}
+    computed: list[str] = []
+    for value in list(main.initializers.values()):
+        tensor = value.const_value
+        dtype = _dtype(tensor)
+        if value.name not in named or dtype is None:
+            value.const_value = _in_memory(tensor)
+            computed.append(value.name)
+            continue
+        is_statistic = value.name in statistics
+        declaration = (dtype, tuple(tensor.shape))
+        name = names.get(value.name, value.name)
+        _settle(value, name, declaration)
+        is_trained = dtype.is_floating and declaration[1] and not is_statistic
+        (parameters if is_trained else buffers)[name] = declaration
+    described = Architecture(
+        architecture=main.name or "the graph",
+        parameters=parameters,
+        buffers=buffers,
+        computed=tuple(computed),
+        inputs=tuple(map(_input, main.inputs)),
+        outputs=tuple(map(_output, main.outputs)),
+    )
+    loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
+    onnx_ir.save(_with_shapes(loaded), graph)
+    return described.to_json()
+
+
+def _loaded(path: Path) -> Any:
+    """Return the model, its external data looked at only when all of it is known to be beside the file."""
+    import google.protobuf.message
+    import onnx_ir
+
+    try:
+        model = onnx_ir.load(path)
+    except (ValueError, TypeError, KeyError, google.protobuf.message.DecodeError) as error:
+        raise GraphError(f"is no graph: {' '.join(str(error).split())[:300]}", path=path) from error
+    beside = FilesBeside(model=path)
+    for tensor in _tensors(model):
+        if isinstance(tensor, onnx_ir.ExternalTensor):
+            beside.open(str(tensor.location))
+    return model
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    for graph in (*model.graphs(), *(each for function in model.functions.values() for each in _graphs(function))):
+        yield from (value.const_value for value in graph.initializers.values())
+    nodes = [*model.graph.all_nodes(), *(node for each in model.functions.values() for node in each.all_nodes())]
+    for node in nodes:
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type.name == "TENSOR":
+                yield attribute.value
+            elif attribute.type.name == "TENSORS":
+                yield from attribute.value
+
+
+def _graphs(function: Any) -> Iterator[Any]:
+    for node in function.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type.name == "GRAPH" and not attribute.is_ref():
+                yield attribute.value
+            elif attribute.type.name == "GRAPHS" and not attribute.is_ref():
+                yield from attribute.value
+
+
+def _flatten(model: Any) -> None:
+    """Inline functions, and let every initializer be one of the main graph, and none of them an input too."""
+    import onnx_ir
+    import onnx_ir.passes.common as passes
+
+    try:
+        if model.functions:
+            passes.InlinePass()(model)
+        passes.RemoveInitializersFromInputsPass()(model)
+        passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    except (ValueError, RuntimeError, onnx_ir.passes.PassError) as error:
+        raise GraphError(f"cannot be made one graph: {' '.join(str(error).split())[:300]}") from error
+
+
+def _read_attributes(model: Any) -> None:
+    """Let no attribute have its values in another file: the graph goes elsewhere."""
+    import onnx_ir
+
+    for node in model.graph.all_nodes():
+        for name, attribute in list(node.attributes.items()):
+            if attribute.type.name == "TENSOR" and isinstance(attribute.value, onnx_ir.ExternalTensor):
+                node.attributes[name] = onnx_ir.AttrTensor(name, _in_memory(attribute.value))
+
+
+def _check_nodes(model: Any) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain not in _DOMAINS:
+            raise GraphError(f"node {node.name or '?'} is a {node.op_type} of the domain {node.domain!r}, not of ONNX")
+
+
+def _running_statistics(model: Any) -> Iterator[Any]:
+    for node in model.graph.all_nodes():
+        if node.op_type == "BatchNormalization":
+            yield from (node.inputs[at] for at in _STATISTICS if at < len(node.inputs) and node.inputs[at] is not None)
+
+
+def _dtype(tensor: Any) -> DType | None:
+    """Return the element type of a tensor, None for text."""
+    if tensor.dtype.name == "STRING":
+        return None
+    return _known(tensor.dtype, "an initializer")
+
+
+def _known(dtype: Any, what: str) -> DType:
+    try:
+        return DType.of(dtype.numpy())
+    except (KeyError, TypeError) as error:
+        raise GraphError(f"{what} is of the type {dtype.name}, which is not converted") from error
+
+
+def _settle(value: Any, name: str, declaration: Declaration) -> None:
+    """Make an initializer a reference to a tensor of the checkpoint or, if it is small, a constant called the same."""
+    import onnx_ir
+
+    tensor, (dtype, shape) = value.const_value, declaration
+    value.name = name
+    value.type, value.shape = onnx_ir.TensorType(tensor.dtype), onnx_ir.Shape(shape)
+    if not shape or (not dtype.is_floating and tensor.size <= _KEPT_LIMIT):
+        value.const_value = _in_memory(tensor)
+    else:
+        value.const_value = onnx_ir.ExternalTensor(
+            WEIGHTS_LOCATION, None, None, tensor.dtype, shape=onnx_ir.Shape(shape), name=name
+        )
+
+
+def _in_memory(tensor: Any) -> Any:
+    import onnx_ir
+
+    return onnx_ir.tensor(tensor.numpy(), name=tensor.name) if isinstance(tensor, onnx_ir.ExternalTensor) else tensor
+
+
+def _input(value: Any) -> GraphInput:
+    dtype = _element_type(value, "input")
+    if value.shape is None:
+        raise GraphError(f"the input {value.name!r} has no shape")
+    extents = enumerate(value.shape)
+    shape = tuple(extent if isinstance(extent, int) else extent.value or f"{value.name}_{at}" for at, extent in extents)
+    return GraphInput(name=value.name, dtype=dtype, shape=shape)
+
+
+def _output(value: Any) -> str:
+    _element_type(value, "output")
+    return str(value.name)
+
+
+def _element_type(value: Any, what: str) -> DType:
+    import onnx_ir
+
+    if not isinstance(value.type, onnx_ir.TensorType):
+        raise GraphError(f"the {what} {value.name!r} is no tensor")
+    return _known(value.type.dtype, f"the {what} {value.name!r}")
+
+
+def _with_shapes(model: Any) -> Any:
+    """Return the model with the shapes that onnx can infer, itself where it cannot."""
+    import onnx_ir.passes.common as passes
+
+    return passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model).model
