@@ -9,6 +9,8 @@ from converter.graphs.architecture import Architecture
 
 WEIGHTS_LOCATION = "weights"
 """Where the external initializers of such a file claim to be; no file is called so."""
+MODULE_KEY = "module"
+"""The metadata of a node that says in which module of the model it is, such as ``bert.encoder.layer.0.attention``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

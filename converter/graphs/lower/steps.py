@@ -10,6 +10,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.functions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
+from converter.graphs.traced import MODULE_KEY
 
 Shape = tuple[int | None, ...]
 _LISTED_LIMIT = 20
@@ -91,6 +92,12 @@ def check_shape(name: str, shape: Any, declared: Shape | None) -> None:
         raise GraphError(f"has shape {list(shape)}, the graph declares {list(declared)}", tensor=name)
 
 
+def _label(node: Any) -> str:
+    """Return what errors call a node: its name and, where the exporter knew it, the module that it is of."""
+    path = node.metadata_props.get(MODULE_KEY)
+    return str(node.name) if not path else f"{node.name} of {path}"
+
+
 def _call(*inputs: Any, body: Any) -> Any:
     return body(*inputs)
 
@@ -122,9 +129,14 @@ class _Resolver:
             body = self._defined(node, version, given)
             if body is not None:
                 return Step(
-                    name=node.name, operator=_CALL, inputs=inputs, attributes={}, bodies={"body": body}, outputs=outputs
+                    name=_label(node),
+                    operator=_CALL,
+                    inputs=inputs,
+                    attributes={},
+                    bodies={"body": body},
+                    outputs=outputs,
                 )
-            what = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {version}, node {node.name})"
+            what = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {version}, node {_label(node)})"
             self.missing.append(what if mismatch is None else f"{what}: {mismatch}")
             return None
         bodies = {
@@ -134,7 +146,7 @@ class _Resolver:
         }
         attributes = {name: _attribute(each) for name, each in given.items() if name not in bodies}
         return Step(
-            name=node.name,
+            name=_label(node),
             operator=operator,
             inputs=inputs,
             attributes=attributes,

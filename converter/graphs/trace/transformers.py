@@ -39,6 +39,7 @@ from converter.graphs.trace.model_building import (
     model_config,
     unsaved_parameters,
 )
+from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.patches import exportable
 from converter.graphs.trace.saved_form import SavedForm, saved_form
 
@@ -104,7 +105,7 @@ def trace_model(
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
     taken, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
-    _strip(graph)
+    keep_module_paths(graph)
     form, ties = saved_form(model), tied_names(model)
     computed = attach_tensors(graph, model, form, ties, lambda: computed_tensors(class_, config))
     parameters, buffers = _declared(model, form, ties)
@@ -227,19 +228,6 @@ def _silence() -> Iterator[io.StringIO]:
     finally:
         for logger, level in zip(noisy, levels, strict=True):
             logger.setLevel(level)
-
-
-def _strip(model: Any) -> None:
-    """Remove what the exporter notes about its sources: stack traces, with the paths of this machine."""
-    nodes = list(model.graph.all_nodes())
-    values = [
-        *model.graph.inputs,
-        *model.graph.initializers.values(),
-        *(each for node in nodes for each in node.outputs),
-    ]
-    for noted in (model, model.graph, *nodes, *values):
-        noted.metadata_props.clear()
-        noted.doc_string = None
 
 
 def _declared(

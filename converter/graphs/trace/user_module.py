@@ -17,6 +17,7 @@ from converter.errors import CkconvError, GraphError, MissingExtraError, UsageEr
 from converter.graphs.architecture import Architecture, Declaration, GraphInput
 from converter.graphs.inputs import extents
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
+from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -42,8 +43,7 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
     model = _exported(module, declared, examples, names, opset)
     name_dimensions(model, declared)
     check_extents(model, sizes)
-    for noted in (model, model.graph):
-        noted.metadata_props.clear()
+    keep_module_paths(model)
     ties = _ties(module)
     state = {name: _declaration(tensor) for name, tensor in module.state_dict().items() if name not in ties}
     computed = _attach(model.graph, state, ties)

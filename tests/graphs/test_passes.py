@@ -1,0 +1,172 @@
+"""Passes over graphs: what they leave computes the same, and every parameter is there under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.errors import GraphError
+from converter.graphs.passes.attach import attach
+from converter.graphs.passes.cleaning import clean, constants_as_nodes
+from converter.graphs.passes.preparing import convert_opset
+
+ir = pytest.importorskip("onnx_ir")
+pytest.importorskip("onnxscript")
+
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+WEIGHT = np.random.default_rng(2).normal(size=(4, 6)).astype(np.float32)
+X = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+
+
+def parameter(name: str = "weight", array: Any = WEIGHT) -> Any:
+    """A reference to a tensor of the checkpoint."""
+    dtype = ir.DataType.from_numpy(array.dtype)
+    tensor = ir.ExternalTensor("weights", None, None, dtype, shape=ir.Shape(array.shape), name=name)
+    return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(dtype), const_value=tensor)
+
+
+def constant(name: str, values: Any) -> Any:
+    tensor = ir.tensor(np.asarray(values), name=name)
+    return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+
+
+def model(build: Callable[[Any, Any], list[Any]], *constants: Any, opset: int = 18) -> Any:
+    """A model of x[n, 4] and the weight; `build` gives its nodes, the last one makes y."""
+    x, weight = ir.val("x", ir.DataType.FLOAT, ["n", 4]), parameter()
+    nodes = build(x, weight)
+    y = nodes[-1].outputs[0]
+    y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=[weight, *constants], opset_imports={"": opset}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def computed(made: Any, weights: dict[str, Any] | None = None) -> Any:
+    """What onnx's own evaluator makes of it, with the weights in place."""
+    copy = ir.from_proto(ir.to_proto(made))
+    for name, value in copy.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor((weights or {"weight": WEIGHT})[name], name=name)
+    return ReferenceEvaluator(ir.to_proto(copy)).run(None, {"x": X})[0]
+
+
+def op_types(made: Any) -> list[str]:
+    return [node.op_type for node in made.graph.all_nodes() if node.op_type != "Constant"]
+
+
+def test_identities_casts_and_dead_nodes_go() -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        same = ir.node("Identity", [weight])
+        cast = ir.node("CastLike", [x, weight])
+        cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        dead = ir.node("Exp", [x])
+        return [same, cast, dead, ir.node("MatMul", [cast.outputs[0], same.outputs[0]])]
+
+    made = model(build)
+    expected = computed(made)
+    clean(made)
+    assert op_types(made) in (["MatMul"], ["Cast", "MatMul"])
+    assert list(made.graph.initializers) == ["weight"]
+    np.testing.assert_array_equal(computed(made), expected)
+
+
+def test_what_is_made_of_a_parameter_stays() -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        turned = ir.node("Transpose", [weight], {"perm": [1, 0]})
+        back = ir.node("Transpose", turned.outputs, {"perm": [1, 0]})
+        scaled = ir.node("Mul", [back.outputs[0], two])
+        return [turned, back, scaled, ir.node("MatMul", [x, scaled.outputs[0]])]
+
+    two = constant("two", np.float32(2))
+    made = model(build, two)
+    expected = computed(made)
+    clean(made)
+    assert isinstance(made.graph.initializers["weight"].const_value, ir.ExternalTensor)
+    np.testing.assert_array_equal(computed(made), expected)
+
+
+def test_shape_arithmetic_on_constants_is_done() -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        total = ir.node("Add", [one, one])
+        shape = ir.node("Concat", [minus, total.outputs[0]], {"axis": 0})
+        return [total, shape, ir.node("Reshape", [x, shape.outputs[0]])]
+
+    one, minus = constant("one", np.array([1])), constant("minus", np.array([-1]))
+    made = model(build, one, minus)
+    expected = computed(made)
+    clean(made)
+    assert op_types(made) == ["Reshape"]
+    np.testing.assert_array_equal(computed(made), expected)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "attributes", "position"),
+    [
+        (None, {"axis": 1, "keepdims": 0}, 2),
+        (None, {"axis": 1, "keepdims": 1}, -1),
+        (np.int64(3), {"axis": 0}, 1),
+        (np.array([1, 3], np.int64), {"axis": 1}, 1),
+        (np.array([1, 3], np.int64), {"axis": 1}, -1),
+        (np.array([4, 1], np.int64), {"axis": 0}, 0),
+    ],
+)
+def test_a_piece_of_a_sequence_is_cut_out(lengths: Any, attributes: dict[str, int], position: int) -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        split = ir.node("SplitToSequence", [x] if lengths is None else [x, sizes], attributes)
+        return [split, ir.node("SequenceAt", [split.outputs[0], at])]
+
+    sizes, at = constant("sizes", np.int64(0) if lengths is None else lengths), constant("at", np.int64(position))
+    made = model(build, sizes, at)
+    expected = computed(made)
+    clean(made)
+    assert not {"SplitToSequence", "SequenceAt"}.intersection(op_types(made))
+    assert [value.name for value in made.graph.outputs] == ["y"]
+    np.testing.assert_array_equal(computed(made), expected)
+
+
+def test_only_tensors_of_the_checkpoint_stay_initializers() -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        return [ir.node("Mul", [x, scale]), ir.node("Add", [x, other])]
+
+    scale, other = constant("scale", np.float32(2)), constant("other", np.float32(3))
+    made = model(build, scale, other)
+    constants_as_nodes(made, frozenset({"weight", "scale"}), frozenset({"weight", "scale", "other"}))
+    assert set(made.graph.initializers) == {"weight", "scale"}
+    assert [node.outputs[0].name for node in made.graph if node.op_type == "Constant"] == ["other/constant"]
+    np.testing.assert_array_equal(computed(made), X + 3)
+
+
+def stored(name: str, array: Any, *steps: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "steps": list(steps)}
+
+
+def test_a_tensor_that_was_moved_renamed_and_cast() -> None:
+    made = model(lambda x, weight: [ir.node("MatMul", [x, weight])])
+    expected = computed(made)
+    kept = WEIGHT.T.reshape(2, 3, 4).astype(np.float16)
+    steps = [["reshape", [6, 4]], ["transpose", [1, 0]]]
+    attach(made, {"weight": stored("dense.weight", kept, *steps)}, frozenset({"dense.weight"}))
+    assert next(iter(made.graph.initializers)) == "dense.weight"
+    np.testing.assert_allclose(computed(made, {"dense.weight": kept}), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_a_name_that_an_input_has_is_refused() -> None:
+    attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"weight": stored("w", WEIGHT)}, frozenset("w"))
+    with pytest.raises(GraphError, match="tensor x: is the name of an input"):
+        attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"weight": stored("x", WEIGHT)}, frozenset())
+    with pytest.raises(GraphError, match="no initializer"):
+        attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"none": stored("w", WEIGHT)}, frozenset())
+
+
+def test_opsets() -> None:
+    made = model(lambda x, weight: [ir.node("MatMul", [x, weight])])
+    expected = computed(made)
+    convert_opset(made, 21)
+    assert made.opset_imports[""] == 21
+    np.testing.assert_array_equal(computed(made), expected)
+    for impossible in (3, 9999):
+        with pytest.raises(GraphError, match=f"to opset {impossible}"):
+            convert_opset(model(lambda x, weight: [ir.node("Gelu", [x])], opset=20), impossible)
