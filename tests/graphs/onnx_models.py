@@ -128,4 +128,6 @@ VALID = {
 
 def save(model: Any, path: Any, *, external: bool = False) -> None:
     """Save a model, its weights in a file beside it or not."""
-    onnx.save(model, path, save_as_external_data=external, location="weights", size_threshold=16)
+    onnx.save(
+        model, path, save_as_external_data=external, location="weights", size_threshold=45
+    )  # bytes of the Python object
