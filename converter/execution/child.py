@@ -25,8 +25,8 @@ from converter.errors import CkconvError, GraphError, MissingExtraError, WriteEr
 _LOG = logging.getLogger(__name__)
 _MODULES = {
     "torch": ("torch", "transformers", "onnx", "onnx_ir", "onnxscript"),
-    "tensorflow": ("tensorflow", "onnx", "onnx_ir"),
-    "onnx": ("onnx", "onnx_ir", "onnxruntime"),
+    "tensorflow": ("tensorflow", "onnx", "onnx_ir", "onnxscript"),
+    "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
 }
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _ARGUMENTS, _RESULT = "arguments.json", "result.json"

@@ -42,22 +42,26 @@ def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset
 
 def _make_way(model: Any, used: set[str], names: frozenset[str]) -> None:
     """Rename values in the middle of the graph that have a name which a tensor has, or is to have."""
-    taken = set(names) | used | {value.name for value in _values(model)}
-    for value in _values(model):
-        if value.name not in names and value.name not in used:
-            continue
-        if value.is_graph_input() or value.is_graph_output() or value.is_initializer():
-            if value.name in used:
-                raise GraphError("is the name of an input, output or other initializer of the graph", tensor=value.name)
-            continue
-        value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
-        taken.add(value.name)
-
-
-def _values(model: Any) -> list[Any]:
     graph = model.graph
-    made = [output for node in graph.all_nodes() for output in node.outputs]
-    return [*graph.inputs, *graph.outputs, *graph.initializers.values(), *made]
+    outer = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
+    taken_already = next((value.name for value in outer if value.name in used), None)
+    if taken_already is not None:
+        raise GraphError("is the name of an input, output or other initializer of the graph", tensor=taken_already)
+    fixed = {id(value) for value in outer}
+    inner = [value for value in _values(model) if id(value) not in fixed]
+    taken = {*names, *used, *(value.name for value in (*outer, *inner))}
+    for value in inner:
+        if value.name in names or value.name in used:
+            value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
+            taken.add(value.name)
+
+
+def _values(model: Any) -> Iterator[Any]:
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from graph.initializers.values()
+    for node in model.graph.all_nodes():
+        yield from node.outputs
 
 
 def _has_changed(value: Any, stored: Mapping[str, Any]) -> bool:

@@ -29,9 +29,10 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
     """Write the graph of the ONNX file `model` to `graph`, which names tensors as the reader does.
 
     `names` maps initializers to what the reader calls them, where that differs. Functions are inlined, initializers of
-    inner graphs become constants. Returns the Architecture as JSON values. Raises GraphError for operators of other
-    domains than ONNX's own, for inputs and outputs that are no tensors, and for malformed graphs; SafetyError for
-    external data that is not a file of its own in the model's folder.
+    inner graphs become constants, those that nothing uses are left to the checkpoint. Returns the Architecture as JSON
+    values. Raises GraphError for operators of other domains than ONNX's own, for inputs and outputs that are no
+    tensors, and for malformed graphs; SafetyError for external data that is not a file of its own in the model's
+    folder.
     """
     import onnx_ir
 
@@ -46,6 +47,9 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
     buffers: dict[str, Declaration] = {}
     computed: list[str] = []
     for value in list(main.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            del main.initializers[value.name]
+            continue
         tensor = value.const_value
         dtype = _dtype(tensor)
         if value.name not in named or dtype is None:
