@@ -10,13 +10,19 @@ import pytest
 
 import converter
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
+from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
+from converter.graphs.fitting import fitted_to_class
+from converter.graphs.trace.user_module import trace
+from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
+from converter.model.tensor import ArrayTensor
 from tests.conftest import ROOT, Ckconv
 
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+TIED = np.full((10, 6), 7, np.float32)
 INPUTS = "ids:int64[batch,seq],mask:float32[batch,seq]"
 
 
@@ -52,23 +58,39 @@ def test_a_module_found_in_the_current_folder(tagger: Any, ckconv: Ckconv, tmp_p
     assert {"norm.running_mean", "scale"} <= again.buffers
 
 
-def convert(tmp_path: Path, factory: str, inputs: str, **options: Any) -> Any:
-    """A conversion that ends before anything is written."""
-    given = {"model": f"tests.graphs.user_models:{factory}", "inputs": inputs, "dry_run": True, **options}
-    return converter.convert(tmp_path / "x.pth", tmp_path / "y.onnx", **given)
+def traced(tmp_path: Path, factory: str, inputs: str) -> Architecture:
+    """What a module of this folder is made of; its graph is in `graph.onnx`."""
+    declared = [each.to_json() for each in parse_inputs(inputs)]
+    settings = {"folder": str(ROOT), "inputs": declared, "graph": str(tmp_path / "graph.onnx"), "opset": None}
+    return Architecture.from_json(trace(factory=f"tests.graphs.user_models:{factory}", **settings))
 
 
 def test_names_and_shapes_are_held_against_the_module(tagger: Any, tmp_path: Path) -> None:
-    assert convert(tmp_path, "Tagger", INPUTS).counts["mapped"] == 10
-    state = tagger.state_dict()
-    torch.save({f"model.{name}": tensor for name, tensor in state.items()}, tmp_path / "x.pth")
-    assert convert(tmp_path, "Tagger", INPUTS).counts["mapped"] == 10
-    torch.save({**state, "extra": torch.ones(1)}, tmp_path / "x.pth")
-    with pytest.raises(LossError, match="Tagger has no such tensor"):
-        convert(tmp_path, "Tagger", INPUTS)
-    torch.save({**state, "scale": torch.ones(2)}, tmp_path / "x.pth")
-    with pytest.raises(ArchitectureError, match=r"has shape \[2\]"):
-        convert(tmp_path, "Tagger", INPUTS)
+    architecture = traced(tmp_path, "Tagger", INPUTS)
+    tensors = {name: ArrayTensor.of(tensor.numpy()) for name, tensor in tagger.state_dict().items()}
+    fitted = fitted_to_class(Checkpoint(tensors=tensors), architecture)
+    assert (fitted.checkpoint.aliases, fitted.checkpoint.lines) == ({"head.weight": "embedding.weight"}, ())
+    one, half = ArrayTensor.of(np.ones(1, np.float32)), ArrayTensor.of(np.ones(1, np.float16))
+    (line,) = fitted_to_class(Checkpoint(tensors={**tensors, "extra": one}), architecture).checkpoint.lines
+    assert (line.name, line.is_refused_by_default) == ("extra", True)
+    (line,) = fitted_to_class(Checkpoint(tensors=without(tensors, "scale")), architecture).checkpoint.lines
+    assert (line.target, line.is_refused_by_default) == ("scale", True)
+    assert fitted_to_class(Checkpoint(tensors={**tensors, "scale": half}), architecture).stored["scale"].name == "scale"
+    with pytest.raises(ArchitectureError, match=r"has shape \[4\]"):
+        fitted_to_class(Checkpoint(tensors={**tensors, "scale": ArrayTensor.of(np.ones(4))}), architecture)
+    with pytest.raises(LossError, match="ties"):
+        fitted_to_class(Checkpoint(tensors={**tensors, "head.weight": ArrayTensor.of(TIED)}), architecture)
+
+
+def without(tensors: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+def test_what_a_trainer_puts_before_names_is_stripped(tagger: Any, tmp_path: Path) -> None:
+    torch.save({f"model.{name}": tensor for name, tensor in tagger.state_dict().items()}, tmp_path / "x.pth")
+    options = {"model": "tests.graphs.user_models:Tagger", "inputs": INPUTS, "dry_run": True}
+    report = converter.convert(tmp_path / "x.pth", tmp_path / "y.onnx", **options)
+    assert (report.counts["mapped"], report.counts["tied"]) == (9, 1)
 
 
 def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(tagger: Any, tmp_path: Path) -> None:
@@ -80,18 +102,23 @@ def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(tagger: Any, tmp_
         ("Tagger", "ids:int64[batch,seq,more]", "the model does not take"),
     ):
         with pytest.raises(UsageError, match=expected):
-            convert(tmp_path, factory, inputs)
+            traced(tmp_path, factory, inputs)
     with pytest.raises(UsageError, match="--model needs --inputs"):
         converter.convert(tmp_path / "x.pth", tmp_path / "y.onnx", model="tests.graphs.user_models:Tagger")
 
 
 def test_an_export_that_froze_a_dimension_says_so(tmp_path: Path) -> None:
-    from tests.graphs.user_models import Frozen
-
-    torch.save(Frozen().state_dict(), tmp_path / "x.pth")
-    convert(tmp_path, "Frozen", "x:float32[4,3]")
+    assert traced(tmp_path, "Frozen", "x:float32[4,3]").outputs == ("output",)
     with pytest.raises(GraphError, match="froze the rows dimension"):
-        convert(tmp_path, "Frozen", "x:float32[rows,3]")
+        traced(tmp_path, "Frozen", "x:float32[rows,3]")
+
+
+def test_nodes_say_which_module_they_are_of(tmp_path: Path) -> None:
+    import onnx_ir
+
+    traced(tmp_path, "Tagger", INPUTS)
+    nodes = list(onnx_ir.load(tmp_path / "graph.onnx").graph)
+    assert next(node for node in nodes if node.op_type == "Gelu").metadata_props == {"module": "body.1"}
 
 
 def test_inputs_as_text() -> None:
