@@ -97,10 +97,12 @@ def test_there_and_back(kind: str, flavor: Flavor, is_exact: bool) -> None:
     there = to_keras(source, flavor, is_exact=is_exact)
     assert state_of(there).convention == ("keras-legacy" if flavor is Flavor.LEGACY else "keras")
     back, expected = state_of(to_torch(there)), state_of(source)
-    assert (back.algorithm, back.step, back.convention) == (expected.algorithm, 7, "torch")
+    is_plain = kind == "adamw" and is_exact and flavor is Flavor.TF_KERAS  # no decay, so no AdamW is needed
+    assert (back.algorithm, back.step, back.convention) == ("adam" if is_plain else expected.algorithm, 7, "torch")
     (ours,), (theirs,) = back.groups, expected.groups
     assert ours.parameters == theirs.parameters
-    same(ours.hyperparameters, theirs.hyperparameters)
+    kept = {key: value for key, value in theirs.hyperparameters.items() if key != "decoupled_weight_decay"}
+    same(ours.hyperparameters, kept if is_plain else theirs.hyperparameters)
     assert back.slots.keys() == expected.slots.keys()
     for name, tensors in expected.slots.items():
         for parameter, tensor in tensors.items():

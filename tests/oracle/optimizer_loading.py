@@ -3,14 +3,15 @@
     TF_USE_LEGACY_KERAS=1 python -m tests.oracle.optimizer_loading FOLDER
 
 FOLDER has <case>/ with a model (`model.h5`, `model.keras` or the prefix `ckpt`), `config.json` and `batches.npz`; each
-gets `found.npz`: `<position>/<variable name>` of the optimizer, and `losses` of training on the batches. Weights that
-`without_decay` of batches.npz names do not decay.
+gets `found.npz`, which is `<position>/<variable name>` of the optimizer and `losses` of training on the batches, or
+`error.txt`. Weights that `without_decay` of batches.npz names do not decay.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def rebuilt(model: Any, names: list[str]) -> Any:
         var_list=[variable for variable in model.trainable_variables if variable.name.removesuffix(":0") in names]
     )
     optimizer.build(model.trainable_variables)
-    optimizer.set_weights(model.optimizer.get_weights())
+    for ours, theirs in zip(optimizer.variables, model.optimizer.variables, strict=True):
+        ours.assign(theirs)
     return optimizer
 
 
@@ -70,4 +72,7 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     for case in sorted(path.parent for path in Path(sys.argv[1]).glob("*/batches.npz")):
-        main(case)
+        try:
+            main(case)
+        except Exception:  # one case says nothing about the others
+            (case / "error.txt").write_text(traceback.format_exc())

@@ -137,6 +137,8 @@ def slot_of(name: str, kind: str) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_tf_keras_holds_what_was_written_and_goes_on(case: str, folder: Path) -> None:
     kind, *_ = CASES[case]
+    error = folder / case / "error.txt"
+    assert not error.exists(), error.read_text()
     found, expected = np.load(folder / case / "found.npz"), np.load(folder / case / "expected.npz")["losses"]
     variables = {name.partition("/")[2]: found[name] for name in found.files if name != "losses"}
     (step,) = (array for array in variables.values() if array.shape == () and array.dtype == np.int64)

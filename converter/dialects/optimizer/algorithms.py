@@ -81,7 +81,8 @@ def adam_to_keras(made: FromTorch) -> Converted:
     slots = {"momentum": made.slot("exp_avg"), "velocity": made.slot("exp_avg_sq")}
     if has_maximum:
         slots["velocity_hat"] = made.slot("max_exp_avg_sq")
-    return "adamw" if is_decoupled_class else "adam", hyperparameters, slots
+    has_no_adamw = "adaptive_epsilon" in hyperparameters  # AdamW of tf_keras takes none, its Adam decays alike
+    return "adamw" if is_decoupled_class and not has_no_adamw else "adam", hyperparameters, slots
 
 
 def _adam_epsilon(made: FromTorch, beta_2: float) -> dict[str, Any]:
