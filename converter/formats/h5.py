@@ -37,6 +37,9 @@ from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
 _OPTIMIZER = "optimizer_weights"
+_NOT_RESTORED = (
+    "Keras 3 loads no moments of an optimizer from .h5 files, its own neither (3.15.1): a .keras file goes on"
+)
 _DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
 
 
@@ -209,7 +212,8 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
         attributes[""]["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, ()
+    said = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, said
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
