@@ -143,10 +143,10 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     With a graph in the checkpoint the SavedModel runs and trains, and TensorFlow builds it in a child process. Without
     one it holds variables alone, and needs no TensorFlow.
     """
-    stored_as = {name: _variable_name(name) for name in checkpoint.tensors}
+    stored_as = {name: variable_name(name) for name in checkpoint.tensors}
     renamed = {stored: name for name, stored in stored_as.items() if stored != name}
     slots = {} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer)
-    slots_as = {_variable_name(name): name for name in slots}
+    slots_as = {variable_name(name): name for name in slots}
     more = {}
     if checkpoint.optimizer is not None:
         escaped = {stored: name for stored, name in slots_as.items() if stored != name}
@@ -196,7 +196,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     )
 
 
-def _variable_name(name: str) -> str:
+def variable_name(name: str) -> str:
     """Return `name`, or, where TensorFlow refuses it, ``.>`` and the name with refused characters as ``>hex>``."""
     if _TAKEN_AS_IS.fullmatch(name):
         return name

@@ -587,3 +587,20 @@ def test_every_registered_operator_exists_in_onnx() -> None:
         newest = registry().find(operator.domain, operator.op_type, version)
         if operator is newest:
             assert keywords <= set(schema.attributes), operator.op_type
+
+
+def test_the_gradient_of_a_reduction_where_no_extent_is_known() -> None:
+    import tensorflow as tf
+
+    x = onnx_ir.val("x", dtype=onnx_ir.DataType.FLOAT, shape=["a", "b", "c"])
+    axes = onnx_ir.node("Constant", [], {"value": onnx_ir.tensor(ints(-1, 0))})
+    mean = onnx_ir.node("ReduceMean", [x, axes.outputs[0]], {"keepdims": 0})
+    mean.outputs[0].name = "y"
+    graph = onnx_ir.Graph([x], mean.outputs, nodes=[axes, mean], opset_imports={"": 20})
+    run = lower(onnx_ir.Model(graph, ir_version=10), {})
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None])], autograph=False)
+    def gradient(value: Any) -> Any:
+        return tf.gradients(run(x=value)["y"], value)[0]
+
+    np.testing.assert_allclose(gradient(tf.constant(_X)), np.full_like(_X, 1 / 8))

@@ -25,6 +25,7 @@ def examine(folder: Path) -> dict[str, Any]:
     """Return what is to be reported of the model in `folder`."""
     import tensorflow as tf
 
+    from converter.formats.savedmodel import variable_name
     from converter.graphs.lower.tensorflow.saved_model import build
 
     described = Architecture.from_json(json.loads((folder / "architecture.json").read_text()))
@@ -35,6 +36,7 @@ def examine(folder: Path) -> dict[str, Any]:
         weights=str(folder / "model.safetensors"),
         folder=str(saved),
         trainable=list(described.parameters),
+        names={name: variable_name(name) for name in (*described.parameters, *described.buffers)},
     )
     seconds = time.monotonic() - start
     model = tf.saved_model.load(str(saved))
@@ -51,10 +53,12 @@ def examine(folder: Path) -> dict[str, Any]:
 
 def _wrong_names(model: Any, described: Architecture) -> list[str]:
     """Return the variables that are not called as a tensor of the checkpoint, and the tensors without a variable."""
+    from converter.formats.savedmodel import variable_name
+
     found = {variable.name.removesuffix(":0") for variable in model.variables}
     trainable = {variable.name.removesuffix(":0") for variable in model.trainable_variables}
-    wanted = set(described.parameters)
-    return sorted((found ^ (wanted | set(described.buffers))) | (trainable ^ wanted))
+    wanted = set(map(variable_name, described.parameters))
+    return sorted((found ^ (wanted | set(map(variable_name, described.buffers)))) | (trainable ^ wanted))
 
 
 def _gradients(model: Any, inputs: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -37,8 +37,10 @@ def _reduce(reducer: Any, x: Any, axes: Any = None, *, keepdims: int = 1, noop_w
         if not noop_with_empty_axes:
             return reducer(x, axis=None, keepdims=bool(keepdims))
         return reducer(tf.expand_dims(x, 0), axis=[0], keepdims=False)
+    # Axes are never int64: where the shape is not known the gradient takes none (tensorflow 2.21, reduced_shape).
     if is_static(axes):
-        return reducer(x, axis=axes, keepdims=bool(keepdims))
+        return reducer(x, axis=[int(axis) for axis in axes], keepdims=bool(keepdims))
+    axes = tf.cast(axes, tf.int32)
     refuse(axes.shape[0] is None and not keepdims, "an unknown number of reduction axes, with keepdims=0")
     rank = rank_of(x) if keepdims else rank_of(x) - axes.shape[0]
     return with_rank(reducer(x, axis=axes, keepdims=bool(keepdims)), rank)
