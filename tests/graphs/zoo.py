@@ -150,9 +150,6 @@ TEXT_ENCODERS = (
     _model("NomicBertModel", "nomic_bert", _TEXT),
     _model("EsmForMaskedLM", "esm", _TEXT, pad_token_id=1, mask_token_id=4, position_embedding_type="rotary"),
     _model("LayoutLMModel", "layoutlm", _TEXT, max_2d_position_embeddings=64),
-    _model("CanineModel", "canine", _TEXT, num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=8),
-    _model("LongformerModel", "longformer", _TEXT, attention_window=8),
-    _model("FunnelModel", "funnel", vocab_size=50, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24),
 )
 DECODERS = (
     _model(
@@ -233,9 +230,6 @@ DECODERS = (
         num_experts_per_tok=2,
         moe_intermediate_size=8,
         shared_expert_intermediate_size=8,
-    ),
-    _model(
-        "MambaForCausalLM", "mamba", vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4, time_step_rank=2
     ),
 )
 ENCODER_DECODERS = (
@@ -473,6 +467,12 @@ DUALS = (
     ),
 )
 OTHERS = (
+    _model("CanineModel", "canine", _TEXT, num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=8),
+    _model("LongformerModel", "longformer", _TEXT, attention_window=8),
+    _model("FunnelModel", "funnel", vocab_size=50, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24),
+    _model(
+        "MambaForCausalLM", "mamba", vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4, time_step_rank=2
+    ),
     _model("CamembertForMaskedLM", "camembert", _TEXT, pad_token_id=1),
     _model("XLMModel", "xlm", n_words=50, emb_dim=16, n_layers=1, n_heads=2, max_position_embeddings=40),
     _model("MegatronBertModel", "megatron-bert", _TEXT),
@@ -518,5 +518,9 @@ OTHERS = (
     _model("Wav2Vec2ConformerForCTC", "wav2vec2-conformer", _WAVE, position_embeddings_type="rotary"),
     _model("AltCLIPModel", "altclip", _DUAL, text_config={**_CLIP_TEXT, "project_dim": 12, "pad_token_id": 1}),
 )
-"""More architectures: the table of classes has them, and `zoo_report` takes them by name."""
+"""More architectures, not all of which have a graph: `zoo_report` takes them by name, the table of classes has them.
+
+Canine attends in chunks, a Python loop as long as the sequence, which the export freezes. The loops and the conditions
+on data of Mamba, Funnel and Longformer are patched (converter.graphs.trace.patches).
+"""
 ZOO = (*TEXT_ENCODERS, *DECODERS, *ENCODER_DECODERS, *VISION, *AUDIO, *DUALS)
