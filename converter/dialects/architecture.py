@@ -173,17 +173,18 @@ def _by_table(
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not classes_of(model_type):
         return _at_its_word(config, named, task)
+    is_tied = config.get("tie_word_embeddings") is True
     if task is not None:
         asked = class_for_task(model_type, task)
         if asked is None:
             known = sorted({task for each in classes_of(model_type) for task in each.tasks})
             raise ArchitectureError(f"{model_type!r} has no class for {task}", hint=f"it has {', '.join(known)}")
-        told = told_by_names(model_type, tensors, asked)
+        told = told_by_names(model_type, tensors, asked, is_tied=is_tied)
         prefix = told.prefix if told is not None and told.name == asked else ""
         return Inference(architecture=asked, basis="task", prefix=prefix)
     if named is not None and named not in {each.name for each in classes_of(model_type)}:
         return _at_its_word(config, named, task)
-    told = told_by_names(model_type, tensors, named)
+    told = told_by_names(model_type, tensors, named, is_tied=is_tied)
     if told is None:
         if named is None:
             raise ArchitectureError(f"the names are of no class of model type {model_type!r}", hint=_HINT)

@@ -7,7 +7,7 @@ everything else start. `tests/oracle/generate/classes.py` makes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from converter.dialects.families import BASE_TASK, CAUSAL_TASK, CHOICE_TASK, MASKED_TASK, SEQUENCE_TASK
@@ -16,6 +16,7 @@ from converter.errors import ArchitectureError
 
 _TABLE = "classes"
 _OUTER = ("", "model.", "module.")
+_OUTPUT_EMBEDDINGS = frozenset({"lm_head", "embed_out"})
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     BASE_TASK: ("MODEL_MAPPING_NAMES",),
@@ -116,15 +117,17 @@ def class_for_task(model_type: str, task: str) -> str | None:
     return found[0] if found else None
 
 
-def told_by_names(model_type: str, names: Iterable[str], named: str | None) -> Told | None:
+def told_by_names(model_type: str, names: Iterable[str], named: str | None, *, is_tied: bool = False) -> Told | None:
     """Return the class that `names` fit best; of those that fit alike `named`, which the config says.
+
+    `is_tied` is whether the config ties word embeddings: output embeddings may be missing then, whatever the default.
 
     What stands before all names is looked for: a wrapper's, or that of a base model inside a class with a head. None
     when the table does not know the type, or nothing fits it: then a name that every class has is missing. Raises
     ArchitectureError when several fit alike and none of them is named.
     """
     names = tuple(names)
-    known = classes_of(model_type)
+    known = tuple(map(_with_tied_head, classes_of(model_type))) if is_tied else classes_of(model_type)
     outers = dict.fromkeys((*_OUTER, *(f"{each.prefix}." for each in known if each.prefix)))
     scored: dict[tuple[int, int], list[Told]] = {}
     for outer in outers:
@@ -149,6 +152,12 @@ def told_by_names(model_type: str, names: Iterable[str], named: str | None) -> T
             "or --weights-only",
         )
     return best[0]
+
+
+def _with_tied_head(known: ModelClass) -> ModelClass:
+    """Return a class with its output embeddings as names that a file may leave out."""
+    tied = known.head & _OUTPUT_EMBEDDINGS
+    return replace(known, head=known.head - tied, optional=known.optional | tied) if known.prefix else known
 
 
 def _firsts(names: Iterable[str], before: str) -> frozenset[str]:

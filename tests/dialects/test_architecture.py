@@ -441,3 +441,12 @@ def _row(architecture: str) -> tuple[Family, Head]:
         for head in family.heads
         if family.architecture(head) == architecture
     )
+
+
+def test_output_embeddings_may_be_missing_where_the_config_ties_them() -> None:
+    names = dict.fromkeys(("model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight", "model.norm.weight"))
+    config = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "tie_word_embeddings": True}
+    tied = infer_architecture(names, config)  # type: ignore[arg-type]
+    assert (tied.architecture, tied.prefix) == ("MistralForCausalLM", "")
+    untied = infer_architecture(names, {**config, "tie_word_embeddings": False})  # type: ignore[arg-type]
+    assert (untied.architecture, untied.prefix) == ("MistralModel", "model.")

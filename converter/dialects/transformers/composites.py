@@ -110,7 +110,7 @@ def _composed(composite: _Composite, model_type: str, config: Mapping[str, Any])
         prefix="",
         rows=Rows(rows),
         aliases=Rows(aliases, is_two_way=False),
-        more={"classes": {composite.architecture: entry}, "tied_by_default": is_tied},
+        more={"classes": {composite.architecture: entry}, "tied_by_default": is_tied, "not_trained": []},
     )
 
 

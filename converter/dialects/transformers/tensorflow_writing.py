@@ -54,6 +54,11 @@ class Layer:
         """Whether the variables of a row are in this layer."""
         return any(template == path or template.startswith(f"{path}/") for path in self.paths)
 
+    def place(self, template: str) -> int:
+        """Return where among the variables of the layer those are that start as a template does."""
+        starts = [path.partition("/")[0] for path in self.paths]
+        return starts.index(template.partition("/")[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorFlowClass:
@@ -176,11 +181,22 @@ def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
     templates = {name: model.template(name, rank) for name, rank in ranks.items()}
     found: dict[str, list[str]] = {}
     for layer in model.layers:
-        held = [name for name, template in templates.items() if layer.holds(template)]
+        held = _in_order(layer, templates, model.table)
         if held or (layer.is_constant and layer.name != TOP_LEVEL):
             found[model.layer_name(layer, config)] = held
     found.setdefault(TOP_LEVEL, [])
     return found
+
+
+def _in_order(layer: Layer, templates: Mapping[str, str], table: ModelTable) -> list[str]:
+    """Return the variables of a layer as Keras lists them: those of its own first, what is not trained last."""
+    places = {name: layer.place(template) for name, template in templates.items() if layer.holds(template)}
+    return sorted(places, key=lambda name: (_is_untrained(name, table), places[name]))
+
+
+def _is_untrained(variable: str, table: ModelTable) -> bool:
+    name = variable.removesuffix(":0")
+    return bool(_STATISTICS.search(name)) or name.endswith(tuple(table.more["not_trained"]))
 
 
 def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
@@ -306,7 +322,7 @@ class _Translation:
                 (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
                 for index in range(len(parts))
             ]
-            return (1 if _STATISTICS.search(plain) else 0, steps)
+            return (_is_untrained(name, self.model.table), steps)
 
         return sorted(self.tensors, key=place)
 

@@ -71,6 +71,14 @@ EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """What no loader of transformers does right, by model type: keys of the table, `{prefix}` stands for the base's."""
 
+NOT_TRAINED: Mapping[str, list[str]] = {
+    "esm": ["rotary_embeddings/inv_freq"],
+    "swin": ["relative_position_index"],
+    "vit_mae": ["vit/embeddings/position_embeddings", "decoder/decoder_pos_embed"],
+    "whisper": ["model/encoder/embed_positions/weight"],
+}
+"""Endings of variables that a class does not train: Keras lists them after all others."""
+
 
 def dumps(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield what was written down, first variants first."""
@@ -272,6 +280,7 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
     built = Rows(map(Row.of, [*rows, *aliases]), is_two_way=False)
     for name in sorted(name for name in left if built.to_canonical(name) is None):
         print(f"{model_type}: no tensor of PyTorch is {name}")
+    children = children_of(built, entries)
     classes: dict[str, Any] = {}
     for entry, base in zip(entries, bases, strict=True):
         held = {match.row.canonical.text for match in _matches(built, entry, base)}
@@ -286,9 +295,47 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
         "classes": {name: _class(known, every) for name, known in classes.items()},
         **{key: value for key, value in own.items() if key not in ("rows", "aliases")},
         "outside": outside(entries),
-        "rows": rows,
-        "aliases": aliases,
+        "not_trained": NOT_TRAINED.get(model_type, []),
+        "rows": in_order(rows, children),
+        "aliases": in_order(aliases, children),
     }
+
+
+def children_of(rows: Rows, entries: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], list[str]]:
+    """Return path of components of a template -> those that follow it, in the order in which Keras lists them."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        for _, weights in entry["layers"]:
+            own: dict[tuple[str, ...], dict[tuple[tuple[str, ...], str], None]] = {}
+            for weight in weights:
+                name = stripped(weight)
+                match = rows.to_canonical(name, len(entry["variables"][weight]))
+                parts = match.row.theirs.text.split("/") if match is not None else []
+                for length, part in enumerate(parts):
+                    place = tuple(name.split("/")[:length])
+                    own.setdefault(place, {})[tuple(parts[:length]), part] = None
+            for seen in own.values():
+                for path in dict.fromkeys(path for path, _ in seen):
+                    _merge(found.setdefault(path, []), [part for other, part in seen if other == path])
+    return found
+
+
+def _merge(known: list[str], seen: list[str]) -> None:
+    """Add what is new among `seen` behind what comes before it there."""
+    for index, part in enumerate(seen):
+        if part not in known:
+            known.insert(max((known.index(other) + 1 for other in seen[:index]), default=0), part)
+
+
+def in_order(rows: list[list[str | None]], children: Mapping[tuple[str, ...], list[str]]) -> list[list[str | None]]:
+    """Return rows in Keras's order; what no file has stays behind the rest."""
+
+    def place(row: list[str | None]) -> list[int]:
+        parts = str(row[0]).split("/")
+        known = [children.get(tuple(parts[:length]), []) for length in range(len(parts))]
+        return [own.index(part) if part in own else len(own) for own, part in zip(known, parts, strict=True)]
+
+    return sorted(rows, key=place)
 
 
 def outside(entries: Iterable[Mapping[str, Any]]) -> list[str]:
