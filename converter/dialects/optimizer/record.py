@@ -31,7 +31,8 @@ class Record:
     def completing(self, settings: Settings) -> Settings:
         """Return what the file itself says, or what the record does where it says nothing."""
         told = settings if settings.config else self.settings
-        told = replace(told, config={key: value for key, value in told.config.items() if key != WITHOUT_DECAY})
+        not_keras = (WITHOUT_DECAY, EPSILON_OF_TORCH)
+        told = replace(told, config={key: value for key, value in told.config.items() if key not in not_keras})
         if self.epsilon_of_torch is None:
             return told
         return replace(told, config={**told.config, EPSILON_OF_TORCH: list(self.epsilon_of_torch)})

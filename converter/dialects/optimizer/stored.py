@@ -23,6 +23,7 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
 
+_STEP_LIMIT = 1 << 53
 _DOCUMENT, _GROUP, _NAMES = "ckconv_optimizer", "ckconv_group_", "weight_names"
 
 
@@ -101,7 +102,8 @@ def _as_in_torch(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(document: object) -> tuple[str, int | None, list[dict[str, Any]]]:
     held = document if isinstance(document, dict) else {}
     algorithm, step, groups = held.get("algorithm"), held.get("step"), held.get("groups")
-    is_whole = isinstance(algorithm, str) and (step is None or type(step) is int) and isinstance(groups, list)
+    is_step = step is None or (type(step) is int and 0 <= step < _STEP_LIMIT)
+    is_whole = isinstance(algorithm, str) and is_step and isinstance(groups, list)
     for group in groups if is_whole and groups is not None else []:
         names = group.get("parameters") if isinstance(group, dict) else None
         is_whole = is_whole and isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -135,10 +137,13 @@ def with_placed_state(
     if not isinstance(text, str):
         raise ReadError(f"has a {_DOCUMENT} that is no text", path=path)
     document = strict_json.loads(text.encode("utf-8"), path=path, what=_DOCUMENT)
-    for number, held in enumerate(document["groups"] if isinstance(document, dict) else ()):
+    groups = document.get("groups") if isinstance(document, dict) else None
+    for number, held in enumerate(groups if isinstance(groups, list) else ()):
         if isinstance(held, dict):
             held["parameters"] = list(listed(group, f"{_GROUP}{number}") or ())
     names = listed(group, _NAMES) or ()
+    if len(names) != len(group.members):
+        raise ReadError(f"lists {len(names)} variables of the optimizer, and holds {len(group.members)}", path=path)
     tensors = dict(zip(names, _numbered(group, names, path), strict=True))
     return with_stored_state(checkpoint, document, tensors, is_of_these_names=is_of_these_names)
 

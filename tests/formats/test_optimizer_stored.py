@@ -1,0 +1,91 @@
+"""Optimizer state in files with names of PyTorch: whole again when read, and refused where the file is damaged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import CkconvError, LossError, ReadError
+from converter.verification import verify_optimizer
+from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
+
+TARGETS = {".weights.h5": "keras", ".h5": "h5", "-checkpoint": "tf-checkpoint", "-savedmodel": "savedmodel"}
+
+
+def written(kind: str, target: str, folder: Path, **options: Any) -> Path:
+    path = folder / f"model{target}"
+    converter.write(checkpoint_of(kind, **options), path, to=TARGETS[target], weights_only=target == "-savedmodel")
+    return path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", CASES)
+def test_it_is_whole_again(kind: str, target: str, tmp_path: Path) -> None:
+    source = checkpoint_of(kind)
+    path = tmp_path / f"model{target}"
+    report = converter.write(source, path, to=TARGETS[target], weights_only=target == "-savedmodel")
+    assert report.optimizer.status == "carried"
+    verify_optimizer(state_of(source), converter.read(path).optimizer, path=path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_tensor_called_like_the_optimizers_own_stays(target: str, tmp_path: Path) -> None:
+    source = checkpoint_of("adamw")
+    for name in ("optimizer.weight", "optimizer_weights.weight", "optimizer/adamw/exp_avg/fc.bias", "adamw/exp_avg/x"):
+        renamed = source.with_names({"fc.weight": name, "fc.bias": "fc.bias"}.__getitem__)
+        path = tmp_path / f"model{target}"
+        converter.write(renamed, path, to=TARGETS[target], weights_only=target == "-savedmodel", overwrite=True)
+        found = converter.read(path)
+        assert set(found.tensors) == {name, "fc.bias"}
+        verify_optimizer(state_of(renamed), found.optimizer, path=path)
+
+
+DAMAGE: dict[str, tuple[Any, type[CkconvError], str]] = {
+    "no object": ("[]", LossError, "does not say what it is of"),
+    "no groups": ("{}", LossError, "does not say what it is of"),
+    "groups of another type": ('{"groups": 1}', LossError, "does not say what it is of"),
+    "a step below 0": ('{"algorithm": "adamw", "step": -1, "groups": []}', LossError, "does not say what it is of"),
+    "an endless step": ('{"algorithm": "adamw", "step": 1e400, "groups": []}', ReadError, "beyond a double"),
+    "no JSON": ("adamw", ReadError, "is not JSON"),
+    "another algorithm": (
+        '{"algorithm": "x", "step": 7, "groups": [{"hyperparameters": {}}]}',
+        LossError,
+        "no parameter",
+    ),
+}
+
+
+def damaged(path: Path, change: Callable[[Any], None]) -> Path:
+    copy = path.with_name("damaged.weights.h5")
+    shutil.copy(path, copy)
+    with h5py.File(copy, "r+") as file:
+        change(file["optimizer/vars"])
+    return copy
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_document_is_refused(case: str, tmp_path: Path) -> None:
+    text, kind, message = DAMAGE[case]
+    path = written("adamw", ".weights.h5", tmp_path)
+    assert converter.convert(path, tmp_path / "whole.pth").optimizer.status == "carried"
+    bad = damaged(path, lambda group: group.attrs.__setitem__("ckconv_optimizer", text))
+    with pytest.raises(kind, match=message):
+        converter.convert(bad, tmp_path / "bad.pth")
+
+
+def test_variables_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    path = written("adamw", ".weights.h5", tmp_path)
+    for change in (
+        lambda group: group.attrs.__delitem__("weight_names"),
+        lambda group: group.__delitem__("0"),
+        lambda group: group.create_dataset("9", data=np.zeros(3, "f4")),
+    ):
+        with pytest.raises(ReadError, match="variables of the optimizer"):
+            converter.read(damaged(path, change))
