@@ -25,9 +25,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory, child_environment: dict[st
     return {name: json.loads((Path(folder) / name / "program.json").read_text()) for name in CLASSES}
 
 
-@pytest.mark.parametrize("architecture", CLASSES)
-def test_parity(architecture: str, answers: dict[str, Any]) -> None:
-    found = answers[architecture]
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_parity(class_name: str, answers: dict[str, Any]) -> None:
+    found = answers[class_name]
     assert "error" not in found, found["error"]
     assert found["module"] < 1e-5
     assert found["program"] < 1e-5

@@ -61,7 +61,7 @@ def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 
 def _truncated(a: Any, b: Any) -> Any:
-    return a // b if (a >= 0) == (b > 0) else -(-a // b)
+    return a // b if bool(a >= 0) == bool(b > 0) else -(-a // b)
 
 
 def _compared(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
@@ -198,7 +198,7 @@ def _where(condition: Any, x: Any, y: Any) -> Any:
 def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
     def lowering(x: Any, axes: Any = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Any:
         chosen = _axes(axes) or None
-        if x.ndim != 1 or chosen not in (None, (0,), (-1,)) or noop_with_empty_axes:
+        if x.ndim != 1 or chosen not in (None, (0,), (-1,)) or (chosen is None and noop_with_empty_axes):
             return None
         array = np.empty((1,) if keepdims else (), object)
         array[...] = function(x.tolist())
