@@ -33,7 +33,6 @@ _STATE_NAME = "model.pth"
 _BUILD = "converter.graphs.lower.torch.program:build"
 _RUN = "converter.graphs.run.torch_export:run"
 _OWN_CONSTANTS = "_constants."
-_PROGRAM_BYTES = 64 << 20
 _POSITIONS = 16
 
 
@@ -126,9 +125,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         workshop.stream(archive(program, answer["inputs"]), workshop.folder)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return Output(
-        files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes + _PROGRAM_BYTES
-    )
+    return Output(files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes)
 
 
 def _parameters(checkpoint: Checkpoint) -> list[str]:

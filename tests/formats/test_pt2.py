@@ -21,7 +21,7 @@ from converter.formats.pt2 import sniff
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor
-from tests.conftest import Ckconv
+from tests.conftest import ROOT, Ckconv
 
 
 class _Net(torch.nn.Module):
@@ -171,6 +171,56 @@ def test_a_program_read_again_gives_the_weights(squad: Path, squad_bert: Path, t
     saved = torch.load(squad_bert, weights_only=False)
     for name, array in load_file(tmp_path / "x.safetensors").items():
         np.testing.assert_array_equal(array, saved.get("model_state_dict", saved)[name])
+
+
+# --- graphs of other sources
+
+
+class _Classifier(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(20, 6)
+        self.norm = torch.nn.LayerNorm(6)
+        self.out = torch.nn.Linear(6, 3)
+
+    def forward(self, ids: Any) -> Any:
+        x = self.norm(self.embed(ids))
+        return self.out(x.mean(1)), torch.arange(ids.shape[1]) * 2
+
+
+def test_from_onnx_and_back_to_weights(tmp_path: Path, ckconv: Ckconv) -> None:
+    original = _Classifier().eval()
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        original,
+        (torch.zeros(3, 5, dtype=torch.int64),),
+        tmp_path / "x.onnx",
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        dynamic_shapes=(dynamic,),
+    )
+    result = ckconv(tmp_path / "x.onnx", tmp_path / "x.pt2")
+    assert result.returncode == 0, result.stderr
+    assert "verified outputs" in result.stdout.splitlines()[-1]
+    module = torch.export.load(tmp_path / "x.pt2").module()
+    for shape in ((1, 4), (6, 9)):
+        ids = torch.randint(0, 20, shape)
+        for found, wanted in zip(module(ids=ids).values(), original(ids), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    converter.convert(tmp_path / "x.pt2", tmp_path / "x.safetensors")
+    back = load_file(tmp_path / "x.safetensors")
+    assert set(back) == set(original.state_dict())
+    for name, value in original.state_dict().items():
+        np.testing.assert_array_equal(back[name], value)
+
+
+def test_from_a_savedmodel(tmp_path: Path, ckconv: Ckconv) -> None:
+    result = ckconv(ROOT / "fixtures" / "keras" / "saved_model", f"{tmp_path}/out/", "--to", "pt2")
+    assert result.returncode == 0, result.stderr
+    assert "verified outputs" in result.stdout.splitlines()[-1]
+    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    assert set(program.state_dict()) == set(torch.load(tmp_path / "out" / "model.pth"))
 
 
 # --- hostile archives
