@@ -194,7 +194,8 @@ def verify_outputs(
         return load_outputs(outputs)
 
     runs = ((reference.runner, reference.model, "reference"), (runner, staged, "target"))
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    # Each holds the weights: both at once only where these are small.
+    with ThreadPoolExecutor(max_workers=2 if checkpoint.nbytes <= options.memory_bytes else 1) as pool:
         expected, found = pool.map(lambda each: run(*each), runs)
     rtol = options.rtol
     if not reference.takes_weights and options.atol is rtol is None:

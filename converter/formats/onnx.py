@@ -32,6 +32,7 @@ _SUFFIX = ".onnx"
 _DESCRIPTION = "ckconv"
 _TRACE = "converter.graphs.trace.onnx_model:trace"
 _CHECK = "converter.graphs.run.onnxruntime:check"
+_OPEN = "converter.graphs.run.onnxruntime:open_session"
 _RUN = "converter.graphs.run.onnxruntime:run"
 _MARK = ".>"
 _MODEL_FIELDS = {
@@ -141,7 +142,9 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         return Output(files=files, names=names, warnings=("weights only: the file holds no graph",))
 
     def build(workshop: Workshop) -> None:
-        workshop.call(_CHECK, model=os.fspath(workshop.folder / _FILE_NAME))
+        # In a process each: what the checker has freed, its process still holds.
+        for function in (_CHECK, _OPEN):
+            workshop.call(function, model=os.fspath(workshop.folder / _FILE_NAME))
 
     return Output(files=files, names=names, build=build)
 

@@ -38,13 +38,17 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
 
 
 def check(*, model: str) -> None:
-    """Hold the file `model` to the checker of onnx, then open it in onnxruntime. Raises GraphError if either fails."""
+    """Hold the file `model` to the checker of onnx. Raises GraphError when it refuses it."""
     import onnx
 
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise GraphError(f"the checker of onnx refuses it: {_first_line(error)}", path=model) from error
+
+
+def open_session(*, model: str) -> None:
+    """Open the file `model` in onnxruntime. Raises GraphError when that fails."""
     _session(Path(model))
 
 
@@ -66,6 +70,9 @@ def _session(path: Path) -> Any:
         raise MissingExtraError("onnx", "running an ONNX model") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # A model is run here once or twice: neither copies of the weights in another layout nor pools are worth it.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
     with _failures(path):
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
