@@ -16,7 +16,7 @@ import pytest
 import converter
 from converter.encoding import protobuf
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
-from converter.errors import LossError, ReadError, UsageError
+from converter.errors import ArchitectureError, LossError, ReadError, UsageError
 from converter.formats.onnx import sniff
 from converter.formats.probe import Probe
 from converter.model.checkpoint import Checkpoint
@@ -145,6 +145,15 @@ def test_past_two_gibibytes_the_tensors_are_beside_the_model(tmp_path: Path, mon
     for name, value in opened(tmp_path / "out" / "model.onnx").items():
         np.testing.assert_array_equal(value, tensors[name].numpy())
     assert set(converter.read(tmp_path / "out").tensors) == set(tensors)
+
+
+def test_without_an_architecture_three_things_help(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tensors={"w": ArrayTensor.of(KERNEL)})
+    converter.write(checkpoint, tmp_path / "weights.onnx", weights_only=True)
+    with pytest.raises(ArchitectureError) as caught:
+        converter.write(checkpoint, tmp_path / "x.onnx")
+    assert caught.value.exit_code == 2
+    assert all(option in str(caught.value) for option in ("--config", "--model", "--weights-only"))
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -106,6 +106,16 @@ def test_a_perturbed_weight_is_caught(tmp_path: Path) -> None:
         converter.write(checkpoint, tmp_path / "y.onnx")
 
 
+def test_in_another_opset(tmp_path: Path) -> None:
+    onnx_models.save(onnx_models.dense(), tmp_path / "x.onnx")
+    report = converter.convert(tmp_path / "x.onnx", tmp_path / "y.onnx", opset=21)
+    assert report.verification.outputs
+    assert [each.version for each in onnx.load(tmp_path / "y.onnx").opset_import] == [21]
+    with pytest.raises(GraphError, match="cannot be converted to opset 3") as caught:
+        converter.convert(tmp_path / "x.onnx", tmp_path / "z.onnx", opset=3)
+    assert caught.value.exit_code == 7
+
+
 def test_inner_weights_are_no_loss_where_the_graph_goes_along(tmp_path: Path) -> None:
     onnx_models.save(onnx_models.branching(own=True), tmp_path / "x.onnx")
     with pytest.raises(LossError, match="graph inside the graph"):

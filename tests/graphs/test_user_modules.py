@@ -13,6 +13,8 @@ from converter.errors import ArchitectureError, GraphError, LossError, UsageErro
 from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import fitted_to_class
+from converter.graphs.lower.registry import Registry
+from converter.graphs.lower.steps import steps_of
 from converter.graphs.trace.user_module import trace
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -119,6 +121,8 @@ def test_nodes_say_which_module_they_are_of(tmp_path: Path) -> None:
     traced(tmp_path, "Tagger", INPUTS)
     nodes = list(onnx_ir.load(tmp_path / "graph.onnx").graph)
     assert next(node for node in nodes if node.op_type == "Gelu").metadata_props == {"module": "body.1"}
+    with pytest.raises(GraphError, match=r"no such lowering for .* node node_embedding of embedding\)"):
+        steps_of(onnx_ir.load(tmp_path / "graph.onnx"), Registry(), "such")
 
 
 def test_inputs_as_text() -> None:
