@@ -249,15 +249,36 @@ def test_keras_goes_on_where_torch_stopped(kind: str, epsilon: str, config: Path
             going.optimizer.exclude_from_weight_decay(
                 var_list=[variable for variable in going.trainable_variables if torch_name(variable) in apart]
             )
-        going.compile(optimizer=going.optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        found = []
-        for inputs, labels in batches(20, seed=1):
-            going.reset_metrics()  # else what is reported is a mean
-            found.append(float(going.train_on_batch(inputs, labels)))
-        return max(abs(ours - theirs) / theirs for ours, theirs in zip(found, expected, strict=True))
+        return difference(going, expected)
 
     assert resumed(is_reset=False) <= RESUMED[kind]
     assert resumed(is_reset=True) >= 5e-3
+
+
+def difference(going: Any, expected: list[float]) -> float:
+    """Train a loaded model, and return how far its losses are from the expected ones, relative to them."""
+    going.compile(optimizer=going.optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found = []
+    for inputs, labels in batches(len(expected), seed=1):
+        going.reset_metrics()  # else what is reported is a mean
+        found.append(float(going.train_on_batch(inputs, labels)))
+    return max(abs(ours - theirs) / theirs for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["adam", "rmsprop", "adagrad"])
+def test_an_exact_epsilon_is_exact_however_large(kind: str, config: Path, tmp_path: Path) -> None:
+    load_own_optimizers()
+    network, optimizer = trained(kind, steps=20)
+    for group in optimizer.param_groups:
+        group["eps"] = 1e-2
+    source = saved(network, optimizer, tmp_path)
+    expected = losses(network, optimizer, 20, seed=1)
+    found = {}
+    for epsilon in ("stock", "exact"):
+        path, _ = written(source, ".keras", config, tmp_path, epsilon=epsilon)
+        found[epsilon] = difference(loaded(path), expected)
+    assert found["exact"] <= 2e-5
+    assert found["stock"] >= 1e-4  # else the two would not differ
 
 
 def test_weights_that_do_not_decay(config: Path, tmp_path: Path) -> None:
