@@ -33,6 +33,7 @@ class Options:
 
     `from_format`     the source's format, when its content does not say
     `config`          a config.json, instead of the one beside the source
+    `custom_objects`  "package.module:Name,Name": your own layers of a Keras model, imported when its graph is needed
     `task`            which head the model has, when neither config nor tensors say
     `mapping`         a JSON file of name rules (converter.dialects.rules), applied in the direction that matches
     `dtype`           cast floating-point weights and buffers ("float16", "bf16" ...); never integers or moments
@@ -58,6 +59,7 @@ class Options:
 
     from_format: str | None = None
     config: Path | None = None
+    custom_objects: tuple[str, ...] = ()
     task: str | None = None
     mapping: Path | None = None
     dtype: str | None = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.encoding import safetensors
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, SafetyError, UsageError
+from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture
@@ -47,7 +49,7 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
 
     Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
     MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
-    SafetyError for a graph that a checkpoint has no business having.
+    SafetyError for a graph that a checkpoint has no business having, whatever its config says.
     """
     if options.model is not None:
         return _from_module(replace(planned, graph=None), options.model, options, workshop)
@@ -55,7 +57,7 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
     if graph is not None and not options.with_cache:
         try:
             return _from_source(planned, source, graph, options, workshop)
-        except (GraphError, MissingExtraError, SafetyError) as error:
+        except (ArchitectureError, GraphError, MissingExtraError) as error:
             if planned.config is None:
                 raise
             said = f"the source's own graph is not used: {error.message}"
@@ -69,12 +71,20 @@ def _from_source(
     require(graph.extra, "reading the graph of the source")
     workshop.observer.stage("reading the graph")
     file = workshop.scratch / _GRAPH_NAME
-    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments)
+    own: dict[str, Any] = {}
+    if graph.takes_custom_objects and options.custom_objects:
+        own = {"custom_objects": list(options.custom_objects), "folder": os.getcwd()}
+    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments, **own)
     architecture = Architecture.from_json(answer)
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, architecture)
     fitted = fitted_to_source(planned, source, architecture)
-    reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
+    reference = Reference(
+        runner=graph.reference,
+        model=graph.model,
+        takes_weights=False,
+        arguments={**graph.reference_arguments, **own},
+    )
     return _attached(fitted, file, reference, options, workshop)
 
 
@@ -182,7 +192,7 @@ def verify_outputs(
     if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():
         workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
 
-    def run(function: str, model: Path, name: str) -> dict[str, Array]:
+    def run(function: str, model: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Array]:
         outputs = workshop.scratch / f"outputs-{name}.npz"
         workshop.call(
             function,
@@ -190,13 +200,15 @@ def verify_outputs(
             architecture=graph.architecture.architecture,
             inputs=os.fspath(inputs),
             outputs=os.fspath(outputs),
+            **arguments,
         )
         return load_outputs(outputs)
 
-    runs = ((reference.runner, reference.model, "reference"), (runner, staged, "target"))
     # Each holds the weights: both at once only where these are small.
     with ThreadPoolExecutor(max_workers=2 if checkpoint.nbytes <= options.memory_bytes else 1) as pool:
-        expected, found = pool.map(lambda each: run(*each), runs)
+        expecting = pool.submit(run, reference.runner, reference.model, "reference", reference.arguments)
+        finding = pool.submit(run, runner, staged, "target", {})
+        expected, found = expecting.result(), finding.result()
     rtol = options.rtol
     if not reference.takes_weights and options.atol is rtol is None:
         rtol = _cast_tolerance(options)

@@ -30,6 +30,9 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--to", metavar="FORMAT", help="Format of DST; by default what its name says.")
 @_option("--from", "from_format", metavar="FORMAT", help="Format of SRC, when its content does not say.")
 @_option("--config", type=click.Path(path_type=Path), help="A config.json, instead of the one beside SRC.")
+@_option(
+    "--custom-objects", multiple=True, metavar="MODULE:NAMES", help="Your own layers of a Keras model; may be repeated."
+)
 @_option("--task", help="Which head the model has, such as question-answering, when nothing says.")
 @_option("--mapping", type=click.Path(path_type=Path), help="Name rules of your own, a JSON file.")
 @_option("--dtype", help="Cast floating-point weights: float32, float16, bfloat16 ...")

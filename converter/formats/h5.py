@@ -29,6 +29,7 @@ from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.keras_source import graph_source
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
@@ -69,8 +70,21 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
     told = _document(root, "training_config", path)
     said = ("training_config (loss, metrics) not carried",) if told else ()
-    checkpoint = replace(checkpoint, keras_config=_config(root, path), metadata=_versions(root, weights), warnings=said)
+    config, graph = _config(root, path), None
+    if config is not None and dialect.is_model(config.values):
+        graph = graph_source(path, config.values, layers=_named_layers(weights, checkpoint, path))
+    checkpoint = replace(checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=said, graph=graph)
     return with_listed_state(checkpoint, root, None if told is None else told.values, path)
+
+
+def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Path) -> list[tuple[str, list[str]]]:
+    """Return each layer with what its weights, in the order listed, are called in the checkpoint."""
+    named: dict[str, list[str]] = {}
+    for layer, name, dataset in layers.weights_of(weights, path):
+        apart = f"{layer}/{name}"
+        is_apart = apart in checkpoint.tensors and checkpoint.tensors[apart] is dataset.tensor
+        named.setdefault(layer, []).append(apart if is_apart else name)
+    return list(named.items())
 
 
 def _config(root: hdf5.Group, path: Path) -> Config | None:

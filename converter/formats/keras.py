@@ -28,6 +28,7 @@ from converter.encoding.hdf5.layers import OPTIMIZER_REASON
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.keras_source import graph_source
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
@@ -121,8 +122,20 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     owners: dict[int, str] = {}
     ties = {name: owner for name, tensor in tensors.items() if (owner := owners.setdefault(id(tensor), name)) != name}
     once = {name: tensor for name, tensor in tensors.items() if name not in ties}
-    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", lines=tuple(lines))
+    graph = None
+    if config is not None and dialect.is_model(config.values):
+        graph = graph_source(path, config.values, places=_by_place(listed))
+    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", graph=graph, lines=tuple(lines))
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
+
+
+def _by_place(listed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return the name of each variable by where it is stored."""
+    return {
+        f"{place}/{_VARIABLES}/{number}".lstrip("/"): name
+        for place, names in listed.items()
+        for number, name in enumerate(names)
+    }
 
 
 def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:

@@ -19,9 +19,11 @@ class GraphSource:
                  returns `Architecture.to_json()`, in the same names. It raises SafetyError before anything of a hostile
                  file is run, GraphError for what has no ONNX form
     `reference`  ``package.module:function``, called in a child process as
-                 ``run(model=, architecture=, inputs=, outputs=)``: runs `model` itself on the inputs of an .npz file
+                 ``run(model=, architecture=, inputs=, outputs=, **reference_arguments)``: runs `model` itself on the
+                 inputs of an .npz file
     `extra`      the pip extra that both need
-    `arguments`  more keywords of `trace`, JSON values
+    `takes_custom_objects`   whether both take `custom_objects` and `folder`: the user's own classes, and where they are
+    `arguments`, `reference_arguments`   more keywords of `trace` and of `reference`, JSON values
     """
 
     model: Path
@@ -29,3 +31,5 @@ class GraphSource:
     reference: str
     extra: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    reference_arguments: Mapping[str, Any] = field(default_factory=dict)
+    takes_custom_objects: bool = False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from converter.graphs.architecture import Architecture
 
@@ -21,11 +23,13 @@ class Reference:
     `model`          what it is given to run: the source itself, or a folder
     `takes_weights`  whether that folder is to have the checkpoint's tensors in model.safetensors; the source itself has
                      its own, before any cast
+    `arguments`      more keywords of the runner, JSON values
     """
 
     runner: str
     model: Path
     takes_weights: bool
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,19 +11,22 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
 from converter.graphs.trace.tensorflow.lifting import lift
+from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
-WEIGHTS_LOCATION = "weights"
-_HIGHEST_OPSET = 18
+_OPSET = 18  # the highest that tf2onnx writes; the program raises it
 _MESSAGE_LIMIT_CHARACTERS = 300
 _MASK_SUFFIX = "attention_mask"
+_SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_POSITIONS = re.compile(r"position|/wpe/")
+_ROWS, _EXTENTS = (3, 1), (17, 9)
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +69,7 @@ class Converted:
     architecture: Architecture
 
 
-def convert(source: Source, opset: int | None = None) -> Converted:
+def convert(source: Source) -> Converted:
     """Return the ONNX graph of a TensorFlow graph. Nothing of the latter is run.
 
     Raises GraphError when an operator has no counterpart or the result does not hold, MissingExtraError without
@@ -76,7 +79,7 @@ def convert(source: Source, opset: int | None = None) -> Converted:
     with _silence() as printed:
         # tf2onnx fails with any exception there is, and with none: what it could not do may be in its log alone.
         try:
-            model = _converted(source, opset)
+            model = _converted(source)
         except (GraphError, MissingExtraError):
             raise
         except Exception as error:
@@ -85,17 +88,20 @@ def convert(source: Source, opset: int | None = None) -> Converted:
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
+    inputs = tuple(replace(each, sampling=_sampling(graph.graph, each)) for each in inputs)
+    used = [each for each in source.variables.values() if each.name in graph.graph.initializers]
     architecture = Architecture(
         architecture=source.title,
-        parameters=_declarations(source.variables.values(), is_trainable=True),
-        buffers=_declarations(source.variables.values(), is_trainable=False),
+        parameters=_declarations(used, is_trainable=True),
+        buffers=_declarations(used, is_trainable=False),
         inputs=inputs,
         outputs=tuple(port.name for port in source.outputs),
+        sizes=_sizes(inputs, source.variables.values()),
     )
     return Converted(graph=graph, architecture=architecture)
 
 
-def _declarations(variables: Any, *, is_trainable: bool) -> dict[str, Declaration]:
+def _declarations(variables: Iterable[Variable], *, is_trainable: bool) -> dict[str, Declaration]:
     return {each.name: (each.dtype, each.shape) for each in variables if each.is_trainable is is_trainable}
 
 
@@ -112,18 +118,55 @@ def _named_dimensions(ports: Sequence[Port]) -> tuple[GraphInput, ...]:
         for axis, extent in enumerate(port.shape):
             if extent is not None:
                 names.append(extent)
-            elif axis == 0:
-                names.append("batch")
             elif axis == 1 and len(port.shape) == 2 and not port.dtype.is_floating:
                 names.append("decoder_sequence" if "decoder" in port.name else "sequence")
             else:
-                names.append(f"{re.sub(r'[^A-Za-z0-9]+', '_', port.name)}_{axis}")
-        sampling = Sampling(role="mask" if port.name.endswith(_MASK_SUFFIX) else "")
-        inputs.append(GraphInput(name=port.name, dtype=port.dtype, shape=tuple(names), sampling=sampling))
+                names.append(_free_dimension(port.name, axis))
+        inputs.append(GraphInput(name=port.name, dtype=port.dtype, shape=tuple(names)))
     return tuple(inputs)
 
 
-def _converted(source: Source, opset: int | None) -> Any:
+def _free_dimension(port: str, axis: int) -> str:
+    """Return what an extent of no known meaning is called; the first is taken for that of the batch."""
+    return "batch" if axis == 0 else f"{re.sub(r'[^A-Za-z0-9]+', '_', port)}_{axis}"
+
+
+def _sampling(graph: Any, described: GraphInput) -> Sampling:
+    """Return what values an input may have: rows of the table that it looks up, where it does."""
+    if described.name.endswith(_MASK_SUFFIX):
+        return Sampling(role="mask")
+    rows: list[int] = []
+    waiting = [value for value in graph.inputs if value.name == described.name and not described.dtype.is_floating]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        for node, position in value.uses():
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            table = node.inputs[0]
+            if node.op_type == "Gather" and position == 1 and table.name in graph.initializers and table.shape:
+                rows.append(table.shape[0])
+            elif node.op_type in _SAME_VALUES:
+                waiting.append(node.outputs[0])
+    known = [each for each in rows if isinstance(each, int)]
+    return Sampling(high=min(known)) if known else Sampling()
+
+
+def _sizes(inputs: Sequence[GraphInput], variables: Iterable[Variable]) -> tuple[dict[str, int], ...]:
+    """Return extents at which a graph with a table of few positions can be run; RoBERTa counts them from 2."""
+    positions = [each.shape[0] - 2 for each in variables if len(each.shape) == 2 and _POSITIONS.search(each.name)]
+    names = {extent for each in inputs for extent in each.shape if isinstance(extent, str)}
+    if not positions or min(positions) >= max(_EXTENTS) or not names - {"batch"}:
+        return ()
+    cases = zip(_ROWS, _EXTENTS, strict=True)
+    return tuple(
+        {name: rows if name == "batch" else max(1, min([extent, *positions])) for name in sorted(names)}
+        for rows, extent in cases
+    )
+
+
+def _converted(source: Source) -> Any:
     """Return an onnx.ModelProto whose inputs are those of the source and, after them, its variables."""
     try:
         import tensorflow as tf
@@ -143,11 +186,13 @@ def _converted(source: Source, opset: int | None) -> Any:
         graph = tf_optimize(inputs, outputs, graph)
     with tf.Graph().as_default() as imported:
         tf.import_graph_def(graph, name="")
-        converted = process_tf_graph(
-            imported, opset=min(opset or _HIGHEST_OPSET, _HIGHEST_OPSET), input_names=inputs, output_names=outputs
-        )
+        converted = process_tf_graph(imported, opset=_OPSET, input_names=inputs, output_names=outputs)
     model = optimizer.optimize_graph(converted).make_model(source.title)
-    return model if opset is None or opset <= _HIGHEST_OPSET else _raised(model, opset)
+    for value, port in zip(model.graph.output, source.outputs, strict=True):
+        if not value.type.tensor_type.HasField("shape") and port.shape is not None:  # lost behind loops and branches
+            for extent in port.shape:
+                value.type.tensor_type.shape.dim.add(**({} if extent is None else {"dim_value": extent}))
+    return model
 
 
 def _output_node(number: int) -> str:
@@ -172,12 +217,6 @@ def _lifted(source: Source) -> Any:
     }
     roots = [*map(_output_node, range(len(source.outputs))), *shapes]
     return lift(graph, variables, roots)
-
-
-def _raised(model: Any, opset: int) -> Any:
-    import onnx
-
-    return onnx.version_converter.convert_version(model, opset)
 
 
 def _check(model: Any, title: str) -> None:
@@ -268,6 +307,11 @@ def _name_output(graph: Any, position: int, name: str) -> None:
         graph.append(node)
         graph.outputs[position] = value = node.outputs[0]
     value.name = name
+    if value.shape is not None:
+        value.shape = onnx_ir.Shape(
+            extent if isinstance(extent, int) else _free_dimension(name, axis)
+            for axis, extent in enumerate(value.shape)
+        )
 
 
 def _first_line(error: Exception) -> str:

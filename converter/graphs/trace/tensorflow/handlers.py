@@ -89,13 +89,32 @@ class _Builder:
         return name
 
 
+_OF_CONSTANTS = (
+    "rewriter_lstm_tf2",
+    "rewrite_gru_tf2",
+    "rewrite_single_direction_lstm",
+    "rewrite_bi_direction_lstm",
+    "rewrite_single_direction_gru",
+    "rewrite_bi_direction_gru",
+)
+"""What makes LSTM and GRU of loops, packing weights that are constants anew. Here weights are none, and loops stay."""
+
+
 @cache
 def register() -> None:
     """Make the handlers known to tf2onnx, once in a process. Those that it has of its own stay."""
+    from tf2onnx import tfonnx
     from tf2onnx.handler import tf_op
+
+    for rewriter in _OF_CONSTANTS:
+        setattr(tfonnx, rewriter, _unchanged)
 
     for operator, handler in _HANDLERS.items():
         tf_op(operator)(_class_of(handler))
+
+
+def _unchanged(graph: Any, nodes: Any) -> Any:
+    return nodes
 
 
 def _class_of(handler: Handler) -> type:

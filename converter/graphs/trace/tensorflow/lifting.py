@@ -11,13 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.trace.tensorflow.inlining import CALLS, inline_calls
 
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
 _PASSING = ("Identity", "Enter", "Exit", "NextIteration", "Switch", "Merge")
 _OF_OTHER_PLACES = ("api_implements", "api_preferred_device", "forward_function_name", "backward_function_name")
 """Attributes that keep a function for devices and gradients that are not here: it would not be inlined."""
+_PURE = {
+    "StatefulPartitionedCall": "PartitionedCall",
+    "While": "StatelessWhile",
+    "If": "StatelessIf",
+    "Case": "StatelessCase",
+}
 _INT32 = 3
 
 Reference = tuple[str, int]
@@ -132,6 +138,7 @@ class _Library:
             if name in found or name not in self._functions:
                 continue
             function = found[name] = self._functions[name]
+            inline_calls(function, self._functions)
             function.control_ret.clear()
             del function.signature.control_output[:]
             function.signature.is_stateful = False
@@ -194,7 +201,7 @@ class _Body:
             return {0: dtype, 1: dtype} if node.op == "Switch" else {0: dtype}
         if node.op in _LOOPS:
             return taken
-        if node.op in _CALLS:
+        if node.op in CALLS:
             return self._library.specialised(node.attr["f"].func.name, taken)[1]
         if node.op in _BRANCHES:
             return self._library.specialised(_branches(node)[0].name, _after_selector(taken))[1]
@@ -227,7 +234,7 @@ class _Body:
             case operator if operator in _PASSING:
                 node.attr["T"].type = next(iter(taken.values()))
                 node.attr.pop("_output_shapes", None)
-            case operator if operator in (*_CALLS, *_LOOPS, *_BRANCHES):
+            case operator if operator in (*CALLS, *_LOOPS, *_BRANCHES):
                 self._rewrite_call(node, taken)
             case operator:
                 raise GraphError(f"operator {operator} (node {node.name!r}) does more with a variable than read it")
@@ -273,8 +280,7 @@ def _prepare(node: Any) -> None:
     """
     for noted in ("_class", "_output_shapes"):
         node.attr.pop(noted, None)
-    if node.op == "StatefulPartitionedCall":
-        node.op = "PartitionedCall"
+    node.op = _PURE.get(node.op, node.op)
     if node.op == "Assert":
         _become(node, "NoOp", [])
     if node.op in (*_LOOPS, *_BRANCHES):

@@ -27,9 +27,7 @@ _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
 
 
-def trace(
-    *, model: str, graph: str, names: Mapping[str, str] | None = None, opset: int | None = None
-) -> dict[str, Any]:
+def trace(*, model: str, graph: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Convert the serving signature of the SavedModel in the folder `model`; write the ONNX file `graph`.
 
     Returns the Architecture as JSON values: parameters and buffers by the names in the bundle, or what `names` says
@@ -40,7 +38,7 @@ def trace(
     file = open_inside(folder, GRAPH_NAME)
     data = file.read(0, file.size)
     operators.check(data, str(file.path))
-    converted = convert(_source(data, folder, names or {}), opset)
+    converted = convert(_source(data, folder, names or {}))
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)

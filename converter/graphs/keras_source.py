@@ -1,0 +1,34 @@
+"""The graph of a Keras model, as the readers of Keras's formats hand it on: its config, and what is stored where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from converter.graphs.source import GraphSource
+
+_TRACE = "converter.graphs.trace.tensorflow.keras:trace"
+_REFERENCE = "converter.graphs.run.keras:run"
+
+
+def graph_source(
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    layers: Sequence[tuple[str, Sequence[str]]] | None = None,
+    places: Mapping[str, str] | None = None,
+) -> GraphSource:
+    """Return the graph of the model in the file `path`; `layers` or `places` as converter.graphs.trace has them."""
+    named: dict[str, Any] = {"places": dict(places or {})}
+    if layers is not None:
+        named = {"layers": [[name, list(held)] for name, held in layers]}
+    return GraphSource(
+        model=path.absolute(),
+        trace=_TRACE,
+        reference=_REFERENCE,
+        extra="tensorflow",
+        arguments={"config": config, **named},
+        reference_arguments={"config": config},
+        takes_custom_objects=True,
+    )

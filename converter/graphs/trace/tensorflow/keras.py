@@ -1,0 +1,325 @@
+"""A Keras model to an ONNX graph whose initializers name its variables as the readers of its formats do.
+
+The model is built anew from its config, by Keras 3 or, where that cannot, by tf_keras; its file is not opened, and no
+weight is read. Which variable is which follows from where Keras would save it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
+from converter.graphs.trace.tensorflow import keras_config
+from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
+from converter.model.dtype import DType
+
+_UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
+_VARIABLES = "vars"
+
+
+def trace(
+    *,
+    model: str,
+    graph: str,
+    config: Mapping[str, Any],
+    layers: Sequence[tuple[str, Sequence[str]]] | None = None,
+    places: Mapping[str, str] | None = None,
+    custom_objects: Sequence[str] = (),
+    folder: str = "",
+) -> dict[str, Any]:
+    """Convert the Keras model that `config` describes; write the ONNX file `graph`.
+
+    `layers`   the names of each layer's weights in order, for a file that lists them (HDF5); else
+    `places`   the name of each variable by where it is stored: ``layers/dense/vars/0``
+    `custom_objects`, `folder`   the user's classes, ``package.module:Name,Name``, and where to look for their modules
+    Returns the Architecture as JSON values. Raises SafetyError for a config that is a program, ArchitectureError for a
+    class that nobody named, GraphError when the model cannot be built, traced or converted.
+    """
+    built = build(config, custom_objects, folder, is_archive=layers is None)
+    try:
+        names = _names_by_layer(built, layers) if layers is not None else _names_by_place(built, places or {})
+        source = _source(built, names)
+    except CkconvError:
+        raise
+    except Exception as error:  # tracing runs the layers' own Python: it can fail with any exception there is
+        raise GraphError(f"the Keras model could not be traced: {_first_line(error)}") from error
+    converted = convert(source)
+    import onnx_ir
+
+    onnx_ir.save(converted.graph, graph)
+    return converted.architecture.to_json()
+
+
+def _structure(model: Any) -> Any:
+    """Return how a model takes its inputs: one, a list, or by name."""
+    for attribute in ("_inputs_struct", "_nested_inputs"):
+        if getattr(model, attribute, None) is not None:
+            return getattr(model, attribute)
+    return model.inputs[0]  # a Sequential
+
+
+def build(config: Mapping[str, Any], custom_objects: Sequence[str], folder: str, *, is_archive: bool) -> Any:
+    """Return the model of a config that was found harmless, with weights as its initializers make them.
+
+    Archives and HDF5 files say what a model is made of in two ways.
+
+    Raises as `trace` does, UsageError for custom objects that cannot be imported.
+    """
+    custom = _names_of(custom_objects)
+    keras_config.check(config, custom)
+    objects = _imported(custom_objects, folder)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    failures: list[Exception] = []
+    said = json.dumps(config)
+    for framework in ("keras", "tf_keras"):
+        try:
+            module = importlib.import_module(framework)
+        except ImportError:
+            continue
+        try:
+            with redirect_stdout(io.StringIO()):
+                return _built(module, json.loads(said), objects, is_archive=is_archive)
+        except Exception as error:  # what from_config of any layer raises
+            failures.append(error)
+    if not failures:
+        raise MissingExtraError("tensorflow", "building a Keras model")
+    message = _first_line(failures[0])
+    if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
+        raise ArchitectureError(
+            f"has a Keras config with a class that Keras does not have: {message}",
+            hint="--custom-objects package.module:Name names the code to use",
+        ) from failures[0]
+    raise GraphError(f"Keras cannot build the model of the config: {message}") from failures[0]
+
+
+def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:
+    if is_archive:
+        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects))
+    elif keras.__name__ == "keras":
+        legacy = importlib.import_module("keras.src.legacy.saving.saving_utils")
+        options = importlib.import_module("keras.src.legacy.saving.saving_options")
+        with options.keras_option_scope(use_legacy_config=True):
+            model = legacy.model_from_config(config, custom_objects=dict(objects))
+    else:
+        model = keras.models.model_from_config(config, custom_objects=dict(objects))
+    if not model.built or not getattr(model, "inputs", None):
+        raise GraphError("a Keras model whose config says no input shape has no graph")
+    return model
+
+
+def _names_of(custom_objects: Sequence[str]) -> frozenset[str]:
+    names: set[str] = set()
+    for given in custom_objects:
+        module, colon, listed = given.partition(":")
+        if not module or not colon or not listed:
+            raise UsageError(f"--custom-objects is package.module:Name,Name, not {given!r}")
+        names.update(listed.split(","))
+    return frozenset(names)
+
+
+def _imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:
+    """Import the user's own code, which the user asked for. Raises UsageError when it is not there."""
+    objects: dict[str, Any] = {}
+    if custom_objects and folder:
+        sys.path.insert(0, folder)
+    for given in custom_objects:
+        module, _, listed = given.partition(":")
+        try:
+            held = vars(importlib.import_module(module))
+            objects.update({name: held[name] for name in listed.split(",")})
+        except ImportError as error:
+            raise UsageError(f"--custom-objects: {module} cannot be imported: {error}") from error
+        except KeyError as error:
+            raise UsageError(f"--custom-objects: {module} has no {error.args[0]!r}") from error
+    return objects
+
+
+def _names_by_layer(model: Any, layers: Sequence[tuple[str, Sequence[str]]]) -> dict[int, str]:
+    """Return the name of each variable by its id: a file lists those that are trained first, as a layer does."""
+    own = {layer.name: [*layer.trainable_weights, *layer.non_trainable_weights] for layer in model.layers}
+    top = [
+        variable for variable in model.weights if not any(variable is each for held in own.values() for each in held)
+    ]
+    names: dict[int, str] = {}
+    for layer, listed in layers:
+        variables = own.get(layer, top)
+        if len(variables) != len(listed):
+            raise GraphError(f"layer {layer!r} has {len(variables)} variables, its file lists {len(listed)}")
+        names.update({id(variable): name for variable, name in zip(variables, listed, strict=True)})
+    return names
+
+
+def _names_by_place(model: Any, places: Mapping[str, str]) -> dict[int, str]:
+    """Return the name of each variable by its id, from where Keras would put it if it saved the model."""
+    saving = importlib.import_module(type(model).__module__.partition(".")[0] + ".src.saving.saving_lib")
+
+    class Recorder(saving.H5IOStore):  # type: ignore[misc,name-defined]
+        """A store that keeps the variables themselves."""
+
+        def __init__(self) -> None:
+            self.held: dict[str, dict[str, Any]] = {}
+
+        def __bool__(self) -> bool:
+            return True
+
+        def make(self, path: str, metadata: Any = None) -> dict[str, Any]:
+            return self.held.setdefault(path, {})
+
+    recorder = Recorder()
+    saving._save_state(model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=set())
+    names: dict[int, str] = {}
+    for place, held in recorder.held.items():
+        for number, variable in held.items():
+            name = places.get(f"{place}/{_VARIABLES}/{number}".lstrip("/"))
+            if name is not None:
+                names[id(variable)] = name
+    return names
+
+
+def _source(model: Any, names: Mapping[int, str]) -> Source:
+    """Trace the model's inference graph; its inputs are called as its input layers, its outputs as output layers."""
+    import tensorflow as tf
+
+    inputs = _named_inputs(model)
+    order: list[str] = []
+    specifications = [
+        tf.TensorSpec(tuple(each.shape), each.dtype, name=f"input_{number}")
+        for number, each in enumerate(inputs.values())
+    ]
+
+    def call(*given: Any) -> Any:
+        by_name = dict(zip(inputs, given, strict=True))
+        result = model(_arranged(model, by_name), training=False)
+        outputs = dict(_named_outputs(model, result))
+        order.extend(outputs)
+        return list(outputs.values())
+
+    concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
+    graph = concrete.graph.as_graph_def()
+    variables = dict(_variables(model, concrete, names))
+    _fill_constants(graph, concrete)
+    return Source(
+        title=f"the Keras model {model.name}",
+        graph=graph,
+        inputs=tuple(_port(name, each) for name, each in zip(inputs, concrete.inputs, strict=False)),
+        outputs=tuple(
+            _port(_apart(name, inputs), each)
+            for name, each in zip(order[: len(concrete.outputs)], concrete.outputs, strict=True)
+        ),
+        variables=variables,
+    )
+
+
+def called(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outputs of a model by name for inputs by name, called as in its graph."""
+    import tensorflow as tf
+
+    inputs = _named_inputs(model)
+    given = {name: tf.cast(arrays[name], each.dtype) for name, each in inputs.items()}
+    result = model(_arranged(model, given), training=False)
+    return {_apart(name, inputs): tf.convert_to_tensor(each).numpy() for name, each in _named_outputs(model, result)}
+
+
+def _named_inputs(model: Any) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for each in model.inputs:
+        named[_apart(each.name.partition(":")[0], named)] = each
+    return named
+
+
+def _arranged(model: Any, given: Mapping[str, Any]) -> Any:
+    """Return inputs by name as the model takes them: one, several, or by keys of its own."""
+    structure = _structure(model)
+    names = {id(each): name for name, each in _named_inputs(model).items()}
+    if isinstance(structure, Mapping):
+        return {key: given[names[id(each)]] for key, each in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [given[names[id(each)]] for each in structure]
+    return given[names[id(structure)]]
+
+
+def _named_outputs(model: Any, result: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(result, Mapping):
+        yield from result.items()
+        return
+    results = list(result) if isinstance(result, list | tuple) else [result]
+    listed = list(getattr(model, "output_names", ()) or ())
+    if not listed and len(results) == 1:
+        listed = [model.layers[-1].name]
+    if len(listed) != len(results):
+        listed = [f"output_{number}" for number in range(len(results))]
+    taken: dict[str, Any] = {}
+    for name, each in zip(listed, results, strict=True):
+        apart = _apart(name.partition(":")[0], taken)
+        taken[apart] = each
+        yield apart, each
+
+
+def _apart(name: str, taken: Mapping[str, Any]) -> str:
+    """Return a name that is not taken."""
+    found, number = name, 1
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found
+
+
+def _port(name: str, tensor: Any) -> Port:
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    try:
+        return Port(name=name, tensor=tensor.name, dtype=DType(tensor.dtype.name), shape=shape)
+    except ValueError as error:
+        raise GraphError(f"has elements of type {tensor.dtype.name}, which no tensor here has", tensor=name) from error
+
+
+def _variables(model: Any, concrete: Any, names: Mapping[int, str]) -> Iterator[tuple[str, Variable]]:
+    """Yield the variables that the graph captured, by the placeholder of their handle."""
+    held = {id(_tensorflow_variable(each).handle): each for each in model.variables}
+    for outer, inner in concrete.graph.captures:
+        variable = held.get(id(outer))
+        if inner.dtype.name != "resource":
+            continue
+        if variable is None or id(variable) not in names:
+            raise GraphError(
+                "is a variable of the model that its file does not have", tensor=getattr(variable, "path", inner.name)
+            )
+        yield (
+            inner.op.name,
+            Variable(
+                name=names[id(variable)],
+                dtype=DType(_tensorflow_variable(variable).dtype.name),
+                shape=tuple(variable.shape),
+                is_trainable=bool(variable.trainable),
+            ),
+        )
+
+
+def _tensorflow_variable(variable: Any) -> Any:
+    """Return the variable of TensorFlow that one of Keras 3 wraps."""
+    value = getattr(variable, "value", None)
+    return variable if callable(value) or value is None else value
+
+
+def _fill_constants(graph: Any, concrete: Any) -> None:
+    """Put the values of captured tensors where the graph has placeholders for them."""
+    import tensorflow as tf
+
+    captured = {inner.op.name: outer for outer, inner in concrete.graph.captures if inner.dtype.name != "resource"}
+    for node in graph.node:
+        if node.name in captured:
+            value = captured[node.name]
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = value.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

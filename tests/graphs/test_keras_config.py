@@ -1,0 +1,119 @@
+"""What the config of a Keras model may name before Keras sees it, in files whose weights are those of a real model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+import converter
+from converter.errors import ArchitectureError, CkconvError, SafetyError, UsageError
+from converter.graphs.trace.tensorflow import keras_config
+
+FIXTURE = Path(__file__).parents[2] / "fixtures/graphs/siamese.keras"
+CODE = {"class_name": "__lambda__", "config": {"value": "4wEAAA==", "defaults": None, "closure": None}}
+
+
+def config() -> dict[str, Any]:
+    with zipfile.ZipFile(FIXTURE) as archive:
+        values: dict[str, Any] = json.loads(archive.read("config.json"))
+    return values
+
+
+def layer(values: dict[str, Any], class_name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in values["config"]["layers"] if each["class_name"] == class_name)
+    return found
+
+
+def changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda values: layer(values, "Subtract").update(changes)
+
+
+HOSTILE = {
+    "lambda": changed(class_name="Lambda", config={"name": "subtract", "function": CODE}),
+    "lambda-code-alone": lambda values: layer(values, "Dense")["config"].update(activation=CODE),
+    "module-of-python": changed(module="os", class_name="system", registered_name="system"),
+    "builtins": changed(module="builtins", class_name="eval", registered_name=None),
+    "function-of-python": lambda values: layer(values, "Dense")["config"].update(
+        activation={"class_name": "function", "module": "subprocess", "config": "run", "registered_name": "function"}
+    ),
+    "other-parts-of-keras": changed(module="keras.utils", class_name="get_file", registered_name=None),
+    "saved-model-layer": changed(class_name="TFSMLayer", config={"filepath": "/tmp/x"}),
+    "vocabulary-file": lambda values: layer(values, "Dense")["config"].update(vocabulary="/etc/passwd"),
+    "tensorflow-function": changed(class_name="TFOpLambda", config={"function": "io.write_file"}),
+}
+
+
+def written(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The fixture with another config."""
+    values = config()
+    change(values)
+    with zipfile.ZipFile(FIXTURE) as source, zipfile.ZipFile(tmp_path / "model.keras", "w") as target:
+        for name in source.namelist():
+            data = json.dumps(values).encode() if name == "config.json" else source.read(name)
+            target.writestr(name, data)
+    return tmp_path / "model.keras"
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_config_that_is_a_program_is_refused_and_its_weights_convert(kind: str, tmp_path: Path) -> None:
+    keras_config.check(config(), frozenset())
+    source = written(tmp_path, HOSTILE[kind])
+    converter.convert(source, tmp_path / "w.safetensors")
+    with pytest.raises(SafetyError) as caught:
+        converter.convert(source, tmp_path / "out", to="savedmodel")
+    assert caught.value.exit_code == 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lambda_in_hdf5_is_refused_and_the_weights_convert(tmp_path: Path) -> None:
+    source = tmp_path / "model.h5"
+    shutil.copy(FIXTURE.with_suffix(".h5"), source)
+    with h5py.File(source, "r+") as file:
+        values = json.loads(file.attrs["model_config"])
+        layer(values, "Subtract").update(
+            class_name="Lambda", config={"name": "subtract", "function": ["4wEAAA==", None, None]}
+        )
+        file.attrs["model_config"] = json.dumps(values)
+    converter.convert(source, tmp_path / "w.safetensors")
+    with pytest.raises(SafetyError, match="Lambda"):
+        converter.convert(source, tmp_path / "out", to="savedmodel")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(module="my_package.layers", class_name="Gain", registered_name="Gain"),
+        changed(module=None, class_name="my_package>Gain", registered_name="my_package>Gain"),
+    ],
+)
+def test_a_class_of_the_users_own_has_to_be_named(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    source = written(tmp_path, change)
+    with pytest.raises(ArchitectureError, match=r"Gain.*--custom-objects .*:Gain"):
+        converter.convert(source, tmp_path / "out", to="savedmodel")
+    with pytest.raises(UsageError, match="no_such_module"):
+        converter.convert(source, tmp_path / "out", to="savedmodel", custom_objects=("no_such_module:Gain",))
+    with pytest.raises(UsageError, match=r"package\.module:Name"):
+        converter.convert(source, tmp_path / "out", to="savedmodel", custom_objects=("Gain",))
+
+
+def test_the_users_names_are_not_asked_about() -> None:
+    values = config()
+    changed(module="my_package.layers", class_name="Gain", registered_name="Gain")(values)
+    keras_config.check(values, frozenset({"Gain"}))
+    with pytest.raises(ArchitectureError):
+        keras_config.check(values, frozenset({"Other"}))
+
+
+def test_depth_is_bounded() -> None:
+    values: dict[str, Any] = {}
+    for _ in range(100):
+        values = {"config": values}
+    with pytest.raises(CkconvError, match="deep"):
+        keras_config.check(values, frozenset())

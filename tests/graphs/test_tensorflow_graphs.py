@@ -1,0 +1,109 @@
+"""Graphs of TensorFlow to ONNX: valid, the same outputs at two shapes as the source itself, every variable by its name.
+
+The sources are those of fixtures/graphs, older fixtures, and what tests.graphs.tensorflow_sources makes; one process
+converts and runs them all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import converter
+
+pytest.importorskip("tensorflow")
+
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "fixtures"
+TRANSFORMERS = ("bert", "gpt2", "t5", "vit", "xlm-roberta")
+KERAS = tuple(
+    f"{case}{suffix}" for case in ("attention", "cnn", "lstm", "siamese", "two-inputs") for suffix in (".h5", ".keras")
+)
+OLDER = {
+    "keras2": "keras/saved_model",
+    "bert_func": "names/bert_func_savedmodel/saved_model",
+    "model.h5": "keras/model.h5",
+}
+MADE = ("own.keras", "tf1", "loops", "exported")
+SMALL = 1e-5
+
+Found = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    folder = tmp_path_factory.mktemp("sources")
+    sources = [FIXTURES / "graphs" / name for name in KERAS]
+    for case in TRANSFORMERS:
+        with tarfile.open(FIXTURES / f"graphs/{case}.tar.xz") as archive:
+            archive.extractall(folder / "unpacked" / case, filter="data")
+        (folder / case).symlink_to(folder / "unpacked" / case / "saved_model/1")
+        sources.append(folder / case)
+    for name, path in OLDER.items():
+        (folder / name).symlink_to(FIXTURES / path)
+        sources.append(folder / name)
+    command = [sys.executable, "-m", "tests.graphs.tensorflow_side", str(folder / "answer.json"), *map(str, sources)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    answer: Found = json.loads((folder / "answer.json").read_text())
+    return answer
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *KERAS, *OLDER, *MADE])
+def test_the_graph_is_valid_and_computes_what_the_source_does(found: Found, name: str) -> None:
+    assert found[name].get("error") is None
+    assert found[name]["worst"] < SMALL
+    assert found[name]["unknown"] == []
+    assert found[name]["initializers"]
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *KERAS])
+def test_every_variable_is_an_initializer_by_its_name(found: Found, name: str) -> None:
+    assert found[name]["unused"] == []
+
+
+def test_inputs_and_outputs_keep_names_and_free_dimensions(found: Found) -> None:
+    text = ["batch", "sequence"]
+    assert found["bert"]["inputs"] == {"attention_mask": text, "input_ids": text, "token_type_ids": text}
+    assert found["bert"]["outputs"] == ["end_logits", "start_logits"]
+    assert found["t5"]["inputs"]["decoder_input_ids"] == ["batch", "decoder_sequence"]
+    assert found["vit"]["inputs"] == {"pixel_values": ["batch", 3, 12, 12]}
+    assert found["cnn.keras"]["inputs"] == {"image": ["batch", 12, 12, 3]}
+    assert found["lstm.h5"]["inputs"] == {"ids": text}
+    assert found["attention.keras"]["inputs"] == {"x": ["batch", "x_1", 8]}
+    assert list(found["two-inputs.keras"]["inputs"]) == ["left", "right"]
+    assert sorted(found["two-inputs.keras"]["outputs"]) == ["joined", "score"]
+    assert found["siamese.keras"]["outputs"] == ["similarity"]
+
+
+def test_what_is_not_trained_in_the_source_is_a_buffer(found: Found) -> None:
+    assert found["cnn.keras"]["buffers"] == ["norm/moving_mean", "norm/moving_variance"]
+    assert found["exported"]["buffers"] == ["norm/moving_mean", "norm/moving_variance"]
+    assert found["tf1"]["buffers"] == ["steps"]
+    assert found["loops"]["buffers"] == ["also_zeros"]
+    assert found["bert"]["buffers"] == []
+
+
+def test_equal_values_are_not_taken_for_one_another(found: Found) -> None:
+    assert {"zeros", "also_zeros", "table", "kernel"} == set(found["loops"]["initializers"])
+
+
+def test_a_keras_model_becomes_a_savedmodel_that_trains(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    report = converter.convert(FIXTURES / "graphs/cnn.keras", tmp_path / "out", to="savedmodel")
+    assert report.verification.outputs
+    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    names = {variable.name.removesuffix(":0") for variable in loaded.variables}
+    trained = {variable.name.removesuffix(":0") for variable in loaded.trainable_variables}
+    assert {"conv.weight", "norm.running_mean", "head.bias"} < names
+    assert trained == {name for name in names if not name.startswith("norm.running") and "num_batches" not in name}
+    with tf.GradientTape() as tape:
+        scores = loaded(image=tf.ones([2, 12, 12, 3]))["head"]
+        loss = tf.reduce_sum(scores[:, 0])
+    assert all(each is not None for each in tape.gradient(loss, loaded.trainable_variables))
