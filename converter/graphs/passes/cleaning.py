@@ -26,6 +26,8 @@ def clean(model: Any) -> None:
         for node in list(graph):
             if node.op_type == "SequenceAt" and node.domain in ("", "ai.onnx"):
                 _read_from_sequence(graph, node)
+    # Types of values in the middle say what a CastLike is to cast to.
+    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
     # Its warnings are about nodes it could not fold, which stay as they are.
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     optimizer.fold_constants(
