@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,30 @@ def test_what_is_no_graph_of_tensors_is_refused(tmp_path: Path) -> None:
         traced(onnx_models.foreign(), tmp_path)
     with pytest.raises(GraphError, match="input 'pieces' is no tensor"):
         traced(onnx_models.with_sequence_input(), tmp_path)
+
+
+def test_graphs_that_are_malformed_are_refused_in_one_line(tmp_path: Path) -> None:
+    def refused(change: Callable[[Any], object], expected: str) -> None:
+        made = onnx_models.dense()
+        change(made)
+        (tmp_path / "x.onnx").write_bytes(made.SerializeToString())
+        with pytest.raises(GraphError, match=expected) as caught:
+            trace(model=str(tmp_path / "x.onnx"), graph=str(tmp_path / "graph.onnx"), names={})
+        assert "\n" not in str(caught.value)
+
+    def named_in_the_old_way(made: Any) -> None:
+        made.opset_import[0].domain = "ai.onnx"
+
+    made = onnx_models.dense()
+    named_in_the_old_way(made)
+    assert traced(made, tmp_path)["outputs"] == ["y"]
+    refused(lambda made: made.ClearField("opset_import"), "does not say which version")
+    refused(lambda made: setattr(made.graph.node[0], "op_type", "Nonsense"), "checker of onnx refuses")
+    refused(lambda made: made.graph.node[0].input.__setitem__(1, "nowhere"), "checker of onnx refuses")
+    refused(lambda made: made.graph.ClearField("node"), "checker of onnx refuses|is no graph")
+    refused(lambda made: made.graph.node.append(made.graph.node[0]), "is no graph")
+    refused(lambda made: made.graph.input[0].type.tensor_type.ClearField("shape"), "'x' has no shape")
+    refused(lambda made: setattr(made.graph.input[0].type.tensor_type, "elem_type", 8), "STRING")
 
 
 def test_external_data_of_an_inner_graph_stays_in_the_folder(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
         outputs=tuple(map(_output, main.outputs)),
     )
     loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
+    _check(loaded, Path(model))
     onnx_ir.save(_with_shapes(loaded), graph)
     return described.to_json()
 
@@ -82,8 +83,12 @@ def _loaded(path: Path) -> Any:
 
     try:
         model = onnx_ir.load(path)
-    except (ValueError, TypeError, KeyError, google.protobuf.message.DecodeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, google.protobuf.message.DecodeError) as error:
         raise GraphError(f"is no graph: {' '.join(str(error).split())[:300]}", path=path) from error
+    if "ai.onnx" in model.opset_imports:
+        model.opset_imports.setdefault("", model.opset_imports.pop("ai.onnx"))
+    if "" not in model.opset_imports:
+        raise GraphError("does not say which version of ONNX's operators it is in", path=path)
     beside = FilesBeside(model=path)
     for tensor in _tensors(model):
         if isinstance(tensor, onnx_ir.ExternalTensor):
@@ -124,7 +129,7 @@ def _flatten(model: Any) -> None:
             passes.InlinePass()(model)
         passes.RemoveInitializersFromInputsPass()(model)
         passes.LiftSubgraphInitializersToMainGraphPass()(model)
-    except (ValueError, RuntimeError, onnx_ir.passes.PassError) as error:
+    except (ValueError, RuntimeError, onnx_ir.passes.PassError, onnx_ir.passes.InvariantError) as error:
         raise GraphError(f"cannot be made one graph: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -189,9 +194,14 @@ def _input(value: Any) -> GraphInput:
     dtype = _element_type(value, "input")
     if value.shape is None:
         raise GraphError(f"the input {value.name!r} has no shape")
-    extents = enumerate(value.shape)
-    shape = tuple(extent if isinstance(extent, int) else extent.value or f"{value.name}_{at}" for at, extent in extents)
+    shape = tuple(_extent(extent, f"{value.name}_{axis}") for axis, extent in enumerate(value.shape))
     return GraphInput(name=value.name, dtype=dtype, shape=shape)
+
+
+def _extent(extent: Any, unnamed: str) -> int | str:
+    if isinstance(extent, int):
+        return extent if extent >= 0 else unnamed
+    return extent.value or unnamed
 
 
 def _output(value: Any) -> str:
@@ -205,6 +215,22 @@ def _element_type(value: Any, what: str) -> DType:
     if not isinstance(value.type, onnx_ir.TensorType):
         raise GraphError(f"the {what} {value.name!r} is no tensor")
     return _known(value.type.dtype, f"the {what} {value.name!r}")
+
+
+def _check(model: Any, path: Path) -> None:
+    """Hold the graph to the checker of onnx; its weights, which are elsewhere, are inputs to it."""
+    import onnx
+    import onnx_ir
+
+    proto = onnx_ir.to_proto(model)
+    for each in proto.graph.initializer:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    del proto.graph.initializer[:]
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise GraphError(f"the checker of onnx refuses the graph: {reason}", path=path) from error
 
 
 def _with_shapes(model: Any) -> Any:
