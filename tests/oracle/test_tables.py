@@ -1,0 +1,111 @@
+"""The committed tables are what their generators make today, and what is written by them is in Keras's order.
+
+The TensorFlow ones need the second environment (tests/oracle/environment.py), the one of names in memory this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import converter
+from converter.dialects.transformers import tensorflow_writing
+from converter.dialects.transformers.tables import document
+from converter.errors import CkconvError
+from tests.oracle import environment
+from tests.oracle.generate import tensorflow
+from tests.oracle.generate.tensorflow_configs import CONFIGS
+from tests.oracle.reading import built_in
+
+needs_oracle = pytest.mark.skipif(not environment.PYTHON, reason="CKCONV_ORACLE_PYTHON names no Python")
+
+FAMILIES_OF_A_PART = 2
+MODEL_TYPES_OF_A_PART = 5
+IN_OTHER_ORDER = {
+    "TFBlipModel": "its projections come in another order in the classes with a head",
+    "TFCvtForImageClassification": "cls_token is called as if it were no part of its stage",
+    "TFCvtModel": "cls_token is called as if it were no part of its stage",
+    "TFEsmForMaskedLM": "cross-attention, which Keras numbers",
+    "TFEsmModel": "cross-attention, which Keras numbers",
+    "TFLxmertForPreTraining": "the decoder's embeddings stand between the two heads",
+    "TFSamModel": "variables of relative positions that are not used are not written",
+    "TFSamVisionModel": "variables of relative positions that are not used are not written",
+}
+"""Classes some of whose weights are not in Keras's order: names are right, a plain load by position is not."""
+
+_NUMBERED = re.compile(r"(activation|average_pooling2d|dropout|flatten|max_pooling2d)_\d+")
+
+
+@needs_oracle
+def test_the_table_of_tensorflow_names(tensorflow_dumps: Path) -> None:
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for dump in tensorflow.dumps(tensorflow_dumps):
+        by_type.setdefault(dump["model_type"], []).append(dump)
+    known = document("tensorflow")["models"]
+    made = {model_type: tensorflow.model_of(entries) for model_type, entries in by_type.items()}
+    assert made == {model_type: known[model_type] for model_type in made}
+    assert set(made) == set(known) or not environment.IS_FULL
+
+
+@needs_oracle
+def test_weights_are_written_in_keras_order(tensorflow_dumps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong: dict[str, str] = {}
+    built = built_in(tensorflow_dumps)
+    for folder in built:
+        dump = json.loads((folder / "dump.json").read_text())
+        theirs = {_numberless(layer): [*map(tensorflow.stripped, names)] for layer, names in dump["layers"]}
+        checkpoint = converter.read(folder / "expected.safetensors", config=folder / "config.json")
+        try:
+            made = tensorflow_writing.layers(tensorflow_writing.from_canonical(checkpoint))
+        except CkconvError as error:
+            wrong[folder.name] = error.message
+            continue
+        ours = {_numberless(layer): [*map(tensorflow.stripped, names)] for layer, names in made.items()}
+        ours.pop(tensorflow_writing.TOP_LEVEL)
+        if list(ours) != list(theirs) or ours != theirs:
+            wrong[folder.name] = str([layer for layer in theirs if ours.get(layer) != theirs[layer]])
+    with capsys.disabled():
+        print(f"\nweights in Keras's order: {len(built) - len(wrong)} of {len(built)} files; not {', '.join(wrong)}")
+    assert {name: why for name, why in wrong.items() if name.partition(".")[0] not in IN_OTHER_ORDER} == {}
+    classes = {folder.name.partition(".")[0] for folder in built}
+    assert IN_OTHER_ORDER.keys() & classes <= {name.partition(".")[0] for name in wrong}
+
+
+def _numberless(layer: str) -> str:
+    return _NUMBERED.sub(r"\1", layer)
+
+
+@needs_oracle
+def test_the_table_of_places_in_keras_files(tmp_path: Path) -> None:
+    families = sorted(CONFIGS)
+    if not environment.IS_FULL:
+        families = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
+    table = tmp_path / "keras_attributes.json"
+    environment.run("tests.oracle.generate.keras_attributes", str(table), *families, timeout_seconds=5000)
+    _assert_as_committed("keras_attributes", table)
+
+
+def test_the_table_of_names_in_memory(tmp_path: Path) -> None:
+    chosen = sorted(document("memory")["models"])
+    if not environment.IS_FULL:
+        chosen = random.Random(environment.SEED).sample(chosen, MODEL_TYPES_OF_A_PART)
+    print(f"\nmodel types: {', '.join(chosen)}")
+    table = tmp_path / "memory.json"
+    command = [sys.executable, "-m", "tests.oracle.generate.memory", str(table), *chosen]
+    subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, timeout=7000, check=True)
+    _assert_as_committed("memory", table)
+
+
+def _assert_as_committed(name: str, table: Path) -> None:
+    known, made = document(name)["models"], json.loads(table.read_text())["models"]
+    assert made
+    for model_type, entry in made.items():
+        assert entry == known[model_type], model_type
