@@ -18,10 +18,10 @@ import pytest
 
 import converter
 from converter.dialects.transformers import tensorflow_writing
-from converter.dialects.transformers.tables import document
+from converter.dialects.transformers.tables import document, model_table
 from converter.errors import CkconvError
 from tests.oracle import environment
-from tests.oracle.generate import tensorflow
+from tests.oracle.generate import tensorflow, tensorflow_classes
 from tests.oracle.generate.tensorflow_configs import CONFIGS
 from tests.oracle.reading import built_in
 
@@ -36,8 +36,6 @@ IN_OTHER_ORDER = {
     "TFEsmForMaskedLM": "cross-attention, which Keras numbers",
     "TFEsmModel": "cross-attention, which Keras numbers",
     "TFLxmertForPreTraining": "the decoder's embeddings stand between the two heads",
-    "TFSamModel": "variables of relative positions that are not used are not written",
-    "TFSamVisionModel": "variables of relative positions that are not used are not written",
 }
 """Classes some of whose weights are not in Keras's order: names are right, a plain load by position is not."""
 
@@ -53,6 +51,22 @@ def test_the_table_of_tensorflow_names(tensorflow_dumps: Path) -> None:
     made = {model_type: tensorflow.model_of(entries) for model_type, entries in by_type.items()}
     assert made == {model_type: known[model_type] for model_type in made}
     assert set(made) == set(known) or not environment.IS_FULL
+
+
+@needs_oracle
+def test_the_table_of_tensorflow_classes(tensorflow_dumps: Path) -> None:
+    """All of it but the numbers that Keras gives to layers, which loading shows."""
+    by_class: dict[str, list[dict[str, Any]]] = {}
+    for dump in tensorflow.dumps(tensorflow_dumps):
+        by_class.setdefault(dump["class"], []).append(dump)
+    known = document("tensorflow_classes")["models"]
+    for name, entries in by_class.items():
+        table = model_table("tensorflow", entries[0]["model_type"])
+        assert table is not None
+        for key in ("copies", "made", "layers"):
+            made = getattr(tensorflow_classes, key)(entries, table)
+            assert json.loads(json.dumps(made)) == known[name][key], (name, key)
+    assert set(by_class) == set(known) or not environment.IS_FULL
 
 
 @needs_oracle

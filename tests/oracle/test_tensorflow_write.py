@@ -37,9 +37,7 @@ NOT_LOADED = {
     "TFIdeficsForVisionText2Text.1": IS_BUILT_LATE,
     "TFIdeficsModel.0": IS_BUILT_LATE,
     "TFIdeficsModel.1": IS_BUILT_LATE,
-    "TFSamModel.1": "use_rel_pos is false: TensorFlow has variables of relative positions and does not use them",
     "TFWav2Vec2ForSequenceClassification.1": "transformers' tf_model.h5 has no place for layer_weights, and reads none",
-    "TFSamVisionModel.1": "use_rel_pos is false: TensorFlow has variables of relative positions and does not use them",
 }
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from converter.dialects.architecture import Inference, config_with, infer_architecture
 from converter.dialects.transformers import composites, heads
 from converter.dialects.transformers.classes import ModelClass, classes_of
+from converter.dialects.transformers.extents import sizes, variables_made
 from converter.dialects.transformers.rows import Row, key_of
 from converter.dialects.transformers.tables import ModelTable, document
 from converter.errors import ArchitectureError, ReadError, UsageError
@@ -36,7 +35,6 @@ _NUMBERS = re.compile(r"\d+")
 _CLASSES_SHOWN = 12
 _IS_EXTENSION = 2
 """numpy.dtype.isbuiltin of the types of ml_dtypes."""
-_EXTENT_LIMIT = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,23 +104,8 @@ class TensorFlowClass:
         if not layer.name.endswith("#"):
             return layer.name
         kind = layer.name[:-1]
-        number = sum(factor * math.prod(_sizes(config, term)) for term, factor in self.numbers[kind].items())
+        number = sum(factor * math.prod(sizes(config, term)) for term, factor in self.numbers[kind].items())
         return f"{kind}_{number}" if number else kind
-
-
-def _sizes(config: Mapping[str, Any], term: str) -> Iterator[int]:
-    for key in filter(None, term.split(" * ")):
-        if key == "cross attention":
-            yield int(bool(config.get("is_decoder") and config.get("add_cross_attention")))
-        else:
-            value = config.get(key)
-            yield sum(_extent(key, item) for item in value) if isinstance(value, list) else _extent(key, value)
-
-
-def _extent(key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _EXTENT_LIMIT:
-        raise UsageError(f"config.json has no usable {key}, which the TensorFlow class needs")
-    return value
 
 
 def knows(config: Config | None) -> bool:
@@ -409,14 +392,12 @@ class _Translation:
         """Add the variables that PyTorch has no tensor for."""
         floats = (tensor.dtype for tensor in self.tensors.values() if tensor.dtype.is_floating)
         dtype = next(floats, DType.FLOAT32)
-        for theirs, kind, *keys in self.model.made:
-            variable = self.model.variable(theirs)
-            if variable in self.tensors:
-                continue
-            shape = [_extent(key, self.config.get(key)) for key in keys]
-            values = _sinusoids(*shape) if kind == "sinusoids" else np.zeros(shape, np.float32)
-            self.tensors[variable] = ArrayTensor.of(values).cast(dtype)
-            self.lines.append(defaulted(variable, f"{kind}: only the TensorFlow class has it"))
+        for entry in self.model.made:
+            for theirs, reason, values in variables_made(entry, self.config):
+                variable = self.model.variable(theirs)
+                if variable not in self.tensors:
+                    self.tensors[variable] = ArrayTensor.of(values).cast(dtype)
+                    self.lines.append(defaulted(variable, f"{reason}: only the TensorFlow class has it"))
 
     def _note_ties(self) -> None:
         for filled in list(self._filled.values()):
@@ -460,12 +441,3 @@ def _is_first_of_numbered(row: Row, indices: Mapping[str, str]) -> bool:
 
 def _last(indices: Mapping[str, str]) -> str:
     return list(indices.values())[-1]
-
-
-def _sinusoids(positions: int, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return transformers' sinusoidal positions (modeling_tf_marian): sines, then cosines, of halved frequencies."""
-    angles = np.arange(positions)[:, None] / np.power(10000, 2 * (np.arange(size) // 2) / size)
-    table = np.zeros((positions, size))
-    table[:, : size // 2] = np.sin(angles[:, 0::2])
-    table[:, size // 2 :] = np.cos(angles[:, 1::2])
-    return table.astype(np.float32)

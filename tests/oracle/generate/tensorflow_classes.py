@@ -36,6 +36,10 @@ MADE: Mapping[str, list[list[Any]]] = {
         ["mpnet/pooler/dense/kernel", "zeros", "hidden_size", "hidden_size"],
         ["mpnet/pooler/dense/bias", "zeros", "hidden_size"],
     ],
+    "sam": [
+        [f"vision_encoder/layers_._{{n}}/attn/rel_pos_{axis}", "relative positions", "vision_config"] for axis in "hw"
+    ],
+    "sam_vision_model": [[f"vision_encoder/layers_._{{n}}/attn/rel_pos_{axis}", "relative positions"] for axis in "hw"],
     "marian": [
         [f"model/{part}/embed_positions/embeddings", "sinusoids", "max_position_embeddings", "d_model"]
         for part in ("encoder", "decoder")
