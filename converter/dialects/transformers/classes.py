@@ -1,4 +1,10 @@
-"""Which class of transformers a set of tensors is of, and what that class ties, by the tables."""
+"""Which class of transformers a set of tensors is of, and what that class ties, by the tables.
+
+Ties are those of transformers 4.57.6, whose save_pretrained made the tables, in both directions. With
+`tie_word_embeddings: false` it still shares the embeddings of some classes (BART's `shared`), and stores them once;
+transformers 5 may have a tensor for each there, and calls the others missing. Nothing is added for it: one tensor is
+what the source has, and what comes back from it.
+"""
 
 from __future__ import annotations
 
@@ -128,6 +134,18 @@ def declared_ties(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, 
         for alias, owner in known.ties_with(config, default=table.more["tied_by_default"]).items()
     }
     return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
+
+
+def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return missing name -> the one among `names` that is its tensor, of ties that a config does not ask for."""
+    found = _named(config)
+    if found is None or config.get("tie_word_embeddings", found[0].more["tied_by_default"]):
+        return {}
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set(names)
+    pairs = {a.removeprefix(prefix): o.removeprefix(prefix) for a, o in known.always_tied.items()}
+    return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}
 
 
 def _is_below(template: str, paths: Iterable[str]) -> bool:

@@ -6,13 +6,13 @@ once, under the name it keeps; config and tokenizer files are copied as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
 from converter.dialects.transformers.classes import declared_ties as transformers_ties
-from converter.dialects.transformers.classes import is_class_named
+from converter.dialects.transformers.classes import is_class_named, stored_once
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.dialects.transformers.heads import is_head
@@ -103,6 +103,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
+    warnings = (*warnings, *(_said_of_ties(names, config) if flavor.adapt is None else ()))
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
     max_shard_bytes = shards.parse_size(options.max_shard_size)
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != HEADS_KEY}
@@ -166,6 +167,17 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
     if corrected.raw != config.raw:
         warnings = (*warnings, f"config.json: architectures is now {inference.architecture}")
     return corrected, inference, warnings
+
+
+def _said_of_ties(names: Iterable[str], config: Config) -> tuple[str, ...]:
+    once = stored_once(names, config.values)
+    if not once:
+        return ()
+    owners = " and ".join(dict.fromkeys(once.values()))
+    return (
+        f"{owners} is stored once, as transformers 4 shares it also where tie_word_embeddings is false: "
+        f"transformers 5 may miss {', '.join(once)}",
+    )
 
 
 def _confirmed_ties(
