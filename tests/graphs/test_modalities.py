@@ -11,9 +11,9 @@ from converter.graphs.trace.caching import cache_of, with_past
 from converter.graphs.trace.dimensions import Dimension, checked_sizes, traced_sizes
 from converter.graphs.trace.modalities import inputs_of
 from converter.graphs.trace.model_building import abstract_model, model_class, model_config
-from tests.graphs.zoo import ZOO
+from tests.graphs.zoo import OTHERS, ZOO
 
-MODELS = {model.architecture: model for model in ZOO}
+MODELS = {model.architecture: model for model in (*ZOO, *OTHERS)}
 SHAPES: dict[str, dict[str, tuple[int | str, ...]]] = {
     "BertForMaskedLM": dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), ("batch", "sequence")),
     "GPT2LMHeadModel": dict.fromkeys(("input_ids", "attention_mask"), ("batch", "sequence")),
