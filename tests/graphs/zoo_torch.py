@@ -69,14 +69,17 @@ def _disturb(source: Any) -> None:
     """Give every parameter, and the statistics of normalisations, values that are not those of a fresh model."""
     import torch
 
+    from converter.graphs.trace.model_building import unsaved_parameters
+
     with torch.no_grad():
-        for parameter in source.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+        for name, parameter in source.named_parameters():
+            if parameter.requires_grad and name not in unsaved_parameters(source):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
         for name, buffer in source.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 buffer.add_(torch.rand_like(buffer) * 0.5)
     for module in source.modules():
-        if isinstance(module, torch.nn.Embedding):
+        if isinstance(module, torch.nn.Embedding) and module.weight.requires_grad:
             # Keeps gradients from the padding row, which is no part of the computation that a graph describes.
             module.padding_idx = None
 

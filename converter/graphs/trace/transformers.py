@@ -233,7 +233,7 @@ def _silence() -> Iterator[io.StringIO]:
 def _declared(
     model: Any, form: SavedForm, ties: Mapping[str, str]
 ) -> tuple[dict[str, Declaration], dict[str, Declaration]]:
-    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    trained = {name for name, each in model.named_parameters(remove_duplicate=False) if each.requires_grad}
     parameters: dict[str, Declaration] = {}
     buffers: dict[str, Declaration] = {}
     unsaved = unsaved_parameters(model)
