@@ -95,12 +95,58 @@ def test_a_program_runs_at_shapes_that_were_not_traced() -> None:
         wide=np.array([3, 1, 1, 1, 1], np.int64),
     )
     module = lower(onnx_ir.from_proto(model), {})
-    program = exported(module, {"x": torch.zeros(4, 5, 4)}, {"x": [0, 1]}).module()
+    program = exported(module, {"x": torch.zeros(4, 5, 4)}, {"x": {0: "rows", 1: "columns"}}).module()
     for shape in ((2, 3, 4), (7, 9, 4), (1, 6, 4)):
         x = torch.randn(shape)
         wanted = torch.cat([x, x]).reshape(2 * shape[0], -1, 2, 2).expand(3, -1, -1, -1, -1)
         torch.testing.assert_close(module(x)["y"], wanted)
         torch.testing.assert_close(program(x=x)["y"], wanted)
+
+
+def test_what_exporters_compute_of_extents_stays_symbolic() -> None:
+    node = helper.make_node
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Cast", ["shape"], ["small"], to=TensorProto.INT32),
+        node("ReduceProd", ["small", "first"], ["size"], keepdims=1, noop_with_empty_axes=1),
+        node("Cast", ["size"], ["flat"], to=TensorProto.INT64),
+        node("Reshape", ["x", "flat"], ["row"]),
+        node("Gather", ["shape", "zero"], ["rows"]),
+        node("Neg", ["rows"], ["below"]),
+        node("Div", ["below", "four"], ["quarter"]),
+        node("Sign", ["below"], ["sign"]),
+        node("Sign", ["four"], ["plus"]),
+        node("Equal", ["sign", "plus"], ["alike"]),
+        node("Not", ["alike"], ["unlike"]),
+        node("Mod", ["below", "four"], ["rest"]),
+        node("Cast", ["rest"], ["some"], to=TensorProto.BOOL),
+        node("And", ["unlike", "some"], ["off"]),
+        node("CastLike", ["off", "quarter"], ["one"]),
+        node("Sub", ["quarter", "one"], ["floor"]),
+        node("Mul", ["floor", "minus_four"], ["up"]),
+        node("Sub", ["up", "rows"], ["missing"]),
+        node("Unsqueeze", ["missing", "first"], ["after"]),
+        node("Concat", ["none", "after", "nothing"], ["pads"], axis=0),
+        node("Pad", ["x", "pads"], ["padded"]),
+        node("CastLike", ["float_zero", "rows"], ["start"]),
+        node("Range", ["start", "rows", "one_more"], ["numbers"]),
+    ]
+    constants = {"zero": 0, "four": 4, "minus_four": -4, "one_more": 1, "first": [0], "none": [0, 0], "nothing": [0]}
+    model = _graph(
+        nodes,
+        {"x": ["rows", "columns"]},
+        ["row", "padded", "numbers"],
+        float_zero=np.array(0, np.float32),
+        **{name: np.array(value, np.int64) for name, value in constants.items()},
+    )
+    module = lower(onnx_ir.from_proto(model), {})
+    program = exported(module, {"x": torch.zeros(6, 5)}, {"x": {0: "rows", 1: "columns"}}).module()
+    for shape in ((2, 3), (7, 9), (8, 2), (1, 6)):
+        x = torch.randn(shape)
+        for found in (module(x), program(x=x)):
+            torch.testing.assert_close(found["row"], x.reshape(-1))
+            torch.testing.assert_close(found["padded"], torch.nn.functional.pad(x, (0, 0, 0, -shape[0] % 4)))
+            assert found["numbers"].tolist() == list(range(shape[0]))
 
 
 def test_what_depends_on_nothing_is_computed_once() -> None:
@@ -129,7 +175,7 @@ def _branches(condition: str) -> list[Any]:
 def test_both_branches_are_in_the_program() -> None:
     model = _graph(_branches("positive"), {"x": ["n"]}, ["y"], nothing=np.zeros((), np.float32))
     module = lower(onnx_ir.from_proto(model), {})
-    program = exported(module, {"x": torch.ones(3)}, {"x": [0]}).module()
+    program = exported(module, {"x": torch.ones(3)}, {"x": {0: "n"}}).module()
     for x in (torch.full((5,), 3.0), torch.full((2,), -3.0)):
         wanted = x + x if x.sum() > 0 else x * x
         torch.testing.assert_close(module(x)["y"], wanted)
@@ -248,7 +294,7 @@ def test_names_are_paths_and_come_back() -> None:
     assert {original_name(name) for name, _ in module.named_parameters()} == {_NAMES[0], "type"}
     assert module.get_parameter("head.weight") is module.get_parameter("type>")
     assert state["head.weight"].data_ptr() == state["type>"].data_ptr()
-    program = exported(module, {"x": torch.ones(2)}, {"x": [0]})
+    program = exported(module, {"x": torch.ones(2)}, {"x": {0: "n"}})
     assert set(program.state_dict) == set(state)
 
 

@@ -51,11 +51,11 @@ def build(
     return {"inputs": keywords([each.name for each in described.inputs])}
 
 
-def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """Return inputs to export with, and which of their axes are dynamic."""
+def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
+    """Return inputs to export with, and the dimension of each of their axes that is dynamic."""
     arrays = sample_inputs(architecture.inputs, seed=_SEED, sizes=_traced_sizes(architecture))
     dynamic = {
-        each.name: [axis for axis, extent in enumerate(each.shape) if isinstance(extent, str)]
+        each.name: {axis: extent for axis, extent in enumerate(each.shape) if isinstance(extent, str)}
         for each in architecture.inputs
     }
     return {name: to_tensor(array) for name, array in arrays.items()}, dynamic
@@ -87,17 +87,26 @@ def keywords(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Sequence[int]]) -> Any:
-    """Return the torch.export.ExportedProgram of a module of `lower`. `dynamic` are the axes that may vary.
+def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> Any:
+    """Return the torch.export.ExportedProgram of a module of `lower`.
 
-    Its inputs are keywords, and it returns a dict. Raises GraphError with one line of torch's reason.
+    `dynamic` are the axes that may vary, and their dimensions: axes of one dimension vary together. The program's
+    inputs are keywords, and it returns a dict. Raises GraphError with one line of torch's reason.
     """
     import inspect
 
     called = keywords(list(inputs))
     names = {plain: name for name, plain in called.items()}
+    dimensions: dict[str, list[tuple[str, int]]] = {}
+    for name, axes in dynamic.items():
+        for axis, dimension in axes.items():
+            dimensions.setdefault(dimension, []).append((name, axis))
 
     def forward(**given: Any) -> Any:
+        for (first, first_axis), *others in dimensions.values():
+            for name, axis in others:
+                # Else each input has symbols of its own, and what torch cannot decide of them becomes a guard.
+                torch._check(given[called[name]].shape[axis] == given[called[first]].shape[first_axis])
         return type(module).forward(module, **{names[plain]: value for plain, value in given.items()})
 
     kind = inspect.Parameter.KEYWORD_ONLY
