@@ -42,7 +42,7 @@ from converter.model.tensor import files_of
 from converter.observer import SILENT, Observer
 from converter.options import Options
 from converter.report import Report, Verification, account, check_allowed
-from converter.training import with_settled_optimizer
+from converter.training import with_arranged_optimizer, with_settled_optimizer
 from converter.verification import verify_optimizer, verify_weights
 from converter.version import __version__
 
@@ -197,8 +197,10 @@ def _planned(
 ) -> Checkpoint:
     """What the target is to hold, in its names and layouts, with a graph where it needs one."""
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
+    is_of_torch = named.optimizer is not None and named.optimizer.convention == "torch"
     if named.dialect != "pytorch" or not target.keeps_names:
         named = canonical(named)
+    named = with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)
     chosen = selection.selected(named, target, options)
     planned = target.adapt(chosen, write_options)
     if options.optimizer == "keep" and chosen.optimizer is not None and planned.optimizer is None:

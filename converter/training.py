@@ -11,6 +11,7 @@ from typing import Any
 
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
+from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.optimizer_order import inferred_algorithm, named_state
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
@@ -86,27 +87,65 @@ def _listed(file: SourceFile) -> tuple[str, ...]:
 
 
 def _by_architecture(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    assert checkpoint.config is not None
     try:
-        require("torch", "the order of the parameters of a transformers class")
-        inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
-        config = config_with(checkpoint.config, architectures=[inference.architecture])
-        config_file = workshop.scratch / CONFIG_NAME
-        config_file.write_bytes(config.raw)
-        answer = workshop.call(_ORDER, config=str(config_file), architecture=inference.architecture)
-    except (ArchitectureError, GraphError, MissingExtraError, ReadError) as error:
+        order = _order_of_class(checkpoint, options, workshop)
+    except LossError as error:
+        return replace(checkpoint, optimizer_refused=error.message)
+    except _NO_CLASS as error:
         hint = "" if error.hint is None else f" ({error.hint})"
         why = f"{checkpoint.optimizer_refused}; {error.message}{hint}"
         return replace(checkpoint, optimizer_refused=why)
+    return _named(checkpoint, order=order)
+
+
+_NO_CLASS = (ArchitectureError, GraphError, MissingExtraError, ReadError)
+
+
+def _order_of_class(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> ModuleOrder:
+    """Return the order in which the class that the config names has its parameters, built in a child process.
+
+    Raises LossError when it has one that the checkpoint lacks, and `_NO_CLASS` when there is none to build.
+    """
+    assert checkpoint.config is not None
+    require("torch", "the order of the parameters of a transformers class")
+    inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
+    config = config_with(checkpoint.config, architectures=[inference.architecture])
+    config_file = workshop.scratch / CONFIG_NAME
+    config_file.write_bytes(config.raw)
+    answer = workshop.call(_ORDER, config=str(config_file), architecture=inference.architecture)
     known = frozenset(checkpoint.names)
     listed = [[inference.prefix + name for name in names] for names in answer["parameters"]]
     names = tuple(next((name for name in spellings if name in known), spellings[0]) for spellings in listed)
     missing = [name for name in names if name not in known]
     if missing:
-        why = f"{inference.architecture} has a parameter {missing[0]!r}, which is not among the weights"
-        return replace(checkpoint, optimizer_refused=why)
+        raise LossError(f"{inference.architecture} has a parameter {missing[0]!r}, which is not among the weights")
     norms = frozenset(inference.prefix + name for name in answer["layer_norms"])
-    return _named(checkpoint, order=ModuleOrder(names=names, layer_norms=norms))
+    return ModuleOrder(names=names, layer_norms=norms)
+
+
+def with_arranged_optimizer(
+    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, is_in_model_order: bool
+) -> Checkpoint:
+    """Return the checkpoint with its optimizer's parameters in the groups and the order that `target` goes by.
+
+    `checkpoint` has canonical names, and its optimizer torch's conventions; `is_in_model_order` says whether its
+    groups keep the order of a model of torch, as an optimizer of torch does. What cannot be arranged is a warning.
+    """
+    state = checkpoint.optimizer
+    is_wanted = options.optimizer != "drop" and Part.OPTIMIZER in target.holds
+    if state is None or not is_wanted or target.parameters == "named" or state.convention != "torch":
+        return checkpoint
+    order = None
+    config = checkpoint.config
+    try:
+        if not is_in_model_order and config is not None and "model_type" in config.values:
+            order = _order_of_class(checkpoint, options, workshop)
+        if target.parameters == "in Trainer's groups":
+            return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))
+        return checkpoint if order is None else replace(checkpoint, optimizer=in_order(state, order))
+    except (LossError, *_NO_CLASS) as error:
+        said = f"the optimizer's parameters keep the source's order and groups, and torch goes by position: {error}"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
 
 
 def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Checkpoint:

@@ -53,6 +53,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
 @_option("--external-data", is_flag=True, help="Keep the tensors of an ONNX model in a file of their own.")
+@_option("--train-batch-size", type=int, metavar="N", help="Of a device, with which Trainer is to go on from DST.")
 @_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")
 @_option("--max-shard-size", metavar="SIZE", help="Split weights into files of at most this: 5GB, 500MiB.")
 @_option("--verify", metavar="auto|weights|outputs|none", help="What to prove before DST appears.")

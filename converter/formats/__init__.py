@@ -48,6 +48,8 @@ class Format:
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
     `keeps_names`    whether names that a PyTorch model has in memory stay as they are: files of torch.save hold either
+    `parameters`     how an optimizer that loads its files finds its parameters: "named"; "in order", that of the
+                     model; or "in Trainer's groups", the two of transformers.Trainer in that order
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
     `by_suffix`      write options that the name of the destination decides
@@ -67,6 +69,7 @@ class Format:
     file_name: str | None = None
     entries: tuple[str, ...] = ()
     keeps_names: bool = False
+    parameters: str = "named"
     adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged
     read_options: type = NoOptions
     write_options: type = NoOptions

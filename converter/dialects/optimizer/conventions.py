@@ -52,20 +52,28 @@ def cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
 
 def _splits(checkpoint: Checkpoint, order: ModuleOrder | None) -> Iterator[tuple[Rule, str]]:
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
-
-    def by_trainer_names(name: str) -> bool:
-        return _NO_DECAY.search(name.lower()) is not None
-
-    if order is not None:
-        layer_norms = order.layer_norms
-        yield lambda name: by_trainer_names(name) or name in layer_norms, "Trainer groups"
-    else:
-        yield lambda name: by_trainer_names(name) or name.rpartition(".")[0] in norms, "Trainer groups"
-    yield by_trainer_names, "Trainer groups by name"
+    yield trainer_exempts(checkpoint, order), "Trainer groups"
+    yield _is_exempt_by_name, "Trainer groups by name"
     yield lambda name: "bias" in name or "LayerNorm.weight" in name, "bias and LayerNorm.weight apart"
     yield lambda name: len(shapes[name]) < 2, "vectors apart"
     yield lambda name: name.endswith("bias"), "biases apart"
+
+
+def trainer_exempts(checkpoint: Checkpoint, order: ModuleOrder | None) -> Rule:
+    """Return which parameters transformers.Trainer does not decay: its second group.
+
+    What is a torch.nn.LayerNorm is known from `order`, else told by the names and shapes of weight and bias.
+    """
+    if order is not None:
+        layer_norms = order.layer_norms
+        return lambda name: _is_exempt_by_name(name) or name in layer_norms
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    norms = {name.rpartition(".")[0] for name, shape in shapes.items() if _is_layer_norm(name, shape, shapes)}
+    return lambda name: _is_exempt_by_name(name) or name.rpartition(".")[0] in norms
+
+
+def _is_exempt_by_name(name: str) -> bool:
+    return _NO_DECAY.search(name.lower()) is not None
 
 
 def _is_layer_norm(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> bool:

@@ -30,10 +30,14 @@ _HEADS_NAME = "heads.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`flavor`: of the weight files; `max_shard_size`: such as "5GB", "0" for one file; 50 GB as in transformers 5."""
+    """`flavor`: of the weight files; `max_shard_size`: such as "5GB", "0" for one file; 50 GB as in transformers 5.
+
+    `train_batch_size`: of one device, with which transformers.Trainer is to go on.
+    """
 
     flavor: str = "safetensors"
     max_shard_size: str = "50GB"
+    train_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         weights.flavor_of(self.flavor)
@@ -113,7 +117,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
     beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
-    beside_weights, lines, notes = training.files(renamed)
+    beside_weights, lines, notes = training.files(renamed, options.train_batch_size)
     return Output(
         files=(*beside, *beside_weights, *weight_files),
         names={**names, **{name: name for name in outside}},
@@ -201,6 +205,7 @@ FORMAT = Format(
     read=read,
     write=write,
     adapt=adapted,
+    parameters="in Trainer's groups",
     write_options=WriteOptions,
     entries=(
         "*" + safetensors.SUFFIX,

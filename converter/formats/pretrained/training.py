@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converter.dialects.optimizer.trainer import constant_schedule, for_groups
 from converter.dialects.optimizer_order import is_optimizer_state, named_state, state_dict
 from converter.encoding import json as strict_json
 from converter.encoding.folder import open_inside
@@ -26,6 +27,8 @@ FILE_NAMES = (OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME)
 _PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME)
 _NOT_READ = ("rng_state.pth", "scaler.pt", "training_args.bin")
 _STATE_LIMIT_BYTES = 256 << 20
+_BATCH_SIZE = 8
+"""Trainer's default. It cannot resume without one, and transformers 4 takes it from the state."""
 
 
 def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkpoint:
@@ -75,27 +78,50 @@ def _read_state(folder: Path) -> dict[str, Any]:
     return {**known, "trainer_state": state}
 
 
-def files(checkpoint: Checkpoint) -> tuple[tuple[OutputFile, ...], tuple[LedgerLine, ...], tuple[str, ...]]:
-    """Lay out the training state of `checkpoint`; what Trainer has no place for is lines and warnings."""
+def files(
+    checkpoint: Checkpoint, train_batch_size: int | None
+) -> tuple[tuple[OutputFile, ...], tuple[LedgerLine, ...], tuple[str, ...]]:
+    """Lay out the training state of `checkpoint`; what Trainer has no place for is lines and warnings.
+
+    `train_batch_size` is that of a device, which Trainer has to know: None for what the source says, or its default.
+    """
     extras = dict(checkpoint.extras)
     outputs: list[OutputFile] = []
     if checkpoint.optimizer is not None:
         outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(checkpoint.optimizer))))
-    scheduler = extras.pop("scheduler_state_dict", None)
+    scheduler, notes = _scheduler(checkpoint, extras.pop("scheduler_state_dict", None))
     if scheduler is not None:
         outputs.append(OutputFile(name=SCHEDULER_NAME, pieces=torch_file(scheduler)))
-    state = _state(checkpoint, extras)
+    state, said = _state(checkpoint, extras, train_batch_size)
+    notes = (*notes, *said)
     if state:
         text = json.dumps(state, indent=2, sort_keys=True) + "\n"
         outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
     left = (name for key, value in extras.items() for name in tensor_names(key, value))
     lines = tuple(dropped(name, "Trainer has no place for it") for name in left)
-    warnings = (f"{', '.join(extras)} not carried: Trainer has no place for it",) if extras else ()
-    return tuple(outputs), lines, warnings
+    if extras:
+        notes = (*notes, f"{', '.join(extras)} not carried: Trainer has no place for it")
+    return tuple(outputs), lines, notes
 
 
-def _state(checkpoint: Checkpoint, extras: dict[str, Any]) -> dict[str, Any]:
-    """Take out of `extras` what TrainerState holds."""
+def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return what scheduler.pt holds, and what is to be said of it: Trainer reads optimizer.pt only beside one."""
+    state = checkpoint.optimizer
+    if state is None:
+        return scheduler, ()
+    if scheduler is None:
+        said = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
+        return constant_schedule(state), (said,)
+    fitted = for_groups(scheduler, len(state.groups)) if isinstance(scheduler, Mapping) else None
+    if fitted is None:
+        return scheduler, (f"scheduler.pt is for other groups than the {len(state.groups)} of optimizer.pt",)
+    return fitted, ()
+
+
+def _state(
+    checkpoint: Checkpoint, extras: dict[str, Any], train_batch_size: int | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Take out of `extras` what TrainerState holds; return it, and what had to be assumed."""
     kept = extras.pop("trainer_state", None)
     state: dict[str, Any] = dict(kept) if isinstance(kept, Mapping) else {}
     epoch, step = extras.pop("epoch", None), extras.pop("global_step", None)
@@ -105,4 +131,9 @@ def _state(checkpoint: Checkpoint, extras: dict[str, Any]) -> dict[str, Any]:
         state["epoch"] = float(epoch)
     if isinstance(step, int):
         state["global_step"] = step
-    return state
+    if train_batch_size is not None:
+        state["train_batch_size"] = train_batch_size
+    elif state and not isinstance(state.get("train_batch_size"), int):
+        state["train_batch_size"] = _BATCH_SIZE
+        return state, (f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another",)
+    return state, ()

@@ -50,5 +50,6 @@ FORMAT = Format(
     write=write,
     file_name=FILE_NAME,
     keeps_names=True,
+    parameters="in order",
     entries=tuple("*" + suffix for suffix in SUFFIXES),
 )
