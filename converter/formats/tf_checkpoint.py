@@ -46,6 +46,8 @@ _DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}")
 _STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\\n]|\\["\'\\])*)"|[-+.\w]+)\s*')
 _ESCAPED = re.compile(r"\\(.)")
 _MARK = ".>"
+_OPTIMIZER_ALONE = f"optimizer{_INDEX_SUFFIX}"
+"""An optimizer beside a model of transformers, which the format `pretrained` reads."""
 _OPTIMIZER = "optimizer/"
 _RELEASED_CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json")
 """What Google calls the configs beside its checkpoints."""
@@ -58,7 +60,7 @@ def sniff(probe: Probe) -> bool:
     """
     if probe.is_folder:
         beside = {CONFIG_NAME, DOCUMENT_NAME, *ASSET_NAMES}
-        return any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries) or (
+        return any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries - {_OPTIMIZER_ALONE}) or (
             _STATE_NAME in probe.entries and probe.entries - beside == {_STATE_NAME}
         )
     data = _DATA.fullmatch(probe.path.name)

@@ -180,10 +180,32 @@ def resume(kind: str, algorithm: str, source: Path, folder: Path) -> None:
     """Load what was converted, as a script does, and train on; and once more with the moments forgotten."""
     after = batches(kind, is_resumed=True)
     for name in ("ended", "reset"):
-        model = keras.models.load_model(source)
-        if name == "reset":
-            model = compiled(model, type(model.optimizer).from_config(model.optimizer.get_config()))
-        np.savez(folder / f"{name}.npz", **ended(model, steps(model, after)))
+        if kind == "bert":
+            model, optimizer = loaded_bert(source, is_reset=name == "reset")
+            losses = bert_steps(model, optimizer, after)
+        else:
+            model = loaded(source, is_reset=name == "reset")
+            losses = steps(model, after)
+        np.savez(folder / f"{name}.npz", **ended(model, losses))
+
+
+def loaded(source: Path, *, is_reset: bool) -> Any:
+    if not IS_LEGACY:
+        import converter.keras_optimizers  # noqa: F401
+    model = keras.models.load_model(source)
+    optimizer = model.optimizer
+    return compiled(model, type(optimizer).from_config(optimizer.get_config()) if is_reset else optimizer)
+
+
+def loaded_bert(source: Path, *, is_reset: bool) -> tuple[Any, Any]:
+    import transformers
+
+    model = transformers.TFBertForSequenceClassification.from_pretrained(source)
+    optimizer = keras.optimizers.deserialize(json.loads((source / "optimizer.json").read_text()))
+    optimizer.build(model.trainable_variables)
+    if not is_reset:
+        tf.train.Checkpoint(optimizer=optimizer).restore(str(source / "optimizer")).assert_existing_objects_matched()
+    return model, optimizer
 
 
 def main() -> None:

@@ -116,11 +116,8 @@ def _source_folder(cell: Cell, folder: Path) -> Path:
 
 def _converted(cell: Cell, folder: Path) -> Path:
     own = folder / cell.slug
-    return (
-        own / "checkpoint"
-        if cell.kind == "bert" and cell.target != TORCH
-        else own / f"converted{_SUFFIXES[cell.target]}"
-    )
+    is_folder = cell.kind == "bert" and cell.target != TORCH
+    return own / "model" if is_folder else own / f"converted{_SUFFIXES[cell.target]}"
 
 
 def _train(cells: Sequence[Cell], source: str, folder: Path) -> None:
@@ -143,7 +140,7 @@ def _convert(cell: Cell, folder: Path) -> None:
         file = own / ("checkpoint.index" if is_checkpoint else f"checkpoint{_SUFFIXES[cell.source]}")
         converter.convert(file, destination, hyperparameter=_UNSAID[cell.algorithm] if is_checkpoint else ())
     elif cell.kind == "bert":
-        converter.convert(own / "checkpoint.pth", destination, to="tf-checkpoint", epsilon=cell.epsilon)
+        converter.convert(own / "checkpoint.pth", destination, to="pretrained", flavor="tf", epsilon=cell.epsilon)
     else:
         config = folder / cell.kind / "model.json"
         converter.convert(own / "checkpoint.pth", destination, config=config, epsilon=cell.epsilon)

@@ -97,10 +97,7 @@ def with_bundle_state(
     """
     nodes = object_graph(bundle)
     held = {key: name for key, name in names.items() if name in checkpoint.tensors}
-    value = document if isinstance(document, Mapping) else {}
-    lists = [value.get(key, []) for key in (_RECORDED_WITHOUT_DECAY, _RECORDED_PARAMETERS)]
-    is_record = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
-    record = parsed(value, *lists) if is_record else Record()
+    record = _record_in(document)
     settings = record.completing(settings_of(compiled))
 
     def state() -> OptimizerState | None:
@@ -108,6 +105,25 @@ def with_bundle_state(
         return None if made is None else record.applied(made)
 
     return _with(checkpoint, state)
+
+
+def with_named_state(checkpoint: Checkpoint, bundle: Bundle, document: object) -> Checkpoint:
+    """Add the optimizer of a bundle that has nothing else; `document` is the record that `recorded` made of it."""
+    record = _record_in(document)
+    variables = {
+        node.full_name: bundle.tensors[node.key]
+        for node in object_graph(bundle)
+        if node.key is not None and node.key in bundle.tensors
+    }
+    settings = record.completing(settings_of(None))
+    return _with(checkpoint, lambda: record.applied(state_by_names(variables, checkpoint.tensors, settings, None)))
+
+
+def _record_in(document: object) -> Record:
+    value = document if isinstance(document, Mapping) else {}
+    lists = [value.get(key, []) for key in (_RECORDED_WITHOUT_DECAY, _RECORDED_PARAMETERS)]
+    is_record = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+    return parsed(value, *lists) if is_record else Record()
 
 
 def record_attributes(state: OptimizerState) -> dict[str, Any]:

@@ -13,15 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.architecture import Inference, config_with, infer_architecture
+from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.transformers import composites, heads
 from converter.dialects.transformers.classes import ModelClass, classes_of
 from converter.dialects.transformers.extents import sizes, variables_made
 from converter.dialects.transformers.rows import Row, key_of
 from converter.dialects.transformers.tables import ModelTable, document
-from converter.errors import ArchitectureError, ReadError, UsageError
+from converter.errors import ArchitectureError, LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
 TOP_LEVEL = "top_level_model_weights"
@@ -201,7 +203,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         dialect="keras",
         config=config_with(checkpoint.config, architectures=[translation.model.torch.name]),
         keras_config=None,
-        optimizer=None,
+        optimizer=translation.optimizer(),
         lines=(*checkpoint.lines, *translation.lines),
         warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
     )
@@ -244,7 +246,7 @@ def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, 
 
 @dataclass(slots=True, kw_only=True)
 class _Translation:
-    """A checkpoint on its way to TensorFlow's names. `sources` is variable -> the name it is made of."""
+    """A checkpoint on its way to TensorFlow's names. `placed` is name -> the row and the variable that it went to."""
 
     checkpoint: Checkpoint
     model: TensorFlowClass
@@ -254,6 +256,7 @@ class _Translation:
     origins: dict[str, str] = field(default_factory=dict)
     lines: list[LedgerLine] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    placed: dict[str, tuple[Row, str]] = field(default_factory=dict)
     _rows: dict[str, list[Row]] = field(default_factory=dict)
     _filled: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -279,8 +282,6 @@ class _Translation:
         self._make()
         self._note_ties()
         self._note_missing()
-        if self.checkpoint.optimizer is not None:
-            self.warnings.append("optimizer state is not carried: a tf_model.h5 holds weights")
 
     @property
     def is_whole(self) -> bool:
@@ -370,6 +371,26 @@ class _Translation:
         self.tensors[variable] = tensor
         self.origins[variable] = self.checkpoint.origin(name)
         self._filled[canonical] = (variable,)
+        self.placed[name] = (row, variable)
+
+    def optimizer(self) -> OptimizerState | None:
+        """Return the optimizer's state, each slot laid out as its weight is, in the order in which Keras trains them.
+
+        Raises LossError for state of a weight that the class has not, or in parts.
+        """
+        state = self.checkpoint.optimizer
+        if state is None:
+            return None
+        named = state.with_names({name: variable for name, (_, variable) in self.placed.items()})
+        slots: dict[str, dict[str, Tensor]] = {}
+        for slot, tensors in state.slots.items():
+            for name, tensor in tensors.items():
+                if name not in self.placed:
+                    raise LossError(f"has optimizer state, and {self.model.name} no such variable", tensor=name)
+                row, variable = self.placed[name]
+                laid = tensor if row.layout is None or not tensor.shape else row.layout.to_keras(tensor)
+                slots.setdefault(slot, {})[variable] = laid
+        return in_order(replace(named, slots=slots), dict.fromkeys(self.ordered()))
 
     def _storable(self, tensor: Tensor) -> Tensor:
         """Return the tensor in a type that HDF5 and TensorFlow both have names for."""

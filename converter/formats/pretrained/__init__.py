@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
+from converter.dialects.optimizer.semantics import to_keras
+from converter.dialects.optimizer.writing import check_epsilon
 from converter.dialects.transformers.classes import declared_ties as transformers_ties
 from converter.dialects.transformers.classes import is_class_named, stored_once
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
@@ -32,15 +35,18 @@ _HEADS_NAME = "heads.safetensors"
 class WriteOptions:
     """`flavor`: of the weight files; `max_shard_size`: such as "5GB", "0" for one file; 50 GB as in transformers 5.
 
-    `train_batch_size`: of one device, with which transformers.Trainer is to go on.
+    `train_batch_size`: of one device, with which transformers.Trainer is to go on; `epsilon`: "stock" or "exact", of
+    tf_keras's optimizer beside the flavor tf.
     """
 
     flavor: str = "safetensors"
     max_shard_size: str = "50GB"
     train_batch_size: int | None = None
+    epsilon: str = "stock"
 
     def __post_init__(self) -> None:
         weights.flavor_of(self.flavor)
+        check_epsilon(self.epsilon)
 
 
 def sniff(probe: Probe) -> bool:
@@ -82,6 +88,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         prefix = "" if inference is None else inference.prefix
         model = model.with_names(lambda name: name.removeprefix(prefix))
         model = replace(model, config=config, warnings=(*model.warnings, *warnings))
+    if flavor.is_of_keras:
+        model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon == "exact")
     model = flavor.adapt(model)
     return replace(model, tensors={**model.tensors, **heads})
 

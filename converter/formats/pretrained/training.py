@@ -1,6 +1,8 @@
 """What transformers.Trainer keeps beside a model's weights: `optimizer.pt`, `scheduler.pt` and `trainer_state.json`.
 
-Layout: transformers.Trainer._save_optimizer_and_scheduler and TrainerState, versions 4.57 and 5.23.
+Layout: transformers.Trainer._save_optimizer_and_scheduler and TrainerState, versions 4.57 and 5.23. Beside a TensorFlow
+model an optimizer is one of tf_keras: `optimizer.json`, which `tf_keras.optimizers.deserialize` takes, and a checkpoint
+`optimizer`, which `tf.train.Checkpoint(optimizer=...)` restores.
 """
 
 from __future__ import annotations
@@ -11,19 +13,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.keras_files import recorded, with_named_state
+from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.trainer import constant_schedule, for_groups
 from converter.dialects.optimizer_order import is_optimizer_state, named_state, state_dict
 from converter.encoding import json as strict_json
 from converter.encoding.folder import open_inside
+from converter.encoding.object_graph import ObjectTree
+from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import Walk, archive_of, torch_file
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, dropped
+from converter.model.optimizer import OptimizerState
 from converter.model.output import OutputFile
 from converter.model.tensor import tensor_names
 
 OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME = "optimizer.pt", "scheduler.pt", "trainer_state.json"
-FILE_NAMES = (OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME)
+KERAS_NAME, _BUNDLE, _INDEX_NAME = "optimizer.json", "optimizer", "optimizer.index"
+FILE_NAMES = (
+    OPTIMIZER_NAME,
+    SCHEDULER_NAME,
+    STATE_NAME,
+    KERAS_NAME,
+    _INDEX_NAME,
+    f"{_BUNDLE}.data-?????-of-?????",
+)
 _PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME)
 _NOT_READ = ("rng_state.pth", "scaler.pt", "training_args.bin")
 _STATE_LIMIT_BYTES = 256 << 20
@@ -55,7 +71,17 @@ def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkp
             checkpoint = replace(checkpoint, optimizer=optimizer)
         except LossError as error:
             checkpoint = replace(checkpoint, optimizer_refused=error.message, optimizer_numbered=state)
+    elif {KERAS_NAME, _INDEX_NAME} <= present:
+        checkpoint = _with_keras_optimizer(checkpoint, folder)
     return replace(checkpoint, lines=(*checkpoint.lines, *walk.lines))
+
+
+def _with_keras_optimizer(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    file = open_inside(folder, KERAS_NAME)
+    if file.size > _STATE_LIMIT_BYTES:
+        raise ReadError(f"is an optimizer of {file.size} bytes", path=file.path)
+    document = strict_json.loads(file.read(0, file.size), path=file.path, what="optimizer")
+    return with_named_state(checkpoint, read_bundle(folder / _BUNDLE), document)
 
 
 def _load(folder: Path, name: str, walk: Walk) -> Any:
@@ -87,15 +113,19 @@ def files(
     """
     extras = dict(checkpoint.extras)
     outputs: list[OutputFile] = []
-    if checkpoint.optimizer is not None:
-        outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(checkpoint.optimizer))))
+    state = checkpoint.optimizer
+    is_of_torch = state is not None and state.convention == "torch"
+    if state is not None and is_of_torch:
+        outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(state))))
+    elif state is not None:
+        outputs += _keras_files(state)
     scheduler, notes = _scheduler(checkpoint, extras.pop("scheduler_state_dict", None))
     if scheduler is not None:
         outputs.append(OutputFile(name=SCHEDULER_NAME, pieces=torch_file(scheduler)))
-    state, said = _state(checkpoint, extras, train_batch_size)
+    trainer_state, said = _state(checkpoint, extras, train_batch_size)
     notes = (*notes, *said)
-    if state:
-        text = json.dumps(state, indent=2, sort_keys=True) + "\n"
+    if trainer_state:
+        text = json.dumps(trainer_state, indent=2, sort_keys=True) + "\n"
         outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
     left = (name for key, value in extras.items() for name in tensor_names(key, value))
     lines = tuple(dropped(name, "Trainer has no place for it") for name in left)
@@ -104,10 +134,17 @@ def files(
     return tuple(outputs), lines, notes
 
 
+def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
+    tree = ObjectTree()
+    tensors = add_optimizer(tree, tree.child(0, "optimizer"), state, Flavor.TF_KERAS, {})
+    text = json.dumps(recorded(state), indent=2, sort_keys=True) + "\n"
+    return (*bundle_files(_BUNDLE, tensors, tree.serialized()), OutputFile(name=KERAS_NAME, pieces=(text.encode(),)))
+
+
 def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...]]:
     """Return what scheduler.pt holds, and what is to be said of it: Trainer reads optimizer.pt only beside one."""
     state = checkpoint.optimizer
-    if state is None:
+    if state is None or state.convention != "torch":
         return scheduler, ()
     if scheduler is None:
         said = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
@@ -125,7 +162,8 @@ def _state(
     kept = extras.pop("trainer_state", None)
     state: dict[str, Any] = dict(kept) if isinstance(kept, Mapping) else {}
     epoch, step = extras.pop("epoch", None), extras.pop("global_step", None)
-    if step is None and checkpoint.optimizer is not None:
+    is_keras = checkpoint.optimizer is not None and checkpoint.optimizer.convention != "torch"
+    if step is None and checkpoint.optimizer is not None and not is_keras:
         step = checkpoint.optimizer.step
     if isinstance(epoch, int | float):
         state["epoch"] = float(epoch)
@@ -133,7 +171,7 @@ def _state(
         state["global_step"] = step
     if train_batch_size is not None:
         state["train_batch_size"] = train_batch_size
-    elif state and not isinstance(state.get("train_batch_size"), int):
+    elif state and not is_keras and not isinstance(state.get("train_batch_size"), int):
         state["train_batch_size"] = _BATCH_SIZE
         return state, (f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another",)
     return state, ()

@@ -28,7 +28,7 @@ class Flavor:
     """One way to store the weights. `file_name` is what they are called in one piece; shards have an index beside.
 
     `adapt` brings PyTorch's names and layouts to those of the files, None when they are the same; it settles the class
-    of the model itself when it `identifies`.
+    of the model itself when it `identifies`. `is_of_keras` says whether an optimizer beside the weights is Keras's.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Flavor:
     write: Callable[[Checkpoint, Provenance, int], tuple[OutputFile, ...]]
     adapt: Callable[[Checkpoint], Checkpoint] | None = None
     identifies: bool = False
+    is_of_keras: bool = False
 
     def is_in(self, entries: Iterable[str]) -> bool:
         """Whether a folder with these entries has weights of this flavour."""
@@ -179,6 +180,7 @@ FLAVORS: Mapping[str, Flavor] = {
             write=_write_tf,
             adapt=tensorflow_writing.from_canonical,
             identifies=True,
+            is_of_keras=True,
         ),
         Flavor(
             name="flax",
