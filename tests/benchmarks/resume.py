@@ -25,9 +25,7 @@ def main() -> None:
         if not is_asked or (TF_KERAS in (source, target) and not environment.PYTHON):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            for cell, figures in measured(
-                [c for c in cells_of(source, target) if c.kind != "bert"], Path(folder)
-            ).items():
+            for cell, figures in measured(cells_of(source, target), Path(folder)).items():
                 print(f"{cell!s:48} {row(figures)}", flush=True)
 
 

@@ -117,6 +117,22 @@ def test_every_slot_is_with_its_weight(kind: str, layout: str, tmp_path: Path) -
             assert np.array_equal(found, array), (slot, name)
 
 
+@pytest.mark.parametrize("layout", [".keras", ".h5", ".weights.h5"])
+def test_an_optimizer_inside_one_that_scales_losses(layout: str, tmp_path: Path) -> None:
+    """What compile() makes of any optimizer under the policy mixed_float16."""
+    model = trained(mlp(), keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01), initial_scale=64.0))
+    report = converter.convert(saved(model, layout, tmp_path), tmp_path / "out.pth")
+    assert (report.optimizer.status, report.optimizer.algorithm, report.optimizer.step) == ("carried", "adam", 5)
+    assert any("scaled by 64" in warning for warning in report.warnings)
+    state = converter.read(tmp_path / "out.pth").optimizer
+    assert state is not None
+    inner = model.optimizer.inner_optimizer
+    for slot, variables in (("exp_avg", inner._momentums), ("exp_avg_sq", inner._velocities)):
+        for weight, variable in zip(model.trainable_variables, variables, strict=True):
+            name, array = as_torch(weight.path, np.asarray(variable))
+            assert np.array_equal(state.slots[slot][name].numpy(), array), (slot, name)
+
+
 @pytest.mark.parametrize("layout", [".keras", ".h5", "-checkpoint"])
 def test_weights_that_are_not_trained_have_no_state(layout: str, tmp_path: Path) -> None:
     model = trained(mlp(trainable=False), keras.optimizers.Adam(0.01))
@@ -159,7 +175,8 @@ def test_slots_are_rearranged_as_their_weights_are(tmp_path: Path) -> None:
     ("make", "why"),
     [
         (lambda: keras.optimizers.Nadam(0.01), "no other framework has the optimizer 'Nadam'"),
-        (lambda: keras.optimizers.Adam(0.01, use_ema=True), "fit no order"),
+        (lambda: keras.optimizers.Adam(0.01, use_ema=True), "use_ema"),
+        (lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2), "gradient_accumulation_steps"),
         (lambda: keras.optimizers.SGD(0.01, weight_decay=0.1), "decoupled"),
     ],
 )

@@ -86,7 +86,7 @@ def measured(cells: Sequence[Cell], folder: Path) -> dict[Cell, Figures]:
     (target,) = {cell.target for cell in cells}
     _train(cells, source, folder)
     if source == TORCH:
-        _do([{"do": "describe", "kind": kind, "folder": str(folder / kind)} for kind in _each_kind(cells)], target)
+        do_jobs([{"do": "describe", "kind": kind, "folder": str(folder / kind)} for kind in _each_kind(cells)], target)
     for cell in cells:
         _convert(cell, folder)
     if target == TORCH:
@@ -99,7 +99,7 @@ def measured(cells: Sequence[Cell], folder: Path) -> dict[Cell, Figures]:
         jobs = [{"do": "resume", "kind": cell.kind, "algorithm": cell.algorithm} for cell in cells]
         for job, cell in zip(jobs, cells, strict=True):
             job |= {"source": str(_converted(cell, folder)), "folder": str(folder / cell.slug)}
-        _do(jobs, target)
+        do_jobs(jobs, target)
     figures = {cell: _figures(_source_folder(cell, folder), folder / cell.slug) for cell in cells}
     for cell in cells:
         shutil.rmtree(folder / cell.slug, ignore_errors=True)
@@ -124,7 +124,7 @@ def _train(cells: Sequence[Cell], source: str, folder: Path) -> None:
     pairs = dict.fromkeys((cell.kind, cell.algorithm, _source_folder(cell, folder)) for cell in cells)
     if source != TORCH:
         jobs = [{"do": "train", "kind": kind, "algorithm": one, "folder": str(own)} for kind, one, own in pairs]
-        _do(jobs, source)
+        do_jobs(jobs, source)
         return
     for kind, algorithm, own in pairs:
         np.savez(own / "ended.npz", **torch_side.train(kind, algorithm, own))
@@ -146,7 +146,7 @@ def _convert(cell: Cell, folder: Path) -> None:
         converter.convert(own / "checkpoint.pth", destination, config=config, epsilon=cell.epsilon)
 
 
-def _do(jobs: Sequence[Mapping[str, Any]], framework: str) -> None:
+def do_jobs(jobs: Sequence[Mapping[str, Any]], framework: str) -> None:
     """Have jobs done in a process of Keras 3 here, or of tf_keras in the second environment."""
     module = "tests.training.keras_side"
     if framework == TF_KERAS:

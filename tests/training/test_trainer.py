@@ -10,58 +10,18 @@ import pytest
 
 import converter
 from tests.training import torch_side
-from tests.training.batches import STEPS, batches
+from tests.training.batches import batches
 from tests.training.measuring import differences
+from tests.training.trainer_side import trainer_of
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 
-class Items(torch.utils.data.Dataset):  # type: ignore[misc]
-    """The examples of all batches, in their order."""
-
-    def __init__(self) -> None:
-        both = [*batches("bert", is_resumed=False), *batches("bert", is_resumed=True)]
-        self.items = [
-            {**{name: torch.tensor(array[row]) for name, array in inputs.items()}, "labels": int(labels[row])}
-            for inputs, labels in both
-            for row in range(len(labels))
-        ]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.items[index]
-
-
-class InOrder(transformers.Trainer):  # type: ignore[misc]
-    def _get_train_sampler(self, *arguments: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-
-def resumed(folder: Path, out: Path, rate: float) -> dict[str, Any]:
+def resumed(folder: Path, out: Path) -> dict[str, Any]:
     """What Trainer has after it went on from `folder` for as many steps again."""
-    arguments = transformers.TrainingArguments(
-        output_dir=str(out),
-        per_device_train_batch_size=16,
-        max_steps=2 * STEPS,
-        learning_rate=rate,
-        lr_scheduler_type="constant",
-        weight_decay=0.05,
-        max_grad_norm=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    torch.manual_seed(5)  # nothing of these weights may be left
-    model = transformers.BertForSequenceClassification(torch_side.bert_config())
-    trainer = InOrder(model=model, args=arguments, train_dataset=Items())
+    trainer = trainer_of(out, rate=0.003)
     trainer.train(resume_from_checkpoint=str(folder))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-STEPS:]
-    return torch_side.ended(model, losses)
+    return torch_side.ended(trainer.model, trainer.losses())
 
 
 def one_group(model: Any) -> Any:
@@ -80,12 +40,12 @@ def decayed_last(model: Any) -> Any:
 def test_trainer_goes_on_where_a_script_stopped(groups: Any, tmp_path: Path) -> None:
     expected = torch_side.train("bert", "adamw", tmp_path, groups=groups)
     converter.convert(tmp_path / "checkpoint.pth", tmp_path / "checkpoint-20", to="pretrained", train_batch_size=16)
-    found = resumed(tmp_path / "checkpoint-20", tmp_path / "out", rate=0.003)
+    found = resumed(tmp_path / "checkpoint-20", tmp_path / "out")
     loss, weight = differences(found, expected)
     assert loss < 1e-5  # log_history rounds
     assert weight < 1e-7
     (tmp_path / "checkpoint-20" / "optimizer.pt").unlink()
-    loss, weight = differences(resumed(tmp_path / "checkpoint-20", tmp_path / "again", rate=0.003), expected)
+    loss, weight = differences(resumed(tmp_path / "checkpoint-20", tmp_path / "again"), expected)
     assert loss > 5e-3
     assert weight > 1e-3
 

@@ -96,13 +96,13 @@ def without_frozen_modules(
 ) -> Iterator[tuple[Groups, str]]:
     """Yield the orders that are left when modules are frozen whole, and their parameters not given to the optimizer.
 
-    `fits` says whether an entry, by its group and its place in it, can be that of a parameter. At most two orders of
-    a convention come, as the second already says that it is not certain.
+    `fits` says whether an entry, by its group and its place in it, can be that of a parameter. Modules nearest to the
+    root are tried first, and what is inside them only where no way to leave those out fits. At most two orders of a
+    convention come, as the second already says that it is not certain.
     """
     parameters = _parameters(checkpoint, order)
     if not 0 < sum(sizes) < len(parameters):
         return
-    modules = [tuple(names) for _, names in groupby(parameters, lambda name: name.rpartition(".")[0])]
     rules: list[tuple[tuple[Rule, ...], str]] = []
     if len(sizes) == 1:
         rules = [((lambda name: True,), "order")]
@@ -110,14 +110,35 @@ def without_frozen_modules(
         for rule, convention in _splits(checkpoint, order):
             rules.append(((_inverse(rule), rule), convention))
             rules.append(((rule, _inverse(rule)), f"{convention}, swapped"))
+    for depth in range(1, max(name.count(".") for name in parameters) + 1):
+        found = list(_with_modules_left_out(_modules(parameters, depth), sizes, rules, fits))
+        yield from found
+        if found:
+            return
+
+
+def _modules(parameters: Sequence[str], depth: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each module that is this deep, or less deep and has no modules inside, and its parameters."""
+
+    def module(name: str) -> str:
+        return ".".join(name.split(".")[:-1][:depth])
+
+    return [(path, tuple(names)) for path, names in groupby(parameters, module)]
+
+
+def _with_modules_left_out(
+    modules: Sequence[tuple[str, tuple[str, ...]]],
+    sizes: Sequence[int],
+    rules: Sequence[tuple[tuple[Rule, ...], str]],
+    fits: Callable[[int, int, str], bool],
+) -> Iterator[tuple[Groups, str]]:
     for members, convention in rules:
-        for kept in _kept(modules, sizes, members, fits):
-            left = [names for names in modules if names not in kept]
-            first = left[0][0].rpartition(".")[0]
-            frozen = f"{first} frozen" if len(left) == 1 else f"{first} and {len(left) - 1} other modules frozen"
+        for kept in _kept([names for _, names in modules], sizes, members, fits):
+            left = [path for path, names in modules if names not in kept]
+            others = "" if len(left) == 1 else f" and {len(left) - 1} other modules"
             names = [name for each in kept for name in each]
             groups = tuple(tuple(name for name in names if is_member(name)) for is_member in members)
-            yield groups, f"{convention}, {frozen}"
+            yield groups, f"{convention}, {left[0]}{others} frozen"
 
 
 def _inverse(rule: Rule) -> Rule:

@@ -96,6 +96,9 @@ class FromKeras:
         for extension in _EXTENSIONS:
             if self.given.get(extension):
                 raise LossError(f"it uses {extension}, which torch.optim does not have")
+        if "dynamic_scale" in self.given:
+            said = f"the loss was scaled by {self.given['dynamic_scale']:g}: torch.amp.GradScaler is what PyTorch has"
+            self.warnings.append(said)
         clipping = [name for name in _CLIPPING if self.given.get(name) is not None]
         if clipping:
             self.warnings.append(f"{', '.join(clipping)} not carried: in PyTorch the training loop clips gradients")

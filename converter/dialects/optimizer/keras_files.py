@@ -14,7 +14,7 @@ from converter.dialects.keras.translation import config_modules
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import Shape, state_by_names, state_by_positions, state_of_graph
 from converter.dialects.optimizer.record import Record, parsed, record_of
-from converter.dialects.optimizer.settings import settings_of
+from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
 from converter.encoding.hdf5.layers import OPTIMIZER_REASON, listed
@@ -71,6 +71,9 @@ def with_numbered_state(
     record, told = _record(group, path), settings_of(None if config is None else config.get("compile_config"))
     settings = record.completing(told)
     title = group.attributes.get("name")
+    inner = root.group(_NUMBERED, "inner_optimizer", "vars")
+    if isinstance(title, str) and title.startswith(SCALING_TITLE) and inner is not None:
+        title = inner.attributes.get("name")
     if not settings.class_name and isinstance(title, str):
         settings = replace(settings, class_name=title)
     orders = _orders_of(checkpoint, stores, config, record.parameters)

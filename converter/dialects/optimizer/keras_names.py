@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from converter.dialects.optimizer.settings import Settings, algorithm_of
+from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, algorithm_of
 from converter.encoding.object_graph import Node
 from converter.errors import LossError
 from converter.model.optimizer import OptimizerState, ParameterGroup
@@ -29,6 +29,8 @@ _BY_LENGTH = sorted(_SLOTS, key=len, reverse=True)
 _STEPS = ("iteration", "iter", "iterations")
 _RATES = ("learning_rate", "current_learning_rate")
 _STEP_LIMIT = 1 << 53
+_MORE = ("use_ema", "gradient_accumulation_steps")
+"""What makes an optimizer of Keras keep more variables than its algorithm needs."""
 
 Shape = tuple[int, ...]
 Slots = dict[str, dict[str, Tensor]]
@@ -54,6 +56,11 @@ class _Sorted:
         elif isinstance(value, int | float):
             self.scalars["learning_rate" if leaf in _RATES else leaf] = value
 
+    def add_scaling(self, leaf: str, tensor: Tensor) -> None:
+        """Keep the factor of a LossScaleOptimizer. Its steps are those that it tried, not those that were taken."""
+        if leaf == "dynamic_scale":
+            self.scalars["dynamic_scale"] = tensor.numpy().reshape(()).item()
+
     def add_slot(self, slot: str, weight: str, tensor: Tensor, weights: Mapping[str, Tensor]) -> None:
         name = _SLOTS.get(slot)
         if name is None:
@@ -72,7 +79,10 @@ class _Sorted:
         return algorithm
 
     def check_class(self) -> None:
-        """Raise LossError when the class is told, and not one that other frameworks have."""
+        """Raise LossError when the class is told, and not one that other frameworks have, or does more than these."""
+        more = next((name for name in _MORE if self.settings.config.get(name)), None)
+        if more is not None:
+            raise LossError(f"it uses {more}, which no other framework has in its optimizers")
         if self.settings.class_name:
             self._known(self.settings.class_name)
 
@@ -120,6 +130,9 @@ def state_by_names(
     for variable, tensor in variables.items():
         path = variable.removesuffix(":0")
         title, _, leaf = path.rpartition("/")
+        if title.startswith(SCALING_TITLE) and tensor.shape == ():
+            found.add_scaling(leaf, tensor)
+            continue
         if tensor.shape == () and leaf in (*_STEPS, *_RATES, "beta_1", "beta_2", "decay", "momentum", "rho"):
             found.add_scalar(leaf, tensor)
             found.title = found.title or title.rpartition("/")[2]
@@ -172,6 +185,9 @@ def state_by_positions(
     algorithm = settings.algorithm
     if algorithm is None:
         raise LossError("the file does not say which optimizer it has")
+    if _is_scaled(variables):
+        found.add_scaling("dynamic_scale", variables[3])
+        variables = variables[4:]
     if not variables or variables[0].shape != () or variables[0].dtype.is_floating:
         raise LossError("its first variable is no step count")
     found.add_scalar("iteration", variables[0])
@@ -198,6 +214,12 @@ def state_by_positions(
         found.add_slot(slot, name, tensor, weights)
     is_certain = len({weights[name].shape for name in order}) == len(order)
     return found.state(order, "verified (shapes)" if is_certain else "verified (order)")
+
+
+def _is_scaled(variables: Sequence[Tensor]) -> bool:
+    """Whether there are steps, rate, counter and factor of a LossScaleOptimizer before those of the one inside."""
+    kinds = [tensor.dtype.is_floating for tensor in variables[:6] if tensor.shape == ()]
+    return kinds == [False, True] * 3
 
 
 def _is_contradicted(slots: frozenset[str], algorithm: str, settings: Settings) -> bool:

@@ -16,6 +16,9 @@ _ALGORITHMS = {
     "adagrad": "adagrad",
 }
 
+SCALING_CLASS, SCALING_TITLE = "LossScaleOptimizer", "loss_scale_optimizer"
+"""What Keras 3 wraps an optimizer in, where gradients are of half precision: class, and what it is called."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -46,5 +49,7 @@ def settings_of(compiled: object) -> Settings:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
         return Settings()
     config, registered = entry.get("config"), entry.get("registered_name")
+    if entry["class_name"] == SCALING_CLASS and isinstance(config, Mapping):
+        return settings_of({"optimizer": config.get("inner_optimizer")})
     class_name = registered if isinstance(registered, str) and ">" in registered else entry["class_name"]
     return Settings(class_name=class_name, config=config if isinstance(config, Mapping) else {})
