@@ -11,6 +11,7 @@ import pytest
 
 import converter
 from converter.errors import LossError, UsageError
+from converter.execution.workshop import LocalWorkshop
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -37,6 +38,21 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 Groups = list[dict[str, Any]]
+ANSWERS: dict[tuple[str, str, str], Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def each_class_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with transformers takes seconds to start: a class has one, whichever conversion asks first."""
+    call = LocalWorkshop.call
+
+    def answered(self: LocalWorkshop, function: str, **arguments: Any) -> Any:
+        key = (function, arguments["architecture"], Path(arguments["config"]).read_text())
+        if key not in ANSWERS:
+            ANSWERS[key] = call(self, function, **arguments)
+        return ANSWERS[key]
+
+    monkeypatch.setattr(LocalWorkshop, "call", answered)
 
 
 def trainer_groups(model: Any) -> Groups:

@@ -23,7 +23,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import Walk, archive_of, torch_file
-from converter.errors import LossError, ReadError
+from converter.errors import CkconvError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
@@ -31,17 +31,22 @@ from converter.model.output import OutputFile
 from converter.model.tensor import tensor_names
 
 OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME = "optimizer.pt", "scheduler.pt", "trainer_state.json"
+RANDOM_NAME, SCALER_NAME = "rng_state.pth", "scaler.pt"
 KERAS_NAME, _BUNDLE, _INDEX_NAME = "optimizer.json", "optimizer", "optimizer.index"
 FILE_NAMES = (
     OPTIMIZER_NAME,
     SCHEDULER_NAME,
     STATE_NAME,
+    RANDOM_NAME,
+    SCALER_NAME,
     KERAS_NAME,
     _INDEX_NAME,
     f"{_BUNDLE}.data-?????-of-?????",
 )
-_PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME)
-_NOT_READ = ("rng_state.pth", "scaler.pt", "training_args.bin")
+_PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME, RANDOM_NAME, SCALER_NAME)
+_BESIDE = {"rng_state": RANDOM_NAME, "scaler_state_dict": SCALER_NAME}
+"""What is carried as it is, and only if it can be: key in the extras -> file."""
+_NOT_READ = ("training_args.bin",)
 _STATE_LIMIT_BYTES = 256 << 20
 _BATCH_SIZE = 8
 """Trainer's default. It cannot resume without one, and transformers 4 takes it from the state."""
@@ -60,6 +65,12 @@ def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkp
     if SCHEDULER_NAME in present:
         extras["scheduler_state_dict"] = _load(folder, SCHEDULER_NAME, walk)
     left = [name for name in _NOT_READ if name in present]
+    for key, name in _BESIDE.items():
+        if name in present:
+            try:
+                extras[key] = _load(folder, name, walk)
+            except CkconvError:
+                left.append(name)
     warnings = (f"{', '.join(left)} not carried",) if left else ()
     checkpoint = replace(checkpoint, extras=extras, warnings=(*checkpoint.warnings, *warnings))
     if OPTIMIZER_NAME in present:
@@ -122,6 +133,9 @@ def files(
     scheduler, notes = _scheduler(checkpoint, extras.pop("scheduler_state_dict", None))
     if scheduler is not None:
         outputs.append(OutputFile(name=SCHEDULER_NAME, pieces=torch_file(scheduler)))
+    for key, name in _BESIDE.items():
+        if key in extras:
+            outputs.append(OutputFile(name=name, pieces=torch_file(extras.pop(key))))
     trainer_state, said = _state(checkpoint, extras, train_batch_size)
     notes = (*notes, *said)
     if trainer_state:
