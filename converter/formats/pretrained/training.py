@@ -50,6 +50,7 @@ _NOT_READ = ("training_args.bin",)
 _STATE_LIMIT_BYTES = 256 << 20
 _BATCH_SIZE = 8
 """Trainer's default. It cannot resume without one, and transformers 4 takes it from the state."""
+_ASSUMED = "trainer_state.json says nothing of logging, evaluation and saving: Trainer then does each every 500 steps"
 
 
 def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkpoint:
@@ -183,9 +184,13 @@ def _state(
         state["epoch"] = float(epoch)
     if isinstance(step, int):
         state["global_step"] = step
+    if not state or is_keras:
+        return state, ()
+    notes = () if "logging_steps" in state else (_ASSUMED,)
     if train_batch_size is not None:
         state["train_batch_size"] = train_batch_size
-    elif state and not is_keras and not isinstance(state.get("train_batch_size"), int):
+    elif not isinstance(state.get("train_batch_size"), int):
         state["train_batch_size"] = _BATCH_SIZE
-        return state, (f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another",)
-    return state, ()
+        said = f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another"
+        notes = (*notes, said)
+    return state, notes
