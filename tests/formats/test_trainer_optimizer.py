@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,3 +179,39 @@ def test_an_order_is_no_use_where_the_parameters_have_names(tmp_path: Path) -> N
     converter.convert(tmp_path / "x.pth", tmp_path / "out.pth")
     with pytest.raises(UsageError, match="numbered"):
         converter.convert(tmp_path / "x.pth", tmp_path / "again.pth", trainable="weight")
+
+
+@pytest.mark.parametrize("epsilon", ["stock", "exact"])
+def test_an_optimizer_beside_a_tensorflow_model_comes_back(squad_bert: Path, epsilon: str, tmp_path: Path) -> None:
+    """As one of tf_keras: variables in a checkpoint, config in optimizer.json; back in the order of the class."""
+    converter.convert(squad_bert, tmp_path / "tf", to="pretrained", flavor="tf", epsilon=epsilon)
+    config = json.loads((tmp_path / "tf" / "optimizer.json").read_text())
+    assert (config["class_name"], bool(config["config"].get("adaptive_epsilon"))) == ("AdamW", epsilon == "exact")
+    converter.convert(tmp_path / "tf", tmp_path / "back.pth")
+    expected, found = converter.read(squad_bert).optimizer, converter.read(tmp_path / "back.pth").optimizer
+    assert expected is not None
+    assert found is not None
+    assert (found.step, found.algorithm) == (expected.step, expected.algorithm)
+    assert [group.parameters for group in found.groups] == [group.parameters for group in expected.groups]
+    assert found.groups[0].hyperparameters == pytest.approx(expected.groups[0].hyperparameters, rel=1e-6)
+    for slot, tensors in expected.slots.items():
+        assert tensors.keys() == found.slots[slot].keys()
+        for name, tensor in tensors.items():
+            assert np.array_equal(tensor.numpy(), found.slots[slot][name].numpy()), (slot, name)
+
+
+def test_random_state_goes_along(tmp_path: Path) -> None:
+    model = varied("bert")
+    saved(model, trainer_groups(model), tmp_path / "run")
+    states = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.random.get_rng_state()}
+    torch.save(states, tmp_path / "run" / "rng_state.pth")
+    expected = (random.random(), np.random.rand(), torch.rand(()))
+    converter.convert(tmp_path / "run", tmp_path / "on", to="pretrained")
+    found = torch.load(tmp_path / "on" / "rng_state.pth", weights_only=True)
+    random.setstate(found["python"])
+    np.random.set_state(found["numpy"])
+    torch.random.set_rng_state(found["cpu"])
+    assert (random.random(), np.random.rand(), torch.rand(())) == expected
+    checkpoint = converter.convert(tmp_path / "run", tmp_path / "x.pth")
+    assert checkpoint.optimizer.status == "carried"
+    assert "rng_state" in torch.load(tmp_path / "x.pth", weights_only=True)["extras"]
