@@ -81,7 +81,7 @@ def cells_of(source: str, target: str) -> list[Cell]:
 
 
 def measured(cells: Sequence[Cell], folder: Path) -> dict[Cell, Figures]:
-    """Train, convert and train on; all cells are of one direction. Raises CkconvError, CalledProcessError."""
+    """Train, convert and train on; all cells are of one direction. Raises CkconvError, AssertionError."""
     (source,) = {cell.source for cell in cells}
     (target,) = {cell.target for cell in cells}
     _train(cells, source, folder)
@@ -148,19 +148,20 @@ def _convert(cell: Cell, folder: Path) -> None:
 
 def do_jobs(jobs: Sequence[Mapping[str, Any]], framework: str) -> None:
     """Have jobs done in a process of Keras 3 here, or of tf_keras in the second environment."""
-    module = "tests.training.keras_side"
-    if framework == TF_KERAS:
-        environment.run(module, json.dumps(jobs), timeout_seconds=_TIMEOUT_SECONDS)
-        return
     variables = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
-    subprocess.run(
-        [sys.executable, "-m", module, json.dumps(jobs)],
+    variables |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    python = sys.executable
+    if framework == TF_KERAS:
+        python, variables["TF_USE_LEGACY_KERAS"] = environment.PYTHON, "1"
+    done = subprocess.run(
+        [python, "-m", "tests.training.keras_side", json.dumps(jobs)],
         cwd=environment.ROOT,
-        env={**variables, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=variables,
         capture_output=True,
+        text=True,
         timeout=_TIMEOUT_SECONDS,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def _figures(source: Path, own: Path) -> Figures:
