@@ -48,16 +48,19 @@ def cnn() -> Any:
 
 
 def encoder() -> Any:
+    initial = keras.initializers.RandomNormal(stddev=0.02)  # as BERT's
     ids, positions = keras.Input((LENGTH, VOCABULARY), name="ids"), keras.Input((LENGTH, LENGTH), name="places_in")
-    tokens = layers.Dense(WIDTH, use_bias=False, name="tokens")(ids)
-    places = layers.Dense(WIDTH, use_bias=False, name="places")(positions)
+    tokens = layers.Dense(WIDTH, use_bias=False, kernel_initializer=initial, name="tokens")(ids)
+    places = layers.Dense(WIDTH, use_bias=False, kernel_initializer=initial, name="places")(positions)
     norm: Callable[[str], Any] = lambda name: layers.LayerNormalization(name=name, epsilon=1e-5)  # noqa: E731
     here = norm("norm")(layers.Add(name="sum")([tokens, places]))
     for index in range(LAYERS):
-        attention = layers.MultiHeadAttention(HEADS, WIDTH // HEADS, name=f"attention{index}")
+        attention = layers.MultiHeadAttention(
+            HEADS, WIDTH // HEADS, kernel_initializer=initial, name=f"attention{index}"
+        )
         here = norm(f"norm{index}a")(layers.Add(name=f"sum{index}a")([here, attention(here, here)]))
-        wide = layers.Dense(2 * WIDTH, activation="gelu", name=f"up{index}")(here)
-        narrow = layers.Dense(WIDTH, name=f"down{index}")(wide)
+        wide = layers.Dense(2 * WIDTH, activation="gelu", kernel_initializer=initial, name=f"up{index}")(here)
+        narrow = layers.Dense(WIDTH, kernel_initializer=initial, name=f"down{index}")(wide)
         here = norm(f"norm{index}b")(layers.Add(name=f"sum{index}b")([here, narrow]))
     here = layers.GlobalAveragePooling1D(name="mean")(here)
     return keras.Model([ids, positions], layers.Dense(LABELS, name="out")(here), name="encoder")

@@ -67,7 +67,7 @@ def test_a_scheduler_goes_on_with_every_group(tmp_path: Path) -> None:
     assert written["base_lrs"] == [0.003, 0.003]
     np.testing.assert_allclose(written["_last_lr"], [0.003 * 0.97] * 2)
     groups = torch.load(tmp_path / "y" / "optimizer.pt", weights_only=True)["param_groups"]
-    assert [len(group["params"]) for group in groups] == [15, 26]
+    assert [len(group["params"]) for group in groups] == [17, 24]
 
 
 def test_groups_that_trainer_has_not_are_said(tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ class Encoder(torch.nn.Module):
             self.add_module(f"down{index}", torch.nn.Linear(2 * WIDTH, WIDTH))
             self.add_module(f"norm{index}b", torch.nn.LayerNorm(WIDTH))
         self.out = torch.nn.Linear(WIDTH, LABELS)
+        for module in self.modules():
+            if isinstance(module, torch.nn.Linear):
+                torch.nn.init.normal_(module.weight, std=0.02)  # as BERT's
 
     def forward(self, ids: Any, places: Any) -> Any:
         here = self.norm(self.tokens(ids) + self.places(places))

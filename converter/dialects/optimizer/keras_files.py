@@ -26,6 +26,8 @@ from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
 REASON = OPTIMIZER_REASON
+SAVE_COUNTER = "save_counter"
+"""A variable that every tf.train.Checkpoint has."""
 _WEIGHTS, _NUMBERED = "optimizer_weights", "optimizer"
 _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
     "ckconv_optimizer",
@@ -116,7 +118,7 @@ def with_named_state(checkpoint: Checkpoint, bundle: Bundle, document: object) -
     variables = {
         node.full_name: bundle.tensors[node.key]
         for node in object_graph(bundle)
-        if node.key is not None and node.key in bundle.tensors
+        if node.key is not None and node.key in bundle.tensors and node.full_name != SAVE_COUNTER
     }
     settings = record.completing(settings_of(None))
     return _with(checkpoint, lambda: record.applied(state_by_names(variables, checkpoint.tensors, settings, None)))

@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converter.dialects.optimizer.flavors import Flavor
-from converter.dialects.optimizer.keras_files import recorded, with_named_state
+from converter.dialects.optimizer.keras_files import SAVE_COUNTER, recorded, with_named_state
 from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.trainer import constant_schedule, for_groups
 from converter.dialects.optimizer_order import is_optimizer_state, named_state, state_dict
@@ -28,7 +30,7 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.output import OutputFile
-from converter.model.tensor import tensor_names
+from converter.model.tensor import ArrayTensor, tensor_names
 
 OPTIMIZER_NAME, SCHEDULER_NAME, STATE_NAME = "optimizer.pt", "scheduler.pt", "trainer_state.json"
 RANDOM_NAME, SCALER_NAME = "rng_state.pth", "scaler.pt"
@@ -152,6 +154,8 @@ def files(
 def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
     tree = ObjectTree()
     tensors = add_optimizer(tree, tree.child(0, "optimizer"), state, Flavor.TF_KERAS, {})
+    counter = tree.set_variable(tree.child(0, SAVE_COUNTER), SAVE_COUNTER, SAVE_COUNTER)
+    tensors[counter] = ArrayTensor.of(np.asarray(1, np.int64))
     text = json.dumps(recorded(state), indent=2, sort_keys=True) + "\n"
     return (*bundle_files(_BUNDLE, tensors, tree.serialized()), OutputFile(name=KERAS_NAME, pieces=(text.encode(),)))
 
