@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 def resumed(folder: Path, out: Path) -> dict[str, Any]:
     """What Trainer has after it went on from `folder` for as many steps again."""
-    trainer = trainer_of(out, rate=0.003)
+    trainer = trainer_of(out, rate=0.01)
     trainer.train(resume_from_checkpoint=str(folder))
     return torch_side.ended(trainer.model, trainer.losses())
 
@@ -64,8 +64,8 @@ def test_a_scheduler_goes_on_with_every_group(tmp_path: Path) -> None:
     converter.convert(tmp_path / "x.pth", tmp_path / "y", to="pretrained")
     written = torch.load(tmp_path / "y" / "scheduler.pt", weights_only=True)
     assert written["last_epoch"] == 3
-    assert written["base_lrs"] == [0.003, 0.003]
-    np.testing.assert_allclose(written["_last_lr"], [0.003 * 0.97] * 2)
+    assert written["base_lrs"] == [0.01, 0.01]
+    np.testing.assert_allclose(written["_last_lr"], [0.01 * 0.97] * 2)
     groups = torch.load(tmp_path / "y" / "optimizer.pt", weights_only=True)["param_groups"]
     assert [len(group["params"]) for group in groups] == [17, 24]
 

@@ -111,7 +111,7 @@ class Bert(torch.nn.Module):
 
 MODELS: dict[str, Callable[[], Any]] = {"mlp": Mlp, "cnn": Cnn, "encoder": Encoder, "bert": Bert}
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.003, weight_decay=0.05),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.01, weight_decay=0.05),
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.05, momentum=0.9),
     "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, 0.001, momentum=0.5),
 }
