@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -193,7 +193,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.config is None:
         raise UsageError("a TensorFlow class needs a config.json", hint="--config FILE names one")
     translation, warnings = _translated(checkpoint, checkpoint.config)
-    return replace(
+    made = replace(
         checkpoint,
         tensors={name: translation.tensors[name] for name in translation.ordered()},
         aliases={},
@@ -203,10 +203,12 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         dialect="keras",
         config=config_with(checkpoint.config, architectures=[translation.model.torch.name]),
         keras_config=None,
-        optimizer=translation.optimizer(),
+        optimizer=None,
         lines=(*checkpoint.lines, *translation.lines),
         warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
     )
+    trained = [name for names in layers(made).values() for name in names]
+    return replace(made, optimizer=translation.optimizer(trained))
 
 
 def _named(config: Mapping[str, Any]) -> str | None:
@@ -373,8 +375,8 @@ class _Translation:
         self._filled[canonical] = (variable,)
         self.placed[name] = (row, variable)
 
-    def optimizer(self) -> OptimizerState | None:
-        """Return the optimizer's state, each slot laid out as its weight is, in the order in which Keras trains them.
+    def optimizer(self, variables: Sequence[str]) -> OptimizerState | None:
+        """Return the optimizer's state, each slot laid out as its weight is, in the order that `variables` are in.
 
         Raises LossError for state of a weight that the class has not, or in parts.
         """
@@ -390,7 +392,7 @@ class _Translation:
                 row, variable = self.placed[name]
                 laid = tensor if row.layout is None or not tensor.shape else row.layout.to_keras(tensor)
                 slots.setdefault(slot, {})[variable] = laid
-        return in_order(replace(named, slots=slots), dict.fromkeys(self.ordered()))
+        return in_order(replace(named, slots=slots), dict.fromkeys(variables))
 
     def _storable(self, tensor: Tensor) -> Tensor:
         """Return the tensor in a type that HDF5 and TensorFlow both have names for."""
