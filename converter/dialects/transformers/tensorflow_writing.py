@@ -207,6 +207,8 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         lines=(*checkpoint.lines, *translation.lines),
         warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
     )
+    if checkpoint.optimizer is None:
+        return made
     trained = [name for names in layers(made).values() for name in names]
     return replace(made, optimizer=translation.optimizer(trained))
 
