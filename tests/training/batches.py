@@ -14,7 +14,8 @@ Batch = tuple[dict[str, Any], Any]
 
 
 def batch(kind: str, step: int) -> Batch:
-    """Return inputs by name, and labels. Images have channels last.
+    """Return inputs by name, and labels. Images have channels last; no token is the padding, which BERT of torch does
+    not train.
 
     The encoder of Keras 3 takes one-hot rows, not numbers: Keras 3.15 on TensorFlow squares the gradients of rows of an
     Embedding that come twice one by one, where PyTorch and tf_keras add them up first, so that two runs with an
@@ -26,7 +27,7 @@ def batch(kind: str, step: int) -> Batch:
         return {"x": generator.normal(size=(16, 8)).astype(np.float32)}, labels
     if kind == "cnn":
         return {"x": generator.normal(size=(16, 4, 4, 3)).astype(np.float32)}, labels
-    ids = generator.integers(0, VOCABULARY, (16, LENGTH)).astype(np.int32)
+    ids = generator.integers(1, VOCABULARY, (16, LENGTH)).astype(np.int32)
     if kind == "bert":
         return {"input_ids": ids, "attention_mask": np.ones_like(ids)}, labels
     places = np.broadcast_to(np.arange(LENGTH), ids.shape)
