@@ -124,14 +124,17 @@ def test_training_state_goes_along_and_comes_back(squad_bert: Path, tmp_path: Pa
     torch = pytest.importorskip("torch")
     assert converter.convert(squad_bert, f"{tmp_path}/out", to="pretrained").optimizer.status == "carried"
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
-    assert state == {"epoch": 3.0, "global_step": 180}
+    assert state == {"epoch": 3.0, "global_step": 180, "train_batch_size": 8}
     original = torch.load(squad_bert, weights_only=True)["optimizer_state_dict"]
     written = torch.load(tmp_path / "out" / "optimizer.pt", weights_only=True)
-    for number, entry in original["state"].items():
-        assert all(torch.equal(written["state"][number][slot], tensor) for slot, tensor in entry.items())
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out")
-    optimizer = torch.optim.AdamW(model.parameters())
-    optimizer.load_state_dict(written)
+    decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
+    numbers = {name: number for number, (name, _) in enumerate(model.named_parameters())}
+    for group, is_decayed in zip(written["param_groups"], (True, False), strict=True):
+        assert group["param_names"] == [name for name in numbers if (name in decayed) == is_decayed]
+        for number, name in zip(group["params"], group["param_names"], strict=True):
+            for slot, tensor in original["state"][numbers[name]].items():
+                assert torch.equal(written["state"][number][slot], tensor)
     back = converter.convert(tmp_path / "out", tmp_path / "back.pth")
     assert (back.optimizer.status, back.optimizer.step, back.optimizer.basis) == ("carried", 180, "named")
 
