@@ -12,6 +12,7 @@ from converter.model.tensor import Array
 
 _EXTENT_LIMIT = 1 << 24
 _RELATIVE_POSITIONS = "relative positions"
+_BIASES = "biases"
 _LAYERS_LIMIT = 1000
 
 
@@ -28,7 +29,8 @@ def sizes(config: Mapping[str, Any], term: str) -> Iterator[int]:
 def variables_made(entry: Sequence[str], config: Mapping[str, Any]) -> Iterator[tuple[str, str, Array]]:
     """Yield name, reason and values of the variables that an entry of the table has under a config.
 
-    `entry` is [variable, what is in it, keys of the config for its shape]. Raises UsageError for keys without a size.
+    `entry` is [variable, what is in it, keys of the config for its shape]; of biases in each layer, how many there are
+    and their width. Raises UsageError for keys without a size.
     """
     theirs, kind, *keys = entry
     if kind == _RELATIVE_POSITIONS:
@@ -37,6 +39,12 @@ def variables_made(entry: Sequence[str], config: Mapping[str, Any]) -> Iterator[
             reason = f"zeros: {_RELATIVE_POSITIONS} that use_rel_pos turns off"
             for layer, extents in enumerate(_relative_positions(part)):
                 yield theirs.replace("{n}", str(layer)), reason, np.zeros(extents, np.float32)
+        return
+    if kind == _BIASES:
+        if config.get("qkv_bias") is False:
+            layers, width = (_extent(key, config.get(key)) for key in keys)
+            for layer in range(min(layers, _LAYERS_LIMIT)):
+                yield theirs.replace("{n}", str(layer)), "zeros: no qkv_bias", np.zeros(width, np.float32)
         return
     shape = [_extent(key, config.get(key)) for key in keys]
     yield theirs, kind, _sinusoids(*shape) if kind == "sinusoids" else np.zeros(shape, np.float32)

@@ -109,11 +109,13 @@ class _Translation:
         )
 
     def _add(self, source: str, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> None:
+        tensor = self.checkpoint.tensor(source)
         reason = self._reason_to_drop(match, model_class, config)
         if reason is not None:
-            self.lines.append(dropped(self.checkpoint.origin(source), reason))
+            is_used = match.row.canonical.text in self.table.more.get("used", ())
+            is_loss = is_used and bool(np.any(tensor.numpy()))
+            self.lines.append(dropped(self.checkpoint.origin(source), reason, is_refused_by_default=is_loss))
             return
-        tensor = self.checkpoint.tensor(source)
         try:
             tensor = tensor if match.layout is None else match.layout.to_torch(tensor)
         except ReadError as error:

@@ -40,7 +40,16 @@ def _leaves(path: str, own: str) -> list[tuple[str, str, str | None]]:
     return [(f"{path}/kernel", f"{own}.weight", "i o -> o i"), (f"{path}/bias", f"{own}.bias", None)]
 
 
+def _without_bias(*lists: str) -> Mapping[str, Any]:
+    """Return what is said of biases that TensorFlow's classes have, and use, whatever qkv_bias says."""
+    names = [f"{path}.{{n}}.attention.attention.{part}.bias" for path in lists for part in ("query", "key", "value")]
+    return {"unless": {name: ["qkv_bias", True] for name in names}, "used": names}
+
+
 EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "deit": _without_bias("deit.encoder.layer"),
+    "vit": _without_bias("vit.encoder.layer"),
+    "vit_mae": _without_bias("vit.encoder.layer", "decoder.decoder_layers"),
     "albert": {"prevails": ["predictions.decoder.bias"]},
     "esm": {
         "unless": {"esm.embeddings.position_embeddings.weight": ["position_embedding_type", "absolute"]},

@@ -30,7 +30,18 @@ _NUMBERED = re.compile(r"(activation|average_pooling2d|dropout|flatten|max_pooli
 _COUNTS = ("num_hidden_groups", "inner_group_num", "num_feedforward_networks", "block_sizes", "depths")
 CROSS = "cross attention"
 
+
+def _biases(path: str, layers: str, width: str) -> list[list[Any]]:
+    return [[f"{path}/attention/attention/{part}/bias", "biases", layers, width] for part in ("query", "key", "value")]
+
+
 MADE: Mapping[str, list[list[Any]]] = {
+    "deit": _biases("deit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
+    "vit": _biases("vit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
+    "vit_mae": [
+        *_biases("vit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
+        *_biases("decoder/decoder_layers.{n}", "decoder_num_hidden_layers", "decoder_hidden_size"),
+    ],
     "esm": [["esm/embeddings/position_embeddings/embeddings", "zeros", "max_position_embeddings", "hidden_size"]],
     "mpnet": [
         ["mpnet/pooler/dense/kernel", "zeros", "hidden_size", "hidden_size"],
@@ -131,15 +142,19 @@ def copies(entries: list[Mapping[str, Any]], table: ModelTable) -> dict[str, str
 
 
 def made(entries: list[Mapping[str, Any]], table: ModelTable) -> list[list[Any]]:
-    """Return those of MADE that a class of PyTorch lacks in some variant."""
+    """Return those of MADE that a class of PyTorch lacks in some variant, or under some config."""
     missing = set()
     for entry in entries:
         base = _base(entry, table)
         saved = {base + name for name in entry["saved"]}
         for variable, shape in entry["variables"].items():
             match = table.to_canonical(stripped(variable), len(shape))
-            if match is not None and match.name not in saved:
-                missing.add(match.row.theirs.text)
+            if match is None:
+                continue
+            theirs = match.row.theirs.text
+            is_conditional = any(each[:2] == [theirs, "biases"] for each in MADE.get(table.model_type, ()))
+            if is_conditional or match.name not in saved:
+                missing.add(theirs)
     return [each for each in MADE.get(table.model_type, ()) if each[0] in missing]
 
 
