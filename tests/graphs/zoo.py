@@ -263,15 +263,6 @@ ENCODER_DECODERS = (
         num_buckets=8,
         relative_max_distance=16,
     ),
-    _model(
-        "FSMTForConditionalGeneration",
-        "fsmt",
-        _FAIRSEQ,
-        langs=["en", "de"],
-        src_vocab_size=50,
-        tgt_vocab_size=50,
-        tie_word_embeddings=False,
-    ),
 )
 VISION = (
     _model("ViTForImageClassification", "vit", _VISION, _LABELS),
@@ -467,6 +458,15 @@ DUALS = (
     ),
 )
 OTHERS = (
+    _model(
+        "FSMTForConditionalGeneration",
+        "fsmt",
+        _FAIRSEQ,
+        langs=["en", "de"],
+        src_vocab_size=50,
+        tgt_vocab_size=50,
+        tie_word_embeddings=False,
+    ),
     _model("CanineModel", "canine", _TEXT, num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=8),
     _model("LongformerModel", "longformer", _TEXT, attention_window=8),
     _model("FunnelModel", "funnel", vocab_size=50, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24),
@@ -521,6 +521,6 @@ OTHERS = (
 """More architectures, not all of which have a graph: `zoo_report` takes them by name, the table of classes has them.
 
 Canine attends in chunks, a Python loop as long as the sequence, which the export freezes. The loops and the conditions
-on data of Mamba, Funnel and Longformer are patched (converter.graphs.trace.patches).
+on data of Mamba, Funnel, Longformer and FSMT are patched (converter.graphs.trace.patches).
 """
 ZOO = (*TEXT_ENCODERS, *DECODERS, *ENCODER_DECODERS, *VISION, *AUDIO, *DUALS)

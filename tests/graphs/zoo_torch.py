@@ -79,7 +79,7 @@ def _disturb(source: Any) -> None:
             if name.endswith(("running_mean", "running_var")):
                 buffer.add_(torch.rand_like(buffer) * 0.5)
     for module in source.modules():
-        if isinstance(module, torch.nn.Embedding) and module.weight.requires_grad:
+        if isinstance(module, torch.nn.Embedding) and "Sinusoidal" not in type(module).__name__:
             # Keeps gradients from the padding row, which is no part of the computation that a graph describes.
             module.padding_idx = None
 
