@@ -129,7 +129,7 @@ def slot_of(name: str, kind: str) -> str:
     """Return which slot of torch.optim a variable of tf_keras is, and which weight's, as `held` calls it."""
     parts = name.removesuffix(":0").split("/")
     layer = next(at for at, part in enumerate(parts) if part in LAYERS)
-    (token,) = [*parts[1:layer], *parts[layer + 2 :]]
+    token = (parts[layer + 2 :] or [parts[layer - 1]])[0]  # legacy optimizers have it last
     slot = "momentum_buffer" if kind in ("sgd", "plain") else NAMES[token]
     return f"{slot}|{parts[layer]}/{parts[layer + 1]}"
 
