@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from converter.model.checkpoint import Checkpoint
 
@@ -18,7 +19,7 @@ Rule = Callable[[str], bool]
 
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """transformers.Trainer.get_decay_parameter_names (4.57 and 5.23), on lower-cased names."""
-_WAYS_LIMIT = 100_000
+_WAYS_LIMIT, _DEPTH_LIMIT = 4_000, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ def without_frozen_modules(
         for rule, convention in _splits(checkpoint, order):
             rules.append(((_inverse(rule), rule), convention))
             rules.append(((rule, _inverse(rule)), f"{convention}, swapped"))
-    for depth in range(1, max(name.count(".") for name in parameters) + 1):
+    for depth in range(1, min(_DEPTH_LIMIT, max(name.count(".") for name in parameters)) + 1):
         found = list(_with_modules_left_out(_modules(parameters, depth), sizes, rules, fits))
         yield from found
         if found:
@@ -153,9 +154,9 @@ def _kept(
 ) -> list[tuple[tuple[str, ...], ...]]:
     """Return ways to leave modules out such that the others fill groups of these sizes; at most two, none if too many.
 
-    `ways` maps how far each group is filled -> the modules that got it there, and the same for one other way.
+    `ways` maps how far each group is filled -> the way there, and one other if there is any.
     """
-    ways: dict[tuple[int, ...], list[tuple[tuple[str, ...], ...]]] = {(0,) * len(sizes): [()]}
+    ways: dict[tuple[int, ...], list[Any]] = {(0,) * len(sizes): [None]}
     tried = 0
     for names in modules:
         grown = {filled: list(kept) for filled, kept in ways.items()}
@@ -163,11 +164,20 @@ def _kept(
             tried += 1
             further = _filled(filled, names, sizes, members, fits)
             if further is not None:
-                grown.setdefault(further, []).extend((*each, names) for each in kept)
+                grown.setdefault(further, []).extend((each, names) for each in kept)
         if tried > _WAYS_LIMIT:
             return []
         ways = {filled: kept[:2] for filled, kept in grown.items()}
-    return ways.get(tuple(sizes), [])
+    return [_unrolled(way) for way in ways.get(tuple(sizes), [])]
+
+
+def _unrolled(way: Any) -> tuple[tuple[str, ...], ...]:
+    """Return the modules of a way, which is (the way before the last, the last), or None at its start."""
+    found = []
+    while way is not None:
+        way, names = way
+        found.append(names)
+    return tuple(reversed(found))
 
 
 def _filled(
