@@ -89,7 +89,7 @@ MODELS: dict[str, Callable[[], Any]] = {"mlp": mlp, "cnn": cnn, "encoder": encod
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.05),
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "rmsprop": lambda: keras.optimizers.RMSprop(0.001, momentum=0.5),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.00025, momentum=0.5),
 }
 SUFFIX = ".h5" if IS_LEGACY else ".keras"
 LEAVES = {

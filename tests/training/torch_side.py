@@ -113,7 +113,7 @@ MODELS: dict[str, Callable[[], Any]] = {"mlp": Mlp, "cnn": Cnn, "encoder": Encod
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.01, weight_decay=0.05),
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.05, momentum=0.9),
-    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, 0.001, momentum=0.5),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, 0.00025, momentum=0.5),
 }
 
 
