@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from converter.graphs.lower.tensorflow.framework import dtype_of, number_of, tf
+from converter.graphs.lower.tensorflow.framework import before_reshape, dtype_of, number_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 from converter.graphs.lower.tensorflow.text import cast_text
 
@@ -45,7 +45,6 @@ _UNARY = (
     ("Tanh", "math.tanh"),
 )
 _BINARY = (
-    ("Add", "math.add"),
     ("And", "math.logical_and"),
     ("BitwiseAnd", "bitwise.bitwise_and"),
     ("BitwiseOr", "bitwise.bitwise_or"),
@@ -87,6 +86,19 @@ for _op_type, _path in _BINARY:
 def identity(x: Any) -> Any:
     """Of sequences and what is absent too."""
     return x if x is None or isinstance(x, list) else tf.identity(x)
+
+
+@lowers("Add", since=7)
+def add(a: Any, b: Any) -> Any:
+    """A bias is added to a product of matrices before its rows get their extents back."""
+    for product, bias in ((a, b), (b, a)):
+        reshape = before_reshape(product, ("MatMul",))
+        if reshape is None or product.shape[-1] is None:
+            continue
+        shape = tf.TensorShape(bias.shape)
+        if shape.rank == 1 and shape[0] == product.shape[-1]:
+            return tf.reshape(tf.nn.bias_add(reshape.inputs[0], bias), reshape.inputs[1])
+    return tf.math.add(a, b)
 
 
 @lowers("Div", since=7)
@@ -211,8 +223,15 @@ def clip_by_attributes(x: Any, *, min: float | None = None, max: float | None = 
 
 @lowers("Gelu", since=20)
 def gelu(x: Any, *, approximate: str = "none") -> Any:
-    """Exact, or by tanh."""
-    return tf.nn.gelu(x, approximate=approximate == "tanh")
+    """Exact, or by tanh; of a product and its bias before its rows get their extents back."""
+    reshape = before_reshape(x, ("BiasAdd",))
+    if reshape is not None:
+        return tf.reshape(gelu(reshape.inputs[0], approximate=approximate), reshape.inputs[1])
+    if approximate == "tanh":
+        return tf.nn.gelu(x, approximate=True)
+    # By Erf, which grappler knows, where tf.nn.gelu of TensorFlow 2.21 has Erfc.
+    x = tf.convert_to_tensor(x)
+    return tf.cast(0.5, x.dtype) * x * (1 + tf.math.erf(x * tf.cast(0.5**0.5, x.dtype)))
 
 
 @lowers("Elu")

@@ -124,6 +124,17 @@ def as_scalar(value: Any) -> Any:
     return tf.reshape(value, [])
 
 
+def before_reshape(value: Any, op_types: tuple[str, ...]) -> Any:
+    """Return the operation Reshape that made a tensor out of the result of one of `op_types`, None when none did.
+
+    Products of matrices are taken of flat rows. What follows row by row is done before their extents return, for
+    grappler makes one kernel of a product, its bias and its activation, but not through a Reshape.
+    """
+    if is_static(value) or not hasattr(value, "graph") or value.op.type != "Reshape":
+        return None
+    return value.op if value.op.inputs[0].op.type in op_types else None
+
+
 def with_rank(value: Any, rank: int) -> Any:
     """Return a tensor whose number of dimensions is known to be `rank`."""
     value.set_shape([None] * rank)

@@ -58,10 +58,12 @@ def layer_normalization(
     x, stash = tf.convert_to_tensor(x), dtype_of(stash_type)
     axes = list(range(axis % rank_of(x), rank_of(x)))
     wide = tf.cast(x, stash)
-    mean = tf.reduce_mean(wide, axis=axes, keepdims=True)
-    centred = wide - mean
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=axes, keepdims=True) + epsilon)
-    y = tf.cast(centred * inverse, x.dtype) * scale
+    mean, variance = tf.nn.moments(wide, axes, keepdims=True)
+    inverse = tf.math.rsqrt(variance + tf.cast(epsilon, stash))
+    if x.dtype == stash and bias is not None:
+        # In this form grappler makes one kernel of it, where oneDNN is there.
+        return tf.nn.batch_normalization(x, mean, variance, bias, scale, epsilon), mean, inverse
+    y = tf.cast((wide - mean) * inverse, x.dtype) * scale
     return (y if bias is None else y + bias), mean, inverse
 
 
