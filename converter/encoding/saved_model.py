@@ -22,6 +22,7 @@ _IDENTIFIERS = ("_generic_user_object", "trackable_list_wrapper", "trackable_lis
 _FIRST_VARIABLE = len(_IDENTIFIERS)  # after the root, the two lists and the empty map of signatures
 _HEAD_BYTES = 32  # of a field: its tag and its length
 _SIGNATURES = 5  # the field of a MetaGraphDef
+_FIELDS_LIMIT = 10_000  # looked at for one
 _INNER = b"__saved_model"  # what the names of signatures that are not to be called start with
 _VERSION = number_field(1, 1) + number_field(2, 1)  # producer, min_consumer
 
@@ -43,7 +44,9 @@ def has_graph(file: SourceFile) -> bool:
 
 def _has_signature(file: SourceFile, start: int, length: int) -> bool:
     try:
-        for number, begin, extent in _steps(file, start, length):
+        for count, (number, begin, extent) in enumerate(_steps(file, start, length)):
+            if count > _FIELDS_LIMIT:
+                return True
             if number == _SIGNATURES and _INNER not in file.read(begin, min(extent, _HEAD_BYTES)):
                 return True
     except ReadError:  # whoever wants the graph will say so; its variables are not in here

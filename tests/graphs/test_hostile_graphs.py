@@ -41,8 +41,13 @@ def test_nothing_of_it_is_run_and_its_weights_convert(models: Path, kind: str, t
     source = models / kind / "model"
     converter.convert(source, tmp_path / "w.safetensors")
     converter.convert(source, tmp_path / "weights", to="savedmodel", weights_only=True)
+    assert converter.read(source).graph is not None
+    assert converter.read(tmp_path / "weights").graph is None
     with pytest.raises(SafetyError, match="operator WriteFile"):
         converter.convert(source, tmp_path / "out", to="savedmodel")
+    config = FIXTURES / "squad-bert/config.json"
+    with pytest.raises(SafetyError, match="operator WriteFile"):  # whatever else could be made of it
+        converter.convert(source, tmp_path / "out", to="savedmodel", config=config)
     assert not (tmp_path / "out").exists()
     assert not (models / kind / "mark").exists()
 
