@@ -25,7 +25,7 @@ _SUFFIXES = {TORCH: ".pth", KERAS_3: ".keras", TF_KERAS: ".h5"}
 _UNSAID: Mapping[str, tuple[str, ...]] = {
     "adamw": ("weight_decay=0.05", "beta_1=0.9", "beta_2=0.999", "epsilon=1e-7"),
     "sgd": ("momentum=0.9", "nesterov=false"),
-    "rmsprop": ("momentum=0.5", "rho=0.9", "epsilon=1e-7"),
+    "rmsprop": ("momentum=0.5", "rho=0.9", "epsilon=1e-16"),
 }
 """What tf.train.Checkpoint does not save of an optimizer, as keras_side has it."""
 
