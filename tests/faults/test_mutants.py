@@ -22,10 +22,9 @@ MUTANTS_PER_FORMAT = 500
 
 
 @pytest.mark.parametrize("format_name", sorted(registry()))
-def test_mutants(format_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mutants(format_name: str, tell: Callable[[str], None]) -> None:
     answers, wrongs = mutants.run([format_name], count=MUTANTS_PER_FORMAT)
-    with capsys.disabled():
-        print(f" {answers.total()} mutants", end="")
+    tell(f"{format_name}: {answers.total()} mutants")
     assert not wrongs
     assert answers[f"{format_name} ReadError"], "no mutation did any harm"
     assert answers[f"{format_name} read"], "every mutation did harm: the reader may never succeed"

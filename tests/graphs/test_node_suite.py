@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ _TIMEOUT_SECONDS = 1500
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
-def test_what_is_not_excluded_passes(lowering: str, child_environment: dict[str, str]) -> None:
+def test_what_is_not_excluded_passes(
+    lowering: str, child_environment: dict[str, str], tell: Callable[[str], None]
+) -> None:
     # A child process: a framework that aborts ends the child alone, and its memory goes with it.
     command = [sys.executable, "-m", "tests.graphs.node_suite", lowering]
     done = subprocess.run(
@@ -29,7 +32,7 @@ def test_what_is_not_excluded_passes(lowering: str, child_environment: dict[str,
         timeout=_TIMEOUT_SECONDS,
         check=False,
     )
-    print(done.stdout)
+    tell(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 

@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     families = sorted(CONFIGS)
     if not environment.IS_FULL:
         families = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
-        print(f"\nof {len(CONFIGS)} families: {', '.join(sorted(families))}")
     run("tests.oracle.generate.flax_dump", str(folder), *families)
     return folder
 
@@ -81,13 +80,13 @@ def without_pooler(name: str) -> frozenset[str]:
     return frozenset(POOLERS) if name.partition(".")[0] in WITHOUT_POOLER else frozenset()
 
 
-def reported(what: str, count: int, total: int, failed: dict[str, Any]) -> None:
-    print(f"\n{what}: {count} of {total}")
+def reported(tell: Callable[[str], None], what: str, count: int, total: int, failed: dict[str, Any]) -> None:
+    tell(f"{what}: {count} of {total}")
     for name, why in failed.items():
-        print(f"  {name}: {why}")
+        tell(f"  {name}: {why}")
 
 
-def test_every_class_is_built_and_its_names_are_confirmed(dumps: Path) -> None:
+def test_every_class_is_built_and_its_names_are_confirmed(dumps: Path, tell: Callable[[str], None]) -> None:
     failed_file = dumps / "failed.json"
     failed: dict[str, Any] = json.loads(failed_file.read_text()) if failed_file.exists() else {}
     built = {entry["class"] for _, _, entry in cases(dumps)}
@@ -99,12 +98,12 @@ def test_every_class_is_built_and_its_names_are_confirmed(dumps: Path) -> None:
             failed[name] = f"outputs: {outputs}"
         elif entry["loader"] != "same" and not any(part in name for part in LOADED_OTHERWISE):
             failed[name] = f"transformers' own loader: {entry['loader']}"
-    reported("Flax classes built", len(built), CLASSES, failed)
+    reported(tell, "Flax classes built", len(built), CLASSES, failed)
     assert failed == {}
     assert len(built) == CLASSES or not environment.IS_FULL
 
 
-def test_every_class_is_read_as_pytorch_saves_it(dumps: Path, tmp_path: Path) -> None:
+def test_every_class_is_read_as_pytorch_saves_it(dumps: Path, tmp_path: Path, tell: Callable[[str], None]) -> None:
     failed: dict[str, Any] = {}
     total = 0
     for name, folder, _ in cases(dumps):
@@ -118,12 +117,14 @@ def test_every_class_is_read_as_pytorch_saves_it(dumps: Path, tmp_path: Path) ->
         wrong = difference(out, folder / "expected.safetensors", without_pooler(name))
         if wrong:
             failed[name] = wrong[:4]
-    reported("Flax read bit for bit", total - len(failed), total, failed)
+    reported(tell, "Flax read bit for bit", total - len(failed), total, failed)
     assert failed == {}
     assert total >= CLASSES or (total and not environment.IS_FULL)
 
 
-def test_every_class_loads_what_is_written_and_it_reads_back(dumps: Path, tmp_path: Path) -> None:
+def test_every_class_loads_what_is_written_and_it_reads_back(
+    dumps: Path, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
     failed: dict[str, Any] = {}
     converted = tmp_path / "converted"
     total = 0
@@ -152,6 +153,6 @@ def test_every_class_loads_what_is_written_and_it_reads_back(dumps: Path, tmp_pa
             is_text = isinstance(result, str)
             if is_text or result["said"] or result["leaves"] or max(result["outputs"].values(), default=1) > 0:
                 failed.setdefault(name, f"{kind}: {result}")
-    reported("Flax written, loaded by transformers and read back", total - len(failed), total, failed)
+    reported(tell, "Flax written, loaded by transformers and read back", total - len(failed), total, failed)
     assert failed == {}
     assert set(loaded) == {name for name, _, _ in cases(dumps)}

@@ -11,6 +11,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_the_table_of_tensorflow_classes(tensorflow_dumps: Path) -> None:
 
 
 @needs_oracle
-def test_weights_are_written_in_keras_order(tensorflow_dumps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_written_in_keras_order(tensorflow_dumps: Path, tell: Callable[[str], None]) -> None:
     wrong: dict[str, str] = {}
     built = built_in(tensorflow_dumps)
     for folder in built:
@@ -86,8 +87,9 @@ def test_weights_are_written_in_keras_order(tensorflow_dumps: Path, capsys: pyte
         ours.pop(tensorflow_writing.TOP_LEVEL)
         if list(ours) != list(theirs) or ours != theirs:
             wrong[folder.name] = str([layer for layer in theirs if ours.get(layer) != theirs[layer]])
-    with capsys.disabled():
-        print(f"\nweights in Keras's order: {len(built) - len(wrong)} of {len(built)} files; not {', '.join(wrong)}")
+    tell(
+        f"weights in Keras's order: {len(built) - len(wrong)} of {len(built)} files{', not ' if wrong else ''}{', '.join(wrong)}"
+    )
     assert {name: why for name, why in wrong.items() if name.partition(".")[0] not in IN_OTHER_ORDER} == {}
     classes = {folder.name.partition(".")[0] for folder in built}
     assert IN_OTHER_ORDER.keys() & classes <= {name.partition(".")[0] for name in wrong}
@@ -107,11 +109,11 @@ def test_the_table_of_places_in_keras_files(tmp_path: Path) -> None:
     _assert_as_committed("keras_attributes", table)
 
 
-def test_the_table_of_names_in_memory(tmp_path: Path) -> None:
+def test_the_table_of_names_in_memory(tmp_path: Path, tell: Callable[[str], None]) -> None:
     chosen = sorted(document("memory")["models"])
     if not environment.IS_FULL:
         chosen = random.Random(environment.SEED).sample(chosen, MODEL_TYPES_OF_A_PART)
-    print(f"\nmodel types: {', '.join(chosen)}")
+    tell(f"names in memory: {', '.join(chosen)}")
     table = tmp_path / "memory.json"
     command = [sys.executable, "-m", "tests.oracle.generate.memory", str(table), *chosen]
     subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, timeout=7000, check=True)

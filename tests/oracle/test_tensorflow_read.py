@@ -6,6 +6,7 @@ the others are not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,17 +23,16 @@ NOT_EXACT = {
 }
 
 
-def test_every_class_is_exact(tensorflow_dumps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_class_is_exact(tensorflow_dumps: Path, tmp_path: Path, tell: Callable[[str], None]) -> None:
     outcomes = {path.name: outcome(path, tmp_path) for path in built_in(tensorflow_dumps)}
     failed = tensorflow_dumps / "failed.json"
     assert not failed.exists(), failed.read_text()
     wrong = {name: found.reason for name, found in outcomes.items() if found.reason}
     classes = {found.class_name for found in outcomes.values()}
     exact = classes - {outcomes[name].class_name for name in wrong}
-    with capsys.disabled():
-        print(f"\nTensorFlow to PyTorch: {len(classes)} classes built, {len(exact)} exact in both variants")
-        for name, reason in wrong.items():
-            print(f"  {name}: {NOT_EXACT.get(name, reason)}")
+    tell(f"TensorFlow to PyTorch: {len(classes)} classes built, {len(exact)} exact in both variants")
+    for name, reason in wrong.items():
+        tell(f"  {name}: {NOT_EXACT.get(name, reason)}")
     assert {name: reason for name, reason in wrong.items() if name not in NOT_EXACT} == {}
     assert [name for name in NOT_EXACT if name in outcomes and name not in wrong] == []
     assert environment.IS_FULL is False or len(exact) >= 255

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def sources(tensorflow_dumps: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return sources
 
 
-def test_every_class_loads_and_comes_back(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_class_loads_and_comes_back(sources: Path, tmp_path: Path, tell: Callable[[str], None]) -> None:
     wrong: dict[str, str] = {}
     written = tmp_path / "written"
     written.mkdir()
@@ -69,11 +70,10 @@ def test_every_class_loads_and_comes_back(sources: Path, tmp_path: Path, capsys:
     classes = {name.rpartition(".")[0] for name in names}
     whole = classes - {name.rpartition(".")[0] for name in wrong}
     in_one = classes - {each for each in classes if all(name in wrong for name in names if name.startswith(f"{each}."))}
-    with capsys.disabled():
-        print(f"\nPyTorch to TensorFlow: {len(classes)} classes built, {len(whole)} load in both variants, ", end="")
-        print(f"{len(in_one)} in one of them")
-        for name, reason in wrong.items():
-            print(f"  {name}: {NOT_LOADED.get(name, reason)}")
+    loaded = f"{len(whole)} load in both variants, {len(in_one)} in one of them"
+    tell(f"PyTorch to TensorFlow: {len(classes)} classes built, {loaded}")
+    for name, reason in wrong.items():
+        tell(f"  {name}: {NOT_LOADED.get(name, reason)}")
     assert {name: reason for name, reason in wrong.items() if name not in NOT_LOADED} == {}
     assert [name for name in NOT_LOADED if name in names and name not in wrong] == []
     assert environment.IS_FULL is False or len(in_one) >= 250

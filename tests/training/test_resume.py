@@ -7,6 +7,7 @@ direction. Directions with tf_keras need the second environment (tests/oracle/en
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,10 @@ def limit_of_weights(cell: Cell) -> float:
 
 
 @pytest.mark.parametrize(("source", "target"), [pair for pair in DIRECTIONS if PYTHON or TF_KERAS not in pair])
-def test_training_goes_on(source: str, target: str, tmp_path: Path) -> None:
+def test_training_goes_on(source: str, target: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
     wrong = []
     for cell, figures in measured(chosen(source, target), tmp_path).items():
-        print(cell, figures)
+        tell(f"{cell}: {figures}")
         if figures.loss > LOSS[cell.algorithm] or figures.weight > limit_of_weights(cell):
             wrong.append((str(cell), figures))
         if figures.reset_loss < RESET * LOSS[cell.algorithm]:
