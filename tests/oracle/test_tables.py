@@ -87,9 +87,8 @@ def test_weights_are_written_in_keras_order(tensorflow_dumps: Path, tell: Callab
         ours.pop(tensorflow_writing.TOP_LEVEL)
         if list(ours) != list(theirs) or ours != theirs:
             wrong[folder.name] = str([layer for layer in theirs if ours.get(layer) != theirs[layer]])
-    tell(
-        f"weights in Keras's order: {len(built) - len(wrong)} of {len(built)} files{', not ' if wrong else ''}{', '.join(wrong)}"
-    )
+    others = f", not {', '.join(wrong)}" if wrong else ""
+    tell(f"weights in Keras's order: {len(built) - len(wrong)} of {len(built)} files{others}")
     assert {name: why for name, why in wrong.items() if name.partition(".")[0] not in IN_OTHER_ORDER} == {}
     classes = {folder.name.partition(".")[0] for folder in built}
     assert IN_OTHER_ORDER.keys() & classes <= {name.partition(".")[0] for name in wrong}
