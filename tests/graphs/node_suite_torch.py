@@ -25,9 +25,10 @@ def run(model: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _exported(module: Any, given: dict[str, Any]) -> Any:
-    from converter.graphs.lower.torch.program import exported
+    from converter.graphs.lower.torch.program import exported, keywords
 
-    return exported(module, given, {}).module()(*given.values())
+    called = keywords(list(given))
+    return exported(module, given, {}).module()(**{called[name]: value for name, value in given.items()})
 
 
 def _tensors(value: Any) -> Any:
