@@ -89,11 +89,13 @@ class Model:
         return found
 
 
-def _model(architecture: str, model_type: str, *parts: dict[str, Any], **changes: Any) -> Model:
+def _model(
+    architecture: str, model_type: str, *parts: dict[str, Any], why_not: str | None = None, **changes: Any
+) -> Model:
     config: dict[str, Any] = {"model_type": model_type}
     for part in (*parts, changes):
         config |= part
-    return Model(architecture=architecture, config={**config, "architectures": [architecture]})
+    return Model(architecture=architecture, config={**config, "architectures": [architecture]}, why_not=why_not)
 
 
 TEXT_ENCODERS = (
@@ -451,6 +453,7 @@ DUALS = (
     _model(
         "LlavaForConditionalGeneration",
         "llava",
+        why_not="the export freezes how many images there are: Llava makes a list of them",
         text_config={"model_type": "llama", **_DECODER},
         vision_config={"model_type": "clip_vision_model", **_VISION},
         image_token_index=49,
