@@ -21,7 +21,7 @@ pytest.importorskip("keras")
 LOSS = {"adamw": 2e-5, "sgd": 2e-6, "rmsprop": 2e-5}
 WEIGHT = {"adamw": 1e-5, "sgd": 1e-5, "rmsprop": 1e-4}
 WEIGHT_OF_BERT = {"stock": 5e-3, "exact": 1e-5}
-RESET = 40
+RESET = 10
 """How many times the limit of its losses a run that forgets its moments is off at the least: limits can fail."""
 
 
