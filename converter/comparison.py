@@ -10,6 +10,7 @@ from converter.dialects import canonical
 from converter.dialects.wrappers import unwrapped
 from converter.errors import VerificationError, escape
 from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor, is_equal
 from converter.verification import verify_optimizer
 
@@ -117,7 +118,15 @@ def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[
         sides = {"A": left.optimizer, "B": right.optimizer}
         return None, tuple(f"{side} alone has optimizer state" for side, state in sides.items() if state is not None)
     try:
-        verify_optimizer(left.optimizer, right.optimizer, path=None)
+        verify_optimizer(_by_parameter(left.optimizer), _by_parameter(right.optimizer), path=None)
     except VerificationError as error:
         return f"{error.message}" if error.tensor is None else f"{error.tensor}: {error.message}", ()
     return None, ()
+
+
+def _by_parameter(state: OptimizerState) -> OptimizerState:
+    """Return the same state with a group for every parameter: how they are grouped changes no update."""
+    if not state.slots or state.convention != "torch":
+        return state
+    groups = {name: replace(group, parameters=(name,)) for group in state.groups for name in group.parameters}
+    return replace(state, groups=tuple(groups[name] for name in sorted(groups)))

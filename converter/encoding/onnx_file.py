@@ -234,11 +234,11 @@ def _model(
         [skeleton.ir_version, *(_IR_VERSION_OF.get(tensor.dtype, (0, 0))[0] for tensor in tensors.values())]
     )
     start = protobuf.number_field(1, ir_version) + protobuf.content_field(2, producer)
-    pieces: list[Piece] = [start, *_enclosed(_GRAPH, graph)]
-    pieces += [protobuf.content_field(_OPSET_IMPORT, opset) for opset in skeleton.opsets]
+    pieces: list[Piece] = [start, *(protobuf.content_field(_OPSET_IMPORT, opset) for opset in skeleton.opsets)]
     for key, value in metadata.items():
         pieces += _enclosed(_METADATA, [protobuf.content_field(1, key), *_enclosed(2, [value])])
-    return tuple(_joined(pieces))
+    # The graph is last: a file that was cut off has none, or one that is too short.
+    return tuple(_joined([*pieces, *_enclosed(_GRAPH, graph)]))
 
 
 def _initializer(name: str, tensor: Tensor, outside: _Outside | None) -> list[Piece]:

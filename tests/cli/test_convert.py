@@ -203,18 +203,29 @@ def test_state_that_must_be_kept_and_cannot_be(squad_bert: Path, tmp_path: Path,
 
 
 def test_an_operator_without_a_lowering_is_named(tmp_path: Path, ckconv: Ckconv) -> None:
-    """FNet mixes tokens with a Fourier transform, which has no lowering yet."""
-    transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "vocab_size": 32}
-    model = transformers.FNetModel(transformers.FNetConfig(**sizes, max_position_embeddings=32))
-    model.save_pretrained(tmp_path / "fnet")
-    result = ckconv(tmp_path / "fnet", tmp_path / "out", "--to", "savedmodel")
-    assert result.returncode == 7
+    """A vectoriser of n-grams, for which PyTorch has nothing."""
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    counted = {"ngram_counts": [0], "ngram_indexes": [0], "pool_int64s": [1]}
+    lengths = {"min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0}
+    graph = helper.make_graph(
+        [
+            helper.make_node("TfIdfVectorizer", ["words"], ["h"], name="counting", mode="TF", **counted, **lengths),
+            helper.make_node("MatMul", ["h", "fc.weight"], ["y"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("words", types.INT64, ["batch", 3])],
+        [helper.make_tensor_value_info("y", types.FLOAT, ["batch", 2])],
+        [helper.make_tensor("fc.weight", types.FLOAT, [1, 2], [1.0, 2.0])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "x.onnx")
+    result = ckconv(tmp_path / "x.onnx", tmp_path / "x.pt2")
+    assert result.returncode == 7, result.stdout + result.stderr
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"ckconv: {tmp_path}/fnet: no TensorFlow lowering for ")
-    assert "DFT" in line
-    assert "node_DFT" in line
-    assert entries(tmp_path) == ["fnet"]
+    assert line.startswith(f"ckconv: {tmp_path}/x.onnx: no PyTorch lowering for ")
+    assert "TfIdfVectorizer" in line
+    assert "counting" in line
+    assert entries(tmp_path) == ["x.onnx"]
 
 
 def test_an_ambiguous_head_asks_for_the_task(tmp_path: Path, ckconv: Ckconv, xlm_roberta: Path) -> None:

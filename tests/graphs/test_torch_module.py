@@ -24,6 +24,12 @@ _LOOKS_INTO_TENSORS = {
     ("Expand", "booleans"),
     ("CumSum", "exclusive from the end"),
     ("ReduceMax", "axes at run time"),
+    ("ReduceSum", "axes at run time, dropped"),
+    ("Reshape", "copy at run time"),
+    ("Expand", "both ways at run time"),
+    ("Slice", "axes at run time"),
+    ("Squeeze", "axes at run time"),
+    ("Unsqueeze", "axes at run time"),
     ("Range", "delta below zero"),
 }
 

@@ -221,7 +221,12 @@ DECODERS = (
     _model("Gemma2ForCausalLM", "gemma2", _DECODER, num_hidden_layers=2, sliding_window=8, query_pre_attn_scalar=8),
     _model("PhiForCausalLM", "phi", _TEXT),
     _model("Phi3ForCausalLM", "phi3", _DECODER),
-    _model("FalconForCausalLM", "falcon", _TEXT),
+    _model(
+        "FalconForCausalLM",
+        "falcon",
+        _TEXT,
+        why_not="its attention makes a tensor of a number while it runs, which on the meta device has no value",
+    ),
     _model("MptForCausalLM", "mpt", vocab_size=50, d_model=16, n_heads=2, n_layers=1, max_seq_len=40),
     _model("MixtralForCausalLM", "mixtral", _DECODER, num_local_experts=4, num_experts_per_tok=2),
     _model(

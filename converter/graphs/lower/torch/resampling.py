@@ -24,7 +24,7 @@ class Resampling:
     def along(self, x: Any, axis: int, size: Any, factor: Any, region: tuple[float, float] | None) -> tuple[Any, Any]:
         """Return `x` with `size` along `axis`, and which positions lay outside the input."""
         extent = x.shape[axis]
-        positions = self._positions(torch.arange(size).to(torch.float64), extent, size, factor, region)
+        positions = self._positions(torch.arange(size).to(torch.float32), extent, size, factor, region)
         outside = (positions < 0) | (positions > extent - 1)
         if self.mode == "nearest":
             return x.index_select(axis, self._rounded(positions).clamp(0).clamp(max=extent - 1)), outside
