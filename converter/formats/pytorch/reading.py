@@ -90,7 +90,7 @@ def _states_in(value: Any) -> list[Mapping[str, Any]]:
     if own is not None:
         return [own]
     listed = list(value) if isinstance(value, list | tuple) else list(value.values()) if isinstance(value, dict) else []
-    states = [state for item in listed if (state := as_state_dict(item)) is not None]
+    states = [state for item in listed if isinstance(item, dict) and (state := as_state_dict(item)) is not None]
     return states if len(states) == len(listed) else []
 
 
