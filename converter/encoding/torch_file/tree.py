@@ -184,12 +184,12 @@ class Walk:
                 yield where
             elif id(item) not in seen:
                 seen.add(id(item))
-                children = [
-                    (inner, _joined(where, key)[-500:])
-                    for key, inner in _children(item)
-                    if not isinstance(inner, _SCALARS)
-                ]
-                self._charge(1 + len(children) + _length(item) // 16)
+                self._charge(1 + _length(item) // 16)
+                children = []
+                for key, inner in _children(item):
+                    if not isinstance(inner, _SCALARS):
+                        self._charge(1)
+                        children.append((inner, _joined(where, key)[-500:]))
                 pending.extend(reversed(children))
 
     def _step(self, value: Any, name: str, depth: int) -> None:
