@@ -142,6 +142,11 @@ CASES = [
         strides=[2, 1],
         pads=[1, 0, 2, 1],
     ),
+    case("one place, strides", "Conv", floats(2, 3, 5, 6), floats(4, 3, 1, 1), constant=(1,), strides=[2, 3]),
+    case("by channel", "Conv", _IMAGE, floats(8, 1, 3, 2), floats(8), constant=(1,), group=4, pads=[1, 0, 2, 1]),
+    case("by channel, strides", "Conv", _IMAGE, floats(4, 1, 2, 2), constant=(1,), group=4, strides=[2, 2]),
+    case("by channel, a line", "Conv", floats(2, 3, 9), floats(6, 1, 4), constant=(1,), group=3, strides=[2]),
+    case("by channel, dilated", "Conv", floats(2, 3, 9), floats(3, 1, 3), constant=(1,), group=3, dilations=[2]),
     case("dilated", "Conv", floats(1, 3, 9), floats(2, 3, 3), dilations=[2], pads=[2, 1], constant=(1,)),
     case("same", "Conv", floats(1, 3, 9), floats(2, 3, 4), auto_pad="SAME_LOWER", strides=[2], needs_extents=True),
     case("asymmetric", "ConvTranspose", _IMAGE, floats(4, 3, 3, 2), constant=(1,), strides=[2, 2], pads=[1, 0, 0, 1]),
@@ -322,6 +327,17 @@ def test_operator(case: Case, is_known: bool) -> None:
         assert value.dtype == wanted.dtype
         assert value.shape == wanted.shape
         np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_no_convolution_of_one_place_has_strides() -> None:
+    """Their gradient writes beyond its memory in TensorFlow 2.21: see the lowering."""
+    import tensorflow as tf
+
+    case = next(each for each in CASES if each.name == "one place, strides")
+    run = lower(onnx_ir.from_proto(_model(case)), {})
+    function = tf.function(lambda x: run(input_0=x), autograph=False).get_concrete_function(tf.TensorSpec([2, 3, 5, 6]))
+    (convolution,) = (each for each in function.graph.get_operations() if each.type == "Conv2D")
+    assert list(convolution.get_attr("strides")) == [1, 1, 1, 1]
 
 
 def test_sequences_are_taken_apart() -> None:
