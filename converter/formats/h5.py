@@ -21,7 +21,7 @@ from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
 from converter.dialects.optimizer.writing import check_epsilon, for_keras, training_config
-from converter.dialects.transformers import tensorflow_writing
+from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -170,7 +170,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
-    if keras.dialect == "pytorch" and is_alone and tensorflow_writing.knows(checkpoint.config):
+    if keras.dialect == "pytorch" and is_alone and tensorflow_classes.knows(checkpoint.config):
         made = tensorflow_writing.from_canonical(replace(checkpoint, optimizer=None))
         return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras

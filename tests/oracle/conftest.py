@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.oracle import environment
-from tests.oracle.generate.tensorflow_configs import CONFIGS
+from tests.oracle.generate.tensorflow_configs import COMPOSITES, CONFIGS
 
 FAMILIES_OF_A_PART = 7
 
@@ -24,9 +24,10 @@ def tensorflow_dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given is not None:
         return Path(given)
     folder = tmp_path_factory.mktemp("tensorflow")
-    families = sorted(CONFIGS)
+    families = sorted({*CONFIGS, *COMPOSITES})
     if not environment.IS_FULL:
-        families = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
-        print(f"\nof {len(CONFIGS)} families: {', '.join(sorted(families))}")
+        chosen = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
+        print(f"\nof {len(families)} families: {', '.join(sorted(chosen))}")
+        families = chosen
     environment.run("tests.oracle.generate.tensorflow_dump", str(folder), *families, timeout_seconds=5000)
     return folder

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle.generate.tensorflow_models import complete
+
 
 def loaded(class_name: str, folder: Path) -> tuple[Any, dict[str, list[str]]]:
     """Return the TensorFlow model of a folder and what its loader says, as in a process that made no other model."""
@@ -49,8 +51,9 @@ def difference(class_name: str, model: Any, source: Path) -> tuple[float, str]:
         output_loading_info=True,
         tf_to_pt_weight_rename=getattr(reference, "tf_to_pt_weight_rename", None),
     )
+    complete(reference, torch_model.state_dict())
     try:
-        inputs = dict(model.dummy_inputs)  # random in some classes, so the same for both
+        inputs = example_inputs(model)  # random in some classes, so the same for both
         outputs, expected = (_outputs(each, inputs) for each in (model, reference))
     except Exception:  # the example inputs of several classes are not their own
         missing = set(told["missing_keys"])
@@ -59,11 +62,30 @@ def difference(class_name: str, model: Any, source: Path) -> tuple[float, str]:
     return _largest(outputs, expected), "outputs"
 
 
+def example_inputs(model: Any) -> dict[str, Any]:
+    """Return what a model takes: the class's own example, or, of RAG, documents that a retriever would have found."""
+    import tensorflow
+
+    if model.config.model_type != "rag":
+        return dict(model.dummy_inputs)
+    documents, length = 2 * model.config.n_docs, 7
+    return {
+        "input_ids": tensorflow.constant([[3, 4, 5], [6, 7, 8]]),
+        "decoder_input_ids": tensorflow.constant([[2, 9, 10, 11], [2, 12, 13, 14]]),
+        "context_input_ids": tensorflow.reshape(tensorflow.range(3, 3 + documents * length), (documents, length)),
+        "context_attention_mask": tensorflow.ones((documents, length), tensorflow.int32),
+        "doc_scores": tensorflow.constant([[0.5, -0.25], [1.5, 0.75]]),
+    }
+
+
 def _outputs(model: Any, inputs: Mapping[str, Any]) -> list[np.ndarray[Any, Any]]:
     import tensorflow
 
     tensorflow.random.set_seed(0)  # classes that mask at random do so in evaluation, too
-    return [*_arrays(model(dict(inputs), training=False))]
+    outputs = [*_arrays(model(dict(inputs), training=False))]
+    if model.config.model_type == "rag":  # which leaves its encoder of questions to the retriever
+        outputs += _arrays(model.question_encoder(inputs["input_ids"], training=False))
+    return outputs
 
 
 def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:

@@ -26,6 +26,7 @@ TOLERANCE = 1e-6
 LACKS_VARIABLES = "its TensorFlow class has no place for some tensors of PyTorch's"
 IS_BUILT_LATE = "transformers builds some of its layers after it has loaded the weights"
 IS_TIED_LATE = "PyTorch ties its decoder when it loads, and not when it saves; the file's values are written"
+HAS_NO_PLACE = "transformers reads no {} from a tf_model.h5, its own included: it is in no layer"
 NOT_LOADED = {
     "TFBlipTextLMHeadModel.0": IS_TIED_LATE,
     "TFBlipTextLMHeadModel.1": IS_TIED_LATE,
@@ -38,7 +39,9 @@ NOT_LOADED = {
     "TFIdeficsForVisionText2Text.1": IS_BUILT_LATE,
     "TFIdeficsModel.0": IS_BUILT_LATE,
     "TFIdeficsModel.1": IS_BUILT_LATE,
-    "TFWav2Vec2ForSequenceClassification.1": "transformers' tf_model.h5 has no place for layer_weights, and reads none",
+    "TFVisionTextDualEncoderModel.0": HAS_NO_PLACE.format("logit_scale"),
+    "TFVisionTextDualEncoderModel.1": HAS_NO_PLACE.format("logit_scale"),
+    "TFWav2Vec2ForSequenceClassification.1": HAS_NO_PLACE.format("layer_weights"),
 }
 
 
@@ -76,7 +79,7 @@ def test_every_class_loads_and_comes_back(sources: Path, tmp_path: Path, tell: C
         tell(f"  {name}: {NOT_LOADED.get(name, reason)}")
     assert {name: reason for name, reason in wrong.items() if name not in NOT_LOADED} == {}
     assert [name for name in NOT_LOADED if name in names and name not in wrong] == []
-    assert environment.IS_FULL is False or len(in_one) >= 250
+    assert environment.IS_FULL is False or (len(whole) >= 250 and len(in_one) >= 258)
 
 
 def written_and_back(source: Path, target: Path, back: Path) -> str:

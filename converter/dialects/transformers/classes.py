@@ -8,6 +8,7 @@ what the source has, and what comes back from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from converter.dialects.transformers.tables import ModelTable, model_table
 
 Templates = Mapping[str, str]
+
+_NUMBER = re.compile(r"_\d+(?=/|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class ModelClass:
     `layer`     what Keras calls the TensorFlow class
     `lacks`     paths of templates of which it has none; `optional` those that a config may leave out
     `ties`      tied name -> the name that is stored, when the config ties embeddings; `always_tied` when it does not
+    `is_decided`  whether `always_tied` are all, as the configs of its parts say, and its own says nothing
     """
 
     name: str
@@ -34,6 +38,7 @@ class ModelClass:
     optional: tuple[str, ...]
     ties: Mapping[str, str]
     always_tied: Mapping[str, str]
+    is_decided: bool = False
 
     def has(self, template: str) -> bool:
         """Whether the class has tensors of a template."""
@@ -45,7 +50,13 @@ class ModelClass:
 
     def ties_with(self, config: Mapping[str, Any], *, default: bool) -> Mapping[str, str]:
         """Return the ties under a config; `default` is what its class does when it does not say."""
-        return self.ties if config.get("tie_word_embeddings", default) else self.always_tied
+        is_tied = config.get("tie_word_embeddings", default) and not self.is_decided
+        return self.ties if is_tied else self.always_tied
+
+    def is_called(self, start: str) -> bool:
+        """Whether `start` is what Keras puts before the names of its variables, numbered or not."""
+        own = _NUMBER.sub("", start)
+        return own == self.layer or own.endswith(f"/{self.layer}")
 
 
 def classes_of(table: ModelTable) -> tuple[ModelClass, ...]:
@@ -59,16 +70,17 @@ def classes_of(table: ModelTable) -> tuple[ModelClass, ...]:
             optional=tuple(entry["optional"]),
             ties=entry["ties"],
             always_tied=entry["ties_when_untied"],
+            is_decided=entry.get("is_decided", False),
         )
         for name, entry in table.more["classes"].items()
     )
 
 
-def class_of(table: ModelTable, present: Iterable[str], named: str | None, layer: str) -> ModelClass:
+def class_of(table: ModelTable, present: Iterable[str], named: str | None, start: str) -> ModelClass:
     """Return the class that has tensors of the templates `present`.
 
     It is the class `named` by the config when that has them all and none of its own head is missing, else the one
-    that fits best; of several, the one that Keras calls `layer`.
+    that fits best; of several, the one whose variables have names that begin with `start`.
     """
     held = set(present)
     every = {row.canonical.text for row in (*table.rows.all, *table.aliases.all)}
@@ -88,7 +100,7 @@ def class_of(table: ModelTable, present: Iterable[str], named: str | None, layer
             misfits(candidate, of_head=bool(table.prefix)),
             misfits(candidate, of_head=False),
             candidate.name != named,
-            candidate.layer != layer,
+            not candidate.is_called(start),
             not candidate.is_base,
         ),
     )

@@ -1,13 +1,14 @@
 """Tables of models that are made of two models of other types, put together from the tables of those.
 
-transformers 4.57.6: EncoderDecoderModel, VisionEncoderDecoderModel, VisionTextDualEncoderModel. In TensorFlow the name
-of a part comes before that of its main layer (``encoder/bert/...``), PyTorch's base models have none
-(``encoder.embeddings``).
+transformers 4.57.6: EncoderDecoderModel, VisionEncoderDecoderModel, VisionTextDualEncoderModel and RAG. In TensorFlow
+the name of a part comes before that of its main layer (``encoder/bert/...``), PyTorch's base models have none
+(``encoder.embeddings``). Which class a part is of, its place says: a base model, or one with the head that the place
+needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,52 +17,97 @@ from converter.dialects.transformers.tables import ModelTable, model_table
 
 _FRAMEWORK = "tensorflow"
 _DENSE = "i o -> o i"
+_HEADS = {
+    "base": ("Model", "DPRQuestionEncoder"),
+    "causal": ("ForCausalLM", "LMHeadModel"),
+    "sequence to sequence": ("ForConditionalGeneration", "MarianMTModel"),
+}
+_NOT_BASE = ("LMHeadModel", "HeadsModel", "MTModel", "EncoderModel", "BaseModel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One of the models: `name` is its attribute, `config` the key of its config; a base model loses its prefix."""
+class _Place:
+    """Where a composite has one of its models: the attribute, the key of its config, and what kind of class it is."""
 
     name: str
     config: str
-    is_base: bool = True
+    kind: str = "base"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Composite:
-    architecture: str
-    layer: str
-    parts: tuple[_Part, ...]
-    rows: tuple[tuple[str, str, str | None], ...]
+    """What the classes of a type are made of.
+
+    `classes`  PyTorch's class -> what comes before the names of the TensorFlow one's parts, and whether it is a base
+    `prefix`   what PyTorch has before the names of the parts in classes that are no base
+    """
+
+    classes: Mapping[str, tuple[str, bool]]
+    places: tuple[_Place, ...]
+    rows: tuple[tuple[str, str, str | None], ...] = ()
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A model in a composite.
+
+    `name`      its attribute; what TensorFlow calls a variable of the model begins with it
+    `key`       that of its config
+    `canonical` what PyTorch calls a tensor of the model begins with it
+    `prefix`    what the model's own names lose there, when it is a base model
+    `model`     the class, as `table` has it
+    `config`    its config
+    """
+
+    name: str
+    key: str
+    canonical: str
+    prefix: str
+    model: str
+    table: ModelTable
+    config: Mapping[str, Any]
+
+    def theirs(self, path: str) -> str:
+        """Return what a variable of the model, or the path of several, is called in the composite.
+
+        One that no layer holds keeps its name.
+        """
+        return path if "/" not in path and path in self.table.more["outside"] else f"{self.name}/{path}"
+
+    def named(self, canonical: str) -> str | None:
+        """Return what a tensor of the model is called in the composite, None when a base model has none."""
+        if not canonical.startswith(self.prefix):
+            return None
+        return f"{self.canonical}.{canonical.removeprefix(self.prefix)}"
+
+    def both_named(self, pairs: Mapping[str, str]) -> dict[str, str]:
+        """Return pairs of the model's tensors as the composite calls them, without those that a base model lacks."""
+        named = ((self.named(alias), self.named(owner)) for alias, owner in pairs.items())
+        return {alias: owner for alias, owner in named if alias is not None and owner is not None}
 
 
 _PROJECTION = (
     ("enc_to_dec_proj/kernel", "enc_to_dec_proj.weight", _DENSE),
     ("enc_to_dec_proj/bias", "enc_to_dec_proj.bias", None),
 )
-_ENCODER_DECODER = (
-    _Part(name="encoder", config="encoder"),
-    _Part(name="decoder", config="decoder", is_base=False),
-)
+_ENCODER_DECODER = (_Place(name="encoder", config="encoder"), _Place(name="decoder", config="decoder", kind="causal"))
 _COMPOSITES = {
     "encoder-decoder": _Composite(
-        architecture="EncoderDecoderModel",
-        layer="tf_encoder_decoder_model",
-        parts=_ENCODER_DECODER,
+        classes={"EncoderDecoderModel": ("tf_encoder_decoder_model", False)},
+        places=_ENCODER_DECODER,
         rows=_PROJECTION,
     ),
     "vision-encoder-decoder": _Composite(
-        architecture="VisionEncoderDecoderModel",
-        layer="tf_vision_encoder_decoder_model",
-        parts=_ENCODER_DECODER,
+        classes={"VisionEncoderDecoderModel": ("tf_vision_encoder_decoder_model", False)},
+        places=_ENCODER_DECODER,
         rows=_PROJECTION,
     ),
     "vision-text-dual-encoder": _Composite(
-        architecture="VisionTextDualEncoderModel",
-        layer="tf_vision_text_dual_encoder_model",
-        parts=(
-            _Part(name="vision_model", config="vision_config"),
-            _Part(name="text_model", config="text_config"),
+        classes={"VisionTextDualEncoderModel": ("tf_vision_text_dual_encoder_model", False)},
+        places=(
+            _Place(name="vision_model", config="vision_config"),
+            _Place(name="text_model", config="text_config"),
         ),
         rows=(
             ("visual_projection/kernel", "visual_projection.weight", _DENSE),
@@ -69,7 +115,24 @@ _COMPOSITES = {
             ("logit_scale", "logit_scale", "1 ->"),
         ),
     ),
+    "rag": _Composite(
+        classes={
+            "RagModel": ("tf_rag_model", True),
+            "RagSequenceForGeneration": ("tf_rag_sequence_for_generation/rag", False),
+            "RagTokenForGeneration": ("tf_rag_token_for_generation/rag", False),
+        },
+        places=(
+            _Place(name="question_encoder", config="question_encoder"),
+            _Place(name="generator", config="generator", kind="sequence to sequence"),
+        ),
+        prefix="rag",
+    ),
 }
+
+
+def is_composite(model_type: object) -> bool:
+    """Whether models of a type are made of models of others."""
+    return model_type in _COMPOSITES
 
 
 def table_of(config: Mapping[str, Any]) -> ModelTable | None:
@@ -81,48 +144,96 @@ def table_of(config: Mapping[str, Any]) -> ModelTable | None:
     return model_table(_FRAMEWORK, model_type) if composite is None else _composed(composite, model_type, config)
 
 
+def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
+    """Return the models that the config of a composite says it is made of, None when no table knows one of them."""
+    composite = _COMPOSITES[config["model_type"]]
+    before = f"{composite.prefix}." if composite.prefix else ""
+    found = []
+    for place in composite.places:
+        own = config.get(place.config)
+        table = table_of(own) if isinstance(own, Mapping) and not is_composite(own.get("model_type")) else None
+        model = None if table is None else _class_in(place, table)
+        if table is None or model is None or not isinstance(own, Mapping):
+            return None
+        is_base = table.more["classes"][model]["is_base"]
+        found.append(
+            Part(
+                name=place.name,
+                key=place.config,
+                canonical=before + place.name,
+                prefix=f"{table.prefix}." if table.prefix and is_base else "",
+                model=model,
+                table=table,
+                config=own,
+            )
+        )
+    return tuple(found)
+
+
+def _class_in(place: _Place, table: ModelTable) -> str | None:
+    names = [name for name in table.more["classes"] if name.endswith(_HEADS[place.kind])]
+    if place.kind == "base":
+        names = [name for name in names if not name.endswith(_NOT_BASE)]
+    return names[0] if len(names) == 1 else None
+
+
 def _composed(composite: _Composite, model_type: str, config: Mapping[str, Any]) -> ModelTable | None:
+    parts = parts_of(config)
+    if parts is None:
+        return None
     rows = [Row.of(row) for row in composite.rows]
     aliases: list[Row] = []
-    ties: dict[str, str] = {}
-    is_tied = True
-    for part in composite.parts:
-        own = config.get(part.config)
-        table = table_of(own) if isinstance(own, Mapping) else None
-        if table is None or not isinstance(own, Mapping):
-            return None
-        rows += _inside(part, table, table.rows.all)
-        aliases += _inside(part, table, table.aliases.all)
-        if not part.is_base:
-            is_tied = bool(own.get("tie_word_embeddings", table.more["tied_by_default"]))
-            for entry in table.more["classes"].values():
-                ties |= {f"{part.name}.{alias}": f"{part.name}.{owner}" for alias, owner in entry["ties"].items()}
-    entry = {
-        "layer": composite.layer,
-        "is_base": False,
+    entry: dict[str, Any] = {
         "lacks": [],
-        "optional": sorted({row.canonical.text.partition(".")[0] for row in rows}),
-        "ties": ties,
-        "ties_when_untied": ties if is_tied else {},
+        "optional": [row.canonical.text for row in rows if row.canonical.text.startswith("enc_to_dec_proj")],
+        "ties": {},
+        "ties_when_untied": {},
+        "is_decided": True,
+    }
+    more: dict[str, Any] = {"outside": [], "not_trained": [], "unless": {}, "used": [], "prevails": []}
+    for part in parts:
+        rows += _inside(part, part.table.rows.all)
+        aliases += _inside(part, part.table.aliases.all)
+        own = part.table.more["classes"][part.model]
+        for key in ("lacks", "optional"):
+            entry[key] += filter(None, map(part.named, own[key]))
+        is_tied = part.config.get("tie_word_embeddings", part.table.more["tied_by_default"])
+        entry["ties"] |= part.both_named(own["ties"])
+        entry["ties_when_untied"] |= part.both_named(own["ties" if is_tied else "ties_when_untied"])
+        for key in ("used", "prevails"):
+            more[key] += filter(None, map(part.named, part.table.more.get(key, ())))
+        more["not_trained"] += [f"{part.name}/{path}" for path in part.table.more["not_trained"]]
+        more["unless"] |= dict(_conditions(part))
+        more["outside"] += [
+            part.theirs(name.partition("/")[2]) if "/" in name else name for name in part.table.more["outside"]
+        ]
+    classes = {
+        name: {**entry, "layer": layer, "is_base": is_base} for name, (layer, is_base) in composite.classes.items()
     }
     return ModelTable(
         model_type=model_type,
-        prefix="",
+        prefix=composite.prefix,
         rows=Rows(rows),
         aliases=Rows(aliases, is_two_way=False),
-        more={"classes": {composite.architecture: entry}, "tied_by_default": is_tied, "not_trained": []},
+        more={**more, "classes": classes, "tied_by_default": False},
     )
 
 
-def _inside(part: _Part, table: ModelTable, rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of a model as a part of another has them; a base model has those of the base alone."""
-    prefix = f"{table.prefix}." if table.prefix and part.is_base else ""
-    return [
-        Row(
-            theirs=Template(text=f"{part.name}/{row.theirs.text}"),
-            canonical=Template(text=f"{part.name}.{row.canonical.text.removeprefix(prefix)}"),
-            layout=row.layout if row.layout is None else layout_of(row.layout.pattern),
-        )
-        for row in rows
-        if row.canonical.text.startswith(prefix)
-    ]
+def _conditions(part: Part) -> Iterator[tuple[str, list[Any]]]:
+    """Yield names of tensors that a part has only when its config says so, and the key and value that say it."""
+    for template, (key, value) in part.table.more.get("unless", {}).items():
+        name = part.named(template)
+        if name is not None:
+            yield name, [f"{part.key}.{key}", value]
+
+
+def _inside(part: Part, rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of a model as another has them whose part it is; a base model has those of the base alone."""
+    for row in rows:
+        name = part.named(row.canonical.text)
+        if name is not None:
+            yield Row(
+                theirs=Template(text=part.theirs(row.theirs.text)),
+                canonical=Template(text=name),
+                layout=row.layout if row.layout is None else layout_of(row.layout.pattern),
+            )

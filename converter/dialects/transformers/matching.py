@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from converter.dialects.transformers.classes import classes_of
 from converter.dialects.transformers.rows import Match
 from converter.dialects.transformers.tables import ModelTable
 
@@ -88,7 +89,8 @@ def _shared(table: ModelTable, shapes: Mapping[str, Shape]) -> dict[str, Match]:
         whole = next((each for each in known if own == each or own.endswith(f"/{each}")), None)
         if whole is None and "/" in own:
             continue
-        match = found_as(table, (whole or own).partition("/")[2] or own, len(shape))
+        full = whole or own
+        match = found_as(table, full.partition("/")[2] or full, len(shape)) or found_as(table, full, len(shape))
         if match is not None:
             found[name] = match
     return found
@@ -99,8 +101,7 @@ def _insides(table: ModelTable, start: str, found: Mapping[str, Match], left: li
 
     Where the user chose it, other layers of the user's may be in the same place.
     """
-    own = start.rpartition("/")[2]
-    if re.sub(r"_\d+$", "", own) in {entry["layer"] for entry in table.more.get("classes", {}).values()}:
+    if any(known.is_called(start) for known in classes_of(table)):
         return (f"{start}/",)
     before = f"{start}/" if start else ""
     if not table.prefix:

@@ -6,6 +6,7 @@ known model type that no row has is refused, not guessed; variables of other lay
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +33,7 @@ _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
 _INDICES = "relative_position_index"
 _NAMES_SHOWN = 20
+_NUMBER = re.compile(r"_\d+$")
 
 
 def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -77,9 +79,8 @@ class _Translation:
         source, found = self.checkpoint, self.encoder.found
         assert source.config is not None
         values = source.config.values
-        layer = self.encoder.start.rpartition("/")[2]
         present = {match.row.canonical.text for match in found.values()}
-        model_class = class_of(self.table, present, _named(values), layer)
+        model_class = class_of(self.table, present, _named(values), self.encoder.start)
         for name, match in found.items():
             self._add(name, match, model_class, values)
         config = self._tied(model_class, source.config)
@@ -274,19 +275,23 @@ def _is_buffer(name: str) -> bool:
 def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint | None:
     """Translate what no table knows by transformers' own rules: a loss that must be allowed, with what they leave open.
 
+    Embeddings that are shared have names of their own, ``shared/shared/embeddings``; layers around the model are heads.
     None when the names are not those of a model of transformers.
     """
     if not are_keras(map(plain, checkpoint.names)):
         return None
-    starts = {plain(name).partition("/")[0] for name in checkpoint.names}
-    if len(starts) != 1 or not any("/" in name.partition("/")[2] for name in map(plain, checkpoint.names)):
+    names = {name: plain(name).split("/") for name in checkpoint.names}
+    deep = {_NUMBER.sub("", first) for first, *rest in names.values() if len(rest) > 1 and first != rest[0]}
+    if len(deep) != 1:
         return None
     tensors: dict[str, Tensor] = {}
     origins: dict[str, str] = {}
     undecided: list[str] = []
-    for name in checkpoint.names:
+    for name, (first, *rest) in names.items():
         tensor = checkpoint.tensor(name)
-        found = translated(plain(name).partition("/")[2] or plain(name), len(tensor.shape))
+        found = translated("/".join(rest) or first, len(tensor.shape))
+        if len(rest) == 1 and _NUMBER.sub("", first) not in deep:
+            found = replace(found, name=heads.head_name(name), layout=None, is_certain=False)
         if found.name in tensors:
             raise LossError(f"and {origins[found.name]!r} would both be called {found.name!r}", tensor=name)
         tensors[found.name] = tensor if found.layout is None else found.layout.to_torch(tensor)

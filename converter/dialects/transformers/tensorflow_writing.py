@@ -6,7 +6,6 @@ weights too, tied weights in every layer that uses them, and variables that PyTo
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,18 @@ from typing import Any
 
 from converter.dialects.architecture import Inference, config_with, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
-from converter.dialects.transformers import composites, heads
-from converter.dialects.transformers.classes import ModelClass, classes_of
-from converter.dialects.transformers.extents import sizes, variables_made
+from converter.dialects.transformers import heads
+from converter.dialects.transformers.extents import variables_made
 from converter.dialects.transformers.rows import Row, key_of
-from converter.dialects.transformers.tables import ModelTable, document
+from converter.dialects.transformers.tables import ModelTable
+from converter.dialects.transformers.tensorflow_classes import (
+    TOP_LEVEL,
+    Layer,
+    TensorFlowClass,
+    class_of,
+    knows,
+    named_class,
+)
 from converter.errors import ArchitectureError, LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
@@ -26,98 +32,13 @@ from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
-TOP_LEVEL = "top_level_model_weights"
-"""The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
-
 _COUNTER = "num_batches_tracked"
 _INDICES = "relative_position_index"
 _COMPUTED = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", "masked_bias", "attn.bias")
 _STATISTICS = re.compile(r"(?:^|/)moving_(?:mean|variance)$")
 _NUMBERS = re.compile(r"\d+")
-_CLASSES_SHOWN = 12
 _IS_EXTENSION = 2
 """numpy.dtype.isbuiltin of the types of ml_dtypes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """A layer of a class: what it is called, whether it is there without weights, and the paths of its variables.
-
-    A name that ends with ``#`` is numbered by Keras.
-    """
-
-    name: str
-    is_constant: bool
-    paths: tuple[str, ...]
-
-    def holds(self, template: str) -> bool:
-        """Whether the variables of a row are in this layer."""
-        return any(template == path or template.startswith(f"{path}/") for path in self.paths)
-
-    def place(self, template: str) -> int:
-        """Return where among the variables of the layer those are that start as a template does."""
-        starts = [path.partition("/")[0] for path in self.paths]
-        return starts.index(template.partition("/")[0])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorFlowClass:
-    """What the tables know of one class.
-
-    `torch`    the class of PyTorch that it is made from
-    `layers`   in the order of a file
-    `copies`   PyTorch's name of a variable -> the tensor that has its values when PyTorch stores no own
-    `made`     [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not have
-    `chosen`   [key, value, default] of the config under which second names are the right ones; empty for none
-    `numbers`  layer -> product of keys of the config -> factor; the sum is its number
-    """
-
-    name: str
-    table: ModelTable
-    torch: ModelClass
-    layers: tuple[Layer, ...]
-    copies: Mapping[str, str]
-    made: tuple[tuple[str, ...], ...]
-    chosen: tuple[str, ...]
-    numbers: Mapping[str, Mapping[str, int]]
-
-    def holds(self, template: str) -> bool:
-        """Whether the class has the variables of a row."""
-        return any(layer.holds(template) for layer in self.layers)
-
-    def variable(self, theirs: str) -> str:
-        """Return the whole name of a variable."""
-        for name in self.table.more.get("outside", ()):
-            if key_of(name.partition("/")[2] or name) == key_of(theirs):
-                first, slash, _ = name.partition("/")
-                return f"{first}/{theirs}:0" if slash else f"{theirs}:0"
-        return f"{self.torch.layer}/{theirs}:0"
-
-    def template(self, variable: str, rank: int) -> str:
-        """Return the row of a variable, by its whole name. Raises KeyError when no row has it."""
-        name = variable.removesuffix(":0")
-        match = self.table.to_canonical(name.partition("/")[2] or name, rank)
-        if match is None:
-            raise KeyError(variable)
-        return match.row.theirs.text
-
-    def layer_name(self, layer: Layer, config: Mapping[str, Any]) -> str:
-        """Return what Keras calls a layer, in a process that has made no other model. Raises UsageError."""
-        if not layer.name.endswith("#"):
-            return layer.name
-        kind = layer.name[:-1]
-        number = sum(factor * math.prod(sizes(config, term)) for term, factor in self.numbers[kind].items())
-        return f"{kind}_{number}" if number else kind
-
-
-def knows(config: Config | None) -> bool:
-    """Whether a config is of a class that the tables have a TensorFlow class for."""
-    named = None if config is None else _named(config.values)
-    if config is None or named is None:
-        return False
-    entry = document("tensorflow_classes")["models"].get(f"TF{named}")
-    table = composites.table_of(config.values)
-    return entry is not None and table is not None and entry["model_type"] == table.model_type
 
 
 def is_laid_out(checkpoint: Checkpoint) -> bool:
@@ -125,43 +46,11 @@ def is_laid_out(checkpoint: Checkpoint) -> bool:
     return checkpoint.dialect == "keras" and checkpoint.keras_config is None and knows(checkpoint.config)
 
 
-def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowClass:
-    """Return the TensorFlow class of a class of PyTorch. Raises UsageError when the tables have none."""
-    model_type = config.get("model_type")
-    known = document("tensorflow_classes")["models"]
-    table = composites.table_of(config)
-    own = sorted(name for name, entry in known.items() if table and entry["model_type"] == table.model_type)
-    if table is None or not own:
-        raise UsageError(
-            f"transformers has no TensorFlow class that is known here for model type {model_type!r}",
-            hint="--flavor safetensors or bin; --config FILE if this is not the model's config",
-        )
-    name = f"TF{architecture}"
-    if architecture is None or name not in own:
-        said = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
-        shown = ", ".join(each[2:] for each in own[:_CLASSES_SHOWN])
-        raise UsageError(said, hint=f"--config with one of these as its architectures: {shown}")
-    entry = known[name]
-    return TensorFlowClass(
-        name=name,
-        table=table,
-        torch=next(each for each in classes_of(table) if each.name == architecture),
-        layers=tuple(
-            Layer(name=layer, is_constant=is_constant, paths=tuple(paths))
-            for layer, is_constant, *paths in entry["layers"]
-        ),
-        copies=entry["copies"],
-        made=tuple(map(tuple, entry["made"])),
-        chosen=tuple(entry["chosen"]),
-        numbers=entry["numbers"],
-    )
-
-
 def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Return layer -> variables of a checkpoint that is laid out, in the order of a file; TOP_LEVEL comes last."""
     assert checkpoint.config is not None
     config = checkpoint.config.values
-    model = class_of(config, _named(config))
+    model = class_of(config, named_class(config))
     ranks = {name: len(tensor.shape) for name, tensor in checkpoint.tensors.items() if not heads.is_head(name)}
     templates = {name: model.template(name, rank) for name, rank in ranks.items()}
     found: dict[str, list[str]] = {}
@@ -213,16 +102,9 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     return replace(made, optimizer=translation.optimizer(trained))
 
 
-def _named(config: Mapping[str, Any]) -> str | None:
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
-        return architectures[0].removeprefix("TF")
-    return None
-
-
 def _translated(checkpoint: Checkpoint, config: Config) -> tuple[_Translation, tuple[str, ...]]:
     """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
-    named = _named(config.values)
+    named = named_class(config.values)
     try:
         inference = infer_architecture(checkpoint.tensors, config.values)
     except ArchitectureError:
@@ -267,11 +149,8 @@ class _Translation:
     def translate(self) -> None:
         """Fill `tensors`, and write down what becomes of everything else."""
         table = self.model.table
-        is_second = bool(self.model.chosen) and self._is_chosen(*self.model.chosen)
-        rows = (*table.aliases.all, *table.rows.all) if is_second else (*table.rows.all, *table.aliases.all)
-        for row in rows:
-            if self.model.holds(row.theirs.text):
-                self._rows.setdefault(key_of(row.canonical.key), []).append(row)
+        for row in self.model.rows():
+            self._rows.setdefault(key_of(row.canonical.key), []).append(row)
         names = {self._canonical(name): name for name in self.checkpoint.names if not heads.is_head(name)}
         ties = self.model.torch.ties_with(self.config, default=table.more["tied_by_default"])
         for canonical, name in names.items():
@@ -303,8 +182,7 @@ class _Translation:
         def place(name: str) -> tuple[Any, ...]:
             if heads.is_head(name):
                 return (2,)
-            plain = name.removesuffix(":0")
-            own = (plain.partition("/")[2] or plain).split("/")
+            own = self.model.path(name).split("/")
             parts = self.model.template(name, len(self.tensors[name].shape)).split("/")
             steps = [
                 (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
@@ -417,8 +295,8 @@ class _Translation:
         """Add the variables that PyTorch has no tensor for."""
         floats = (tensor.dtype for tensor in self.tensors.values() if tensor.dtype.is_floating)
         dtype = next(floats, DType.FLOAT32)
-        for entry in self.model.made:
-            for theirs, reason, values in variables_made(entry, self.config):
+        for entry, config in self.model.made:
+            for theirs, reason, values in variables_made(entry, config):
                 variable = self.model.variable(theirs)
                 if variable not in self.tensors:
                     self.tensors[variable] = ArrayTensor.of(values).cast(dtype)
@@ -453,9 +331,6 @@ class _Translation:
     def _canonical_of(self, template: str) -> str:
         rows = (*self.model.table.rows.all, *self.model.table.aliases.all)
         return next(row.canonical.text for row in rows if row.theirs.text == template)
-
-    def _is_chosen(self, key: str, value: str, default: str) -> bool:
-        return bool(self.config.get(key, default) == value)
 
 
 def _is_first_of_numbered(row: Row, indices: Mapping[str, str]) -> bool:

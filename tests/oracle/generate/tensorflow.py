@@ -19,6 +19,7 @@ from typing import Any
 from converter.dialects.transformers.mechanical import translated
 from converter.dialects.transformers.rows import Row, Rows
 from tests.oracle.generate.table_file import write
+from tests.oracle.generate.tensorflow_configs import COMPOSITES
 
 TABLE = Path(__file__).parents[3] / "converter" / "dialects" / "tables" / "tensorflow.json"
 _NUMBER = re.compile(r"\d+")
@@ -90,10 +91,12 @@ NOT_TRAINED: Mapping[str, list[str]] = {
 
 
 def dumps(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield what was written down, first variants first."""
+    """Yield what was written down of models that are not made of others, first variants first."""
     paths = sorted(folder.glob("*/dump.json"), key=lambda path: path.parent.name.rpartition(".")[::-1])
     for path in paths:
-        yield json.loads(path.read_text())
+        dump = json.loads(path.read_text())
+        if dump["family"] not in COMPOSITES:
+            yield dump
 
 
 def stripped(name: str) -> str:

@@ -615,8 +615,49 @@ CONFIGS: Mapping[str, Pair] = {
     ),
 }
 
+Part = tuple[str, Mapping[str, Any]]
+
+_CROSS = {"is_decoder": True, "add_cross_attention": True, "bos_token_id": 1, "eos_token_id": 2}
+COMPOSITES: Mapping[str, tuple[Mapping[str, Part], Mapping[str, Part]]] = {
+    "encoder-decoder": (
+        {"encoder": ("bert", {}), "decoder": ("bert", _CROSS)},
+        {"encoder": ("roberta", {"num_hidden_layers": 3}), "decoder": ("gpt2", {**_CROSS, "n_embd": 18})},
+    ),
+    "vision-encoder-decoder": (
+        {"encoder": ("vit", {}), "decoder": ("gpt2", _CROSS)},
+        {
+            "encoder": ("vit", {"num_hidden_layers": 3}),
+            "decoder": ("roberta", {**_CROSS, "hidden_size": 18}),
+        },
+    ),
+    "vision-text-dual-encoder": (
+        {"vision_config": ("vit", {}), "text_config": ("bert", {})},
+        {"vision_config": ("clip_vision_model", {}), "text_config": ("roberta", {"num_hidden_layers": 3})},
+    ),
+    "rag": (
+        {"question_encoder": ("dpr", {"projection_dim": 0}), "generator": ("bart", {})},
+        {"question_encoder": ("bert", {}), "generator": ("bart", {"encoder_layers": 3, "decoder_layers": 1})},
+    ),
+}
+"""Model types made of two others: the key of each part in the config -> its type, and what is special of its config."""
+
+_AROUND: Mapping[str, Mapping[str, Any]] = {
+    "rag": {"n_docs": 2},
+    "vision-text-dual-encoder": {"projection_dim": 10},
+    "encoder-decoder": {"decoder_start_token_id": 1, "pad_token_id": 0},
+    "vision-encoder-decoder": {"decoder_start_token_id": 1, "pad_token_id": 0},
+}
+
 
 def values(model_type: str, variant: int) -> dict[str, Any]:
     """Return the arguments of the config of a variant, 0 or 1."""
+    if model_type in COMPOSITES:
+        parts = {key: _part(*part) for key, part in COMPOSITES[model_type][variant].items()}
+        return {**parts, **_AROUND[model_type]}
     first, second = CONFIGS[model_type]
     return dict(first) if variant == 0 else {**first, **second}
+
+
+def _part(model_type: str, special: Mapping[str, Any]) -> dict[str, Any]:
+    given = values("clip", 0)["vision_config"] if model_type == "clip_vision_model" else values(model_type, 0)
+    return {**given, **special, "model_type": model_type}

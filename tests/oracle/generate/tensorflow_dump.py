@@ -130,6 +130,11 @@ def is_tied(config: Any) -> bool:
     return bool(getattr(config, "tie_word_embeddings", True))
 
 
+def is_tied_by_default(config_class: Any) -> bool:
+    """Whether a config ties word embeddings that does not say so; those of composites need their parts."""
+    return is_tied(object() if config_class.has_no_defaults_at_init else config_class())
+
+
 def ties_when_tied(torch_model: Any) -> dict[str, str]:
     """Return the ties that the class has when its config ties word embeddings."""
     config = copy.deepcopy(torch_model.config)
@@ -179,7 +184,7 @@ def dump(class_name: str, family: str, model_class: Any, variant: int, folder: P
         "model_type": model.config.model_type,
         "variant": variant,
         "is_tied": is_tied(model.config),
-        "tied_by_default": is_tied(type(model.config)()),
+        "tied_by_default": is_tied_by_default(type(model.config)),
         "prefix": type(pair.torch).base_model_prefix,
         "tensorflow_prefix": model_class.base_model_prefix,
         "is_base": not hasattr(pair.torch, type(pair.torch).base_model_prefix),

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.transformers.mechanical import translated
-from tests.oracle.generate.tensorflow_configs import CONFIGS, values
+from tests.oracle.generate.tensorflow_configs import COMPOSITES, CONFIGS, values
 
 NOT_MODELS = {
     "TFBartPretrainedModel",
@@ -32,15 +32,14 @@ NOT_MODELS = {
 }
 """Subclasses of TFPreTrainedModel that are bases or parts of models, and never saved on their own."""
 
-COMPOSITES = {"encoder-decoder", "vision-encoder-decoder", "vision-text-dual-encoder", "rag"}
-"""Model types that are made of models of other types."""
-
 _CALLED_OTHERWISE = (
     (r"/pos_proj/", "/pos_key_proj/"),
     (r"/pos_q_proj/", "/pos_query_proj/"),
     (r"/tf_esm_attention(_\d+)?/", "/crossattention/"),
+    (r"/question_encoder/bert/", "/question_encoder/"),
+    (r"^final_logits_bias", "tf_rag/rag/generator/final_logits_bias"),
 )
-"""DeBERTa-v2 without shared keys, ESM with cross-attention: what is in TensorFlow's name, and what in PyTorch's."""
+"""What is in TensorFlow's name, and what in PyTorch's: DeBERTa-v2 without shared keys, ESM's cross-attention, RAG."""
 
 _PARTS = {"Text": "text_config", "Vision": "vision_config"}
 
@@ -108,7 +107,7 @@ def config_of(class_name: str, family: str, model_class: Any, variant: int) -> A
 def variants() -> Iterator[tuple[str, str, Any, int]]:
     """Yield class name, family, class and variant of all that is to be built."""
     for class_name, (family, model_class) in classes().items():
-        if family in CONFIGS:
+        if family in CONFIGS or family in COMPOSITES:
             for variant in (0, 1):
                 yield class_name, family, model_class, variant
 

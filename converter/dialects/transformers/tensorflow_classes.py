@@ -1,0 +1,217 @@
+"""The TensorFlow classes of transformers (4.57.6): their layers, and which variables are in each, by the tables.
+
+A class that is made of two others has a layer for each, or one around both, with what is in the layers of its class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.dialects.transformers import composites
+from converter.dialects.transformers.classes import ModelClass, classes_of
+from converter.dialects.transformers.extents import sizes
+from converter.dialects.transformers.rows import Row, key_of
+from converter.dialects.transformers.tables import ModelTable, document
+from converter.errors import UsageError
+from converter.model.checkpoint import Config
+
+TOP_LEVEL = "top_level_model_weights"
+"""The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
+
+_CLASSES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer of a class: what it is called, whether it is there without weights, and the paths of its variables.
+
+    A name that ends with ``#`` is numbered by Keras. The first `depth` components of a path say which layer
+    inside it that is.
+    """
+
+    name: str
+    is_constant: bool
+    paths: tuple[str, ...]
+    depth: int = 1
+
+    def holds(self, template: str) -> bool:
+        """Whether the variables of a row are in this layer."""
+        return any(template == path or template.startswith(f"{path}/") for path in self.paths)
+
+    def place(self, template: str) -> int:
+        """Return where among the variables of the layer those are that start as a template does."""
+        starts = [path.split("/")[: self.depth] for path in self.paths]
+        return starts.index(template.split("/")[: self.depth])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFlowClass:
+    """What the tables know of one class.
+
+    `torch`    the class of PyTorch that it is made from
+    `layers`   in the order of a file
+    `copies`   PyTorch's name of a variable -> the tensor that has its values when PyTorch stores no own
+    `made`     [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not have, each
+               with that config
+    `second`   paths of the variables whose second names are the right ones, "" being all
+    `numbers`  layer -> product of keys of the config -> factor; the sum is its number
+    """
+
+    name: str
+    table: ModelTable
+    torch: ModelClass
+    layers: tuple[Layer, ...]
+    copies: Mapping[str, str]
+    made: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...]
+    second: tuple[str, ...]
+    numbers: Mapping[str, Mapping[str, int]]
+
+    def holds(self, template: str) -> bool:
+        """Whether the class has the variables of a row."""
+        return any(layer.holds(template) for layer in self.layers)
+
+    def variable(self, theirs: str) -> str:
+        """Return the whole name of a variable."""
+        for name in self.table.more.get("outside", ()):
+            if key_of(name.partition("/")[2] or name) == key_of(theirs):
+                first, slash, _ = name.partition("/")
+                return f"{first}/{theirs}:0" if slash else f"{theirs}:0"
+        return f"{self.torch.layer}/{theirs}:0"
+
+    def template(self, variable: str, rank: int) -> str:
+        """Return the row of a variable, by its whole name. Raises KeyError when no row has it."""
+        match = self.table.to_canonical(self.path(variable), rank)
+        if match is None:
+            raise KeyError(variable)
+        return match.row.theirs.text
+
+    def path(self, variable: str) -> str:
+        """Return the name of a variable as rows have it, without the model's own."""
+        name = variable.removesuffix(":0")
+        if name.startswith(f"{self.torch.layer}/"):
+            return name.removeprefix(f"{self.torch.layer}/")
+        return name.partition("/")[2] or name
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of the class's variables; of two for one tensor, the one to write comes first."""
+        aliases = self.table.aliases.all
+        first = [row for row in aliases if any(row.theirs.text.startswith(path) for path in self.second)]
+        for row in (*first, *self.table.rows.all, *(row for row in aliases if row not in first)):
+            if self.holds(row.theirs.text):
+                yield row
+
+    def layer_name(self, layer: Layer, config: Mapping[str, Any]) -> str:
+        """Return what Keras calls a layer, in a process that has made no other model. Raises UsageError."""
+        if not layer.name.endswith("#"):
+            return layer.name
+        kind = layer.name[:-1]
+        number = sum(factor * math.prod(sizes(config, term)) for term, factor in self.numbers[kind].items())
+        return f"{kind}_{number}" if number else kind
+
+
+def knows(config: Config | None) -> bool:
+    """Whether a config is of a class that the tables have a TensorFlow class for."""
+    named = None if config is None else named_class(config.values)
+    if config is None or named is None:
+        return False
+    return f"TF{named}" in _known(config.values, composites.table_of(config.values))
+
+
+def named_class(config: Mapping[str, Any]) -> str | None:
+    """Return the class of PyTorch that a config names, None when it names none."""
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+        return architectures[0].removeprefix("TF")
+    return None
+
+
+def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowClass:
+    """Return the TensorFlow class of a class of PyTorch. Raises UsageError when the tables have none."""
+    model_type = config.get("model_type")
+    table = composites.table_of(config)
+    own = _known(config, table)
+    if table is None or not own:
+        raise UsageError(
+            f"transformers has no TensorFlow class that is known here for model type {model_type!r}",
+            hint="--flavor safetensors or bin; --config FILE if this is not the model's config",
+        )
+    name = f"TF{architecture}"
+    if architecture is None or name not in own:
+        said = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
+        shown = ", ".join(each[2:] for each in own[:_CLASSES_SHOWN])
+        raise UsageError(said, hint=f"--config with one of these as its architectures: {shown}")
+    torch = next(each for each in classes_of(table) if each.name == architecture)
+    parts = composites.parts_of(config) if composites.is_composite(model_type) else None
+    if parts is not None:
+        return _made_of(parts, name, table, torch)
+    entry = document("tensorflow_classes")["models"][name]
+    return TensorFlowClass(
+        name=name,
+        table=table,
+        torch=torch,
+        layers=tuple(
+            Layer(name=layer, is_constant=is_constant, paths=tuple(paths))
+            for layer, is_constant, *paths in entry["layers"]
+        ),
+        copies=entry["copies"],
+        made=tuple((tuple(each), config) for each in entry["made"]),
+        second=("",) if _is_second(entry, config) else (),
+        numbers=entry["numbers"],
+    )
+
+
+def _known(config: Mapping[str, Any], table: ModelTable | None) -> list[str]:
+    """Return the TensorFlow classes of the type of a config."""
+    known = document("tensorflow_classes")["models"]
+    if table is None:
+        return []
+    if not composites.is_composite(config.get("model_type")):
+        return sorted(name for name, entry in known.items() if entry["model_type"] == table.model_type)
+    parts = composites.parts_of(config) or ()
+    return sorted(f"TF{each.name}" for each in classes_of(table)) if all(f"TF{p.model}" in known for p in parts) else []
+
+
+def _made_of(parts: Sequence[composites.Part], name: str, table: ModelTable, torch: ModelClass) -> TensorFlowClass:
+    known = document("tensorflow_classes")["models"]
+    entries = [(part, known[f"TF{part.model}"]) for part in parts]
+    held = {part.name: _paths_in(part, entry) for part, entry in entries}
+    inside = torch.layer.partition("/")[2]
+    if inside:
+        paths = tuple(path for paths in held.values() for path in paths)
+        layers = [Layer(name=inside, is_constant=True, paths=paths, depth=2)]
+    else:
+        layers = [Layer(name=part, is_constant=True, paths=paths, depth=2) for part, paths in held.items()]
+    own = dict.fromkeys(row.theirs.text.partition("/") for row in table.rows.all)
+    layers += [
+        Layer(name=first if slash else TOP_LEVEL, is_constant=False, paths=(first,))
+        for first, slash in dict.fromkeys((first, slash) for first, slash, _ in own)
+        if not any(layer.holds(first) or first in held for layer in layers)
+    ]
+    return TensorFlowClass(
+        name=name,
+        table=table,
+        torch=torch,
+        layers=tuple(layers),
+        copies={copy: owner for part, entry in entries for copy, owner in part.both_named(entry["copies"]).items()},
+        made=tuple(
+            ((part.theirs(theirs), *rest), part.config) for part, entry in entries for theirs, *rest in entry["made"]
+        ),
+        second=tuple(f"{part.name}/" for part, entry in entries if _is_second(entry, part.config)),
+        numbers={},
+    )
+
+
+def _paths_in(part: composites.Part, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    paths = dict.fromkeys(path for _, _, *paths in entry["layers"] for path in paths)
+    return tuple(map(part.theirs, paths))
+
+
+def _is_second(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a config is one under which second names of variables are the right ones."""
+    if not entry["chosen"]:
+        return False
+    key, value, default = entry["chosen"]
+    return bool(config.get(key, default) == value)
