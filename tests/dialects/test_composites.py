@@ -180,3 +180,18 @@ def test_a_part_that_no_table_knows(generator: Any) -> None:
     made = tensorflow_writing.from_canonical(whole(RAG, "RagModel"))
     found = canonical(replace(made, config=config))
     assert [line for line in found.lines if line.is_refused_by_default]
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "other"),
+    [(RAG, "generator", "t5"), (ENCODER_DECODER, "decoder", "roformer"), (VISION, "decoder", "xlnet")],
+)
+def test_parts_that_the_tensorflow_class_does_not_make_are_read_and_not_written(
+    values: dict[str, Any], key: str, other: str
+) -> None:
+    name = next(name for name, (known, *_) in CASES.items() if known is values)
+    assert tensorflow_writing.from_canonical(whole(values, name)).dialect == "keras"
+    changed = {**values, key: {"model_type": other}}
+    assert composites.table_of(changed) is not None
+    with pytest.raises(UsageError, match="no TensorFlow class that is known here"):
+        tensorflow_writing.from_canonical(whole(changed, name))

@@ -16,6 +16,7 @@ from converter.dialects import canonical
 from converter.dialects.transformers.classes import stored_once
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
+from converter.model.ledger import Status
 from converter.model.tensor import ArrayTensor
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
@@ -74,6 +75,27 @@ def test_a_model_type_without_a_table_is_a_loss_that_must_be_allowed(tmp_path: P
     assert caught.value.exit_code == 3
     (tmp_path / "config.json").unlink()
     assert converter.convert(tmp_path / "tf_model.h5", tmp_path / "generic.safetensors").counts["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "called"),
+    [
+        (
+            ["model.shared/model.shared/embeddings:0", "final_logits_bias:0"],
+            ["model.shared.weight", "final_logits_bias"],
+        ),
+        (["tf_new_model_1/model.shared/embeddings:0"], ["model.shared.weight"]),
+        (["intent/kernel:0", "intent/bias:0"], ["heads.intent/kernel", "heads.intent/bias"]),
+    ],
+)
+def test_a_model_type_without_a_table_is_refused_whatever_is_beside_its_layers(
+    others: list[str], called: list[str]
+) -> None:
+    names = ["tf_new_model/model/encoder/layers.0/fc1/kernel:0", "tf_new_model/model/encoder/layers.0/fc1/bias:0"]
+    known = dict.fromkeys([*names, *others], (4, 4))
+    found = canonical(checkpoint(known, config("new", "NewModel")))
+    assert list(found.tensors) == ["model.encoder.layers.0.fc1.weight", "model.encoder.layers.0.fc1.bias", *called]
+    assert [line.status for line in found.lines if line.is_refused_by_default] == [Status.DROPPED]
 
 
 BERT = {

@@ -27,11 +27,15 @@ _NOT_BASE = ("LMHeadModel", "HeadsModel", "MTModel", "EncoderModel", "BaseModel"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where a composite has one of its models: the attribute, the key of its config, and what kind of class it is."""
+    """Where a composite has one of its models: the attribute, the key of its config, and what kind of class it is.
+
+    `types` are the only ones that TensorFlow's class makes there from a config; none for any.
+    """
 
     name: str
     config: str
     kind: str = "base"
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,11 @@ _PROJECTION = (
     ("enc_to_dec_proj/kernel", "enc_to_dec_proj.weight", _DENSE),
     ("enc_to_dec_proj/bias", "enc_to_dec_proj.bias", None),
 )
-_ENCODER_DECODER = (_Place(name="encoder", config="encoder"), _Place(name="decoder", config="decoder", kind="causal"))
+_CROSS = ("bert", "camembert", "gpt2", "rembert", "roberta", "roberta-prelayernorm", "xglm", "xlm-roberta")
+_ENCODER_DECODER = (
+    _Place(name="encoder", config="encoder"),
+    _Place(name="decoder", config="decoder", kind="causal", types=_CROSS),
+)
 _COMPOSITES = {
     "encoder-decoder": _Composite(
         classes={"EncoderDecoderModel": ("tf_encoder_decoder_model", False)},
@@ -123,7 +131,7 @@ _COMPOSITES = {
         },
         places=(
             _Place(name="question_encoder", config="question_encoder"),
-            _Place(name="generator", config="generator", kind="sequence to sequence"),
+            _Place(name="generator", config="generator", kind="sequence to sequence", types=("bart",)),
         ),
         prefix="rag",
     ),
@@ -133,6 +141,15 @@ _COMPOSITES = {
 def is_composite(model_type: object) -> bool:
     """Whether models of a type are made of models of others."""
     return model_type in _COMPOSITES
+
+
+def is_built(config: Mapping[str, Any]) -> bool:
+    """Whether TensorFlow's class of a composite makes its parts from this config, which `parts_of` knows.
+
+    RAG hands its generator an argument that BART's class alone takes; decoders need cross-attention.
+    """
+    composite = _COMPOSITES[config["model_type"]]
+    return all(not place.types or config[place.config]["model_type"] in place.types for place in composite.places)
 
 
 def table_of(config: Mapping[str, Any]) -> ModelTable | None:

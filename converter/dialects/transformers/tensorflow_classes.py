@@ -170,8 +170,10 @@ def _known(config: Mapping[str, Any], table: ModelTable | None) -> list[str]:
         return []
     if not composites.is_composite(config.get("model_type")):
         return sorted(name for name, entry in known.items() if entry["model_type"] == table.model_type)
-    parts = composites.parts_of(config) or ()
-    return sorted(f"TF{each.name}" for each in classes_of(table)) if all(f"TF{p.model}" in known for p in parts) else []
+    parts = composites.parts_of(config)
+    if parts is None or not composites.is_built(config) or not all(f"TF{part.model}" in known for part in parts):
+        return []
+    return sorted(f"TF{each.name}" for each in classes_of(table))
 
 
 def _made_of(parts: Sequence[composites.Part], name: str, table: ModelTable, torch: ModelClass) -> TensorFlowClass:
