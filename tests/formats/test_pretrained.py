@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,17 @@ def test_of_several_flavours_the_first_is_read_and_said(masked: Path, tmp_path: 
     assert {tensor.dtype.value for tensor in first.tensors.values()} == {"float32"}
     chosen = converter.read(tmp_path / "out", from_format="pytorch")
     assert {tensor.dtype.value for tensor in chosen.tensors.values()} == {"float16"}
+
+
+def test_files_of_every_tokenizer_go_along(masked: Path, tmp_path: Path) -> None:
+    """Those of all slow tokenizers of transformers but TransfoXL's, a pickle."""
+    names = {"vocab.txt", "vocab.json", "merges.txt", "spiece.model", "source.spm", "target_vocab.json"}
+    names |= {"normalizer.json", "bpe.codes", "preprocessor_config.json"}
+    source = tmp_path / "source"
+    shutil.copytree(masked, source)
+    for name in names:
+        (source / name).write_bytes(name.encode())
+    (source / "stranger.txt").write_bytes(b"stays")
+    converter.convert(source, tmp_path / "out", to="pretrained", flavor="tf")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names} == {name: name.encode() for name in names}
+    assert not (tmp_path / "out" / "stranger.txt").exists()
