@@ -133,8 +133,9 @@ def config_with(
     architectures: list[str] | None = None,
     dtype: str | None = None,
     tie_word_embeddings: bool | None = None,
+    rope_theta: float | None = None,
 ) -> Config:
-    """Return the config with other `architectures`, another `dtype` or other ties; itself when it says so already.
+    """Return the config with other values; itself when it says so already.
 
     The dtype goes where the config has it: "dtype" (transformers 5), "torch_dtype" (transformers 4), or the former
     when neither is there. A changed config is written as transformers writes it: two spaces, ASCII, a final newline.
@@ -142,6 +143,8 @@ def config_with(
     wanted: dict[str, Any] = {} if architectures is None else {"architectures": architectures}
     if tie_word_embeddings is not None:
         wanted["tie_word_embeddings"] = tie_word_embeddings
+    if rope_theta is not None:
+        wanted["rope_theta"] = rope_theta
     if dtype is not None:
         wanted |= dict.fromkeys([key for key in ("dtype", "torch_dtype") if key in config.values] or ["dtype"], dtype)
     if all(config.values.get(key) == value for key, value in wanted.items()):

@@ -15,6 +15,7 @@ import numpy as np
 from converter.dialects.architecture import config_with
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers.flax_names import Names
+from converter.dialects.transformers.old_configs import with_old_keys
 from converter.dialects.transformers.rows import layout_of
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
@@ -75,7 +76,10 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     for name in checkpoint.names:
         writing.add(name)
     writing.repeat_ties()
-    return writing.checkpoint_made()
+    made = writing.checkpoint_made()
+    assert made.config is not None
+    config, said = with_old_keys(made.config)
+    return replace(made, config=config, warnings=(*made.warnings, *said))
 
 
 @dataclass(slots=True, kw_only=True)
