@@ -15,7 +15,7 @@ import numpy as np
 from converter.dialects.architecture import config_with
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers.flax_names import Names
-from converter.dialects.transformers.old_configs import with_old_keys
+from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.rows import layout_of
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
@@ -67,6 +67,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     What Flax has no place for is ledger lines, refused where it is a loss. Tensors that may be tied or computed are
     read. Raises ArchitectureError when no table knows the config's model type.
     """
+    checkpoint = of_old_release(checkpoint)
     config = checkpoint.config
     names = None if config is None else Names.of(config.values)
     if config is None or names is None:
@@ -76,10 +77,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     for name in checkpoint.names:
         writing.add(name)
     writing.repeat_ties()
-    made = writing.checkpoint_made()
-    assert made.config is not None
-    config, said = with_old_keys(made.config)
-    return replace(made, config=config, warnings=(*made.warnings, *said))
+    return writing.checkpoint_made()
 
 
 @dataclass(slots=True, kw_only=True)

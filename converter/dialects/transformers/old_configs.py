@@ -1,22 +1,59 @@
-"""What transformers 4, which has the TensorFlow and Flax classes, reads elsewhere in a config than transformers 5 does.
+"""Checkpoints of transformers 5 as transformers 4, which has the TensorFlow and Flax classes, reads their configs.
 
 configuration_mistral.py: `rope_theta` (4.57.6) is in `rope_parameters` (5.23). Without it 4.57.6 takes its default.
+configuration_t5.py and those of its kind: 5.23 says `tie_word_embeddings: true` of every model, and says in
+`scale_decoder_outputs` what 4.57.6 says there; MT5 never scales. 4.57.6 scales what it ties, and takes no head then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from converter.dialects.architecture import config_with
-from converter.model.checkpoint import Config
+from converter.model.checkpoint import Checkpoint, Config
 
-_ROTARY, _BASE = "rope_parameters", "rope_theta"
+_ROTARY, _BASE, _TIED = "rope_parameters", "rope_theta", "tie_word_embeddings"
+_HEAD, _SHARED, _WITH_HEAD = "lm_head.weight", "shared.weight", "ForConditionalGeneration"
 
 
 def with_old_keys(config: Config) -> tuple[Config, tuple[str, ...]]:
     """Return a config that transformers 4 reads as transformers 5 does, and what has changed."""
-    rotary = config.values.get(_ROTARY)
+    values = config.values
+    said: tuple[str, ...] = ()
+    rotary = values.get(_ROTARY)
     base = rotary.get(_BASE) if isinstance(rotary, Mapping) else None
-    if _BASE in config.values or isinstance(base, bool) or not isinstance(base, (int, float)):
-        return config, ()
-    return config_with(config, rope_theta=base), (f"config.json: {_BASE} is now {base}, which transformers 4 reads",)
+    if _BASE not in values and isinstance(base, (int, float)) and not isinstance(base, bool):
+        config = config_with(config, rope_theta=base)
+        said = (f"config.json: {_BASE} is now {base}, which transformers 4 reads",)
+    if _is_untied_before(values):
+        config = config_with(config, tie_word_embeddings=False)
+        said = (*said, f"config.json: {_TIED} is now false, as transformers 4 says of a head without a scale")
+    return config, said
+
+
+def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose config transformers 4 reads as it is meant; a head that is no longer tied is there."""
+    if checkpoint.config is None:
+        return checkpoint
+    config, said = with_old_keys(checkpoint.config)
+    if not said:
+        return checkpoint
+    made = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *said))
+    match config.values.get("architectures"):
+        case [str(architecture), *_] if architecture.endswith(_WITH_HEAD):
+            is_missing = _HEAD not in checkpoint.names and _SHARED in checkpoint.tensors
+        case _:
+            is_missing = False
+    if is_missing and _is_untied_before(checkpoint.config.values):
+        return replace(made, tensors={**made.tensors, _HEAD: made.tensors[_SHARED]})
+    return made
+
+
+def _is_untied_before(values: Mapping[str, Any]) -> bool:
+    if values.get(_TIED) is not True:
+        return False
+    if values.get("model_type") == "mt5":
+        return str(values.get("transformers_version", "")).startswith("5.")
+    return values.get("model_type") in ("t5", "longt5") and values.get("scale_decoder_outputs") is False

@@ -15,7 +15,7 @@ from converter.dialects.architecture import Inference, config_with, infer_archit
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.transformers import heads
 from converter.dialects.transformers.extents import variables_made
-from converter.dialects.transformers.old_configs import with_old_keys
+from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.rows import Row, key_of
 from converter.dialects.transformers.tables import ModelTable
 from converter.dialects.transformers.tensorflow_classes import (
@@ -82,8 +82,9 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     """
     if checkpoint.config is None:
         raise UsageError("a TensorFlow class needs a config.json", hint="--config FILE names one")
+    checkpoint = of_old_release(checkpoint)
+    assert checkpoint.config is not None
     translation, warnings = _translated(checkpoint, checkpoint.config)
-    config, said = with_old_keys(config_with(checkpoint.config, architectures=[translation.model.torch.name]))
     made = replace(
         checkpoint,
         tensors={name: translation.tensors[name] for name in translation.ordered()},
@@ -92,11 +93,11 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         buffers=frozenset(name for name in translation.tensors if _STATISTICS.search(name.removesuffix(":0"))),
         frozen=frozenset(),
         dialect="keras",
-        config=config,
+        config=config_with(checkpoint.config, architectures=[translation.model.torch.name]),
         keras_config=None,
         optimizer=None,
         lines=(*checkpoint.lines, *translation.lines),
-        warnings=(*checkpoint.warnings, *warnings, *translation.warnings, *said),
+        warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
     )
     if checkpoint.optimizer is None:
         return made
