@@ -137,6 +137,19 @@ def test_architectures_are_corrected_by_what_is_there() -> None:
     assert "embeddings.word_embeddings.weight" in found.tensors
 
 
+def test_without_a_config_that_says_it_the_name_that_keras_chose_says_the_class() -> None:
+    """MPNet's classes have a pooler in TensorFlow, also those that have none in PyTorch."""
+    for name, start in (
+        ("MPNetForTokenClassification", "tfmp_net_for_token_classification"),
+        ("MPNetForMultipleChoice", "tfmp_net_for_multiple_choice"),
+    ):
+        leaves = {"mpnet/pooler/dense/kernel": (4, 4), "mpnet/pooler/dense/bias": (4,), "classifier/bias": (1,)}
+        names = {f"{start}/{leaf}:0": shape for leaf, shape in {**leaves, "classifier/kernel": (4, 1)}.items()}
+        found = canonical(checkpoint(names, config("mpnet")))
+        assert found.config is not None
+        assert found.config.values["architectures"] == [name]
+
+
 def test_gpt2_has_its_weights_untransposed_and_biases_of_two_axes() -> None:
     names = {
         "tfgpt2_model/transformer/h_._0/attn/c_attn/weight:0": (4, 12),

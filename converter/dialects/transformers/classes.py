@@ -80,7 +80,7 @@ def class_of(table: ModelTable, present: Iterable[str], named: str | None, start
     """Return the class that has tensors of the templates `present`.
 
     It is the class `named` by the config when that has them all and none of its own head is missing, else the one
-    that fits best; of several, the one whose variables have names that begin with `start`.
+    whose head fits best; of several, the one whose variables have names that begin with `start`, else what fits best.
     """
     held = set(present)
     every = {row.canonical.text for row in (*table.rows.all, *table.aliases.all)}
@@ -98,9 +98,9 @@ def class_of(table: ModelTable, present: Iterable[str], named: str | None, start
         known,
         key=lambda candidate: (
             misfits(candidate, of_head=bool(table.prefix)),
+            not candidate.is_called(start),
             misfits(candidate, of_head=False),
             candidate.name != named,
-            not candidate.is_called(start),
             not candidate.is_base,
         ),
     )
