@@ -112,7 +112,8 @@ def _revived(error: dict[str, Any]) -> CkconvError:
 
 
 def _flattened(error: CkconvError) -> dict[str, Any]:
-    flat = {"kind": type(error).__name__, "message": error.message, "path": error.path, "tensor": error.tensor}
+    kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    flat = {"kind": kind, "message": error.message, "path": error.path, "tensor": error.tensor}
     if isinstance(error, MissingExtraError):
         return {**flat, "extra": error.extra, "need": error.need}
     return {**flat, "hint": error.hint}

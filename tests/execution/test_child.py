@@ -22,6 +22,8 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def environment(): return dict(os.environ)\n"
         "def refuse(): raise ArchitectureError('what is it', path='/x', tensor='t', hint='say')\n"
         "def lack(): raise MissingExtraError('torch', 'tracing')\n"
+        "class Closer(ArchitectureError): pass\n"
+        "def refuse_closely(): raise Closer('its own kind')\n"
         "def crash(): raise ValueError('a bug')\n"
         "def die(): os.abort()\n"
     )
@@ -46,6 +48,8 @@ def test_errors_come_back_as_they_were(tasks: Path) -> None:
     with pytest.raises(ArchitectureError) as caught:
         child.call("child_tasks:refuse", tasks)
     assert str(caught.value) == "/x: tensor t: what is it; say"
+    with pytest.raises(ArchitectureError, match="its own kind"):
+        child.call("child_tasks:refuse_closely", tasks)
     with pytest.raises(MissingExtraError, match=r"ckconv\[torch\]"):
         child.call("child_tasks:lack", tasks)
 

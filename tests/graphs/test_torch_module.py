@@ -16,6 +16,7 @@ from converter.errors import GraphError
 from converter.graphs.lower.torch.module import lower
 from converter.graphs.lower.torch.names import TAKEN, module_names, original_name
 from converter.graphs.lower.torch.program import exported, keywords
+from converter.graphs.trace.recurrent import as_operators
 from tests.graphs.test_operators import CASES, Case, _model
 
 # Axes and positions that only a run has: a program has one number of dimensions, and fixed ones.
@@ -223,6 +224,31 @@ def test_a_loop_in_a_program() -> None:
     assert program(x=torch.tensor([1.0, 3.0]))["last"].tolist() == [32, 96]
 
 
+def test_a_scan_over_any_number_of_steps_in_a_program() -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Mul", ["before", "w"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "row"], ["after"]),
+            helper.make_node("Identity", ["after"], ["seen"]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("before", "row")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in ("after", "seen")],
+    )
+    how = {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_input_directions": [1], "scan_output_axes": [1]}
+    node = helper.make_node("Scan", ["start", "x"], ["end", "all"], body=body, **how)
+    model = _graph([node], {"start": [3], "x": [3, "steps"], "w": [3]}, ["end", "all"])
+    program = exported(
+        lower(onnx_ir.from_proto(model), {}),
+        {"start": torch.zeros(3), "x": torch.zeros(3, 4), "w": torch.zeros(3)},
+        {"x": {1: "steps"}},
+    ).module()
+    for steps in (2, 7):
+        feeds = {"start": torch.randn(3), "x": torch.randn(3, steps), "w": torch.randn(3)}
+        expected = _expected(model, {name: tensor.numpy() for name, tensor in feeds.items()})
+        _compare(program(**feeds), expected)
+
+
 def test_an_operator_that_onnx_defines_by_others() -> None:
     node = helper.make_node("HannWindow", ["size"], ["y"])
     module = lower(onnx_ir.from_proto(_graph([node], {}, ["y"], size=np.array(6, np.int64))), {})
@@ -336,6 +362,16 @@ class _Convolutional(torch.nn.Module):
         return torch.softmax(self.head(x.mean((2, 3))), -1)
 
 
+class _Steps(torch.nn.Module):
+    def __init__(self, rnn: Any) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, sequence: Any) -> Any:
+        y, states = self.rnn(sequence)
+        return (y, *states) if isinstance(states, tuple) else (y, states)
+
+
 class _Recurrent(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -386,3 +422,41 @@ def test_a_module_comes_back(module: Any, traced: tuple[int, ...], unseen: tuple
     gradients = dict(lowered.named_parameters())
     for name, parameter in original.named_parameters():
         torch.testing.assert_close(gradients[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rnn",
+    [
+        torch.nn.LSTM(6, 4, num_layers=2, bidirectional=True, batch_first=True),
+        torch.nn.GRU(6, 4),
+        torch.nn.RNN(6, 4, num_layers=2, nonlinearity="relu", bidirectional=True, bias=False),
+    ],
+    ids=["lstm", "gru", "rnn"],
+)
+def test_recurrent_modules_take_sequences_of_any_length(rnn: Any) -> None:
+    original = _Steps(rnn).eval()
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    how = {"dynamo": True, "optimize": False, "verbose": False, "dynamic_shapes": ({**dynamic},)}
+    with as_operators():
+        model = torch.onnx.export(original, (torch.randn(5, 3, 6),), **how).model
+    assert {"LSTM", "GRU", "RNN"} & {node.op_type for node in model.graph}
+    held = original.state_dict()
+    for name, tensor in held.items():
+        initializer = model.graph.initializers[name]
+        initializer.const_value = onnx_ir.ExternalTensor(
+            "weights", 0, 0, initializer.dtype, shape=onnx_ir.Shape(tensor.shape), name=name
+        )
+    lowered = lower(model, {name: tensor.clone() for name, tensor in held.items()}, trainable=list(held))
+    (name,) = lowered.inputs
+    program = exported(lowered, {name: torch.randn(5, 3, 6)}, {name: {0: "one", 1: "two"}}).module()
+    for shape in ((7, 2, 6), (2, 9, 6)):
+        x = torch.randn(shape)
+        wanted = original(x)
+        for found in (lowered(x), program(**{name: x})):
+            for value, each in zip(found.values(), wanted, strict=True):
+                torch.testing.assert_close(value, each, atol=1e-5, rtol=1e-5)
+    (wanted[0] ** 2).sum().backward()
+    (next(iter(found.values())) ** 2).sum().backward()
+    gradients = dict(program.named_parameters())
+    for name, parameter in original.named_parameters():
+        torch.testing.assert_close(gradients[name].grad, parameter.grad, atol=1e-4, rtol=1e-3)

@@ -18,6 +18,7 @@ from converter.graphs.architecture import Architecture, Declaration, GraphInput
 from converter.graphs.inputs import extents
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
+from converter.graphs.trace.recurrent import as_operators
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -155,17 +156,18 @@ def _exported(
     }
     # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
     try:
-        program = torch.onnx.export(
-            module,
-            (),
-            kwargs=dict(examples),
-            dynamic_shapes=shapes,
-            output_names=outputs,
-            opset_version=opset,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-        )
+        with as_operators():
+            program = torch.onnx.export(
+                module,
+                (),
+                kwargs=dict(examples),
+                dynamic_shapes=shapes,
+                output_names=outputs,
+                opset_version=opset,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+            )
     except Exception as error:
         _LOG.debug("export failed", exc_info=True)
         raise GraphError(f"{type(module).__name__} could not be exported: {_first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: Python's own in a run; in a torch.export torch.cond and while_loop, where unrolling cannot do."""
+"""If, Loop and Scan: Python's own in a run; torch.cond, while_loop and scan in a torch.export that cannot unroll."""
 
 from __future__ import annotations
 
@@ -104,24 +104,49 @@ def scan(
     axes = list(scan_input_axes or [0] * num_scan_inputs)
     backwards = list(scan_input_directions or [0] * num_scan_inputs)
     length = scanned[0].shape[axes[0]]
-    refuse(not isinstance(length, int), "Scan over a dynamic number of steps in a torch.export")
-    collected: list[list[Any]] = [[] for _ in body.outputs[len(states) :]]
-    for step in range(length):
-        slices = [
-            each.select(axis, length - 1 - step if is_backward else step)
-            for each, axis, is_backward in zip(scanned, axes, backwards, strict=True)
-        ]
-        results = body(*states, *slices)
-        states = list(results[: len(states)])
-        for into, value in zip(collected, results[len(states) :], strict=True):
-            into.append(as_tensor(value))
+    slices = [
+        _sliced(each, axis, bool(is_backward)) for each, axis, is_backward in zip(scanned, axes, backwards, strict=True)
+    ]
+    run = _scan_stepped if isinstance(length, int) else _scan_exported
+    states, collected = run(body, states, slices, length)
     to_axes = list(scan_output_axes or [0] * len(collected))
     reverses = list(scan_output_directions or [0] * len(collected))
-    stacked = [
-        torch.stack(list(reversed(parts)) if is_reversed else parts, axis)
-        for parts, axis, is_reversed in zip(collected, to_axes, reverses, strict=True)
+    turned = [
+        (each.flip(0) if is_reversed else each).movedim(0, axis)
+        for each, axis, is_reversed in zip(collected, to_axes, reverses, strict=True)
     ]
-    return (*states, *stacked)
+    return (*states, *turned)
+
+
+def _sliced(value: Any, axis: int, is_backward: bool) -> Any:
+    """Return the slices of one axis as those of the first, in the order in which they are taken."""
+    first = value.movedim(axis, 0)
+    return first.flip(0) if is_backward else first
+
+
+def _scan_stepped(body: BoundBody, states: Sequence[Any], slices: Sequence[Any], length: int) -> tuple[Any, Any]:
+    count = len(states)
+    collected: list[list[Any]] = [[] for _ in body.outputs[count:]]
+    for step in range(length):
+        results = body(*states, *(each[step] for each in slices))
+        states = list(results[:count])
+        for into, value in zip(collected, results[count:], strict=True):
+            into.append(as_tensor(value))
+    return states, [_stacked(values) for values in collected]
+
+
+def _scan_exported(body: BoundBody, states: Sequence[Any], slices: Sequence[Any], length: Any) -> tuple[Any, Any]:
+    from torch._higher_order_ops.scan import scan_op
+
+    names = list(body.captured_tensors)
+    count, inputs = len(states), len(states) + len(slices)
+
+    def step(*values: Any) -> list[Any]:
+        return list(body.as_tensors(dict(zip(names, values[inputs:], strict=True)), *values[:inputs]))
+
+    captured = tuple(body.captured_tensors[name] for name in names)
+    results = scan_op(step, [as_tensor(state).clone() for state in states], list(slices), captured)
+    return results[:count], results[count:]
 
 
 @lowers("Scan", since=8)

@@ -63,7 +63,7 @@ def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, dict[
 
 def _stand_in(tensor: Any) -> Any:
     """A tensor of that shape with a storage of one element: torch saves no program without its state."""
-    small = torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape) if tensor.numel() else tensor.detach()
+    small = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) if tensor.numel() else tensor.detach()
     is_parameter = isinstance(tensor, torch.nn.Parameter)
     return torch.nn.Parameter(small, requires_grad=tensor.requires_grad) if is_parameter else small
 

@@ -1,9 +1,13 @@
-"""RNN, GRU and LSTM: PyTorch's own where it has what the node asks for, else step by step."""
+"""RNN, GRU and LSTM: PyTorch's own where it has what the node asks for, else step by step.
+
+In a torch.export over a number of steps that varies, which PyTorch's own would fix, the steps are one `scan`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from converter.graphs.lower.torch.framework import Tensor, torch
@@ -13,7 +17,8 @@ from converter.graphs.lower.torch.registry import REGISTRY, refuse
 lowers = REGISTRY.lowers
 
 Activation = Callable[[Any], Any]
-Cell = Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]
+Cell = Callable[[Sequence[Activation], Sequence[Any], Any, Sequence[Any]], tuple[Any, ...]]
+"""(activations, weights of one direction, one step's input, states) -> states, of which the first is the output."""
 
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
@@ -70,6 +75,10 @@ class _Node:
         is_default = [name for name, parameters in self.activations if not parameters] == [*names] * self.directions
         return self.lengths is None and self.clip is None and is_default
 
+    def is_native(self, x: Any, *names: str) -> bool:
+        """Whether PyTorch's own does all that is asked for, at any number of steps that may come."""
+        return self.is_plain(*names) and not _is_dynamic(x)
+
     def functions(self, direction: int) -> list[Activation]:
         """The activations of one direction, each clipped before."""
         count = len(self.activations) // self.directions
@@ -92,13 +101,15 @@ class _Node:
             y, states = y.permute(2, 0, 1, 3), [state.transpose(0, 1) for state in states]
         return (y, *states)[:output_count]
 
-    def run(self, x: Any, cells: Sequence[Cell], starts: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """Step through time, in each direction with its own cell."""
+    def run(self, x: Any, cell: Cell, weights: Sequence[Any], starts: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Step through time, in each direction with its own part of each of the weights."""
         outputs, ends = [], []
-        for direction, cell in enumerate(cells):
+        for direction in range(self.directions):
             is_backward = self.direction == "reverse" or direction == 1
             sequence = self._reversed(x) if is_backward else x
-            y, end = self._stepped(sequence, cell, tuple(start[direction] for start in starts))
+            stepped = self._scanned if _is_dynamic(x) else self._stepped
+            own, state = [each[direction] for each in weights], [start[direction] for start in starts]
+            y, end = stepped(sequence, partial(cell, self.functions(direction)), own, state)
             outputs.append(self._reversed(y) if is_backward else y)
             ends.append(end)
         return torch.stack(outputs, 1), [torch.stack(states) for states in zip(*ends, strict=True)]
@@ -106,19 +117,40 @@ class _Node:
     def _reversed(self, x: Any) -> Any:
         return x.flip(0) if self.lengths is None else reverse_sequence(x, self.lengths)
 
-    def _stepped(self, x: Any, cell: Cell, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        refuse(not isinstance(x.shape[0], int), "a recurrent cell of this kind over a dynamic number of steps")
+    def _stepped(self, x: Any, cell: Any, weights: Any, state: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
         outputs = []
         for step in range(x.shape[0]):
-            new = cell(x[step], state)
-            output = new[0]
-            if self.lengths is not None:
-                is_within = (step < self.lengths)[:, None]
-                new = tuple(torch.where(is_within, *pair) for pair in zip(new, state, strict=True))
-                output = torch.where(is_within, output, torch.zeros_like(output))
-            state = new
+            output, state = self._within(step, self.lengths, cell(weights, x[step], state), state)
             outputs.append(output)
         return torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape), state
+
+    def _scanned(self, x: Any, cell: Any, weights: Any, state: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        from torch._higher_order_ops.scan import scan_op
+
+        def step(*values: Any) -> list[Any]:
+            old, (at, each, *rest) = values[: len(state)], values[len(state) :]
+            lengths, own = (None, rest) if self.lengths is None else (rest[0], rest[1:])
+            output, new = self._within(at, lengths, cell(own, each, old), old)
+            return [*new, output.clone()]
+
+        steps = torch.arange(x.shape[0])
+        around = (*(() if self.lengths is None else (self.lengths,)), *(each.clone() for each in weights))
+        *states, outputs = scan_op(step, [each.clone() for each in state], [steps, x], around)
+        return outputs, states
+
+    @staticmethod
+    def _within(step: Any, lengths: Any, new: Sequence[Any], old: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+        """Return the output and the states of one step: beyond its length a sequence has zeros, and keeps its state."""
+        if lengths is None:
+            return new[0], new
+        is_within = (step < lengths)[:, None]
+        output = torch.where(is_within, new[0], torch.zeros_like(new[0]))
+        return output, [torch.where(is_within, *pair) for pair in zip(new, old, strict=True)]
+
+
+def _is_dynamic(x: Any) -> bool:
+    """Whether a torch.export is to hold for any number of steps."""
+    return not isinstance(x.shape[0], int)
 
 
 def _native(node: _Node, function: Any, x: Any, weights: tuple[Any, ...], order: list[int], starts: Any) -> Any:
@@ -166,16 +198,16 @@ def rnn(
     start = node.started(x, initial, r.shape[2])
     of_input, of_state = _split_bias(x, w, bias)
     for name, function in (("tanh", torch.rnn_tanh), ("relu", torch.rnn_relu)):
-        if node.is_plain(name):
+        if node.is_native(x, name):
             y, states = _native(node, function, x, (w, r, of_input, of_state), [0], start)
             return node.finished(y, states, output_count)
-
-    def cell_of(at: int) -> Cell:
-        (f,) = node.functions(at)
-        return lambda each, state: (f(each @ w[at].t() + of_input[at] + state[0] @ r[at].t() + of_state[at]),)
-
-    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], [start])
+    y, states = node.run(x, _rnn_cell, (w, r, of_input, of_state), [start])
     return node.finished(y, states, output_count)
+
+
+def _rnn_cell(functions: Sequence[Activation], weights: Sequence[Any], x: Any, state: Sequence[Any]) -> tuple[Any, ...]:
+    (f,), (w, r, of_input, of_state) = functions, weights
+    return (f(x @ w.t() + of_input + state[0] @ r.t() + of_state),)
 
 
 @lowers("GRU", since=3)
@@ -204,31 +236,25 @@ def gru(
     x = x.transpose(0, 1) if layout else x
     start = node.started(x, initial, r.shape[2])
     of_input, of_state = _split_bias(x, w, bias)
-    if node.is_plain("sigmoid", "tanh") and linear_before_reset:
+    if node.is_native(x, "sigmoid", "tanh") and linear_before_reset:
         y, states = _native(node, torch.gru, x, (w, r, of_input, of_state), [1, 0, 2], start)
         return node.finished(y, states, output_count)
-
-    def cell_of(at: int) -> Cell:
-        f, g = node.functions(at)
-        *recurrent, r_hidden = r[at].chunk(3)
-        *_, b_hidden = of_state[at].chunk(3)
-
-        def cell(each: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-            (hidden,) = state
-            z, reset, new = (each @ w[at].t() + of_input[at]).chunk(3, 1)
-            from_state = hidden @ torch.cat(recurrent).t() + of_state[at][: -b_hidden.shape[0]]
-            z_state, reset_state = from_state.chunk(2, 1)
-            z, reset = f(z + z_state), f(reset + reset_state)
-            if linear_before_reset:
-                new = g(new + reset * (hidden @ r_hidden.t() + b_hidden))
-            else:
-                new = g(new + (reset * hidden) @ r_hidden.t() + b_hidden)
-            return ((1 - z) * new + z * hidden,)
-
-        return cell
-
-    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], [start])
+    cell = partial(_gru_cell, bool(linear_before_reset))
+    y, states = node.run(x, cell, (w, r, of_input, of_state), [start])
     return node.finished(y, states, output_count)
+
+
+def _gru_cell(
+    resets_last: bool, functions: Sequence[Activation], weights: Sequence[Any], x: Any, state: Sequence[Any]
+) -> tuple[Any, ...]:
+    (f, g), (w, r, of_input, of_state), (hidden,) = functions, weights, state
+    size = hidden.shape[1]
+    z, reset, new = (x @ w.t() + of_input).chunk(3, 1)
+    z_state, reset_state = (hidden @ r[: 2 * size].t() + of_state[: 2 * size]).chunk(2, 1)
+    z, reset = f(z + z_state), f(reset + reset_state)
+    r_hidden, b_hidden = r[2 * size :].t(), of_state[2 * size :]
+    from_state = reset * (hidden @ r_hidden + b_hidden) if resets_last else (reset * hidden) @ r_hidden + b_hidden
+    return ((1 - z) * g(new + from_state) + z * hidden,)
 
 
 @lowers("LSTM")
@@ -259,24 +285,21 @@ def lstm(
     x = x.transpose(0, 1) if layout else x
     starts = [node.started(x, each, r.shape[2]) for each in (initial, initial_cell)]
     of_input, of_state = _split_bias(x, w, bias)
-    if node.is_plain("sigmoid", "tanh", "tanh") and peepholes is None and not input_forget:
+    if node.is_native(x, "sigmoid", "tanh", "tanh") and peepholes is None and not input_forget:
         y, states = _native(node, torch.lstm, x, (w, r, of_input, of_state), [0, 2, 3, 1], starts)
         return node.finished(y, states, output_count)
-
-    def cell_of(at: int) -> Cell:
-        f, g, h = node.functions(at)
-        peeps = [0.0] * 3 if peepholes is None else peepholes[at].chunk(3)
-
-        def cell(each: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden, memory = state
-            gates = each @ w[at].t() + of_input[at] + hidden @ r[at].t() + of_state[at]
-            enter, leave, forget, new = gates.chunk(4, 1)
-            enter = f(enter + peeps[0] * memory)
-            forget = 1 - enter if input_forget else f(forget + peeps[2] * memory)
-            memory = forget * memory + enter * g(new)
-            return f(leave + peeps[1] * memory) * h(memory), memory
-
-        return cell
-
-    y, states = node.run(x, [cell_of(at) for at in range(node.directions)], starts)
+    weights = (w, r, of_input, of_state, *(() if peepholes is None else (peepholes,)))
+    y, states = node.run(x, partial(_lstm_cell, bool(input_forget)), weights, starts)
     return node.finished(y, states, output_count)
+
+
+def _lstm_cell(
+    couples_gates: bool, functions: Sequence[Activation], weights: Sequence[Any], x: Any, state: Sequence[Any]
+) -> tuple[Any, ...]:
+    (f, g, h), (w, r, of_input, of_state, *peepholes), (hidden, memory) = functions, weights, state
+    peeps = peepholes[0].chunk(3) if peepholes else [0.0] * 3
+    enter, leave, forget, new = (x @ w.t() + of_input + hidden @ r.t() + of_state).chunk(4, 1)
+    enter = f(enter + peeps[0] * memory)
+    forget = 1 - enter if couples_gates else f(forget + peeps[2] * memory)
+    memory = forget * memory + enter * g(new)
+    return f(leave + peeps[1] * memory) * h(memory), memory
