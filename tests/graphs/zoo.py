@@ -221,12 +221,7 @@ DECODERS = (
     _model("Gemma2ForCausalLM", "gemma2", _DECODER, num_hidden_layers=2, sliding_window=8, query_pre_attn_scalar=8),
     _model("PhiForCausalLM", "phi", _TEXT),
     _model("Phi3ForCausalLM", "phi3", _DECODER),
-    _model(
-        "FalconForCausalLM",
-        "falcon",
-        _TEXT,
-        why_not="its attention makes a tensor of a number while it runs, which on the meta device has no value",
-    ),
+    _model("FalconForCausalLM", "falcon", _TEXT),
     _model("MptForCausalLM", "mpt", vocab_size=50, d_model=16, n_heads=2, n_layers=1, max_seq_len=40),
     _model("MixtralForCausalLM", "mixtral", _DECODER, num_local_experts=4, num_experts_per_tok=2),
     _model(
@@ -458,7 +453,6 @@ DUALS = (
     _model(
         "LlavaForConditionalGeneration",
         "llava",
-        why_not="the export freezes how many images there are: Llava makes a list of them",
         text_config={"model_type": "llama", **_DECODER},
         vision_config={"model_type": "clip_vision_model", **_VISION},
         image_token_index=49,
@@ -475,7 +469,15 @@ OTHERS = (
         tgt_vocab_size=50,
         tie_word_embeddings=False,
     ),
-    _model("CanineModel", "canine", _TEXT, num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=8),
+    _model(
+        "CanineModel",
+        "canine",
+        _TEXT,
+        why_not="it attends in chunks, a Python loop as long as the sequence, which the export freezes",
+        num_hash_functions=2,
+        num_hash_buckets=16,
+        local_transformer_stride=8,
+    ),
     _model("LongformerModel", "longformer", _TEXT, attention_window=8),
     _model("FunnelModel", "funnel", vocab_size=50, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=24),
     _model(
@@ -528,7 +530,7 @@ OTHERS = (
 )
 """More architectures, not all of which have a graph: `zoo_report` takes them by name, the table of classes has them.
 
-Canine attends in chunks, a Python loop as long as the sequence, which the export freezes. The loops and the conditions
+The loops and the conditions
 on data of Mamba, Funnel, Longformer and FSMT are patched (converter.graphs.trace.patches).
 """
 ZOO = (*TEXT_ENCODERS, *DECODERS, *ENCODER_DECODERS, *VISION, *AUDIO, *DUALS)

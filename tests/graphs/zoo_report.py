@@ -57,25 +57,34 @@ def examine(models: Sequence[Model], folder: Path, workers: int = 1) -> list[Res
 
     def run(share: Sequence[Model]) -> None:
         names = [model.architecture for model in share]
-        for half in ("zoo_torch", "zoo_tensorflow"):
-            ready = (
-                names
-                if half == "zoo_torch"
-                else [name for name in names if "error" not in _read(folder, name, "torch")]
-            )
-            if ready:
-                subprocess.run(
-                    [sys.executable, "-m", f"tests.graphs.{half}", os.fspath(folder), *ready],
-                    cwd=ROOT,
-                    env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                )
+        run_half("zoo_torch", names, folder)
+        run_half("zoo_tensorflow", [name for name in names if "error" not in _read(folder, name, "torch")], folder)
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(run, shares))
     return [result(model, folder) for model in models]
+
+
+def run_half(half: str, names: Sequence[str], folder: Path) -> None:
+    """Run one half for each model in turn. One that ends its process is noted, the next ones have another process."""
+    answer = half.removeprefix("zoo_")
+    for name in names:
+        (folder / name / f"{answer}.json").unlink(missing_ok=True)
+    waiting = list(names)
+    while waiting:
+        ended = subprocess.run(
+            [sys.executable, "-m", f"tests.graphs.{half}", os.fspath(folder), *waiting],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        waiting = [name for name in waiting if not (folder / name / f"{answer}.json").exists()]
+        if waiting:
+            died = folder / waiting.pop(0)
+            died.mkdir(parents=True, exist_ok=True)
+            (died / f"{answer}.json").write_text(json.dumps({"error": f"the process died ({ended.returncode})"}))
 
 
 def _read(folder: Path, architecture: str, half: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ _Numbers = (bool, int, float)
 
 
 def constants_as_operations() -> Any:
-    """Return a context in which `torch.tensor` of numbers on the meta device is traced as the operations that fill it.
+    """Return a context in which tensors made of numbers on the meta device are traced as the operations that fill them.
 
-    torch.export lifts the result of `torch.tensor` out of the graph, and on the meta device that has no values.
+    torch.export lifts the result of `torch.tensor`, and a list that indexes a tensor (`x[..., [-1], :]`), out of the
+    graph, and on the meta device that has no values.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -22,9 +23,17 @@ def constants_as_operations() -> Any:
                 data, *rest = args or (kwargs.get("data"),)
                 if not rest and _is_of_numbers(data):
                     return _filled(data, kwargs.get("dtype"))
+            if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and args[0].device.type == "meta":
+                args = (args[0], _index(args[1]), *args[2:])
             return function(*args, **kwargs)
 
     return Filling()
+
+
+def _index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    return _filled(index, None) if isinstance(index, list) and _is_of_numbers(index) else index
 
 
 def _is_of_numbers(data: Any) -> bool:

@@ -157,6 +157,9 @@ def _images_as_one(module: Any) -> Any:
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.Tensor.unbind:
                 return (args[0].flatten(0, 1),)
+            if function is torch.Tensor.__len__:
+                # What `list` asks for to reserve memory, and so would be burnt into the graph.
+                return 1
             return function(*args, **(kwargs or {}))
 
     def features(self: Any, *arguments: Any, **keywords: Any) -> Any:
