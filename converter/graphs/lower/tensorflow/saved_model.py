@@ -109,7 +109,11 @@ def _functions(model: Any, variables: Mapping[str, Any], input_dtype: Any) -> tu
     parameters = parameter_names(list(declared))
 
     def call(**inputs: Any) -> dict[str, Any]:
-        return run(**{name: tf.cast(inputs[parameters[name]], dtype) for name, dtype in declared.items()})
+        # A loaded signature checks types alone: a list of ids instead of a batch of them would be computed with.
+        given = {
+            name: tf.ensure_shape(inputs[parameters[name]], specifications[parameters[name]].shape) for name in declared
+        }
+        return run(**{name: tf.cast(given[name], dtype) for name, dtype in declared.items()})
 
     specifications = {
         parameters[value.name]: tf.TensorSpec(
