@@ -93,6 +93,22 @@ def test_equal_values_are_not_taken_for_one_another(found: Found) -> None:
     assert {"zeros", "also_zeros", "table", "kernel"} == set(found["loops"]["initializers"])
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_model_of_keras_2_computes_what_keras_2_does(suffix: str, tmp_path: Path) -> None:
+    import numpy as np
+    import onnxruntime
+
+    converter.convert(FIXTURES / f"graphs/keras-2{suffix}", tmp_path / "x.onnx")
+    expected = np.load(FIXTURES / "graphs/keras-2.npz")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", options)
+    assert [each.shape for each in session.get_inputs()] == [["batch", "left_1"], ["batch", "right_1"]]
+    found = session.run(["same", "head"], {name: expected[name] for name in ("left", "right")})
+    for name, array in zip(("same", "head"), found, strict=True):
+        np.testing.assert_allclose(array, expected[name], atol=SMALL)
+
+
 def test_a_keras_model_becomes_a_savedmodel_that_trains(tmp_path: Path) -> None:
     import tensorflow as tf
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.run.arrays import read_inputs, write_outputs
 from converter.graphs.trace.tensorflow.keras import build, called
+from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
 
 _ZIP = b"PK"
+_WEIGHTS = "model.weights.h5"
 
 
 def run(
@@ -32,14 +36,31 @@ def run(
     with open(model, "rb") as file:
         is_archive = file.read(len(_ZIP)) == _ZIP
     built = build(config, custom_objects, folder, is_archive=is_archive)
-    suffix = ".keras" if is_archive else ".h5"
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
-        link = Path(scratch, f"model{suffix}")  # Keras goes by the suffix
-        os.symlink(Path(model).absolute(), link)
         try:
-            built.load_weights(os.fspath(link))
+            built.load_weights(os.fspath(_weights(Path(model), Path(scratch), config, is_archive=is_archive)))
         except Exception as error:  # Keras raises what comes
             raise GraphError(f"Keras cannot load the weights: {' '.join(str(error).split())[:300]}") from error
     results = {number: called(built, arrays) for number, arrays in read_inputs(inputs).items()}
     write_outputs(outputs, results)
     return {"missing": [], "unexpected": []}
+
+
+def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:
+    """Return a file called as Keras wants it that has the weights, those of a Keras 2 archive where Keras 3 looks."""
+    link = scratch / ("model.keras" if is_archive else "model.h5")
+    os.symlink(model.absolute(), link)
+    if not is_archive or not is_of_keras_2(config):
+        return link
+    import h5py
+
+    with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as source, open(scratch / _WEIGHTS, "wb") as target:
+        shutil.copyfileobj(source, target)
+    with h5py.File(scratch / _WEIGHTS, "r+") as file:
+        groups: list[str] = []
+        file.visit(groups.append)
+        for name in reversed(groups):  # what is in a group before the group
+            parent, _, own = name.rpartition("/")
+            if own.startswith("_"):
+                file.move(name, f"{parent}/{own.lstrip('_')}")
+    return scratch / _WEIGHTS

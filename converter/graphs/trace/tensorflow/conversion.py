@@ -105,12 +105,21 @@ def _declarations(variables: Iterable[Variable], *, is_trainable: bool) -> dict[
     return {each.name: (each.dtype, each.shape) for each in variables if each.is_trainable is is_trainable}
 
 
+_OF_ONE_TEXT = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "decoder_")
+    for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask")
+)
+
+
 def _named_dimensions(ports: Sequence[Port]) -> tuple[GraphInput, ...]:
     """Return the inputs with a name for every extent that is free: the first is `batch`, the second of ids a sequence.
 
-    What has `decoder` in its name has a sequence of its own; extents of no known meaning are named after their input.
+    What has `decoder` in its name has a sequence of its own, and so has each input that is not known to be of one text
+    with the others: a runtime takes extents of one name for equal. Others are named after their input, too.
     """
     inputs = []
+    texts = [port.name for port in ports if not port.dtype.is_floating and port.shape and len(port.shape) == 2]
     for port in ports:
         if port.shape is None:
             raise GraphError(f"input {port.name!r} has no number of dimensions")
@@ -118,7 +127,7 @@ def _named_dimensions(ports: Sequence[Port]) -> tuple[GraphInput, ...]:
         for axis, extent in enumerate(port.shape):
             if extent is not None:
                 names.append(extent)
-            elif axis == 1 and len(port.shape) == 2 and not port.dtype.is_floating:
+            elif axis == 1 and port.name in texts and (texts == [port.name] or port.name in _OF_ONE_TEXT):
                 names.append("decoder_sequence" if "decoder" in port.name else "sequence")
             else:
                 names.append(_free_dimension(port.name, axis))

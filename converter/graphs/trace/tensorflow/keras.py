@@ -18,6 +18,7 @@ from typing import Any
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
+from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
@@ -85,11 +86,18 @@ def build(config: Mapping[str, Any], custom_objects: Sequence[str], folder: str,
             continue
         try:
             with redirect_stdout(io.StringIO()):
-                return _built(module, json.loads(said), objects, is_archive=is_archive)
+                given = json.loads(said)
+                taken = as_keras_3(given) if framework == "keras" else given
+                return _built(module, taken, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
             failures.append(error)
     if not failures:
         raise MissingExtraError("tensorflow", "building a Keras model")
+    if len(failures) == 1 and keras_config.has_operations(config):
+        raise ArchitectureError(
+            "is a model of Keras 2 that calls operators of TensorFlow, which only tf_keras can build",
+            hint="pip install tf-keras",
+        ) from failures[0]
     message = _first_line(failures[0])
     if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
         raise ArchitectureError(
@@ -175,12 +183,18 @@ def _names_by_place(model: Any, places: Mapping[str, str]) -> dict[int, str]:
     recorder = Recorder()
     saving._save_state(model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=set())
     names: dict[int, str] = {}
+    public = {_public(place): name for place, name in places.items()}
     for place, held in recorder.held.items():
         for number, variable in held.items():
-            name = places.get(f"{place}/{_VARIABLES}/{number}".lstrip("/"))
+            name = public.get(_public(f"{place}/{_VARIABLES}/{number}"))
             if name is not None:
                 names[id(variable)] = name
     return names
+
+
+def _public(place: str) -> str:
+    """Return where Keras 3 stores what Keras 2 stores below the name of a private attribute (`_query_dense`)."""
+    return "/".join(part.lstrip("_") for part in place.split("/") if part)
 
 
 def _source(model: Any, names: Mapping[int, str]) -> Source:

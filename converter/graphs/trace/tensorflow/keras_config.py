@@ -49,6 +49,13 @@ def check(config: Mapping[str, Any], custom: Collection[str]) -> None:
             waiting += [(each, depth + 1) for each in value]
 
 
+def has_operations(value: Any) -> bool:
+    """Whether a config that `check` found harmless calls functions of TensorFlow as layers, as only Keras 2 does."""
+    if isinstance(value, Mapping):
+        return value.get("class_name") in _OPERATION_LAYERS or any(map(has_operations, value.values()))
+    return isinstance(value, list) and any(map(has_operations, value))
+
+
 def _check_object(value: Mapping[str, Any], custom: Collection[str]) -> None:
     for key in _NAMES_OF_FILES:
         if isinstance(value.get(key), str):

@@ -1,0 +1,119 @@
+"""The config of a Keras 2 (tf_keras) model in the terms of Keras 3, which reads some of it by itself.
+
+Facts: keras 3.15 (models/functional.py, layers/layer.py) beside tf_keras 2.21 (engine/functional.py). Rules touch only
+what Keras 3 does not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+_MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras.src.models.sequential"}
+_KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_NOT_TAKEN: Mapping[str, Collection[str]] = {
+    "Conv": ("groups",),
+    "Depthwise": ("groups",),
+    "Separable": ("groups", *_KERNEL),
+    "Spatial": ("noise_shape", "trainable"),
+    "Random": ("rng_type",),
+    "Discretization": ("trainable",),
+    "MultiHeadAttention": ("query_shape", "key_shape", "value_shape", "softmax_robust_masking"),
+    "": ("batch_input_shape", "time_major"),
+}
+"""Arguments that layers of Keras 3 do not take, by how the names of their classes begin."""
+_INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False}
+"""Values of those that matter which mean what Keras 3 does; others stay, and Keras 3 refuses them."""
+
+
+def as_keras_3(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` as Keras 3 takes it. A config that Keras 3 wrote is returned as it is."""
+    return _object(config)
+
+
+def is_of_keras_2(config: Mapping[str, Any]) -> bool:
+    """Whether Keras 3 would have said this config otherwise."""
+    return as_keras_3(config) != config
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _object(value)
+    return [_value(each) for each in value] if isinstance(value, list) else value
+
+
+def _object(value: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: _value(each) for key, each in value.items()}
+    class_name, inner = found.get("class_name"), found.get("config")
+    if not isinstance(class_name, str) or not isinstance(inner, dict):
+        return found
+    if isinstance(found.get("module"), str) and class_name in _MODELS:
+        found["module"] = _MODELS[class_name]
+    if class_name != "InputLayer":
+        _drop_arguments(class_name, inner)
+    if isinstance(inner.get("layers"), list):
+        _write_calls_anew(inner)
+    return found
+
+
+def _drop_arguments(class_name: str, arguments: dict[str, Any]) -> None:
+    for beginning, names in _NOT_TAKEN.items():
+        if class_name.startswith(beginning) and (beginning != "Conv" or class_name.endswith("Transpose")):
+            for name in names:
+                if name in arguments and (name not in _INERT or arguments[name] == _INERT[name]):
+                    del arguments[name]
+    axis = arguments.get("axis")
+    if class_name == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
+        arguments["axis"] = axis[0]
+
+
+def _write_calls_anew(model: dict[str, Any]) -> None:
+    """Say the calls of a functional model's layers as Keras 3 does, which reads tensors among keywords in no other form.
+
+    Calls of models inside it are counted from 0, in Keras 2 from 1, for 0 is their own graph. Keras 3 knows this of
+    outputs that are a Functional's, and of nothing else.
+    """
+    layers = [layer for layer in model["layers"] if isinstance(layer, dict)]
+    if not any(_is_of_keras_2(call) for layer in layers for call in layer.get("inbound_nodes") or ()):
+        return
+    classes = {layer.get("name"): layer.get("class_name") for layer in layers}
+    models = {name for name, each in classes.items() if each in ("Model", *_MODELS)}
+    for layer in layers:
+        layer.pop("build_config", None)  # the calls build it; an attention has more than the one shape in here
+        calls = layer.get("inbound_nodes") or []
+        layer["inbound_nodes"] = [_call(each, models) if _is_of_keras_2(each) else each for each in calls]
+    sequential = {name for name, each in classes.items() if each == "Sequential"}
+    model["output_layers"] = _mapped(model.get("output_layers"), lambda place: _counted(place, sequential))
+
+
+def _is_of_keras_2(call: Any) -> bool:
+    return isinstance(call, list) or (isinstance(call, dict) and "args" not in call)
+
+
+def _call(call: Any, models: Collection[Any]) -> dict[str, Any]:
+    def tensor(place: list[Any]) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"shape": [], "dtype": "float32"}  # of the stand-in, which Keras replaces
+        history = _counted(place, models)[:3]
+        return {"class_name": "__keras_tensor__", "config": {**nothing, "keras_history": history}}
+
+    keywords: dict[str, Any] = {}
+    _mapped(call, lambda place: keywords.update(place[3]) if len(place) > 3 and isinstance(place[3], dict) else None)
+    given = _mapped(call, tensor)
+    given = given[0] if isinstance(given, list) and len(given) == 1 else given
+    return {"args": [given], "kwargs": _mapped(keywords, tensor)}
+
+
+def _mapped(value: Any, change: Callable[[list[Any]], Any]) -> Any:
+    """Return a structure with each place in it, [layer, call, tensor], changed."""
+    if isinstance(value, dict):
+        return {key: _mapped(each, change) for key, each in value.items()}
+    if not isinstance(value, list):
+        return value
+    if len(value) >= 3 and isinstance(value[0], str) and all(type(each) is int for each in value[1:3]):
+        return change(value)
+    return [_mapped(each, change) for each in value]
+
+
+def _counted(place: list[Any], models: Collection[Any]) -> list[Any]:
+    name, call, *others = place
+    return [name, call - 1 if name in models and call > 0 else call, *others]
