@@ -11,6 +11,7 @@ root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file co
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +73,9 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     said = ("training_config (loss, metrics) not carried",) if told else ()
     config, graph = _config(root, path), None
     if config is not None and dialect.is_model(config.values):
-        graph = graph_source(path, config.values, layers=_named_layers(weights, checkpoint, path))
+        elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
+        named = _named_layers(weights, checkpoint, path)
+        graph = graph_source(path, config.values, elements=elements, layers=named)
     checkpoint = replace(checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=said, graph=graph)
     return with_listed_state(checkpoint, root, None if told is None else told.values, path)
 

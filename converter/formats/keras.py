@@ -8,6 +8,7 @@ below ``<place of the layer>/vars``; what they are called, config or places say.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +125,8 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     once = {name: tensor for name, tensor in tensors.items() if name not in ties}
     graph = None
     if config is not None and dialect.is_model(config.values):
-        graph = graph_source(path, config.values, places=_by_place(listed))
+        elements = sum(math.prod(each.shape) for each in once.values())
+        graph = graph_source(path, config.values, elements=elements, places=_by_place(listed))
     checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", graph=graph, lines=tuple(lines))
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
 

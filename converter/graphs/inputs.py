@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
 _ROWS, _EXTENTS = (3, 1), (17, 9)
+_ELEMENTS_LIMIT = 1 << 28
 
 
 def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
@@ -32,10 +35,13 @@ def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str
     """Return one array per input. `sizes` gives the extent of each named dimension.
 
     The first row of a mask has no padding, of the others each gets some, and the inputs of the same shape have it in
-    the same places.
+    the same places. Raises GraphError for an input that is larger than any a graph would be checked with.
     """
     random = np.random.default_rng(seed)
     shapes = {each.name: extents(each, sizes) for each in inputs}
+    for name, shape in shapes.items():
+        if math.prod(shape) > _ELEMENTS_LIMIT:
+            raise GraphError(f"an input {name!r} of {list(shape)} is too large to check the graph with")
     masks = {
         each.shape: _mask(random, shapes[each.name], each.sampling.low)
         for each in inputs

@@ -16,10 +16,14 @@ def graph_source(
     path: Path,
     config: Mapping[str, Any],
     *,
+    elements: int,
     layers: Sequence[tuple[str, Sequence[str]]] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> GraphSource:
-    """Return the graph of the model in the file `path`; `layers` or `places` as converter.graphs.trace has them."""
+    """Return the graph of the model in the file `path`, whose tensors have that many `elements`.
+
+    `layers` or `places` are as converter.graphs.trace has them.
+    """
     named: dict[str, Any] = {"places": dict(places or {})}
     if layers is not None:
         named = {"layers": [[name, list(held)] for name, held in layers]}
@@ -28,7 +32,7 @@ def graph_source(
         trace=_TRACE,
         reference=_REFERENCE,
         extra="tensorflow",
-        arguments={"config": config, **named},
-        reference_arguments={"config": config},
+        arguments={"config": config, "elements": elements, **named},
+        reference_arguments={"config": config, "elements": elements},
         takes_custom_objects=True,
     )

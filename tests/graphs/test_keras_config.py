@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import h5py
 import pytest
 
 import converter
-from converter.errors import ArchitectureError, CkconvError, SafetyError, UsageError
+from converter.errors import ArchitectureError, CkconvError, GraphError, SafetyError, UsageError
+from converter.graphs.architecture import GraphInput
+from converter.graphs.inputs import sample_inputs
 from converter.graphs.trace.tensorflow import keras_config
+from converter.model.dtype import DType
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/graphs/siamese.keras"
 CODE = {"class_name": "__lambda__", "config": {"value": "4wEAAA==", "defaults": None, "closure": None}}
@@ -109,6 +113,30 @@ def test_the_users_names_are_not_asked_about() -> None:
     keras_config.check(values, frozenset({"Gain"}))
     with pytest.raises(ArchitectureError):
         keras_config.check(values, frozenset({"Other"}))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_config_that_asks_for_more_than_its_file_has_is_refused(suffix: str, tmp_path: Path) -> None:
+    """Before anything is allocated: the weights would be of 40 TB."""
+    if suffix == ".keras":
+        source = written(tmp_path, lambda said: layer(said, "Dense")["config"].update(units=10**13))
+    else:
+        source = tmp_path / "model.h5"
+        shutil.copy(FIXTURE.with_suffix(".h5"), source)
+        with h5py.File(source, "r+") as file:
+            said = json.loads(file.attrs["model_config"])
+            layer(said, "Dense")["config"].update(units=10**13)
+            file.attrs["model_config"] = json.dumps(said)
+    with pytest.raises(ArchitectureError, match=r"layer 'similarity' .* weights, the file holds \d+"):
+        converter.convert(source, tmp_path / "out", to="savedmodel")
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_to_check_a_graph_with_are_bounded() -> None:
+    known = GraphInput(name="x", dtype=DType.FLOAT32, shape=("batch", 10**12))
+    assert sample_inputs((replace(known, shape=("batch", 3)),), seed=0, sizes={"batch": 2})["x"].shape == (2, 3)
+    with pytest.raises(GraphError, match=r"input 'x' of \[2, 1000000000000\]"):
+        sample_inputs((known,), seed=0, sizes={"batch": 2})
 
 
 def test_depth_is_bounded() -> None:

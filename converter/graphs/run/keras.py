@@ -26,6 +26,7 @@ def run(
     inputs: str,
     outputs: str,
     config: Mapping[str, Any],
+    elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
 ) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(
     """
     with open(model, "rb") as file:
         is_archive = file.read(len(_ZIP)) == _ZIP
-    built = build(config, custom_objects, folder, is_archive=is_archive)
+    built = build(config, custom_objects, folder, is_archive=is_archive, elements=elements)
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
         try:
             built.load_weights(os.fspath(_weights(Path(model), Path(scratch), config, is_archive=is_archive)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
@@ -23,6 +24,9 @@ from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
 _VARIABLES = "vars"
+_LAYER_OF = {"keras": "keras.src.layers.layer", "tf_keras": "tf_keras.src.engine.base_layer"}
+_SPARE_ELEMENTS = 1 << 20
+"""What layers may have beside the weights of a file: states of generators, of recurrence."""
 
 
 def trace(
@@ -32,6 +36,7 @@ def trace(
     config: Mapping[str, Any],
     layers: Sequence[tuple[str, Sequence[str]]] | None = None,
     places: Mapping[str, str] | None = None,
+    elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
 ) -> dict[str, Any]:
@@ -39,11 +44,12 @@ def trace(
 
     `layers`   the names of each layer's weights in order, for a file that lists them (HDF5); else
     `places`   the name of each variable by where it is stored: ``layers/dense/vars/0``
+    `elements` how many numbers the file holds: a config that asks for many more is refused before they are allocated
     `custom_objects`, `folder`   the user's classes, ``package.module:Name,Name``, and where to look for their modules
     Returns the Architecture as JSON values. Raises SafetyError for a config that is a program, ArchitectureError for a
     class that nobody named, GraphError when the model cannot be built, traced or converted.
     """
-    built = build(config, custom_objects, folder, is_archive=layers is None)
+    built = build(config, custom_objects, folder, is_archive=layers is None, elements=elements)
     try:
         names = _names_by_layer(built, layers) if layers is not None else _names_by_place(built, places or {})
         source = _source(built, names)
@@ -66,7 +72,14 @@ def _structure(model: Any) -> Any:
     return model.inputs[0]  # a Sequential
 
 
-def build(config: Mapping[str, Any], custom_objects: Sequence[str], folder: str, *, is_archive: bool) -> Any:
+def build(
+    config: Mapping[str, Any],
+    custom_objects: Sequence[str],
+    folder: str,
+    *,
+    is_archive: bool,
+    elements: int | None = None,
+) -> Any:
     """Return the model of a config that was found harmless, with weights as its initializers make them.
 
     Archives and HDF5 files say what a model is made of in two ways.
@@ -88,8 +101,11 @@ def build(config: Mapping[str, Any], custom_objects: Sequence[str], folder: str,
             with redirect_stdout(io.StringIO()):
                 given = json.loads(said)
                 taken = as_keras_3(given) if framework == "keras" else given
-                return _built(module, taken, objects, is_archive=is_archive)
+                with _weights_counted(module, elements):
+                    return _built(module, taken, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
+            if (refusal := _refusal_in(error)) is not None:
+                raise refusal from error
             failures.append(error)
     if not failures:
         raise MissingExtraError("tensorflow", "building a Keras model")
@@ -105,6 +121,39 @@ def build(config: Mapping[str, Any], custom_objects: Sequence[str], folder: str,
             hint="--custom-objects package.module:Name names the code to use",
         ) from failures[0]
     raise GraphError(f"Keras cannot build the model of the config: {message}") from failures[0]
+
+
+def _refusal_in(error: BaseException | None) -> ArchitectureError | None:
+    """Return the refusal that Keras made an error of its own of, if there is one."""
+    while error is not None and not isinstance(error, ArchitectureError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def _weights_counted(keras: Any, elements: int | None) -> Iterator[None]:
+    """Stop a model that is being built before its weights are larger than those of its file, and some."""
+    owner = importlib.import_module(_LAYER_OF[keras.__name__]).Layer
+    original = owner.add_weight
+    asked = 0
+
+    def counted(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal asked
+        position = 0 if keras.__name__ == "keras" else 1
+        shape = keywords.get("shape", arguments[position] if len(arguments) > position else None)
+        sizes = [shape] if shape is None or isinstance(shape, int) else list(shape)
+        asked += math.prod(size for size in sizes if isinstance(size, int))
+        if elements is not None and asked > elements + _SPARE_ELEMENTS:
+            raise ArchitectureError(
+                f"has a Keras config whose layer {self.name!r} makes it {asked:,} weights, the file holds {elements:,}"
+            )
+        return original(self, *arguments, **keywords)
+
+    owner.add_weight = counted
+    try:
+        yield
+    finally:
+        owner.add_weight = original
 
 
 def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:

@@ -68,7 +68,7 @@ def _drop_arguments(class_name: str, arguments: dict[str, Any]) -> None:
 
 
 def _write_calls_anew(model: dict[str, Any]) -> None:
-    """Say the calls of a functional model's layers as Keras 3 does, which reads tensors among keywords in no other form.
+    """Say the calls of a functional model's layers as Keras 3 does: in no other form it reads tensors among keywords.
 
     Calls of models inside it are counted from 0, in Keras 2 from 1, for 0 is their own graph. Keras 3 knows this of
     outputs that are a Functional's, and of nothing else.
