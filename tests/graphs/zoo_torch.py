@@ -79,7 +79,9 @@ def _disturb(source: Any) -> None:
             if name.endswith(("running_mean", "running_var")):
                 buffer.add_(torch.rand_like(buffer) * 0.5)
     for module in source.modules():
-        if isinstance(module, torch.nn.Embedding) and "Sinusoidal" not in type(module).__name__:
+        name = type(module).__name__
+        is_of_positions = any(word in name for word in ("Sinusoidal", "Positional"))  # they number by the padding
+        if (isinstance(module, torch.nn.Embedding) or name == "QuantEmbedding") and not is_of_positions:
             # Keeps gradients from the padding row, which is no part of the computation that a graph describes.
             module.padding_idx = None
 

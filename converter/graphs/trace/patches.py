@@ -31,6 +31,9 @@ def exportable(model: Any) -> Iterator[None]:
                 stack.enter_context(_replaced(structure, "get_position_embeds", _funnel_positions))
             if model_type == "fsmt":
                 stack.enter_context(_replaced(_modeling("fsmt"), "make_padding_mask", _padding_mask))
+            if model_type == "vilt":
+                embeddings = _modeling("vilt").ViltEmbeddings
+                stack.enter_context(_replaced(embeddings, "visual_embed", _all_patches))
             if model_type in _LISTING_IMAGES:
                 stack.enter_context(_images_as_one(_modeling(model_type)))
             if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
@@ -143,6 +146,30 @@ def _funnel_positions(self: Any, seq_len: Any, dtype: Any, device: Any) -> Any:
 def _padding_mask(input_ids: Any, padding_idx: int = 1) -> Any:
     """Where padding is, also where there is none: upstream that is None instead, which depends on the data."""
     return input_ids.eq(padding_idx)
+
+
+def _all_patches(self: Any, pixel_values: Any, pixel_mask: Any, max_image_length: int = 200) -> Any:
+    """Patches of whole images in their order: upstream they are in an order drawn by chance, for masks may hide some.
+
+    Outputs that do not depend on the order are the same. Raises ValueError where chance would leave patches out.
+    """
+    import torch
+
+    patches = self.patch_embeddings(pixel_values)
+    batch, size, height, width = patches.shape
+    if 0 <= max_image_length < height * width:
+        raise ValueError(f"{max_image_length} of {height * width} patches would be drawn by chance")
+    grid = self.config.image_size // self.config.patch_size
+    first, others = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
+    positions = others.transpose(1, 2).reshape(1, size, grid, grid)
+    if (height, width) != (grid, grid):
+        positions = torch.nn.functional.interpolate(positions, (height, width), mode="bilinear", align_corners=True)
+    embedded = torch.cat([self.cls_token + first, positions.flatten(2).transpose(1, 2)], dim=1)
+    embedded = embedded + torch.nn.functional.pad(patches.flatten(2).transpose(1, 2), (0, 0, 1, 0))
+    mask = torch.ones((batch, height * width + 1), dtype=torch.long, device=patches.device)
+    places = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack(places, dim=-1).reshape(1, -1, 2).expand(batch, -1, -1)
+    return embedded, mask, (places, (height, width))
 
 
 def _images_as_one(module: Any) -> Any:
