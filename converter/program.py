@@ -277,7 +277,10 @@ class _Target:
         if self.is_folder:
             return replace(output, files=(*beside, *output.files))
         if len(output.file_names) > 1:
-            raise UsageError("the output is several files", path=self.place.path, hint="end DST with / for a folder")
+            listed = ", ".join(output.file_names[:3]) + (", ..." if len(output.file_names) > 3 else "")
+            raise UsageError(
+                f"the output is several files ({listed})", path=self.place.path, hint="end DST with / for a folder"
+            )
         if not beside:
             return output
         left = ", ".join(file.name for file in beside)

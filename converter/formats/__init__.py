@@ -52,7 +52,7 @@ class Format:
                      model; or "in Trainer's groups", the two of transformers.Trainer in that order
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
-    `by_suffix`      write options that the name of the destination decides
+    `by_suffix`      write options that the name of a destination which is one file decides; the suffix "" is any
     `runner`         the ``package.module:function`` that runs such files on given inputs (converter.graphs.run), None
                      for formats without a graph
     """

@@ -125,6 +125,13 @@ def squad(squad_bert: Path, tmp_path_factory: pytest.TempPathFactory, ckconv: Ck
     return folder
 
 
+def test_a_file_is_the_program_alone_whatever_it_is_called(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tensors={"fc.weight": ArrayTensor.of(np.ones((2, 3), np.float32))})
+    converter.write(checkpoint, tmp_path / "program", to="pt2", weights_only=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["program"]
+    assert set(converter.read(tmp_path / "program").tensors) == {"fc.weight"}
+
+
 def test_a_checkpoint_becomes_a_program_that_runs(squad: Path, squad_bert: Path) -> None:
     import transformers
 

@@ -1,9 +1,13 @@
-"""A decoder with its cache: names, dimensions, and that it goes on as torch does, in onnxruntime."""
+"""A decoder with its cache: names, dimensions, and that it goes on as torch does, in onnxruntime.
+
+Of the decoders behind an encoder one is taken, another with every seed; CKCONV_ORACLE_FULL=1 takes all.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -16,8 +20,17 @@ from converter.graphs.run.arrays import read_inputs
 from converter.graphs.run.transformers import run
 from converter.graphs.trace.transformers import trace
 from tests.graphs.zoo import ZOO
+from tests.oracle.environment import IS_FULL, SEED
 
-MISTRAL = next(model for model in ZOO if model.architecture == "MistralForCausalLM")
+MODELS = {model.architecture: model for model in ZOO}
+MISTRAL = MODELS["MistralForCausalLM"]
+BEHIND_ENCODERS = (
+    "T5ForConditionalGeneration",
+    "BartForConditionalGeneration",
+    "MarianMTModel",
+    "WhisperForConditionalGeneration",
+)
+STEPS = 6
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +38,18 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
+def _session(graph: Path) -> Any:
+    """A session of a graph, with the weights that are saved beside it."""
     import onnxruntime
+
+    model, weights = onnx_ir.load(graph), load_file(graph.with_name("model.safetensors"))
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, onnx_ir.ExternalTensor):
+            value.const_value = onnx_ir.tensor(weights[name], name=name)
+    return onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString())
+
+
+def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
     import transformers
 
     config = {**MISTRAL.config, "num_hidden_layers": 2}
@@ -41,14 +64,11 @@ def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
     present = [name.replace("past_key_values", "present") for name in past]
     assert architecture.outputs == ("logits", *present)
 
-    model, weights = onnx_ir.load(graph), load_file(tmp_path / "model.safetensors")
+    model = onnx_ir.load(graph)
     shapes = {value.name: [str(extent) for extent in value.shape] for value in model.graph.inputs}
     assert shapes["attention_mask"] == ["batch", "past_sequence + sequence"]
     assert shapes[past[0]] == ["batch", "1", "past_sequence", "8"]
-    for name, value in model.graph.initializers.items():
-        if isinstance(value.const_value, onnx_ir.ExternalTensor):
-            value.const_value = onnx_ir.tensor(weights[name], name=name)
-    session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString())
+    session = _session(graph)
 
     inputs = {
         f"{case}/{name}": array
@@ -79,3 +99,50 @@ def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
     whole, first = step(ids, 12, nothing), step(ids[:, :7], 7, nothing)
     second = step(ids[:, 7:], 12, {name: first[name.replace("past_key_values", "present")] for name in past})
     np.testing.assert_allclose(second["logits"], whole["logits"][:, 7:], atol=1e-5)
+
+
+@pytest.mark.parametrize("class_name", BEHIND_ENCODERS if IS_FULL else [BEHIND_ENCODERS[SEED % len(BEHIND_ENCODERS)]])
+def test_a_decoder_behind_an_encoder_writes_what_torch_writes(class_name: str, tmp_path: Path) -> None:
+    """Token by token, from what it returned the step before."""
+    import torch
+    import transformers
+
+    class_ = getattr(transformers, class_name)
+    torch.manual_seed(SEED)
+    source = class_(class_.config_class(**MODELS[class_name].config)).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            if parameter.requires_grad:  # sinusoids have none
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    source.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(MODELS[class_name].config))
+    described = trace(
+        config=str(tmp_path / "config.json"),
+        architecture=class_name,
+        graph=str(tmp_path / "graph.onnx"),
+        with_cache=True,
+    )
+    architecture = Architecture.from_json(json.loads(json.dumps(described)))
+    past = [each for each in architecture.inputs if each.name.startswith("past_key_values.")]
+    assert [each.name for each in past] == [f"past_key_values.0.decoder.{kind}" for kind in ("key", "value")]
+    session, names = _session(tmp_path / "graph.onnx"), list(architecture.outputs)
+    arrays = sample_inputs(architecture.inputs, seed=1, sizes=sample_sizes(architecture)[0])
+    encoded = {name: array for name, array in arrays.items() if not name.startswith(("past_", "decoder_"))}
+    before = {each.name: np.zeros((3, each.shape[1], 0, each.shape[3]), np.float32) for each in past}
+    given = {name: torch.from_numpy(array) for name, array in encoded.items()}
+    ids = np.full((3, 1), source.config.decoder_start_token_id, np.int64)
+    written, cache = [ids], None
+    for _ in range(STEPS):
+        found = dict(zip(names, session.run(names, {**encoded, "decoder_input_ids": ids, **before}), strict=True))
+        with torch.no_grad():
+            expected = source(**given, decoder_input_ids=torch.from_numpy(ids), past_key_values=cache, use_cache=True)
+        cache = expected.past_key_values
+        np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-5)
+        before = {each.name: found[each.name.replace("past_key_values", "present")] for each in past}
+        np.testing.assert_allclose(
+            before["past_key_values.0.decoder.key"], cache.self_attention_cache.layers[0].keys, atol=1e-5
+        )
+        ids = found["logits"][:, -1:].argmax(-1)
+        written.append(ids)
+    whole = source(**given, decoder_input_ids=torch.from_numpy(np.concatenate(written[:-1], axis=1))).logits
+    np.testing.assert_array_equal(np.concatenate(written[1:], axis=1), whole.argmax(-1))

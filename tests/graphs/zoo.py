@@ -353,7 +353,15 @@ VISION = (
         depths=[1, 1, 1, 1],
         num_attention_heads=[1, 1, 2, 2],
     ),
-    _model("YolosForObjectDetection", "yolos", _VISION, _LABELS, num_hidden_layers=2, image_size=[30, 36], num_detection_tokens=5),
+    _model(
+        "YolosForObjectDetection",
+        "yolos",
+        _VISION,
+        _LABELS,
+        num_hidden_layers=2,
+        image_size=[30, 36],
+        num_detection_tokens=5,
+    ),
     _model(
         "DPTForDepthEstimation",
         "dpt",

@@ -1,6 +1,8 @@
 """The form of a decoder that goes on from keys and values of what came before, and returns them.
 
-Names are those of optimum: inputs `past_key_values.0.key`, `past_key_values.0.value` ..., outputs `present.0.key` ...
+Names are those of optimum: inputs `past_key_values.0.key`, `past_key_values.0.value` ..., outputs `present.0.key` ...,
+and `past_key_values.0.decoder.key` ... of the decoder behind an encoder. What the encoder gives is computed at every
+step: torch.export follows one way through the attention to it, with or without its keys and values.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.architecture import GraphInput
-from converter.graphs.trace.dimensions import Dimension
+from converter.graphs.inputs import extents
+from converter.graphs.trace.dimensions import Dimension, checked_sizes
 from converter.graphs.trace.modalities import Inputs
+from converter.graphs.trace.patches import masks_as_they_are
 from converter.model.dtype import DType
 
 PAST = "past_key_values"
 PRESENT = "present"
 _PAST_SEQUENCE = "past_sequence"
-_LEAF = re.compile(r"(?:input\.|output\.)?past_key_values\.(?:layers\.)?(\d+)\.(keys|values)")
+_OF_DECODER = "decoder."
+_LEAF = re.compile(r"(?:input\.|output\.)?past_key_values\.(self_attention_cache\.)?(?:layers\.)?(\d+)\.(keys|values)")
 
 
 def with_past(model: Any, taken: Inputs) -> Inputs:
@@ -26,31 +31,43 @@ def with_past(model: Any, taken: Inputs) -> Inputs:
 
     Raises GraphError for a class that keeps no keys and values.
     """
-    shapes = _cached_shapes(model)
-    total = f"{_PAST_SEQUENCE} + sequence"
-    inputs = [replace(each, shape=("batch", total)) if each.name == "attention_mask" else each for each in taken.inputs]
+    shapes = _cached_shapes(model, taken)
+    is_behind_encoder = _is_behind_encoder(model)
+    sequence = "decoder_sequence" if is_behind_encoder else "sequence"
+    inputs = list(taken.inputs)
+    if not is_behind_encoder:
+        total = ("batch", f"{_PAST_SEQUENCE} + {sequence}")
+        inputs = [replace(each, shape=total) if each.name == "attention_mask" else each for each in inputs]
     for layer, pair in enumerate(shapes):
         for kind, (heads, size) in zip(("key", "value"), pair, strict=True):
+            name = f"{PAST}.{layer}.{_OF_DECODER if is_behind_encoder else ''}{kind}"
             shape = ("batch", heads, _PAST_SEQUENCE, size)
-            inputs.append(GraphInput(name=f"{PAST}.{layer}.{kind}", dtype=DType.FLOAT32, shape=shape))
-    sequence = next(each for each in taken.dimensions if each.name == "sequence")
-    high = None if sequence.high is None else sequence.high // 2
-    dimensions = [replace(each, high=high) if each.name == "sequence" else each for each in taken.dimensions]
+            inputs.append(GraphInput(name=name, dtype=DType.FLOAT32, shape=shape))
+    limit = next(each for each in taken.dimensions if each.name == sequence).high
+    high = None if limit is None else limit // 2
+    dimensions = [replace(each, high=high) if each.name == sequence else each for each in taken.dimensions]
     past = Dimension(name=_PAST_SEQUENCE, high=high, checked=(6, 12))
     return Inputs(inputs=tuple(inputs), dimensions=(*dimensions, past))
 
 
-def _cached_shapes(model: Any) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _is_behind_encoder(model: Any) -> bool:
+    return bool(getattr(model.config, "is_encoder_decoder", False))
+
+
+def _cached_shapes(model: Any, taken: Inputs) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return heads and size of keys and of values, layer by layer."""
     import torch
 
-    name, config = type(model).__name__, model.config
-    if getattr(config, "is_encoder_decoder", False):
-        raise GraphError(f"{name} is an encoder and a decoder: --with-cache is for decoders alone")
-    ids = torch.ones((1, 1), dtype=torch.int64, device="meta")
+    name = type(model).__name__
+    sizes = checked_sizes(taken.dimensions)[0]
+    given = {
+        each.name: torch.ones(extents(each, sizes), dtype=getattr(torch, each.dtype.value), device="meta")
+        for each in taken.inputs
+        if not each.name.endswith("attention_mask")  # whose values some classes look at
+    }
     try:
-        with torch.no_grad():
-            cache = model(input_ids=ids, use_cache=True).past_key_values
+        with torch.no_grad(), masks_as_they_are():
+            cache = _of_decoder(model(**given, use_cache=True).past_key_values)
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         shapes = [((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3])) for keys, values in layers]
     except (AttributeError, IndexError, TypeError) as error:
@@ -58,6 +75,11 @@ def _cached_shapes(model: Any) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     if not shapes:
         raise GraphError(f"{name} keeps no cache of keys and values")
     return shapes
+
+
+def _of_decoder(cache: Any) -> Any:
+    """Return what a decoder keeps of itself, not of its encoder."""
+    return getattr(cache, "self_attention_cache", cache)
 
 
 def cache_of(tensors: dict[str, Any]) -> Any:
@@ -68,20 +90,24 @@ def cache_of(tensors: dict[str, Any]) -> Any:
     names = [name for name in tensors if name.startswith(f"{PAST}.")]
     if not names:
         return None
-    from transformers import DynamicCache
+    from transformers import DynamicCache, EncoderDecoderCache
 
     past = {name: tensors.pop(name) for name in names}
+    decoder = _OF_DECODER if f"{PAST}.0.{_OF_DECODER}key" in past else ""
     cache = DynamicCache()
     for layer in range(len(past) // 2):
-        cache.update(past[f"{PAST}.{layer}.key"], past[f"{PAST}.{layer}.value"], layer)
-    return cache
+        cache.update(*(past[f"{PAST}.{layer}.{decoder}{kind}"] for kind in ("key", "value")), layer)
+    return EncoderDecoderCache(cache, DynamicCache()) if decoder else cache
 
 
 def present_of(cache: Any) -> dict[str, Any]:
     """Return the tensors of a Cache by the names of outputs."""
+    own = _of_decoder(cache)
+    decoder = "" if own is cache else _OF_DECODER
     present = {}
-    for number, layer in enumerate(cache.layers):
-        present[f"{PRESENT}.{number}.key"], present[f"{PRESENT}.{number}.value"] = layer.keys, layer.values
+    for number, layer in enumerate(own.layers):
+        present[f"{PRESENT}.{number}.{decoder}key"] = layer.keys
+        present[f"{PRESENT}.{number}.{decoder}value"] = layer.values
     return present
 
 
@@ -91,4 +117,5 @@ def name_cache(model: Any) -> None:
         for value in values:
             match = _LEAF.fullmatch(value.name)
             if match is not None:
-                value.name = f"{prefix}.{match[1]}.{match[2].removesuffix('s')}"
+                decoder = _OF_DECODER if match[1] else ""
+                value.name = f"{prefix}.{match[2]}.{decoder}{match[3].removesuffix('s')}"

@@ -41,6 +41,12 @@ def exportable(model: Any) -> Iterator[None]:
         yield
 
 
+def masks_as_they_are() -> Any:
+    """Return a context where no mask is left out for being all ones: on the meta device none is known to be."""
+    masking = importlib.import_module("transformers.masking_utils")
+    return _replaced(masking, "_ignore_causal_mask_sdpa", lambda *arguments, **keywords: False)
+
+
 def _configs(config: Any) -> Iterator[Any]:
     yield config
     yield from (part for part in vars(config).values() if hasattr(part, "to_diff_dict"))
