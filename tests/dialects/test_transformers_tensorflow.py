@@ -137,6 +137,16 @@ def test_architectures_are_corrected_by_what_is_there() -> None:
     assert "embeddings.word_embeddings.weight" in found.tensors
 
 
+def test_what_every_model_of_a_class_has_and_a_file_lacks_is_said() -> None:
+    case = NAMES / "gpt2_lm_h5"
+    source = converter.read(case / "tf_model.h5", config=case / "config.json")
+    assert not [said for said in canonical(source).warnings if "has more" in said]
+    fewer = {name: each for name, each in source.tensors.items() if "/mlp/c_fc/" not in name}
+    found = canonical(replace(source, tensors=fewer))
+    (said,) = [said for said in found.warnings if "has more" in said]
+    assert "transformer.h.{n}.mlp.c_fc.weight, transformer.h.{n}.mlp.c_fc.bias: transformers fills" in said
+
+
 def test_without_a_config_that_says_it_the_name_that_keras_chose_says_the_class() -> None:
     """MPNet's classes have a pooler in TensorFlow, also those that have none in PyTorch."""
     for name, start in (

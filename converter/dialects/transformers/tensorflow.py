@@ -83,6 +83,7 @@ class _Translation:
         model_class = class_of(self.table, present, _named(values), self.encoder.start)
         for name, match in found.items():
             self._add(name, match, model_class, values)
+        self._say_what_is_missing(model_class, present)
         config = self._tied(model_class, source.config)
         self._add_counters()
         self._add_heads()
@@ -129,6 +130,14 @@ class _Translation:
             return
         self.tensors[match.name] = tensor
         self.origins[match.name] = self.checkpoint.origin(source)
+
+    def _say_what_is_missing(self, model_class: ModelClass, present: set[str]) -> None:
+        """Warn of tensors that every model of the class has; old releases had classes without poolers."""
+        templates = dict.fromkeys(row.canonical.text for row in self.table.rows.all)
+        missing = [name for name in templates if name not in present and model_class.needs(name)]
+        if missing:
+            said = f"no variables for {_listed(missing)}: transformers fills them at random"
+            self.warnings.append(f"{model_class.name} has more: {said}")
 
     def _reason_to_drop(self, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> str | None:
         template = match.row.canonical.text
