@@ -30,9 +30,19 @@ _SLOT_OF_TENSORFLOW_1 = re.compile(
 
 
 def variable_names(bundle: Bundle) -> dict[str, str]:
-    """Return key -> name of every entry but the object graph: the full name, or the path of objects without one."""
+    """Return key -> name of every entry but the object graph: the full name, or the path of objects.
+
+    The path, too, where several variables have one full name, as all have that a tf.Module makes without names.
+    """
     full_names = _full_names(bundle)
-    return {key: full_names.get(key, key) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
+    found = {key: full_names.get(key, key) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
+    first: dict[str, str] = {}
+    shared = {
+        name
+        for key, name in found.items()
+        if not _holds_the_same(bundle.entries[key], bundle.entries[first.setdefault(name, key)])
+    }
+    return {key: object_path(key) if name in shared else name for key, name in found.items()}
 
 
 def object_path(key: str) -> str:
@@ -127,5 +137,7 @@ def weights(
 
 def _holds_the_same(entry: Entry, other: Entry) -> bool:
     """Whether two entries are one variable: Keras 3 exports keep each under `variables` and `_all_variables`."""
+    if entry is other:
+        return True
     is_stored_whole = not entry.slices and not other.slices
     return is_stored_whole and (entry.dtype, entry.shape, entry.crc32c) == (other.dtype, other.shape, other.crc32c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,30 @@ def test_weights_that_are_not_trained_have_no_state(layout: str, tmp_path: Path)
     names = {as_torch(variable.path, np.zeros(1))[0] for variable in model.trainable_variables}
     assert set(checkpoint.optimizer.groups[0].parameters) == names
     assert len(names) == 6
+
+
+@pytest.mark.parametrize("layout", [".keras", ".weights.h5"])
+def test_an_optimizer_before_its_first_step_has_no_slots(layout: str, tmp_path: Path) -> None:
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.03), "mse")
+    report = converter.convert(saved(model, layout, tmp_path), tmp_path / "out.pth")
+    assert (report.optimizer.status, report.optimizer.step) == ("carried", 0)
+    optimizer = torch.optim.Adam(Network().parameters())
+    optimizer.load_state_dict(torch.load(tmp_path / "out.pth")["optimizer_state_dict"])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("layout", [".keras", ".weights.h5"])
+def test_statistics_of_the_data_are_not_trained(layout: str, tmp_path: Path) -> None:
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.arange(24, dtype="f4").reshape(3, 8))
+    model = keras.Sequential([keras.Input((8,)), normalization, keras.layers.Dense(4, name="dense")])
+    source = saved(trained(model, keras.optimizers.Adam(0.01)), layout, tmp_path)
+    checkpoint = canonical(converter.read(source))
+    assert checkpoint.optimizer is not None
+    assert checkpoint.optimizer.groups[0].parameters == ("dense.weight", "dense.bias")
+    leaves = {re.split("[./]", name)[-1] for name in checkpoint.names}
+    assert leaves == {"weight", "bias", "mean", "variance", "count"}
 
 
 def test_slots_are_rearranged_as_their_weights_are(tmp_path: Path) -> None:

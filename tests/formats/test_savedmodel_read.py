@@ -108,12 +108,13 @@ def test_keras_exports_that_store_variables_twice(tmp_path: Path) -> None:
     assert {line.target for line in checkpoint.lines} == set(checkpoint.tensors)
 
 
-def test_one_name_for_two_variables_is_refused(tmp_path: Path) -> None:
-    for name, second in [("good", "b"), ("bad", "a")]:
-        root = module(x=tf.Variable([1.0], name="a"), y=tf.Variable([2.0], name=second))
+def test_variables_that_share_a_name_go_by_their_paths(tmp_path: Path) -> None:
+    for name, second in [("two", "b"), ("one", "a")]:
+        root = module(x=tf.Variable([1.0], name="a"), y=tf.Variable([2.0], name=second), z=tf.Variable(3.0, name="c"))
         tf.saved_model.save(root, str(tmp_path / name))
-    assert_reads(tmp_path / "good", {"a": np.array([1], np.float32), "b": np.array([2], np.float32)})
-    assert_refused(tmp_path / "bad", "is the name of both x/.ATTRIBUTES/VARIABLE_VALUE and y/")
+    held = {"x": np.array([1], np.float32), "y": np.array([2], np.float32), "c": np.float32(3)}
+    assert_reads(tmp_path / "one", held)
+    assert_reads(tmp_path / "two", {{"x": "a", "y": "b"}.get(name, name): value for name, value in held.items()})
 
 
 def test_what_is_no_weight_is_a_ledger_line(tmp_path: Path) -> None:

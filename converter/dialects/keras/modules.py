@@ -154,6 +154,13 @@ def rms_normalization(config: Config) -> tuple[Slot, ...]:
     return (Slot(keras="scale", torch=("weight",)),)
 
 
+def adapted(config: Config) -> tuple[Slot, ...]:
+    """Statistics of the data, which keep their names: PyTorch has no such module. The config may hold them instead."""
+    if config.get("mean") is not None:
+        return ()
+    return tuple(Slot(keras=name, torch=(name,), is_buffer=True) for name in ("mean", "variance", "count"))
+
+
 def prelu(config: Config) -> tuple[Slot, ...] | None:
     """PyTorch has one value or one per channel; only such an `alpha` has a counterpart."""
     shared = config.get("shared_axes")
@@ -282,6 +289,7 @@ SIMPLE: Mapping[str, Callable[[Config], tuple[Slot, ...] | None]] = {
     "LayerNormalization": normalization,
     "GroupNormalization": normalization,
     "RMSNormalization": rms_normalization,
+    "Normalization": adapted,
     "PReLU": prelu,
     "EinsumDense": einsum_dense,
 }

@@ -30,6 +30,7 @@ _CANDIDATES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "Embedding": (("embeddings",),),
     "PReLU": (("alpha",),),
     "RMSNormalization": (("scale",),),
+    "Normalization": (("mean", "variance", "count"),),
     "LayerNormalization": (("gamma", "beta"),),
     "GroupNormalization": (("gamma", "beta"),),
     "BatchNormalization": (("gamma", "beta", "moving_mean", "moving_variance"), ("moving_mean", "moving_variance")),

@@ -34,7 +34,7 @@ _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
     "ckconv_parameters",
     "ckconv_without_decay",
 )
-_NOT_TRAINED = ("moving_mean", "moving_variance")
+_NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")
 _WAYS_LIMIT = 100_000
 _NUMBER = re.compile(r"_(\d+)$")
 

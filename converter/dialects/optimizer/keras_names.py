@@ -194,6 +194,8 @@ def state_by_positions(
     rest = list(variables[1:])
     if rest and rest[0].shape == () and rest[0].dtype.is_floating:
         found.add_scalar("learning_rate", rest.pop(0))
+    if not rest and found.step == 0:
+        return found.state((), "named")  # Keras makes the slots at the first step
     fits: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
     for plan in _PLANS["adam" if algorithm == "adamw" else algorithm]:
         parts = [part.split() for part in plan.split("|")]

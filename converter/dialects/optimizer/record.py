@@ -30,7 +30,7 @@ class Record:
 
     def completing(self, settings: Settings) -> Settings:
         """Return what the file itself says, or what the record does where it says nothing."""
-        told = settings if settings.config else self.settings
+        told = self.settings if self.settings.class_name and not settings.config else settings
         not_keras = (WITHOUT_DECAY, EPSILON_OF_TORCH)
         told = replace(told, config={key: value for key, value in told.config.items() if key not in not_keras})
         if self.epsilon_of_torch is None:
