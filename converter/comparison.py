@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from converter.dialects import canonical
 from converter.dialects.wrappers import unwrapped
@@ -117,11 +120,86 @@ def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[
     if left.optimizer is None or right.optimizer is None:
         sides = {"A": left.optimizer, "B": right.optimizer}
         return None, tuple(f"{side} alone has optimizer state" for side, state in sides.items() if state is not None)
+    what, notes = _settings(left.optimizer, right.optimizer)
+    if what is not None:
+        return what, notes
+    ours, theirs = _by_parameter(left.optimizer), _by_parameter(right.optimizer)
+    if ours.convention == theirs.convention == "torch":
+        theirs, rounded = _with_rounded_momentum(ours, replace(theirs, groups=ours.groups))
+        notes += rounded
+        if ours.algorithm == "sgd" and ours.step != theirs.step and None in (ours.step, theirs.step):
+            notes += ("one alone counts the steps of SGD, which change no update",)
+            theirs = replace(theirs, step=ours.step)
     try:
-        verify_optimizer(_by_parameter(left.optimizer), _by_parameter(right.optimizer), path=None)
+        verify_optimizer(ours, theirs, path=None)
     except VerificationError as error:
-        return f"{error.message}" if error.tensor is None else f"{error.tensor}: {error.message}", ()
-    return None, ()
+        return (f"{error.message}" if error.tensor is None else f"{error.tensor}: {error.message}"), notes
+    return None, notes
+
+
+_HOW_ONLY = frozenset(("foreach", "fused", "capturable", "differentiable"))
+"""Hyperparameters of torch.optim that say how an update is computed, and change nothing of it."""
+_EPSILON_TOLERANCE = 1e-6
+
+
+def _settings(left: OptimizerState, right: OptimizerState) -> tuple[str | None, tuple[str, ...]]:
+    """Return the first hyperparameter that differs, and what is alike but for the rounding of Keras, which has float32.
+
+    Where parameters differ is left to others.
+    """
+    if (left.convention, right.convention) != ("torch", "torch"):
+        return None, ()
+    sides = [
+        {name: group.hyperparameters for group in state.groups for name in group.parameters} for state in (left, right)
+    ]
+    if sides[0].keys() != sides[1].keys():
+        name = min(sides[0].keys() ^ sides[1].keys())
+        return f"{name}: is in a group on one side only", ()
+    rounded: dict[str, str] = {}
+    for name, ours in sides[0].items():
+        theirs = sides[1][name]
+        for key in (key for key in sorted({*ours, *theirs}) if key not in _HOW_ONLY):
+            values = [side.get(key) for side in (ours, theirs)]
+            if _as_tuple(values[0]) == _as_tuple(values[1]):
+                continue
+            if not _is_rounded(key, *values):
+                return f"{name}: {key} is {values[0]!r} and {values[1]!r}", ()
+            rounded[key] = f"{key} is {values[0]!r} and {values[1]!r}: the same but for rounding"
+    return None, tuple(rounded.values())
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_rounded(key: str, left: Any, right: Any) -> bool:
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(_is_rounded(key, *pair) for pair in zip(left, right, strict=True))
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (left, right)):
+        return False
+    is_epsilon = key == "eps" and math.isclose(left, right, rel_tol=_EPSILON_TOLERANCE)
+    return is_epsilon or bool(np.float32(left) == np.float32(right))
+
+
+_SCALED = "momentum_buffer"
+
+
+def _with_rounded_momentum(left: OptimizerState, right: OptimizerState) -> tuple[OptimizerState, tuple[str, ...]]:
+    """Return `right` with `left`'s momentum where each value is next to it: Keras's has the learning rate in it."""
+    ours, theirs = left.slots.get(_SCALED, {}), right.slots.get(_SCALED, {})
+    nearby = {name for name, tensor in ours.items() if name in theirs and _is_next_to(tensor, theirs[name])}
+    if not nearby:
+        return right, ()
+    slots = {**right.slots, _SCALED: {name: ours[name] if name in nearby else theirs[name] for name in theirs}}
+    said = f"{_SCALED} of {len(nearby)} parameters is the same but for the last bit of some values"
+    return replace(right, slots=slots), (said,)
+
+
+def _is_next_to(left: Tensor, right: Tensor) -> bool:
+    if (left.dtype, left.shape) != (right.dtype, right.shape) or is_equal(left, right):
+        return False
+    ours, theirs = left.numpy(), right.numpy()
+    return bool(ours.dtype.kind == "f" and np.all(np.abs(ours - theirs) <= np.spacing(np.abs(ours))))
 
 
 def _by_parameter(state: OptimizerState) -> OptimizerState:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from converter.dialects.architecture import config_with
+from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.rules import Rule, RuleTable
 from converter.encoding import json as strict_json
 from converter.errors import LossError, UsageError
@@ -41,6 +42,8 @@ def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, op
     if state is None and source.optimizer_refused is None:
         return OptimizerReport()
     reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
+    if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
+        reason = "the file does not say its learning rate"
     known = OptimizerReport(status="dropped", reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

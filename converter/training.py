@@ -11,9 +11,12 @@ from typing import Any
 
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
+from converter.dialects.optimizer.conversion import TENSORFLOW_1
+from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.optimizer_order import inferred_algorithm, named_state
 from converter.encoding.folder import CONFIG_NAME
+from converter.encoding.tensorflow_variables import OF_OPTIMIZER
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
@@ -45,7 +48,26 @@ def with_settled_optimizer(
         checkpoint = _as_given(checkpoint, options)
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options, workshop)
-    return _with_hyperparameters(checkpoint, options.hyperparameters)
+    checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
+    if checkpoint.optimizer is None or checkpoint.optimizer.convention != TENSORFLOW_1:
+        return checkpoint
+    return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
+
+
+def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Options) -> Checkpoint:
+    """Return the checkpoint with its optimizer where its learning rate is known, which no file of TensorFlow 1 says.
+
+    Else it stays behind, as those who convert released weights want it: its variables have ledger lines. Raises
+    LossError where it is to be kept.
+    """
+    if is_complete(state):
+        lines = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)
+        return replace(checkpoint, lines=lines)
+    why, hint = "the file does not say its learning rate", "--hyperparameter learning_rate=VALUE carries it"
+    if options.optimizer == "keep":
+        raise LossError(f"optimizer state: {why}", hint=hint)
+    said = f"optimizer state ({state.algorithm}) not carried: {why}; {hint}"
+    return replace(checkpoint, optimizer=None, warnings=(*checkpoint.warnings, said))
 
 
 def _named(checkpoint: Checkpoint, **how: Any) -> Checkpoint:

@@ -21,7 +21,7 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     """
     match checkpoint.dialect:
         case "tensorflow" if tf1.model_type_of(checkpoint.names) is not None:
-            return tf1.to_canonical(checkpoint)
+            return to_torch(tf1.to_canonical(checkpoint))
         case "keras" | "tensorflow":
             return to_torch(tensorflow.to_canonical(checkpoint) or to_pytorch(checkpoint))
         case "flax":

@@ -19,6 +19,7 @@ import numpy as np
 
 from converter.dialects import keras as dialect
 from converter.dialects.keras.objects import add_model
+from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.flavors import Flavor, flavor_of
 from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
 from converter.dialects.optimizer.objects import add_optimizer
@@ -102,6 +103,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     tensors, lines = weights(bundle, names, reasons)
     config = _released_config(prefix.parent)
     checkpoint = Checkpoint(tensors=tensors, dialect="tensorflow", config=config, lines=lines, warnings=warnings)
+    if OBJECT_GRAPH_KEY not in bundle.entries:
+        return tensorflow1.with_state(checkpoint, bundle.tensors)
     return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in reasons})
 
 

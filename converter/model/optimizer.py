@@ -26,7 +26,8 @@ class OptimizerState:
     or the algorithm keeps none. `basis` says what the names of the parameters rest on.
 
     `convention` is "torch" (slots, signs and hyperparameters of torch.optim), "keras" (those of Keras 3 and of the
-    optimizers of tf_keras that came with 2.11) or "keras-legacy" (those before). Slots of Keras have Keras 3's names.
+    optimizers of tf_keras that came with 2.11), "keras-legacy" (those before) or "tensorflow-1" (tf.compat.v1.train).
+    Slots of Keras have Keras 3's names, those of TensorFlow 1 torch's.
     """
 
     algorithm: str

@@ -525,3 +525,32 @@ def test_the_config_of_a_model_keeps_how_it_was_compiled(tmp_path: Path) -> None
     compiled = json.loads(zipfile.ZipFile(path).read("config.json"))["compile_config"]
     assert (compiled["optimizer"]["class_name"], compiled["loss"]) == ("SGD", "mse")
     assert loaded(path).loss == "mse"
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "rmsprop"])
+def test_what_keras_rounds_is_no_difference(kind: str, config: Path, tmp_path: Path) -> None:
+    source = saved(*trained(kind), tmp_path)
+    path, _ = written(source, ".keras", config, tmp_path)
+    found = converter.diff(source, path)
+    assert found.is_same, found.lines()
+    assert "the same but for rounding" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("lr is 0.05 and 0.0500001", lambda state: state["param_groups"][0].update(lr=0.0500001)),
+        ("nesterov is True and False", lambda state: state["param_groups"][0].update(nesterov=False)),
+        ("momentum_buffer", lambda state: state["state"][0]["momentum_buffer"].view(-1)[0].mul_(1.000001)),
+    ],
+)
+def test_what_differs_of_an_optimizer_is_said(what: str, change: Callable[[Any], Any], tmp_path: Path) -> None:
+    source = saved(*trained("sgd"), tmp_path)
+    other = tmp_path / "other.pth"
+    other.write_bytes(source.read_bytes())
+    assert converter.diff(source, other).is_same
+    unlike(change)(other)
+    found = converter.diff(source, other)
+    assert not found.is_same
+    assert found.optimizer is not None
+    assert what in found.optimizer

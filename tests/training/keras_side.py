@@ -89,8 +89,7 @@ MODELS: dict[str, Callable[[], Any]] = {"mlp": mlp, "cnn": cnn, "encoder": encod
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.05),
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    # below a root Keras's default is as large as 3e-4 beside it, where no constant of PyTorch is close on BERT
-    "rmsprop": lambda: keras.optimizers.RMSprop(0.00025, momentum=0.5, epsilon=1e-16),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.00025, momentum=0.5),
 }
 SUFFIX = ".h5" if IS_LEGACY else ".keras"
 LEAVES = {

@@ -18,13 +18,11 @@ from converter.dialects.optimizer.conversion import (
     FromTorch,
     not_zero,
 )
-from converter.dialects.optimizer.epsilon import Placed, Squares, below_root, beside_root, correction
+from converter.dialects.optimizer.epsilon import TELLING, Squares, below_root, beside_root, correction
 from converter.dialects.optimizer.flavors import Flavor
 from converter.errors import LossError
 
 _PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False}
-_TELLING = 1e-6
-"""Errors of an epsilon below this are not worth a line: single precision has them too."""
 
 
 def adam_to_torch(made: FromKeras) -> Converted:
@@ -92,7 +90,7 @@ def _adam_epsilon(made: FromTorch, beta_2: float) -> dict[str, Any]:
     factor = correction(beta_2, made.step)
     placed = epsilon * factor
     most = 1 / factor - 1
-    if epsilon and most > _TELLING:
+    if epsilon and most > TELLING:
         made.warnings.append(
             f"epsilon {epsilon:g} is {placed:.4g} in Keras, which adds it to another root: exact for the next update, "
             f"later ones grow too large by at most {most:.2g} of themselves, where the second moment is far below "
@@ -221,7 +219,7 @@ def _beside_root(made: FromKeras, squares: Squares, *, is_there: bool) -> float:
     if epsilon_of_torch is not None:
         return epsilon_of_torch
     placed = beside_root(epsilon, squares)
-    made.warnings += _inexact(epsilon, placed, "PyTorch, which adds it to the root instead of below")
+    made.warnings += placed.said(epsilon, "PyTorch, which adds it to the root instead of below")
     return placed.value
 
 
@@ -230,14 +228,8 @@ def _below_root(made: FromTorch, default: float, squares: Squares, *, is_there: 
     if is_there or (made.is_exact and made.flavor is Flavor.KERAS_3):
         return {"epsilon": epsilon}
     placed = below_root(epsilon, squares)
-    made.warnings += _inexact(epsilon, placed, "Keras, which adds it below the root instead of to it")
+    made.warnings += placed.said(epsilon, "Keras, which adds it below the root instead of to it")
     return {"epsilon": placed.value, EPSILON_OF_TORCH: [placed.value, epsilon]}
-
-
-def _inexact(epsilon: float, placed: Placed, where: str) -> list[str]:
-    if placed.error < _TELLING:
-        return []
-    return [f"epsilon {epsilon:g} is {placed.value:.4g} in {where}: updates differ by {placed.error:.1g} of themselves"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
 
 _LEGACY = "keras-legacy"
+TENSORFLOW_1 = "tensorflow-1"
+"""A convention: slots of tf.compat.v1.train's optimizers, by the names and in the signs of torch.optim's."""
 _EXTENSIONS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
 _CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
 OWN_PACKAGE = "ckconv>"
@@ -84,7 +86,8 @@ class FromKeras:
         """Return a hyperparameter, or Keras's default, which is then a ledger line."""
         if name in self.given:
             return self.given[name]
-        hint = f"the file does not say; {default} is Keras's default, --hyperparameter {name}=VALUE sets another"
+        whose = "TensorFlow's" if self.state.convention == TENSORFLOW_1 else "Keras's"
+        hint = f"the file does not say; {default} is {whose} default, --hyperparameter {name}=VALUE sets another"
         self.lines.append(defaulted(f"optimizer.{name}", hint))
         return default
 
@@ -143,6 +146,11 @@ class FromKeras:
         if slot in self.state.slots and "momentum" not in self.given:
             raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
         return self.number("momentum", 0.0) if "momentum" in self.given else 0.0
+
+    @property
+    def slots(self) -> dict[str, dict[str, Tensor]]:
+        """All slots as they are."""
+        return {name: self.slot(name) for name in self.state.slots}
 
     def slot(self, name: str, factor: float | None = None) -> dict[str, Tensor]:
         held = self.state.slots.get(name, {})

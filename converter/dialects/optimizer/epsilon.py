@@ -3,27 +3,52 @@
 Adam: Keras adds its epsilon to the root of the raw second moment, PyTorch to that of the corrected one, which is larger
 by 1 / sqrt(1 - beta_2^t). One constant is right for one step: the next.
 
-RMSprop and Adagrad: Keras adds it below the root. No constant is right for every element, so two are tried, one that is
-right where squares are zero and one that is right at their median, and the one with the smaller error is taken.
+RMSprop and Adagrad: Keras adds it below the root. No constant is right for every element. What a training run shows is
+its loss, which a change of an update changes by as much times the gradient: so elements count by their squares. The
+constant with the least such error is taken; but where the one that is closest with all elements alike changes no loss
+either, that one.
+Measured on an encoder of Keras 3 and on TFBert, 20 steps of RMSprop(0.001, momentum=0.5) continued in PyTorch: losses
+within 2.0e-5 and 1.8e-5; with the constant that is closest element by element 5.5e-4 and 1.3e-4.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from converter.model.tensor import Array, Tensor
 
+TELLING = 1e-6
+"""Errors of an epsilon below this are not worth a line: single precision has them too."""
+_NEGLIGIBLE = 1e-5
+"""Of a loss: what an epsilon that is closest element by element may cost."""
+_BINS_PER_OCTAVE = 256
+_GRID, _ROUNDS = 64, 4
+_TINY = float(np.finfo(np.float64).tiny)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An epsilon for the other framework, and by how much updates differ with it, root mean square over elements."""
+    """An epsilon for the other framework, and by how much updates differ with it, root mean square over elements.
+
+    In `error` elements count by their squares, as they do for the loss; in `plain_error` they count alike.
+    """
 
     value: float
     error: float
+    plain_error: float
+
+    def said(self, epsilon: float, where: str) -> list[str]:
+        """Return the line that a user should read, none where single precision has such errors too."""
+        if self.plain_error < TELLING:
+            return []
+        return [
+            f"epsilon {epsilon:g} is {self.value:.4g} in {where}: updates differ by {self.plain_error:.1g} of "
+            f"themselves, by {self.error:.1g} where gradients are large"
+        ]
 
 
 def correction(beta_2: float, step: int) -> float:
@@ -51,37 +76,69 @@ class Squares:
 
 def below_root(epsilon: float, squares: Squares) -> Placed:
     """Return the e for which sqrt(square + e) is closest to root + `epsilon`."""
-    root = typical_root(squares.roots())
-    candidates = (epsilon * epsilon, epsilon * (epsilon + 2 * root))
-    return _best(candidates, squares, lambda at, e: (at + epsilon) / np.sqrt(at * at + e))
+    roots = _Roots.of(squares)
+    if roots.is_empty:
+        return Placed(value=epsilon * epsilon, error=0.0, plain_error=0.0)
+    pointwise: Callable[[float], float] = lambda root: epsilon * (epsilon + 2 * root)  # noqa: E731
+    return roots.placed(pointwise, lambda at, e: (at + epsilon) / np.sqrt(at * at + e))
 
 
 def beside_root(epsilon: float, squares: Squares) -> Placed:
     """Return the e for which root + e is closest to sqrt(square + `epsilon`)."""
-    root = typical_root(squares.roots())
-    whole = math.sqrt(root * root + epsilon) + root
-    candidates = (math.sqrt(epsilon), epsilon / whole if whole else 0.0)
-    return _best(candidates, squares, lambda at, e: np.sqrt(at * at + epsilon) / (at + e))
+    roots = _Roots.of(squares)
+    if roots.is_empty:
+        return Placed(value=math.sqrt(epsilon), error=0.0, plain_error=0.0)
+    pointwise: Callable[[float], float] = lambda root: epsilon / (math.sqrt(root * root + epsilon) + root)  # noqa: E731
+    return roots.placed(pointwise, lambda at, e: np.sqrt(at * at + epsilon) / (at + e))
 
 
-def _best(candidates: Iterable[float], squares: Squares, ratio: Callable[[Array, float], Array]) -> Placed:
-    """Return the candidate with which updates are most alike; `ratio` is how much larger they are at some roots."""
-    placed = []
-    for candidate in candidates:
-        total, count = 0.0, 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Roots:
+    """Roots and how many elements have each, to a fraction of themselves; they do not depend on order or layouts."""
+
+    values: Array
+    counts: Array
+
+    @classmethod
+    def of(cls, squares: Squares) -> _Roots:
+        counts: dict[int, int] = {}
         for roots in squares.roots():
-            total += float(np.sum(np.square(ratio(roots, candidate) - 1)))
-            count += roots.size
-        placed.append(Placed(value=candidate, error=math.sqrt(total / count) if count else 0.0))
-    return min(placed, key=lambda each: each.error)
+            bins = np.round(np.log2(roots) * _BINS_PER_OCTAVE).astype(np.int64)
+            for number, count in zip(*np.unique(bins, return_counts=True), strict=True):
+                counts[int(number)] = counts.get(int(number), 0) + int(count)
+        numbers = sorted(counts)
+        values = np.exp2(np.asarray(numbers, np.float64) / _BINS_PER_OCTAVE)
+        return cls(values=values, counts=np.asarray([counts[number] for number in numbers], np.float64))
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.values.size
 
-def typical_root(roots: Iterable[Array]) -> float:
-    """Return the median over tensors, by size, of the median of their roots. It does not depend on layouts."""
-    medians = sorted((float(np.median(values)), values.size) for values in roots)
-    half, counted = sum(size for _, size in medians) / 2, 0
-    for root, size in medians:
-        counted += size
-        if counted >= half:
-            return root
-    return 0.0
+    def placed(self, pointwise: Callable[[float], float], ratio: Callable[[Array, float], Array]) -> Placed:
+        """Return the constant with the least error; `pointwise` is right for a root, `ratio` how much larger updates
+        are at some roots with a constant.
+        """
+        ends = sorted((pointwise(0.0), pointwise(float(self.values[-1]))))
+        closest = self._least(ends, ratio, lambda each: each.plain_error)
+        return closest if closest.error <= _NEGLIGIBLE else self._least(ends, ratio, lambda each: each.error)
+
+    def _least(
+        self, ends: Sequence[float], ratio: Callable[[Array, float], Array], key: Callable[[Placed], float]
+    ) -> Placed:
+        """Return the constant between two for which `key` is least, found on grids that are finer each time."""
+        low, high = ends
+        found = [self._with(value, ratio) for value in ends]
+        for _ in range(_ROUNDS):
+            grid = np.geomspace(max(low, _TINY), max(high, _TINY), _GRID)
+            found += [self._with(float(value), ratio) for value in grid]
+            at = float(np.argmin([key(each) for each in found[-_GRID:]]))
+            low, high = (float(grid[int(min(max(at + step, 0), _GRID - 1))]) for step in (-1, 1))
+        return min(found, key=key)
+
+    def _with(self, value: float, ratio: Callable[[Array, float], Array]) -> Placed:
+        squares = np.square(ratio(self.values, value) - 1) * self.counts
+        weights = np.square(self.values / self.values[-1])  # the largest is 1: the others cannot overflow
+        error = math.sqrt(float(np.sum(squares * weights)) / float(np.sum(self.counts * weights)))
+        return Placed(
+            value=value, error=error, plain_error=math.sqrt(float(np.sum(squares)) / float(self.counts.sum()))
+        )

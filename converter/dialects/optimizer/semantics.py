@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.algorithms import ALGORITHMS
-from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch
+from converter.dialects.optimizer.conversion import OWN_PACKAGE, TENSORFLOW_1, FromKeras, FromTorch
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
@@ -82,6 +83,8 @@ def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
 def _to_torch(made: FromKeras) -> OptimizerState:
     made.check_extensions()
     state = made.state
+    if state.convention == TENSORFLOW_1:
+        return tensorflow1.to_torch(made)
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"Keras's {state.algorithm} has no equivalent in PyTorch")
     algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_torch(made)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from converter.dialects.transformers.rows import Match
@@ -16,6 +16,7 @@ from converter.dialects.transformers.tables import model_table
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import LedgerLine, dropped
+from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
 _TABLE = "tf1"
@@ -59,11 +60,13 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     origins: dict[str, str] = {}
     lines: list[LedgerLine] = []
+    matches: dict[str, Match] = {}
     for name in checkpoint.names:
         found = match(chosen, name)
         if found is None:
             lines.append(_line(name, model_type, chosen))
             continue
+        matches[name] = found
         tensors[found.name] = _to_torch(checkpoint.tensor(name), found, name)
         origins[found.name] = checkpoint.origin(name)
     return replace(
@@ -75,9 +78,22 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
         frozen=frozenset(),
         dialect="pytorch",
         config=config,
+        optimizer=None if checkpoint.optimizer is None else _optimizer(checkpoint.optimizer, matches),
         lines=(*checkpoint.lines, *lines),
         warnings=(*checkpoint.warnings, *said),
     )
+
+
+def _optimizer(state: OptimizerState, matches: Mapping[str, Match]) -> OptimizerState:
+    """Return the state of the weights that have matches, each slot named and laid out as its weight."""
+    if state.convention == "torch":
+        return state
+    known = state.without({name for group in state.groups for name in group.parameters if name not in matches})
+    slots = {
+        slot: {name: _to_torch(tensor, matches[name], name) for name, tensor in held.items()}
+        for slot, held in known.slots.items()
+    }
+    return replace(known, slots=slots).with_names({name: found.name for name, found in matches.items()})
 
 
 def _to_torch(tensor: Tensor, found: Match, name: str) -> Tensor:
