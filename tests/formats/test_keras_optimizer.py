@@ -301,3 +301,25 @@ def test_the_rate_of_a_schedule_is_that_of_the_next_step(tmp_path: Path) -> None
         assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
         rate = checkpoint.optimizer.groups[0].hyperparameters["lr"]
         assert rate == pytest.approx(float(schedule(5)), rel=1e-6), schedule
+
+
+class OfOnesOwn(keras.Model):  # type: ignore[misc]
+    """A class whose weights are all called `of_ones_own/kernel` in an object graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = keras.layers.Dense(8), keras.layers.Dense(8)
+
+    def call(self, inputs: Any) -> Any:
+        return self.second(self.first(inputs))
+
+
+def test_slots_of_a_users_class_go_by_the_lists_of_its_optimizer(tmp_path: Path) -> None:
+    model = OfOnesOwn()
+    model(np.zeros((1, 8)))
+    trained(model, keras.optimizers.Adam(0.01))
+    state = converter.read(saved(model, "-checkpoint", tmp_path)).optimizer
+    assert state is not None
+    for name, layer in (("model/first/_kernel", 0), ("model/second/_kernel", 2)):
+        expected = np.asarray(model.optimizer._momentums[layer])
+        np.testing.assert_array_equal(state.slots["momentum"][name].numpy(), expected)

@@ -285,7 +285,36 @@ def state_of_graph(
         if (key := nodes[index].key) is not None and key not in names
     }
     full = {inner.full_name: names[inner.key] for inner in nodes if inner.key in names and inner.key is not None}
+    by_lists = _by_lists(node, nodes, names)
+    variables = {by_lists.get(name, (name, ""))[0]: tensor for name, tensor in variables.items()}
+    full |= {weight: weight for _, weight in by_lists.values()}
     return state_by_names(variables, weights, settings, full)
+
+
+_LISTS = {
+    **{"_momentums": "momentum", "momentums": "momentum", "_velocities": "velocity", "_velocity_hats": "velocity_hat"},
+    **{"_accumulators": "accumulator", "_average_gradients": "average_gradient"},
+}
+"""Where optimizers of Keras 3 list their slots, in the order of the weights that they list besides."""
+
+
+def _by_lists(node: Node, nodes: Sequence[Node], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return the full name of a slot -> one that ends in the name of its weight, and that name.
+
+    Nothing where the optimizer does not list its weights. The variables of a class of the user's own have full names
+    that do not say whose they are: `model/kernel` in every layer.
+    """
+    trained = node.children.get("_trainable_variables")
+    owners = {} if trained is None else nodes[trained].children
+    found = {}
+    for attribute, slot in _LISTS.items():
+        listed = node.children.get(attribute)
+        for position, index in () if listed is None else nodes[listed].children.items():
+            owner = None if position not in owners else nodes[owners[position]].key
+            if owner is not None and owner in names:
+                title = nodes[index].full_name.partition("/")[0]
+                found[nodes[index].full_name] = (f"{title}/{slot}/{names[owner]}", names[owner])
+    return found
 
 
 def _legacy(
