@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,19 @@ def test_what_exporters_compute_of_extents_stays_symbolic() -> None:
             torch.testing.assert_close(found["row"], x.reshape(-1))
             torch.testing.assert_close(found["padded"], torch.nn.functional.pad(x, (0, 0, 0, -shape[0] % 4)))
             assert found["numbers"].tolist() == list(range(shape[0]))
+
+
+def test_a_program_with_an_empty_constant_is_saved(tmp_path: Path) -> None:
+    model = _graph(
+        [helper.make_node("Resize", ["x", "roi", "scales"], ["y"])],
+        {"x": [1, 2, 3, 3]},
+        ["y"],
+        roi=np.zeros(0, np.float32),
+        scales=np.array([1, 1, 2, 2], np.float32),
+    )
+    x = torch.arange(18.0).reshape(1, 2, 3, 3)
+    torch.export.save(exported(lower(onnx_ir.from_proto(model), {}), {"x": x}, {}), tmp_path / "x.pt2")
+    _compare(torch.export.load(tmp_path / "x.pt2").module()(x=x), _expected(model, {"x": x.numpy()}))
 
 
 def test_what_depends_on_nothing_is_computed_once() -> None:

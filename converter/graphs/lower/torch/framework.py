@@ -115,7 +115,9 @@ def to_tensor(array: Any) -> Any:
         return torch.from_numpy(array.reshape(-1).view(bits).copy()).view(_named(array.dtype)).reshape(array.shape)
     if array.dtype.kind not in "biufc":
         raise GraphError("PyTorch holds no text")
-    return torch.from_numpy(array.copy())
+    tensor = torch.from_numpy(array.copy())
+    # torch.export.save (2.13) takes an empty tensor on memory of numpy's for a part of a tensor.
+    return tensor if array.size else tensor.clone()
 
 
 def _named(dtype: Any) -> Any:
