@@ -111,8 +111,8 @@ def test_a_cache() -> None:
     assert tensors == {}
 
 
-@pytest.mark.parametrize("class_name", ["T5ForConditionalGeneration", "MambaForCausalLM"])
+@pytest.mark.parametrize("class_name", ["BertForMaskedLM", "MambaForCausalLM"])
 def test_classes_without_such_a_cache(class_name: str) -> None:
     model = _model(class_name)
-    with pytest.raises(GraphError, match=r"with-cache|keeps no cache"):
+    with pytest.raises(GraphError, match="keeps no cache"):
         with_past(model, inputs_of(model, None, has_any_size=False))

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def test_the_graph_is_valid_and_computes_what_the_source_does(found: Found, name
     assert found[name]["worst"] < SMALL
     assert found[name]["unknown"] == []
     assert found[name]["initializers"]
+
+
+def test_how_far_the_worst_of_them_is(found: Found, tell: Callable[[str], None]) -> None:
+    worst = {name: each["worst"] for name, each in found.items() if "worst" in each}
+    assert len(worst) == len([*TRANSFORMERS, *KERAS, *OLDER, *MADE])
+    far = max(worst, key=lambda name: worst[name])
+    classes = ", ".join(f"{name} {worst[name]:.1e}" for name in TRANSFORMERS)
+    tell(
+        f"TensorFlow to ONNX: {len(worst)} sources, at most {worst[far]:.1e} ({far}) from their own outputs; {classes}"
+    )
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *KERAS])

@@ -100,6 +100,10 @@ def _every(x: Any, strides: list[int]) -> Any:
 
 def _by_channel(x: Any, weight: Any, kernel: list[int], channels: int, stride: int) -> Any:
     """Convolve every channel with kernels of its own, [c * m, 1, ...], along one or two axes of [n, ..., c]."""
+    if x.dtype.size < tf.float32.size:
+        # TensorFlow's kernel sums in the type of its input, other convolutions do so in single precision.
+        wide = _by_channel(tf.cast(x, tf.float32), tf.cast(weight, tf.float32), kernel, channels, stride)
+        return tf.cast(wide, x.dtype)
     is_flat = len(kernel) == 1
     filters = tf.reshape(weight, [channels, -1, *([1] * is_flat), *kernel])
     y = tf.nn.depthwise_conv2d(
