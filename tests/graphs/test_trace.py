@@ -16,6 +16,7 @@ import pytest
 
 from converter.errors import ArchitectureError, GraphError, UsageError
 from converter.graphs.architecture import Architecture
+from converter.graphs.failures import said_by
 from converter.graphs.trace import model_building
 from converter.graphs.trace.canonical_names import canonical_names, tied_names
 from converter.graphs.trace.model_building import abstract_model, computed_tensors, model_class, model_config
@@ -157,6 +158,15 @@ def test_a_config_that_does_not_build(change: dict[str, Any], message: str, monk
     with pytest.raises(ArchitectureError, match=message) as caught:
         abstract_model(class_, model_config(class_, {**BERT, **change}))
     assert "\n" not in str(caught.value)
+
+
+def test_a_failure_of_torch_onnx_is_its_cause() -> None:
+    from torch.onnx import errors
+
+    wrapped = errors.OnnxExporterError("Failed. \x1b[96mThis is step 2/3\x1b[0m, report it")
+    wrapped.__cause__ = AttributeError("'SymInt' object has no attribute 'unsqueeze'\n\nWhile executing %scan")
+    assert said_by(wrapped) == "AttributeError: 'SymInt' object has no attribute 'unsqueeze'"
+    assert said_by(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
 
 
 def test_a_cap_on_parameters() -> None:

@@ -44,7 +44,7 @@ def check(*, model: str) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise GraphError(f"the checker of onnx refuses it: {_first_line(error)}", path=model) from error
+        raise GraphError(f"the checker of onnx refuses it: {_in_one_line(error)}", path=model) from error
 
 
 def open_session(*, model: str) -> None:
@@ -84,9 +84,9 @@ def _failures(path: Path) -> Iterator[None]:
     except Exception as error:
         # onnxruntime has an exception class of its own for each status code, of no common base but Exception.
         if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError | ValueError):
-            raise GraphError(f"onnxruntime does not run it: {_first_line(error)}", path=path) from error
+            raise GraphError(f"onnxruntime does not run it: {_in_one_line(error)}", path=path) from error
         raise
 
 
-def _first_line(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

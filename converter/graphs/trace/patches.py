@@ -21,11 +21,15 @@ _GLOBAL_BY_ITSELF = ("ForQuestionAnswering", "ForSequenceClassification", "ForMu
 @contextlib.contextmanager
 def exportable(model: Any) -> Iterator[None]:
     """Patch what the model uses, and undo it afterwards."""
+    import torch
+
     with contextlib.ExitStack() as stack:
         for model_type in {getattr(config, "model_type", "") for config in _configs(model.config)}:
             if model_type in _SCANNING:
                 module = _modeling(model_type)
                 stack.enter_context(_replaced(module, "mamba_selective_scan", _selective_scan))
+                # a scan that has a gradient keeps extents for it, which torch 2.13 takes for tensors
+                stack.enter_context(torch.no_grad())
             if model_type == "funnel":
                 structure = _modeling("funnel").FunnelAttentionStructure
                 stack.enter_context(_replaced(structure, "get_position_embeds", _funnel_positions))

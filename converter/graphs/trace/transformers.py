@@ -18,6 +18,7 @@ from typing import Any
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError
 from converter.graphs.architecture import Architecture, Declaration
+from converter.graphs.failures import said_by
 from converter.graphs.inputs import extents
 from converter.graphs.trace.caching import PAST, PRESENT, cache_of, name_cache, with_past
 from converter.graphs.trace.canonical_names import tied_names
@@ -185,7 +186,7 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
                 graph = OnnxExporter().export(model, inputs, config=options).program
         except Exception as error:
             _log.debug("export of %s failed: %s", type(model).__name__, printed.getvalue(), exc_info=True)
-            raise GraphError(f"{type(model).__name__} could not be exported: {_first_line(error)}") from error
+            raise GraphError(f"{type(model).__name__} could not be exported: {said_by(error)}") from error
     if graph.functions:
         passes.InlinePass()(graph)
     name_cache(graph)
@@ -206,11 +207,6 @@ def _keep_fields(model: Any) -> None:
 
         outputs[:] = kept
         passes.RemoveUnusedNodesPass()(model)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" \u001b[0m=-")]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 from converter.errors import CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.failures import said_by
 from converter.graphs.inputs import extents
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
@@ -85,7 +86,7 @@ def built(factory: str, folder: str) -> Any:
         raise
     except Exception as error:
         _LOG.debug("%s failed", factory, exc_info=True)
-        raise UsageError(f"--model {factory} failed: {_first_line(error)}") from error
+        raise UsageError(f"--model {factory} failed: {said_by(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--model {factory} returns a {type(module).__name__}, which is no torch.nn.Module")
     return module.eval()
@@ -115,7 +116,7 @@ def _called(module: Any, examples: Mapping[str, Any]) -> Any:
     except Exception as error:
         _LOG.debug("forward failed", exc_info=True)
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in examples.items())
-        raise UsageError(f"the model does not take {shapes}: {_first_line(error)}") from error
+        raise UsageError(f"the model does not take {shapes}: {said_by(error)}") from error
 
 
 def _check_signature(module: Any, inputs: Sequence[GraphInput]) -> None:
@@ -170,7 +171,7 @@ def _exported(
             )
     except Exception as error:
         _LOG.debug("export failed", exc_info=True)
-        raise GraphError(f"{type(module).__name__} could not be exported: {_first_line(error)}") from error
+        raise GraphError(f"{type(module).__name__} could not be exported: {said_by(error)}") from error
     model = program.model
     if model.functions:
         passes.InlinePass()(model)
@@ -217,8 +218,3 @@ def _attach(graph: Any, state: Mapping[str, Declaration], ties: Mapping[str, str
             name=owner,
         )
     return tuple(constants)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" \u001b[0m=-")]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

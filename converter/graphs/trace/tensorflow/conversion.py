@@ -17,12 +17,12 @@ from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
+from converter.graphs.failures import said_by
 from converter.graphs.trace.tensorflow.lifting import lift
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 _OPSET = 18  # the highest that tf2onnx writes; the program raises it
-_MESSAGE_LIMIT_CHARACTERS = 300
 _MASK_SUFFIX = "attention_mask"
 _SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _POSITIONS = re.compile(r"position|/wpe/")
@@ -84,7 +84,7 @@ def convert(source: Source) -> Converted:
             raise
         except Exception as error:
             _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue(), exc_info=True)
-            raise GraphError(f"{source.title} could not be converted by tf2onnx: {_first_line(error)}") from error
+            raise GraphError(f"{source.title} could not be converted by tf2onnx: {said_by(error)}") from error
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
@@ -235,7 +235,7 @@ def _check(model: Any, title: str) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(f"{title} became a graph that is not valid: {_first_line(error)}") from error
+        raise GraphError(f"{title} became a graph that is not valid: {said_by(error)}") from error
     try:
         import onnxruntime
     except ImportError:
@@ -245,7 +245,7 @@ def _check(model: Any, title: str) -> None:
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no root of their own
-        raise GraphError(f"{title} became a graph that onnxruntime refuses: {_first_line(error)}") from error
+        raise GraphError(f"{title} became a graph that onnxruntime refuses: {said_by(error)}") from error
 
 
 def _named(model: Any, source: Source, inputs: Sequence[GraphInput]) -> Any:
@@ -321,11 +321,6 @@ def _name_output(graph: Any, position: int, name: str) -> None:
             extent if isinstance(extent, int) else _free_dimension(name, axis)
             for axis, extent in enumerate(value.shape)
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:_MESSAGE_LIMIT_CHARACTERS]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

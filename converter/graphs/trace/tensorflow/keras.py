@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
+from converter.graphs.failures import said_by
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
@@ -56,7 +57,7 @@ def trace(
     except CkconvError:
         raise
     except Exception as error:  # tracing runs the layers' own Python: it can fail with any exception there is
-        raise GraphError(f"the Keras model could not be traced: {_first_line(error)}") from error
+        raise GraphError(f"the Keras model could not be traced: {said_by(error)}") from error
     converted = convert(source)
     import onnx_ir
 
@@ -114,7 +115,7 @@ def build(
             "is a model of Keras 2 that calls operators of TensorFlow, which only tf_keras can build",
             hint="pip install tf-keras",
         ) from failures[0]
-    message = _first_line(failures[0])
+    message = said_by(failures[0])
     if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
         raise ArchitectureError(
             f"has a Keras config with a class that Keras does not have: {message}",
@@ -381,8 +382,3 @@ def _fill_constants(graph: Any, concrete: Any) -> None:
             node.attr.clear()
             node.attr["dtype"].type = value.dtype.as_datatype_enum
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
