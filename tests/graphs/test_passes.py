@@ -170,3 +170,59 @@ def test_opsets() -> None:
     for impossible in (3, 9999):
         with pytest.raises(GraphError, match=f"to opset {impossible}"):
             convert_opset(model(lambda x, weight: [ir.node("Gelu", [x])], opset=20), impossible)
+
+
+LOOP = """
+<ir_version: 10, opset_import: ["": 18]>
+g (float[4] start, float[steps, 4] x) => (float[4] y, float[steps, 4] all)
+<float scale = {{2.0}}, int64 none = {{0}}, int64 fewer = {{2}}, int32 first = {{{first}}},
+ float[4] other = {{1, 1, 1, 1}}>
+{{
+  shape = Shape (x)
+  extent = Gather <axis = 0> (shape, none)
+  limit = {limit}
+  narrow = Cast <to = 6> (limit)
+  begins = Less (first, narrow)
+  last, y, kept, moved, all = Loop (extent, begins, first, start, scale, other) <body = b (
+      int64 step, bool before, int32 done, float[4] state, float factor, float[4] changing
+  ) => (bool goes_on, int32 next, float[4] after, float same, float[4] changed, float[4] seen)
+  <int32 one = {{1}}> {{
+    next = Add (done, one)
+    row = Gather <axis = 0> (x, done)
+    scaled = Mul (state, factor)
+    after = Add (scaled, row)
+    seen = Identity (after)
+    same = Identity (factor)
+    changed = Neg (changing)
+    far = Cast <to = 7> (next)
+    is_left = Less (far, limit)
+    is_step = Less (step, limit)
+    goes_on = And (is_left, is_step)
+  }}>
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "limit", "is_counted"),
+    [(0, "Identity (extent)", True), (0, "Sub (extent, fewer)", False), (1, "Identity (extent)", False)],
+    ids=["all steps", "fewer by the condition", "fewer by the counter"],
+)
+def test_a_loop_that_only_counts_has_no_condition(first: int, limit: str, is_counted: bool) -> None:
+    import onnx.parser
+
+    text = LOOP.format(first=first, limit=limit)
+    made = ir.from_proto(onnx.parser.parse_model(text))
+    x = np.random.default_rng(5).normal(size=(5, 4)).astype(np.float32)
+    feeds = {"start": np.ones(4, np.float32), "x": x}
+    before = ReferenceEvaluator(ir.to_proto(made)).run(None, feeds)
+    clean(made)
+    onnx.checker.check_model(ir.to_proto(made), full_check=True)
+    (loop,) = (node for node in made.graph if node.op_type == "Loop")
+    body = loop.attributes["body"].value
+    assert (loop.inputs[1].producer().op_type == "Constant") == is_counted
+    counter = ["done"] if first else []
+    assert [value.name for value in body.inputs] == ["step", "before", *counter, "state", "changing"]
+    assert ("Less" in op_types(made)) != is_counted
+    for found, expected in zip(ReferenceEvaluator(ir.to_proto(made)).run(None, feeds), before, strict=True):
+        np.testing.assert_array_equal(found, expected)

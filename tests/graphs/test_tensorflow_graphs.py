@@ -134,3 +134,25 @@ def test_a_keras_model_becomes_a_savedmodel_that_trains(tmp_path: Path) -> None:
         scores = loaded(image=tf.ones([2, 12, 12, 3]))["head"]
         loss = tf.reduce_sum(scores[:, 0])
     assert all(each is not None for each in tape.gradient(loss, loaded.trainable_variables))
+
+
+def test_recurrent_layers_become_a_program_of_torch_that_trains(tmp_path: Path) -> None:
+    import keras
+    import numpy as np
+    import torch
+
+    layers = keras.layers
+    x = layers.Input((None, 6), name="x")
+    here = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
+    model = keras.Model(x, layers.Dense(3, name="head")(layers.GRU(4)(here)))
+    model.save(tmp_path / "x.keras")
+    report = converter.convert(tmp_path / "x.keras", tmp_path / "x.pt2")
+    assert report.verification.outputs
+    program = torch.export.load(tmp_path / "x.pt2").module()
+    for shape in ((2, 4, 6), (3, 9, 6)):
+        given = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        found = program(x=torch.from_numpy(given))["head"]
+        np.testing.assert_allclose(found.detach().numpy(), model(given), atol=SMALL)
+    found.sum().backward()
+    trained = {name: parameter for name, parameter in program.named_parameters() if ".bias_hh" not in name}
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained.values())

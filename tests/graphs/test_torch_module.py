@@ -238,6 +238,40 @@ def test_a_loop_in_a_program() -> None:
     assert program(x=torch.tensor([1.0, 3.0]))["last"].tolist() == [32, 96]
 
 
+def test_a_loop_over_any_number_of_steps_in_a_program(tmp_path: Path) -> None:
+    """The first values of states are not taken for all of them, and constants of the body are in the program."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "done"], ["row"]),
+            helper.make_node("Mul", ["before", "w"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "row"], ["after"]),
+            helper.make_node("Add", ["done", "one"], ["next"]),
+            helper.make_node("Identity", ["after"], ["seen"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("holds", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("done", TensorProto.INT32, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, [3]),
+        ],
+        [onnx.ValueInfoProto(name=name) for name in ("holds", "next", "after", "seen")],
+        [helper.make_tensor("one", TensorProto.INT32, [], [1])],
+    )
+    nodes = [
+        helper.make_node("Shape", ["x"], ["steps"], start=0, end=1),
+        helper.make_node("Loop", ["steps", "", "first", "start"], ["count", "end", "all"], body=body),
+    ]
+    start = {"first": np.array(0, np.int32), "start": np.zeros(3, np.float32)}
+    model = _graph(nodes, {"x": ["n", 3], "w": [3]}, ["end", "all"], **start)
+    given = {"x": torch.zeros(4, 3), "w": torch.zeros(3)}
+    torch.export.save(exported(lower(onnx_ir.from_proto(model), {}), given, {"x": {0: "n"}}), tmp_path / "x.pt2")
+    program = torch.export.load(tmp_path / "x.pt2").module()
+    for steps in (2, 7):
+        feeds = {"x": torch.randn(steps, 3), "w": torch.randn(3)}
+        _compare(program(**feeds), _expected(model, {name: tensor.numpy() for name, tensor in feeds.items()}))
+
+
 def test_a_scan_over_any_number_of_steps_in_a_program() -> None:
     body = helper.make_graph(
         [

@@ -1,7 +1,7 @@
 """What exporters leave behind, made plain: same values, fewer and simpler nodes. No parameter is folded or renamed.
 
 The exporter writes unoptimised graphs, for its own optimiser folds weights. These passes are those of onnx_ir and
-onnxscript, kept off the parameters, and two of our own.
+onnxscript, kept off the parameters, and a few of our own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from typing import Any
+
+from converter.graphs.passes import loops
 
 _LOG = logging.getLogger(__name__)
 _FOLDED_LIMIT_BYTES = 64 << 10
@@ -37,6 +39,10 @@ def clean(model: Any) -> None:
         should_fold=lambda node: False if any(map(_is_stored, node.inputs)) else None,
     )
     passes.IdentityEliminationPass()(model)
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
+                loops.simplify(graph, node)
     passes.RemoveUnusedNodesPass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
 

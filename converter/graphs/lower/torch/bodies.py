@@ -41,13 +41,9 @@ class BoundBody:
 
     @property
     def captured_tensors(self) -> dict[str, Any]:
-        """The tensors around it that it reads."""
-        found = {name: self.around[name] for name in self.body.captured}
-        return {
-            name: value.tensor if isinstance(value, Known) else value
-            for name, value in found.items()
-            if isinstance(value, (Known, torch.Tensor))
-        }
+        """The tensors that it has from outside: those around it that it reads, and its constants."""
+        found = {**{name: self.around[name] for name in self.body.captured}, **self.body.constants}
+        return {name: as_tensor(value) for name, value in found.items() if _is_held(value)}
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         return self._run(inputs, {})
@@ -58,15 +54,19 @@ class BoundBody:
         return tuple(result.clone() for result in results)
 
     def _run(self, inputs: Sequence[Any], captured: Mapping[str, Any]) -> tuple[Any, ...]:
-        values = {name: self.around[name] for name in self.body.captured}
+        values = {**{name: self.around[name] for name in self.body.captured}, **self.body.constants}
         for name, tensor in captured.items():
-            value = values[name]
-            values[name] = Known(array=value.array, tensor=tensor) if isinstance(value, Known) else tensor
+            array = values[name].array if isinstance(values[name], Known) else values[name]
+            values[name] = Known(array=array, tensor=tensor) if is_host(array) and is_small(array) else tensor
         values.update(dict.fromkeys(self.body.inputs))  # a function's optional inputs may be left out at its end
-        values.update(self.body.constants)
         values.update(zip(self.body.inputs, inputs, strict=False))
         walk(self.body.steps, values)
         return tuple(values[name] for name in self.body.outputs)
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a value has a tensor, or is a constant that can be one: a program has none inside its graphs."""
+    return isinstance(value, (Known, torch.Tensor)) or (is_host(value) and value.dtype.kind in "biufc")
 
 
 def walk(steps: Sequence[Step], values: dict[Any, Any]) -> None:

@@ -43,15 +43,39 @@ def if_(condition: Value, *, then_branch: BoundBody, else_branch: BoundBody) -> 
 def loop(count: Value, condition: Value = None, *states: Value, body: BoundBody) -> Any:
     """While the condition holds, and at most `count` times; what each step gives besides the states is stacked."""
     scans = len(body.outputs) - 1 - len(states)
-    is_unrolled = is_host(count) and _is_known(condition) and not body.changes_condition
+    only_counts = _is_known(condition) and not body.changes_condition
+    is_unrolled = only_counts and is_host(count) and isinstance(as_int(count), int)
     if is_unrolled or not torch.compiler.is_exporting():
         return _looped(None if count is None else as_int(count), condition, states, body, scans)
+    if scans and only_counts and count is not None and (condition is None or _truth(condition)):
+        return _counted(as_int(count), states, body)
     refuse(scans > 0, "Loop that collects outputs over an unknown number of steps in a torch.export")
     return _while(count, condition, states, body)
 
 
+def _counted(count: Any, states: Sequence[Any], body: BoundBody) -> Any:
+    """As a scan over the numbers of the steps."""
+    from torch._higher_order_ops.scan import scan_op
+
+    names = list(body.captured_tensors)
+
+    def step(*values: Any) -> list[Any]:
+        before, number, captured = values[: len(states)], values[len(states)], values[len(states) + 1 :]
+        _, *results = body.as_tensors(dict(zip(names, captured, strict=True)), number, np.array(True), *before)
+        return results
+
+    captured = tuple(body.captured_tensors[name] for name in names)
+    first = [_unknown(state) for state in states]
+    return tuple(scan_op(step, first, [torch.arange(count)], captured))
+
+
+def _unknown(state: Any) -> Any:
+    """Return a state as a tensor of its own whose value torch does not know: only the first step has it."""
+    tensor = as_tensor(state)
+    return torch.where(torch.ones((), dtype=torch.bool), tensor, tensor)
+
+
 def _looped(count: Any, condition: Any, states: Sequence[Any], body: BoundBody, scans: int) -> Any:
-    refuse(count is not None and not isinstance(count, int), "Loop over a dynamic number of steps in a torch.export")
     collected: list[list[Any]] = [[] for _ in range(scans)]
     step, goes_on = 0, condition is None or _truth(condition)
     while goes_on and (count is None or step < count):
@@ -74,7 +98,7 @@ def _while(count: Any, condition: Any, states: Sequence[Any], body: BoundBody) -
     names = list(body.captured_tensors)
     limit = torch.scalar_tensor(2**62, dtype=torch.int64) if count is None else as_tensor(count).reshape(())
     start = torch.ones((), dtype=torch.bool) if condition is None else as_tensor(condition).reshape(())
-    carried = (torch.zeros((), dtype=torch.int64), start.clone(), *(as_tensor(state).clone() for state in states))
+    carried = (torch.zeros((), dtype=torch.int64), start.clone(), *map(_unknown, states))
 
     def goes_on(step: Any, holds: Any, *rest: Any) -> Any:
         return (step < rest[len(states)]) & holds
@@ -145,7 +169,7 @@ def _scan_exported(body: BoundBody, states: Sequence[Any], slices: Sequence[Any]
         return list(body.as_tensors(dict(zip(names, values[inputs:], strict=True)), *values[:inputs]))
 
     captured = tuple(body.captured_tensors[name] for name in names)
-    results = scan_op(step, [as_tensor(state).clone() for state in states], list(slices), captured)
+    results = scan_op(step, [_unknown(state) for state in states], list(slices), captured)
     return results[:count], results[count:]
 
 

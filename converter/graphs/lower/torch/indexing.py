@@ -40,8 +40,10 @@ def gather(x: Tensor, indices: Value, *, axis: int = 0) -> Any:
         return (
             picked if indices.ndim == 0 else picked.reshape(x.shape[:axis] + (1,) * indices.ndim + x.shape[axis + 1 :])
         )
-    # Indexing, unlike index_select, takes negative indices itself.
-    return x[(slice(None),) * axis + (typed(as_tensor(indices), torch.int64),)]
+    # Indexing, unlike index_select, takes negative indices itself, and looks into a tensor without axes.
+    at = typed(as_tensor(indices), torch.int64)
+    picked = x[(slice(None),) * axis + (at if at.ndim else at[None],)]
+    return picked if at.ndim else picked.select(axis, 0)
 
 
 @lowers("GatherND", since=11)
