@@ -182,9 +182,16 @@ def test_what_depends_on_nothing_is_computed_once() -> None:
 
 
 def _branches(condition: str) -> list[Any]:
+    """Two branches of different values around them, each with a constant of the same name."""
+
     def branch(op_type: str) -> Any:
         result = onnx.ValueInfoProto(name=op_type)
-        return helper.make_graph([helper.make_node(op_type, ["x", "x"], [op_type])], op_type, [], [result])
+        nodes = [
+            helper.make_node(op_type, ["x", "sum" if op_type == "Add" else "x"], ["made"]),
+            helper.make_node("Mul", ["made", "factor"], [op_type]),
+        ]
+        factor = helper.make_tensor("factor", TensorProto.FLOAT, [], [2.0 if op_type == "Add" else 3.0])
+        return helper.make_graph(nodes, op_type, [], [result], [factor])
 
     return [
         helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
@@ -198,7 +205,7 @@ def test_both_branches_are_in_the_program() -> None:
     module = lower(onnx_ir.from_proto(model), {})
     program = exported(module, {"x": torch.ones(3)}, {"x": {0: "n"}}).module()
     for x in (torch.full((5,), 3.0), torch.full((2,), -3.0)):
-        wanted = x + x if x.sum() > 0 else x * x
+        wanted = 2 * (x + x.sum()) if x.sum() > 0 else 3 * x * x
         torch.testing.assert_close(module(x)["y"], wanted)
         torch.testing.assert_close(program(x=x)["y"], wanted)
 

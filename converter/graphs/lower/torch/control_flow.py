@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,19 @@ def if_(condition: Value, *, then_branch: BoundBody, else_branch: BoundBody) -> 
     """One of two graphs."""
     if _is_known(condition):
         return (then_branch if _truth(condition) else else_branch)()
-    names = sorted({*then_branch.captured_tensors, *else_branch.captured_tensors})
-    operands = [{**else_branch.captured_tensors, **then_branch.captured_tensors}[name] for name in names]
+    then_held, else_held = then_branch.captured_tensors, else_branch.captured_tensors
+    operands = {id(tensor): tensor for tensor in (*then_held.values(), *else_held.values())}
+    places = {key: place for place, key in enumerate(operands)}
 
-    def branch(body: BoundBody) -> Any:
-        return lambda *tensors: body.as_tensors(dict(zip(names, tensors, strict=True)))
+    def branch(body: BoundBody, held: Mapping[str, Any]) -> Any:
+        own = {name: places[id(tensor)] for name, tensor in held.items()}
+        return lambda *tensors: body.as_tensors({name: tensors[place] for name, place in own.items()})
 
     # torch.cond itself would have dynamo read these functions; the operator alone traces what they do.
     from torch._higher_order_ops.cond import cond_op
 
-    return tuple(cond_op(condition.reshape(()), branch(then_branch), branch(else_branch), tuple(operands)))
+    branches = branch(then_branch, then_held), branch(else_branch, else_held)
+    return tuple(cond_op(condition.reshape(()), *branches, tuple(operands.values())))
 
 
 @lowers("Loop")
