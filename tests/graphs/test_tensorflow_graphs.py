@@ -143,7 +143,8 @@ def test_recurrent_layers_become_a_program_of_torch_that_trains(tmp_path: Path) 
 
     layers = keras.layers
     x = layers.Input((None, 6), name="x")
-    here = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(x)
+    here = layers.TimeDistributed(layers.Dense(7, activation="tanh"))(x)
+    here = layers.Bidirectional(layers.LSTM(5, return_sequences=True))(here)
     model = keras.Model(x, layers.Dense(3, name="head")(layers.GRU(4)(here)))
     model.save(tmp_path / "x.keras")
     report = converter.convert(tmp_path / "x.keras", tmp_path / "x.pt2")

@@ -21,6 +21,7 @@ from converter.graphs.failures import said_by
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
+from converter.graphs.trace.tensorflow.patches import convertible
 from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
@@ -265,7 +266,8 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
         order.extend(outputs)
         return list(outputs.values())
 
-    concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
+    with convertible(model):
+        concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
     graph = concrete.graph.as_graph_def()
     variables = dict(_variables(model, concrete, names))
     _fill_constants(graph, concrete)

@@ -1,0 +1,44 @@
+"""Layers of Keras 3.15 that tf2onnx cannot follow, as others that compute the same, while a model is traced."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def convertible(model: Any) -> Iterator[None]:
+    """Patch what a model of Keras 3 may have, and undo it afterwards."""
+    if type(model).__module__.partition(".")[0] != "keras":
+        yield
+        return
+    owner = importlib.import_module("keras.src.layers.rnn.time_distributed").TimeDistributed
+    mapped = owner.call
+
+    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        is_masked = mask is not None and self.layer._call_has_mask_arg
+        if is_masked or inputs.shape[1] is not None:
+            return mapped(self, inputs, training=training, mask=mask)
+        return _at_once(self.layer, inputs, training)
+
+    owner.call = call
+    try:
+        yield
+    finally:
+        owner.call = mapped
+
+
+def _at_once(layer: Any, inputs: Any, training: Any) -> Any:
+    """Call `layer` on the steps of all sequences as one batch: Keras maps it over any number of steps, in a loop."""
+    import tensorflow as tf
+
+    shape = tf.shape(inputs)
+    steps = tf.reshape(inputs, tf.concat([[-1], shape[2:]], 0))
+    steps.set_shape([None, *inputs.shape[2:]])
+    said = {"training": training} if layer._call_has_training_arg else {}
+    found = layer.call(steps, **said)
+    result = tf.reshape(found, tf.concat([shape[:2], tf.shape(found)[1:]], 0))
+    result.set_shape([*inputs.shape[:2], *found.shape[1:]])
+    return result
