@@ -15,9 +15,7 @@ from tests.training.measuring import DIRECTIONS, TF_KERAS, Figures, cells_of, me
 
 def row(figures: Figures) -> str:
     carried = f"{figures.loss:9.1e} {figures.weight:9.1e}"
-    biases = f"  biases of keys {figures.key_bias:.1e}" if figures.key_bias else ""
-    noise = f", of PyTorch alone with other sums {figures.noise:.1e}" if figures.noise else ""
-    return f"{carried}  reset {figures.reset_loss:9.1e} {figures.reset_weight:9.1e}{biases}{noise}"
+    return f"{carried}  reset {figures.reset_loss:9.1e} {figures.reset_weight:9.1e}"
 
 
 def main() -> None:

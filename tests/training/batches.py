@@ -41,9 +41,3 @@ def batches(kind: str, *, is_resumed: bool) -> list[Batch]:
     """Return the batches before the conversion, or those after it."""
     start = STEPS if is_resumed else 0
     return [batch(kind, step) for step in range(start, start + STEPS)]
-
-
-def reordered(batch: Batch) -> Batch:
-    """Return a batch with its rows the other way round: the same mean, by other roundings."""
-    inputs, labels = batch
-    return {name: array[::-1].copy() for name, array in inputs.items()}, labels[::-1].copy()

@@ -87,7 +87,7 @@ def bert() -> Any:
 
 MODELS: dict[str, Callable[[], Any]] = {"mlp": mlp, "cnn": cnn, "encoder": encoder, "bert": bert}
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.05),
+    "adamw": lambda: keras.optimizers.AdamW(0.001, weight_decay=0.05),
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
     "rmsprop": lambda: keras.optimizers.RMSprop(0.00025, momentum=0.5),
 }

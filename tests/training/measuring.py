@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The worst relative difference of a loss and the largest of a weight, and both when the moments are forgotten.
-
-    `key_bias` is the largest of the biases of an attention's keys, which are not among the weights: no output depends
-    on them, their gradient is nothing but rounding, and Adam makes that as large as any other. `noise` is what they
-    differ by, where epsilon is exact, in PyTorch itself when the rows of each batch are summed the other way round.
-    """
+    """The worst relative difference of a loss and the largest of a weight, and both when the moments are forgotten."""
 
     loss: float
     weight: float
-    key_bias: float
     reset_loss: float
     reset_weight: float
-    noise: float = 0.0
 
 
 def _kinds(framework: str) -> tuple[str, ...]:
@@ -107,7 +100,7 @@ def measured(cells: Sequence[Cell], folder: Path) -> dict[Cell, Figures]:
         for job, cell in zip(jobs, cells, strict=True):
             job |= {"source": str(_converted(cell, folder)), "folder": str(folder / cell.slug)}
         do_jobs(jobs, target)
-    figures = {cell: _figures(cell, _source_folder(cell, folder), folder / cell.slug) for cell in cells}
+    figures = {cell: _figures(_source_folder(cell, folder), folder / cell.slug) for cell in cells}
     for cell in cells:
         shutil.rmtree(folder / cell.slug, ignore_errors=True)
     return figures
@@ -171,24 +164,17 @@ def do_jobs(jobs: Sequence[Mapping[str, Any]], framework: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def _figures(cell: Cell, source: Path, own: Path) -> Figures:
+def _figures(source: Path, own: Path) -> Figures:
     expected = dict(np.load(source / "ended.npz"))
-    found, reset = (differences(dict(np.load(own / f"{name}.npz")), expected) for name in ("ended", "reset"))
-    noise = 0.0
-    if cell.epsilon == "exact":
-        again = torch_side.resume(cell.kind, cell.algorithm, source / "checkpoint.pth", is_reordered=True)
-        noise = differences(again, expected).key_bias
-    return replace(found, reset_loss=reset.loss, reset_weight=reset.weight, noise=noise)
+    found = [dict(np.load(own / f"{name}.npz")) for name in ("ended", "reset")]
+    (loss, weight), (reset_loss, reset_weight) = (differences(one, expected) for one in found)
+    return Figures(loss=loss, weight=weight, reset_loss=reset_loss, reset_weight=reset_weight)
 
 
-def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Figures:
-    """Return by how much one run ended away from another, without what a third did."""
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the worst relative difference of a loss, and the largest of a weight."""
     if found.keys() != expected.keys():
         raise AssertionError(f"other weights: {sorted(found.keys() ^ expected.keys())}")
     loss = np.max(np.abs(found["losses"] - expected["losses"]) / np.abs(expected["losses"]))
-    apart = {name: float(np.max(np.abs(found[name] - expected[name]))) for name in expected if name != "losses"}
-    biases = [difference for name, difference in apart.items() if name.endswith("key.bias")]
-    weights = [difference for name, difference in apart.items() if not name.endswith("key.bias")]
-    return Figures(
-        loss=float(loss), weight=max(weights), key_bias=max(biases, default=0.0), reset_loss=0.0, reset_weight=0.0
-    )
+    weights = [np.max(np.abs(found[name] - expected[name])) for name in expected if name != "losses"]
+    return float(loss), float(max(weights))

@@ -95,7 +95,7 @@ def test_trainer_goes_on(ckconv: Ckconv, tmp_path: Path) -> None:
     expected = torch_side.train("bert", "adamw", tmp_path)["losses"]
     before = """
         from tests.training.trainer_side import trainer_of
-        trainer = trainer_of("out", rate=0.01)
+        trainer = trainer_of("out", rate=0.001)
     """
     after = "losses = trainer.losses()"
     check(losses_after(TO_TRAINER, ckconv, tmp_path, before=before, after=after), expected)

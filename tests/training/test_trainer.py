@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 def resumed(folder: Path, out: Path) -> dict[str, Any]:
     """What Trainer has after it went on from `folder` for as many steps again."""
-    trainer = trainer_of(out, rate=0.01)
+    trainer = trainer_of(out, rate=0.001)
     trainer.train(resume_from_checkpoint=str(folder))
     return torch_side.ended(trainer.model, trainer.losses())
 
@@ -41,13 +41,13 @@ def test_trainer_goes_on_where_a_script_stopped(groups: Any, tmp_path: Path) -> 
     expected = torch_side.train("bert", "adamw", tmp_path, groups=groups)
     converter.convert(tmp_path / "checkpoint.pth", tmp_path / "checkpoint-20", to="pretrained", train_batch_size=16)
     found = resumed(tmp_path / "checkpoint-20", tmp_path / "out")
-    figures = differences(found, expected)
-    assert figures.loss < 1e-6
-    assert max(figures.weight, figures.key_bias) < 1e-7
+    loss, weight = differences(found, expected)
+    assert loss < 1e-6
+    assert weight < 1e-7
     (tmp_path / "checkpoint-20" / "optimizer.pt").unlink()
-    figures = differences(resumed(tmp_path / "checkpoint-20", tmp_path / "again"), expected)
-    assert figures.loss > 5e-3
-    assert figures.weight > 1e-3
+    loss, weight = differences(resumed(tmp_path / "checkpoint-20", tmp_path / "again"), expected)
+    assert loss > 5e-4
+    assert weight > 1e-3
 
 
 def test_a_scheduler_goes_on_with_every_group(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_a_scheduler_goes_on_with_every_group(tmp_path: Path) -> None:
     converter.convert(tmp_path / "x.pth", tmp_path / "y", to="pretrained")
     written = torch.load(tmp_path / "y" / "scheduler.pt", weights_only=True)
     assert written["last_epoch"] == 3
-    assert written["base_lrs"] == [0.01, 0.01]
-    np.testing.assert_allclose(written["_last_lr"], [0.01 * 0.97] * 2)
+    assert written["base_lrs"] == [0.001, 0.001]
+    np.testing.assert_allclose(written["_last_lr"], [0.001 * 0.97] * 2)
     groups = torch.load(tmp_path / "y" / "optimizer.pt", weights_only=True)["param_groups"]
     assert [len(group["params"]) for group in groups] == [17, 24]
 
