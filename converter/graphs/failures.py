@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 
 _LIMIT_CHARACTERS = 300
+_WHERE = "Exception encountered when calling"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def said_by(error: BaseException) -> str:
-    """Return the type and the first line of `error`.
+    """Return the type and the first line of `error` that says what went wrong.
 
-    torch.onnx wraps what went wrong in a text on how to report it: the line is then that of the cause.
+    torch.onnx wraps that in a text on how to report it: the line is then that of the cause. Keras says first where.
     """
     while type(error).__module__.startswith("torch.onnx") and error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip(" =-")]
+    if len(lines) > 1 and lines[0].startswith(_WHERE):
+        lines = lines[1:]
     return f"{type(error).__name__}: {lines[0][:_LIMIT_CHARACTERS]}" if lines else type(error).__name__

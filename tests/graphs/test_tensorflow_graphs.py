@@ -157,3 +157,14 @@ def test_recurrent_layers_become_a_program_of_torch_that_trains(tmp_path: Path) 
     found.sum().backward()
     trained = {name: parameter for name, parameter in program.named_parameters() if ".bias_hh" not in name}
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained.values())
+
+
+def test_what_keras_compiles_is_a_part_of_the_graph(tmp_path: Path) -> None:
+    """Convolutions of groups, which TensorFlow has for a CPU in functions of XLA alone."""
+    import keras
+    import onnx
+
+    x = keras.Input((8, 8, 4), name="x")
+    keras.Model(x, keras.layers.Conv2D(6, 3, groups=2, name="grouped")(x)).save(tmp_path / "x.keras")
+    assert converter.convert(tmp_path / "x.keras", tmp_path / "x.onnx").verification.outputs
+    assert "Conv" in {node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node}

@@ -160,12 +160,14 @@ def test_a_config_that_does_not_build(change: dict[str, Any], message: str, monk
     assert "\n" not in str(caught.value)
 
 
-def test_a_failure_of_torch_onnx_is_its_cause() -> None:
+def test_a_failure_is_what_went_wrong() -> None:
     from torch.onnx import errors
 
     wrapped = errors.OnnxExporterError("Failed. \x1b[96mThis is step 2/3\x1b[0m, report it")
     wrapped.__cause__ = AttributeError("'SymInt' object has no attribute 'unsqueeze'\n\nWhile executing %scan")
     assert said_by(wrapped) == "AttributeError: 'SymInt' object has no attribute 'unsqueeze'"
+    of_keras = "Exception encountered when calling Dense.call().\n\n\x1b[1mno such axis\x1b[0m\n\nArguments received"
+    assert said_by(ValueError(of_keras)) == "ValueError: no such axis"
     assert said_by(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
 
 

@@ -16,8 +16,15 @@ from converter.graphs.trace.tensorflow.inlining import CALLS, inline_calls
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
 _PASSING = ("Identity", "Enter", "Exit", "NextIteration", "Switch", "Merge")
-_OF_OTHER_PLACES = ("api_implements", "api_preferred_device", "forward_function_name", "backward_function_name")
-"""Attributes that keep a function for devices and gradients that are not here: it would not be inlined."""
+_COMPILED = ("_XlaMustCompile", "_noinline")
+_OF_OTHER_PLACES = (
+    "api_implements",
+    "api_preferred_device",
+    "forward_function_name",
+    "backward_function_name",
+    *_COMPILED,
+)
+"""Attributes that keep a function for compilers, devices and gradients that are not here: it would not be inlined."""
 _PURE = {
     "StatefulPartitionedCall": "PartitionedCall",
     "While": "StatelessWhile",
@@ -278,7 +285,7 @@ def _prepare(node: Any) -> None:
 
     What is left of effects is assertions, which ONNX does not have.
     """
-    for noted in ("_class", "_output_shapes"):
+    for noted in ("_class", "_output_shapes", *_COMPILED):
         node.attr.pop(noted, None)
     node.op = _PURE.get(node.op, node.op)
     if node.op == "Assert":
