@@ -115,6 +115,7 @@ def test_an_order_that_merging_hides_is_a_loss_that_must_be_allowed(tmp_path: Pa
         ((4, 6), lambda k: []),  # rows of an image without channels: the same order in both
         (IMAGE, lambda k: [k.Conv2D(4, 2), k.GlobalAveragePooling2D()]),
         ((7,), lambda k: [k.Dense(6), k.Reshape((2, 3))]),
+        (IMAGE, lambda k: [k.Permute((3, 1, 2))]),  # PyTorch's own order
     ],
 )
 def test_what_is_in_one_order_stays(shape: tuple[int, ...], middle: Any, tmp_path: Path) -> None:
@@ -124,6 +125,15 @@ def test_what_is_in_one_order_stays(shape: tuple[int, ...], middle: Any, tmp_pat
     kernel = np.asarray(model.get_layer("head").kernel)
     assert np.array_equal(checkpoint.tensors["head.weight"].numpy(), kernel.T)
     assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+
+
+@pytest.mark.parametrize("is_flattened", [False, True])
+def test_a_map_whose_axes_are_permuted_is_refused_if_it_is_flattened(is_flattened: bool, tmp_path: Path) -> None:
+    k = keras.layers
+    behind = [k.Flatten()] if is_flattened else []
+    model = sequential(k.AveragePooling2D(2), k.Permute((1, 3, 2)), *behind, k.Dense(3, name="head"))
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert bool([line for line in checkpoint.lines if line.name == FLATTEN_ORDER]) is is_flattened
 
 
 def test_sequences_behind_a_convolution_are_permuted(tmp_path: Path) -> None:

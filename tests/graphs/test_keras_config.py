@@ -145,3 +145,12 @@ def test_depth_is_bounded() -> None:
         values = {"config": values}
     with pytest.raises(CkconvError, match="deep"):
         keras_config.check(values, frozenset())
+
+
+def test_what_keras_3_takes_for_a_function_is_left_out() -> None:
+    from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
+
+    given = {"class_name": "Attention", "config": {"name": "attention", "score_mode": "dot", "dropout": 0.0}}
+    assert as_keras_3(given)["config"] == {"name": "attention", "dropout": 0.0}
+    given["config"]["score_mode"] = "concat"  # type: ignore[index]
+    assert as_keras_3(given) == given

@@ -19,6 +19,7 @@ class Order(Enum):
     PLAIN = "features last, the same in both frameworks"
     MAP = "a map with channels last"
     MAP_FIRST = "a map with channels first"
+    TURNED = "a map with its axes in an order of their own"
     FLAT = "a map with channels last, flattened"
     UNKNOWN = "flattened or merged in a way that is not known"
 
@@ -42,7 +43,7 @@ RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrig
 """
 _SAME = frozenset(_SAME_NAMES.split())
 _MERGES = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"})
-_POOLS = ("MaxPool", "AveragePool", "AvgPool")
+_POOLS = ("MaxPool", "AveragePool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAveragePool")
 _LAST, _FIRST = "channels_last", "channels_first"
 
 
@@ -118,6 +119,8 @@ def _given(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features
         return _flat(layer, here, channels_first=channels_first and class_name == "Flatten")
     if class_name == "Reshape":
         return _reshaped(here, config.get("target_shape") or ())
+    if class_name == "Permute" and here.order is Order.MAP:
+        return _turned(here, config.get("dims") or ())
     if class_name.startswith("Global"):
         return Features(order=Order.PLAIN, channels=here.channels)
     if class_name.startswith(_POOLS):
@@ -156,14 +159,23 @@ def _of_shape(shape: Sequence[int | None]) -> Features:
 def _flat(layer: Layer, here: Features, *, channels_first: bool) -> Features:
     if here.order is Order.MAP_FIRST:  # a Flatten that says channels_first brings channels last before it flattens
         return Features(order=Order.FLAT, channels=here.channels) if channels_first else _PLAIN
+    if here.order is Order.TURNED:
+        return _UNKNOWN
     if here.order is not Order.MAP:
         return here
     channels = here.channels or (layer.input_shape[-1] if layer.input_shape else None)
     return _UNKNOWN if channels is None or channels_first else Features(order=Order.FLAT, channels=channels)
 
 
+def _turned(here: Features, axes: Sequence[int]) -> Features:
+    """Return what a Permute makes of a map; axes are counted from 1, behind the batch."""
+    if list(axes) == [len(axes), *range(1, len(axes))]:
+        return Features(order=Order.MAP_FIRST, channels=here.channels)
+    return here if axes and axes[-1] == len(axes) else Features(order=Order.TURNED)
+
+
 def _reshaped(here: Features, target: Sequence[int]) -> Features:
-    if here.order in (Order.FLAT, Order.UNKNOWN):
+    if here.order in (Order.FLAT, Order.UNKNOWN, Order.TURNED):
         return _UNKNOWN
     if here.order is Order.PLAIN:
         return _of_shape((None, *target))

@@ -18,11 +18,15 @@ _NOT_TAKEN: Mapping[str, Collection[str]] = {
     "Spatial": ("noise_shape", "trainable"),
     "Random": ("rng_type",),
     "Discretization": ("trainable",),
+    "Attention": ("score_mode",),
     "MultiHeadAttention": ("query_shape", "key_shape", "value_shape", "softmax_robust_masking"),
     "": ("batch_input_shape", "time_major"),
 }
-"""Arguments that layers of Keras 3 do not take, by how the names of their classes begin."""
-_INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False}
+"""Arguments that layers of Keras 3 do not take, by how the names of their classes begin.
+
+`dot` is no string to it where it reads configs of Keras 2, but the function of that name.
+"""
+_INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False, "score_mode": "dot"}
 """Values of those that matter which mean what Keras 3 does; others stay, and Keras 3 refuses them."""
 
 
