@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from converter.graphs.passes import loops
+from converter.graphs.passes.constants import constant, constant_node
 
 _LOG = logging.getLogger(__name__)
 _FOLDED_LIMIT_BYTES = 64 << 10
@@ -57,7 +58,7 @@ def _read_from_sequence(graph: Any, node: Any) -> None:
     """Replace SequenceAt(SplitToSequence(x), constant) by the piece of x that it is."""
     sequence, position = node.inputs
     split = sequence.producer()
-    number = _constant(position)
+    number = constant(position)
     if split is None or split.op_type != "SplitToSequence" or number is None or number.size != 1:
         return
     nodes = list(_piece(split, int(number.reshape(-1)[0]), node.name or node.outputs[0].name))
@@ -81,11 +82,11 @@ def _piece(split: Any, number: int, name: str) -> Iterator[Any]:
     axis = split.attributes["axis"].value if "axis" in split.attributes else 0
     if lengths is None:
         keeps = split.attributes["keepdims"].value if "keepdims" in split.attributes else 1
-        index = _constant_node(np.array([number] if keeps else number, np.int64), f"{name}/index")
+        index = constant_node(np.array([number] if keeps else number, np.int64), f"{name}/index")
         yield index
         yield onnx_ir.node("Gather", [source, index.outputs[0]], {"axis": axis}, name=f"{name}/gather")
         return
-    sizes = _constant(lengths)
+    sizes = constant(lengths)
     if sizes is None or (sizes.ndim == 0 and number < 0):
         return
     if sizes.ndim == 0:
@@ -94,26 +95,9 @@ def _piece(split: Any, number: int, name: str) -> Iterator[Any]:
         number %= len(sizes)
         start, stop = int(sizes[:number].sum()), int(sizes[: number + 1].sum())
     bounds = {"start": start, "stop": stop, "axis": axis}
-    constants = [_constant_node(np.array([value], np.int64), f"{name}/{what}") for what, value in bounds.items()]
+    constants = [constant_node(np.array([value], np.int64), f"{name}/{what}") for what, value in bounds.items()]
     yield from constants
     yield onnx_ir.node("Slice", [source, *(each.outputs[0] for each in constants)], name=f"{name}/slice")
-
-
-def _constant(value: Any) -> Any:
-    import onnx_ir
-
-    tensor = onnx_ir.convenience.get_const_tensor(value)
-    return None if tensor is None or isinstance(tensor, onnx_ir.ExternalTensor) else tensor.numpy()
-
-
-def _constant_node(array: Any, name: str) -> Any:
-    import onnx_ir
-
-    tensor = onnx_ir.tensor(array)
-    node = onnx_ir.node("Constant", [], {"value": tensor}, name=name)
-    (output,) = node.outputs
-    output.name, output.shape, output.type = name, tensor.shape, onnx_ir.TensorType(tensor.dtype)
-    return node
 
 
 def constants_as_nodes(model: Any, declared: frozenset[str], names: frozenset[str]) -> None:

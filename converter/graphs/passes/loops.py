@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from converter.graphs.passes.constants import constant, constant_node
+
 _SAME = ("Cast", "Identity")
 
 
@@ -55,13 +59,9 @@ def _without(graph: Any, loop: Any, dropped: list[int]) -> Any:
 
 def _true(graph: Any, loop: Any) -> Any:
     """Return a constant. A Loop may go without a condition, and onnx's own evaluator takes that for one that fails."""
-    import onnx_ir
-
-    node = onnx_ir.node("Constant", [], {"value": onnx_ir.tensor(True)}, name=f"{loop.name}/goes_on")
-    (output,) = node.outputs
-    output.name, output.shape, output.type = node.name, onnx_ir.Shape(()), onnx_ir.TensorType(onnx_ir.DataType.BOOL)
+    node = constant_node(np.array(True), f"{loop.name}/goes_on")
     graph.insert_before(loop, node)
-    return output
+    return node.outputs[0]
 
 
 def _cast(body: Any, value: Any, to: Any) -> Any:
@@ -119,9 +119,5 @@ def _is_next(after: Any, before: Any) -> bool:
 
 
 def _number(value: Any) -> Any:
-    import onnx_ir
-
-    tensor = None if value is None else onnx_ir.convenience.get_const_tensor(_origin(value))
-    if tensor is None or isinstance(tensor, onnx_ir.ExternalTensor) or tensor.size != 1:
-        return None
-    return tensor.numpy().reshape(-1)[0]
+    array = constant(_origin(value))
+    return array.reshape(-1)[0] if array is not None and array.size == 1 else None

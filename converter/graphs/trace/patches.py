@@ -27,17 +27,17 @@ def exportable(model: Any) -> Iterator[None]:
         for model_type in {getattr(config, "model_type", "") for config in _configs(model.config)}:
             if model_type in _SCANNING:
                 module = _modeling(model_type)
-                stack.enter_context(_replaced(module, "mamba_selective_scan", _selective_scan))
+                stack.enter_context(replaced(module, "mamba_selective_scan", _selective_scan))
                 # a scan that has a gradient keeps extents for it, which torch 2.13 takes for tensors
                 stack.enter_context(torch.no_grad())
             if model_type == "funnel":
                 structure = _modeling("funnel").FunnelAttentionStructure
-                stack.enter_context(_replaced(structure, "get_position_embeds", _funnel_positions))
+                stack.enter_context(replaced(structure, "get_position_embeds", _funnel_positions))
             if model_type == "fsmt":
-                stack.enter_context(_replaced(_modeling("fsmt"), "make_padding_mask", _padding_mask))
+                stack.enter_context(replaced(_modeling("fsmt"), "make_padding_mask", _padding_mask))
             if model_type == "vilt":
                 embeddings = _modeling("vilt").ViltEmbeddings
-                stack.enter_context(_replaced(embeddings, "visual_embed", _all_patches))
+                stack.enter_context(replaced(embeddings, "visual_embed", _all_patches))
             if model_type in _LISTING_IMAGES:
                 stack.enter_context(_images_as_one(_modeling(model_type)))
             if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
@@ -48,7 +48,7 @@ def exportable(model: Any) -> Iterator[None]:
 def masks_as_they_are() -> Any:
     """Return a context where no mask is left out for being all ones: on the meta device none is known to be."""
     masking = importlib.import_module("transformers.masking_utils")
-    return _replaced(masking, "_ignore_causal_mask_sdpa", lambda *arguments, **keywords: False)
+    return replaced(masking, "_ignore_causal_mask_sdpa", lambda *arguments, **keywords: False)
 
 
 def _configs(config: Any) -> Iterator[Any]:
@@ -61,7 +61,8 @@ def _modeling(model_type: str) -> Any:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Have `owner` call something else by this name for a while."""
     original = getattr(owner, name)
     setattr(owner, name, replacement)
     try:
@@ -203,7 +204,7 @@ def _images_as_one(module: Any) -> Any:
         with Flattening():
             return original(self, *arguments, **keywords)
 
-    return _replaced(owner, "get_image_features", features)
+    return replaced(owner, "get_image_features", features)
 
 
 @contextlib.contextmanager

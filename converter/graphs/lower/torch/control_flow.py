@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,18 +58,12 @@ def loop(count: Value, condition: Value = None, *states: Value, body: BoundBody)
 
 def _counted(count: Any, states: Sequence[Any], body: BoundBody) -> Any:
     """As a scan over the numbers of the steps."""
-    from torch._higher_order_ops.scan import scan_op
 
-    names = list(body.captured_tensors)
+    def step(captured: Mapping[str, Any], *values: Any) -> list[Any]:
+        *before, number = values
+        return list(body.as_tensors(captured, number, np.array(True), *before)[1:])
 
-    def step(*values: Any) -> list[Any]:
-        before, number, captured = values[: len(states)], values[len(states)], values[len(states) + 1 :]
-        _, *results = body.as_tensors(dict(zip(names, captured, strict=True)), number, np.array(True), *before)
-        return results
-
-    captured = tuple(body.captured_tensors[name] for name in names)
-    first = [_unknown(state) for state in states]
-    return tuple(scan_op(step, first, [torch.arange(count)], captured))
+    return tuple(_scan_exported(body, states, [torch.arange(count)], step))
 
 
 def _unknown(state: Any) -> Any:
@@ -98,7 +92,7 @@ def _stacked(values: list[Any]) -> Any:
 def _while(count: Any, condition: Any, states: Sequence[Any], body: BoundBody) -> Any:
     from torch._higher_order_ops.while_loop import while_loop_op
 
-    names = list(body.captured_tensors)
+    captured = body.captured_tensors
     limit = torch.scalar_tensor(2**62, dtype=torch.int64) if count is None else as_tensor(count).reshape(())
     start = torch.ones((), dtype=torch.bool) if condition is None else as_tensor(condition).reshape(())
     carried = (torch.zeros((), dtype=torch.int64), start.clone(), *map(_unknown, states))
@@ -107,12 +101,11 @@ def _while(count: Any, condition: Any, states: Sequence[Any], body: BoundBody) -
         return (step < rest[len(states)]) & holds
 
     def stepped(step: Any, holds: Any, *rest: Any) -> Any:
-        captured = dict(zip(names, rest[len(states) + 1 :], strict=True))
-        holds, *results = body.as_tensors(captured, step, holds, *rest[: len(states)])
+        own = dict(zip(captured, rest[len(states) + 1 :], strict=True))
+        holds, *results = body.as_tensors(own, step, holds, *rest[: len(states)])
         return (step + 1, holds.reshape(()), *results)
 
-    captured = tuple(body.captured_tensors[name] for name in names)
-    _, _, *results = while_loop_op(goes_on, stepped, carried, (limit, *captured))
+    _, _, *results = while_loop_op(goes_on, stepped, carried, (limit, *captured.values()))
     return tuple(results)
 
 
@@ -134,8 +127,11 @@ def scan(
     slices = [
         _sliced(each, axis, bool(is_backward)) for each, axis, is_backward in zip(scanned, axes, backwards, strict=True)
     ]
-    run = _scan_stepped if isinstance(length, int) else _scan_exported
-    states, collected = run(body, states, slices, length)
+    if isinstance(length, int):
+        states, collected = _scan_stepped(body, states, slices, length)
+    else:
+        results = _scan_exported(body, states, slices, lambda *given: list(body.as_tensors(*given)))
+        states, collected = results[: len(states)], results[len(states) :]
     to_axes = list(scan_output_axes or [0] * len(collected))
     reverses = list(scan_output_directions or [0] * len(collected))
     turned = [
@@ -162,18 +158,16 @@ def _scan_stepped(body: BoundBody, states: Sequence[Any], slices: Sequence[Any],
     return states, [_stacked(values) for values in collected]
 
 
-def _scan_exported(body: BoundBody, states: Sequence[Any], slices: Sequence[Any], length: Any) -> tuple[Any, Any]:
+def _scan_exported(body: BoundBody, states: Sequence[Any], slices: Sequence[Any], step: Callable[..., Any]) -> Any:
+    """Scan `slices` with what `body` captures; `step` takes that by name, states and slices."""
     from torch._higher_order_ops.scan import scan_op
 
-    names = list(body.captured_tensors)
-    count, inputs = len(states), len(states) + len(slices)
+    captured, inputs = body.captured_tensors, len(states) + len(slices)
 
-    def step(*values: Any) -> list[Any]:
-        return list(body.as_tensors(dict(zip(names, values[inputs:], strict=True)), *values[:inputs]))
+    def stepped(*values: Any) -> Any:
+        return step(dict(zip(captured, values[inputs:], strict=True)), *values[:inputs])
 
-    captured = tuple(body.captured_tensors[name] for name in names)
-    results = scan_op(step, [_unknown(state) for state in states], list(slices), captured)
-    return results[:count], results[count:]
+    return scan_op(stepped, [_unknown(state) for state in states], list(slices), tuple(captured.values()))
 
 
 @lowers("Scan", since=8)

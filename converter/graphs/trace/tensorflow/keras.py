@@ -18,6 +18,7 @@ from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.failures import said_by
+from converter.graphs.trace.patches import replaced
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
@@ -151,11 +152,8 @@ def _weights_counted(keras: Any, elements: int | None) -> Iterator[None]:
             )
         return original(self, *arguments, **keywords)
 
-    owner.add_weight = counted
-    try:
+    with replaced(owner, "add_weight", counted):
         yield
-    finally:
-        owner.add_weight = original
 
 
 def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from converter.graphs.trace.patches import replaced
+
 
 @contextmanager
 def convertible(model: Any) -> Iterator[None]:
@@ -23,11 +25,8 @@ def convertible(model: Any) -> Iterator[None]:
             return mapped(self, inputs, training=training, mask=mask)
         return _at_once(self.layer, inputs, training)
 
-    owner.call = call
-    try:
+    with replaced(owner, "call", call):
         yield
-    finally:
-        owner.call = mapped
 
 
 def _at_once(layer: Any, inputs: Any, training: Any) -> Any:
