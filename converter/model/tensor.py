@@ -269,9 +269,9 @@ def _pieces_of(array: Array) -> Iterator[memoryview]:
     elif array.nbytes <= CHUNK_BYTES:
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     else:
-        rows = max(1, len(array) * CHUNK_BYTES // array.nbytes)
-        for start in range(0, len(array), rows):
-            yield from _pieces_of(array[start : start + rows])
+        rows = len(array) * CHUNK_BYTES // array.nbytes
+        for start in range(0, len(array), max(rows, 1)):
+            yield from _pieces_of(array[start : start + rows] if rows else array[start])
 
 
 def _elements(chunks: Iterator[memoryview], dtype: DType) -> Iterator[Array]:

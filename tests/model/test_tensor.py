@@ -169,6 +169,10 @@ def test_what_is_computed_comes_in_pieces(large: FileTensor) -> None:
     expected = {
         large.transpose((1, 0)): array.T,
         large.reshape((333, -(-large.size // 333))).transpose((1, 0)): array.reshape(333, -1).T,
+        large.reshape((array.size, 1, 1)).transpose((2, 1, 0)): array.reshape(1, 1, -1),
+        large.reshape((9, -(-large.size // 9))).reshape((1, 9, large.size // 9)).transpose((0, 2, 1)): array.reshape(
+            1, 9, -1
+        ).transpose(0, 2, 1),
         large.cast(DType.UINT16): array.astype("<u2"),
         large.transpose((1, 0)).cast(DType.INT64): array.T.astype("<i8"),
         byteswapped(large): array.byteswap(),
