@@ -25,9 +25,10 @@ def steps_back(moved: Tensor, source: Tensor) -> tuple[Step, ...] | None:
     (core, there), (origin, from_core) = _peeled(moved), _peeled(source)
     if not _is_same(core, origin):
         return None
+    while there and from_core and there[0] == from_core[0]:
+        there, from_core = there[1:], from_core[1:]
     back = [_inverse(step, shape) for shape, step in reversed(there)]
-    shape = core.shape
-    if shape != origin.shape:
+    if core.shape != origin.shape:
         back.append(Step(kind="reshape", values=origin.shape))
     return (*back, *(step for _, step in from_core))
 

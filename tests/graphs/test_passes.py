@@ -153,6 +153,43 @@ def test_a_tensor_that_was_moved_renamed_and_cast() -> None:
     np.testing.assert_allclose(computed(made, {"dense.weight": kept}), expected, rtol=1e-2, atol=1e-2)
 
 
+def test_a_tensor_that_is_cast_a_second_time() -> None:
+    made = model(lambda x, weight: [ir.node("MatMul", [x, weight])])
+    expected = computed(made)
+    for array in (WEIGHT.astype(np.float16), WEIGHT.astype(np.float64)):
+        attach(made, {"weight": stored("weight", array)}, frozenset({"weight"}))
+    assert op_types(made) == ["Cast", "Cast", "MatMul"]
+    clean(made)
+    np.testing.assert_allclose(computed(made, {"weight": WEIGHT.astype(np.float64)}), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_outputs_that_are_one_value_stay_apart() -> None:
+    import onnx.parser
+
+    text = """
+    <ir_version: 10, opset_import: ["": 18]>
+    g (float[n, 4] x, bool turned) => (float[n, 4] y, float[n, 4] also, float[n, 4] chosen)
+    {
+      y = Abs (x)
+      also = Identity (y)
+      chosen = If (turned) <
+        then_branch = t () => (float[n, 4] kept) { kept = Identity (y) },
+        else_branch = e () => (float[n, 4] other) { other = Neg (x) }
+      >
+    }
+    """
+    proto = onnx.parser.parse_model(text)
+    made = ir.from_proto(proto)
+    clean(made)
+    onnx.checker.check_model(ir.to_proto(made), full_check=True)
+    assert [value.name for value in made.graph.outputs] == ["y", "also", "chosen"]
+    for turned in (True, False):
+        inputs = {"x": X, "turned": np.array(turned)}
+        expected = ReferenceEvaluator(proto).run(None, inputs)
+        for ours, theirs in zip(ReferenceEvaluator(ir.to_proto(made)).run(None, inputs), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_name_that_an_input_has_is_refused() -> None:
     attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"weight": stored("w", WEIGHT)}, frozenset("w"))
     with pytest.raises(GraphError, match="tensor x: is the name of an input"):

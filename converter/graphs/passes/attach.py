@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,13 +24,14 @@ def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset
         raise GraphError("is no initializer of the graph", tensor=unknown[0])
     old = {name: graph.initializers.pop(name) for name in stored}
     _make_way(model, {each["name"] for each in stored.values()}, names)
+    labels = {value.name.rpartition("/")[0] for value in _values(model)}
     nodes: list[Any] = []
     for name, each in stored.items():
         source = graph.initializers.get(each["name"])
         if source is None:
             source = _reference(each) if _has_changed(old[name], each) else _renamed(old[name], each["name"])
             graph.initializers[each["name"]] = source
-        made = list(_moving(graph, source, each["steps"], old[name], name))
+        made = list(_moving(graph, source, each["steps"], old[name], _label(name, labels)))
         if old[name].is_graph_output():
             made.append(_node("Identity", [made[-1].outputs[0] if made else source], old[name], name))
         old[name].replace_all_uses_with(made[-1].outputs[0] if made else source, replace_graph_outputs=True)
@@ -54,6 +56,13 @@ def _make_way(model: Any, used: set[str], names: frozenset[str]) -> None:
         if value.name in names or value.name in used:
             value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
             taken.add(value.name)
+
+
+def _label(name: str, taken: set[str]) -> str:
+    """Return `name`, or one like it where that is taken by nodes of an earlier time; it is taken then, too."""
+    label = next(new for count in itertools.count() if (new := f"{name}_{count}" if count else name) not in taken)
+    taken.add(label)
+    return label
 
 
 def _values(model: Any) -> Iterator[Any]:

@@ -39,13 +39,34 @@ def clean(model: Any) -> None:
         output_size_limit=_FOLDED_LIMIT_BYTES,
         should_fold=lambda node: False if any(map(_is_stored, node.inputs)) else None,
     )
-    passes.IdentityEliminationPass()(model)
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+                _pass_on(graph, node)
     for graph in model.graphs():
         for node in list(graph):
             if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
                 loops.simplify(graph, node)
     passes.RemoveUnusedNodesPass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
+
+
+def _pass_on(graph: Any, node: Any) -> None:
+    """Remove an Identity, but for an output of a graph that is not computed there, or is another output, too.
+
+    onnx_ir's pass makes such outputs values of other graphs, or two of them one (onnx_ir 1.1).
+    """
+    import onnx_ir
+
+    (source,), (value,) = node.inputs, node.outputs
+    if value.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not graph or source.is_graph_output():
+            return
+        source.name, source.shape = value.name, value.shape or source.shape
+    source.shape, source.type = source.shape or value.shape, source.type or value.type
+    onnx_ir.convenience.replace_all_uses_with(value, source, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _is_stored(value: Any) -> bool:
