@@ -12,6 +12,8 @@ from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
 _ROWS, _EXTENTS = (3, 1), (17, 9)
+_HEIGHTS, _WIDTHS = (64, 96), (96, 64)
+_IMAGE_RANK = 4
 _ELEMENTS_LIMIT = 1 << 28
 
 
@@ -19,16 +21,24 @@ def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
     """Return sets of extents by dimension to check a graph at: the architecture's own, else two that differ.
 
     Of dimensions that mean nothing in particular those in the same place are alike, for graphs from elsewhere often
-    call one dimension differently in each of their inputs.
+    call one dimension differently in each of their inputs. Images are large enough to be halved five times.
     """
     if architecture.sizes:
         return architecture.sizes
-    names: dict[str, bool] = {}
+    found: dict[str, tuple[int, int]] = {}
     for each in architecture.inputs:
-        for axis, extent in enumerate(each.shape):
-            names.update({name: names.get(name, axis == 0) for name in _names(extent)})
-    cases = zip(_ROWS, _EXTENTS, strict=True)
-    return tuple({name: rows if is_first else extent for name, is_first in names.items()} for rows, extent in cases)
+        for extent, cases in zip(each.shape, _cases(each), strict=True):
+            found.update({name: found.get(name, cases) for name in _names(extent)})
+    return tuple({name: cases[number] for name, cases in found.items()} for number in range(len(_ROWS)))
+
+
+def _cases(each: GraphInput) -> list[tuple[int, int]]:
+    """Return the extents that each dimension of an input would have, in the first case and in the second."""
+    cases = [_ROWS, *[_EXTENTS] * (len(each.shape) - 1)][: len(each.shape)]
+    free = [axis for axis, extent in enumerate(each.shape) if axis and isinstance(extent, str)]
+    if each.dtype.is_floating and len(each.shape) == _IMAGE_RANK and free in ([1, 2], [2, 3]):
+        cases[free[0]], cases[free[1]] = _HEIGHTS, _WIDTHS
+    return cases
 
 
 def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int]) -> dict[str, Any]:

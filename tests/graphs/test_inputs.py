@@ -85,3 +85,10 @@ def test_boxes_have_their_corners_in_order() -> None:
     found = sample_inputs((boxes,), seed=0, sizes={"batch": 3, "sequence": 9})["bbox"]
     assert (found[..., 2:] >= found[..., :2]).all()
     assert found.max() > 1
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", "w"), ("n", "h", "w", 3)])
+def test_images_are_large_enough_for_deep_networks(shape: tuple[int | str, ...]) -> None:
+    image = GraphInput(name="image", dtype=DType.FLOAT32, shape=shape)
+    cases = sample_sizes(Architecture(architecture="", parameters={}, inputs=(image,)))
+    assert [(case["h"], case["w"]) for case in cases] == [(64, 96), (96, 64)]

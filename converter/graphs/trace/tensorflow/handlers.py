@@ -49,6 +49,18 @@ def _mul_no_nan(graph: Any, x: Any, y: Any) -> Any:
     return _where_zero(graph, y, graph.op("Mul", x, y))
 
 
+def _broadcast_shape(graph: Any, left: Any, right: Any) -> Any:
+    """The shape that two shapes have together: ones before the shorter, then the larger extent, or none."""
+    counts = [graph.op("Shape", each) for each in (left, right)]
+    longest = graph.op("Max", *counts)
+    one = graph.constant([1])
+    padded = [
+        graph.op("Concat", graph.op("Expand", one, graph.op("Sub", longest, count)), shape, axis=0)
+        for count, shape in zip(counts, (left, right), strict=True)
+    ]
+    return graph.op("Mul", graph.op("Max", *padded), graph.op("Min", *padded, one))
+
+
 def _same(graph: Any, x: Any) -> Any:
     return graph.op("Identity", x)
 
@@ -61,6 +73,7 @@ _HANDLERS: dict[str, Handler] = {
     "Xlog1py": _xlog1py,
     "Xdivy": _xdivy,
     "MulNoNan": _mul_no_nan,
+    "BroadcastArgs": _broadcast_shape,
     "GuaranteeConst": _same,
     "PreventGradient": _same,
     "Snapshot": _same,
@@ -75,13 +88,13 @@ class _Builder:
         self._graph = graph
         self._dtype = graph.get_dtype(node.output[0])
 
-    def op(self, operator: str, *inputs: str) -> str:
+    def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return its output."""
-        name: str = self._graph.make_node(operator, list(inputs)).output[0]
+        name: str = self._graph.make_node(operator, list(inputs), attr=attributes).output[0]
         return name
 
-    def constant(self, value: float) -> str:
-        """Return a scalar of the replaced node's type."""
+    def constant(self, value: float | list[int]) -> str:
+        """Return a constant of the replaced node's type."""
         from tf2onnx import utils
 
         array = np.array(value, utils.map_onnx_to_numpy_type(self._dtype))
