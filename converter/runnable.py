@@ -164,7 +164,7 @@ def _attached(
 ) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
     architecture = fitted.architecture
-    workshop.call(
+    prepared = workshop.call(
         _PREPARE,
         graph=os.fspath(file),
         stored={name: each.to_json() for name, each in fitted.stored.items()},
@@ -172,7 +172,8 @@ def _attached(
         names=list(fitted.checkpoint.tensors),
         opset=options.opset,
     )
-    graph = TracedGraph(file=file, architecture=architecture, reference=reference)
+    kernels = frozenset(prepared["kernels"])
+    graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=kernels)
     return replace(fitted.checkpoint, graph=graph)
 
 

@@ -51,6 +51,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--inputs", metavar="NAME:TYPE[DIM,...],...", help="What --model takes: input_ids:int64[batch,seq].")
 @_option("--opset", type=int, metavar="N", help="Version of ONNX's operators; by default what the exporter gives.")
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
+@_option("--layout", metavar="pytorch|tensorflow", help="Of a SavedModel's weights; the latter is faster on a CPU.")
 @_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
 @_option("--external-data", is_flag=True, help="Keep the tensors of an ONNX model in a file of their own.")
 @_option("--train-batch-size", type=int, metavar="N", help="Of a device, with which Trainer is to go on from DST.")

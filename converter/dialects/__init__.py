@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from converter.dialects import torch_names
 from converter.dialects.keras import to_pytorch
 from converter.dialects.optimizer.semantics import to_torch
 from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
@@ -16,12 +17,15 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with PyTorch's names and layouts, as far as anything says what its tensors are.
 
     Names of Keras ("keras", and "tensorflow" as SavedModels have them) are translated; "generic" ones stay, with a
-    warning. An optimizer of Keras becomes one of torch.optim. No weight is read but tied ones. Raises ReadError when
-    two names become one, or a shape is not what its layer has; LossError for a variable that no table has.
+    warning; variables of TensorFlow with PyTorch's names are PyTorch's. An optimizer of Keras becomes one of
+    torch.optim. No weight is read but tied ones. Raises ReadError when two names become one, or a shape is not what its
+    layer has; LossError for a variable that no table has.
     """
     match checkpoint.dialect:
         case "tensorflow" if tf1.model_type_of(checkpoint.names) is not None:
             return to_torch(tf1.to_canonical(checkpoint))
+        case "tensorflow" if checkpoint.keras_config is None and torch_names.are_torchs(checkpoint.names):
+            return torch_names.to_canonical(checkpoint)
         case "keras" | "tensorflow":
             return to_torch(tensorflow.to_canonical(checkpoint) or to_pytorch(checkpoint))
         case "flax":

@@ -99,8 +99,8 @@ def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Path) -
         renamed,
         dialect=document["dialect"],
         aliases=ties,
-        buffers=_known_names(document.get("buffers", []), renamed, path),
-        frozen=_known_names(document.get("frozen", []), renamed, path),
+        buffers=known_names(document.get("buffers", []), renamed, path),
+        frozen=known_names(document.get("frozen", []), renamed, path),
     )
 
 
@@ -110,7 +110,8 @@ def _names_by_name(value: Any, path: Path) -> dict[str, str]:
     return value
 
 
-def _known_names(value: Any, checkpoint: Checkpoint, path: Path) -> frozenset[str]:
+def known_names(value: Any, checkpoint: Checkpoint, path: Path) -> frozenset[str]:
+    """Return `value` as names of the checkpoint's tensors. Raises ReadError when it is anything else."""
     if not isinstance(value, list) or not all(isinstance(name, str) and name in checkpoint.tensors for name in value):
         raise ReadError("lists names that are not there", path=path)
     return frozenset(value)

@@ -18,7 +18,7 @@ from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.transformers.heads import config_around
 from converter.encoding import keras_metadata, safetensors
-from converter.encoding.description import Description, described, read_document
+from converter.encoding.description import Description, described, known_names, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
 from converter.encoding.tensor_bundle import Bundle, read_bundle
@@ -26,16 +26,21 @@ from converter.encoding.tensorflow_variables import OF_OPTIMIZER, reasons_to_dro
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.source import GraphSource
+from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
+from converter.model.kernels import kernel_axes, kernel_name, weight_axes
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
+from converter.model.tensor import Tensor
 
 _GRAPH_NAME = "saved_model.pb"
 _TEXT_GRAPH_NAME = "saved_model.pbtxt"
 _VARIABLES = "variables/variables"
 _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
-_STAGED_SLOTS = "optimizer.safetensors"
+_STAGED_SLOTS, _STAGED_KERNELS = "optimizer.safetensors", "kernels.safetensors"
+_KERNELS = "kernels"
+_LEAST_KERNEL_RANK = 2
 _TRACE = "converter.graphs.trace.tensorflow.saved_model:trace"
 _REFERENCE = "converter.graphs.run.foreign_saved_model:run"
 _BUILD = "converter.graphs.lower.tensorflow.saved_model:build"
@@ -88,53 +93,65 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         return with_bundle_state(checkpoint, bundle, weights_alone, told.training_config)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)
-    if document.get("optimizer") is not None:
-        named = _with_slots(checkpoint, bundle, names, reasons, document, file.path)
-    else:
-        named = described(checkpoint, document, file.path)
-    return named if named.graph is None else replace(named, graph=_graph(path, document.get("names", {})))
+    state = document.get("optimizer")
+    if state is not None:  # what this program wrote is one
+        checkpoint = replace(checkpoint, lines=tuple(line for line in lines if line.reason != OF_OPTIMIZER))
+    named, kernels = _with_weights(described(checkpoint, document, file.path), document, file.path)
+    if state is not None:
+        named = with_stored_state(named, state, _slots(bundle, names, reasons, state))
+    return named if named.graph is None else replace(named, graph=_graph(path, document.get("names", {}), kernels))
 
 
-def _with_slots(
-    checkpoint: Checkpoint,
-    bundle: Bundle,
-    names: Mapping[str, str],
-    reasons: Mapping[str, str],
-    document: Mapping[str, Any],
-    path: Path,
-) -> Checkpoint:
-    """Return the described checkpoint with the optimizer state that this program wrote beside it."""
-    state = document["optimizer"]
-    kept = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)
+def _with_weights(
+    checkpoint: Checkpoint, document: Mapping[str, Any], path: Path
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return the checkpoint with its kernels as the weights that they are, and their names."""
+    kernels = known_names(document.get(_KERNELS, []), checkpoint, path)
+    tensors = dict(checkpoint.tensors)
+    for name in kernels:
+        rank = len(tensors[name].shape)
+        if rank < _LEAST_KERNEL_RANK:
+            raise ReadError(f"is a kernel of {rank} axes", path=path, tensor=name)
+        tensors[name] = tensors[name].transpose(weight_axes(rank))
+    return replace(checkpoint, tensors=tensors), tuple(sorted(kernels))
+
+
+def _slots(bundle: Bundle, names: Mapping[str, str], reasons: Mapping[str, str], state: object) -> dict[str, Tensor]:
+    """Return the variables of an optimizer that this program wrote, by the names that `state` says they stand for."""
     originals = state.get("names") if isinstance(state, dict) else None
     called = originals if isinstance(originals, dict) else {}
-    slots = {
+    return {
         str(called.get(names[key], names[key])): bundle.tensors[key]
         for key, reason in reasons.items()
         if reason == OF_OPTIMIZER and key in bundle.tensors
     }
-    return with_stored_state(described(replace(checkpoint, lines=kept), document, path), state, slots)
 
 
-def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
+def _graph(path: Path, names: Mapping[str, str], kernels: tuple[str, ...] = ()) -> GraphSource:
     return GraphSource(
         model=path.absolute(),
         trace=_TRACE,
         reference=_REFERENCE,
         extra="tensorflow",
-        arguments={"names": dict(names)},
+        arguments={"names": dict(names), "kernels": list(kernels)},
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`input_dtype`: the element type of integer inputs, "int64" or "int32"."""
+    """`input_dtype`: the element type of integer inputs, "int64" or "int32".
+
+    `layout`: "pytorch", or "tensorflow" for weights of linear layers and convolutions as TensorFlow's kernels.
+    """
 
     input_dtype: str = "int64"
+    layout: str = "pytorch"
 
     def __post_init__(self) -> None:
         if self.input_dtype not in ("int64", "int32"):
             raise UsageError(f"--input-dtype is int64 or int32, not {self.input_dtype!r}")
+        if self.layout not in ("pytorch", "tensorflow"):
+            raise UsageError(f"--layout is pytorch or tensorflow, not {self.layout!r}")
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -143,11 +160,16 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     With a graph in the checkpoint the SavedModel runs and trains, and TensorFlow builds it in a child process. Without
     one it holds variables alone, and needs no TensorFlow.
     """
-    stored_as = {name: variable_name(name) for name in checkpoint.tensors}
+    kernels = _kernels(checkpoint) if options.layout == "tensorflow" else {}
+    tensors = {
+        name: tensor.transpose(kernel_axes(len(tensor.shape))) if name in kernels else tensor
+        for name, tensor in checkpoint.tensors.items()
+    }
+    stored_as = {name: variable_name(kernels.get(name, name)) for name in tensors}
     renamed = {stored: name for name, stored in stored_as.items() if stored != name}
     slots = {} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer)
     slots_as = {variable_name(name): name for name in slots}
-    more = {}
+    more: dict[str, Any] = {_KERNELS: sorted(kernels)} if kernels else {}
     if checkpoint.optimizer is not None:
         escaped = {stored: name for stored, name in slots_as.items() if stored != name}
         more["optimizer"] = {**document_of(checkpoint.optimizer), "names": escaped}
@@ -164,12 +186,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen
     ]
     if checkpoint.graph is None:
-        variables = {stored_as[name]: tensor for name, tensor in checkpoint.tensors.items()}
+        variables = {stored_as[name]: tensor for name, tensor in tensors.items()}
         held = {stored: slots[name] for stored, name in slots_as.items()}
         files += variable_files(variables, frozenset(stored_as[name] for name in trainable), held)
         return Output(files=tuple(files), names=names)
     graph = os.fspath(checkpoint.graph.file)
-    staged = safetensors.files(checkpoint.tensors, {}, None)[0]
+    staged = safetensors.files(tensors, {}, None)[0]
+    if kernels:  # a reference is run with the weights in a file of that name
+        staged = replace(staged, name=_STAGED_KERNELS)
     of_optimizer = replace(
         safetensors.files({stored: slots[name] for stored, name in slots_as.items()}, {}, None)[0], name=_STAGED_SLOTS
     )
@@ -185,6 +209,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             trainable=trainable,
             input_dtype=options.input_dtype,
             names=stored_as,
+            kernels=list(kernels),
             optimizer=os.fspath(workshop.scratch / of_optimizer.name) if slots else None,
         )
 
@@ -194,6 +219,15 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         build=build,
         build_bytes=2 * (staged.nbytes + of_optimizer.nbytes),
     )
+
+
+def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the names of kernels by those of the weights that they are. Raises UsageError without a graph."""
+    if checkpoint.graph is None:
+        raise UsageError("--layout tensorflow needs a graph, which says how weights are used")
+    traced: TracedGraph = checkpoint.graph
+    names = {name: kernel_name(name) for name in checkpoint.tensors if name in traced.kernels}
+    return {name: kernel for name, kernel in names.items() if kernel is not None and kernel not in checkpoint.names}
 
 
 def variable_name(name: str) -> str:

@@ -37,8 +37,10 @@ class TracedGraph:
     """An ONNX file whose external initializers name tensors instead of holding them, and what it computes.
 
     Initializers agree with the checkpoint's tensors in name, element type and shape; `architecture` has those names.
+    `kernels` are those that TensorFlow would rather have as model.kernels says.
     """
 
     file: Path
     architecture: Architecture
     reference: Reference
+    kernels: frozenset[str] = frozenset()

@@ -198,11 +198,20 @@ def test_config_tokenizer_and_our_own_document_come_back(copy: Path) -> None:
         ({"dialect": "pytorch", "buffers": ["absent"]}, "lists names"),
         ({"dialect": "pytorch", "buffers": [["seen"]]}, "lists names"),
         ({"dialect": "pytorch", "frozen": ["absent"]}, "lists names"),
+        ({"dialect": "pytorch", "kernels": {"net/dense/kernel": 1}}, "lists names"),
+        ({"dialect": "pytorch", "kernels": ["absent"]}, "lists names"),
+        ({"dialect": "pytorch", "kernels": ["net/dense/bias"]}, "kernel of 1 axes"),
     ],
 )
 def test_documents_that_do_not_fit_are_refused(document: Any, what: str, copy: Path) -> None:
     assert_reads(with_extra(copy, ckconv__json={"dialect": "pytorch"}))
     assert_refused(with_extra(copy, ckconv__json=document), what)
+
+
+def test_kernels_are_read_as_weights(copy: Path) -> None:
+    document = {"dialect": "pytorch", "names": {"net/dense/kernel": "dense.weight"}, "kernels": ["dense.weight"]}
+    with_extra(copy, ckconv__json=document)
+    assert_reads(copy, {"dense.weight": KERNEL.T, "net/dense/bias": BIAS, "seen": np.array(5)})
 
 
 def test_document_that_is_no_json_is_refused(copy: Path) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
+from converter.graphs.passes.kernels import kernels_of
 
 
 def run(
     *, graph: str, stored: dict[str, dict[str, Any]], declared: list[str], names: list[str], opset: int | None
 ) -> dict[str, Any]:
-    """Rewrite the ONNX file `graph`. Returns its `opset`.
+    """Rewrite the ONNX file `graph`. Returns its `opset`, and the `kernels` (`passes.kernels`).
 
     `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON; `declared` are the tensors that the graph
     has afterwards, `names` those of the whole checkpoint, which no other value gets to have. Raises GraphError when a
@@ -27,7 +28,7 @@ def run(
         convert_opset(model, opset)
     constants_as_nodes(model, frozenset(declared), frozenset(names))
     onnx_ir.save(model, graph)
-    return {"opset": model.opset_imports[""]}
+    return {"opset": model.opset_imports[""], "kernels": list(kernels_of(model))}
 
 
 def convert_opset(model: Any, opset: int) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.lower.steps import Body, Step, check_shape, initializers_of, steps_of
-from converter.graphs.lower.tensorflow.framework import is_static, tf
+from converter.graphs.lower.tensorflow.framework import is_static, rank_of, tf
 from converter.graphs.lower.tensorflow.registry import registry
+from converter.model.kernels import weight_axes
 
 # What these give is not known while the graph is built, though their inputs may be.
 _RANDOM = frozenset(
@@ -24,17 +25,24 @@ class _Reference:
 
     variable: Any
     dtype: Any
+    is_kernel: bool
+
+    def read(self) -> Any:
+        """Return the tensor as the graph has it. Grappler cancels the transposition of a kernel with its use's."""
+        value = tf.cast(tf.convert_to_tensor(self.variable), self.dtype)
+        return tf.transpose(value, weight_axes(rank_of(value))) if self.is_kernel else value
 
 
-def lower(model: Any, variables: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
+def lower(model: Any, variables: Mapping[str, Any], kernels: Collection[str] = ()) -> Callable[..., dict[str, Any]]:
     """Return a function of the graph's inputs, by name, that returns its outputs by name.
 
-    `model` is an onnx_ir.Model; `variables` holds what its external initializers name, variables or tensors. Called in
-    a tf.function it builds the graph; what depends on no input and no variable is computed then, once. Raises
-    GraphError, before anything is built, naming all operators without a lowering and all tensors without values.
+    `model` is an onnx_ir.Model; `variables` holds what its external initializers name, variables or tensors, `kernels`
+    of which are laid out as kernels. Called in a tf.function it builds the graph; what depends on no input and no
+    variable is computed then, once. Raises GraphError, before anything is built, naming all operators without a
+    lowering and all tensors without values.
     """
     steps = steps_of(model, registry(), "TensorFlow")
-    references, constants = _initializers(model, variables)
+    references, constants = _initializers(model, variables, kernels)
     inputs = tuple(value.name for value in model.graph.inputs)
     outputs = tuple(value.name for value in model.graph.outputs)
 
@@ -45,7 +53,7 @@ def lower(model: Any, variables: Mapping[str, Any]) -> Callable[..., dict[str, A
         values.update(constants)
         values.update(tensors)
         for name, reference in references.items():
-            values[name] = tf.cast(tf.convert_to_tensor(reference.variable), reference.dtype)
+            values[name] = reference.read()
         _walk(steps, values)
         return {name: _as_tensors(values[name]) for name in outputs}
 
@@ -127,12 +135,15 @@ def _with_shape(value: Any, shape: tuple[int | None, ...] | None, step: Step) ->
     return value
 
 
-def _initializers(model: Any, variables: Mapping[str, Any]) -> tuple[dict[str, _Reference], Mapping[str, Any]]:
+def _initializers(
+    model: Any, variables: Mapping[str, Any], kernels: Collection[str]
+) -> tuple[dict[str, _Reference], Mapping[str, Any]]:
     held = initializers_of(model)
     references: dict[str, _Reference] = {}
     for name, (dtype, shape) in held.references.items():
         if name not in variables:
             raise GraphError("is used by the graph, and there is neither a variable nor a constant for it", tensor=name)
-        check_shape(name, variables[name].shape, shape)
-        references[name] = _Reference(variable=variables[name], dtype=tf.as_dtype(dtype))
+        extents, is_kernel = tuple(variables[name].shape), name in kernels
+        check_shape(name, [extents[axis] for axis in weight_axes(len(extents))] if is_kernel else extents, shape)
+        references[name] = _Reference(variable=variables[name], dtype=tf.as_dtype(dtype), is_kernel=is_kernel)
     return references, held.constants

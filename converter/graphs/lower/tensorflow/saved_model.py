@@ -27,6 +27,7 @@ def build(
     trainable: list[str],
     input_dtype: str = "int64",
     names: dict[str, str] | None = None,
+    kernels: Sequence[str] = (),
     optimizer: str | None = None,
 ) -> dict[str, Any]:
     """Write a SavedModel into `folder`.
@@ -35,7 +36,8 @@ def build(
     `weights`      a safetensors file; every tensor in it becomes a variable
     `trainable`    the tensors that an optimizer may change
     `input_dtype`  the integer type of the inputs, int64 or int32
-    `names`        tensor name -> variable name, where TensorFlow refuses the former
+    `names`        tensor name -> variable name, where these differ
+    `kernels`      the tensors that are laid out as kernels, which the graph has as weights (`model.kernels`)
     `optimizer`    a safetensors file; every tensor in it becomes one of `optimizer.variables`, none for no optimizer
     Returns `variables` (count), `inputs`, `outputs`, and `unused`: tensors that the graph does not read. Raises
     GraphError when an operator has no lowering, a tensor has no values, or TensorFlow refuses a name or a type.
@@ -45,7 +47,7 @@ def build(
     stored = stored_tensors(weights)
     model = None if graph is None else _loaded(graph)
     if model is not None:
-        lower(model, stored)  # refuses what is missing before the first variable is made
+        lower(model, stored, kernels)  # refuses what is missing before the first variable is made
     trained = frozenset(trainable)
     variables = {name: _variable(name, (names or {}).get(name, name), stored[name], trained) for name in stored}
     root = tf.__internal__.tracking.AutoTrackable()
@@ -58,7 +60,7 @@ def build(
     if model is None:
         tf.saved_model.save(root, folder)
         return {"variables": len(variables), "inputs": [], "outputs": [], "unused": list(variables)}
-    concrete, root.__call__ = _functions(model, variables, getattr(tf, input_dtype))
+    concrete, root.__call__ = _functions(model, variables, kernels, getattr(tf, input_dtype))
     tf.saved_model.save(root, folder, signatures={"serving_default": concrete})
     return {
         "variables": len(variables),
@@ -102,8 +104,8 @@ def parameter_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _functions(model: Any, variables: Mapping[str, Any], input_dtype: Any) -> tuple[Any, Any]:
-    run = lower(model, variables)
+def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str], input_dtype: Any) -> tuple[Any, Any]:
+    run = lower(model, variables, kernels)
     declared = {value.name: tf.as_dtype(value.dtype.numpy()) for value in model.graph.inputs}
 
     parameters = parameter_names(list(declared))

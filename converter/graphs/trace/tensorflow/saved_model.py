@@ -6,7 +6,7 @@ Nothing of the graph is run, nor is TensorFlow's loader: the graph is taken apar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,14 @@ from converter.encoding.object_graph import Node, object_graph
 from converter.encoding.tensor_bundle import Bundle, read_bundle
 from converter.encoding.tensorflow_variables import variable_names
 from converter.errors import ArchitectureError, GraphError, MissingExtraError
+from converter.graphs.architecture import Architecture
+from converter.graphs.fitting import Stored
+from converter.graphs.movement import Step
+from converter.graphs.passes.attach import attach
 from converter.graphs.trace.tensorflow import operators
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.model.dtype import DType
+from converter.model.kernels import kernel_axes, weight_axes
 
 GRAPH_NAME = "saved_model.pb"
 _VARIABLES = "variables/variables"
@@ -27,22 +32,44 @@ _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
 
 
-def trace(*, model: str, graph: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+def trace(
+    *, model: str, graph: str, names: Mapping[str, str] | None = None, kernels: Sequence[str] = ()
+) -> dict[str, Any]:
     """Convert the serving signature of the SavedModel in the folder `model`; write the ONNX file `graph`.
 
     Returns the Architecture as JSON values: parameters and buffers by the names in the bundle, or what `names` says
-    that they stand for. Raises SafetyError for an operator that is not known to compute alone, ArchitectureError when
-    no signature is the one to take, GraphError when it cannot be converted.
+    that they stand for; those named in `kernels` become weights (`model.kernels`). Raises SafetyError for an operator
+    that is not known to compute alone, ArchitectureError when no signature is the one to take, GraphError when it
+    cannot be converted.
     """
     folder = Path(model)
     file = open_inside(folder, GRAPH_NAME)
     data = file.read(0, file.size)
     operators.check(data, str(file.path))
     converted = convert(_source(data, folder, names or {}))
+    architecture = _with_weights(converted.graph, converted.architecture, frozenset(kernels))
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    return converted.architecture.to_json()
+    return architecture.to_json()
+
+
+def _with_weights(model: Any, architecture: Architecture, kernels: frozenset[str]) -> Architecture:
+    """Let initializers that are kernels be weights, and nodes make kernels of them."""
+    declared = {**architecture.parameters, **architecture.buffers}
+    weights = {}
+    for name, (dtype, shape) in declared.items():
+        if name in kernels:
+            moved = tuple(shape[axis] for axis in weight_axes(len(shape)))
+            step = Step(kind="transpose", values=kernel_axes(len(shape)))
+            weights[name] = Stored(name=name, dtype=dtype, shape=moved, steps=(step,))
+    attach(model, {name: each.to_json() for name, each in weights.items()}, frozenset(declared))
+    moved_to = {name: (each.dtype, each.shape) for name, each in weights.items()}
+    return replace(
+        architecture,
+        parameters={name: moved_to.get(name, each) for name, each in architecture.parameters.items()},
+        buffers={name: moved_to.get(name, each) for name, each in architecture.buffers.items()},
+    )
 
 
 def signature_name(data: bytes, folder: Path) -> str:

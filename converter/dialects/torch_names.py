@@ -1,0 +1,35 @@
+"""Variables of TensorFlow with PyTorch's names: a SavedModel of this program that TensorFlow has saved again.
+
+What says whose names these are (`assets.extra/ckconv.json`) is not saved with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from converter.model.checkpoint import Checkpoint
+from converter.model.kernels import KERNEL, WEIGHT, weight_axes
+
+_LEAST_KERNEL_RANK = 2
+
+
+def are_torchs(names: Iterable[str]) -> bool:
+    """Whether names are parts joined by dots, as no framework but PyTorch has them, some of them of weights."""
+    listed = list(names)
+    has_weights = any(name.endswith((f".{WEIGHT}", f".{KERNEL}")) for name in listed)
+    return has_weights and not any("/" in name for name in listed)
+
+
+def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint as PyTorch's, its kernels as weights; nothing is read."""
+    weights = {
+        name: f"{name.removesuffix(KERNEL)}{WEIGHT}"
+        for name, tensor in checkpoint.tensors.items()
+        if name.endswith(f".{KERNEL}") and len(tensor.shape) >= _LEAST_KERNEL_RANK
+    }
+    weights = {name: new for name, new in weights.items() if new not in checkpoint.names}
+    named = checkpoint.with_names(lambda name: weights.get(name, name))
+    moved = {new: named.tensors[new].transpose(weight_axes(len(named.tensors[new].shape))) for new in weights.values()}
+    said = "layouts are taken to be PyTorch's, as the names are"
+    return replace(named, tensors={**named.tensors, **moved}, dialect="pytorch", warnings=(*checkpoint.warnings, said))
