@@ -13,7 +13,8 @@ from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
 _ROWS, _EXTENTS = (3, 1), (17, 9)
 _HEIGHTS, _WIDTHS = (64, 96), (96, 64)
-_IMAGE_RANK = 4
+_SOUNDS = (3200, 2400)
+_SOUND_RANK, _IMAGE_RANK = 2, 4
 _ELEMENTS_LIMIT = 1 << 28
 
 
@@ -21,23 +22,31 @@ def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
     """Return sets of extents by dimension to check a graph at: the architecture's own, else two that differ.
 
     Of dimensions that mean nothing in particular those in the same place are alike, for graphs from elsewhere often
-    call one dimension differently in each of their inputs. Images are large enough to be halved five times.
+    call one dimension differently in each of their inputs. Images are large enough to be halved five times, and sounds,
+    with their masks, to be some frames.
     """
     if architecture.sizes:
         return architecture.sizes
     found: dict[str, tuple[int, int]] = {}
+    has_sound = any(map(_is_sound, architecture.inputs))
     for each in architecture.inputs:
-        for extent, cases in zip(each.shape, _cases(each), strict=True):
+        for extent, cases in zip(each.shape, _cases(each, has_sound=has_sound), strict=True):
             found.update({name: found.get(name, cases) for name in _names(extent)})
     return tuple({name: cases[number] for name, cases in found.items()} for number in range(len(_ROWS)))
 
 
-def _cases(each: GraphInput) -> list[tuple[int, int]]:
+def _is_sound(each: GraphInput) -> bool:
+    return each.dtype.is_floating and len(each.shape) == _SOUND_RANK and isinstance(each.shape[1], str)
+
+
+def _cases(each: GraphInput, *, has_sound: bool) -> list[tuple[int, int]]:
     """Return the extents that each dimension of an input would have, in the first case and in the second."""
     cases = [_ROWS, *[_EXTENTS] * (len(each.shape) - 1)][: len(each.shape)]
     free = [axis for axis, extent in enumerate(each.shape) if axis and isinstance(extent, str)]
     if each.dtype.is_floating and len(each.shape) == _IMAGE_RANK and free in ([1, 2], [2, 3]):
         cases[free[0]], cases[free[1]] = _HEIGHTS, _WIDTHS
+    if _is_sound(each) or (has_sound and len(each.shape) == _SOUND_RANK and "mask" in each.name):
+        cases[1] = _SOUNDS
     return cases
 
 

@@ -92,3 +92,12 @@ def test_images_are_large_enough_for_deep_networks(shape: tuple[int | str, ...])
     image = GraphInput(name="image", dtype=DType.FLOAT32, shape=shape)
     cases = sample_sizes(Architecture(architecture="", parameters={}, inputs=(image,)))
     assert [(case["h"], case["w"]) for case in cases] == [(64, 96), (96, 64)]
+
+
+def test_sounds_are_long_and_so_are_their_masks() -> None:
+    sound = GraphInput(name="input_values", dtype=DType.FLOAT32, shape=("n", "samples"))
+    mask = GraphInput(name="attention_mask", dtype=DType.INT64, shape=("n", "sequence"))
+    ids = GraphInput(name="decoder_ids", dtype=DType.INT64, shape=("n", "decoder"))
+    for case in sample_sizes(Architecture(architecture="", parameters={}, inputs=(mask, ids, sound))):
+        assert case["samples"] == case["sequence"] > 2000
+        assert case["decoder"] < 20

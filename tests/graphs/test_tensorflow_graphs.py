@@ -168,3 +168,18 @@ def test_what_keras_compiles_is_a_part_of_the_graph(tmp_path: Path) -> None:
     keras.Model(x, keras.layers.Conv2D(6, 3, groups=2, name="grouped")(x)).save(tmp_path / "x.keras")
     assert converter.convert(tmp_path / "x.keras", tmp_path / "x.onnx").verification.outputs
     assert "Conv" in {node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node}
+
+
+def test_a_value_on_a_boundary_is_in_the_bucket_above(tmp_path: Path) -> None:
+    import keras
+    import numpy as np
+    import onnxruntime
+
+    inputs = keras.Input((3,), name="x")
+    buckets = keras.layers.Discretization([-0.5, 0.0, 0.7])(inputs)
+    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Embedding(4, 2)(buckets)))
+    model.save(tmp_path / "model.keras")
+    assert converter.convert(tmp_path / "model.keras", tmp_path / "model.onnx").verification.outputs
+    x = np.array([[-0.5, 0.0, 0.7], [-0.6, -1e-7, np.float32(0.7) - 1e-6], [9.0, -9.0, 0.1]], np.float32)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], model(x))

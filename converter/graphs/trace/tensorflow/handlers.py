@@ -5,13 +5,15 @@ tf2onnx passes an operator that it does not know through as it is, and says that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 Handler = Callable[..., Any]
+
+_INT32, _DOUBLE = 6, 11  # of TensorProto.DataType
 
 
 def _erfc(graph: Any, x: Any) -> Any:
@@ -61,6 +63,14 @@ def _broadcast_shape(graph: Any, left: Any, right: Any) -> Any:
     return graph.op("Mul", graph.op("Max", *padded), graph.op("Min", *padded, one))
 
 
+def _bucketize(graph: Any, x: Any) -> Any:
+    """How many boundaries are not above x; all in double precision, which holds what either side can be."""
+    last = graph.constant([-1], np.int64)
+    wide = graph.op("Unsqueeze", graph.op("Cast", x, to=_DOUBLE), last)
+    reached = graph.op("GreaterOrEqual", wide, graph.constant(graph.numbers("boundaries"), np.float64))
+    return graph.op("ReduceSum", graph.op("Cast", reached, to=_INT32), last, keepdims=0)
+
+
 def _same(graph: Any, x: Any) -> Any:
     return graph.op("Identity", x)
 
@@ -74,6 +84,7 @@ _HANDLERS: dict[str, Handler] = {
     "Xdivy": _xdivy,
     "MulNoNan": _mul_no_nan,
     "BroadcastArgs": _broadcast_shape,
+    "Bucketize": _bucketize,
     "GuaranteeConst": _same,
     "PreventGradient": _same,
     "Snapshot": _same,
@@ -86,6 +97,7 @@ class _Builder:
 
     def __init__(self, graph: Any, node: Any) -> None:
         self._graph = graph
+        self._node = node
         self._dtype = graph.get_dtype(node.output[0])
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -93,11 +105,15 @@ class _Builder:
         name: str = self._graph.make_node(operator, list(inputs), attr=attributes).output[0]
         return name
 
-    def constant(self, value: float | list[int]) -> str:
-        """Return a constant of the replaced node's type."""
+    def numbers(self, attribute: str) -> list[float]:
+        """Return an attribute of the replaced node that is a list of numbers."""
+        return list(self._node.get_attr(attribute).floats)
+
+    def constant(self, value: float | Sequence[float], dtype: Any = None) -> str:
+        """Return a constant, of the replaced node's type where no other is given."""
         from tf2onnx import utils
 
-        array = np.array(value, utils.map_onnx_to_numpy_type(self._dtype))
+        array = np.array(value, dtype or utils.map_onnx_to_numpy_type(self._dtype))
         name: str = self._graph.make_const(utils.make_name("constant"), array).output[0]
         return name
 
