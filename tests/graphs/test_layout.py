@@ -76,7 +76,7 @@ def test_all_comes_back(kernels_of_bert: Path, squad_bert: Path, tmp_path: Path)
     assert converter.verify(squad_bert, kernels_of_bert, layout="tensorflow").verification.outputs
 
 
-@pytest.mark.parametrize("target", ["onnx", "savedmodel"])
+@pytest.mark.parametrize("target", ["onnx", "savedmodel", "pt2"])
 def test_its_own_graph_computes_with_weights(
     target: str, kernels_of_bert: Path, squad_bert: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,15 @@ def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return lowering
 
 
+def _extreme(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    fold = _fold(function)
+
+    def lowering(*arrays: Any) -> Any:
+        return None if all(array.dtype.kind == "f" for array in arrays) else fold(*arrays)
+
+    return lowering
+
+
 def _truncated(a: Any, b: Any) -> Any:
     return a // b if bool(a >= 0) == bool(b > 0) else -(-a // b)
 
@@ -215,7 +224,7 @@ HOST: dict[str, Callable[..., Any]] = {
     "CastLike": _cast_like,
     "Ceil": _each(math.ceil),
     "Concat": _concat,
-    "Div": _each(lambda a, b: _truncated(a, b) if not isinstance(a, torch.SymFloat) else a / b),
+    "Div": _each(lambda a, b: a / b if isinstance(a, (float, torch.SymFloat)) else _truncated(a, b)),
     "Equal": _compared(operator.eq),
     "Expand": _expand,
     "Floor": _each(math.floor),
@@ -225,8 +234,8 @@ HOST: dict[str, Callable[..., Any]] = {
     "Identity": lambda x: x,
     "Less": _compared(operator.lt),
     "LessOrEqual": _compared(operator.le),
-    "Max": _fold(lambda a, b: torch.sym_max(a, b)),
-    "Min": _fold(lambda a, b: torch.sym_min(a, b)),
+    "Max": _extreme(lambda a, b: torch.sym_max(a, b)),
+    "Min": _extreme(lambda a, b: torch.sym_min(a, b)),
     "Mod": _each(operator.mod),
     "Mul": _each(operator.mul),
     "Neg": _each(operator.neg),
@@ -245,5 +254,5 @@ HOST: dict[str, Callable[..., Any]] = {
     "Where": _where,
 }
 
-TAKES_FLOATS = frozenset(("Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Unsqueeze"))
-"""Operators that do no arithmetic, which for floats is the op table's: it rounds as their type does."""
+TAKES_FLOATS = frozenset(("Cast", "CastLike", "Identity", "Max", "Min", "Reshape", "Squeeze", "Unsqueeze"))
+"""Operators that round nothing. What does is the op table's for floats: it rounds as their type does."""
