@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from converter.model.checkpoint import Checkpoint
-from converter.model.kernels import KERNEL, WEIGHT, weight_axes
-
-_LEAST_KERNEL_RANK = 2
+from converter.model.kernels import KERNEL, LEAST_RANK, WEIGHT, to_weight
 
 
 def are_torchs(names: Iterable[str]) -> bool:
@@ -26,10 +24,10 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     weights = {
         name: f"{name.removesuffix(KERNEL)}{WEIGHT}"
         for name, tensor in checkpoint.tensors.items()
-        if name.endswith(f".{KERNEL}") and len(tensor.shape) >= _LEAST_KERNEL_RANK
+        if name.endswith(f".{KERNEL}") and len(tensor.shape) >= LEAST_RANK
     }
     weights = {name: new for name, new in weights.items() if new not in checkpoint.names}
     named = checkpoint.with_names(lambda name: weights.get(name, name))
-    moved = {new: named.tensors[new].transpose(weight_axes(len(named.tensors[new].shape))) for new in weights.values()}
+    moved = {new: to_weight(named.tensors[new]) for new in weights.values()}
     said = "layouts are taken to be PyTorch's, as the names are"
     return replace(named, tensors={**named.tensors, **moved}, dialect="pytorch", warnings=(*checkpoint.warnings, said))

@@ -29,7 +29,7 @@ from converter.graphs.source import GraphSource
 from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
-from converter.model.kernels import kernel_axes, kernel_name, weight_axes
+from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
 from converter.model.tensor import Tensor
 
@@ -40,7 +40,6 @@ _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
 _STAGED_SLOTS, _STAGED_KERNELS = "optimizer.safetensors", "kernels.safetensors"
 _KERNELS = "kernels"
-_LEAST_KERNEL_RANK = 2
 _TRACE = "converter.graphs.trace.tensorflow.saved_model:trace"
 _REFERENCE = "converter.graphs.run.foreign_saved_model:run"
 _BUILD = "converter.graphs.lower.tensorflow.saved_model:build"
@@ -110,9 +109,9 @@ def _with_weights(
     tensors = dict(checkpoint.tensors)
     for name in kernels:
         rank = len(tensors[name].shape)
-        if rank < _LEAST_KERNEL_RANK:
+        if rank < LEAST_RANK:
             raise ReadError(f"is a kernel of {rank} axes", path=path, tensor=name)
-        tensors[name] = tensors[name].transpose(weight_axes(rank))
+        tensors[name] = to_weight(tensors[name])
     return replace(checkpoint, tensors=tensors), tuple(sorted(kernels))
 
 
@@ -161,10 +160,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     one it holds variables alone, and needs no TensorFlow.
     """
     kernels = _kernels(checkpoint) if options.layout == "tensorflow" else {}
-    tensors = {
-        name: tensor.transpose(kernel_axes(len(tensor.shape))) if name in kernels else tensor
-        for name, tensor in checkpoint.tensors.items()
-    }
+    tensors = {name: to_kernel(tensor) if name in kernels else tensor for name, tensor in checkpoint.tensors.items()}
     stored_as = {name: variable_name(kernels.get(name, name)) for name in tensors}
     renamed = {stored: name for name, stored in stored_as.items() if stored != name}
     slots = {} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer)

@@ -168,6 +168,36 @@ def test_the_standard_library_is_refused(function: Any, protocol: int) -> None:
         load(pickle.dumps(Calls(function, "x"), protocol))
 
 
+def test_members_of_enumerations_as_python_3_11_2_pickles_them() -> None:
+    getattr_, owner = b"cbuiltins\ngetattr\n", b"cyours.package\n_Format\n"
+    (first, second) = load(
+        b"(" + getattr_ + b"q\x00" + owner + b"X\x05\x00\x00\x00STEPS\x86Rh\x00" + owner + b"S'NO_1'\n\x86Rl."
+    )
+    assert (first.of, first.arguments) == (Global(module="yours.package", name="_Format"), ("STEPS",))
+    assert second.arguments == ("NO_1",)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b".",
+        b"0N.",
+        b"cyours\nFormat\nS'load'\n\x86R.",
+        b"cyours\nFormat\nS'__class__'\n\x86R.",
+        b"cyours\nFormat\nS'A'\nN\x87R.",
+        b"cyours\nmake\nS'A'\n\x86R.",
+        b"ccollections\nOrderedDict\nS'A'\n\x86R.",
+        b"cbuiltins\ngetattr\nS'A'\n\x86R.",
+        b"cyours\nFormat\n)RS'A'\n\x86R.",
+        b"S'yours'\nS'A'\n\x86R.",
+        b"cyours\nFormat\nS'A'\n\x86}S'k'\nNs\x92.",
+    ],
+)
+def test_getattr_of_anything_else_is_refused(rest: bytes) -> None:
+    with pytest.raises(SafetyError, match=r"builtins\.getattr, which can run code"):
+        load(b"\x80\x02cbuiltins\ngetattr\n" + rest)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -515,3 +515,13 @@ def test_recurrent_modules_take_sequences_of_any_length(rnn: Any) -> None:
     gradients = dict(program.named_parameters())
     for name, parameter in original.named_parameters():
         torch.testing.assert_close(gradients[name].grad, parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_numbers_among_extents_are_divided_as_numbers() -> None:
+    from converter.graphs.lower.torch.shape_arithmetic import HOST
+
+    numbers, extents = np.array([3.0, 1.0], object), np.array([7, -7], object)
+    np.testing.assert_array_equal(HOST["Div"](numbers, np.array([2.0, 4.0], object)), [1.5, 0.25])
+    np.testing.assert_array_equal(HOST["Div"](extents, np.array([2, 2], object)), [3, -3])
+    np.testing.assert_array_equal(HOST["Max"](numbers, np.array([2.0, 2.0], np.float32)), [3.0, 2.0])
+    assert HOST["Max"](np.float32([1.0]), np.float32([np.nan])) is None  # which the op table knows how to compare

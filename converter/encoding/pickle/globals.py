@@ -1,14 +1,17 @@
 """What a pickle may name. A name is judged and described, never imported.
 
 Three fates: names of the standard library other than inert classes, and names known to run code, are refused where
-they are mentioned; functions are refused where they are called; classes nobody knows become placeholders.
+they are mentioned; functions are refused where they are called; classes nobody knows become placeholders. `getattr`
+alone is judged by what it is called with, and refused where it is not called.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from converter.errors import SafetyError
 
@@ -22,6 +25,11 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
+
+
+GETATTR = Global(module="builtins", name="getattr")
+"""What Python 3.11.2 pickles the members of enumerations with; nothing else may be asked of it."""
+_MEMBER = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -80,12 +88,23 @@ def resolve(module: str, name: str, *, path: str | os.PathLike[str]) -> Global:
     found = Global(module=_RENAMED_SINCE_PYTHON_2.get(module, module), name=name)
     if "." in name:
         raise SafetyError(f"reaches through a module for {found}, which is refused", path=path)
+    if found == GETATTR:
+        return GETATTR
     if str(found) in INERT:
         return found
     top = found.module.partition(".")[0]
     if top in sys.stdlib_module_names or top in _REMOVED_OR_PYTHON_2 or _is_runner(found):
         raise SafetyError(f"asks for {found}, which can run code", path=path)
     return found
+
+
+def is_member(arguments: tuple[Any, ...]) -> bool:
+    """Whether these arguments of `GETATTR` are a class of no importance here, and the name of a constant of it."""
+    match arguments:
+        case (Global() as owner, str() as name):
+            is_class = owner is not GETATTR and str(owner) not in INERT and not is_function_like(owner)
+            return is_class and _MEMBER.fullmatch(name) is not None
+    return False
 
 
 def is_function_like(found: Global) -> bool:

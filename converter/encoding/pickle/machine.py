@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
-from converter.encoding.pickle.globals import INERT, Global, is_function_like, resolve
+from converter.encoding.pickle.globals import GETATTR, INERT, Global, is_function_like, is_member, resolve
 from converter.errors import CkconvError, ReadError, SafetyError
 
 _FREE_OPERATIONS, _STORED_BYTES_PER_OPERATION, _OPERATION_LIMIT = 3 << 20, 1 << 9, 1 << 23
@@ -133,6 +133,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
         self._names: dict[tuple[str, str], Global] = {}
         self._containers = self._placeholders = 0
+        self._is_getattr_uncalled = False
         self._constructed_bytes = 0
 
     def load(self) -> Any:
@@ -159,6 +160,8 @@ class Machine:
                 self.end = self._offset
                 if self._stack:
                     self._refuse("leaves values behind")
+                if self._is_getattr_uncalled:
+                    self._refuse_getattr()
                 return value
             else:
                 self._refuse_opcode(bytes((opcode,)))
@@ -350,6 +353,7 @@ class Machine:
             if len(self._names) == _NAME_LIMIT:
                 self._refuse(f"names more than {_NAME_LIMIT} classes and functions")
             found = self._names[module, name] = resolve(module, name, path=self.path)
+            self._is_getattr_uncalled |= found is GETATTR
         self._push(found)
 
     def reduce(self) -> None:
@@ -373,6 +377,8 @@ class Machine:
     def _construct(self, callee: Any, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Any:
         if not isinstance(callee, Global):
             raise SafetyError(f"the pickle calls something that is no class (at byte {self._offset})", path=self.path)
+        if callee is GETATTR:
+            return self._member(arguments, keywords)
         constructor = self._constructors.get((callee.module, callee.name))
         if constructor is not None:
             if keywords:
@@ -380,10 +386,23 @@ class Machine:
             return self._charged(constructor(arguments))
         if is_function_like(callee) and str(callee) not in INERT:
             raise SafetyError(f"calls {callee}, which is refused", path=self.path)
+        return self._placeholder(callee, arguments, keywords)
+
+    def _member(self, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Placeholder:
+        if keywords or not is_member(arguments):
+            self._refuse_getattr()
+        self._is_getattr_uncalled = False
+        owner, name = arguments
+        return self._placeholder(owner, (name,), {})
+
+    def _refuse_getattr(self) -> NoReturn:
+        raise SafetyError(f"asks for {GETATTR}, which can run code", path=self.path)
+
+    def _placeholder(self, of: Global, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Placeholder:
         self._placeholders += 1
         if self._placeholders > _PLACEHOLDER_LIMIT:
             self._refuse(f"has more than {_PLACEHOLDER_LIMIT} objects of classes that are not known")
-        made = Placeholder(callee, arguments)
+        made = Placeholder(of, arguments)
         made.items.update(keywords)
         return made
 

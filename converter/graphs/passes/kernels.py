@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from converter.model.kernels import kernel_axes
+from converter.model.kernels import LEAST_RANK, kernel_axes
 
 
 def kernels_of(model: Any) -> Iterator[str]:
@@ -20,7 +20,7 @@ def kernels_of(model: Any) -> Iterator[str]:
 
 
 def _is_permuted(value: Any, node: Any, index: int) -> bool:
-    if value.shape is None or len(value.shape) < 2 or node.domain not in ("", "ai.onnx"):
+    if value.shape is None or len(value.shape) < LEAST_RANK or node.domain not in ("", "ai.onnx"):
         return False
     match node.op_type:
         case "Transpose":
