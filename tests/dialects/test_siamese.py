@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,7 @@ def source(case: str, folder: Path) -> Path:
     if name != "saved_model":
         shutil.copy(NAMES / case / name, folder)
     else:
-        with tarfile.open(NAMES / case / "saved_model.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
+        shutil.unpack_archive(NAMES / case / "saved_model.tar.xz", folder)
     return folder / name
 
 

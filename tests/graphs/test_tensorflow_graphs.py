@@ -7,9 +7,9 @@ converts and runs them all.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("sources")
     sources = [FIXTURES / "graphs" / name for name in KERAS]
     for case in TRANSFORMERS:
-        with tarfile.open(FIXTURES / f"graphs/{case}.tar.xz") as archive:
-            archive.extractall(folder / "unpacked" / case, filter="data")
+        shutil.unpack_archive(FIXTURES / f"graphs/{case}.tar.xz", folder / "unpacked" / case)
         (folder / case).symlink_to(folder / "unpacked" / case / "saved_model/1")
         sources.append(folder / case)
     for name, path in OLDER.items():

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 _MARK = ">"
 
-# What an nn.Module, or the one that converter.graphs.lower.torch.module makes, has as attributes (torch 2.13).
+# What an nn.Module, or the one that converter.graphs.lower.torch.module makes, has as attributes (torch 2.13), and what
+# transformers 5.23 gives to every nn.Module when it makes a model.
 _TAKEN = """
     T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _constants
     _forward_hooks _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks
@@ -25,7 +26,7 @@ _TAKEN = """
     register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule
-    share_memory state_dict to to_empty train training type xpu zero_grad
+    share_memory smart_apply state_dict to to_empty train training type xpu zero_grad
 """
 TAKEN = frozenset(_TAKEN.split())
 
