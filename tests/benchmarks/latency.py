@@ -4,9 +4,8 @@
 
 Every engine runs in a process of its own, one after the other, round after round. What is measured is the processor
 time of a call, which other work on the machine adds least to, and of it the least. TFBert is that of the second
-environment (CKCONV_ORACLE_PYTHON), in a tf.function; torch computes attention in one kernel, as transformers has it do
-by default, and in the way that TFBert and graphs do ("eager"). The models are made from their config, and kept in
-FOLDER if one is given.
+environment (CKCONV_ORACLE_PYTHON), in a tf.function; the models are made from their config, and kept in FOLDER if one
+is given.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ BATCHES = (1, 8)
 LENGTH = 128
 CALLS = {1: 12, 8: 4}
 OURS = ("our SavedModel", "with --layout tensorflow")
-TARGETS = {"torch": 0.75, "torch, eager attention": 0.75, "TFBert": 1.0}
+TARGETS = {"torch": 0.75, "TFBert": 1.0}
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -52,12 +51,12 @@ def _inputs(batch: int) -> dict[str, Any]:
     }
 
 
-def _torch(folder: Path, attention: str = "sdpa") -> Callable[[dict[str, Any]], Any]:
+def _torch(folder: Path) -> Callable[[dict[str, Any]], Any]:
     import torch
     from transformers import BertModel
 
     torch.set_num_threads(1)
-    model = BertModel.from_pretrained(folder / "pretrained", attn_implementation=attention).eval()
+    model = BertModel.from_pretrained(folder / "pretrained").eval()
 
     def call(inputs: dict[str, Any]) -> Any:
         with torch.inference_mode():
@@ -94,7 +93,6 @@ def _tf_bert(folder: Path) -> Callable[[dict[str, Any]], Any]:
 
 ENGINES: dict[str, Callable[[Path], Callable[[dict[str, Any]], Any]]] = {
     "torch": _torch,
-    "torch, eager attention": partial(_torch, attention="eager"),
     OURS[0]: _saved_model,
     OURS[1]: partial(_saved_model, name="kernels"),
     "TFBert": _tf_bert,
