@@ -64,6 +64,14 @@ def test_a_case_is_held_against_the_list(answer: np.ndarray, patterns: tuple[str
     assert found.is_expected is is_expected
 
 
+@pytest.mark.parametrize("answer", [2, 3])
+def test_a_case_may_pass_or_not_by_processor(answer: int) -> None:
+    line = node_suite.Exclusion(pattern="test_of_*", category=node_suite.BY_PROCESSOR, reason="why")
+    found = node_suite.outcome(_Case, lambda model, inputs: [np.float32([answer])], (line,))
+    assert found.is_expected
+    assert node_suite.report([found], (), is_full=False)[1]
+
+
 def test_an_error_is_an_outcome() -> None:
     def fails(model: object, inputs: object) -> list[object]:
         raise RuntimeError("two\nlines")
