@@ -47,7 +47,9 @@ def trace(
     data = file.read(0, file.size)
     operators.check(data, str(file.path))
     converted = convert(_source(data, folder, names or {}))
-    architecture = _with_weights(converted.graph, converted.architecture, frozenset(kernels))
+    architecture = converted.architecture
+    if kernels:
+        architecture = _with_weights(converted.graph, architecture, frozenset(kernels))
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
