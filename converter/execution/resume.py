@@ -53,6 +53,8 @@ class Attempt:
         try:
             file = SourceFile(folder / _ATTEMPT, follow_symlink=False)
             described = json.loads(file.read(0, min(file.size, _ATTEMPT_LIMIT_BYTES)))
+            if not isinstance(described, dict):
+                return None
             return cls(**{key: described[key] for key in ("destination", "request", "sources")})
         except (ReadError, SafetyError, ValueError, KeyError):
             return None

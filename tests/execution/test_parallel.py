@@ -102,6 +102,62 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert threading.active_count() == threads
 
 
+def test_of_several_failures_the_first_piece_is_reported(tmp_path: Path) -> None:
+    """Whichever thread is the quickest: the first of the pieces waits until the others have failed."""
+    others_failed = threading.Event()
+
+    class Failing(Tensor):
+        def __init__(self, number: int) -> None:
+            super().__init__(dtype=DType.UINT8, shape=(8 * MEBIBYTE,))
+            object.__setattr__(self, "number", number)
+
+        def chunks(self) -> Iterator[memoryview]:
+            number = self.number  # type: ignore[attr-defined]
+            others_failed.wait(5) if number == 0 else others_failed.set()
+            raise ReadError(f"number {number}")
+            yield
+
+        def _read(self) -> Array:
+            raise AssertionError
+
+    file = OutputFile(name="x", pieces=[Failing(number) for number in range(2)])
+    with pytest.raises(ReadError, match="number 0"):
+        stream(file, tmp_path, workers=Workers(jobs=2))
+
+
+def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    stream(planned("whole"), tmp_path, workers=FOUR)
+    monkeypatch.setattr(os, "pwrite", lambda at, data, offset: pwrite(at, data[:1000], offset))
+    stream(planned("pieces"), tmp_path, workers=FOUR)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "pieces").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [Workers(), FOUR], ids=["one", "four"])
+def test_a_file_that_is_there_is_not_written_over(workers: Workers, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(WriteError, match="File exists"):
+        stream(planned("x"), tmp_path, workers=workers)
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+@pytest.mark.parametrize("nbytes", [399, 401])
+def test_what_is_known_last_has_the_size_that_was_laid_out(nbytes: int, tmp_path: Path) -> None:
+    stream(OutputFile(name="right", pieces=(Late(nbytes=400, render=lambda: bytes(400)),)), tmp_path)
+    with pytest.raises(AssertionError, match="400 were laid out"):
+        stream(OutputFile(name="x", pieces=(Late(nbytes=400, render=lambda: bytes(nbytes)),)), tmp_path)
+
+
+def test_a_sum_starts_anew_with_every_writing(tmp_path: Path) -> None:
+    total = Total()
+    piece = Watched(piece=ArrayTensor.of(np.arange(5, dtype=np.float32)), sum=total)
+    file = OutputFile(name="first", pieces=(piece,))
+    stream(file, tmp_path)
+    first = total.value
+    stream(OutputFile(name="second", pieces=(piece,)), tmp_path)
+    assert total.value == first
+
+
 @dataclass(frozen=True)
 class Counted:
     """Counts how many are computed at once."""
@@ -123,9 +179,9 @@ class Counted:
         return arrays[0]
 
 
-@pytest.mark.parametrize(("memory", "at_once"), [("256MiB", 4), ("128MiB", 1)])
+@pytest.mark.parametrize(("memory", "at_once"), [("256MiB", 4), ("128MiB", 1), ("64MiB", 1)])
 def test_memory_is_rationed(memory: str, at_once: int, tmp_path: Path) -> None:
-    """Twelve tensors that need 48 MiB each, input and result."""
+    """Twelve tensors that need 48 MiB each, input and result; of 64 MiB 32 are for them, and one waits for all of it."""
     counted = Counted(running=[0], most=[0], lock=threading.Lock())
     source = ArrayTensor.of(np.zeros((6, MEBIBYTE), np.float32))
     tensors = [

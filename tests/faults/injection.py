@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,10 +21,32 @@ from tests.faults.conversions import run
 _CALL = re.compile(r"^\d+ +(\w+)\(", re.MULTILINE)
 
 
-def strace(command: list[str], *, inject: str) -> list[str]:
-    """Return `command` under strace, with a fault: the argument of strace's option `inject`."""
+def strace(command: list[str], *, inject: str, log: Path) -> list[str]:
+    """Return `command` under strace, with a fault: the argument of strace's option `inject`; `has_fired` reads `log`."""
     calls = inject.partition(":")[0]
-    return [tool("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={inject}", *command]
+    traced = [tool("strace"), "-f", "-qq", "-o", os.fspath(log), "-e", f"trace={calls}"]
+    return [*traced, "-e", f"inject={inject}", *command]
+
+
+def has_fired(log: Path) -> bool:
+    """Whether the fault of a run under strace was injected at least once."""
+    return "(INJECTED)" in log.read_text(errors="replace")
+
+
+def ordinal_of(command: list[str], call: str, argument: str, log: Path) -> int:
+    """Return the how-many-th `call` of its thread it is, in a whole run of `command`, that first mentions `argument`.
+
+    strace names the files behind descriptors. Its option `inject` counts in each thread by itself, too.
+    """
+    traced = [tool("strace"), "-f", "-y", "-qq", "-o", os.fspath(log), "-e", f"trace={call}"]
+    result = run([*traced, *command])
+    assert result.returncode == 0, result.stderr
+    counts: Counter[str] = Counter()
+    for thread, line in (each.split(None, 1) for each in log.read_text(errors="replace").splitlines()):
+        counts[thread] += line.startswith(f"{call}(")
+        if line.startswith(f"{call}(") and argument in line:
+            return counts[thread]
+    raise AssertionError(f"no {call} of {argument}")
 
 
 def calls_of(command: list[str], calls: str, log: Path) -> list[str]:

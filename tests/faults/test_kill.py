@@ -104,7 +104,7 @@ def test_killed_at_a_system_call(
         path = case.destination(tmp_path / f"{position}", is_there_one=True)
         call = calls[position]
         inject = f"{call}:signal=KILL:when={calls[: position + 1].count(call)}"  # strace counts each call apart
-        result = run(strace(case.command(path.parent), inject=inject))
+        result = run(strace(case.command(path.parent), inject=inject, log=tmp_path / "log"))
         assert result.returncode in (-9, 137), (inject, result)
         is_new = assert_whole(case, path, is_there_one=True)
         assert is_new or kind != "remove"
