@@ -22,7 +22,7 @@ _CALL = re.compile(r"^\d+ +(\w+)\(", re.MULTILINE)
 
 
 def strace(command: list[str], *, inject: str, log: Path) -> list[str]:
-    """Return `command` under strace, with a fault: the argument of strace's option `inject`; `has_fired` reads `log`."""
+    """Return `command` under strace, with a fault, the argument of its option `inject`; `has_fired` reads `log`."""
     calls = inject.partition(":")[0]
     traced = [tool("strace"), "-f", "-qq", "-o", os.fspath(log), "-e", f"trace={calls}"]
     return [*traced, "-e", f"inject={inject}", *command]

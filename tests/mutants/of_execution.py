@@ -83,8 +83,8 @@ FAULTS = (
     ),
     Fault(
         module="execution/publish.py",
-        old="            except OSError:\n                os.close(lock)\n            else:\n                locks[entry] = lock\n",
-        new="            except OSError:\n                os.close(lock)\n            locks[entry] = lock\n",
+        old="                os.close(lock)\n            else:\n                locks[entry] = lock\n",
+        new="                os.close(lock)\n            locks[entry] = lock\n",
         tests=_DURABILITY,
         what="a staging folder that is locked is swept",
     ),
