@@ -14,7 +14,7 @@ A tour of the code, from the top:
 - ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
 - ``program.py``  the program on one screen; ``selection.py`` what of a checkpoint goes into a target, ``runnable.py``
   graphs for targets that run, ``options.py`` what a user may ask
-- ``verification.py`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger,
+- ``verification/`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger,
   ``execution/`` streams, runs frameworks in child processes, stages and publishes
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
 - ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing and lowering

@@ -43,7 +43,7 @@ from converter.observer import SILENT, Observer
 from converter.options import Options
 from converter.report import Report, Verification, account, check_allowed
 from converter.training import with_arranged_optimizer, with_settled_optimizer
-from converter.verification import verify_optimizer, verify_weights
+from converter.verification import verify_optimizer, verify_outputs, verify_weights
 from converter.version import __version__
 
 StrPath = str | os.PathLike[str]
@@ -223,7 +223,7 @@ def _verify(
     if planned.optimizer is not None:
         verify_optimizer(planned.optimizer, found.optimizer, path=staged, names=output.names)
     if options.verify != "weights" and target.runner is not None and planned.graph is not None:
-        return runnable.verify_outputs(planned, staged, target.runner, options, workshop)
+        return verify_outputs(planned, staged, target.runner, options, workshop)
     if options.verify == "outputs":
         raise UsageError("--verify outputs needs a target that runs")
     return Verification(weights=True)

@@ -1,19 +1,14 @@
-"""Giving a checkpoint the graph of its architecture, and proving that a written graph computes the same."""
+"""Giving a checkpoint the graph of its architecture, or its own."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter.dialects.architecture import config_with, infer_architecture
-from converter.encoding import safetensors
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require
@@ -21,16 +16,11 @@ from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
-from converter.graphs.inputs import sample_inputs, sample_sizes
 from converter.graphs.source import GraphSource
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
-from converter.model.tensor import Array
 from converter.options import Options
-from converter.report import Verification
-from converter.verification import RELATIVE_TOLERANCE, compare_outputs, load_outputs
 
-_SAMPLE_SEED = 20180611
 _GRAPH_NAME = "graph.onnx"
 _PREPARE = "converter.graphs.passes.preparing:run"
 _TRACE_MODULE = "converter.graphs.trace.user_module:trace"
@@ -175,58 +165,3 @@ def _attached(
     kernels = frozenset(prepared["kernels"])
     graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=kernels)
     return replace(fitted.checkpoint, graph=graph)
-
-
-def verify_outputs(
-    checkpoint: Checkpoint, staged: Path, runner: str, options: Options, workshop: LocalWorkshop
-) -> Verification:
-    """Run the reference and the `staged` target, on the same inputs at two shapes that were not traced.
-
-    `runner` is the ``package.module:function`` that runs the target. Raises VerificationError when an output is
-    out of tolerance.
-    """
-    graph: TracedGraph = checkpoint.graph
-    reference = graph.reference
-    workshop.observer.stage("comparing outputs")
-    inputs = workshop.scratch / "inputs.npz"
-    _write_inputs(inputs, graph.architecture)
-    if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():
-        workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
-
-    def run(function: str, model: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Array]:
-        outputs = workshop.scratch / f"outputs-{name}.npz"
-        workshop.call(
-            function,
-            model=os.fspath(model),
-            architecture=graph.architecture.architecture,
-            inputs=os.fspath(inputs),
-            outputs=os.fspath(outputs),
-            **arguments,
-        )
-        return load_outputs(outputs)
-
-    # Each holds the weights: both at once only where these are small.
-    with ThreadPoolExecutor(max_workers=2 if checkpoint.nbytes <= options.memory_bytes else 1) as pool:
-        expecting = pool.submit(run, reference.runner, reference.model, "reference", reference.arguments)
-        finding = pool.submit(run, runner, staged, "target", {})
-        expected, found = expecting.result(), finding.result()
-    rtol = options.rtol
-    if not reference.takes_weights and options.atol is rtol is None:
-        rtol = _cast_tolerance(options)
-    largest, tolerance = compare_outputs(expected, found, path=staged, atol=options.atol, rtol=rtol)
-    return Verification(weights=True, outputs=True, max_abs=largest, tolerance=tolerance)
-
-
-def _cast_tolerance(options: Options) -> float | None:
-    """Return what a cast that was asked for may cost, where the reference runs with the weights before it."""
-    dtype = options.target_dtype()
-    return None if dtype is None else RELATIVE_TOLERANCE.get(dtype.value)
-
-
-def _write_inputs(path: Path, architecture: Architecture) -> None:
-    arrays = {
-        f"{case}/{name}": array
-        for case, sizes in enumerate(sample_sizes(architecture))
-        for name, array in sample_inputs(architecture.inputs, seed=_SAMPLE_SEED + case, sizes=sizes).items()
-    }
-    np.savez(path, **arrays)

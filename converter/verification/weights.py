@@ -1,4 +1,4 @@
-"""Proof of an output: its tensors bit for bit through the mapping, and what its graph computes."""
+"""Proof of an output's tensors: bit for bit, through the mapping, in pieces."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter.errors import VerificationError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Array, Tensor, is_equal
+from converter.model.tensor import Tensor, is_equal
 from converter.observer import SILENT, Observer
-
-RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 1e-5, "float16": 1e-2, "bfloat16": 6e-2}
 
 Runner = Callable[[Iterable[tuple[int, Callable[[Observer], None]]], Observer], None]
 """Runs comparisons, each given with the bytes of memory that it takes besides chunks, and tells an observer."""
@@ -105,48 +101,3 @@ def _compare(expected: Tensor, found: Tensor, observer: Observer, *, path: Path 
     if not is_equal(expected, found):
         raise VerificationError("differs from the source", path=path, tensor=name)
     observer.advance(expected.nbytes)
-
-
-def compare_outputs(
-    expected: Mapping[str, Array], found: Mapping[str, Array], *, path: Path, atol: float | None, rtol: float | None
-) -> tuple[float, float]:
-    """Return the largest absolute difference between outputs, and the tolerance it was held against.
-
-    The tolerance of an output is `atol` + `rtol` x max|expected|; by default rtol x max(1, max|expected|) with the
-    rtol of its dtype. Raises VerificationError naming the output that is missing, misshapen or out of tolerance.
-    """
-    worst, allowed = 0.0, 0.0
-    for key, reference in expected.items():
-        output = key.partition("/")[2]
-        if key not in found:
-            raise VerificationError(f"the graph has no output {output!r}", path=path)
-        result = found[key]
-        if result.shape != reference.shape:
-            raise VerificationError(
-                f"output {output!r} has shape {list(result.shape)}, not {list(reference.shape)}", path=path
-            )
-        if reference.size == 0:
-            continue
-        finite = np.abs(reference[np.isfinite(reference)])
-        scale = float(np.max(finite, initial=0.0))
-        default = RELATIVE_TOLERANCE.get(reference.dtype.name, 0.0)
-        tolerance = default * max(1.0, scale) if atol is rtol is None else (atol or 0.0) + (rtol or 0.0) * scale
-        difference = _largest_difference(result.astype(np.float64), reference.astype(np.float64))
-        if not difference <= tolerance:  # a NaN on one side alone is out of tolerance too
-            raise VerificationError(
-                f"output {output!r} differs by {difference:.3g}, more than {tolerance:.3g}", path=path
-            )
-        worst, allowed = max(worst, difference), max(allowed, tolerance)
-    return worst, allowed
-
-
-def _largest_difference(ours: Array, theirs: Array) -> float:
-    is_same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-    with np.errstate(invalid="ignore"):
-        return float(np.max(np.where(is_same, 0.0, np.abs(ours - theirs))))
-
-
-def load_outputs(path: Path) -> dict[str, Any]:
-    """Return the arrays of an .npz that a child process wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
