@@ -181,7 +181,7 @@ class Counted:
 
 @pytest.mark.parametrize(("memory", "at_once"), [("256MiB", 4), ("128MiB", 1), ("64MiB", 1)])
 def test_memory_is_rationed(memory: str, at_once: int, tmp_path: Path) -> None:
-    """Twelve tensors that need 48 MiB each, input and result; of 64 MiB there are 32 for them, which one takes whole."""
+    """Twelve tensors that need 48 MiB each, input and result; of 64 MiB 32 are for them, all for one."""
     counted = Counted(running=[0], most=[0], lock=threading.Lock())
     source = ArrayTensor.of(np.zeros((6, MEBIBYTE), np.float32))
     tensors = [
