@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf import descriptor_pb2, wrappers_pb2
 
 from converter.encoding import protobuf
 from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message
 from converter.errors import ReadError
+
+descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
+wrappers_pb2 = pytest.importorskip("google.protobuf.wrappers_pb2")
 
 KNOWN = {1: VARINT, 2: LENGTH_DELIMITED}
 

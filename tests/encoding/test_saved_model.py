@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import converter
 from converter.model.checkpoint import Checkpoint
@@ -26,6 +27,7 @@ print(json.dumps({
 
 
 def test_tensorflow_opens_it(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
     arrays = {
         "encoder.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
         "steps": np.array(7, np.int64),

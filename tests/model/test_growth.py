@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 import converter
 from converter.errors import ReadError
+
+torch = pytest.importorskip("torch")
 
 
 def test_many_views_of_little_are_refused(tmp_path: Path) -> None:
