@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 
@@ -54,3 +56,45 @@ def test_two_names_never_become_one(checkpoint: Checkpoint) -> None:
 
 def test_parts(checkpoint: Checkpoint) -> None:
     assert checkpoint.parts == {Part.WEIGHTS, Part.OPTIMIZER}
+
+
+def test_what_came_with_the_tensors_is_a_part_of_its_own(checkpoint: Checkpoint) -> None:
+    bare = Checkpoint(tensors=checkpoint.tensors)
+    config = Config(values={"model_type": "bert"}, raw=b"{}")
+    assert bare.parts == {Part.WEIGHTS}
+    assert replace(bare, extras={"epoch": 3}).parts == {Part.WEIGHTS, Part.EXTRAS}
+    assert replace(bare, config=config).parts == {Part.WEIGHTS, Part.CONFIG}
+    assert replace(bare, keras_config=config).parts == {Part.WEIGHTS, Part.CONFIG}
+    assert replace(bare, graph=object()).parts == {Part.WEIGHTS, Part.GRAPH}
+
+
+def test_a_model_s_own_config_goes_before_that_of_keras(checkpoint: Checkpoint) -> None:
+    config, keras = (Config(values={"of": name}, raw=b"{}") for name in ("model", "keras"))
+    assert replace(checkpoint, config=config, keras_config=keras).config_file is config
+    assert replace(checkpoint, keras_config=keras).config_file is keras
+    assert checkpoint.config_file is None
+
+
+def test_a_tied_name_has_the_tensor_of_its_owner(checkpoint: Checkpoint) -> None:
+    assert checkpoint.tensor("module.b") is checkpoint.tensor("module.a") is checkpoint.tensors["module.a"]
+    assert checkpoint.nbytes == checkpoint.tensors["module.a"].nbytes
+    with pytest.raises(KeyError):
+        checkpoint.tensor("module.c")
+
+
+def test_state_without_some_parameters_says_nothing_of_them() -> None:
+    tensor = ArrayTensor.of(np.zeros(2, np.float32))
+    state = OptimizerState(
+        algorithm="adam",
+        step=3,
+        groups=(
+            ParameterGroup(parameters=("a", "b"), hyperparameters={"lr": 0.1}),
+            ParameterGroup(parameters=("c",), hyperparameters={"lr": 0.2}),
+        ),
+        slots={"exp_avg": {"a": tensor, "b": tensor, "c": tensor}, "exp_avg_sq": {"b": tensor}},
+    )
+    left = state.without(["b", "c"])
+    assert [group.parameters for group in left.groups] == [("a",), ()]
+    assert [group.hyperparameters for group in left.groups] == [{"lr": 0.1}, {"lr": 0.2}]
+    assert left.slots == {"exp_avg": {"a": tensor}, "exp_avg_sq": {}}
+    assert (left.step, left.algorithm) == (3, "adam")

@@ -130,3 +130,13 @@ def test_memory_does_not_grow_with_the_parts(count: int, tmp_path: Path) -> None
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 * CHUNK_BYTES
+
+
+def test_a_chunk_too_many_is_refused() -> None:
+    def parts(*lengths: int) -> list[Iterator[memoryview]]:
+        return [iter([memoryview(bytes(4))] * (length // 4)) for length in lengths]
+
+    assert sum(map(len, interleaved(parts(8, 4), [2, 1], 4))) == 12
+    for lengths in ((12, 4), (8, 8)):
+        with pytest.raises(ReadError, match="goes on after"):
+            list(interleaved(parts(*lengths), [2, 1], 4))

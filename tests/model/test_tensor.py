@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -18,11 +20,14 @@ from converter.model.tensor import (
     Cast,
     ComputedTensor,
     FileTensor,
+    Tensor,
     byteswapped,
     concat,
     files_of,
+    identity,
     is_equal,
     strided,
+    tensor_names,
 )
 
 
@@ -117,11 +122,132 @@ def test_what_is_read_is_checked_against_the_declaration() -> None:
         liar.numpy()
 
 
+@pytest.mark.parametrize("array", [np.zeros(3, np.int32), np.zeros((1, 3), np.float32), np.zeros(3, ">f4")])
+def test_each_part_of_the_declaration_is_checked(array: np.ndarray) -> None:
+    assert ArrayTensor(dtype=DType.FLOAT32, shape=(3,), array=np.zeros(3, np.float32)).numpy().size == 3
+    with pytest.raises(ReadError, match=r"declared as float32\[3\], read as"):
+        ArrayTensor(dtype=DType.FLOAT32, shape=(3,), array=array).numpy()
+
+
+@pytest.mark.parametrize("shape", [(2.0, 3), (True, 3), (np.int64(2), 3)])
+def test_extents_are_integers(stored: FileTensor, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ReadError, match="impossible shape"):
+        FileTensor(dtype=DType.FLOAT32, shape=shape, file=stored.file, offset=4)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (23,), (25,), ()])
+def test_a_shape_of_another_size_is_refused_before_anything_is_read(stored: FileTensor, shape: tuple[int, ...]) -> None:
+    tensors = [stored, ArrayTensor.of(stored.numpy()), stored.transpose((1, 0, 2)), stored.cast(DType.FLOAT64)]
+    for tensor in tensors:
+        assert tensor.reshape((4, 6)).shape == (4, 6)
+        with pytest.raises(ReadError, match="cannot be reshaped"):
+            tensor.reshape(shape)
+
+
+@pytest.mark.parametrize(("axis", "start", "stop"), [(0, 1, 3), (0, -1, 1), (0, 2, 1), (2, 0, 5), (2, -2, 2)])
+def test_a_range_outside_an_axis_is_refused(stored: FileTensor, axis: int, start: int, stop: int) -> None:
+    head = FileTensor(dtype=DType.FLOAT32, shape=(2, 2, 4), file=stored.file, offset=4)  # the file goes on behind it
+    joined = concat([head, head.transpose((0, 1, 2))], axis=1)
+    for tensor in (head, ArrayTensor.of(head.numpy()), head.transpose((0, 2, 1)).transpose((0, 2, 1)), joined):
+        assert tensor.take(axis=axis, start=1, stop=2).shape[axis] == 1
+        with pytest.raises(ReadError, match=f"elements on axis {axis}"):
+            tensor.take(axis=axis, start=start, stop=stop)
+
+
+def test_an_axis_of_one_element_may_have_any_stride(stored: FileTensor) -> None:
+    flat = stored.reshape((24,))
+    row = strided(flat, offset=2, shape=(1, 4), strides=(99, 1))
+    assert isinstance(row, FileTensor)
+    np.testing.assert_array_equal(row.numpy(), [[2, 3, 4, 5]])
+    assert strided(flat, offset=0, shape=(0, 4), strides=(7, 7)).numpy().shape == (0, 4)
+
+
+def test_parts_that_do_not_join(stored: FileTensor) -> None:
+    array = stored.numpy()
+    assert concat([stored, ArrayTensor.of(array[:1])], axis=0).shape == (3, 3, 4)
+    for other in (array.astype(np.float64), array.view(np.int32), array[:, :2], array[..., :1], array[0]):
+        with pytest.raises(ReadError, match="do not join"):
+            concat([stored, ArrayTensor.of(other)], axis=0)
+
+
+class Uneven(Tensor):
+    """Zero to n, in chunks of any length."""
+
+    lengths = (3, 1, 5, 7, 2, 6)
+
+    def _read(self) -> np.ndarray:
+        return np.arange(self.size, dtype=self.dtype.numpy).reshape(self.shape)
+
+    def chunks(self) -> Iterator[memoryview]:
+        data = self.numpy().tobytes()
+        position = 0
+        for length in self.lengths:
+            yield memoryview(data)[position : position + length]
+            position += length
+
+
+class CutOff(Uneven):
+    lengths = (4, 2)
+
+
+def test_elements_that_chunks_share() -> None:
+    uneven = Uneven(dtype=DType.UINT32, shape=(6,))
+    assert uneven.cast(DType.INT64).numpy().tolist() == list(range(6))
+    assert byteswapped(uneven).numpy().byteswap().tolist() == list(range(6))
+    wide = Uneven(dtype=DType.UINT64, shape=(3,))
+    assert wide.cast(DType.UINT8).numpy().tolist() == [0, 1, 2]
+    with pytest.raises(ReadError, match="ends within an element of uint32"):
+        list(CutOff(dtype=DType.UINT32, shape=(2,)).cast(DType.INT64).chunks())
+
+
 def test_equality_is_of_bits() -> None:
     nan = ArrayTensor.of(np.array([np.nan, 0.0], np.float32))
     assert is_equal(nan, ArrayTensor.of(np.array([np.nan, 0.0], np.float32)))
     assert not is_equal(nan, ArrayTensor.of(np.array([np.nan, -0.0], np.float32)))
     assert not is_equal(nan, nan.reshape((2, 1)))
+    assert not is_equal(nan, ArrayTensor.of(nan.numpy().view(np.int32)))
+    assert not is_equal(nan, ArrayTensor.of(np.array([np.nan], np.float32)))
+
+
+def test_what_is_one_tensor_looked_at_in_one_way(stored: FileTensor) -> None:
+    def again(**changed: object) -> FileTensor:
+        return replace(stored, **changed)  # type: ignore[arg-type]
+
+    assert identity(stored) == identity(again())
+    turned = stored.transpose((1, 0, 2))
+    assert identity(turned) == identity(again().transpose((1, 0, 2)))
+    square = FileTensor(dtype=DType.FLOAT32, shape=(4, 4), file=stored.file, offset=4)
+    others = [
+        stored.transpose((0, 1, 2)),
+        turned,
+        stored.transpose((2, 1, 0)),
+        stored.reshape((6, 4)),
+        again(dtype=DType.INT32),
+        again(offset=0),
+        again(file=SourceFile(stored.file.path)),
+        stored.cast(DType.FLOAT64),
+        stored.cast(DType.FLOAT64),
+        square,
+        square.transpose((1, 0)),
+    ]
+    assert len(set(map(identity, others))) == len(others)
+    assert [identity(other) == identity(stored) for other in others] == [True] + [False] * (len(others) - 1)
+    empty = FileTensor(dtype=DType.FLOAT32, shape=(0, 4), file=stored.file, offset=4)
+    assert identity(empty) != identity(replace(empty))
+
+
+def test_names_of_tensors_in_nested_values(stored: FileTensor) -> None:
+    value = {"a": [1, stored, {"b": stored}], "c": (stored,), "d": "text", "e": stored}
+    assert list(tensor_names("x", value)) == ["x.a.1", "x.a.2.b", "x.c.0", "x.e"]
+    assert list(tensor_names("x", stored)) == ["x"]
+
+
+def test_what_dtype_casts() -> None:
+    floating = {dtype for dtype in DType if dtype.is_floating}
+    assert {dtype.value for dtype in set(DType) - floating} == {
+        *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "complex64", "complex128")
+    }
+    assert DType.BFLOAT16 in floating
 
 
 def test_checksum_covers_whole_and_partial_reads(tmp_path: Path) -> None:
@@ -201,6 +327,18 @@ def test_what_must_be_whole_says_so(large: FileTensor) -> None:
     assert concat([turned, turned], axis=1).working_bytes == 2 * (large.nbytes + CHUNK_BYTES)
     assert concat([large, large], axis=1).working_bytes == CHUNK_BYTES
     assert concat([turned, turned], axis=0).working_bytes == large.nbytes
+    assert turned.take(axis=1, start=0, stop=2).working_bytes == 2 * large.nbytes
+    assert turned.take(axis=0, start=0, stop=2).working_bytes == large.nbytes
+
+    class Doubled:
+        def declare(self, inputs: object) -> tuple[DType, tuple[int, ...]]:
+            return DType.UINT32, large.shape
+
+        def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+            return arrays[0] * 2
+
+    doubled = ComputedTensor(dtype=DType.UINT32, shape=large.shape, inputs=(large,), operation=Doubled())
+    assert doubled.working_bytes == 2 * large.nbytes
 
 
 def test_a_computation_of_another_size_is_refused(stored: FileTensor) -> None:
