@@ -14,6 +14,7 @@
     ├── SafetyError             5  the file asks for something a checkpoint has no business asking for
     ├── DestinationExistsError  6  something is already there, and may not be replaced
     ├── GraphError              7  the graph could not be exported, or an operator has no lowering
+    │   └── LimitError          7  a child process reached its limit of time, memory, processor time or file size
     └── Interrupted           130  a signal arrived before the output was published (128 + its number)
 
 An error is one line, ``<file>: tensor <name>: <what>; <hint>``, safe to print: control, bidirectional and
@@ -135,6 +136,10 @@ class GraphError(CkconvError):
     """The graph could not be exported, or an operator has no lowering."""
 
     exit_code = 7
+
+
+class LimitError(GraphError):
+    """A child process reached its limit of time, memory, processor time or file size, and was ended."""
 
 
 class Interrupted(CkconvError):

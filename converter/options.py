@@ -15,7 +15,11 @@ _OPTIMIZER = ("auto", "keep", "drop")
 _VERIFY = ("auto", "weights", "outputs", "none")
 _MOST_JOBS = 256
 _LEAST_MEMORY_BYTES = 16 << 20
-_NOT_DECIDING = frozenset(("verify", "atol", "rtol", "overwrite", "dry_run", "durable", "resume", "jobs", "max_memory"))
+_MOST_SECONDS = 365 * 86400
+DEFAULT_TIMEOUT_SECONDS = 3600.0
+_NOT_DECIDING = frozenset(
+    ("verify", "atol", "rtol", "overwrite", "dry_run", "durable", "resume", "jobs", "max_memory", "timeout")
+)
 _DTYPE_ALIASES = {
     "fp64": "float64",
     "fp32": "float32",
@@ -55,6 +59,7 @@ class Options:
     `resume`          go on from what an earlier attempt at the same destination finished before it was killed
     `jobs`            threads that write a file; the bytes are the same for any number
     `max_memory`      bytes, or such as "64MiB": what work besides the largest tensor to be permuted may take
+    `timeout`         seconds that a child process may take: each that traces, builds or runs a graph
     """
 
     from_format: str | None = None
@@ -85,6 +90,7 @@ class Options:
     resume: bool = False
     jobs: int = 1
     max_memory: int | str = "256MiB"
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -97,6 +103,8 @@ class Options:
         _ = self.hyperparameters
         if not 1 <= self.jobs <= _MOST_JOBS:
             raise UsageError(f"--jobs is a number from 1 to {_MOST_JOBS}, not {self.jobs}")
+        if not 0 < self.timeout <= _MOST_SECONDS:
+            raise UsageError(f"--timeout is a number of seconds, 1 to {_MOST_SECONDS}, not {self.timeout:g}")
         if self.memory_bytes < _LEAST_MEMORY_BYTES:
             raise UsageError(f"--max-memory is at least {_LEAST_MEMORY_BYTES >> 20} MiB, not {self.max_memory}")
 

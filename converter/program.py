@@ -26,7 +26,7 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
-from converter.execution.child import require
+from converter.execution.child import Terms, require
 from converter.execution.hashing import hashed
 from converter.execution.parallel import Workers
 from converter.execution.publish import Destination, check_space, staging
@@ -110,7 +110,9 @@ def verify(
     write_options = formats.options_of(format_, format_.write_options, {**target.decided, **specific})
     with _naming(path), tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
         workers = Workers(jobs=general.jobs, memory_bytes=general.memory_bytes)
-        workshop = LocalWorkshop(folder=Path(folder), scratch=Path(folder), observer=observer, workers=workers)
+        workshop = LocalWorkshop(
+            folder=Path(folder), scratch=Path(folder), observer=observer, workers=workers, terms=_terms(general)
+        )
         planned = _planned(checkpoint, format_, write_options, general, workshop)
         provenance = Provenance(tool="", source_name="", source_sha256=lambda: "")
         output = format_.write(planned, write_options, provenance)
@@ -152,6 +154,7 @@ def _write(
             observer=observer,
             workers=Workers(jobs=options.jobs, memory_bytes=options.memory_bytes),
             earlier=stage.earlier,
+            terms=_terms(options),
         )
         planned = _planned(checkpoint, target.format, write_options, options, workshop)
         name = "" if source is None else source.name
@@ -190,6 +193,10 @@ def _write(
     resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
     warnings = (*report.warnings, *selection.cast_losses(planned), *resumed)
     return replace(report, verification=verification, warnings=warnings)
+
+
+def _terms(options: Options) -> Terms:
+    return Terms(timeout_seconds=options.timeout)
 
 
 def _planned(

@@ -10,7 +10,7 @@ from typing import Any
 
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, UsageError
+from converter.errors import ArchitectureError, GraphError, LimitError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture
@@ -47,6 +47,8 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
     if graph is not None and not options.with_cache:
         try:
             return _from_source(planned, source, graph, options, workshop)
+        except LimitError:
+            raise
         except (ArchitectureError, GraphError, MissingExtraError) as error:
             if planned.config is None:
                 raise

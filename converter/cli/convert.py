@@ -67,6 +67,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--resume", is_flag=True, help="Go on from the files that a killed attempt at DST finished.")
 @_option("--jobs", type=int, metavar="N", help="Threads that write a file; helps where tensors are computed.")
 @_option("--max-memory", metavar="SIZE", help="Memory for buffers and for tensors computed at once: 256MiB.")
+@_option("--timeout", type=float, metavar="SECONDS", help="Time for each child process that has a framework: 3600.")
 @_option("--no-fsync", "durable", flag_value=False, type=bool, help="Do not wait for the disk.")
 @click.option(
     "--report", "ledger", type=click.Path(path_type=Path), metavar="FILE", help="Ledger as .txt, .json, .html."

@@ -5,22 +5,28 @@ The parent never imports them, their memory goes when the child does, and two fr
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
-import importlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from converter import errors
-from converter.errors import CkconvError, GraphError, MissingExtraError, WriteError
+from converter.errors import CkconvError, GraphError, LimitError, MissingExtraError, WriteError
+from converter.execution.hashing import signals_held_back
+from converter.execution.inside import ARGUMENTS, RESULT
 
 _LOG = logging.getLogger(__name__)
 _MODULES = {
@@ -28,8 +34,15 @@ _MODULES = {
     "tensorflow": ("tensorflow", "onnx", "onnx_ir", "onnxscript"),
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
 }
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_ARGUMENTS, _RESULT = "arguments.json", "result.json"
+_INSIDE = "converter.execution.inside"
+_DOING = {
+    "trace": "reading the graph",
+    "passes": "preparing the graph",
+    "lower": "building the graph",
+    "run": "comparing outputs",
+}
+_KEPT_BYTES = 1 << 16
+_LOOKING_SECONDS, _ENDING_SECONDS = 0.05, 0.002
 
 
 def require(extra: str, need: str) -> None:
@@ -45,33 +58,162 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def call(function: str, scratch: Path, **arguments: Any) -> Any:
-    """Run ``package.module:function(**arguments)`` in a child process and return what it returns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a child process is given.
 
-    Arguments and result are JSON values. `scratch` is an existing folder that the child may fill.
-
-    The child dies with this process. Raises the CkconvError that the child raised, WriteError when the disk would not
-    take what it wrote, GraphError when it failed in any other way.
+    `timeout_seconds`   how long it may take by the clock
     """
+
+    timeout_seconds: float = math.inf
+
+
+NO_TERMS = Terms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """``package.module:function(**arguments)``; the arguments are JSON values."""
+
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        """What the child does, in plain words, such as "comparing outputs: onnxruntime"."""
+        *folders, module = self.function.partition(":")[0].split(".")
+        doing = next((words for folder, words in _DOING.items() if folder in folders), "a child process")
+        return f"{doing}: {module.replace('_', ' ')}"
+
+
+def call(function: str, scratch: Path, **arguments: Any) -> Any:
+    """Do one call as `call_all` does several."""
+    return call_all([Call(function=function, arguments=arguments)], scratch)[0]
+
+
+def call_all(calls: Sequence[Call], scratch: Path, *, terms: Terms = NO_TERMS, at_once: int = 1) -> list[Any]:
+    """Run every call in a child process of its own, `at_once` of them at a time, and return what they return.
+
+    Results are JSON values. `scratch` is an existing folder that the children may fill.
+
+    No child outlives this function, however it ends, nor this process. Raises the CkconvError that a child raised,
+    LimitError when one reached a limit of its `terms`, WriteError when the disk would not take what it wrote,
+    GraphError when it failed in any other way.
+    """
+    results: list[Any] = []
+    for first in range(0, len(calls), at_once):
+        results += _together(calls[first : first + at_once], scratch, terms)
+    return results
+
+
+def _together(calls: Sequence[Call], scratch: Path, terms: Terms) -> list[Any]:
+    children: list[_Child] = []
     try:
-        folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
-        (folder / _ARGUMENTS).write_text(json.dumps({"function": function, "arguments": arguments}))
-    except OSError as error:
-        raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
-    command = [sys.executable, "-P", "-m", "converter.execution.child", os.fspath(folder), str(os.getpid())]
-    if sys.version_info < (3, 11):
-        command.remove("-P")
-    completed = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(folder), cwd=folder, check=False
-    )
-    _LOG.debug("%s: %s%s", function, _text(completed.stdout), _text(completed.stderr))
-    result = folder / _RESULT
-    if completed.returncode != 0 or not result.exists():
-        raise _failure(function, completed.returncode, _text(completed.stderr), scratch)
-    answer = json.loads(result.read_text())
-    if "error" in answer:
-        raise _revived(answer["error"])
-    return answer["result"]
+        for each in calls:
+            with signals_held_back():
+                children.append(_Child(each, scratch, terms))
+        answers: dict[_Child, Any] = {}
+        while len(answers) < len(children):
+            for child in _over([child for child in children if child not in answers]):
+                answers[child] = child.answer()
+        return [answers[child] for child in children]
+    finally:
+        for child in children:
+            child.end()
+
+
+def _over(children: Sequence[_Child]) -> list[_Child]:
+    """Hear what the children say until some of them end, or are to."""
+    while True:
+        over = [child for child in children if child.is_over()]
+        if over:
+            return over
+        pipes: dict[Any, tuple[IO[bytes], _Child]] = {
+            pipe.fileno(): (pipe, child) for child in children for pipe in child.pipes if not pipe.closed
+        }
+        seconds = min(_LOOKING_SECONDS, *(child.seconds_left() for child in children))
+        for ready in wait(list(pipes), max(0.0, seconds if pipes else _ENDING_SECONDS)):
+            pipe, child = pipes[ready]
+            child.hear(pipe)
+
+
+class _Child:
+    """A process in a session of its own: a terminal's signals are for the process that waits, which ends this one."""
+
+    def __init__(self, call: Call, scratch: Path, terms: Terms) -> None:
+        self._call, self._scratch, self._terms = call, scratch, terms
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
+            request = {"function": call.function, "arguments": call.arguments}
+            (self._folder / ARGUMENTS).write_text(json.dumps(request))
+        except OSError as error:
+            raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
+        command = [sys.executable, "-P", "-m", _INSIDE, os.fspath(self._folder), str(os.getpid())]
+        if sys.version_info < (3, 11):
+            command.remove("-P")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(self._folder),
+            cwd=self._folder,
+            start_new_session=True,
+        )
+        self._deadline = time.monotonic() + terms.timeout_seconds
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self.pipes = (self._process.stdout, self._process.stderr)
+        self._said = {pipe: bytearray() for pipe in self.pipes}
+
+    def seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def hear(self, pipe: IO[bytes]) -> None:
+        """Keep the end of what it says."""
+        data = os.read(pipe.fileno(), _KEPT_BYTES)
+        self._said[pipe] += data
+        del self._said[pipe][:-_KEPT_BYTES]
+        if not data:
+            pipe.close()
+
+    def is_over(self) -> bool:
+        """Whether it ended, or has no time left."""
+        return self._process.poll() is not None or self.seconds_left() <= 0
+
+    def answer(self) -> Any:
+        """Return what the function returned; raise what `call_all` says for anything else."""
+        code = self._process.returncode
+        if code is None:
+            raise self._limit("time", f"{self._terms.timeout_seconds:g} s", hint="--timeout SECONDS sets another")
+        self._kill()
+        for pipe in self.pipes:
+            while not pipe.closed and wait([pipe.fileno()], 0):
+                self.hear(pipe)
+        out, said = (self._said[pipe].decode("utf-8", "backslashreplace") for pipe in self.pipes)
+        _LOG.debug("%s: %s%s", self._call.function, out, said)
+        result = self._folder / RESULT
+        if code != 0 or not result.exists():
+            raise _failure(self._call.function, code, said, self._scratch)
+        answer = json.loads(result.read_text())
+        if "error" in answer:
+            raise _revived(answer["error"])
+        return answer["result"]
+
+    def _limit(self, limit: str, value: str, hint: str | None = None) -> LimitError:
+        return LimitError(f"{self._call.what} reached its limit of {limit}, {value}", hint=hint)
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+        self._kill()
+        self._process.wait()
+        for pipe in self.pipes:
+            pipe.close()
+
+    def _kill(self) -> None:
+        """Kill what is left of it, processes that it started too."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
@@ -82,10 +224,6 @@ def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
     lines = [line for line in said.splitlines() if line.strip()]
     how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
     return GraphError(f"{function} failed: {lines[-1].strip() if lines else how}")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -109,37 +247,3 @@ def _revived(error: dict[str, Any]) -> CkconvError:
         return MissingExtraError(error["extra"], error["need"])
     revived: CkconvError = kind(error["message"], path=error["path"], tensor=error["tensor"], hint=error["hint"])
     return revived
-
-
-def _flattened(error: CkconvError) -> dict[str, Any]:
-    kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
-    flat = {"kind": kind, "message": error.message, "path": error.path, "tensor": error.tensor}
-    if isinstance(error, MissingExtraError):
-        return {**flat, "extra": error.extra, "need": error.need}
-    return {**flat, "hint": error.hint}
-
-
-def _main(folder: Path, parent: int) -> None:
-    _die_with(parent)
-    request = json.loads((folder / _ARGUMENTS).read_text())
-    module, _, name = request["function"].partition(":")
-    try:
-        answer = {"result": getattr(importlib.import_module(module), name)(**request["arguments"])}
-    except CkconvError as error:
-        logging.basicConfig(level=logging.DEBUG)
-        _LOG.debug("raised", exc_info=True)
-        answer = {"error": _flattened(error)}
-    (folder / _RESULT).write_text(json.dumps(answer))
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the parent is: what is written after that, nobody would clean up."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.errors import WriteError
 from converter.execution import child, local
+from converter.execution.child import NO_TERMS, Call, Terms
 from converter.execution.parallel import SERIAL, Workers
 from converter.execution.resume import NOTHING, Earlier
 from converter.model.checkpoint import Checkpoint
@@ -26,6 +27,7 @@ class LocalWorkshop:
     observer: Observer = SILENT
     workers: Workers = SERIAL
     earlier: Earlier = NOTHING
+    terms: Terms = NO_TERMS
 
     def make(self, output: Output, checkpoint: Checkpoint) -> tuple[OutputFile, ...]:
         """Write the files of `output` in their order, then build the rest. Errors name tensors as `checkpoint` does.
@@ -57,4 +59,10 @@ class LocalWorkshop:
 
     def call(self, function: str, **arguments: Any) -> Any:
         """Run ``package.module:function`` in a child process, offline, with arguments and result as JSON."""
-        return child.call(function, self.scratch, **arguments)
+        return self.call_all([Call(function=function, arguments=arguments)])[0]
+
+    def call_all(self, calls: Sequence[Call], *, at_once: int = 1) -> list[Any]:
+        """Run each of `calls` as `call` does, so many at a time, and return what they return. None is waited for
+        when another fails.
+        """
+        return child.call_all(calls, self.scratch, terms=self.terms, at_once=at_once)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converter.encoding import safetensors
+from converter.execution.child import Call
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.architecture import Architecture
 from converter.graphs.inputs import sample_inputs, sample_sizes
@@ -40,23 +40,22 @@ def verify_outputs(
     if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():
         workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
 
-    def run(function: str, model: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Array]:
-        outputs = workshop.scratch / f"outputs-{name}.npz"
-        workshop.call(
-            function,
-            model=os.fspath(model),
-            architecture=graph.architecture.architecture,
-            inputs=os.fspath(inputs),
-            outputs=os.fspath(outputs),
-            **arguments,
-        )
-        return load_outputs(outputs)
+    def run(function: str, model: Path, outputs: Path, arguments: Mapping[str, Any]) -> Call:
+        given = {
+            "model": os.fspath(model),
+            "architecture": graph.architecture.architecture,
+            "inputs": os.fspath(inputs),
+            "outputs": os.fspath(outputs),
+        }
+        return Call(function=function, arguments={**given, **arguments})
 
+    ours, theirs = (workshop.scratch / f"outputs-{name}.npz" for name in ("target", "reference"))
     # Each holds the weights: both at once only where these are small.
-    with ThreadPoolExecutor(max_workers=2 if checkpoint.nbytes <= options.memory_bytes else 1) as pool:
-        expecting = pool.submit(run, reference.runner, reference.model, "reference", reference.arguments)
-        finding = pool.submit(run, runner, staged, "target", {})
-        expected, found = expecting.result(), finding.result()
+    workshop.call_all(
+        [run(reference.runner, reference.model, theirs, reference.arguments), run(runner, staged, ours, {})],
+        at_once=2 if checkpoint.nbytes <= options.memory_bytes else 1,
+    )
+    expected, found = load_outputs(theirs), load_outputs(ours)
     rtol = options.rtol
     if not reference.takes_weights and options.atol is rtol is None:
         rtol = _cast_tolerance(options)

@@ -116,6 +116,27 @@ def with_sequence_input() -> Any:
     return made
 
 
+def endless() -> Any:
+    """x @ fc.weight, and then a Loop of 2^62 steps."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Add", ["value", "one"], ["more"])],
+        "body",
+        [_value("step", [], TensorProto.INT64), _value("going", [], TensorProto.BOOL), _value("value", ["n", 4])],
+        [_value("on", [], TensorProto.BOOL), _value("more", ["n", 4])],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc.weight"], ["product"]),
+        helper.make_node("Loop", ["steps", "true", "product"], ["y"], body=body),
+    ]
+    initializers = [
+        numpy_helper.from_array(KERNEL, "fc.weight"),
+        numpy_helper.from_array(np.array(2**62), "steps"),
+        numpy_helper.from_array(np.array(True), "true"),
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
+    ]
+    return _model(helper.make_graph(nodes, "endless", [_value("x", ["n", 3])], [_value("y", ["n", 4])], initializers))
+
+
 VALID = {
     "dense": dense,
     "inputs too": with_initializers_as_inputs,
