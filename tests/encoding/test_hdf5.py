@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from converter.encoding import hdf5
+from converter.encoding.hdf5 import layers as hdf5_layers
 from converter.encoding.hdf5.names import escaped, unescaped
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.model.dtype import DType
@@ -319,3 +321,212 @@ def test_a_sparse_file_of_256_gib_opens(tmp_path: Path) -> None:
     assert path.stat().st_size > 4 * count
     (tensor,) = tensors_of(path).values()
     assert (tensor.shape, math.prod(tensor.shape)) == ((count,), count)
+
+
+FILTERED: dict[str, Any] = {"chunks": (3, 4), "compression": "gzip", "shuffle": True, "fletcher32": True}
+
+
+@pytest.mark.parametrize("mask", range(8))
+def test_filters_that_a_chunk_skipped(mask: int, tmp_path: Path) -> None:
+    """libhdf5 skips an optional filter that fails, and says so in the chunk's mask: bit n is the n-th filter's."""
+    array = np.arange(12, dtype="<u2").reshape(3, 4) * 257
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        for name, without in (("all", ()), ("none", ("shuffle", "compression", "fletcher32"))):
+            kept = {key: value for key, value in FILTERED.items() if key not in without}
+            file.create_dataset(name, data=array, **kept)
+        properties = file["all"].id.get_create_plist()
+        order = [properties.get_filter(place)[0] for place in range(3)]
+    assert order == [2, 1, 3]  # H5Z_FILTER_SHUFFLE, _DEFLATE, _FLETCHER32
+    stored = array.tobytes()
+    if not mask & 1:
+        stored = np.frombuffer(stored, np.uint8).reshape(-1, 2).T.tobytes()
+    if not mask & 2:
+        stored = zlib.compress(stored)
+    if not mask & 4:
+        stored += fletcher32(stored).to_bytes(4, "little")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("x", (3, 4), "<u2", **FILTERED)
+        dataset.id.write_direct_chunk((0, 0), stored, mask)
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert np.array_equal(file["x"][()], array)
+    np.testing.assert_array_equal(tensors_of(tmp_path / "x.h5")["x"].numpy(), array)
+
+
+def fletcher32(data: bytes) -> int:
+    """H5_checksum_fletcher32, word by word."""
+    words = [int.from_bytes(data[place : place + 2].ljust(2, b"\0"), "big") for place in range(0, len(data), 2)]
+    first = second = 0
+    for word in words:
+        first += word
+        second += first
+    folded = []
+    for total in (first, second):
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        folded.append(total)
+    return folded[1] << 16 | folded[0]
+
+
+SUMS = {
+    "zeros": [0, 0, 0, 0],
+    "sum of 65535": [0xFF, 0xFF, 0, 0],
+    "sum of twice 65535": [0xFF, 0xFF, 0xFF, 0xFF],
+    "sum of sums of 65535": [0, 0, 0xFF, 0xFF],
+    "only the second": [0x80, 0, 0x7F, 0xFE, 0, 1],
+    "odd": [1, 2, 3, 4, 5],
+    "one": [7],
+    "one and a full word": [0xFF, 0xFF, 1],
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+def test_checksums_that_are_no_plain_remainders(case: str, tmp_path: Path) -> None:
+    """A sum modulo 65535 is 0 or 65535: libhdf5 stores 65535 but for plain zeros."""
+    array = np.array(SUMS[case], np.uint8)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=array, chunks=array.shape, fletcher32=True)
+    np.testing.assert_array_equal(tensors_of(path)["x"].numpy(), array)
+    whole = path.read_bytes()
+    tensor = tensors_of(path)["x"]
+    assert isinstance(tensor, ComputedTensor)
+    (chunk,) = tensor.inputs
+    assert isinstance(chunk, FileTensor)
+    for place in range(chunk.nbytes):
+        at = chunk.offset + place
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(ReadError, match="checksum does not match"):
+            tensors_of(path)["x"].numpy()
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<i2", ">i2", "u1"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_what_was_never_written_holds_the_fill_value(dtype: str, is_chunked: bool, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        storage = {"chunks": (2, 2)} if is_chunked else {}
+        dataset = file.create_dataset("x", (3, 5), dtype, fillvalue=3, **storage)
+        if is_chunked:
+            dataset[:2, :2] = 9
+        expected = dataset[()]
+    np.testing.assert_array_equal(tensors_of(tmp_path / "x.h5")["x"].numpy(), expected)
+
+
+@pytest.mark.parametrize(("item_bytes", "named"), [(2, "bfloat16"), (4, "bfloat16"), (2, "float16"), (1, "bfloat16")])
+def test_opaque_elements_are_what_their_attribute_says_when_they_can_be(
+    item_bytes: int, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(3, f"V{item_bytes}")
+        file["x"].attrs["dtype"] = named
+    if (item_bytes, named) in ((2, "bfloat16"), (2, "float16")):
+        assert tensors_of(path)["x"].dtype is DType(named)
+        return
+    with pytest.raises(ReadError, match="elements of type opaque"):
+        tensors_of(path)
+
+
+def test_two_datasets_in_one_place_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("first", "second"):
+            file[name] = np.arange(5000, dtype="<i4")
+        places = [file[name].id.get_offset().to_bytes(8, "little") for name in ("first", "second")]
+    whole = path.read_bytes()
+    assert whole.count(places[1]) == 1
+    assert len(tensors_of(path)) == 2
+    path.write_bytes(whole.replace(places[1], places[0]))
+    with h5py.File(path) as file:
+        assert np.array_equal(file["second"][()], file["first"][()])
+    with pytest.raises(ReadError, match="shares bytes with") as caught:
+        tensors_of(path)
+    assert caught.value.tensor in ("first", "second")
+
+
+def test_ties_are_links_only_where_they_are_the_same(tmp_path: Path) -> None:
+    """The same elements in another shape, turned, or of another type are datasets of their own."""
+    (tmp_path / "raw").write_bytes(np.arange(16, dtype="<f4").tobytes())
+    raw = FileTensor(dtype=DType.FLOAT32, shape=(4, 4), file=SourceFile(tmp_path / "raw"), offset=0)
+    tensors: dict[str, Tensor] = {
+        "a": raw,
+        "same": raw,
+        "turned": raw.transpose((1, 0)),
+        "turned again": raw.transpose((1, 0)),
+        "flat": raw.reshape((16,)),
+        "half": raw.take(axis=0, start=0, stop=2),
+        "bits": FileTensor(dtype=DType.INT32, shape=(4, 4), file=raw.file, offset=0),
+    }
+    kept, links = hdf5.shared(tensors)
+    assert links == {"same": "a", "turned again": "turned"}
+    path = put(hdf5.pieces(hdf5.Placed(tensors=kept, links=links)), tmp_path / "x.h5")
+    with h5py.File(path) as file:
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(file[name][()], tensor.numpy())
+        assert file["same"] == file["a"]
+        assert file["turned"] != file["a"]
+
+
+def layered(path: Path, copies: dict[str, np.ndarray]) -> Path:
+    """Layers that each list a weight of one name."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in copies]
+        for name, array in copies.items():
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [b"shared/kernel:0"]
+            group["shared/kernel:0"] = array
+    return path
+
+
+def test_the_second_copy_of_a_tie_that_changed_is_a_tensor_of_its_own(tmp_path: Path) -> None:
+    ones = np.ones((2, 2), np.float32)
+    changed = ones.copy()
+    changed[1, 1] += np.finfo(np.float32).eps
+    same = hdf5_layers.layered(*roots(layered(tmp_path / "same.h5", {"a": ones, "b": ones})))
+    assert list(same.tensors) == ["shared/kernel:0"]
+    assert [(line.name, line.target) for line in same.lines] == [("b/shared/kernel:0", "shared/kernel:0")]
+    for number, other in enumerate((changed, ones.astype(np.float64), ones.reshape(4), -ones)):
+        path = layered(tmp_path / f"{number}.h5", {"a": ones, "b": other})
+        checkpoint = hdf5_layers.layered(*roots(path))
+        assert set(checkpoint.tensors) == {"shared/kernel:0", "b/shared/kernel:0"}
+        np.testing.assert_array_equal(checkpoint.tensors["b/shared/kernel:0"].numpy(), other)
+        assert not checkpoint.lines
+
+
+def roots(path: Path) -> tuple[hdf5.Group, hdf5.Group, Path]:
+    root = hdf5.read(SourceFile(path))
+    return root, root, path
+
+
+def test_lists_of_layers_are_held_to_their_word(tmp_path: Path) -> None:
+    ones = np.ones(2, np.float32)
+    path = layered(tmp_path / "x.h5", {"a": ones, "b": ones})
+    hdf5_layers.layered(*roots(path))
+    spoils: dict[str, Callable[[h5py.File], None]] = {
+        "lists a layer twice": lambda file: file.attrs.modify("layer_names", [b"a", b"a"]),
+        "listed as a layer, and not there": lambda file: file.attrs.modify("layer_names", [b"a", b"c"]),
+        "listed in layer 'a', and not there": lambda file: file["a"].attrs.modify("weight_names", [b"gone"]),
+        "in layer 'a', and not there": lambda file: file["a"].attrs.modify("weight_names", [b"shared"]),
+    }
+    for message, spoil in spoils.items():
+        spoilt = layered(tmp_path / "spoilt.h5", {"a": ones, "b": ones})
+        with h5py.File(spoilt, "a") as file:
+            spoil(file)
+        with pytest.raises(ReadError, match=message):
+            hdf5_layers.layered(*roots(spoilt))
+    with h5py.File(path, "a") as file:
+        file["a/stray"] = ones
+        file["optimizer_weights/iteration"] = ones
+    lines = {line.name: line.is_refused_by_default for line in hdf5_layers.layered(*roots(path)).lines}
+    assert lines == {"b/shared/kernel:0": False, "a/stray": True, "optimizer_weights/iteration": False}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 4), (0, 2)])
+def test_what_is_stored_in_the_header_is_read(shape: tuple[int, ...], tmp_path: Path) -> None:
+    array = np.arange(1, 1 + math.prod(shape), dtype=">f4").reshape(shape)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F32BE, space, properties)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    np.testing.assert_array_equal(tensors_of(tmp_path / "x.h5")["x"].numpy(), array)

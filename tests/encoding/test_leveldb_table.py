@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.encoding import crc32c
+from converter.encoding import crc32c, leveldb_table
 from converter.encoding.leveldb_table import build_table, read_table
 from converter.encoding.protobuf import varint
 from converter.errors import ReadError
@@ -120,3 +120,13 @@ def test_every_flipped_bit_of_blocks_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(ReadError):
             entries(write(tmp_path / "bad", bytes(good)))
         good[position] ^= 4
+
+
+def test_keys_are_bounded_all_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes are shared: a small file may hold a great many long keys."""
+    file = write(tmp_path / "t", build_table([(b"a" * 500 + bytes([number]), b"") for number in range(20)]))
+    monkeypatch.setattr(leveldb_table, "_ALL_KEYS_LIMIT_BYTES", 20 * 501)
+    assert len(entries(file)) == 20
+    monkeypatch.setattr(leveldb_table, "_ALL_KEYS_LIMIT_BYTES", 20 * 501 - 1)
+    with pytest.raises(ReadError, match="in all"):
+        entries(file)

@@ -401,3 +401,26 @@ def test_onnx_loads_what_we_lay_out(is_split: bool, tmp_path: Path, monkeypatch:
     for made, (name, tensor) in zip(loaded.graph.initializer, tensors.items(), strict=True):
         value = onnx.numpy_helper.to_array(made)
         assert (made.name, value.shape, value.tobytes()) == (name, tensor.shape, tensor.numpy().tobytes())
+
+
+def test_numbers_that_reach_from_one_piece_into_the_next(tmp_path: Path) -> None:
+    """Varints of two and of three bytes, so that none of the places where pieces end is the end of a number for all."""
+    values = np.resize(np.array([5, 300, 70_000], np.int32), 200_001)
+    made = onnx.TensorProto(name="w", dims=[len(values)], data_type=6, int32_data=values.tolist())
+    tensor = read(tmp_path, model(made)).tensors["w"]
+    np.testing.assert_array_equal(tensor.numpy(), values)
+    assert b"".join(map(bytes, tensor.chunks())) == values.tobytes()
+
+
+def test_what_is_outside_is_aligned_and_small_tensors_are_not(tmp_path: Path) -> None:
+    sizes = {"a": 1023, "b": 1025, "c": 1024, "d": 0, "e": 2000}
+    tensors = {name: ArrayTensor.of(np.full(size, 7, np.uint8)) for name, size in sizes.items()}
+    written(tmp_path, model_files("m.onnx", tensors, {}, producer="test", is_external=True))
+    made = {
+        tensor.name: tensor for tensor in onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer
+    }
+    outside = {name: {e.key: e.value for e in tensor.external_data} for name, tensor in made.items()}
+    assert {name for name, found in outside.items() if found} == {"b", "c", "e"}
+    assert [int(outside[name]["offset"]) for name in "bce"] == [0, 1088, 2112]
+    assert [int(outside[name]["length"]) for name in "bce"] == [1025, 1024, 2000]
+    assert len(made["a"].raw_data) == 1023

@@ -376,3 +376,31 @@ def test_a_key_with_two_names_is_refused(tmp_path: Path) -> None:
     assert object_names(node("a") + node("a"), path=tmp_path) == {"key": "a"}
     with pytest.raises(ReadError, match="called both 'a' and 'b'"):
         object_names(node("a") + node("b"), path=tmp_path)
+
+
+@pytest.mark.parametrize(("producer", "least", "is_read"), [(1, 0, True), (2, 1, True), (2, 2, False), (-1, 0, False)])
+def test_versions(producer: int, least: int, is_read: bool, tmp_path: Path) -> None:
+    save(tmp_path / "c", {"w": np.ones(6, np.float32).reshape(2, 3)})
+    versions = protobuf.number_field(1, producer) + (protobuf.number_field(2, least) if least else b"")
+    header = protobuf.number_field(1, 1) + protobuf.content_field(3, versions)
+    edited(tmp_path / "c", tmp_path / "v", lambda raw: raw | {b"": header})
+    if is_read:
+        assert read_bundle(tmp_path / "v").tensors["w"].shape == (2, 3)
+    else:
+        with pytest.raises(ReadError, match=f"is of version {producer}, for readers of version {least}"):
+            read_bundle(tmp_path / "v")
+
+
+def test_slices_are_of_the_type_and_rank_that_their_tensor_says(tmp_path: Path) -> None:
+    whole = np.arange(60, dtype=np.float32).reshape(3, 20)
+    specifications = SPECIFICATIONS["columns"]
+    save(tmp_path / "c", {name: whole[_window(text)] for name, text in specifications.items()}, specifications)
+    assert_same(read_bundle(tmp_path / "c").tensors, {"v": whole})
+    key = slice_key("v", (Extent(), Extent(start=0, length=1)))
+    raw = raw_entries(tmp_path / "c")
+    for number, dims, size in ((3, (3, 1), 12), (22, (3, 1), 12), (1, (1, 3), 12), (1, (3,), 12)):
+        changed = raw | {key: entry(number=number, dims=dims, size=size)}
+        edited(tmp_path / "c", tmp_path / "bad", lambda _, changed=changed: changed)
+        with pytest.raises(ReadError, match="another type or shape than it says") as caught:
+            read_bundle(tmp_path / "bad")
+        assert caught.value.tensor == "v"

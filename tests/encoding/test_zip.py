@@ -277,3 +277,163 @@ def test_deflated_members_come_in_pieces(tmp_path: Path, size: int) -> None:
         damaged = zip_archive.member_tensor(file, changed, dtype=DType.UINT8, shape=shape)
         with pytest.raises(ReadError, match="damaged"):
             damaged.numpy()
+
+
+def both(data: bytes, local: int, central: int, form: str, value: int) -> bytes:
+    """Patch a field in the local header and in the directory alike."""
+    return patched(patched(data, LOCAL, local, form, value), CENTRAL, central, form, value)
+
+
+@pytest.mark.parametrize("flag", [1, 1 << 5, 1 << 6])
+def test_each_kind_of_encryption_is_refused(read: Callable[[bytes], dict[str, Member]], flag: int) -> None:
+    assert read(both(made(), 6, 8, "<H", 1 << 11))
+    with pytest.raises(ReadError, match="is encrypted"):
+        read(both(made(), 6, 8, "<H", flag))
+
+
+@pytest.mark.parametrize(("offset", "value"), [(14, 7), (18, 7), (22, 7)])
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_each_number_of_a_local_header_agrees(
+    read: Callable[[bytes], dict[str, Member]], offset: int, value: int, is_streamed: bool
+) -> None:
+    data = both(made(), 6, 8, "<H", 8) if is_streamed else made()
+    assert read(data)
+    with pytest.raises(ReadError, match="contradicts the directory"):
+        read(patched(data, LOCAL, offset, "<I", value))
+
+
+@pytest.mark.parametrize("names", [("root/A", "root/a"), ("root/e\u0301", "root/é"), ("root/a", "root/a/")])
+def test_names_that_some_systems_take_for_one(
+    read: Callable[[bytes], dict[str, Member]], names: tuple[str, str]
+) -> None:
+    assert len(read(made({names[0]: b"1", "root/b": b"2"}))) == 2
+    with pytest.raises(ReadError, match="twice, or one of nearly its name"):
+        read(made(dict.fromkeys(names, b"1")))
+
+
+def with_gap(data: bytes, gap: bytes) -> bytes:
+    """Put bytes between the last member and the directory."""
+    start = data.index(CENTRAL)
+    moved = data[:start] + gap + data[start:]
+    return patched(moved, END, 16, "<I", start + len(gap), last=True)
+
+
+@pytest.mark.parametrize("length", [1, 11, 12, 16, 24])
+def test_bytes_of_no_member_are_refused(read: Callable[[bytes], dict[str, Member]], length: int) -> None:
+    """As long as a descriptor, too, where no member says it has one."""
+    assert read(with_gap(made(), b""))
+    with pytest.raises(ReadError, match=f"has {length} bytes before its directory, of no member"):
+        read(with_gap(made(), bytes(length)))
+
+
+def with_gap_inside(data: bytes, gap: bytes) -> bytes:
+    """Put bytes before the second member of two."""
+    at, directory = data.index(LOCAL, 1), data.index(CENTRAL)
+    moved = data[:at] + gap + data[at:]
+    moved = patched(moved, END, 16, "<I", directory + len(gap), last=True)
+    return patched(moved, CENTRAL, 42, "<I", at + len(gap), last=True)
+
+
+def test_bytes_between_members_are_refused(read: Callable[[bytes], dict[str, Member]]) -> None:
+    data = made({"root/a": b"1", "root/b": b"2"})
+    assert read(with_gap_inside(data, b""))
+    with pytest.raises(ReadError, match="has 12 bytes before 'root/b', of no member"):
+        read(with_gap_inside(data, bytes(12)))
+
+
+def wide(
+    data: bytes, *, record: dict[int, int] | None = None, locator: dict[int, int] | None = None, gap: bytes = b""
+) -> bytes:
+    """Give an archive the end records of zip64, with numbers replaced by their place; the old record stays true."""
+    start = data.rindex(END)
+    _, _, _, here, count, size, offset, _ = struct.unpack_from("<4s4H2IH", data, start)
+    numbers = [44, 45, 45, 0, 0, here, count, size, offset]
+    for place, value in (record or {}).items():
+        numbers[place] = value
+    record64 = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", *numbers) + gap
+    where = [0, start, 1]
+    for place, value in (locator or {}).items():
+        where[place] = value
+    return data[:start] + record64 + struct.pack("<4sIQI", b"PK\x06\x07", *where) + data[start:]
+
+
+DISAGREEING = {
+    "count": ({"record": {5: 2, 6: 2}}, "two end records that disagree"),
+    "size": ({"record": {7: 1}}, "two end records that disagree"),
+    "offset": ({"record": {8: 1}}, "two end records that disagree"),
+    "one volume of the count": ({"record": {5: 2}}, "one volume of several"),
+    "volume": ({"record": {3: 1}}, "one volume of several"),
+    "volume of the directory": ({"record": {4: 1}}, "one volume of several"),
+    "length": ({"record": {0: 43}}, "damaged zip64 end record"),
+    "bytes behind the record": ({"gap": b"x"}, "damaged zip64 end record"),
+    "volume of the record": ({"locator": {0: 1}}, "impossible zip64 locator"),
+    "place of the record": ({"locator": {1: 1 << 40}}, "impossible zip64 locator"),
+    "volumes": ({"locator": {2: 2}}, "impossible zip64 locator"),
+}
+
+
+@pytest.mark.parametrize("what", DISAGREEING)
+def test_end_records_that_disagree(read: Callable[[bytes], dict[str, Member]], what: str) -> None:
+    changes, message = DISAGREEING[what]
+    assert len(read(wide(made()))) == 3
+    with pytest.raises(ReadError, match=message):
+        read(wide(made(), **changes))
+
+
+def test_a_saturated_end_record_stands_for_any_number(read: Callable[[bytes], dict[str, Member]]) -> None:
+    data = wide(made())
+    for place, form, value in ((8, "<H", 0xFFFF), (10, "<H", 0xFFFF), (12, "<I", 0xFFFFFFFF), (16, "<I", 0xFFFFFFFF)):
+        data = patched(data, END, place, form, value, last=True)
+    assert len(read(data)) == 3
+
+
+@pytest.mark.parametrize("place", [4, 6])
+def test_one_volume_of_several_is_refused(read: Callable[[bytes], dict[str, Member]], place: int) -> None:
+    assert read(made())
+    with pytest.raises(ReadError, match="one volume of several"):
+        read(patched(made(), END, place, "<H", 1, last=True))
+    with pytest.raises(ReadError, match="one volume of several"):
+        read(patched(made(), END, 8, "<H", 2, last=True))
+
+
+def test_a_tensor_ends_where_its_member_does(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(made({"root/a": bytes(8), "root/b": bytes(8)}))
+    file = SourceFile(tmp_path / "x.zip")
+    member = zip_archive.read_members(file)["root/a"]
+    assert zip_archive.member_tensor(file, member, dtype=DType.UINT8, shape=(8,)).numpy().size == 8
+    with pytest.raises(ReadError, match="needs 9 bytes, zip member 'root/a' has 8"):
+        zip_archive.member_tensor(file, member, dtype=DType.UINT8, shape=(9,))
+
+
+def test_a_tensor_that_inflates_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    zeros = bytes(17 << 20)
+    file, member = deflated(tmp_path, zeros)
+    with pytest.raises(ReadError, match=f"grows from {member.compressed_bytes} to {17 << 20} bytes"):
+        zip_archive.member_tensor(file, member, dtype=DType.UINT8, shape=(17 << 20,))
+
+
+@pytest.mark.parametrize("size", [(1 << 32) - 2, (1 << 32) - 1, 1 << 32])
+def test_a_member_as_large_as_the_old_fields_hold(tmp_path: Path, size: int) -> None:
+    """A hole stands for it; zipfile reads what comes after."""
+    large = ArrayTensor(dtype=DType.UINT8, shape=(size,), array=np.empty(0, np.uint8))
+    path = tmp_path / "large.zip"
+    with open(path, "wb") as out:
+        for piece in zip_archive.archive([Record(name="a", content=large), Record(name="b", content=b"after")]):
+            match piece:
+                case bytes():
+                    out.write(piece)
+                case Late():
+                    out.write(piece.render())
+                case _:
+                    out.seek(size, io.SEEK_CUR)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("a").file_size == size
+        assert archive.getinfo("a").extra.startswith(b"\x01\0") == (size >= (1 << 32) - 1)
+        assert archive.read("b") == b"after"
+    assert zip_archive.read_members(SourceFile(path))["a"].uncompressed_bytes == size
+    with open(path, "rb") as file:
+        fields = struct.unpack("<4s5H3I2H", file.read(30))
+        kind, length, *sizes = struct.unpack("<2H2Q", file.read(1 + 20)[1:])
+    is_wide = fields[7] == fields[8] == (1 << 32) - 1
+    assert is_wide == (size >= (1 << 32) - 1)
+    assert ((kind, length, *sizes) == (1, 16, size, size)) == is_wide  # APPNOTE 4.5.3: it MUST be there

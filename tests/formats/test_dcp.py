@@ -304,6 +304,10 @@ def chunk(item: TensorItem, number: int, **changes: Any) -> TensorItem:
         (lambda item: chunk(item, 1, shape=(1, 1)), "declared as"),
         (lambda item: chunk(item, 0, length=10), "zip|cut short|archive"),
         (lambda item: chunk(item, 0, offset=1), "overlaps what is stored beside it"),
+        (
+            lambda item: chunk(item, 1, offset=0, length=item.chunks[0].place.length - 8),
+            "overlaps what is stored beside it",
+        ),
         (lambda item: chunk(item, 0, length=1 << 40), "the file has"),
         (lambda item: chunk(item, 0, offset=-1), "no range of a file"),
         (lambda item: chunk(item, 0, file_name="absent"), "No such file"),

@@ -17,6 +17,7 @@ import torch
 from converter.encoding import zip as zip_archive
 from converter.encoding.pickle import Global
 from converter.encoding.pickle.writer import Call, Ordered, Persistent, dumps
+from converter.encoding.torch_file.storages import EXPANSION_FREE_BYTES
 from converter.encoding.zip import Record
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.execution.local import stream
@@ -112,6 +113,48 @@ def test_tensors_beyond_their_storage(pth: Callable[..., Path], view: Call, mess
         read(pth({"fine": tensor(), "odd": view}))
     assert caught.value.tensor == "odd"
     assert str(caught.value).startswith(str(caught.value.path))
+
+
+def test_what_is_tied_is_one_view_of_one_storage(pth: Callable[..., Path]) -> None:
+    views = {
+        "w": tensor(),
+        "same": tensor(),
+        "flat": tensor((6,), (1,)),
+        "turned": tensor((3, 2), (1, 3)),
+        "narrow": tensor((3, 2), (2, 1)),
+        "half": tensor((3,), (1,)),
+        "other half": tensor((3,), (1,), 3),
+        "row": tensor((1, 6), (6, 1)),
+        "the same row": tensor((1, 6), (99, 1)),
+        "empty": tensor((0, 3), (3, 1)),
+        "empty too": tensor((0, 3), (3, 1)),
+        "elsewhere": tensor(key="1"),
+    }
+    checkpoint = read(pth(views, **{"data/1": FLOATS}))
+    assert checkpoint.aliases == {"same": "w", "the same row": "row"}
+    assert checkpoint.tensors["narrow"].numpy().tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_the_last_element_that_a_storage_has(pth: Callable[..., Path]) -> None:
+    for view in (tensor((1,), (1,), 5), tensor((2,), (5,)), tensor((0, 3), (3, 1), 6)):
+        read(pth({"w": view}))
+    for view in (tensor((1,), (1,), 6), tensor((2,), (6,)), tensor((0, 3), (3, 1), 7)):
+        with pytest.raises(ReadError, match="views elements"):
+            read(pth({"w": view}))
+
+
+def test_how_far_a_storage_may_be_expanded(pth: Callable[..., Path]) -> None:
+    most = EXPANSION_FREE_BYTES // 4
+    assert read(pth({"w": tensor((most,), (0,))})).tensors["w"].size == most
+    with pytest.raises(ReadError, match="expands 24 stored bytes"):
+        read(pth({"w": tensor((most + 1,), (0,))}))
+
+
+def test_bytes_after_the_pickle_are_refused(pth: Callable[..., Path]) -> None:
+    whole = dumps({"w": tensor()})
+    assert read(pth(None, pickled=whole)).tensors
+    with pytest.raises(ReadError, match="after the end of its pickle"):
+        read(pth(None, pickled=whole + b"\0"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,76 @@ def test_what_the_spec_does_not_allow_is_refused(tmp_path: Path, problem: str) -
     with pytest.raises(ReadError, match=problem) as caught:
         converter.read(craft(tmp_path / "bad.safetensors", BAD[problem], bytes(8)))
     assert "bad.safetensors" in str(caught.value)
+
+
+BAD_ENTRIES = {
+    "another key": (entry() | {"strides": [1]}, "malformed header entry"),
+    "no dtype": ({"shape": [2], "data_offsets": [0, 8]}, "malformed header entry"),
+    "a list": (["F32", [2], [0, 8]], "malformed header entry"),
+    "dtype that is no text": (entry() | {"dtype": ["F32"]}, "unknown dtype"),
+    "three offsets": (entry(offsets=[0, 8, 8]), "malformed shape or range"),
+    "one offset": (entry(offsets=[8]), "malformed shape or range"),
+    "offsets that go back": (entry(offsets=[8, 0]), "has -8 bytes"),
+    "a truth for an extent": (entry(shape=[True, 2]), "malformed shape or range"),
+    "a fraction": (entry(shape=[2.0]), "malformed shape or range"),
+    "a shape that is a number": (entry() | {"shape": 2}, "malformed shape or range"),
+    "too many axes": (entry(shape=[1] * 64 + [2]), "malformed shape or range"),
+    "an extent of 64 bits": (entry(shape=[1 << 63, 0], offsets=[0, 0]), "malformed shape or range"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ENTRIES)
+def test_each_part_of_an_entry_is_checked(tmp_path: Path, case: str) -> None:
+    assert converter.read(craft(tmp_path / "good.safetensors", GOOD, bytes(8))).names == ("x",)
+    most_axes = {"x": entry(shape=[1] * 63 + [2])}
+    assert converter.read(craft(tmp_path / "axes.safetensors", most_axes, bytes(8))).names == ("x",)
+    bad, what = BAD_ENTRIES[case]
+    with pytest.raises(ReadError, match=what) as caught:
+        converter.read(craft(tmp_path / "bad.safetensors", {"x": bad}, bytes(8)))
+    assert caught.value.tensor == "x"
+
+
+def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
+    assert converter.read(craft(tmp_path / "x.safetensors", GOOD, bytes(8))).names == ("x",)
+    with pytest.raises(ReadError, match="holds 9 bytes of data, its header describes 8"):
+        converter.read(craft(tmp_path / "x.safetensors", GOOD, bytes(9)))
+
+
+def test_what_is_written_is_aligned_and_says_pt(tmp_path: Path) -> None:
+    """safetensors maps tensors where they stand, and transformers takes no other `format`."""
+    arrays = {"a": np.ones(3, np.int8), "b": np.ones(3, np.float64), "c": np.ones(3, np.float16), "d": np.ones(1, "f4")}
+    checkpoint = Checkpoint(
+        tensors={name: ArrayTensor.of(array) for name, array in arrays.items()}, metadata={"format": "tf", "x": "y"}
+    )
+    for length in range(8):  # of what makes the header longer
+        tensors = {name + "x" * length: tensor for name, tensor in checkpoint.tensors.items()}
+        converter.write(replace(checkpoint, tensors=tensors), tmp_path / f"{length}.safetensors")
+        raw = (tmp_path / f"{length}.safetensors").read_bytes()
+        start = 8 + int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8:start])
+        assert header.pop("__metadata__") | {"ckconv": ""} == {"format": "pt", "x": "y", "ckconv": ""}
+        assert start % 8 == 0
+        for name, described in header.items():
+            assert (start + described["data_offsets"][0]) % arrays[name[0]].itemsize == 0
+
+
+def test_a_file_beside_the_one_model_of_a_folder_is_refused(tmp_path: Path) -> None:
+    craft(tmp_path / "a.safetensors", {"x": entry()}, bytes(8))
+    assert converter.read(tmp_path).names == ("x",)
+    assert converter.read(index(tmp_path, {"x": "a.safetensors"})).names == ("x",)
+    craft(tmp_path / ".hidden.safetensors", {"x": entry()}, bytes(8))
+    assert converter.read(tmp_path).names == ("x",)
+    craft(tmp_path / "b.safetensors", {"x": entry()}, bytes(8))
+    with pytest.raises(ReadError, match="is another model than the one"):
+        converter.read(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    with pytest.raises(ReadError, match=r"holds several models: a\.safetensors, b\.safetensors"):
+        converter.read(tmp_path)
+    (tmp_path / "b.safetensors").unlink()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    with pytest.raises(ReadError, match="holds several models: one"):
+        converter.read(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [1, 8, 9, 40, 90])
