@@ -5,6 +5,7 @@ Conventions are tried, and each must fit every group size and every slot shape; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,7 +217,7 @@ def _common_step(entries: _Entries) -> tuple[int | None, dict[Any, Tensor]]:
         return None, {}
     is_common = len(values) == 1 and entries.steps.keys() == entries.slots.keys()
     (value,) = values if is_common else (0.5,)
-    if is_common and value >= 0 and value == int(value):
+    if is_common and 0 <= value < math.inf and value == int(value):
         return int(value), {}
     return None, {
         number: ArrayTensor(dtype=DType.FLOAT32, shape=(), array=np.asarray(step, np.float32))

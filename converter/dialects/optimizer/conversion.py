@@ -128,8 +128,11 @@ class FromKeras:
         given = self.given.get("learning_rate", self.given.get("lr"))
         if given is None:
             raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
-        decay = self.optional("decay") if self.is_legacy else 0.0
-        return learning_rate_at(given, self.step) / (1 + decay * self.step)
+        rate = _number("learning rate", given if isinstance(given, bool) else learning_rate_at(given, self.step))
+        slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
+        if slowed <= 0:
+            raise LossError(f"its learning rate decays to nothing before step {self.step}")
+        return rate / slowed
 
     def weight_decay(self, *, default: float | None) -> float:
         name = "weight_decay_rate" if "weight_decay_rate" in self.given else "weight_decay"
@@ -194,7 +197,7 @@ class FromTorch:
             hint = f"the file does not say; {default} is PyTorch's default, --hyperparameter {name}=VALUE sets another"
             self.lines.append(defaulted(f"optimizer.{name}", hint))
             return default
-        if any(value != given[0] for value in given) or len(given) < len(self.groups):
+        if any(value is not given[0] and value != given[0] for value in given) or len(given) < len(self.groups):
             raise LossError(f"its groups differ in {name}, and an optimizer of Keras has one for all")
         return given[0]
 
