@@ -122,7 +122,8 @@ def _with_optimizer(checkpoint: Checkpoint, states: list[Any], walk: Walk) -> Ch
 def _normalised(training: dict[str, Any]) -> dict[str, Any]:
     """Bring the names that training code uses for the same things to one."""
     own = training.get(_OWN_EXTRAS)
-    if isinstance(own, dict) and all(isinstance(key, str) and key not in training for key in own):
+    beside = training.keys() - {_OWN_EXTRAS}
+    if isinstance(own, dict) and all(isinstance(key, str) and key not in beside for key in own):
         training = {**{key: value for key, value in training.items() if key != _OWN_EXTRAS}, **own}
     names = {}
     for normal, spellings in _NORMALISED.items():
