@@ -1,48 +1,106 @@
-"""The ledger as a document of its own: text, JSON or one HTML page, by the suffix of its file."""
+"""The ledger as a document of its own: text, JSON or one HTML page, by the suffix of its file.
+
+Each form says what it is, so that `--overwrite` replaces an earlier report and nothing else.
+"""
 
 from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CkconvError, UsageError, WriteError, escape
+from converter.errors import CkconvError, escape
+from converter.execution.guarded import GuardedFile, guarded
+from converter.formats.probe import located
 from converter.report import Report, failure
 
 _STYLE = "body{font:14px sans-serif} td,th{text-align:left;padding:2px 12px 2px 0} td{font-family:monospace}"
+_PAGE_START = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="generator" content="ckconv">'
+_TEXT_MARK = "report of ckconv"
+_KEYS = {"status", "exit_code", "source", "target", "counts", "tensors", "optimizer", "verification", "warnings"}
 _COLUMNS = ("status", "name", "target", "reason")
 
 
-def check(path: Path) -> None:
-    """Raise UsageError when no ledger can be put at `path`."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError("--report names a file in a folder that exists", path=path)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerFile:
+    """Where the ledger of a conversion from `source` to `target` goes; `opened` makes it."""
+
+    file: GuardedFile
+    source: str
+    target: str
+
+    def write(self, outcome: Report | CkconvError) -> None:
+        """Write what became of every tensor, and the verdict or the error.
+
+        Raises WriteError or DestinationExistsError, which say that the target is in place; an error that is reported
+        says instead that its report could not be written.
+        """
+        text = _rendered(outcome, self)
+        try:
+            self.file.write((text + "\n").encode("utf-8", errors="backslashreplace"))
+        except CkconvError as error:
+            if isinstance(outcome, CkconvError):
+                outcome.hint = "; ".join(filter(None, (outcome.hint, f"no report: {error}")))
+                return
+            if not outcome.is_dry_run:
+                error.hint = f"{self.target} is in place"
+            raise
 
 
-def write(path: Path, outcome: Report | CkconvError, *, source: str, target: str) -> None:
-    """Write what became of every tensor, and the verdict or the error. Raises WriteError."""
+@contextmanager
+def opened(path: str | None, *, source: str, target: str, overwrite: bool) -> Iterator[LedgerFile | None]:
+    """Yield where the ledger goes, None when no `path` is given.
+
+    Raises UsageError, DestinationExistsError or WriteError (see `guarded`) when it cannot go there.
+    """
+    if path is None:
+        yield None
+        return
+    with guarded(
+        path,
+        option="--report",
+        source=located(Path(source)),
+        destination=Path(target),
+        overwrite=overwrite,
+        is_earlier=is_ledger,
+    ) as file:
+        yield LedgerFile(file=file, source=source, target=target)
+
+
+def is_ledger(content: bytes) -> bool:
+    """Whether these are the bytes of a ledger file, in any of its forms."""
+    if content.startswith(_PAGE_START.encode()):
+        return True
+    if content.startswith(b"{"):
+        try:
+            said = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(said, dict) and said.keys() >= _KEYS
+    return content.split(b"\n", 2)[1:2] == [_TEXT_MARK.encode()]
+
+
+def _rendered(outcome: Report | CkconvError, place: LedgerFile) -> str:
     if isinstance(outcome, Report):
         said, closing = outcome.as_dict(), outcome.verdict
     else:
-        said, closing = failure(outcome, source=source, target=target), f"failed: {outcome}"
-    match path.suffix.lower():
+        said, closing = failure(outcome, source=place.source, target=place.target), f"failed: {outcome}"
+    match place.file.path.suffix.lower():
         case ".json":
-            text = json.dumps(said, indent=2)
+            return json.dumps(said, indent=2)
         case ".html" | ".htm":
-            text = _page(said, closing)
+            return _page(said, closing)
         case _:
-            text = "\n".join(_lines(said, closing))
-    try:
-        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise WriteError(os.strerror(error.errno or 0), path=path) from error
+            return "\n".join(_lines(said, closing))
 
 
 def _lines(said: Mapping[str, Any], closing: str) -> Iterator[str]:
     yield _title(said)
+    yield _TEXT_MARK
     for row in _rows(said):
         status, name, target, reason = row
         arrow = "" if target in ("", name) else f" -> {target}"
@@ -58,7 +116,7 @@ def _page(said: Mapping[str, Any], closing: str) -> str:
     notes = "".join(f"<li>{html.escape(escape(warning, 1000))}</li>" for warning in said["warnings"])
     title = html.escape(_title(said))
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>\n'
+        f"{_PAGE_START}<title>{title}</title><style>{_STYLE}</style>\n"
         f"<h1>{title}</h1>\n<p>{html.escape(closing)}</p>\n<ul>{notes}</ul>\n"
         f"<table><tr>{head}</tr>\n{rows}</table></html>"
     )

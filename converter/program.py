@@ -46,6 +46,7 @@ from converter.training import with_arranged_optimizer, with_settled_optimizer
 from converter.verification import verify_optimizer, verify_outputs, verify_weights
 from converter.version import __version__
 
+_LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
 StrPath = str | os.PathLike[str]
 
 
@@ -64,6 +65,7 @@ def convert(
     path = located(Path(source))
     target.place.check_apart_from(path)
     checkpoint, source_format, specific = _read(path, general, specific)
+    target.place.check_apart_from(path, *_read_beside(path, checkpoint, general))
     return _write(checkpoint, path, source_format.name, target, general, specific, observer)
 
 
@@ -381,6 +383,14 @@ def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     if config is not None and is_keras_model(config.values):
         return replace(checkpoint, keras_config=config)
     return replace(checkpoint, config=config)
+
+
+def _read_beside(path: Path, checkpoint: Checkpoint, options: Options) -> Iterator[Path]:
+    """Every file that was or will be read for a conversion, besides the source itself."""
+    yield from {file.path for tensor in checkpoint.tensors.values() for file in files_of(tensor)}
+    yield from (file.path for file in checkpoint.assets.values())
+    yield from (above / CONFIG_NAME for above in path.absolute().parents[:_LEVELS_OF_CONFIG])
+    yield from (given for given in (options.config, options.mapping, options.param_order) if given is not None)
 
 
 def _files(source: Path | None, checkpoint: Checkpoint) -> tuple[SourceFile, ...]:

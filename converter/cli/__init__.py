@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import click
 
-from converter.errors import CkconvError, Interrupted, escape
+from converter.errors import CkconvError, Interrupted, WriteError, escape
 from converter.version import __version__
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,9 +71,12 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `ckconv` and exit with its code; whatever fails is one line on stderr."""
+    _occupy_standard_streams()
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
-    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    _abandon_output()
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -80,26 +86,79 @@ def _run(arguments: list[str]) -> int:
         _LOG.debug("failed", exc_info=True)
         return _failed(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        with suppress(OSError):
+            click.echo(error.format_message())
         return 2
     except click.ClickException as error:
         return _failed(escape(error.format_message().replace("\n", " "), 600), 2)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except BrokenPipeError:
-        return 1
     except MemoryError:
         _LOG.debug("failed", exc_info=True)
         return _failed("out of memory", 1)
     except Exception as error:
         _LOG.debug("failed", exc_info=True)
+        if isinstance(error, OSError) and _is_of_printing(error):  # help or the version, which click prints
+            return _failed(str(_not_printed(error)), 1)
         return _failed(f"internal error: {type(error).__name__}: {escape(str(error))}; -v shows where", 1)
     return code if isinstance(code, int) else 0
 
 
 def _failed(message: str, code: int) -> int:
-    click.echo(f"ckconv: {message}", err=True)
+    with suppress(OSError):
+        click.echo(f"ckconv: {message}", err=True)
     return code
+
+
+def _occupy_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed: a file opened later would be taken for it.
+
+    What is printed on a closed stdout still fails, as /dev/null is open for reading there.
+    """
+    for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+
+
+def _is_of_printing(error: OSError) -> bool:
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _abandon_output() -> None:
+    """Let go of what stdout did not take, which was said already: Python would exit with 120 over it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
+@contextmanager
+def printing(done: str | None = None, *, exit_code: int = WriteError.exit_code) -> Iterator[None]:
+    """Let a failure of stdout end the command with `exit_code` and one line, which says what was `done`.
+
+    A command that only prints has done nothing, and ends in silence when its reader has gone: `ckconv inspect | head`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if done is None and isinstance(error, BrokenPipeError):
+            raise click.exceptions.Exit(exit_code) from error
+        lost = _not_printed(error, done)
+        lost.exit_code = exit_code
+        raise lost from error
+
+
+def _not_printed(error: OSError, done: str | None = None) -> WriteError:
+    return WriteError(os.strerror(error.errno or 0), path="standard output", hint=done)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -116,3 +175,9 @@ def ignore_signals() -> None:
 def print_json(value: object) -> None:
     """Print one JSON object."""
     click.echo(json.dumps(value, indent=2))
+
+
+def print_failure(value: object) -> None:
+    """Print the object of a failure, if stdout takes it: stderr says it again."""
+    with suppress(OSError):
+        print_json(value)

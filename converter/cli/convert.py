@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from converter import ledger_file, report
-from converter.cli import ignore_signals, print_json
+from converter.cli import ignore_signals, print_failure, print_json, printing
 from converter.cli.progress import human_bytes, progress
 from converter.errors import CkconvError
 from converter.program import convert
@@ -70,7 +70,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--timeout", type=float, metavar="SECONDS", help="Time for each child process that has a framework: 3600.")
 @_option("--no-fsync", "durable", flag_value=False, type=bool, help="Do not wait for the disk.")
 @click.option(
-    "--report", "ledger", type=click.Path(path_type=Path), metavar="FILE", help="Ledger as .txt, .json, .html."
+    "--report", "ledger_path", default=None, metavar="FILE", help="Write the ledger there: .txt, .json or .html."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
@@ -79,7 +79,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 def command(
     source: str,
     destination: str,
-    ledger: Path | None,
+    ledger_path: str | None,
     as_json: bool,
     no_progress: bool,
     quiet: bool,
@@ -93,23 +93,26 @@ def command(
     if options.get("durable") is None:
         del options["durable"]
     to = options.pop("to", None)
-    if ledger is not None:
-        ledger_file.check(ledger)
     try:
-        with progress(is_shown=not (no_progress or quiet or as_json), committing=ignore_signals) as observer:
-            result = convert(source, destination, to=to, observer=observer, **options)
+        with ledger_file.opened(ledger_path, source=source, target=destination, overwrite=given["overwrite"]) as ledger:
+            try:
+                with progress(is_shown=not (no_progress or quiet or as_json), committing=ignore_signals) as observer:
+                    result = convert(source, destination, to=to, observer=observer, **options)
+            except CkconvError as error:
+                if ledger is not None:
+                    ledger.write(error)
+                raise
+            if ledger is not None:
+                ledger.write(result)
     except CkconvError as error:
-        if ledger is not None:
-            ledger_file.write(ledger, error, source=source, target=destination)
         if as_json:
-            print_json(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
+            print_failure(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
         raise
-    if ledger is not None:
-        ledger_file.write(ledger, result, source=source, target=destination)
-    if as_json:
-        print_json(result.as_dict())
-    elif not quiet:
-        for line in result.losses():
-            click.echo(line)
-        click.echo(f"{result.source_format} -> {result.target_format}, {human_bytes(result.nbytes)}")
-        click.echo(result.verdict)
+    with printing("nothing was written" if result.is_dry_run else "the output is in place"):
+        if as_json:
+            print_json(result.as_dict())
+        elif not quiet:
+            for line in result.losses():
+                click.echo(line)
+            click.echo(f"{result.source_format} -> {result.target_format}, {human_bytes(result.nbytes)}")
+            click.echo(result.verdict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from converter.cli import print_json
+from converter.cli import print_failure, print_json, printing
 from converter.errors import CkconvError
 from converter.program import diff
 
@@ -22,13 +22,14 @@ def command(left: str, right: str, as_json: bool, quiet: bool) -> None:
         found = diff(left, right)
     except CkconvError as error:
         if as_json:
-            print_json({"status": "failed", "exit_code": 2, "error": {"file": error.path, "message": error.message}})
+            print_failure({"status": "failed", "exit_code": 2, "error": {"file": error.path, "message": error.message}})
         error.exit_code = max(error.exit_code, 128) if error.exit_code > 128 else 2
         raise
-    if as_json:
-        print_json(found.as_dict())
-    elif not quiet:
-        for line in found.lines():
-            click.echo(line)
-        click.echo(found.verdict)
+    with printing(exit_code=2):
+        if as_json:
+            print_json(found.as_dict())
+        elif not quiet:
+            for line in found.lines():
+                click.echo(line)
+            click.echo(found.verdict)
     raise click.exceptions.Exit(0 if found.is_same else 1)

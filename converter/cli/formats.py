@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from converter.cli import print_json
+from converter.cli import print_json, printing
 from converter.formats import Format, by_name, registry
 
 
@@ -18,13 +18,14 @@ def command(name: str | None, as_json: bool) -> None:
     """Say what is read and written; with NAME, one format and its options."""
     chosen = registry().values() if name is None else [by_name(name)]
     described = [describe(format_) for format_ in chosen]
-    if as_json:
-        print_json({"formats": described} if name is None else described[0])
-    elif name is None:
-        click.echo(markdown_table())
-    else:
-        for key, value in described[0].items():
-            click.echo(f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+    with printing():
+        if as_json:
+            print_json({"formats": described} if name is None else described[0])
+        elif name is None:
+            click.echo(markdown_table())
+        else:
+            for key, value in described[0].items():
+                click.echo(f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
 
 
 def describe(format_: Format) -> dict[str, Any]:

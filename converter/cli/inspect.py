@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from converter.cli import print_json
+from converter.cli import print_json, printing
 from converter.cli.progress import human_bytes
 from converter.comparison import canonical_form
 from converter.errors import escape
@@ -30,13 +30,18 @@ def command(source: str, from_format: str | None, with_hash: bool, canonical: bo
     if with_hash:
         for tensor in described["tensors"]:
             tensor["sha256"] = tensor_sha256(checkpoint.tensor(tensor["name"]))
-    if as_json:
-        print_json(described)
-        return
+    with printing():
+        if as_json:
+            print_json(described)
+        else:
+            _show(described)
+
+
+def _show(described: dict[str, Any]) -> None:
     for tensor in described["tensors"]:
         shape = "x".join(map(str, tensor["shape"])) or "scalar"
         tied = "" if tensor["tied_to"] is None else f"  = {escape(tensor['tied_to'])}"
-        hashed = f"{tensor['sha256']}  " if with_hash else ""
+        hashed = f"{tensor['sha256']}  " if "sha256" in tensor else ""
         click.echo(f"{hashed}{tensor['dtype']:<10} {shape:<16} {escape(tensor['name'])}{tied}")
     optimizer = described["optimizer"]
     state = "no optimizer" if optimizer is None else f"{optimizer['algorithm']} at step {optimizer['step']}"

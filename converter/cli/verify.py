@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from converter import report
-from converter.cli import ignore_signals, print_json
+from converter.cli import ignore_signals, print_failure, print_json, printing
 from converter.cli.progress import progress
 from converter.errors import CkconvError
 from converter.program import verify
@@ -54,9 +54,10 @@ def command(source: str, destination: str, as_json: bool, quiet: bool, **given: 
             result = verify(source, destination, observer=observer, **options)
     except CkconvError as error:
         if as_json:
-            print_json(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
+            print_failure(report.failure(error, source=os.fspath(source), target=os.fspath(destination)))
         raise
-    if as_json:
-        print_json(result.as_dict())
-    elif not quiet:
-        click.echo(result.verdict)
+    with printing("the destination is what the source says"):
+        if as_json:
+            print_json(result.as_dict())
+        elif not quiet:
+            click.echo(result.verdict)

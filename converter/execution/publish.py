@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import DestinationExistsError, Interrupted, UsageError, WriteError
-from converter.execution import mounted, resume
+from converter.execution import mounted, places, resume
 from converter.execution.mounted import PREFIX
 from converter.execution.resume import NOTHING, Attempt, Earlier
 
@@ -58,13 +58,18 @@ class Destination:
         is_empty_folder = is_folder and not mounted.visible(_entries(path), is_fixed=is_fixed)
         return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder, is_fixed=is_fixed)
 
-    def check_apart_from(self, source: Path) -> None:
-        """Raise UsageError when the destination is the source, or one of them is inside the other."""
-        here, there = Path(os.path.realpath(self.path)), Path(os.path.realpath(source))
-        if here == there or (here.exists() and there.exists() and here.samefile(there)):
+    def check_apart_from(self, source: Path, *read: Path) -> None:
+        """Raise UsageError when the destination is the source, or one of them is inside the other.
+
+        So must it be for the files that are `read`: shards of the source, what is beside it, those that options name.
+        """
+        if places.is_same(self.path, source):
             raise UsageError("is the source itself", path=self.path)
-        if here.is_relative_to(there) or there.is_relative_to(here):
+        if places.is_inside(self.path, source) or places.is_inside(source, self.path):
             raise UsageError("source and destination are inside one another", path=self.path)
+        for file in read:
+            if places.is_same(self.path, file) or places.is_inside(file, self.path):
+                raise UsageError(f"is or holds {os.fspath(file)!r}, which is read for this output", path=self.path)
 
     def check_replaceable(
         self, *, is_folder: bool, overwrite: bool, foreign: Callable[[tuple[str, ...]], str | None]

@@ -113,6 +113,23 @@ def test_a_source_is_never_its_own_destination(weights: Path, tmp_path: Path, ck
     assert both.read_bytes() == weights.read_bytes()
 
 
+def test_nothing_that_was_read_is_the_destination(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    """config.json and what options name, though --overwrite is given; another file in that folder is replaced."""
+    source, rules = tmp_path / "model.safetensors", tmp_path / "rules.json"
+    source.write_bytes(weights.read_bytes())
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    rules.write_text('{"rules": [{"from": "qa_outputs.bias", "to": "outputs.bias"}]}')
+    command = ("--to", "pytorch", "--overwrite", "--mapping", rules)
+    for read in (tmp_path / "config.json", rules):
+        before = read.read_bytes()
+        result = ckconv(source, read, *command)
+        assert (result.returncode, "which is read for this output" in result.stderr) == (2, True), result.stderr
+        assert read.read_bytes() == before
+    (tmp_path / "other.json").write_text("")
+    result = ckconv(source, tmp_path / "other.json", *command)
+    assert result.returncode == 0, result.stderr
+
+
 class _Runs:
     def __reduce__(self) -> tuple[Any, ...]:
         return (os.system, ("touch executed",))

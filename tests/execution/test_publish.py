@@ -77,6 +77,34 @@ def test_source_and_destination_stay_apart(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
 
 
+def test_what_is_read_and_the_destination_stay_apart(tmp_path: Path) -> None:
+    """Through links too: a link in the source's folder is part of it, and a folder may hold what others link to."""
+    model, blobs, out = tmp_path / "model", tmp_path / "blobs", tmp_path / "out"
+    for folder in (model, blobs, out):
+        folder.mkdir()
+    (blobs / "abc").write_text("weights")
+    (model / "x.pth").symlink_to(blobs / "abc")
+    (model / "config.json").write_text("{}")
+    (tmp_path / "elsewhere").write_text("")
+    (model / "link").symlink_to(tmp_path / "elsewhere")
+    (out / "linked.pth").symlink_to(blobs / "abc")
+    (out / "folder").symlink_to(blobs)
+    read = [model / "x.pth", model / "config.json"]
+    Destination.of(out).check_apart_from(model / "x.pth", *read)
+    Destination.of(model / "y.pth").check_apart_from(model / "x.pth", *read)
+    for destination, source in (
+        (model / "link", model),
+        (out, out / "linked.pth"),
+        (out / "folder" / "new", blobs),
+        (model / "config.json", model / "x.pth"),
+        (blobs, model / "x.pth"),
+        (blobs / "abc", model / "x.pth"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            Destination.of(destination).check_apart_from(source, *read)
+        assert caught.value.exit_code == 2
+
+
 @pytest.mark.parametrize("has_renameat2", [True, False])
 def test_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_renameat2: bool) -> None:
     if not has_renameat2:

@@ -6,6 +6,7 @@ from tests.mutants import Fault
 
 _DURABILITY = "tests/execution/test_durability.py"
 _PUBLISH = "tests/execution/test_publish.py"
+_REPORT = "tests/cli/test_report.py"
 _RESUME = "tests/execution/test_resume.py"
 _PARALLEL = "tests/execution/test_parallel.py"
 
@@ -125,10 +126,52 @@ FAULTS = (
     ),
     Fault(
         module="execution/publish.py",
-        old="        if here.is_relative_to(there) or there.is_relative_to(here):",
-        new="        if here.is_relative_to(there):",
+        old="        if places.is_inside(self.path, source) or places.is_inside(source, self.path):",
+        new="        if places.is_inside(self.path, source):",
         tests=_PUBLISH,
         what="a source inside the destination is not noticed",
+    ),
+    Fault(
+        module="execution/publish.py",
+        old="places.is_same(self.path, file) or places.is_inside(file, self.path)",
+        new="places.is_same(self.path, file)",
+        tests=_PUBLISH,
+        what="a folder that holds what was read is replaced",
+    ),
+    Fault(
+        module="execution/guarded.py",
+        old="        if not self._is_earlier():\n",
+        new="        if False:\n",
+        tests=_REPORT,
+        what="a report replaces anything with --overwrite",
+    ),
+    Fault(
+        module="execution/guarded.py",
+        old="        replaces = self.check()\n        staged",
+        new="        replaces = True\n        staged",
+        tests=_REPORT,
+        what="a report replaces what appeared meanwhile",
+    ),
+    Fault(
+        module="execution/guarded.py",
+        old="        if places.is_inside(path, other):",
+        new="        if False:",
+        tests=_REPORT,
+        what="a report goes into the source or the destination",
+    ),
+    Fault(
+        module="execution/guarded.py",
+        old="        file.check_writable()\n",
+        new="",
+        tests=_REPORT,
+        what="a folder that takes no report is noticed at the end only",
+    ),
+    Fault(
+        module="execution/guarded.py",
+        old="                os.fsync(descriptor)\n                self._rename(staged, replaces=replaces)\n",
+        new="                self._rename(staged, replaces=replaces)\n",
+        tests=_REPORT,
+        what="a report appears before it is on the disk",
     ),
     Fault(
         module="execution/publish.py",

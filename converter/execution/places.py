@@ -1,0 +1,38 @@
+"""Whether two paths are one file, or one of them inside the other: by name, through links, and by inode."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def is_same(left: Path, right: Path) -> bool:
+    """Whether both are one place, however it is spelled, or one file through a symbolic or a hard link."""
+    if _spellings(left) & _spellings(right):
+        return True
+    try:
+        return left.samefile(right)
+    except OSError:
+        return False
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, or what it links to, is below `folder`: by name, or by inode where a disk is mounted twice."""
+    return any(
+        place in above or any(_is_one(place, parent) for parent in above)
+        for above in (here.parents for here in _spellings(path))
+        for place in _spellings(folder)
+    )
+
+
+def _spellings(path: Path) -> frozenset[Path]:
+    """Where the name is, the folders above it resolved, and where it leads when it is a link."""
+    absolute = Path(os.path.abspath(path))
+    return frozenset((Path(os.path.realpath(absolute.parent)) / absolute.name, Path(os.path.realpath(absolute))))
+
+
+def _is_one(left: Path, right: Path) -> bool:
+    try:
+        return os.path.samestat(os.lstat(left), os.lstat(right))
+    except OSError:
+        return False
