@@ -98,6 +98,7 @@ def test_what_is_read_and_the_destination_stay_apart(tmp_path: Path) -> None:
         (out / "folder" / "new", blobs),
         (model / "config.json", model / "x.pth"),
         (blobs, model / "x.pth"),
+        (blobs, model),
         (blobs / "abc", model / "x.pth"),
     ):
         with pytest.raises(UsageError) as caught:

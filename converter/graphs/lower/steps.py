@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.lower import attributes
 from converter.graphs.lower.functions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
 from converter.graphs.traced import MODULE_KEY
 
 Shape = tuple[int | None, ...]
 _LISTED_LIMIT = 20
+_DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
 _DEPTH_LIMIT = 16  # of functions defined by functions: a model's own might go round in a circle
 
 
@@ -121,6 +123,8 @@ class _Resolver:
     def _step(self, node: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> Step | None:
         version = node.version or opsets.get(node.domain, 1)
         given = _resolved(node.attributes, bound)
+        if node.domain in _DOMAINS:
+            _check(node, given)
         inputs = tuple(None if value is None or not value.name else value.name for value in node.inputs)
         outputs = tuple((value.name, _declared_shape(value)) for value in node.outputs)
         operator = self._registry.find(node.domain, node.op_type, version)
@@ -144,12 +148,12 @@ class _Resolver:
             for name, attribute in given.items()
             if attribute.type.name == "GRAPH"
         }
-        attributes = {name: _attribute(each) for name, each in given.items() if name not in bodies}
+        values = {name: _attribute(each) for name, each in given.items() if name not in bodies}
         return Step(
             name=_label(node),
             operator=operator,
             inputs=inputs,
-            attributes=attributes,
+            attributes=values,
             bodies=bodies,
             outputs=outputs,
             output_type=next((int(each.dtype) for each in node.outputs[:1] if each.dtype is not None), None),
@@ -180,10 +184,17 @@ class _Resolver:
         return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
 
 
-def _resolved(attributes: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:
+def _check(node: Any, given: Mapping[str, Any]) -> None:
+    try:
+        attributes.check(node.op_type, {name: each.value for name, each in given.items()})
+    except GraphError as error:
+        raise GraphError(f"node {_label(node)}: {error.message}") from error
+
+
+def _resolved(given: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:
     """Replace references to the attributes of a function by what they stand for; absent ones are left out."""
     resolved = {}
-    for name, attribute in attributes.items():
+    for name, attribute in given.items():
         if not attribute.is_ref():
             resolved[name] = attribute
         elif bound is not None and attribute.ref_attr_name in bound:

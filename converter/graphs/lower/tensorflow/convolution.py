@@ -6,6 +6,7 @@ from typing import Any
 
 from converter.graphs.lower.tensorflow.framework import as_shape, extents_of, rank_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
+from converter.graphs.lower.windows import check_auto_pad, windows
 
 lowers = REGISTRY.lowers
 
@@ -24,17 +25,10 @@ def channels_first(x: Any) -> Any:
 
 def padding(x: Any, auto_pad: str, pads: Any, kernel: Any, strides: Any, dilations: Any) -> list[list[Any]]:
     """Return the padding before and after each spatial axis as the attributes have it: ints, or tensors for SAME."""
-    count = len(kernel)
-    if auto_pad in ("NOTSET", "VALID"):
-        pads = [0] * (2 * count) if pads is None or auto_pad == "VALID" else list(pads)
-        return [[pads[axis], pads[axis + count]] for axis in range(count)]
-    amounts = []
-    for axis, extent in enumerate(extents_of(x)[2:]):
-        span = (-(-extent // strides[axis]) - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-        total = larger(span - extent, 0)
-        small, large = total // 2, total - total // 2
-        amounts.append([small, large] if auto_pad == "SAME_UPPER" else [large, small])
-    return amounts
+    where = windows(
+        extents_of(x)[2:], kernel, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, larger=larger
+    )
+    return [[before, after] for before, after in zip(where.before, where.after, strict=True)]
 
 
 def larger(a: Any, b: Any) -> Any:
@@ -153,8 +147,9 @@ def transposed_convolution(
 
 def _cut(x: Any, auto_pad: str, pads: Any, shape: Any, reach: Any, strides: Any, extra: Any) -> list[list[Any]]:
     """How much of the full result goes, before and after each spatial axis."""
+    check_auto_pad(auto_pad)
     count = len(reach)
-    if shape is None and auto_pad in ("NOTSET", "VALID"):
+    if shape is None and not auto_pad.startswith("SAME"):
         pads = list(pads or [0] * (2 * count))
         return [[pads[axis], pads[axis + count]] for axis in range(count)]
     cut = []

@@ -13,7 +13,6 @@ lowers = REGISTRY.lowers
 
 # ONNX op type, the TensorFlow function that is the same.
 _UNARY = (
-    ("Abs", "math.abs"),
     ("Acos", "math.acos"),
     ("Acosh", "math.acosh"),
     ("Asin", "math.asin"),
@@ -35,7 +34,6 @@ _UNARY = (
     ("Relu", "nn.relu"),
     ("Round", "math.round"),
     ("Sigmoid", "math.sigmoid"),
-    ("Sign", "math.sign"),
     ("Sin", "math.sin"),
     ("Sinh", "math.sinh"),
     ("Softplus", "math.softplus"),
@@ -108,13 +106,26 @@ def div(a: Any, b: Any) -> Any:
     return tf.truncatediv(a, b) if a.dtype.is_integer else tf.math.divide(a, b)
 
 
+@lowers("Abs")
+def absolute(x: Any) -> Any:
+    """The magnitude; of the lowest integer, which has none, itself."""
+    return tf.identity(x) if x.dtype.is_unsigned else tf.math.abs(x)
+
+
+@lowers("Sign", since=9)
+def sign(x: Any) -> Any:
+    """-1, 0 or 1."""
+    return tf.cast(tf.not_equal(x, tf.zeros([], x.dtype)), x.dtype) if x.dtype.is_unsigned else tf.math.sign(x)
+
+
 @lowers("Mod", since=10)
 def mod(a: Any, b: Any, *, fmod: int = 0) -> Any:
     """The sign is the divisor's, with fmod=1 the dividend's."""
     a, b = tf.convert_to_tensor(a), tf.convert_to_tensor(b)
     if a.dtype in (tf.float32, tf.float64, tf.int32, tf.int64):
         return tf.truncatemod(a, b) if fmod else tf.math.floormod(a, b)
-    # Wrapping makes the signed remainder wrong above 2^63 alone.
+    if a.dtype.is_unsigned:
+        return a - tf.truncatediv(a, b) * b
     wide = tf.float32 if a.dtype == tf.float16 else tf.int64
     return tf.cast(mod(tf.cast(a, wide), tf.cast(b, wide), fmod=fmod), a.dtype)
 

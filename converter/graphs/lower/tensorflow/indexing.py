@@ -191,9 +191,10 @@ def top_k(x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) 
     order = [each for each in range(rank_of(x)) if each != axis] + [axis]
     inverse = [order.index(each) for each in range(rank_of(x))]
     last = tf.transpose(x, order)
-    # top_k of the negated values: negation is exact for floats, and integers lack only the lowest one's opposite.
-    values, positions = tf.math.top_k(last if largest else -last, k=tf.cast(tf.reshape(k, []), tf.int32))
-    values = values if largest else -values
+    # top_k of the opposites: every float has a negative; every integer, the lowest and unsigned ones too, a complement.
+    opposite = tf.bitwise.invert if last.dtype.is_integer else tf.math.negative
+    values, positions = tf.math.top_k(last if largest else opposite(last), k=tf.cast(tf.reshape(k, []), tf.int32))
+    values = values if largest else opposite(values)
     return tf.transpose(values, inverse), tf.cast(tf.transpose(positions, inverse), tf.int64)
 
 

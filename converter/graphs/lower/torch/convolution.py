@@ -6,7 +6,7 @@ from typing import Any
 
 from converter.graphs.lower.torch.framework import Ints, Tensor, product, torch
 from converter.graphs.lower.torch.registry import REGISTRY
-from converter.graphs.lower.torch.windows import flat, windows
+from converter.graphs.lower.windows import check_auto_pad, flat, windows
 
 lowers = REGISTRY.lowers
 
@@ -49,20 +49,21 @@ def conv_transpose(
     strides: Any = None,
 ) -> Any:
     """The whole of it, then cut by the pads; an output shape decides the pads."""
+    check_auto_pad(auto_pad)
     rank = x.ndim - 2
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
     more = list(output_padding or [0] * rank)
-    extents = [
-        stride * (extent - 1) + (size - 1) * dilation + 1 + extra
-        for extent, stride, size, dilation, extra in zip(
-            x.shape[2:], strides, weight.shape[2:], dilations, more, strict=True
-        )
-    ]
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(weight.shape[2:], dilations, strict=True)]
     before, after = list(pads[:rank]) if pads else [0] * rank, list(pads[rank:]) if pads else [0] * rank
-    if auto_pad.startswith("SAME") and not output_shape:
-        output_shape = [extent * stride for extent, stride in zip(x.shape[2:], strides, strict=True)]
+    totals = None
     if output_shape:
-        totals = [full - wanted for full, wanted in zip(extents, list(output_shape)[-rank:], strict=True)]
+        wanted = list(output_shape)[-rank:]
+        full = [stride * (extent - 1) + span for extent, stride, span in zip(x.shape[2:], strides, reach, strict=True)]
+        more = [torch.sym_max(want - have, extra) for want, have, extra in zip(wanted, full, more, strict=True)]
+        totals = [torch.sym_max(have + extra - want, 0) for want, have, extra in zip(wanted, full, more, strict=True)]
+    elif auto_pad.startswith("SAME"):
+        totals = [max(span + extra - stride, 0) for span, extra, stride in zip(reach, more, strides, strict=True)]
+    if totals is not None:
         halves = [total // 2 for total in totals]
         rest = [total - half for total, half in zip(totals, halves, strict=True)]
         before, after = (halves, rest) if auto_pad == "SAME_UPPER" else (rest, halves)

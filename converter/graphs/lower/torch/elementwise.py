@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import operator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from converter.graphs.lower.registry import Lowering
-from converter.graphs.lower.torch.framework import Tensor, torch, widened
+from converter.graphs.lower.torch.framework import Tensor, moved, torch, widened
 from converter.graphs.lower.torch.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
 
 # ONNX op type, the function of torch that is the same.
 _UNARY = (
-    ("Abs", "abs"),
     ("Acos", "acos"),
     ("Acosh", "acosh"),
     ("Asin", "asin"),
@@ -36,10 +35,8 @@ _UNARY = (
     ("Neg", "neg"),
     ("Not", "logical_not"),
     ("Reciprocal", "reciprocal"),
-    ("Relu", "relu"),
     ("Round", "round"),
     ("Sigmoid", "sigmoid"),
-    ("Sign", "sign"),
     ("Sin", "sin"),
     ("Sinh", "sinh"),
     ("Softplus", "nn.functional.softplus"),
@@ -66,6 +63,9 @@ _BINARY = (
 )
 
 
+_BY_ORDER = ("gt", "ge", "lt", "le", "maximum", "minimum")
+
+
 def _unary(path: str) -> Lowering:
     def lowering(x: Tensor) -> Any:
         return operator.attrgetter(path)(torch)(x)
@@ -77,7 +77,7 @@ def _binary(path: str) -> Lowering:
     def lowering(a: Tensor, b: Tensor) -> Any:
         return getattr(torch, path)(a, b)
 
-    return widened(lowering)
+    return widened(lowering, by_order=path in _BY_ORDER)
 
 
 def _before_numpy(path: str) -> Lowering:
@@ -100,6 +100,28 @@ for _op_type, _path in _BINARY:
     REGISTRY.add(_op_type, _before_numpy(_path))
 
 
+def _is_unsigned(x: Any) -> bool:
+    return x.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+@lowers("Abs")
+def absolute(x: Tensor) -> Any:
+    """The magnitude; of the lowest integer, which has none, itself."""
+    return x if _is_unsigned(x) else torch.abs(x)
+
+
+@lowers("Relu")
+def relu(x: Tensor) -> Any:
+    """x, or zero where negative."""
+    return x if _is_unsigned(x) else torch.relu(x)
+
+
+@lowers("Sign", since=9)
+def sign(x: Tensor) -> Any:
+    """-1, 0 or 1."""
+    return (x != 0).to(x.dtype) if _is_unsigned(x) else torch.sign(x)
+
+
 @lowers("Identity")
 def identity(x: Any) -> Any:
     """Anything, a sequence or nothing too."""
@@ -108,10 +130,28 @@ def identity(x: Any) -> Any:
 
 def divide(a: Tensor, b: Tensor) -> Any:
     """Integers are divided towards zero, as in C."""
+    if a.dtype == torch.uint64:
+        return _divided(a.to(torch.int64), b.to(torch.int64)).to(torch.uint64)
+    return _divide(a, b)
+
+
+@widened
+def _divide(a: Any, b: Any) -> Any:
     return torch.div(a, b) if a.is_floating_point() or a.is_complex() else torch.div(a, b, rounding_mode="trunc")
 
 
-REGISTRY.add("Div", widened(divide), since=7)
+def _divided(a: Any, b: Any) -> Any:
+    """Divide what int64 has of uint64: half of `a` is positive, so its quotient is right, and the rest is at most one.
+
+    A divisor that is negative is 2**63 or more, and goes into `a` once or not at all.
+    """
+    half = (a >> 1) & torch.iinfo(torch.int64).max
+    quotient = torch.div(half, b, rounding_mode="trunc") << 1
+    quotient = quotient + (moved(a - quotient * b) >= moved(b))
+    return torch.where(b < 0, (moved(a) >= moved(b)).to(torch.int64), quotient)
+
+
+REGISTRY.add("Div", divide, since=7)
 
 
 @lowers("Div")
@@ -123,9 +163,16 @@ def divide_before_numpy(a: Tensor, b: Tensor, *, axis: int | None = None, broadc
 
 
 @lowers("Mod", since=10)
-@widened
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Any:
     """The sign is the divisor's, with fmod=1 the dividend's."""
+    if a.dtype == torch.uint64:
+        dividend, divisor = a.to(torch.int64), b.to(torch.int64)
+        return (dividend - _divided(dividend, divisor) * divisor).to(torch.uint64)
+    return _remainder(a, b, fmod=fmod)
+
+
+@widened
+def _remainder(a: Any, b: Any, *, fmod: int) -> Any:
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
 
@@ -142,7 +189,7 @@ def _fold(path: str) -> Lowering:
     def lowering(*values: Tensor) -> Any:
         return reduce(getattr(torch, path), values)
 
-    return widened(lowering)
+    return widened(lowering, by_order=path in _BY_ORDER)
 
 
 for _op_type, _path in (("Max", "maximum"), ("Min", "minimum"), ("Sum", "add")):
@@ -171,7 +218,7 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 
 
 @lowers("Clip", since=11)
-@widened
+@partial(widened, by_order=True)
 def clip(x: Tensor, low: Tensor = None, high: Tensor = None) -> Any:
     """Bounds may be left out; where they cross, the upper one holds."""
     x = x if low is None else torch.maximum(x, low.reshape(()))

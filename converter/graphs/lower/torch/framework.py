@@ -217,10 +217,11 @@ def axis_of(axis: int, x: Any) -> int:
     return int(axis % max(x.ndim, 1))
 
 
-def widened(function: Callable[..., Any]) -> Callable[..., Any]:
+def widened(function: Callable[..., Any], *, by_order: bool = False) -> Callable[..., Any]:
     """Let a lowering compute in int64 what comes as uint16, uint32 or uint64: torch lacks most operations on them.
 
-    The results wrap as unsigned arithmetic does. An operand beyond 2**63 is negative meanwhile.
+    The results wrap as unsigned arithmetic does. An operand beyond 2**63 is negative meanwhile; for what goes
+    `by_order`, 2**63 is taken off every operand of uint64, and put back on the result.
     """
 
     @wraps(function)
@@ -229,11 +230,27 @@ def widened(function: Callable[..., Any]) -> Callable[..., Any]:
         dtype = next((value.dtype for value in values if getattr(value, "dtype", None) in unsigned), None)
         if dtype is None:
             return function(*values, **attributes)
-        result = function(*(_signed(value, unsigned) for value in values), **attributes)
-        return result.to(dtype) if result.dtype == torch.int64 and values[0].dtype in unsigned else result
+        is_moved = by_order and dtype == torch.uint64
+        result = function(*(_signed(value, unsigned, is_moved=is_moved) for value in values), **attributes)
+        is_wrapped = result.dtype == torch.int64 and values[0].dtype in unsigned
+        return (moved(result) if is_moved else result).to(dtype) if is_wrapped else result
 
     return lowering
 
 
-def _signed(value: Any, unsigned: tuple[Any, ...]) -> Any:
-    return value.to(torch.int64) if getattr(value, "dtype", None) in unsigned else value
+def moved(value: Any) -> Any:
+    """Return what stands for a uint64 in an int64 moved by 2**63, there or back: its order is that of the uint64."""
+    return value ^ torch.iinfo(torch.int64).min
+
+
+def ordered(x: Any) -> Any:
+    """Return what torch sorts as `x`, of which it sorts uint16, uint32 and uint64 not."""
+    if x.dtype not in (torch.uint16, torch.uint32, torch.uint64):
+        return x
+    return moved(x.to(torch.int64)) if x.dtype == torch.uint64 else x.to(torch.int64)
+
+
+def _signed(value: Any, unsigned: tuple[Any, ...], *, is_moved: bool) -> Any:
+    if getattr(value, "dtype", None) not in unsigned:
+        return value
+    return moved(value.to(torch.int64)) if is_moved else value.to(torch.int64)

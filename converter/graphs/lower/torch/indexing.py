@@ -13,6 +13,8 @@ from converter.graphs.lower.torch.framework import (
     as_tensor,
     axis_of,
     is_host,
+    moved,
+    ordered,
     torch,
     typed,
 )
@@ -148,12 +150,9 @@ def slice_by_attributes(x: Tensor, *, starts: Any, ends: Any, axes: Any = None) 
 @lowers("TopK", since=11)
 def top_k(x: Tensor, k: Int, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
     """The k largest (smallest) values along an axis, and where they are; of equals the first comes first."""
-    values, positions = torch.sort(_sortable(x), dim=axis, descending=bool(largest), stable=True)
-    return values.narrow(axis, 0, k).to(x.dtype), positions.narrow(axis, 0, k)
-
-
-def _sortable(x: Any) -> Any:
-    return x.to(torch.int64) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
+    values, positions = torch.sort(ordered(x), dim=axis, descending=bool(largest), stable=True)
+    values, positions = values.narrow(axis, 0, k), positions.narrow(axis, 0, k)
+    return (moved(values) if x.dtype == torch.uint64 else values).to(x.dtype), positions
 
 
 @lowers("TopK", since=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converter.graphs.lower.registry import Lowering
-from converter.graphs.lower.torch.framework import Int, Ints, Tensor, axis_of, torch
+from converter.graphs.lower.torch.framework import Int, Ints, Tensor, axis_of, moved, ordered, torch
 from converter.graphs.lower.torch.registry import REGISTRY
 
 lowers = REGISTRY.lowers
@@ -49,7 +49,8 @@ def _extreme(function: Any, x: Any, axes: list[int], keepdims: bool, *, smallest
         return found if keepdims else found.squeeze(axes)
     if x.dtype == torch.bool:
         return function(x.to(torch.uint8), axes, keepdims).to(torch.bool)
-    return function(x, axes, keepdims)
+    found = function(ordered(x), axes, keepdims)
+    return (moved(found) if x.dtype == torch.uint64 else found).to(x.dtype)
 
 
 def _limit(x: Any, smallest: bool) -> Any:
@@ -117,7 +118,7 @@ for _op_type, _reducer, _since in _REDUCTIONS:
 
 
 def _position(function: Any, x: Any, axis: int, keepdims: int, select_last_index: int) -> Any:
-    axis = axis_of(axis, x)
+    axis, x = axis_of(axis, x), ordered(x)
     if select_last_index:
         return x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=bool(keepdims))
     return function(x, axis, keepdim=bool(keepdims))

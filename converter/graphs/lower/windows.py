@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from converter.graphs.lower.registry import refuse
+
+_AUTO_PADS = ("", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,16 @@ def flat(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
     return [amount for pair in reversed(list(zip(before, after, strict=True))) for amount in pair]
 
 
+def _larger(a: Any, b: Any) -> Any:
+    """The larger of two ints; of extents that are not known, which torch has no maximum for in a graph, the first."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else a
+
+
+def check_auto_pad(auto_pad: str) -> None:
+    """Raise GraphError when ONNX has no such `auto_pad`."""
+    refuse(auto_pad not in _AUTO_PADS, f"auto_pad {auto_pad!r}")
+
+
 def windows(
     extents: Sequence[Any],
     kernel: Sequence[int],
@@ -47,25 +59,29 @@ def windows(
     pads: Any,
     auto_pad: str,
     ceil_mode: int = 0,
+    larger: Callable[[Any, Any], Any] = _larger,
 ) -> Windows:
-    """Return the windows over spatial `extents`, with ONNX's defaults for what is None."""
+    """Return the windows over spatial `extents`, with ONNX's defaults for what is None.
+
+    Extents are ints, or what a framework has for one that is not known yet; `larger` is then its maximum. Raises
+    GraphError for an `auto_pad` that ONNX does not have; the empty one is NOTSET, as onnxruntime takes it.
+    """
     rank = len(kernel)
     strides = tuple(strides or [1] * rank)
     dilations = tuple(dilations or [1] * rank)
     spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    refuse(auto_pad not in ("NOTSET", "", "VALID", "SAME_UPPER", "SAME_LOWER"), f"auto_pad {auto_pad!r}")
+    check_auto_pad(auto_pad)
     before: list[Any] = [0] * rank
     after: list[Any] = [0] * rank
     if auto_pad.startswith("SAME"):
         for axis, (extent, stride, span) in enumerate(zip(extents, strides, spans, strict=True)):
-            total = (-(-extent // stride) - 1) * stride + span - extent
-            total = max(0, total) if isinstance(total, int) else total
+            total = larger((-(-extent // stride) - 1) * stride + span - extent, 0)
             less = total // 2
             before[axis], after[axis] = (less, total - less) if auto_pad == "SAME_UPPER" else (total - less, less)
     elif auto_pad != "VALID" and pads:
         before, after = list(pads[:rank]), list(pads[rank:])
     beyond = [0] * rank
-    if ceil_mode and auto_pad in ("NOTSET", ""):
+    if ceil_mode and not auto_pad.startswith("SAME"):
         beyond = [_beyond(*each) for each in zip(extents, before, after, strides, spans, strict=True)]
     return Windows(
         kernel=tuple(kernel),

@@ -1,0 +1,93 @@
+"""What the string attributes of ONNX's operators may say, checked once for every framework.
+
+A lowering that compares such an attribute with the values it knows would take any other for the last of them. Source:
+https://onnx.ai/onnx/operators, opset 1 to 28. Attributes that are texts of their own are not here: the equation of
+Einsum, patterns, locales, words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converter.errors import GraphError
+
+_DIRECTIONS = frozenset(("forward", "reverse", "bidirectional"))
+_LOSS_REDUCTIONS = frozenset(("none", "sum", "mean"))
+_BLOCK_MODES = frozenset(("DCR", "CRD"))
+_RESIZE_COORDINATES = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
+)
+_ACTIVATIONS = (
+    "affine",
+    "elu",
+    "hardsigmoid",
+    "leakyrelu",
+    "relu",
+    "scaledtanh",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "tanh",
+    "thresholdedrelu",
+)
+
+# Of any operator that has an attribute of this name.
+_OF_ANY: Mapping[str, frozenset[str]] = {
+    "auto_pad": frozenset(("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")),
+    "round_mode": frozenset(("up", "down", "nearest")),
+    "nearest_mode": frozenset(("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")),
+    "padding_mode": frozenset(("zeros", "border", "reflection")),
+    "approximate": frozenset(("none", "tanh")),
+    "keep_aspect_ratio_policy": frozenset(("stretch", "not_larger", "not_smaller")),
+    "case_change_action": frozenset(("NONE", "LOWER", "UPPER")),
+    "update_rule": frozenset(("linear", "gated", "delta", "gated_delta")),
+    "activation": frozenset(("none", "silu", "swish")),
+    "pixel_format": frozenset(("RGB", "BGR", "Grayscale")),
+}
+_OF_ONE: Mapping[tuple[str, str], frozenset[str]] = {
+    ("BitShift", "direction"): frozenset(("LEFT", "RIGHT")),
+    ("RNN", "direction"): _DIRECTIONS,
+    ("GRU", "direction"): _DIRECTIONS,
+    ("LSTM", "direction"): _DIRECTIONS,
+    ("NegativeLogLikelihoodLoss", "reduction"): _LOSS_REDUCTIONS,
+    ("SoftmaxCrossEntropyLoss", "reduction"): _LOSS_REDUCTIONS,
+    ("ScatterElements", "reduction"): frozenset(("none", "add", "mul", "max", "min")),
+    ("ScatterND", "reduction"): frozenset(("none", "add", "mul", "max", "min")),
+    ("DepthToSpace", "mode"): _BLOCK_MODES,
+    ("SpaceToDepth", "mode"): _BLOCK_MODES,
+    ("GridSample", "mode"): frozenset(("linear", "bilinear", "nearest", "cubic", "bicubic")),
+    ("Pad", "mode"): frozenset(("constant", "reflect", "edge", "wrap")),
+    ("Resize", "mode"): frozenset(("nearest", "linear", "cubic")),
+    ("Upsample", "mode"): frozenset(("nearest", "linear", "bilinear", "cubic")),
+    ("Resize", "coordinate_transformation_mode"): frozenset(_RESIZE_COORDINATES),
+    ("RoiAlign", "coordinate_transformation_mode"): frozenset(("half_pixel", "output_half_pixel")),
+    ("RoiAlign", "mode"): frozenset(("avg", "max")),
+    ("TensorScatter", "mode"): frozenset(("linear", "circular")),
+    ("TfIdfVectorizer", "mode"): frozenset(("TF", "IDF", "TFIDF")),
+    ("Momentum", "mode"): frozenset(("standard", "nesterov")),
+}
+# Lists of words, in whatever case.
+_OF_LISTS: Mapping[str, frozenset[str]] = {"activations": frozenset(_ACTIVATIONS)}
+
+
+def check(op_type: str, attributes: Mapping[str, Any]) -> None:
+    """Raise GraphError when a string attribute of an operator of ONNX has a value that ONNX does not give it."""
+    for name, value in attributes.items():
+        allowed = _OF_ONE.get((op_type, name), _OF_ANY.get(name))
+        if isinstance(value, str) and allowed is not None:
+            _check_word(op_type, name, value, value, allowed)
+        elif isinstance(value, (list, tuple)) and name in _OF_LISTS:
+            for word in value:
+                _check_word(op_type, name, word, str(word).lower(), _OF_LISTS[name])
+
+
+def _check_word(op_type: str, name: str, given: Any, word: str, allowed: frozenset[str]) -> None:
+    if word not in allowed:
+        raise GraphError(f"{op_type}: {name} {given!r} is none of {', '.join(sorted(allowed - {''}))}")
