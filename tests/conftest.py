@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,33 @@ sys.meta_path.insert(0, Missing())
 """
 
 Ckconv = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SKIPS_IN_CI: dict[str, str] = {}
+"""Which skips are right where everything is installed: a regular expression for the reason, and why. None is."""
+
+
+def _check_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Let a test or a file that is skipped fail in CI, unless the list above has its reason."""
+    if not (os.environ.get("CI") and report.skipped) or hasattr(report, "wasxfail"):
+        return
+    said = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(re.search(reason, said) for reason in SKIPS_IN_CI):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: in CI nothing is skipped that is not on a list: {said}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _check_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _check_skip(report)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ import pytest
 from tests.oracle import environment
 from tests.oracle.generate.tensorflow_configs import COMPOSITES, CONFIGS
 
-FAMILIES_OF_A_PART = 7
-
 
 @pytest.fixture(scope="session")
 def tensorflow_dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,7 +24,7 @@ def tensorflow_dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tensorflow")
     families = sorted({*CONFIGS, *COMPOSITES})
     if not environment.IS_FULL:
-        chosen = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
+        chosen = random.Random(environment.SEED).sample(families, environment.FAMILIES_OF_A_PART)
         print(f"\nof {len(families)} families: {', '.join(sorted(chosen))}")
         families = chosen
     environment.run("tests.oracle.generate.tensorflow_dump", str(folder), *families, timeout_seconds=5000)

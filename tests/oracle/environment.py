@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("CKCONV_ORACLE_PYTHON", "")
 IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
 SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
+FAMILIES_OF_A_PART = 7
+"""Of the TensorFlow classes, each of one class or more."""
 
 
 def run(module: str, *arguments: str, timeout_seconds: int) -> str:

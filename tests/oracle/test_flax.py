@@ -100,7 +100,7 @@ def test_every_class_is_built_and_its_names_are_confirmed(dumps: Path, tell: Cal
             failed[name] = f"transformers' own loader: {entry['loader']}"
     reported(tell, "Flax classes built", len(built), CLASSES, failed)
     assert failed == {}
-    assert len(built) == CLASSES or not environment.IS_FULL
+    assert len(built) == CLASSES if environment.IS_FULL else len(built) >= FAMILIES_OF_A_PART
 
 
 def test_every_class_is_read_as_pytorch_saves_it(dumps: Path, tmp_path: Path, tell: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ def test_every_class_is_read_as_pytorch_saves_it(dumps: Path, tmp_path: Path, te
             failed[name] = wrong[:4]
     reported(tell, "Flax read bit for bit", total - len(failed), total, failed)
     assert failed == {}
-    assert total >= CLASSES or (total and not environment.IS_FULL)
+    assert total >= (CLASSES if environment.IS_FULL else FAMILIES_OF_A_PART)
 
 
 def test_every_class_loads_what_is_written_and_it_reads_back(

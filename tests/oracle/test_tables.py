@@ -51,7 +51,7 @@ def test_the_table_of_tensorflow_names(tensorflow_dumps: Path) -> None:
     known = document("tensorflow")["models"]
     made = {model_type: tensorflow.model_of(entries) for model_type, entries in by_type.items()}
     assert made == {model_type: known[model_type] for model_type in made}
-    assert set(made) == set(known) or not environment.IS_FULL
+    assert set(made) == set(known) if environment.IS_FULL else len(made) > 0
 
 
 @needs_oracle
@@ -67,7 +67,7 @@ def test_the_table_of_tensorflow_classes(tensorflow_dumps: Path) -> None:
         for key in ("copies", "made", "layers"):
             made = getattr(tensorflow_classes, key)(entries, table)
             assert json.loads(json.dumps(made)) == known[name][key], (name, key)
-    assert set(by_class) == set(known) or not environment.IS_FULL
+    assert set(by_class) == set(known) if environment.IS_FULL else len(by_class) >= environment.FAMILIES_OF_A_PART
 
 
 @needs_oracle
