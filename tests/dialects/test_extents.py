@@ -40,7 +40,17 @@ def test_relative_positions_that_are_turned_off_are_zeros_of_the_shape_that_is_b
     assert list(variables_made(RELATIVE, {"vision_config": {**VISION, "use_rel_pos": True}})) == []
 
 
-@pytest.mark.parametrize("wrong", [{"patch_size": 0}, {"num_hidden_layers": 1 << 20}, {"hidden_size": "12"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"patch_size": 0},
+        {"num_hidden_layers": 1 << 20},
+        {"hidden_size": "12"},
+        {"hidden_size": 1 << 24},
+        {"num_attention_heads": True},
+        {"image_size": -8},
+    ],
+)
 def test_sizes_that_are_none_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="no usable"):
         list(variables_made(RELATIVE, {"vision_config": {**VISION, **wrong}}))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import converter
+from converter.encoding import protobuf
 from converter.encoding.dcp import Place, metadata_pickle, whole_tensor
 from converter.encoding.description import described, parse_document
 from converter.encoding.torch_file import StateDict, torch_file
@@ -89,6 +90,18 @@ def test_what_is_trained_is_a_parameter_of_a_program(tmp_path: Path) -> None:
     assert {key for key, entry in config.items() if entry["is_param"]} == {
         *("embed.weight", "head.bias", "decoder.weight")
     }
+
+
+def test_what_is_trained_is_a_trainable_variable_of_a_saved_model(tmp_path: Path) -> None:
+    """saved_object_graph.proto: a SavedVariable has `trainable` for field 3, and its name for field 6."""
+    written("savedmodel", NETWORK, tmp_path)
+    here = [memoryview((tmp_path / "x" / "saved_model.pb").read_bytes())]
+    for number in (2, 7, 1, 7):  # meta graphs, their object graph, its nodes, what is a variable
+        here = [value for part in here for field, _, value in protobuf.fields(part) if field == number]
+    variables = [{field: value for field, _, value in protobuf.fields(part)} for part in here]
+    assert {bytes(each[6]).decode(): each.get(3, 0) for each in variables} == {
+        "embed.weight": 1, "head.bias": 1, "frozen.weight": 0, "norm.running_mean": 0,
+    }  # fmt: skip
 
 
 def test_the_optimizer_of_another_prefix_is_not_this_one_s(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ FAULTS = (
         what="a SavedModel without variables is a missing file",
     ),
     Fault(
+        module="formats/savedmodel.py",
+        old=("if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen"),
+        new="if tensor.dtype.is_floating and name not in checkpoint.buffers",
+        tests=_KEPT + "::test_what_is_trained_is_a_trainable_variable_of_a_saved_model",
+        what="a frozen parameter is a trainable variable",
+    ),
+    Fault(
+        module="formats/pretrained/__init__.py",
+        old="declared.items() if is_equal(tensors[tied], tensors[owner])}",
+        new="declared.items()}",
+        tests="tests/formats/test_pretrained.py::test_untied_values_are_both_kept",
+        what="the second copy of a tie that changed is left out of a folder",
+    ),
+    Fault(
         module="formats/tf_checkpoint.py",
         old='        if document.get("prefix") == prefix.name:',
         new="        if True:",

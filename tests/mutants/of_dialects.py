@@ -1,0 +1,388 @@
+"""Faults in dialects: rules, names, layouts, classes, and what configs tell."""
+
+from __future__ import annotations
+
+from tests.mutants import Fault
+
+_TELL = "tests/dialects/test_what_names_tell.py"
+_ARCHITECTURE = "tests/dialects/test_architecture.py"
+_WRAPPERS = "tests/dialects/test_wrappers.py"
+_CLASSES = "tests/dialects/test_classes.py"
+_MEMORY = "tests/dialects/test_memory.py"
+_EXTENTS = "tests/dialects/test_extents.py"
+_OLD = "tests/dialects/test_old_configs.py"
+_TENSORFLOW = "tests/dialects/test_transformers_tensorflow.py"
+_FLAX = "tests/dialects/test_transformers_flax.py"
+
+FAULTS = (
+    Fault(
+        module="dialects/rules.py",
+        old="            if (alias in transposed) != (owner in transposed):",
+        new="            if alias in transposed and owner not in transposed:",
+        tests=_TELL + "::test_a_tie_that_is_transposed_on_one_side_is_refused",
+        what="a tie that is transposed on one side is kept",
+    ),
+    Fault(
+        module="dialects/rules.py",
+        old=(
+            "        state = replace(state, slots={slot: turned_all(tensors) for slot, tensors in "
+            "state.slots.items()})\n"
+        ),
+        new="        state = replace(state)\n",
+        tests=_TELL + "::test_a_tie_is_kept_where_both_sides_are_transposed",
+        what="moments are not transposed with their weights",
+    ),
+    Fault(
+        module="dialects/rules.py",
+        old="        parts.append(re.escape(template[position : match.start()]))",
+        new="        parts.append(template[position : match.start()])",
+        tests=_TELL + "::test_what_a_rule_may_say",
+        what="a dot in a rule stands for anything",
+    ),
+    Fault(
+        module="dialects/rules.py",
+        old="        if self.layout not in _LAYOUTS:\n",
+        new="        if False:\n",
+        tests=_TELL + "::test_what_a_rule_may_say",
+        what="a layout that is misspelt is passed over",
+    ),
+    Fault(
+        module="dialects/rules.py",
+        old="rule for rule in self.rules if all(getattr(rule, direction)(name) is None for name in known)",
+        new="rule for rule in self.rules if all(rule.forward(name) is None for name in known)",
+        tests=_TELL + "::test_what_a_rule_may_say",
+        what="rules of no use are told by the wrong side",
+    ),
+    Fault(
+        module="dialects/wrappers.py",
+        old="    while parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):",
+        new="    if parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):",
+        tests=_WRAPPERS,
+        what="only one of two wrappers is stripped",
+    ),
+    Fault(
+        module="dialects/wrappers.py",
+        old=" or len(set(stripped.values())) != len(stripped):",
+        new=":",
+        tests=_WRAPPERS,
+        what="names that stripping makes one crash",
+    ),
+    Fault(
+        module="dialects/torch_names.py",
+        old="weights = {name: new for name, new in weights.items() if new not in checkpoint.names}",
+        new="weights = dict(weights)",
+        tests=_TELL + "::test_kernels_with_names_of_torch_become_weights",
+        what="a kernel beside a weight takes its name",
+    ),
+    Fault(
+        module="dialects/torch_names.py",
+        old="and len(tensor.shape) >= LEAST_RANK\n",
+        new="\n",
+        tests=_TELL + "::test_kernels_with_names_of_torch_become_weights",
+        what="a kernel of one axis crashes",
+    ),
+    Fault(
+        module="dialects/torch_names.py",
+        old='return has_weights and not any("/" in name for name in listed)',
+        new="return has_weights",
+        tests=_TELL + "::test_names_that_only_torch_has",
+        what="names of Keras are taken for PyTorch's",
+    ),
+    Fault(
+        module="dialects/keras/translation.py",
+        old="            if kinds.get(alias) == kinds.get(owner)\n",
+        new="",
+        tests=_TELL + "::test_a_tie_of_keras_is_one_where_both_sides_have_one_layout",
+        what="a tie that is transposed on one side stays a tie",
+    ),
+    Fault(
+        module="dialects/keras/translation.py",
+        old="            elif not module.is_trainable or name in self.checkpoint.frozen:",
+        new="            elif name in self.checkpoint.frozen:",
+        tests=_TELL + "::test_layers_that_are_not_trained_are_frozen_and_statistics_are_buffers",
+        what="trainable=False of Keras is lost",
+    ),
+    Fault(
+        module="dialects/keras/translation.py",
+        old=("            if slot.is_buffer:\n                self.buffers.add(new)\n            elif not"),
+        new="            if not",
+        tests=_TELL + "::test_layers_that_are_not_trained_are_frozen_and_statistics_are_buffers",
+        what="running statistics of Keras are parameters",
+    ),
+    Fault(
+        module="dialects/keras/architecture.py",
+        old='is_trainable = bool(layer.config.get("trainable", True))',
+        new='is_trainable = bool(layer.config.get("trainable", False))',
+        tests=_TELL + "::test_layers_that_are_not_trained_are_frozen_and_statistics_are_buffers",
+        what="a layer that does not say so is not trained",
+    ),
+    Fault(
+        module="dialects/keras/flattening.py",
+        old='        multiplier = config.get("depth_multiplier", 1)',
+        new="        multiplier = 1",
+        tests=_TELL + "::test_a_depth_multiplier_behind_a_flatten",
+        what="a depth multiplier before a Flatten is not counted",
+    ),
+    Fault(
+        module="dialects/keras/flattening.py",
+        old=('        multiplier = config.get("depth_multiplier", 1)\n        made = config.get("filters") or'),
+        new=(
+            '        multiplier = config.get("depth_multiplier", 1)\n'
+            '        made = config.get("filters") or here.channels or'
+        ),
+        tests=_TELL + "::test_a_depth_multiplier_behind_a_flatten",
+        what="a depthwise convolution gives as many channels as it takes",
+    ),
+    Fault(
+        module="dialects/keras/translation.py",
+        old='    is_output = slot.keras == "bias"',
+        new='    is_output = slot.keras != "kernel"',
+        tests=_TELL + "::test_a_depth_multiplier_behind_a_flatten",
+        what="what normalises behind a Flatten is not permuted",
+    ),
+    Fault(
+        module="dialects/transformers/rows.py",
+        old="            if template.overlaps(getattr(other, side)) and not is_told_by_rank:",
+        new="            if template.text == getattr(other, side).text and not is_told_by_rank:",
+        tests=_TELL + "::test_tables_that_contradict_themselves",
+        what="a table may say two things of one name",
+    ),
+    Fault(
+        module="dialects/transformers/rows.py",
+        old="        if not set(self.theirs.placeholders) >= set(self.canonical.placeholders):",
+        new="        if False:",
+        tests=_TELL + "::test_tables_that_contradict_themselves",
+        what="a row with an index of no meaning is taken",
+    ),
+    Fault(
+        module="dialects/transformers/rows.py",
+        old="(?P<{part}>[0-9]+)",
+        new="(?P<{part}>[0-9])",
+        tests=_TELL + "::test_rows_tell_tensors_of_two_ranks_apart",
+        what="the eleventh layer has no row",
+    ),
+    Fault(
+        module="dialects/transformers/rows.py",
+        old="return rank is None or row.rank(side) in (None, rank)",
+        new="return True",
+        tests=_TELL + "::test_rows_tell_tensors_of_two_ranks_apart",
+        what="of two rows the first is taken whatever the rank",
+    ),
+    Fault(
+        module="dialects/transformers/memory_rows.py",
+        old="        if len(tensor.shape) <= self.axis or tensor.shape[self.axis] % count:",
+        new="        if len(tensor.shape) <= self.axis:",
+        tests=_TELL + "::test_tensors_that_are_packed_come_apart_and_together",
+        what="rows that do not divide are lost",
+    ),
+    Fault(
+        module="dialects/transformers/memory_rows.py",
+        old="            axis = (self.axis or 0) - self.is_stacked\n",
+        new="            axis = self.axis or 0\n",
+        tests=_TELL + "::test_tensors_that_are_packed_come_apart_and_together",
+        what="parts of experts are joined along another axis",
+    ),
+    Fault(
+        module="dialects/transformers/memory_rows.py",
+        old="start=number * extent, stop=(number + 1) * extent)",
+        new="start=(count - 1 - number) * extent, stop=(count - number) * extent)",
+        tests=_TELL + "::test_tensors_that_are_packed_come_apart_and_together",
+        what="queries and keys are swapped",
+    ),
+    Fault(
+        module="dialects/transformers/memory.py",
+        old="        if is_repacked:\n",
+        new="        if False:\n",
+        tests=_MEMORY,
+        what="moments of repacked weights crash",
+    ),
+    Fault(
+        module="dialects/transformers/memory.py",
+        old="        if len(row.parts) > 2 and is_uneven:",
+        new="        if False:",
+        tests=_MEMORY,
+        what="queries of more heads than keys are divided in three",
+    ),
+    Fault(
+        module="dialects/transformers/memory.py",
+        old="    if reading.is_ambiguous:\n",
+        new="    if False:\n",
+        tests=_TELL + "::test_names_in_memory_that_several_classes_have_stay",
+        what="names that several classes have are renamed as one of them would",
+    ),
+    Fault(
+        module="dialects/transformers/memory.py",
+        old="    if reading.on_hub:\n        said = (",
+        new="    if reading.on_hub > reading.in_memory:\n        said = (",
+        tests=_MEMORY,
+        what="a mix of names is renamed in part",
+    ),
+    Fault(
+        module="dialects/transformers/sinusoids.py",
+        old="    middle = (width + 1) // 2\n",
+        new="    middle = width // 2\n",
+        tests=_TELL + "::test_position_tables",
+        what="a position table of an odd width crashes",
+    ),
+    Fault(
+        module="dialects/transformers/sinusoids.py",
+        old='        width //= _count(config, "num_attention_heads")\n',
+        new="        pass\n",
+        tests=_TELL + "::test_position_tables",
+        what="rotary positions are as wide as the model",
+    ),
+    Fault(
+        module="dialects/transformers/sinusoids.py",
+        old="    if type(value) is not int or value <= 0:",
+        new="    if not isinstance(value, int) or value <= 0:",
+        tests=_TELL + "::test_position_tables_that_cannot_be",
+        what="true is a number of positions",
+    ),
+    Fault(
+        module="dialects/transformers/sinusoids.py",
+        old="    if not width or positions * width > _VALUES_LIMIT:",
+        new="    if not width:",
+        tests=_TELL + "::test_position_tables_that_cannot_be",
+        what="a config may ask for a position table of any size",
+    ),
+    Fault(
+        module="dialects/transformers/mechanical.py",
+        old="is_certain=leaf in _LEAVES and (not is_kernel or rank in _KERNELS)",
+        new="is_certain=leaf in _LEAVES",
+        tests=_TELL + "::test_what_transformers_makes_of_a_name",
+        what="a kernel of six axes is certain",
+    ),
+    Fault(
+        module="dialects/transformers/mechanical.py",
+        old='    "beta": "bias",\n',
+        new='    "beta": "weight",\n',
+        tests=_TELL + "::test_what_transformers_makes_of_a_name",
+        what="a beta is a weight",
+    ),
+    Fault(
+        module="dialects/transformers/tf1.py",
+        old="return found.pop() if len(found) == 1 else None",
+        new="return found.pop() if found else None",
+        tests=_TELL + "::test_whose_names_these_are",
+        what="names of two models are those of either",
+    ),
+    Fault(
+        module="dialects/transformers/tf1.py",
+        old='chosen = _GENERATOR if model_type == "electra" and _is_generator(config) else model_type',
+        new="chosen = model_type",
+        tests=_TELL + "::test_of_electras_two_models_the_config_names_one",
+        what="ELECTRA's generator cannot be had",
+    ),
+    Fault(
+        module="dialects/transformers/tf1.py",
+        old=('    return dropped(name, f"no weight that {model_type} is known to have", is_refused_by_default=True)'),
+        new='    return dropped(name, f"no weight that {model_type} is known to have")',
+        tests=_TELL + "::test_of_electras_two_models_the_config_names_one",
+        what="a variable of no row is lost without a refusal",
+    ),
+    Fault(
+        module="dialects/transformers/heads.py",
+        old='isinstance(value.get("model_type"), str) and "transformers_version" in value:',
+        new='isinstance(value.get("model_type"), str):',
+        tests=_TELL + "::test_the_config_of_the_model_inside",
+        what="any layer with a model_type is a model of transformers",
+    ),
+    Fault(
+        module="dialects/transformers/heads.py",
+        old='_NOT_OF_A_CONFIG = ("_name_or_path", "_attn_implementation_autoset")',
+        new='_NOT_OF_A_CONFIG = ("_attn_implementation_autoset",)',
+        tests=_TELL + "::test_the_config_of_the_model_inside",
+        what="a path of the machine that trained a model goes along",
+    ),
+    Fault(
+        module="dialects/transformers/extents.py",
+        old=("    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _EXTENT_LIMIT:"),
+        new="    if not isinstance(value, int) or value < 0:",
+        tests=_EXTENTS,
+        what="a config may ask for variables of any size",
+    ),
+    Fault(
+        module="dialects/transformers/old_configs.py",
+        old="    if _BASE not in values and isinstance(base, (int, float))",
+        new="    if isinstance(base, (int, float))",
+        tests=_OLD + "::test_other_configs_stay",
+        what="the base of rotary positions that a config has is replaced",
+    ),
+    Fault(
+        module="dialects/transformers/tensorflow.py",
+        old="            elif is_equal(self.tensors[alias], self.tensors[owner]):",
+        new="            elif self.tensors[alias].shape == self.tensors[owner].shape:",
+        tests=_TENSORFLOW,
+        what="the second copy of a tie that changed is left out",
+    ),
+    Fault(
+        module="dialects/transformers/flax.py",
+        old="            if is_equal(self.tensors[alias], self.tensors[owner]):",
+        new="            if self.tensors[alias].shape == self.tensors[owner].shape:",
+        tests=_FLAX,
+        what="the second copy of a tie that changed is left out of a Flax file",
+    ),
+    Fault(
+        module="dialects/classes.py",
+        old="    if not scored or min(scored)[0]:\n",
+        new="    if not scored:\n",
+        tests=_CLASSES,
+        what="names that lack a part are those of the class that lacks least",
+    ),
+    Fault(
+        module="dialects/classes.py",
+        old="    if len(alike) > 1:\n",
+        new="    if len(alike) > 2:\n",
+        tests=_CLASSES,
+        what="of two classes that fit alike the first is taken",
+    ),
+    Fault(
+        module="dialects/classes.py",
+        old="over = (head - self.head - self.optional) | (below - self.base)",
+        new="over = head - self.head - self.optional",
+        tests=_CLASSES,
+        what="a layer too many of the base model is not noticed",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old='architecture not in _CLASSES or not config.get("tie_word_embeddings", True):',
+        new='architecture not in _CLASSES or not config.get("tie_word_embeddings", False):',
+        tests=_TELL + "::test_ties_that_a_config_does_not_mention_are_ties",
+        what="ties that a config does not mention are not ties",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old=("if alias in tensors and owner in tensors and tuple(tensors[alias].shape) == tuple(tensors[owner].shape)"),
+        new="if alias in tensors and owner in tensors",
+        tests=_ARCHITECTURE + "::test_a_tie_needs_both_names_in_one_shape",
+        what="tensors of two shapes are tied",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old="    if named is None or not _CLASS_NAME.fullmatch(named):",
+        new="    if named is None:",
+        tests=_ARCHITECTURE + "::test_an_unknown_model_type_needs_a_plausible_class",
+        what="any text is the name of a class",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old='if key in config.values] or ["dtype"], dtype)',
+        new='if key in config.values][:0] or ["dtype"], dtype)',
+        tests=_ARCHITECTURE + "::test_dtype_changes_where_it_is",
+        what="a config says two element types",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old='CAUSAL_TASK if config.get("is_decoder") else MASKED_TASK',
+        new="MASKED_TASK",
+        tests=_ARCHITECTURE,
+        what="a decoder is taken for a masked language model",
+    ),
+    Fault(
+        module="dialects/architecture.py",
+        old='    if config.get("problem_type") is not None or count == 1:',
+        new="    if count == 1:",
+        tests=_ARCHITECTURE + "::test_one_row",
+        what="a regression is taken for multiple choice",
+    ),
+)
