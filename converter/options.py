@@ -18,7 +18,19 @@ _LEAST_MEMORY_BYTES = 16 << 20
 _MOST_SECONDS = 365 * 86400
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 _NOT_DECIDING = frozenset(
-    ("verify", "atol", "rtol", "overwrite", "dry_run", "durable", "resume", "jobs", "max_memory", "timeout")
+    (
+        "verify",
+        "atol",
+        "rtol",
+        "overwrite",
+        "dry_run",
+        "durable",
+        "resume",
+        "jobs",
+        "max_memory",
+        "timeout",
+        "require_sandbox",
+    )
 )
 _DTYPE_ALIASES = {
     "fp64": "float64",
@@ -60,6 +72,7 @@ class Options:
     `jobs`            threads that write a file; the bytes are the same for any number
     `max_memory`      bytes, or such as "64MiB": what work besides the largest tensor to be permuted may take
     `timeout`         seconds that a child process may take: each that traces, builds or runs a graph
+    `require_sandbox`   refuse where a layer of the box around child processes is missing (converter.box)
     """
 
     from_format: str | None = None
@@ -91,6 +104,7 @@ class Options:
     jobs: int = 1
     max_memory: int | str = "256MiB"
     timeout: float = DEFAULT_TIMEOUT_SECONDS
+    require_sandbox: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (

@@ -26,7 +26,7 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
-from converter.execution.child import Terms, require
+from converter.execution.child import require
 from converter.execution.hashing import hashed
 from converter.execution.parallel import Workers
 from converter.execution.publish import Destination, check_space, staging
@@ -42,6 +42,7 @@ from converter.model.tensor import files_of
 from converter.observer import SILENT, Observer
 from converter.options import Options
 from converter.report import Report, Verification, account, check_allowed
+from converter.sandbox import require_sandbox, terms_of
 from converter.training import with_arranged_optimizer, with_settled_optimizer
 from converter.verification import verify_optimizer, verify_outputs, verify_weights
 from converter.version import __version__
@@ -61,6 +62,7 @@ def convert(
     Raises CkconvError; its `report` says what was known of the tensors by then.
     """
     general, specific = _split(options)
+    require_sandbox(general)
     target = _Target.of(destination, to, general)
     path = located(Path(source))
     target.place.check_apart_from(path)
@@ -87,6 +89,7 @@ def write(
 ) -> Report:
     """Write `checkpoint` as `convert` does what it has read, with the same options and guarantees."""
     general, specific = _split(options)
+    require_sandbox(general)
     target = _Target.of(destination, to, general)
     return _write(checkpoint, None, checkpoint.dialect, target, general, specific, observer)
 
@@ -104,16 +107,22 @@ def verify(
     Raises VerificationError when it does not, and what `convert` raises for the source.
     """
     general, specific = _split(options)
+    require_sandbox(general)
     path = located(Path(source))
     checkpoint, source_format, specific = _read(path, general, specific)
     found, format_ = _detected(located(Path(os.path.abspath(destination))), to)
     place = Destination(path=found, as_folder=found.is_dir())
     target = _Target(format=format_, place=place, is_folder=found.is_dir())
     write_options = formats.options_of(format_, format_.write_options, {**target.decided, **specific})
+    files = _files(path, checkpoint)
     with _naming(path), tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
         workers = Workers(jobs=general.jobs, memory_bytes=general.memory_bytes)
         workshop = LocalWorkshop(
-            folder=Path(folder), scratch=Path(folder), observer=observer, workers=workers, terms=_terms(general)
+            folder=Path(folder),
+            scratch=Path(folder),
+            observer=observer,
+            workers=workers,
+            terms=terms_of(checkpoint, files, general, reads=(path, found)),
         )
         planned = _planned(checkpoint, format_, write_options, general, workshop)
         provenance = Provenance(tool="", source_name="", source_sha256=lambda: "")
@@ -156,7 +165,7 @@ def _write(
             observer=observer,
             workers=Workers(jobs=options.jobs, memory_bytes=options.memory_bytes),
             earlier=stage.earlier,
-            terms=_terms(options),
+            terms=terms_of(checkpoint, files, options, reads=() if source is None else (source,)),
         )
         planned = _planned(checkpoint, target.format, write_options, options, workshop)
         name = "" if source is None else source.name
@@ -195,10 +204,6 @@ def _write(
     resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
     warnings = (*report.warnings, *selection.cast_losses(planned), *resumed)
     return replace(report, verification=verification, warnings=warnings)
-
-
-def _terms(options: Options) -> Terms:
-    return Terms(timeout_seconds=options.timeout)
 
 
 def _planned(

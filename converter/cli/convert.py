@@ -68,6 +68,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--jobs", type=int, metavar="N", help="Threads that write a file; helps where tensors are computed.")
 @_option("--max-memory", metavar="SIZE", help="Memory for buffers and for tensors computed at once: 256MiB.")
 @_option("--timeout", type=float, metavar="SECONDS", help="Time for each child process that has a framework: 3600.")
+@_option("--require-sandbox", is_flag=True, help="Refuse where a layer of the sandbox is missing; -v names them.")
 @_option("--no-fsync", "durable", flag_value=False, type=bool, help="Do not wait for the disk.")
 @click.option(
     "--report", "ledger_path", default=None, metavar="FILE", help="Write the ledger there: .txt, .json or .html."

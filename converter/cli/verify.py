@@ -41,6 +41,7 @@ _PATH = click.Path(path_type=str)
 @click.option("--flavor", default=None, metavar="safetensors|bin", help="As it was given.")
 @click.option("--verify", default=None, metavar="auto|weights|outputs", help="What to prove.")
 @click.option("--timeout", default=None, type=float, metavar="SECONDS", help="Time for each child process: 3600.")
+@click.option("--require-sandbox", is_flag=True, help="Refuse where a layer of the sandbox is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def command(source: str, destination: str, as_json: bool, quiet: bool, **given: Any) -> None:

@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from converter import errors
+from converter.box import Box
+from converter.box.environment import kept
+from converter.box.limits import Limits, is_out_of_memory
 from converter.errors import CkconvError, GraphError, LimitError, MissingExtraError, WriteError
 from converter.execution.hashing import signals_held_back
 from converter.execution.inside import ARGUMENTS, RESULT
@@ -41,6 +44,8 @@ _DOING = {
     "lower": "building the graph",
     "run": "comparing outputs",
 }
+_SCRATCH = ("HOME", "HF_HOME", "KERAS_HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+_told: set[str] = set()
 _KEPT_BYTES = 1 << 16
 _LOOKING_SECONDS, _ENDING_SECONDS = 0.05, 0.002
 
@@ -60,12 +65,21 @@ def _is_installed(module: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a child process is given.
+    """What a child process is given; the box of `converter.box` is closed before it does anything.
 
     `timeout_seconds`   how long it may take by the clock
+    `limits`            what else it may use
+    `reads`, `writes`   files and folders besides its scratch folder
+    `own_code`          folders of the user's own code, which the child is to import
+    `is_box_required`   whether it is to raise SafetyError where a layer of the box is missing
     """
 
     timeout_seconds: float = math.inf
+    limits: Limits = field(default_factory=Limits)
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    own_code: tuple[Path, ...] = ()
+    is_box_required: bool = False
 
 
 NO_TERMS = Terms()
@@ -144,7 +158,12 @@ class _Child:
         self._call, self._scratch, self._terms = call, scratch, terms
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
-            request = {"function": call.function, "arguments": call.arguments}
+            request = {
+                "function": call.function,
+                "arguments": call.arguments,
+                "box": _box(scratch, terms).to_json(),
+                "is_box_required": terms.is_box_required,
+            }
             (self._folder / ARGUMENTS).write_text(json.dumps(request))
         except OSError as error:
             raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
@@ -156,7 +175,7 @@ class _Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(self._folder),
+            env=_environment(self._folder, is_for_own_code=bool(terms.own_code)),
             cwd=self._folder,
             start_new_session=True,
         )
@@ -193,12 +212,25 @@ class _Child:
         out, said = (self._said[pipe].decode("utf-8", "backslashreplace") for pipe in self.pipes)
         _LOG.debug("%s: %s%s", self._call.function, out, said)
         result = self._folder / RESULT
+        limits = self._terms.limits
+        if code == -signal.SIGXCPU:
+            raise self._limit("processor time", f"{limits.processor_seconds} s", hint="--timeout SECONDS sets another")
+        if code == -signal.SIGXFSZ:
+            raise self._limit("the size of a file", _human(limits.file_bytes))
+        if code != 0 and is_out_of_memory(said):
+            raise self._memory_limit()
         if code != 0 or not result.exists():
             raise _failure(self._call.function, code, said, self._scratch)
         answer = json.loads(result.read_text())
+        _tell(answer["missing"])
+        if "limit" in answer:
+            raise self._memory_limit()
         if "error" in answer:
             raise _revived(answer["error"])
         return answer["result"]
+
+    def _memory_limit(self) -> LimitError:
+        return self._limit("memory", _human(self._terms.limits.memory_bytes), hint="--verify weights runs no graph")
 
     def _limit(self, limit: str, value: str, hint: str | None = None) -> LimitError:
         return LimitError(f"{self._call.what} reached its limit of {limit}, {value}", hint=hint)
@@ -216,6 +248,28 @@ class _Child:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
+def _box(scratch: Path, terms: Terms) -> Box:
+    return Box(
+        reads=(*terms.reads, *terms.writes, scratch),
+        folders=terms.own_code,
+        writes=(*terms.writes, scratch),
+        home=Path(os.path.abspath(os.path.expanduser("~"))),
+        limits=terms.limits,
+    )
+
+
+def _human(nbytes: int | None) -> str:
+    return "that of the machine" if nbytes is None else f"{nbytes / 1e9:.3g} GB"
+
+
+def _tell(missing: Sequence[str]) -> None:
+    """Log once what is missing."""
+    for layer in missing:
+        if layer not in _told:
+            _told.add(layer)
+            _LOG.info("child processes do without %s", layer)
+
+
 def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
     """Return the error for a child that ended without an answer; frameworks have errors of their own for full disks."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
@@ -226,11 +280,12 @@ def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
     return GraphError(f"{function} failed: {lines[-1].strip() if lines else how}")
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    scratch = {name: os.fspath(folder) for name in ("HF_HOME", "KERAS_HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCH_HOME")}
+def _environment(folder: Path, *, is_for_own_code: bool) -> dict[str, str]:
     return {
-        **os.environ,
-        **scratch,
+        **kept(os.environ, is_for_own_code=is_for_own_code),
+        **{name: os.fspath(folder) for name in _SCRATCH},
+        "USER": "ckconv",  # asked for by name, the user would be looked up in /etc
+        "LOGNAME": "ckconv",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

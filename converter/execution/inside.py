@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from converter import errors
-from converter.errors import CkconvError, MissingExtraError
+from converter import box, errors
+from converter.box.limits import is_out_of_memory
+from converter.box.privileges import die_with
+from converter.errors import CkconvError, MissingExtraError, SafetyError
 
 ARGUMENTS, RESULT = "arguments.json", "result.json"
 _LOG = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def _flattened(error: CkconvError) -> dict[str, Any]:
@@ -28,27 +27,51 @@ def _flattened(error: CkconvError) -> dict[str, Any]:
     return {**flat, "hint": error.hint}
 
 
+def nothing() -> None:
+    """Do nothing, in a box: whether it closes is the question."""
+
+
 def _main(folder: Path, parent: int) -> None:
-    _die_with(parent)
+    die_with(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # some were held back while this process was started
     request = json.loads((folder / ARGUMENTS).read_text())
-    module, _, name = request["function"].partition(":")
+    answer: dict[str, Any] = {"missing": box.close(box.Box.from_json(request["box"]))}
+    die_with(parent)  # entering a namespace made the kernel forget
     try:
-        answer = {"result": getattr(importlib.import_module(module), name)(**request["arguments"])}
+        if request["is_box_required"] and answer["missing"]:
+            raise _lacking(answer["missing"])
+        answer["result"] = _called(request["function"], request["arguments"])
     except CkconvError as error:
         logging.basicConfig(level=logging.DEBUG)
         _LOG.debug("raised", exc_info=True)
-        answer = {"error": _flattened(error)}
+        answer |= {"limit": "memory"} if _is_for_memory(error) else {"error": _flattened(error)}
+    except Exception as error:
+        if not _is_for_memory(error):
+            raise
+        answer["limit"] = "memory"
     (folder / RESULT).write_text(json.dumps(answer))
 
 
-def _die_with(parent: int) -> None:
-    """Be killed when the parent is: what is written after that, nobody would clean up."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+def _called(function: str, arguments: dict[str, Any]) -> Any:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def _lacking(layers: list[str]) -> SafetyError:
+    what = "; ".join(layers)
+    return SafetyError(
+        f"--require-sandbox: this system does not have {what}",
+        hint="without that option the rest of the sandbox is used",
+    )
+
+
+def _is_for_memory(error: BaseException | None) -> bool:
+    """Whether an exception, or what it was raised for, is that no memory was left."""
+    while error is not None:
+        if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 if __name__ == "__main__":

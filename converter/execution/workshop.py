@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class LocalWorkshop:
                 local.stream(file, self.folder, names=names, observer=self.observer, workers=self.workers)
         if output.build is not None:
             self.observer.stage("building")
-            output.build(self)
+            terms = replace(self.terms, writes=(*self.terms.writes, self.folder))
+            output.build(replace(self, terms=terms))
         return tuple(kept)
 
     def _keep(self, file: OutputFile, names: Mapping[int, str]) -> bool:
@@ -65,4 +66,5 @@ class LocalWorkshop:
         """Run each of `calls` as `call` does, so many at a time, and return what they return. None is waited for
         when another fails.
         """
-        return child.call_all(calls, self.scratch, terms=self.terms, at_once=at_once)
+        terms = replace(self.terms, reads=(*self.terms.reads, self.folder))
+        return child.call_all(calls, self.scratch, terms=terms, at_once=at_once)

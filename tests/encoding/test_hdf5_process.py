@@ -93,7 +93,10 @@ def test_a_flood_is_cut_off(path: Path, program: Callable[[str, str], None]) -> 
 
 FRUITLESS_ATTEMPTS = {
     "open a file": ("lambda: os.open('/etc/hostname', os.O_RDONLY)", "OSError 24"),
-    "open the network": ("lambda: socket.socket()", "OSError 24"),
+    "open the network": ("lambda: socket.socket()", "PermissionError 1"),
+    "run a program": ("lambda: os.execv('/bin/true', ['true'])", "PermissionError 1"),
+    "start a process": ("lambda: os.fork()", "PermissionError 1"),
+    "signal its parent": ("lambda: os.kill(os.getppid(), 0)", "PermissionError 1"),
     "take a gibibyte": ("lambda: bytearray(1 << 30)", "MemoryError"),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from converter.cli import _interrupt
 from converter.errors import CkconvError
+from converter.execution.child import Terms
 from converter.execution.publish import staging
 from converter.execution.workshop import LocalWorkshop
 
@@ -38,7 +39,8 @@ def main(function: str, destination: Path) -> int:
         signal.signal(number, _interrupt)
     try:
         with staging(destination) as stage:
-            workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch)
+            terms = Terms(writes=(stage.output,))
+            workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, terms=terms)
             workshop.call(f"tests.faults.framework:{function}", folder=str(stage.output))
             stage.publish(stage.output, overwrite=True)
     except CkconvError as error:

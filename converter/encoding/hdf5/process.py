@@ -5,6 +5,7 @@ The process is started once, forks for every file (`structure`), and ends when i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
+from converter import box
+from converter.box.environment import kept
 from converter.encoding.hdf5 import structure
 from converter.errors import ReadError
 from converter.model.file import CHUNK_BYTES, SourceFile
@@ -94,7 +98,8 @@ class _Parser:
         self._owner = os.getpid()
         self._socket, theirs = socket.socketpair()
         with theirs:
-            arguments = [str(theirs.fileno()), json.dumps([path for path in sys.path if path])]
+            paths = [*filter(None, sys.path), os.fspath(Path(box.__file__).parents[2])]
+            arguments = [str(theirs.fileno()), json.dumps(paths), str(os.getpid())]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", structure.__file__, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -103,7 +108,7 @@ class _Parser:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # a terminal's signals are for the process that asks
                 cwd="/",
-                env={**os.environ, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"},
+                env={**kept(os.environ), "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"},
             )
         weakref.finalize(self, _end, self._owner, self._process, self._socket)
 
@@ -134,5 +139,6 @@ class _Parser:
 def _end(owner: int, process: subprocess.Popen[bytes], requests: socket.socket) -> None:
     requests.close()
     if os.getpid() == owner:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # its fork too, if one is at work
         process.wait()

@@ -1,8 +1,9 @@
 """What an HDF5 file declares, told by libhdf5 in a process that a file may kill: `process` starts it and asks.
 
-Run as a program, with the standard library and h5py alone. For every file it forks; the fork may use little memory and
-time, opens nothing, writes nothing but its answer, and reads the file through a descriptor that it was given. It
-tells what there is, and judges nothing: that is for `reading`.
+Run as a program, with the standard library, h5py and `converter.box` alone: it closes a box in which no file is in
+reach before it is asked about any. For every file it forks; the fork may use little memory and time, opens nothing,
+writes nothing but its answer, and reads the file through a descriptor that it was given. It tells what there is, and
+judges nothing: that is for `reading`.
 """
 
 from __future__ import annotations
@@ -262,11 +263,12 @@ def _holds(root: Any, name: bytes) -> bool:
     return False
 
 
-def _limit(seconds: int) -> None:
+def _limit(seconds: int, used_bytes: int) -> None:
     """Take away what parsing does not need. No descriptor can be had from here on: links out of a file lead nowhere."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    from converter.box import seccomp
+
     limits = {
-        resource.RLIMIT_AS: pages * resource.getpagesize() + _MEMORY_BYTES,
+        resource.RLIMIT_AS: used_bytes + _MEMORY_BYTES,
         resource.RLIMIT_CPU: seconds + 1,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
@@ -278,6 +280,7 @@ def _limit(seconds: int) -> None:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(which, (most - 1 if which == resource.RLIMIT_CPU else most, most))
     signal.alarm(_ALARM_SECONDS)
+    seccomp.close()
 
 
 def _answer(question: dict[str, Any], descriptor: int, types: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -299,11 +302,11 @@ def _answer(question: dict[str, Any], descriptor: int, types: list[tuple[str, An
         return {"error": f"is damaged, or no HDF5: {error.args[0] if error.args else ''}"}
 
 
-def _work(question: dict[str, Any], descriptor: int, out: int, types: list[tuple[str, Any]]) -> None:
+def _work(question: dict[str, Any], descriptor: int, out: int, types: list[tuple[str, Any]], used_bytes: int) -> None:
     """Answer and end, without the rites of an interpreter or of libhdf5: what they would touch may be in pieces."""
     code = 0
     try:
-        _limit(question["seconds"])
+        _limit(question["seconds"], used_bytes)
         data = json.dumps(_answer(question, descriptor, types)).encode("ascii")
         if len(data) > ANSWER_LIMIT_BYTES:
             data = b'{"error": "declares more than a checkpoint can mean"}'
@@ -315,13 +318,20 @@ def _work(question: dict[str, Any], descriptor: int, out: int, types: list[tuple
     os._exit(code)
 
 
-def _serve(requests: socket.socket) -> None:
+def _serve(requests: socket.socket, parent: int) -> None:
     """Fork for every request, and tell how the fork ended; end when nobody asks any more."""
     import h5py
     import numpy as np
 
+    from converter import box
+    from converter.box.privileges import die_with
+
     types = [(code, h5py.h5t.py_create(np.dtype(code), logical=True)) for code in _NUMBERS.split()]
     codecs.lookup("ascii")  # modules are loaded while files can be opened
+    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    box.close_around_server()
+    die_with(parent)
+    server = os.getpid()
     requests.settimeout(_IDLE_SECONDS)
     while True:
         try:
@@ -332,9 +342,10 @@ def _serve(requests: socket.socket) -> None:
             return
         process = os.fork()
         if process == 0:
+            die_with(server)
             requests.close()
             source, out = descriptors
-            _work(json.loads(data), source, out, types)
+            _work(json.loads(data), source, out, types, used_bytes)
         for descriptor in descriptors:
             os.close(descriptor)
         _, status = os.waitpid(process, 0)
@@ -344,4 +355,4 @@ def _serve(requests: socket.socket) -> None:
 if __name__ == "__main__":
     sys.path[:] = json.loads(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as asked:
-        _serve(asked)
+        _serve(asked, int(sys.argv[3]))

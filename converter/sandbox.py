@@ -1,0 +1,54 @@
+"""What child processes may do in a conversion: read its source, write its scratch folder, in bounds by its size."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from converter.box.limits import Limits
+from converter.execution.child import Call, Terms, call_all
+from converter.graphs.source import GraphSource
+from converter.model.checkpoint import Checkpoint
+from converter.model.file import SourceFile
+from converter.options import Options
+
+_NOTHING = "converter.execution.inside:nothing"
+
+
+def terms_of(
+    checkpoint: Checkpoint, files: Sequence[SourceFile], options: Options, *, reads: Sequence[Path] = ()
+) -> Terms:
+    """Return the terms of children that work on `checkpoint`, whose tensors are in `files`.
+
+    They read these, what its graph is in, and `reads`; the working folder too where they import the user's own code.
+    """
+    places = [*(file.path for file in files), *reads]
+    if isinstance(checkpoint.graph, GraphSource):
+        places.append(checkpoint.graph.model)
+    model_bytes = max(checkpoint.nbytes, sum(file.size for file in files))
+    has_own_code = options.model is not None or bool(options.custom_objects)
+    return Terms(
+        timeout_seconds=options.timeout,
+        limits=Limits.of(model_bytes=model_bytes, timeout_seconds=options.timeout),
+        reads=tuple(dict.fromkeys(each for place in places for each in (place, *_blobs_of(place)))),
+        own_code=(Path.cwd(),) if has_own_code else (),
+        is_box_required=options.require_sandbox,
+    )
+
+
+def _blobs_of(place: Path) -> Iterator[Path]:
+    """Yield where a Hugging Face cache has the files that those in `snapshots/<revision>` link to."""
+    for folder in Path(os.path.realpath(place.parent), place.name).parents:
+        if folder.parent.name == "snapshots":
+            yield folder.parent.parent / "blobs"
+    if place.parent.name == "snapshots":
+        yield place.parent.parent / "blobs"
+
+
+def require_sandbox(options: Options) -> None:
+    """Raise SafetyError where `options` demand the whole sandbox and this system does not have it."""
+    if options.require_sandbox:
+        with tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
+            call_all([Call(function=_NOTHING)], Path(folder), terms=Terms(is_box_required=True))
