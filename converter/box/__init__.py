@@ -29,7 +29,7 @@ class Box:
     """What is in reach from inside.
 
     `reads`   files, and folders with all that is in them, that may be read
-    `folders`  folders of the user's own code: what is in them may be read, but for what is hidden
+    `folders`  folders of the user's own code: what is in them may be read, but for what is hidden; names may be listed
     `writes`  folders in which files may be made, changed and removed
     `home`    the user's home folder, of which nothing is in reach that is not named
     """
@@ -67,7 +67,8 @@ def close(box: Box) -> list[str]:
     is_apart = privileges.leave_networks()
     _offer_to_be_killed_first()
     box.limits.apply()
-    missing += landlock.close(reads=readable, writes=(*box.writes, _NULL))
+    lists = (*box.folders, *installation.shared_with(box.home))  # imports look for names in them
+    missing += landlock.close(reads=readable, lists=lists, writes=(*box.writes, _NULL))
     privileges.give_up_capabilities()
     filtered = seccomp.close()
     missing.append(filtered)

@@ -35,6 +35,13 @@ def paths(home: Path | None = None) -> Iterator[Path]:
     yield from _mapped()
 
 
+def shared_with(home: Path | None) -> Iterator[Path]:
+    """Yield the folders on `sys.path` that `home` is in."""
+    for folder in (Path(os.path.abspath(each)) for each in sys.path if each):
+        if home is not None and folder in (home, *home.parents):
+            yield folder
+
+
 def _importable(folder: Path, home: Path | None) -> Iterator[Path]:
     if home is None or folder not in (home, *home.parents):
         yield folder

@@ -34,8 +34,8 @@ def version() -> int:
     return max(0, system_call(_CREATE_RULESET, None, 0, _VERSION)) if sys.platform == "linux" else 0
 
 
-def close(*, reads: Iterable[Path], writes: Iterable[Path]) -> list[str]:
-    """Let this thread, and what it starts, read below `reads` and change files below `writes` alone.
+def close(*, reads: Iterable[Path], writes: Iterable[Path], lists: Iterable[Path] = ()) -> list[str]:
+    """Let this thread, and what it starts, read below `reads`, change files below `writes`, list names below `lists`.
 
     Paths that do not exist are left out. No file is run as a program, no TCP port bound or connected to, no abstract
     socket or process outside signalled where the kernel knows how. Returns what is missing. The process has to have
@@ -56,6 +56,8 @@ def close(*, reads: Iterable[Path], writes: Iterable[Path]) -> list[str]:
     try:
         for path in dict.fromkeys(reads):
             _allow(ruleset, path, _READING)
+        for path in dict.fromkeys(lists):
+            _allow(ruleset, path, _READ_DIR)
         for path in dict.fromkeys(writes):
             _allow(ruleset, path, _WRITING & handled)
         if system_call(_RESTRICT_SELF, ruleset, 0) != 0:
