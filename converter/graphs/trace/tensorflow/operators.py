@@ -1,18 +1,13 @@
 """Which of TensorFlow's operators a graph from a stranger may have: those that only compute.
 
-TensorFlow's SECURITY.md: "TensorFlow models are programs". What is not listed here refuses the graph, wherever in it
-or in its functions it stands, before TensorFlow sees a byte of it. Left out, among others: everything that opens files
-(ReadFile, WriteFile, ImmutableConst, DecodeProtoV2, InitializeTableFromTextFileV2, datasets, readers, summaries),
-writes to where the graph says (Print, PrintV2, DebugIdentity), calls Python (PyFunc, EagerPyFunc), talks to other
-machines, or hands over programs of other kinds (XlaLaunch).
+TensorFlow's SECURITY.md: "TensorFlow models are programs". What is reached and not listed here refuses the graph,
+before TensorFlow sees a byte of it. Left out, among others: everything that opens files (ReadFile, WriteFile, Save,
+RestoreV2, ImmutableConst, DecodeProtoV2, InitializeTableFromTextFileV2, datasets, readers, summaries), writes to where
+the graph says (Print, PrintV2, DebugIdentity), calls Python (PyFunc, EagerPyFunc), talks to other machines, or hands
+over programs of other kinds (XlaLaunch).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-
-from converter.encoding.graph_def import MetaGraph, Node, meta_graphs
-from converter.errors import SafetyError
 
 _COMPUTE = """
 Abs Acos Acosh Add AddN AddV2 All Angle Any ApproximateEqual ApproxTopK ArgMax ArgMin Asin Asinh Assert Atan Atan2
@@ -112,71 +107,4 @@ StringFormat StringJoin StringLength StringLower StringNGrams StringSplit String
 StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Substr UnicodeDecode
 UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin
 """
-_SAVER = "MergeV2Checkpoints Restore RestoreSlice RestoreV2 Save SaveSlices SaveV2 ShardedFilename ShardedFilespec"
 COMPUTE = frozenset(_COMPUTE.split())
-SAVER = frozenset(_SAVER.split())
-"""What the functions that every SavedModel has for saving and restoring its variables are made of."""
-
-
-def check(data: bytes, path: str | None = None) -> None:
-    """Raise SafetyError for the first operator in a `saved_model.pb` that is not known to compute and nothing else.
-
-    The operators that read and write checkpoints are taken where nothing but the graph's own saver leads to them: no
-    signature, no initialiser, no other node. Raises ReadError when the file is malformed.
-    """
-    for graph in meta_graphs(data, path):
-        _check_graph(graph, path)
-
-
-def _check_graph(graph: MetaGraph, path: str | None) -> None:
-    saving = _reached(graph, graph.savers, ())
-    shown = [name for name in graph.nodes if name not in saving.nodes]
-    shown += [*graph.listed, *(name for names in graph.signatures.values() for name in names)]
-    others = _reached(graph, shown, [name for name in graph.functions if name not in saving.functions])
-    for node in graph.nodes.values():
-        _check(node, graph.functions, is_saver=node.name not in others.nodes, where=None, path=path)
-    for name, nodes in graph.functions.items():
-        for node in nodes:
-            _check(node, graph.functions, is_saver=name not in others.functions, where=name, path=path)
-
-
-class _Reached:
-    """Nodes of the main graph and functions of the library that running something would run."""
-
-    def __init__(self) -> None:
-        self.nodes: set[str] = set()
-        self.functions: set[str] = set()
-
-
-def _reached(graph: MetaGraph, nodes: Iterable[str], functions: Iterable[str]) -> _Reached:
-    reached = _Reached()
-    waiting = [name for name in nodes if name in graph.nodes]
-    called = list(functions)
-    while waiting or called:
-        if waiting:
-            name = waiting.pop()
-            if name not in reached.nodes:
-                reached.nodes.add(name)
-                node = graph.nodes[name]
-                waiting += [each for each in node.inputs if each in graph.nodes]
-                called += _callees(node, graph.functions)
-        else:
-            name = called.pop()
-            if name not in reached.functions:
-                reached.functions.add(name)
-                called += [each for node in graph.functions[name] for each in _callees(node, graph.functions)]
-    return reached
-
-
-def _callees(node: Node, functions: Mapping[str, tuple[Node, ...]]) -> list[str]:
-    """The functions that a node names; an operator may itself be the name of a function."""
-    return [name for name in (*node.calls, node.operator) if name in functions]
-
-
-def _check(node: Node, functions: Mapping[str, object], *, is_saver: bool, where: str | None, path: str | None) -> None:
-    if node.operator in COMPUTE or (is_saver and node.operator in SAVER):
-        return
-    if node.operator in functions and "_" in node.operator[1:]:  # no operator of TensorFlow's own is called so
-        return
-    place = f"node {node.name!r}" if where is None else f"node {node.name!r} of function {where!r}"
-    raise SafetyError(f"has the operator {node.operator} ({place}), which is not known to compute alone", path=path)

@@ -1,0 +1,181 @@
+"""What a `saved_model.pb` says around its graph, without TensorFlow: signatures, objects, which variables are trained.
+
+Messages: tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph}.proto and
+tensorflow/core/framework/variable.proto, TF 2.21. All of it is data here: savers, initialisers, assets and collections
+are what a loader would run, and nothing else reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from converter.encoding.graph_def import Graph, entries, node_of
+from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message, as_text, fields, read_varint
+from converter.errors import ReadError
+
+_SAVED_MODEL = {2: LENGTH_DELIMITED}
+_META_GRAPH = dict.fromkeys((1, 2, 4, 5, 7), LENGTH_DELIMITED)
+_INFO = {4: LENGTH_DELIMITED}
+_SIGNATURE = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
+_TENSOR_INFO = {1: LENGTH_DELIMITED, 2: VARINT, 3: LENGTH_DELIMITED, 4: LENGTH_DELIMITED, 5: LENGTH_DELIMITED}
+_SHAPE = {2: LENGTH_DELIMITED, 3: VARINT}
+_DIMENSION = {1: VARINT}
+_COLLECTION = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
+_VALUES = {1: LENGTH_DELIMITED}
+_OBJECTS = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
+_OBJECT = {1: LENGTH_DELIMITED, 7: LENGTH_DELIMITED}
+_CHILD = {1: VARINT, 2: LENGTH_DELIMITED}
+_VARIABLE = {1: VARINT, 3: VARINT, 6: LENGTH_DELIMITED}
+_BOUND_INPUTS = 2
+_VARIABLE_NAME = {1: LENGTH_DELIMITED}
+_TRAINED = "trainable_variables"
+_INITIALISERS = ("saved_model_main_op", "legacy_init_op", "table_initializer")
+_INITIALISING = "__saved_model_init_op"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorInfo:
+    """A tensor of the main graph that a signature names, empty for several in one; None is a free extent."""
+
+    tensor: str
+    type_number: int
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What a signature takes and returns, by name."""
+
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedVariable:
+    """A variable among the objects."""
+
+    name: str
+    type_number: int
+    is_trainable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedObject:
+    """An object: its children by local name, and the variable that it is."""
+
+    children: Mapping[str, int]
+    variable: SavedVariable | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaGraph:
+    """A graph and what is said of it.
+
+    `objects`       None for a graph of TensorFlow 1, which has none
+    `captures`      function -> the objects that are its last arguments
+    `trained`       the variables of TensorFlow 1 that are trained
+    `initialisers`  nodes that a loader would run first: they fill tables
+    """
+
+    graph: Graph
+    signatures: Mapping[str, Signature]
+    objects: tuple[SavedObject, ...] | None
+    captures: Mapping[str, tuple[int, ...]]
+    trained: frozenset[str]
+    initialisers: tuple[str, ...]
+
+
+def meta_graph(data: bytes | memoryview, tag: str, path: str | None = None) -> MetaGraph | None:
+    """Return the first graph with this tag, None when there is none. Raises ReadError for what is malformed."""
+    for each in Message.parse(data, _SAVED_MODEL, path).repeated(2):
+        message = Message.parse(each, _META_GRAPH, path)
+        tags = Message.parse(message.content(1), _INFO, path).repeated(4)
+        if tag in [as_text(found, path) for found in tags]:
+            return _meta_graph(message, path)
+    return None
+
+
+def _meta_graph(message: Message, path: str | None) -> MetaGraph:
+    collections = dict(entries(message.repeated(4), path))
+    signatures = {
+        name: _signature(Message.parse(content, _SIGNATURE, path), path)
+        for name, content in entries(message.repeated(5), path)
+    }
+    saved = Message.parse(message.content(7), _OBJECTS, path)
+    objects = tuple(_object(each, path) for each in saved.repeated(1))
+    captures = {
+        name: tuple(_bound_inputs(content, len(objects), path)) for name, content in entries(saved.repeated(2), path)
+    }
+    initialisers = [node for name in _INITIALISERS if name in collections for node in _listed(collections[name], path)]
+    if _INITIALISING in signatures:
+        initialisers += [node_of(each.tensor) for each in signatures[_INITIALISING].outputs.values()]
+    return MetaGraph(
+        graph=Graph(message.content(2), path),
+        signatures=signatures,
+        objects=objects if message.has(7) else None,
+        captures=captures,
+        trained=frozenset(_names_of_variables(collections[_TRAINED], path) if _TRAINED in collections else ()),
+        initialisers=tuple(initialisers),
+    )
+
+
+def _signature(message: Message, path: str | None) -> Signature:
+    return Signature(
+        inputs={name: _tensor_info(content, path) for name, content in entries(message.repeated(1), path)},
+        outputs={name: _tensor_info(content, path) for name, content in entries(message.repeated(2), path)},
+    )
+
+
+def _tensor_info(data: memoryview, path: str | None) -> TensorInfo:
+    message = Message.parse(data, _TENSOR_INFO, path)
+    shape = Message.parse(message.content(3), _SHAPE, path)
+    extents = tuple(Message.parse(each, _DIMENSION, path).signed(1) for each in shape.repeated(2))
+    return TensorInfo(
+        tensor="" if message.has(4) or message.has(5) else message.text(1),
+        type_number=message.unsigned(2),
+        shape=None if shape.unsigned(3) else tuple(None if extent < 0 else extent for extent in extents),
+    )
+
+
+def _object(data: memoryview, path: str | None) -> SavedObject:
+    message = Message.parse(data, _OBJECT, path)
+    references = [Message.parse(each, _CHILD, path) for each in message.repeated(1)]
+    variable = None
+    if message.has(7):
+        described = Message.parse(message.content(7), _VARIABLE, path)
+        variable = SavedVariable(
+            name=described.text(6), type_number=described.unsigned(1), is_trainable=bool(described.unsigned(3))
+        )
+    return SavedObject(children={each.text(2): each.signed(1) for each in references}, variable=variable)
+
+
+def _bound_inputs(data: memoryview, count: int, path: str | None) -> Iterator[int]:
+    """Yield the numbers of a repeated int32, packed or not. Raises ReadError for an object that is not there."""
+    for number, _, value in fields(data, path):
+        if number != _BOUND_INPUTS:
+            continue
+        for index in (value,) if isinstance(value, int) else _packed(value, path):
+            if index >= count:
+                raise ReadError("has a function that captures an object which is not there", path=path)
+            yield index
+
+
+def _packed(data: memoryview, path: str | None) -> Iterator[int]:
+    position = 0
+    while position < len(data):
+        value, position = read_varint(data, position, path)
+        yield value
+
+
+def _listed(data: memoryview, path: str | None) -> Iterator[str]:
+    """Yield the nodes that a collection lists by name."""
+    names = Message.parse(Message.parse(data, _COLLECTION, path).content(1), _VALUES, path)
+    yield from (node_of(as_text(each, path)) for each in names.repeated(1))
+
+
+def _names_of_variables(data: memoryview, path: str | None) -> Iterable[str]:
+    """Yield the nodes of the variables that a collection holds as VariableDef messages."""
+    values = Message.parse(Message.parse(data, _COLLECTION, path).content(2), _VALUES, path)
+    for each in values.repeated(1):
+        yield node_of(Message.parse(each, _VARIABLE_NAME, path).text(1))

@@ -1,0 +1,108 @@
+"""The part of a SavedModel that its signature reaches: all that TensorFlow is ever given of a graph from elsewhere.
+
+A loader would run more: the saver, initialisers of tables and resources, what any other function or signature does. Of
+those nothing is left. What is left was found in the list of operators that compute (`operators`), node by node and in
+every function, and is written anew (converter.encoding.graph_def); TensorFlow can run nothing that is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from converter.encoding.graph_def import Function, Graph, Node, node_of
+from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
+from converter.errors import ArchitectureError, GraphError, SafetyError
+from converter.graphs.trace.tensorflow.operators import COMPUTE
+
+_SERVE, _SERVING = "serve", "serving_default"
+_NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
+_TABLES = ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A graph that computes one signature and nothing else.
+
+    `graph`      the GraphDef
+    `nodes`      the nodes of its main graph, as they were stored
+    `said`       what the file says of the graph, to be read as data
+    """
+
+    name: str
+    signature: Signature
+    graph: bytes
+    nodes: Mapping[str, Node]
+    said: MetaGraph
+
+
+def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
+    """Cut a `saved_model.pb` to the signature that is converted: `serving_default`, or the only one.
+
+    Raises SafetyError for an operator in what the signature reaches that is not known to compute alone, and for one
+    that a table it looks up is filled by; ArchitectureError without a signature that is the one to take, GraphError for
+    one of more than plain tensors, ReadError for a malformed file.
+    """
+    said = meta_graph(data, _SERVE, path)
+    if said is None:
+        raise ArchitectureError("is a SavedModel without a graph that serves", path=path)
+    name = _chosen(said.signatures, path)
+    signature = said.signatures[name]
+    ports = {**signature.inputs, **signature.outputs}
+    for port, info in ports.items():
+        if not info.tensor:
+            raise GraphError(f"{port!r} of the signature is not one tensor", path=path)
+    roots = [node_of(info.tensor) for each in (signature.inputs, signature.outputs) for info in each.values()]
+    nodes, functions = _reached(said.graph, roots, path)
+    if any(node.operator.removesuffix("V2") in _TABLES for node in nodes.values()):
+        _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)
+    kept = [nodes[each] for each in said.graph.nodes if each in nodes]
+    called = [functions[each] for each in said.graph.functions if each in functions]
+    return Cut(name=name, signature=signature, graph=said.graph.encoded(kept, called), nodes=nodes, said=said)
+
+
+def _chosen(signatures: Mapping[str, Signature], path: str | None) -> str:
+    found = [name for name, each in signatures.items() if name not in _NOT_CALLED and each.outputs]
+    if _SERVING in found:
+        return _SERVING
+    if len(found) != 1:
+        which = f"several signatures, none of them {_SERVING}: {', '.join(sorted(found))}" if found else "no signature"
+        raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint="--weights-only writes no graph")
+    return found[0]
+
+
+def _reached(graph: Graph, roots: Iterable[str], path: str | None) -> tuple[dict[str, Node], dict[str, Function]]:
+    """Return the nodes and functions that running `roots` could run, all of them checked."""
+    nodes: dict[str, Node] = {}
+    functions: dict[str, Function] = {}
+    called: list[str] = []
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in nodes:
+            node = nodes[name] = graph.node(name)
+            called += _callees(node, graph, None, path)
+            waiting += node.sources
+    while called:
+        name = called.pop()
+        if name not in functions:
+            function = functions[name] = graph.function(name)
+            called += [each for node in function.nodes for each in _callees(node, graph, name, path)]
+            called += [gradient for owner, gradient in graph.gradients if owner == name and gradient in graph.functions]
+    return nodes, functions
+
+
+def _callees(node: Node, graph: Graph, where: str | None, path: str | None) -> list[str]:
+    """Return the functions that a node names. Raises SafetyError unless it computes and they are there.
+
+    An operator may itself be the name of a function; no operator of TensorFlow's own is called as such are, and a
+    function that is called as an operator hides none.
+    """
+    place = f"node {node.name!r}" if where is None else f"node {node.name!r} of function {where!r}"
+    is_call = node.operator in graph.functions
+    if node.operator not in COMPUTE and not (is_call and "_" in node.operator[1:]):
+        raise SafetyError(f"has the operator {node.operator} ({place}), which is not known to compute alone", path=path)
+    for name in node.functions:
+        if name not in graph.functions:
+            raise SafetyError(f"has a call of {name!r} ({place}), which is no function of its own", path=path)
+    return [*node.functions, *([node.operator] if is_call else [])]

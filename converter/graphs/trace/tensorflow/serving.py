@@ -1,0 +1,149 @@
+"""What a SavedModel serves, cut and checked, with its variables as they are read from its bundle. No TensorFlow.
+
+Whoever converts the graph and whoever runs it take the same from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.encoding.folder import open_inside
+from converter.encoding.meta_graph import SavedObject, TensorInfo
+from converter.encoding.object_graph import Node, object_graph
+from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle
+from converter.encoding.tensorflow_variables import variable_names
+from converter.errors import GraphError, MissingExtraError, ReadError
+from converter.graphs.trace.tensorflow.conversion import Port, Variable
+from converter.graphs.trace.tensorflow.cutting import Cut, cut
+from converter.model.dtype import DType
+from converter.model.tensor import Tensor
+
+_GRAPH_NAME = "saved_model.pb"
+_VARIABLES = "variables/variables"
+_HANDLES = ("VarHandleOp", "Variable", "VariableV2")
+_DTYPES = {number: dtype for dtype, number in TYPE_NUMBERS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A variable, and its values in the bundle, unread."""
+
+    variable: Variable
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A signature: the GraphDef that computes it, its ports, its variables by the node that makes their handle."""
+
+    title: str
+    graph: bytes
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    variables: Mapping[str, Held]
+
+    def graph_def(self) -> Any:
+        """Return the graph as TensorFlow has it. Raises MissingExtraError without TensorFlow."""
+        try:
+            from tensorflow.core.framework import graph_pb2
+        except ImportError as error:
+            raise MissingExtraError("tensorflow", "converting a SavedModel") from error
+        return graph_pb2.GraphDef.FromString(self.graph)
+
+
+def serve(folder: Path) -> Served:
+    """Return what the SavedModel in `folder` serves. Nothing is run, no tensor read.
+
+    Raises what `cutting.cut` does, ReadError for a damaged bundle, GraphError for a variable without values.
+    """
+    file = open_inside(folder, _GRAPH_NAME)
+    part = cut(file.read(0, file.size), str(file.path))
+    bundle = read_bundle(folder / _VARIABLES, root=folder)
+    return Served(
+        title=f"the signature {part.name}",
+        graph=part.graph,
+        inputs=tuple(_port(name, info) for name, info in sorted(part.signature.inputs.items())),
+        outputs=tuple(_port(name, info) for name, info in sorted(part.signature.outputs.items())),
+        variables=dict(_variables(part, bundle)),
+    )
+
+
+def _port(name: str, info: TensorInfo) -> Port:
+    return Port(name=name, tensor=info.tensor, dtype=_dtype(info.type_number, name), shape=info.shape)
+
+
+def _dtype(number: int, name: str) -> DType:
+    if number not in _DTYPES:
+        raise GraphError(f"has elements of a type ({number}) that no tensor here has", tensor=name)
+    return _DTYPES[number]
+
+
+def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, Held]]:
+    """Yield the variables of the main graph by the node that makes their handle.
+
+    Objects are matched by the path they are reached by, variables of TensorFlow 1 are called as their node is.
+    """
+    names = variable_names(bundle)
+    objects = part.said.objects
+    if objects is None:
+        yield from _variables_by_node(part, bundle, names)
+        return
+    keys = _keys(objects, object_graph(bundle))
+    for node in part.nodes.values():
+        called = node.attributes["f"].called if "f" in node.attributes else ()
+        captures = part.said.captures.get(called[0], ()) if called else ()
+        data = [each for each in node.inputs if not each.startswith("^")]
+        if len(captures) > len(data):
+            raise ReadError(f"has a call (node {node.name!r}) without what the function captures")
+        for reference, index in zip(data[len(data) - len(captures) :], captures, strict=True):
+            handle, variable = part.nodes[reference.partition(":")[0]], objects[index].variable
+            if handle.operator not in _HANDLES or variable is None:
+                continue
+            if index not in keys:
+                raise GraphError("is a variable of the graph that has no values", tensor=variable.name)
+            dtype = _dtype(variable.type_number, variable.name)
+            yield handle.name, _held(bundle, keys[index], names, dtype, is_trainable=variable.is_trainable)
+
+
+def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, is_trainable: bool) -> Held:
+    if key not in bundle.tensors:
+        raise GraphError("is a variable of the graph that has no values", tensor=names.get(key, key))
+    shape = bundle.entries[key].shape
+    variable = Variable(name=names[key], dtype=dtype, shape=shape, is_trainable=is_trainable)
+    return Held(variable=variable, tensor=bundle.tensors[key])
+
+
+def _keys(saved: Sequence[SavedObject], checkpoint: Sequence[Node]) -> dict[int, str]:
+    """Return the key of every variable of the graph by its node: both graphs have the same paths from the root."""
+    keys: dict[int, str] = {}
+    seen: set[int] = set()
+    waiting = [(0, 0)] if checkpoint and saved else []
+    while waiting:
+        ours, theirs = waiting.pop()
+        if ours in seen or not 0 <= ours < len(saved):
+            continue
+        seen.add(ours)
+        key = checkpoint[theirs].key
+        if key is not None:
+            keys[ours] = key
+        children = checkpoint[theirs].children
+        waiting += [
+            (child, children[local_name])
+            for local_name, child in saved[ours].children.items()
+            if local_name in children and child not in seen
+        ]
+    return keys
+
+
+def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> Iterator[tuple[str, Held]]:
+    for node in part.nodes.values():
+        if node.operator not in _HANDLES:
+            continue
+        shared = node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
+        key = next((key for key in (shared, node.name) if key in bundle.entries), None)
+        if key is not None and "dtype" in node.attributes:
+            dtype = _dtype(node.attributes["dtype"].type_number, node.name)
+            yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.said.trained)
