@@ -44,7 +44,7 @@ from converter.options import Options
 from converter.report import Report, Verification, account, check_allowed
 from converter.sandbox import require_sandbox, terms_of
 from converter.training import with_arranged_optimizer, with_settled_optimizer
-from converter.verification import verify_optimizer, verify_outputs, verify_weights
+from converter.verification import verify_foreign_outputs, verify_optimizer, verify_outputs, verify_weights
 from converter.version import __version__
 
 _LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
@@ -138,7 +138,8 @@ def verify(
             nbytes=output.nbytes,
         )
         with _reporting(report, found):
-            return replace(report, verification=_verify(planned, output, format_, found, general, workshop))
+            verification = _verify(planned, output, format_, found, general, workshop, is_foreign=True)
+            return replace(report, verification=verification)
 
 
 def _write(
@@ -227,8 +228,16 @@ def _planned(
 
 
 def _verify(
-    planned: Checkpoint, output: Output, target: Format, staged: Path, options: Options, workshop: LocalWorkshop
+    planned: Checkpoint,
+    output: Output,
+    target: Format,
+    staged: Path,
+    options: Options,
+    workshop: LocalWorkshop,
+    *,
+    is_foreign: bool = False,
 ) -> Verification:
+    """Prove what is at `staged`, which nobody but this program has written unless it `is_foreign`."""
     if options.verify == "none":
         return Verification()
     workshop.observer.stage("verifying", planned.nbytes)
@@ -237,6 +246,8 @@ def _verify(
     if planned.optimizer is not None:
         verify_optimizer(planned.optimizer, found.optimizer, path=staged, names=output.names)
     if options.verify != "weights" and target.runner is not None and planned.graph is not None:
+        if is_foreign:
+            return verify_foreign_outputs(planned, output, staged, target, options, workshop)
         return verify_outputs(planned, staged, target.runner, options, workshop)
     if options.verify == "outputs":
         raise UsageError("--verify outputs needs a target that runs")

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
 from converter.encoding.torch_file.storages import Storage, View
@@ -19,7 +21,7 @@ from converter.encoding.zip import Member, Record
 from converter.errors import ReadError
 from converter.model.dtype import DType
 from converter.model.file import Checksum, SourceFile
-from converter.model.tensor import Tensor
+from converter.model.tensor import ArrayTensor, Tensor
 
 DOCUMENT_RECORD = "extra/ckconv.json"
 MODEL_NAME = "model"
@@ -28,6 +30,7 @@ _VERSION_RECORD = "archive_version"
 _FORMAT, _VERSION = b"pt2", b"0"
 _WEIGHTS, _CONSTANTS, _MODELS = "data/weights/", "data/constants/", "models/"
 _SAMPLES = f"data/sample_inputs/{MODEL_NAME}.pt"
+_CONFIG_SUFFIX = ".json"
 _STRIDED = 7
 _SMALL_BYTES = 64
 _CONFIG_LIMIT_BYTES = 256 << 20
@@ -106,6 +109,17 @@ class Archive:
         return [
             Record(name=f"{MODEL_NAME}/{name}", content=self._content(name)) for name in names if name.startswith(kept)
         ]
+
+    def besides_weights(self) -> dict[str, Tensor]:
+        """Return the members by their names, empty for values of weights, without what this program left there."""
+        weights, document = f"{self._root}/{_WEIGHTS}", f"{self._root}/{DOCUMENT_RECORD}"
+        names = {name: name.removeprefix(f"{self._root}/") for name in self._members if name != document}
+        return {
+            name: ArrayTensor.of(np.empty(0, np.uint8))
+            if name.startswith(weights) and not name.endswith(_CONFIG_SUFFIX)
+            else self._content(inner)
+            for name, inner in names.items()
+        }
 
     def _content(self, name: str) -> Tensor:
         member = self._member(name)

@@ -53,8 +53,12 @@ class Format:
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
     `by_suffix`      write options that the name of a destination which is one file decides; the suffix "" is any
-    `runner`         the ``package.module:function`` that runs such files on given inputs (converter.graphs.run), None
-                     for formats without a graph
+    `runner`         the ``package.module:function`` that runs files which this program just wrote on given inputs
+                     (converter.graphs.run), None for formats without a graph
+    `foreign_runner` one that runs such files wherever they come from, and so without their framework's loader; None
+                     where there is none
+    `is_same_program`  whether a file of unknown origin holds the program of one just written, so that running the
+                     latter says what the former computes; weights are compared elsewhere
     """
 
     name: str
@@ -75,6 +79,8 @@ class Format:
     write_options: type = NoOptions
     by_suffix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     runner: str | None = None
+    foreign_runner: str | None = None
+    is_same_program: Callable[[Path, Path], bool] | None = None
 
 
 @cache

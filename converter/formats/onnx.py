@@ -179,6 +179,7 @@ FORMAT = Format(
     write_options=WriteOptions,
     extra="onnx",
     runner=_RUN,
+    foreign_runner=_RUN,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, "*" + _SUFFIX + ".data", "*" + _SUFFIX + "_data"),
 )

@@ -26,6 +26,7 @@ from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
+from converter.model.tensor import is_equal
 
 _FILE_NAME = "model.pt2"
 _SUFFIX = ".pt2"
@@ -49,7 +50,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     What is pickled, and the constants of the program, are ledger lines. Raises ReadError as converter.encoding.pt2
     does, and for a folder of several programs.
     """
-    file = _program_in(path) if path.is_dir() else SourceFile(path)
+    file = _archive(path)
     archive = pt2.Archive(file)
     state = archive.state()
     lines = [dropped(name, reason, is_refused_by_default=True) for name, reason in state.unread.items()]
@@ -128,6 +129,16 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     return Output(files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes)
 
 
+def is_same_program(found: Path, made: Path) -> bool:
+    """Whether two archives are the same but for the values of weights and what is said of their making."""
+    ours, theirs = (pt2.Archive(_archive(path)).besides_weights() for path in (made, found))
+    return ours.keys() == theirs.keys() and all(is_equal(ours[name], theirs[name]) for name in ours)
+
+
+def _archive(path: Path) -> SourceFile:
+    return _program_in(path) if path.is_dir() else SourceFile(path)
+
+
 def _parameters(checkpoint: Checkpoint) -> list[str]:
     """What is trained: only numbers with a fraction have a gradient."""
     return [
@@ -161,6 +172,7 @@ FORMAT = Format(
     by_suffix={"": {"state_dict": False}},
     extra="torch",
     runner=_RUN,
+    is_same_program=is_same_program,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, _STATE_NAME),
 )

@@ -245,5 +245,6 @@ FORMAT = Format(
     write_options=WriteOptions,
     extra="tensorflow",
     runner=_RUN,
+    foreign_runner=_REFERENCE,
     entries=("saved_model.pb", "variables", "assets", _EXTRA, "fingerprint.pb", "keras_metadata.pb"),
 )

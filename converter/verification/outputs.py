@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from converter.encoding import safetensors
+from converter.errors import VerificationError
 from converter.execution.child import Call
 from converter.execution.workshop import LocalWorkshop
+from converter.formats import Format
 from converter.graphs.architecture import Architecture
 from converter.graphs.inputs import sample_inputs, sample_sizes
 from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint
+from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options
 from converter.report import Verification
@@ -61,6 +64,29 @@ def verify_outputs(
         rtol = _cast_tolerance(options)
     largest, tolerance = compare_outputs(expected, found, path=staged, atol=options.atol, rtol=rtol)
     return Verification(weights=True, outputs=True, max_abs=largest, tolerance=tolerance)
+
+
+def verify_foreign_outputs(
+    checkpoint: Checkpoint, output: Output, found: Path, target: Format, options: Options, workshop: LocalWorkshop
+) -> Verification:
+    """As `verify_outputs`, for a target that may come from elsewhere: its framework does not load it.
+
+    Where nothing else can run it, the program is made anew and is run in its place. Raises VerificationError too when
+    the two are not the same.
+    """
+    if target.foreign_runner is not None:
+        return verify_outputs(checkpoint, found, target.foreign_runner, options, workshop)
+    if target.runner is None or target.is_same_program is None or output.build is None:
+        return Verification(weights=True, reason=f"{target.name} files from elsewhere are not run")
+    workshop.observer.stage("building")
+    output.build(workshop)
+    if not target.is_same_program(found, workshop.folder):
+        raise VerificationError(
+            "holds another program than is made of the source here, and one from elsewhere is not run",
+            path=found,
+            hint="--verify weights compares the weights alone",
+        )
+    return verify_outputs(checkpoint, workshop.folder, target.runner, options, workshop)
 
 
 def _cast_tolerance(options: Options) -> float | None:
