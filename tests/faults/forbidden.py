@@ -20,7 +20,10 @@ marshal.load marshal.loads shelve.open yaml.load yaml.full_load yaml.unsafe_load
 torch.load torch.jit.load torch.package.PackageImporter torch.hub.load torch.export.load torch.serialization.load
 runpy.run_path runpy.run_module os.system os.popen
 tensorflow.saved_model.load tensorflow.compat.v1.saved_model.load tensorflow.keras.models.load_model
+tensorflow.compat.v1.saved_model.loader.load tensorflow.compat.v2.saved_model.load tensorflow.saved_model.load_v2
 tensorflow.keras.saving.load_model tensorflow.train.load_checkpoint tensorflow.train.load_variable
+tensorflow.load_library tensorflow.load_op_library tensorflow.experimental.register_filesystem_plugin
+tensorflow.keras.utils.get_file keras.utils.get_file tensorflow_hub.load
 keras.models.load_model keras.saving.load_model tf_keras.models.load_model
 importlib.util.spec_from_file_location importlib.machinery.SourceFileLoader
 """
@@ -28,10 +31,25 @@ FUNCTIONS = frozenset(_LISTED.split())
 MODULES = frozenset({"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"})
 """Modules that may not be imported at all: what cannot be named cannot be called."""
 
-METHODS = frozenset({"load_model", "load_weights", "unsafe_load", "enable_unsafe_deserialization"})
+METHODS = frozenset(
+    {
+        "load_model",
+        "load_weights",
+        "unsafe_load",
+        "enable_unsafe_deserialization",
+        "get_file",
+        "import_meta_graph",
+        "load_op_library",
+        "load_file_system_library",
+        "TFSMLayer",
+    }
+)
 """Refused whatever they are called on."""
+LOADERS = ("saved_model", "loader", "load_v1_in_v2", "export")
+"""Modules, whatever they are reached by, whose `load` runs what it loads."""
 
-_ABBREVIATIONS = {"np": "numpy", "tf": "tensorflow", "pd": "pandas", "pkl": "pickle"}
+_ABBREVIATIONS = {"np": "numpy", "tf": "tensorflow", "torch": "torch", "pd": "pandas", "pkl": "pickle"}
+_FRAMEWORKS = frozenset({"tensorflow", "torch", "keras", "tf_keras"})
 _NUMPY_LOAD = frozenset({"numpy.load", "numpy.lib.npyio.load"})
 _BUILTINS = frozenset(f"builtins.{name}" for name in ANYWHERE)
 _NAMES = ANYWHERE | METHODS | {"load", "loads", "Unpickler"}
@@ -39,13 +57,13 @@ _NAMES = ANYWHERE | METHODS | {"load", "loads", "Unpickler"}
 ALLOWED = frozenset(
     {
         ("converter/graphs/run/saved_model.py", "tensorflow.saved_model.load"),
-        ("converter/graphs/run/foreign_saved_model.py", "tensorflow.saved_model.load"),
+        ("converter/graphs/run/torch_export.py", "torch.export.load"),
         ("converter/graphs/run/keras.py", ".load_weights"),
     }
 )
-"""(file, function): the first runs our own output, made of a graph whose operators were lowered one by one, to compare
-it; the second a copy of a SavedModel whose every operator was found in the list of those that compute and nothing else;
-the third fills a model that was built of a config whose every layer was checked, with arrays."""
+"""(file, function): the first two run our own output, made of a graph whose operators were lowered one by one, to
+compare it, and are given no file that was there before; the third fills a model that was built of a config whose every
+layer was checked, with arrays."""
 
 
 def violations(source: str, name: str) -> Iterator[str]:
@@ -83,6 +101,9 @@ def _said_by(node: ast.AST, imported: dict[str, str]) -> Iterator[str]:
                 yield f"import of {module}"
             imports = (f"{module}.{alias.name}" for alias in names)
             yield from (name for name in imports if name in FUNCTIONS | _NUMPY_LOAD)
+            yield from (f"import of {alias.name}" for alias in names if alias.name in METHODS)
+            if module.partition(".")[0] in _FRAMEWORKS:
+                yield from (f"import of {alias.name}" for alias in names if alias.name in LOADERS)
         case ast.Name(id=name) if name in ANYWHERE and name not in imported:
             yield name
         case ast.Name(id=name) if imported.get(name) in FUNCTIONS:
@@ -95,6 +116,8 @@ def _said_by(node: ast.AST, imported: dict[str, str]) -> Iterator[str]:
             dotted = _dotted(node, imported) or ""
             if dotted in FUNCTIONS or dotted in _BUILTINS:
                 yield dotted
+            elif attribute == "load" and _last_name(node.value) in LOADERS:
+                yield f".{_last_name(node.value)}.load"
             elif attribute in METHODS:
                 yield f".{attribute}"
         case ast.keyword(arg="allow_pickle" | "trust_remote_code", value=value) if not _is_false(value):
@@ -110,6 +133,13 @@ def _dotted(node: ast.AST, imported: dict[str, str]) -> str | None:
         case ast.Attribute(value=value, attr=attribute):
             before = _dotted(value, imported)
             return None if before is None else f"{before}.{attribute}"
+    return None
+
+
+def _last_name(node: ast.AST) -> str | None:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
     return None
 
 
