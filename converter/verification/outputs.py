@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,16 @@ def verify_foreign_outputs(
     if target.runner is None or target.is_same_program is None or output.build is None:
         return Verification(weights=True, reason=f"{target.name} files from elsewhere are not run")
     workshop.observer.stage("building")
-    output.build(workshop)
-    if not target.is_same_program(found, workshop.folder):
+    made = workshop.scratch / "made-anew"
+    made.mkdir()
+    output.build(replace(workshop, folder=made))
+    if not target.is_same_program(found, made):
         raise VerificationError(
             "holds another program than is made of the source here, and one from elsewhere is not run",
             path=found,
             hint="--verify weights compares the weights alone",
         )
-    return verify_outputs(checkpoint, workshop.folder, target.runner, options, workshop)
+    return verify_outputs(checkpoint, made, target.runner, options, workshop)
 
 
 def _cast_tolerance(options: Options) -> float | None:

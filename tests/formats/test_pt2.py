@@ -222,6 +222,34 @@ def test_from_onnx_and_back_to_weights(tmp_path: Path, ckconv: Ckconv) -> None:
         np.testing.assert_array_equal(back[name], value)
 
 
+def test_a_program_is_verified_by_making_it_anew_and_one_from_elsewhere_is_not_run(
+    tmp_path: Path, ckconv: Ckconv
+) -> None:
+    x = torch.export.Dim.DYNAMIC
+    torch.onnx.export(
+        torch.nn.Linear(3, 2).eval(),
+        (torch.ones(4, 3),),
+        tmp_path / "x.onnx",
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({0: x},),
+    )
+    converter.convert(tmp_path / "x.onnx", tmp_path / "x.pt2", verify="weights")
+    proven = ckconv("verify", tmp_path / "x.onnx", tmp_path / "x.pt2")
+    assert proven.returncode == 0, proven.stderr
+    assert "verified outputs" in proven.stdout
+
+    def change(members: dict[str, bytes]) -> None:
+        members["model/models/model.json"] += b" "
+
+    changed = _changed(tmp_path / "x.pt2", tmp_path / "y.pt2", change)
+    refused = ckconv("verify", tmp_path / "x.onnx", changed)
+    assert refused.returncode == 4
+    assert "holds another program" in refused.stderr
+    weights = ckconv("verify", tmp_path / "x.onnx", changed, "--verify", "weights")
+    assert weights.returncode == 0, weights.stderr
+
+
 def test_from_a_savedmodel(tmp_path: Path, ckconv: Ckconv) -> None:
     result = ckconv(ROOT / "fixtures" / "keras" / "saved_model", f"{tmp_path}/out/", "--to", "pt2")
     assert result.returncode == 0, result.stderr
