@@ -159,9 +159,13 @@ _STRUCTURAL = (
 
 def faults(data: bytes, part: Cut) -> Iterator[str]:
     """Yield what is wrong with a cut graph, as TensorFlow's classes read it, and the file that it was cut from."""
+    from google.protobuf.message import DecodeError
     from tensorflow.core.framework import graph_pb2
 
-    graph = graph_pb2.GraphDef.FromString(part.graph)
+    try:
+        graph = graph_pb2.GraphDef.FromString(part.graph)
+    except DecodeError:  # a shape or a constant is malformed, and TensorFlow takes no graph with it
+        return
     functions = {each.signature.name for each in graph.library.function}
     for node in _messages(graph, "NodeDef"):
         if node.op not in COMPUTE | functions:
@@ -238,7 +242,8 @@ def ran(data: bytes, model: Path, folder: Path) -> str:
     shutil.copytree(model, source)
     (source / "saved_model.pb").write_bytes(data)
     scratch.mkdir()
-    arrays = {f"0/{name}": np.ones((2, 3), np.float32) for name in cut(data).signature.inputs}
+    shapes = {name: info.shape or () for name, info in cut(data).signature.inputs.items()}
+    arrays = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape]) for name, shape in shapes.items()}
     np.savez(folder / "inputs.npz", **arrays)
     before = _listed(folder, scratch)
     given = {"model": source, "inputs": folder / "inputs.npz", "outputs": scratch / "outputs.npz"}

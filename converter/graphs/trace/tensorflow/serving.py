@@ -46,12 +46,16 @@ class Served:
     variables: Mapping[str, Held]
 
     def graph_def(self) -> Any:
-        """Return the graph as TensorFlow has it. Raises MissingExtraError without TensorFlow."""
+        """Return the graph as TensorFlow has it. Raises MissingExtraError without it, ReadError for what it refuses."""
         try:
+            from google.protobuf.message import DecodeError
             from tensorflow.core.framework import graph_pb2
         except ImportError as error:
             raise MissingExtraError("tensorflow", "converting a SavedModel") from error
-        return graph_pb2.GraphDef.FromString(self.graph)
+        try:
+            return graph_pb2.GraphDef.FromString(self.graph)
+        except DecodeError as error:
+            raise ReadError("has a shape or a constant that is malformed") from error
 
 
 def serve(folder: Path) -> Served:
