@@ -182,8 +182,10 @@ class Graph:
         library = Message.parse(message.content(2), _LIBRARY, path)
         self._nodes = self._by_name("nodes", ((_named(each, path), each) for each in message.repeated(1)))
         self._functions = self._by_name("functions", ((self._called(each), each) for each in library.repeated(1)))
-        gradients = [Message.parse(each, _GRADIENT, path) for each in library.repeated(2)]
-        self.gradients = [(each.text(1), each.text(2)) for each in gradients]
+        self._gradients: dict[str, list[str]] = {}
+        for each in library.repeated(2):
+            gradient = Message.parse(each, _GRADIENT, path)
+            self._gradients.setdefault(gradient.text(1), []).append(gradient.text(2))
         versions = Message.parse(message.content(4), _VERSIONS, path)
         self._versions = number_field(1, versions.unsigned(1)) + number_field(2, versions.unsigned(2))
         self._read: dict[str, Node] = {}
@@ -209,6 +211,10 @@ class Graph:
     def function(self, name: str) -> Function:
         """Return a function of the library."""
         return _function(self._functions[name], self._path)
+
+    def gradients(self, name: str) -> list[str]:
+        """Return the functions that are said to be gradients of a function."""
+        return [each for each in self._gradients.get(name, ()) if each in self._functions]
 
     def encoded(self, nodes: Iterable[Node], functions: Iterable[Function]) -> bytes:
         """Return a GraphDef of these nodes and functions, in this order."""

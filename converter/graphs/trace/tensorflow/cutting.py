@@ -88,7 +88,7 @@ def _reached(graph: Graph, roots: Iterable[str], path: str | None) -> tuple[dict
         if name not in functions:
             function = functions[name] = graph.function(name)
             called += [each for node in function.nodes for each in _callees(node, graph, name, path)]
-            called += [gradient for owner, gradient in graph.gradients if owner == name and gradient in graph.functions]
+            called += graph.gradients(name)
     return nodes, functions
 
 
