@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,26 @@ _DTYPE_ALIASES = {
     "f32": "float32",
     "f16": "float16",
 }
+_CONFIG_NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
+_WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
+_FIXED_IN_CONFIG = frozenset(  # by --task, --dtype and --with-cache, or by what a graph returns and may run
+    (
+        "architectures",
+        "attn_implementation",
+        "auto_map",
+        "dtype",
+        "experts_implementation",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "quantization_config",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "use_mems_eval",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +70,8 @@ class Options:
 
     `from_format`     the source's format, when its content does not say
     `config`          a config.json, instead of the one beside the source
+    `config_value`    NAME=VALUE, in the config of a transformers model instead of what it says: VALUE is JSON or a
+                      word, NAME has dots where it is of a part ("vision_config.image_size=224")
     `custom_objects`  "package.module:Name,Name": your own layers of a Keras model, imported when its graph is needed
     `task`            which head the model has, when neither config nor tensors say
     `mapping`         a JSON file of name rules (converter.dialects.rules), applied in the direction that matches
@@ -77,6 +100,7 @@ class Options:
 
     from_format: str | None = None
     config: Path | None = None
+    config_value: tuple[str, ...] = ()
     custom_objects: tuple[str, ...] = ()
     task: str | None = None
     mapping: Path | None = None
@@ -114,7 +138,7 @@ class Options:
             if value not in choices:
                 raise UsageError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
         self.target_dtype()
-        _ = self.hyperparameters
+        _ = self.hyperparameters, self.config_values
         if not 1 <= self.jobs <= _MOST_JOBS:
             raise UsageError(f"--jobs is a number from 1 to {_MOST_JOBS}, not {self.jobs}")
         if not 0 < self.timeout <= _MOST_SECONDS:
@@ -132,6 +156,19 @@ class Options:
                 found[name] = json.loads(text)
             except ValueError as error:
                 raise UsageError(f"--hyperparameter is NAME=VALUE with a value such as 0.1, not {given!r}") from error
+        return found
+
+    @property
+    def config_values(self) -> dict[str, Any]:
+        """Those asked for by name. Raises UsageError when they are no NAME=VALUE, or none that a graph could heed."""
+        found = {}
+        for given in self.config_value:
+            name, _, text = given.partition("=")
+            if _CONFIG_NAME.fullmatch(name) is None or name in found:
+                raise UsageError(f"--config-value is NAME=VALUE, each name once, not {given!r}")
+            if name.rpartition(".")[2] in _FIXED_IN_CONFIG:
+                raise UsageError(f"--config-value cannot change {name}: other options or the graph decide it")
+            found[name] = _json_or_word(text, given)
         return found
 
     @property
@@ -153,3 +190,17 @@ class Options:
         if name not in known:
             raise UsageError(f"unknown --dtype {self.dtype!r}", hint=f"known: {', '.join(known)}")
         return DType(name)
+
+
+def _json_or_word(text: str, given: str) -> Any:
+    """Read a value as JSON, or as the word it is: ``original_full`` needs no quotes."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        if _WORD.fullmatch(text) is None:
+            raise UsageError(f"--config-value is NAME=VALUE with a value in JSON or a word, not {given!r}") from error
+    return text
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")

@@ -12,6 +12,7 @@ from typing import Any
 
 from converter import formats, runnable, selection
 from converter.comparison import Difference, compare
+from converter.config_values import check_applicable, with_config_values
 from converter.dialects import canonical
 from converter.dialects.keras import is_model as is_keras_model
 from converter.dialects.wrappers import unwrapped
@@ -211,6 +212,8 @@ def _planned(
     checkpoint: Checkpoint, target: Format, write_options: Any, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
     """What the target is to hold, in its names and layouts, with a graph where it needs one."""
+    check_applicable(checkpoint, target.holds, options)
+    checkpoint = with_config_values(checkpoint, options, workshop)
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
     is_of_torch = named.optimizer is not None and named.optimizer.convention == "torch"
     if named.dialect != "pytorch" or not target.keeps_names:

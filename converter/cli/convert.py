@@ -30,6 +30,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--to", metavar="FORMAT", help="Format of DST; by default what its name says.")
 @_option("--from", "from_format", metavar="FORMAT", help="Format of SRC, when its content does not say.")
 @_option("--config", type=click.Path(path_type=Path), help="A config.json, instead of the one beside SRC.")
+@_option("--config-value", multiple=True, metavar="NAME=VALUE", help="Another value in that config; may be repeated.")
 @_option(
     "--custom-objects", multiple=True, metavar="MODULE:NAMES", help="Your own layers of a Keras model; may be repeated."
 )

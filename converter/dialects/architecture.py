@@ -134,13 +134,16 @@ def config_with(
     dtype: str | None = None,
     tie_word_embeddings: bool | None = None,
     rope_theta: float | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Return the config with other values; itself when it says so already.
+    """Return the config with other values; itself when it says so already. `values` are those that have no name here.
 
     The dtype goes where the config has it: "dtype" (transformers 5), "torch_dtype" (transformers 4), or the former
     when neither is there. A changed config is written as transformers writes it: two spaces, ASCII, a final newline.
     """
-    wanted: dict[str, Any] = {} if architectures is None else {"architectures": architectures}
+    wanted: dict[str, Any] = dict(values or {})
+    if architectures is not None:
+        wanted["architectures"] = architectures
     if tie_word_embeddings is not None:
         wanted["tie_word_embeddings"] = tie_word_embeddings
     if rope_theta is not None:
@@ -149,10 +152,10 @@ def config_with(
         wanted |= dict.fromkeys([key for key in ("dtype", "torch_dtype") if key in config.values] or ["dtype"], dtype)
     if all(config.values.get(key) == value for key, value in wanted.items()):
         return config
-    values = {**config.values, **wanted}
+    changed = {**config.values, **wanted}
     if list(config.values) == sorted(config.values):
-        values = dict(sorted(values.items()))
-    return Config(values=values, raw=(json.dumps(values, indent=2) + "\n").encode("ascii"))
+        changed = dict(sorted(changed.items()))
+    return Config(values=changed, raw=(json.dumps(changed, indent=2) + "\n").encode("ascii"))
 
 
 def _class_in(config: Mapping[str, Any]) -> str | None:

@@ -62,6 +62,19 @@ def model_config(class_: Any, config_values: Mapping[str, Any]) -> Any:
     return config
 
 
+def config_of_type(config_values: Mapping[str, Any]) -> Any:
+    """Return the config object of the model type that a config names, less what a checkpoint must not decide.
+
+    Raises ArchitectureError when transformers has no such type, or the config does not build.
+    """
+    transformers = _transformers()
+    model_type = str(config_values.get("model_type"))
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise ArchitectureError(f"{model_type!r} is not a model type of transformers {transformers.__version__}")
+    with _build_failures(model_type):
+        return transformers.CONFIG_MAPPING[model_type].from_dict(_cleaned(config_values))
+
+
 def _cleaned(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _cleaned(value) if isinstance(value, Mapping) else value

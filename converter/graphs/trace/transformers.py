@@ -31,6 +31,7 @@ from converter.graphs.trace.dimensions import (
     traced_sizes,
 )
 from converter.graphs.trace.initializers import attach_tensors, declarations
+from converter.graphs.trace.lengths import check_algorithm, check_bounds
 from converter.graphs.trace.modalities import Inputs, inputs_of, may_have_any_size
 from converter.graphs.trace.model_building import (
     DEFAULT_SIZE_LIMIT_BYTES,
@@ -41,7 +42,7 @@ from converter.graphs.trace.model_building import (
     unsaved_parameters,
 )
 from converter.graphs.trace.module_paths import keep_module_paths
-from converter.graphs.trace.patches import exportable
+from converter.graphs.trace.patches import exportable, replaced
 from converter.graphs.trace.saved_form import SavedForm, saved_form
 
 _ATTEMPTS = 2
@@ -105,6 +106,7 @@ def trace_model(
     config = model_config(class_, config_values)
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
+    check_algorithm(model)
     taken, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
     keep_module_paths(graph)
     form, ties = saved_form(model), tied_names(model)
@@ -182,16 +184,34 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
     with _silence() as printed:
         # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
         try:
-            with constants_as_operations(), exportable(model):
+            with constants_as_operations(), exportable(model), _kept_programs() as programs:
                 graph = OnnxExporter().export(model, inputs, config=options).program
         except Exception as error:
             _log.debug("export of %s failed: %s", type(model).__name__, printed.getvalue(), exc_info=True)
             raise GraphError(f"{type(model).__name__} could not be exported: {said_by(error)}") from error
+    if cache is None:
+        check_bounds(model, taken.inputs, sizes, programs[-1])
     if graph.functions:
         passes.InlinePass()(graph)
     name_cache(graph)
     _keep_fields(graph)
     return graph
+
+
+@contextlib.contextmanager
+def _kept_programs() -> Iterator[list[Any]]:
+    """Keep the programs that the exporter makes on its way to ONNX."""
+    import torch
+
+    programs: list[Any] = []
+    export = torch.export.export
+
+    def keeping(*arguments: Any, **keywords: Any) -> Any:
+        programs.append(export(*arguments, **keywords))
+        return programs[-1]
+
+    with replaced(torch.export, "export", keeping):
+        yield programs
 
 
 def _keep_fields(model: Any) -> None:

@@ -1,0 +1,77 @@
+"""`--config-value NAME=VALUE`: another value in the config of a transformers model than its file says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from converter.dialects.architecture import config_with
+from converter.encoding.folder import CONFIG_NAME
+from converter.errors import UsageError
+from converter.execution.child import require
+from converter.execution.workshop import LocalWorkshop
+from converter.model.checkpoint import Checkpoint, Part
+from converter.options import Options
+
+_UNKNOWN = "converter.graphs.trace.config_attributes:unknown"
+_OPTION = "--config-value"
+
+
+def check_applicable(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
+    """Raise UsageError when values are given and no config of transformers decides anything of the target."""
+    if not options.config_values:
+        return
+    config = checkpoint.config
+    if config is None or not isinstance(config.values.get("model_type"), str):
+        raise UsageError(f"{_OPTION} is for the config of a transformers model, and there is none")
+    has_graph = Part.GRAPH in holds and not options.weights_only
+    if not has_graph and Part.CONFIG not in holds:
+        raise UsageError(f"{_OPTION} decides nothing of a target that has neither config nor graph")
+    if has_graph and (options.model is not None or (checkpoint.graph is not None and not options.with_cache)):
+        raise UsageError(f"{_OPTION} does not change the source's own graph, or that of --model")
+
+
+def with_config_values(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    """Return the checkpoint with the values that were asked for in its config, and a warning of each.
+
+    Raises UsageError for a name that neither the config nor its class knows, MissingExtraError without the framework
+    that knows the class.
+    """
+    config = checkpoint.config
+    if not options.config_values or config is None:
+        return checkpoint
+    new = [name for name in options.config_values if not _has(config.values, name.split("."))]
+    if new:
+        require("torch", f"{_OPTION} {new[0]}, which config.json does not have,")
+        file = workshop.scratch / CONFIG_NAME
+        file.write_bytes(config.raw)
+        for name in workshop.call(_UNKNOWN, config=os.fspath(file), names=new):
+            raise UsageError(f"{_OPTION}: {name!r} is neither in config.json nor known to its class")
+    values: dict[str, Any] = dict(config.values)
+    warnings = []
+    for name, value in options.config_values.items():
+        path = name.split(".")
+        was = f" and was {json.dumps(_at(config.values, path))}" if name not in new else ""
+        values = _changed(values, path, value)
+        warnings.append(f"config.json: {name} is {json.dumps(value)}{was}, as {_OPTION} says")
+    return replace(checkpoint, config=config_with(config, values=values), warnings=(*checkpoint.warnings, *warnings))
+
+
+def _has(values: Any, path: list[str]) -> bool:
+    *above, last = path
+    part = _at(values, above)
+    return isinstance(part, Mapping) and last in part
+
+
+def _at(values: Any, path: list[str]) -> Any:
+    for name in path:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
+
+
+def _changed(values: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    return {**values, first: _changed(values.get(first) or {}, rest, value) if rest else value}
