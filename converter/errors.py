@@ -11,6 +11,7 @@
     │   └── MissingExtraError   2  the work needs a framework that is not installed
     ├── LossError               3  tensors unaccounted for, a loss that was not allowed, ambiguous optimizer state
     ├── VerificationError       4  the staged output is not what the source says
+    │   └── UnprovenError       4  nothing differs, and nothing that was compared could have
     ├── SafetyError             5  the file asks for something a checkpoint has no business asking for
     ├── DestinationExistsError  6  something is already there, and may not be replaced
     ├── GraphError              7  the graph could not be exported, or an operator has no lowering
@@ -118,6 +119,12 @@ class VerificationError(CkconvError):
     """The staged output is not what the source says; nothing was published."""
 
     exit_code = 4
+
+
+class UnprovenError(VerificationError):
+    """Nothing that was compared differs, and nothing of it could have; `per_output` says how each output compared."""
+
+    per_output: tuple[Any, ...] = ()
 
 
 class SafetyError(CkconvError):

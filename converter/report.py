@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -30,10 +30,57 @@ class OptimizerReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputComparison:
+    """How one output of the target compared with the reference's, over all sample cases.
+
+    `max_abs`, `max_rel`   the largest difference, and the largest in units of the element's scale
+    `tolerance`            of an element that is no larger than the scale; 0 where elements are to be equal
+    `share`                of the elements that could have failed (converter.verification.comparing)
+    `reason`               why the output proves nothing, None where it does
+    """
+
+    name: str
+    dtype: str
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    tolerance: float = 0.0
+    share: float = 0.0
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        proven = "" if self.reason is None else f", not proven: {self.reason}"
+        return (
+            f"output {self.name!r}: {self.dtype}, max|d| {self.max_abs:.2e}, relative {self.max_rel:.2e}, "
+            f"tolerance {self.tolerance:.2e}, {self.share:.1%} of the elements could have failed{proven}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """Whether the comparison noticed weights that were changed on purpose, a group of one name at a time.
+
+    `tried` counts the groups, `noticed` those whose change put an output out of tolerance, `unnoticed` names the
+    others; for `not_tried` there was no time, or, as `reason` says, no way.
+    """
+
+    tried: int = 0
+    noticed: int = 0
+    not_tried: int = 0
+    unnoticed: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        left = f", {self.not_tried} not tried" if self.not_tried else ""
+        why = "" if self.reason is None else f" ({self.reason})"
+        return f"canary: {self.noticed} of {self.tried} groups of weights noticed when changed{left}{why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What was verified: `weights` bit for bit; `outputs` within `tolerance`, `max_abs` being the largest difference.
 
-    `reason` says why outputs were not, where they could have been.
+    `reason` says why outputs were not, where they could have been; `per_output` how each compared, of which some may
+    have proved nothing; `is_unproven` that they were compared and none could prove anything.
     """
 
     weights: bool = False
@@ -41,12 +88,45 @@ class Verification:
     max_abs: float | None = None
     tolerance: float | None = None
     reason: str | None = None
+    is_unproven: bool = False
+    per_output: tuple[OutputComparison, ...] = ()
+    canary: Canary | None = None
 
     def __str__(self) -> str:
         if self.outputs:
-            return f"verified outputs max|d|={self.max_abs:.2e}"
+            unproven = [f"{escape(each.name)!r} ({each.reason})" for each in self.per_output if each.reason is not None]
+            but = f"; not proven: {listed(unproven, _NAMES_TOGETHER)}" if unproven else ""
+            return f"verified outputs max|d|={self.max_abs:.2e}{but}"
         done = "verified weights" if self.weights else "not verified"
-        return done if self.reason is None else f"{done}, outputs not verified: {self.reason}"
+        how = "not proven" if self.is_unproven else "not verified"
+        return done if self.reason is None else f"{done}, outputs {how}: {self.reason}"
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """How each output compared, and what became of the canary, one line each, safe to print."""
+        canary = () if self.canary is None else (str(self.canary),)
+        return tuple(escape(line, _REASON_CHARACTERS) for line in (*map(str, self.per_output), *canary))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know besides: weights that the outputs do not show."""
+        if self.canary is None or not self.canary.unnoticed:
+            return ()
+        names = self.canary.unnoticed
+        groups = f"{len(names)} of {self.canary.tried} groups of weights"
+        return (f"the outputs do not change with {groups}: {listed(names, _NAMES_TOGETHER)}",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` says of it."""
+        return {
+            "weights": self.weights,
+            "outputs": self.outputs,
+            "max_abs": self.max_abs,
+            "tolerance": self.tolerance,
+            "reason": self.reason,
+            "per_output": [asdict(each) for each in self.per_output],
+            "canary": None if self.canary is None else {**asdict(self.canary), "unnoticed": [*self.canary.unnoticed]},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +169,8 @@ class Report:
         ]
         if self.optimizer.status == "dropped":
             said.append(f"dropped: optimizer state: {self.optimizer.reason}")
-        return said + [f"note: {escape(warning, _REASON_CHARACTERS)}" for warning in self.warnings]
+        notes = (*self.warnings, *self.verification.notes)
+        return said + [f"note: {escape(note, _REASON_CHARACTERS)}" for note in notes]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints."""
@@ -115,13 +196,7 @@ class Report:
                 "basis": optimizer.basis,
                 "reason": optimizer.reason,
             },
-            "verification": {
-                "weights": self.verification.weights,
-                "outputs": self.verification.outputs,
-                "max_abs": self.verification.max_abs,
-                "tolerance": self.verification.tolerance,
-                "reason": self.verification.reason,
-            },
+            "verification": self.verification.as_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -136,7 +211,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "counts": {status.value: 0 for status in Status},
         "tensors": [],
         "optimizer": {"status": "absent", "algorithm": None, "step": None, "basis": None, "reason": None},
-        "verification": {"weights": False, "outputs": False, "max_abs": None, "tolerance": None, "reason": None},
+        "verification": Verification().as_dict(),
         "warnings": [],
         **known,
         "status": "failed",

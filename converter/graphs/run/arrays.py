@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_AS_BFLOAT16 = ".bfloat16"
+"""Ends the key of an array of that type, which .npy has not: its bits are stored as integers."""
 
 
 def read_inputs(path: str) -> dict[str, dict[str, Any]]:
@@ -19,6 +25,33 @@ def read_inputs(path: str) -> dict[str, dict[str, Any]]:
 
 
 def write_outputs(path: str, sets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the arrays of each set."""
-    flat = {f"{number}/{name}": array for number, arrays in sets.items() for name, array in arrays.items()}
-    np.savez(path, **flat)
+    """Write the arrays of each set. Strings become arrays of text, bfloat16 keeps its type for `read_array`."""
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        for number, arrays in sets.items():
+            for name, array in arrays.items():
+                write_array(archive, f"{number}/{name}", array)
+
+
+def write_array(archive: zipfile.ZipFile, key: str, array: Any) -> None:
+    """Add an array to an .npz that is being written."""
+    array = np.asarray(array)
+    if array.dtype == _BFLOAT16:
+        key, array = key + _AS_BFLOAT16, array.view(np.uint16)
+    elif array.dtype.kind == "O":
+        texts = [each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each for each in array.flat]
+        array = np.array(texts, dtype=np.str_).reshape(array.shape)
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def read_outputs(path: str, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays that `write_outputs` wrote under keys that start with `prefix`, by key."""
+    arrays = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            if key.startswith(prefix):
+                is_bfloat16 = key.endswith(_AS_BFLOAT16) and archive[key].dtype == np.uint16
+                arrays[key.removesuffix(_AS_BFLOAT16) if is_bfloat16 else key] = (
+                    archive[key].view(_BFLOAT16) if is_bfloat16 else archive[key]
+                )
+    return arrays

@@ -12,6 +12,7 @@ from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.canary import is_floating, nudged
 from converter.graphs.trace.tensorflow.keras import build, called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
 
@@ -29,8 +30,11 @@ def run(
     elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
+    nudge: bool = False,
 ) -> dict[str, Any]:
     """Call the model in the file `model` on the inputs of an .npz file; write another.
+
+    With `nudge` every weight is changed in its last place before.
 
     Raises as converter.graphs.trace.tensorflow.keras does, and GraphError when Keras cannot load the weights.
     """
@@ -42,6 +46,10 @@ def run(
             built.load_weights(os.fspath(_weights(Path(model), Path(scratch), config, is_archive=is_archive)))
         except Exception as error:  # Keras raises what comes
             raise GraphError(f"Keras cannot load the weights: {' '.join(str(error).split())[:300]}") from error
+    for number, variable in enumerate(built.weights if nudge else ()):
+        values = variable.numpy()
+        if is_floating(values.dtype):
+            variable.assign(nudged(values, str(number)))
     results = {number: called(built, arrays) for number, arrays in read_inputs(inputs).items()}
     write_outputs(outputs, results)
     return {"missing": [], "unexpected": []}

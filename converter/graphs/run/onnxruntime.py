@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from converter.encoding import protobuf
+from converter.encoding.onnx_file import read_model
+from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
+from converter.model.file import SourceFile
+from converter.model.tensor import Tensor
 
 _DTYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool",
@@ -16,25 +22,105 @@ _DTYPES = {
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
 }  # fmt: skip
 _SUFFIX = ".onnx"
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_MODEL_GRAPH, _GRAPH_INPUT = 7, 11
+_COPIES = 4
+"""Of a model's file, at most, that are in memory while onnxruntime opens it from bytes."""
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(
+    *,
+    model: str,
+    architecture: str,
+    inputs: str,
+    outputs: str,
+    canary: str | None = None,
+    since: float = 0.0,
+    nudge: bool = False,
+) -> dict[str, Any]:
     """Run the file `model`, or the one in that folder, on the inputs of an .npz file; write another.
 
     Inputs are cast to the graph's types. `architecture` is not needed, and is taken so that every runner is called
-    alike. Returns `missing` and `unexpected`, both empty. Raises GraphError when the model does not run.
+    alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
+    changed afterwards (converter.graphs.run.canary). Returns `missing` and `unexpected`, both empty, and `canary`.
+    Raises GraphError when the model does not run.
     """
     path = file_of(model)
-    session = _session(path)
+    sets = read_inputs(inputs)
+    weights = _FedWeights(path)
+    if nudge:
+        for name in weights.sizes():
+            weights.write(name, nudged(weights.read(name), name))
+    session = weights.session() if nudge else _session(path)
+    write_outputs(outputs, {number: _outputs(session, arrays, path, weights) for number, arrays in sets.items()})
+    del session  # that of the canary holds the weights, too
+    tried = None if canary is None else _tried(weights, sets, canary=canary, since=since)
+    return {"missing": [], "unexpected": [], "canary": tried}
+
+
+def _outputs(session: Any, arrays: Mapping[str, Any], path: Path, weights: _FedWeights) -> dict[str, Any]:
     wanted = {value.name: _DTYPES.get(value.type) for value in session.get_inputs()}
     names = [value.name for value in session.get_outputs()]
-    results = {}
-    for number, arrays in read_inputs(inputs).items():
-        feeds = {name: arrays[name].astype(dtype) for name, dtype in wanted.items() if name in arrays}
-        with _failures(path):
-            results[number] = dict(zip(names, session.run(names, feeds), strict=True))
-    write_outputs(outputs, results)
-    return {"missing": [], "unexpected": []}
+    feeds = {name: arrays[name].astype(dtype) for name, dtype in wanted.items() if name in arrays}
+    with _failures(path):
+        return dict(zip(names, session.run(names, {**feeds, **weights.fed}), strict=True))
+
+
+def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> dict[str, Any]:
+    if weights.path.stat().st_size * _COPIES > available_bytes():
+        return untried(weights, "memory")
+    try:
+        session = weights.session()
+    except GraphError as error:  # an operator that takes constants alone
+        return untried(weights, error.message)
+    return try_groups(
+        weights, lambda arrays: _outputs(session, arrays, weights.path, weights), sets, path=canary, since=since
+    )
+
+
+class _FedWeights:
+    """The initializers of an ONNX file, fed to a session instead of being taken from the file, where they are changed.
+
+    A `converter.graphs.run.canary.Weights`. Since IR version 4 an initializer that is among the graph's inputs, too, is
+    a default (https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md#graphs).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tensors = {
+            name: tensor
+            for name, tensor in read_model(SourceFile(path)).tensors.items()
+            if is_floating(tensor.dtype.numpy) and tensor.nbytes
+        }
+        self.fed: dict[str, Any] = {}
+
+    def session(self) -> Any:
+        """Open a session that can be fed. Raises GraphError when onnxruntime does not take weights as inputs."""
+        values = [
+            protobuf.content_field(_GRAPH_INPUT, _value_info(name, tensor)) for name, tensor in self._tensors.items()
+        ]
+        # Messages of one type, one after the other, are one message with the repeated fields of both.
+        return _session(self.path, more=protobuf.content_field(_MODEL_GRAPH, b"".join(values)))
+
+    def sizes(self) -> Mapping[str, int]:
+        return {name: tensor.nbytes for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> Any:
+        return self._tensors[name].numpy()
+
+    def write(self, name: str, values: Any) -> None:
+        import onnxruntime
+
+        number = TYPE_NUMBERS[self._tensors[name].dtype]
+        if values.dtype.name == "bfloat16":
+            values = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(values.view("uint16"), number)
+        self.fed[name] = values
+
+
+def _value_info(name: str, tensor: Tensor) -> bytes:
+    extents = b"".join(protobuf.content_field(1, protobuf.number_field(1, extent)) for extent in tensor.shape)
+    of_tensor = protobuf.number_field(1, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(2, extents)
+    return protobuf.content_field(1, name) + protobuf.content_field(2, protobuf.content_field(1, of_tensor))
 
 
 def check(*, model: str) -> None:
@@ -63,7 +149,8 @@ def file_of(model: str) -> Path:
     return files[0]
 
 
-def _session(path: Path) -> Any:
+def _session(path: Path, more: bytes = b"") -> Any:
+    """Open a file, `more` taken as its end. External data are found in its folder."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -73,8 +160,11 @@ def _session(path: Path) -> Any:
     # A model is run here once or twice: neither copies of the weights in another layout nor pools are worth it.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
+    if more:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(path.absolute().parent))
     with _failures(path):
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = path.read_bytes() + more if more else str(path)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager

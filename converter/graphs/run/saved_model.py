@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.canary import is_floating, try_groups
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(
+    *, model: str, architecture: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0
+) -> dict[str, Any]:
     """Call `serving_default` of the SavedModel folder `model` on the inputs of an .npz file; write another.
 
     Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is
-    called alike. Returns `missing` and `unexpected`, both empty. Raises GraphError without that signature, or when
-    the graph fails.
+    called alike. With `canary`, an .npz to write, weights are then changed (converter.graphs.run.canary). Returns
+    `missing` and `unexpected`, both empty, and `canary`. Raises GraphError without that signature, or when the graph
+    fails.
     """
     loaded = tf.saved_model.load(model)
     if "serving_default" not in loaded.signatures:
         raise GraphError("has no signature serving_default", path=model)
     function = loaded.signatures["serving_default"]
     types = {name: specification.dtype for name, specification in function.structured_input_signature[1].items()}
-    results = {}
-    for number, arrays in read_inputs(inputs).items():
+
+    def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
         given = {parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}
         try:
             result = function(**{name: tf.cast(given[name], dtype) for name, dtype in types.items()})
         except (KeyError, tf.errors.OpError) as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
-        results[number] = {name: tensor.numpy() for name, tensor in result.items()}
-    write_outputs(outputs, results)
-    return {"missing": [], "unexpected": []}
+        return {name: tensor.numpy() for name, tensor in result.items()}
+
+    sets = read_inputs(inputs)
+    write_outputs(outputs, {number: called(arrays) for number, arrays in sets.items()})
+    tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
+    return {"missing": [], "unexpected": [], "canary": tried}
+
+
+class _Variables:
+    """The variables of a loaded SavedModel, as `converter.graphs.run.canary.Weights`."""
+
+    def __init__(self, loaded: Any) -> None:
+        self._variables = {variable.name.removesuffix(":0"): variable for variable in loaded.variables}
+
+    def sizes(self) -> Mapping[str, int]:
+        return {
+            name: variable.shape.num_elements() * variable.dtype.size
+            for name, variable in self._variables.items()
+            if is_floating(variable.dtype.as_numpy_dtype) and variable.shape.num_elements()
+        }
+
+    def read(self, name: str) -> Any:
+        return self._variables[name].numpy().copy()
+
+    def write(self, name: str, values: Any) -> None:
+        self._variables[name].assign(values)

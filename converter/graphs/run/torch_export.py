@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.lower.torch.framework import to_array, to_tensor, torch
+from converter.graphs.lower.torch.names import original_name
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.canary import try_groups
+from converter.graphs.run.module_weights import ModuleWeights
 
 _FILE_NAME = "model.pt2"
 _DOCUMENT = "/extra/ckconv.json"
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(
+    *, model: str, architecture: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0
+) -> dict[str, Any]:
     """Call the program `model`, a file or a folder with `model.pt2`, on the inputs of an .npz file; write another.
 
-    `architecture` is not needed, and is taken so that every runner is called alike. Returns `missing` and
-    `unexpected`, both empty. Raises GraphError when the program does not load or run.
+    `architecture` is not needed, and is taken so that every runner is called alike. With `canary`, an .npz to write,
+    weights are then changed (converter.graphs.run.canary). Returns `missing` and `unexpected`, both empty, and
+    `canary`. Raises GraphError when the program does not load or run.
     """
     file = Path(model) / _FILE_NAME if Path(model).is_dir() else Path(model)
     called = _keywords(file)
-    results = {}
+    sets = read_inputs(inputs)
     try:
         with file.open("rb") as stream:  # a path would have to end in .pt2, and a staged file may not
             program = torch.export.load(stream).module()
-        for number, arrays in read_inputs(inputs).items():
+
+        def run_one(arrays: Mapping[str, Any]) -> dict[str, Any]:
             with torch.no_grad():
                 found = program(**{called.get(name, name): to_tensor(array) for name, array in arrays.items()})
-            results[number] = {name: to_array(tensor) for name, tensor in found.items()}
+            return {name: to_array(tensor) for name, tensor in found.items()}
+
+        results = {number: run_one(arrays) for number, arrays in sets.items()}
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
     write_outputs(outputs, results)
-    return {"missing": [], "unexpected": []}
+    weights = ModuleWeights(program, original_name)
+    tried = None if canary is None else try_groups(weights, run_one, sets, path=canary, since=since)
+    return {"missing": [], "unexpected": [], "canary": tried}
 
 
 def _keywords(file: Path) -> dict[str, str]:

@@ -11,15 +11,17 @@ import numpy as np
 
 from converter.errors import ArchitectureError, GraphError
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.caching import cache_of, present_of
 from converter.graphs.trace.model_building import model_class, model_config
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> dict[str, Any]:
     """Run the class `architecture` with the folder's weights, computed in float32, on the inputs of an .npz file.
 
     `model` is a folder with config.json and model.safetensors. Keys of the files are `<set>/<input or output name>`.
-    Returns `missing` and `unexpected`, the tensor names that transformers did not find or had no use for.
+    With `nudge` every weight is changed in its last place before. Returns `missing` and `unexpected`, the tensor names
+    that transformers did not find or had no use for.
     Raises ArchitectureError when the config does not build, GraphError when the weights do not fit.
     """
     class_ = model_class(architecture)
@@ -41,6 +43,8 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
     except (OSError, RuntimeError, ValueError) as error:
         raise GraphError(f"transformers does not load it: {' '.join(str(error).split())[:300]}", path=model) from error
     loaded.eval()
+    if nudge:
+        ModuleWeights(loaded).nudge()
     results = {number: _outputs(loaded, arrays) for number, arrays in read_inputs(inputs).items()}
     write_outputs(outputs, results)
     return {"missing": sorted(report["missing_keys"]), "unexpected": sorted(report["unexpected_keys"])}

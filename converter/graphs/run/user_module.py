@@ -10,17 +10,19 @@ import numpy as np
 
 from converter.errors import GraphError
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.user_module import built, named_outputs
 
 FACTORY_NAME = "module.json"
 _WEIGHTS_NAME = "model.safetensors"
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> dict[str, Any]:
     """Run the module that `model`/module.json (`factory`, `folder`) names, on the inputs of an .npz file.
 
     Its weights are those of `model`/model.safetensors, in the module's own element types. `architecture` is not needed.
-    Returns `missing` and `unexpected`, both empty. Raises GraphError for a tensor of the module that has no value.
+    With `nudge` every weight is changed in its last place before. Returns `missing` and `unexpected`, both empty.
+    Raises GraphError for a tensor of the module that has no value.
     """
     import torch
     from safetensors.torch import load_file
@@ -36,6 +38,8 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
         empty = [name for name, tensor in state.items() if id(tensor) not in filled]
         if empty:
             raise GraphError("has no value in the checkpoint", tensor=empty[0])
+        if nudge:
+            ModuleWeights(module).nudge()
         results = {
             number: dict(named_outputs(module(**{name: torch.from_numpy(array) for name, array in arrays.items()})))
             for number, arrays in read_inputs(inputs).items()
