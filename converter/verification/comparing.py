@@ -50,13 +50,13 @@ class Comparison:
 
     @property
     def max_abs(self) -> float:
-        """The largest difference."""
-        return max((each.max_abs for each in self.per_output), default=0.0)
+        """The largest difference in an output that proves something."""
+        return max((each.max_abs for each in self.per_output if each.reason is None), default=0.0)
 
     @property
     def tolerance(self) -> float:
-        """The largest tolerance."""
-        return max((each.tolerance for each in self.per_output), default=0.0)
+        """The largest tolerance of such an output."""
+        return max((each.tolerance for each in self.per_output if each.reason is None), default=0.0)
 
     @property
     def unproven(self) -> tuple[OutputComparison, ...]:
