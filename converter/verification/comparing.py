@@ -161,7 +161,7 @@ class _Output:
                 if self.rounding:
                     return OutputComparison(name=self.name, dtype=dtype, reason="rounding alone changes it")
                 at = tuple(int(each) for each in wrong[0])
-                raise self._difference(f"is {theirs[at]}, not {ours[at]}", at, ours)
+                raise self._difference(f": {theirs[at]}, not {ours[at]}", at, ours)
         flat = np.concatenate([ours.ravel() for ours, _ in pairs])
         share = float(np.mean(flat != flat[_others(flat.size)])) if flat.size else 0.0
         reason = None if share else "constant" if flat.size else "empty"
@@ -182,7 +182,7 @@ class _Output:
                 if excess.any():
                     worst = int(np.argmax(np.where(excess, difference, -1.0)))
                     at = tuple(map(int, np.unravel_index(start + worst, ours.shape)))
-                    text = f"differs by {difference[worst]:.3g}, more than {allowed[worst]:.3g}"
+                    text = f" by {difference[worst]:.3g}, more than {allowed[worst]:.3g}"
                     raise self._difference(text, at, ours)
                 sizes = np.abs(reference)
                 usual = (sizes < usual_below) & (difference > 0)
@@ -225,7 +225,7 @@ class _Output:
 
     def _difference(self, what: str, at: tuple[int, ...], ours: Array) -> VerificationError:
         where = f" at {list(at)}" if ours.ndim else ""
-        return VerificationError(f"output {self.name!r}{where} {what}", path=self.path)
+        return VerificationError(f"output {self.name!r} differs{where}{what}", path=self.path)
 
 
 def _parts(array: Array) -> Array:

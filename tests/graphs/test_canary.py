@@ -1,0 +1,238 @@
+"""Weights changed on purpose: what is changed and put back, what the comparison notices, what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import converter
+from converter.errors import UnprovenError, VerificationError
+from converter.graphs.run import onnxruntime
+from converter.graphs.run.arrays import read_outputs, write_outputs
+from converter.graphs.run.canary import groups_of, nudged, perturbed, try_groups
+from converter.verification import compare_outputs
+from tests.graphs.wrong_graphs import SETS, WEIGHTS, Graph, changed
+
+_HOUR = 3600.0
+
+
+class _Arrays:
+    """Weights that are arrays."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+
+    def sizes(self) -> dict[str, int]:
+        return {name: array.nbytes for name, array in self.arrays.items()}
+
+    def read(self, name: str) -> Any:
+        return self.arrays[name].copy()
+
+    def write(self, name: str, values: Any) -> None:
+        self.arrays[name] = values
+
+
+def test_layers_are_folded() -> None:
+    names = ["encoder.layer.0.query.weight", "encoder.layer.11.query.weight", "h.0.fc1.weight", "h.0.fc2.weight"]
+    names += ["block_1/conv/kernel", "block_2/conv/kernel"]
+    assert groups_of(names) == {
+        "encoder.layer.*.query.weight": names[:2],
+        "h.*.fc1.weight": names[2:3],
+        "h.*.fc2.weight": names[3:4],
+        "block_*/conv/kernel": names[4:],
+    }
+    assert list(groups_of(names)) == list(groups_of(names[::-1]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    "values", [np.zeros((3, 4)), np.ones((3, 4)), np.linspace(-1, 1, 12), np.full(5, 60000.0), np.array(2.5)]
+)
+def test_a_weight_changes_and_keeps_its_kind(values: Any, dtype: Any) -> None:
+    before = values.astype(dtype)
+    after = perturbed(before, "a")
+    assert (after.dtype, after.shape) == (before.dtype, before.shape)
+    assert np.isfinite(after.astype(np.float64)).all()
+    assert np.mean(after != before) > 0.9
+    if (before >= 0).all():
+        assert (after >= 0).all()
+    np.testing.assert_array_equal(after, perturbed(before, "a"))
+    moved = np.abs(nudged(before, "a").astype(np.float64) - before.astype(np.float64))
+    assert (moved <= 2.0 * np.abs(before.astype(np.float64)) * float(ml_dtypes.finfo(before.dtype).eps) + 1e-30).all()
+
+
+def test_masks_and_infinities_stay() -> None:
+    before = np.array([1, -np.inf, np.nan, -1e9, np.finfo(np.float32).min, 2], np.float32)
+    after = perturbed(before, "a")
+    np.testing.assert_array_equal(after[1:5], before[1:5])
+    assert (after[[0, 5]] != before[[0, 5]]).all()
+
+
+def test_weights_are_put_back_and_time_is_kept(tmp_path: Path) -> None:
+    arrays = {f"part{letter}": np.arange(4, dtype=np.float32) for letter in "abcdef"}
+    weights = _Arrays(dict(arrays))
+    runs: list[float] = []
+
+    def run(given: Any) -> dict[str, Any]:
+        runs.append(time.monotonic())
+        time.sleep(0.02)
+        return {"y": sum(weights.arrays.values())}
+
+    file = tmp_path / "canary.npz"
+    inputs = {"0": {"x": np.zeros(9)}, "1": {"x": np.zeros(2)}}
+    told = try_groups(weights, run, inputs, path=str(file), since=time.monotonic())
+    assert (told["case"], len(told["tried"]), told["not_tried"]) == ("1", 1, 5)
+    told = try_groups(weights, run, inputs, path=str(file), since=time.monotonic() - _HOUR)
+    assert (sorted(told["tried"]), told["not_tried"]) == (sorted(arrays), 0)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(weights.arrays[name], array)
+    outputs = read_outputs(str(file))
+    assert len({array.tobytes() for array in outputs.values()}) == 6
+
+
+def test_every_weight_of_an_encoder_is_noticed_but_the_bias_that_a_softmax_does_not_see(tmp_path: Path) -> None:
+    noticed, unnoticed = _noticed(Graph().model(), tmp_path)
+    assert unnoticed == ["layer.*.key.bias"]
+    assert len(noticed) == 19
+
+
+def test_a_graph_that_ignores_a_weight_is_told(tmp_path: Path) -> None:
+    graph = replace(Graph(), weights={**WEIGHTS, "spare.weight": WEIGHTS["out.weight"]})
+    assert _noticed(graph.model(), tmp_path)[1] == ["layer.*.key.bias", "spare.weight"]
+
+
+def test_weights_beside_the_model_and_of_other_types(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    of_types = {"a": np.float16, "b": ml_dtypes.bfloat16, "c": np.float64}
+    nodes, initializers, total = [], [], "x"
+    for name, dtype in of_types.items():
+        initializers.append(numpy_helper.from_array(random.standard_normal(600).astype(dtype), f"{name}.weight"))
+        nodes.append(helper.make_node("Cast", [f"{name}.weight"], [name], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Add", [total, name], [f"sum{name}"]))
+        total = f"sum{name}"
+    nodes[-1].output[0] = "y"
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 600])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 600])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    write_outputs(str(tmp_path / "inputs.npz"), {"0": {"x": random.standard_normal((2, 600)).astype(np.float32)}})
+    file = tmp_path / "model.onnx"
+    onnx.save(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
+    assert (tmp_path / "model.onnx.data").stat().st_size == 600 * (2 + 2 + 8)
+    assert _tried(file, tmp_path) == (["a.weight", "b.weight", "c.weight"], [])
+
+
+def _noticed(model: Any, folder: Path) -> tuple[list[str], list[str]]:
+    write_outputs(str(folder / "inputs.npz"), SETS)
+    onnx.save(model, folder / "model.onnx")
+    return _tried(folder / "model.onnx", folder)
+
+
+def _tried(file: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Run a model with its canary; return the groups that the comparison notices, and the others."""
+    answer = onnxruntime.run(
+        model=str(file),
+        architecture="",
+        inputs=str(folder / "inputs.npz"),
+        outputs=str(folder / "outputs.npz"),
+        canary=str(folder / "canary.npz"),
+        since=time.monotonic() - _HOUR,
+    )["canary"]
+    assert (answer["not_tried"], answer["failed"], answer["reason"]) == (0, [], None)
+    before = read_outputs(str(folder / "outputs.npz"), f"{answer['case']}/")
+    noticed, unnoticed = [], []
+    for number, group in enumerate(answer["tried"]):
+        after = read_outputs(str(folder / "canary.npz"), f"{number}/")
+        found = {key.replace(f"{number}/", f"{answer['case']}/", 1): array for key, array in after.items()}
+        try:
+            compare_outputs(before, found, path=file, atol=None, rtol=None)
+            unnoticed.append(group)
+        except VerificationError:
+            noticed.append(group)
+    return sorted(noticed), sorted(unnoticed)
+
+
+def _line(x: Any, y: Any, weights: dict[str, Any], *nodes: Any) -> Any:
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in y.items()],
+        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_model_whose_output_is_constant_is_not_proven(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Mul", ["x", "w"], ["p"]), helper.make_node("Mul", ["p", "zero"], ["y"])]
+    weights = {"w": [1, 2, 3, 4], "zero": 0.0}
+    onnx.save(_line(["n", 4], {"y": ["n", 4]}, weights, *nodes), tmp_path / "in.onnx")
+    report = converter.convert(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert report.verdict.endswith("verified weights, outputs not proven: 'y' (constant)")
+    assert not report.verification.outputs
+    assert report.as_dict()["verification"]["per_output"][0]["reason"] == "constant"
+    with pytest.raises(UnprovenError, match="outputs not proven") as caught:
+        converter.convert(tmp_path / "in.onnx", tmp_path / "other.onnx", verify="outputs")
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_outputs_of_which_some_prove_something(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["y"]),
+        helper.make_node("Mul", ["y", "zero"], ["z"]),
+    ]
+    weights = {"w": [1, 2, 3, 4], "zero": 0.0}
+    onnx.save(_line(["n", 4], {"y": ["n", 4], "z": ["n", 4]}, weights, *nodes), tmp_path / "in.onnx")
+    report = converter.convert(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert report.verdict.endswith("verified outputs max|d|=0.00e+00; not proven: 'z' (constant)")
+    canary = report.verification.canary
+    assert canary is not None
+    assert (canary.tried, canary.noticed, canary.not_tried, canary.unnoticed) == (2, 2, 0, ())
+    assert json.loads(json.dumps(report.as_dict()))["verification"]["canary"]["noticed"] == 2
+
+
+def test_noise_beside_a_masked_value_is_refused(tmp_path: Path) -> None:
+    """One masked value made the tolerance larger than anything that the output could be."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("RandomNormalLike", ["h"], ["r"], scale=100.0),
+        helper.make_node("Add", ["h", "r"], ["s"]),
+        helper.make_node("Cast", ["mask"], ["m"], to=TensorProto.BOOL),
+        helper.make_node("Where", ["m", "low", "s"], ["y"]),
+    ]
+    weights = {"w": np.eye(4), "mask": [1, 0, 0, 0], "low": np.finfo(np.float32).min}
+    onnx.save(_line(["n", 4], {"y": ["n", 4]}, weights, *nodes), tmp_path / "in.onnx")
+    with pytest.raises(VerificationError, match="output 'y' differs"):
+        converter.convert(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_weight_that_is_nearly_right_is_not_right(tmp_path: Path) -> None:
+    """The pair that the comparison is there for: the same arrays once as they are, once with one weight wrong."""
+    right, wrong = tmp_path / "right.onnx", tmp_path / "wrong.onnx"
+    onnx.save(Graph().model(), right)
+    onnx.save(changed("layer.1.value.weight", lambda array: array * np.float32(1.001)).model(), wrong)
+    arguments = {"architecture": "", "inputs": str(tmp_path / "inputs.npz")}
+    write_outputs(arguments["inputs"], SETS)
+    for file in (right, wrong):
+        onnxruntime.run(model=str(file), outputs=str(file.with_suffix(".npz")), **arguments)
+    onnxruntime.run(model=str(right), outputs=str(tmp_path / "nudged.npz"), nudge=True, **arguments)
+    expected, found, moved = (read_outputs(str(tmp_path / name)) for name in ("right.npz", "wrong.npz", "nudged.npz"))
+    compare_outputs(expected, moved, path=right, atol=None, rtol=1e-4)
+    assert any(not np.array_equal(expected[key], moved[key]) for key in expected)
+    with pytest.raises(VerificationError, match="differs"):
+        compare_outputs(expected, found, path=right, atol=None, rtol=None)
