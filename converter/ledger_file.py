@@ -16,7 +16,7 @@ from typing import Any
 from converter.errors import CkconvError, escape
 from converter.execution.guarded import GuardedFile, guarded
 from converter.formats.probe import located
-from converter.report import Report, failure
+from converter.report import Report, Verification, failure
 
 _STYLE = "body{font:14px sans-serif} td,th{text-align:left;padding:2px 12px 2px 0} td{font-family:monospace}"
 _PAGE_START = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="generator" content="ckconv">'
@@ -105,7 +105,9 @@ def _lines(said: Mapping[str, Any], closing: str) -> Iterator[str]:
         status, name, target, reason = row
         arrow = "" if target in ("", name) else f" -> {target}"
         yield f"{status:<10} {name}{arrow}" + (f": {reason}" if reason else "")
-    yield from (f"note: {escape(warning, 1000)}" for warning in said["warnings"])
+    verification = Verification.from_dict(said["verification"])
+    yield from (f"note: {escape(note, 1000)}" for note in (*said["warnings"], *verification.notes))
+    yield from verification.details
     yield closing
 
 
@@ -113,7 +115,9 @@ def _page(said: Mapping[str, Any], closing: str) -> str:
     """Return a page without scripts or anything to load: names in it come from the checkpoint."""
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in _rows(said))
-    notes = "".join(f"<li>{html.escape(escape(warning, 1000))}</li>" for warning in said["warnings"])
+    verification = Verification.from_dict(said["verification"])
+    told = (*said["warnings"], *verification.notes, *verification.details)
+    notes = "".join(f"<li>{html.escape(escape(each, 1000))}</li>" for each in told)
     title = html.escape(_title(said))
     return (
         f"{_PAGE_START}<title>{title}</title><style>{_STYLE}</style>\n"

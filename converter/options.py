@@ -87,7 +87,8 @@ class Options:
     `inputs`          what that model takes: "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"
     `opset`           the version of ONNX's operators that the graph is in; by default what the exporter gives
     `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
-    `atol`, `rtol`    tolerance of outputs, instead of that of their dtype
+    `atol`, `rtol`    of outputs: |d| <= atol + rtol x max(scale, |x|) for each element x, where the scale of an output
+                      is the median of its |x| without masked values; by default the rtol of its element type
     `allow_dropped`, `allow_missing`   shell patterns of losses that are accepted
     `overwrite`, `dry_run`
     `durable`         flush the output to the disk before it appears

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,6 +15,7 @@ from converter.model.output import Output
 
 _NAMES_SHOWN = 20
 _NAMES_TOGETHER = 3
+_OUTPUTS_SHOWN = 6
 _REASON_CHARACTERS = 1000
 
 
@@ -107,6 +108,15 @@ class Verification:
         canary = () if self.canary is None else (str(self.canary),)
         return tuple(escape(line, _REASON_CHARACTERS) for line in (*map(str, self.per_output), *canary))
 
+    def shown(self, limit: int = _OUTPUTS_SHOWN) -> tuple[str, ...]:
+        """Return `details`, of many outputs those that prove nothing and the first of the others."""
+        if len(self.per_output) <= limit:
+            return self.details
+        unproven_first = sorted(self.per_output, key=lambda each: each.reason is None)
+        left = f"{len(self.per_output) - limit} more outputs: --json and --report have them"
+        first = replace(self, per_output=tuple(unproven_first[:limit]), canary=None).details
+        return (*first, left, *replace(self, per_output=()).details)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know besides: weights that the outputs do not show."""
@@ -115,6 +125,16 @@ class Verification:
         names = self.canary.unnoticed
         groups = f"{len(names)} of {self.canary.tried} groups of weights"
         return (f"the outputs do not change with {groups}: {listed(names, _NAMES_TOGETHER)}",)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Verification:
+        """Return what `as_dict` made `values` of, but for `is_unproven`, which `reason` and `per_output` say."""
+        canary = values["canary"]
+        return cls(
+            **{name: values[name] for name in ("weights", "outputs", "max_abs", "tolerance", "reason")},
+            per_output=tuple(OutputComparison(**each) for each in values["per_output"]),
+            canary=None if canary is None else Canary(**{**canary, "unnoticed": tuple(canary["unnoticed"])}),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` says of it."""

@@ -59,8 +59,8 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")
 @_option("--max-shard-size", metavar="SIZE", help="Split weights into files of at most this: 5GB, 500MiB.")
 @_option("--verify", metavar="auto|weights|outputs|none", help="What to prove before DST appears.")
-@_option("--atol", type=float, help="Absolute tolerance of outputs; by default that of their dtype.")
-@_option("--rtol", type=float, help="Relative tolerance of outputs.")
+@_option("--atol", type=float, help="Of outputs: an element may differ by ATOL + RTOL x scale.")
+@_option("--rtol", type=float, help="The scale is the median |x| of the output, or |x| where larger.")
 @_option("--allow-dropped", multiple=True, metavar="PATTERN", help="Accept that such tensors are lost.")
 @_option("--allow-missing", multiple=True, metavar="PATTERN", help="Accept that such slots are filled with zeros.")
 @_option("--overwrite", is_flag=True, help="Replace DST.")
@@ -114,7 +114,7 @@ def command(
         if as_json:
             print_json(result.as_dict())
         elif not quiet:
-            for line in result.losses():
+            for line in (*result.losses(), *result.verification.shown()):
                 click.echo(line)
             click.echo(f"{result.source_format} -> {result.target_format}, {human_bytes(result.nbytes)}")
             click.echo(result.verdict)
