@@ -5,7 +5,7 @@ Variables get their values from our own reader of the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +13,85 @@ from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str, Any]:
+def run(
+    *,
+    model: str,
+    architecture: str,
+    inputs: str,
+    outputs: str,
+    canary: str | None = None,
+    since: float = 0.0,
+    nudge: bool = False,
+) -> dict[str, Any]:
     """Compute the signature that is converted, on the inputs of an .npz file; write another.
 
     Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is called
-    alike. Returns `missing` and `unexpected`, both empty. Raises as `serving.serve` does, before TensorFlow is
-    imported, and GraphError when the graph fails.
+    alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
+    changed afterwards (converter.graphs.run.canary). Returns `missing` and `unexpected`, both empty, and `canary`.
+    Raises as `serving.serve` does, before TensorFlow is imported, and GraphError when the graph fails.
     """
     served = serve(Path(model))
     graph_def = served.graph_def()
+    sets, tried = read_inputs(inputs), None
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+
+        def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = session.run(
+                {port.name: port.tensor for port in served.outputs}, _fed(served, arrays)
+            )
+            return found
+
         try:
             tf.import_graph_def(graph_def, name="")
-            _fill(session, graph, served.variables)
-            results = {
-                number: session.run({port.name: port.tensor for port in served.outputs}, _fed(served, arrays))
-                for number, arrays in read_inputs(inputs).items()
-            }
+            variables = _Variables(session, graph, served.variables)
+            variables.fill(nudged if nudge else lambda values, _: values)
+            results = {number: called(arrays) for number, arrays in sets.items()}
         except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
-    write_outputs(outputs, results)
-    return {"missing": [], "unexpected": []}
+        write_outputs(outputs, results)
+        if canary is not None:
+            tried = try_groups(variables, called, sets, path=canary, since=since)
+    return {"missing": [], "unexpected": [], "canary": tried}
 
 
-def _fill(session: Any, graph: Any, variables: Mapping[str, Held]) -> None:
-    """Give every variable its values, one after the other."""
-    assigned = {}
-    for node, held in variables.items():
-        handle = graph.get_tensor_by_name(f"{node}:0")
-        value = tf.compat.v1.placeholder(tf.as_dtype(held.tensor.dtype.numpy), held.tensor.shape)
-        if handle.dtype == tf.resource:
-            assigned[node] = value, tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-        else:
-            assigned[node] = value, tf.raw_ops.Assign(ref=handle, value=value).op
-    for node, (value, operation) in assigned.items():
-        session.run(operation, {value: variables[node].tensor.numpy()})
+class _Variables:
+    """The variables of a graph by their nodes, as `converter.graphs.run.canary.Weights`."""
+
+    def __init__(self, session: Any, graph: Any, variables: Mapping[str, Held]) -> None:
+        self._session, self._variables = session, variables
+        self._assigned = {}
+        for node, held in variables.items():
+            handle = graph.get_tensor_by_name(f"{node}:0")
+            value = tf.compat.v1.placeholder(tf.as_dtype(held.tensor.dtype.numpy), held.tensor.shape)
+            if handle.dtype == tf.resource:
+                self._assigned[node] = value, tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+            else:
+                self._assigned[node] = value, tf.raw_ops.Assign(ref=handle, value=value).op
+
+    def fill(self, change: Callable[[Any, str], Any]) -> None:
+        """Give every variable its values, one after the other; `change` is asked about those of weights."""
+        weights = self.sizes()
+        for node in self._assigned:
+            values = self.read(node)
+            self.write(node, change(values, node) if node in weights else values)
+
+    def sizes(self) -> Mapping[str, int]:
+        return {
+            node: held.tensor.nbytes
+            for node, held in self._variables.items()
+            if is_floating(held.tensor.dtype.numpy) and held.tensor.nbytes
+        }
+
+    def read(self, name: str) -> Any:
+        return self._variables[name].tensor.numpy()
+
+    def write(self, name: str, values: Any) -> None:
+        value, operation = self._assigned[name]
+        self._session.run(operation, {value: values})
 
 
 def _fed(served: Served, arrays: Mapping[str, Any]) -> dict[str, Any]:
