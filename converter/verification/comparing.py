@@ -161,7 +161,7 @@ class _Output:
                 if self.rounding:
                     return OutputComparison(name=self.name, dtype=dtype, reason="rounding alone changes it")
                 at = tuple(int(each) for each in wrong[0])
-                raise self._difference(f": {theirs[at]}, not {ours[at]}", at, ours)
+                raise self._difference(at, "", f": {theirs[at]}, not {ours[at]}")
         flat = np.concatenate([ours.ravel() for ours, _ in pairs])
         share = float(np.mean(flat != flat[_others(flat.size)])) if flat.size else 0.0
         reason = None if share else "constant" if flat.size else "empty"
@@ -182,8 +182,7 @@ class _Output:
                 if excess.any():
                     worst = int(np.argmax(np.where(excess, difference, -1.0)))
                     at = tuple(map(int, np.unravel_index(start + worst, ours.shape)))
-                    text = f" by {difference[worst]:.3g}, more than {allowed[worst]:.3g}"
-                    raise self._difference(text, at, ours)
+                    raise self._difference(at, f" by {difference[worst]:.3g}", f", more than {allowed[worst]:.3g}")
                 sizes = np.abs(reference)
                 usual = (sizes < usual_below) & (difference > 0)
                 largest = max(largest, float(np.max(difference, where=usual, initial=0.0)))
@@ -223,9 +222,9 @@ class _Output:
         finite = flat[~np.isnan(flat)]
         return "constant" if (finite == finite[0]).all() else "varies less than the tolerance"
 
-    def _difference(self, what: str, at: tuple[int, ...], ours: Array) -> VerificationError:
-        where = f" at {list(at)}" if ours.ndim else ""
-        return VerificationError(f"output {self.name!r} differs{where}{what}", path=self.path)
+    def _difference(self, at: tuple[int, ...], by: str, but: str) -> VerificationError:
+        where = f" at {list(at)}" if at else ""
+        return VerificationError(f"output {self.name!r} differs{by}{where}{but}", path=self.path)
 
 
 def _parts(array: Array) -> Array:
