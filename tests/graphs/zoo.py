@@ -499,7 +499,7 @@ OTHERS = (
     _model("RemBertModel", "rembert", _TEXT, input_embedding_size=8, output_embedding_size=8),
     _model("DPRQuestionEncoder", "dpr", _TEXT, projection_dim=0),
     _model("T5EncoderModel", "t5", _T5),
-    _model("BigBirdModel", "big_bird", _TEXT, block_size=4, num_random_blocks=1),
+    _model("BigBirdModel", "big_bird", _TEXT, block_size=4, num_random_blocks=1, attention_type="original_full"),
     _model("OpenAIGPTLMHeadModel", "openai-gpt", vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=40),
     _model("CTRLModel", "ctrl", vocab_size=50, n_embd=16, dff=24, n_layer=1, n_head=2, n_positions=40),
     _model("GemmaForCausalLM", "gemma", _DECODER),
