@@ -25,6 +25,7 @@ import numpy as np
 
 from converter.errors import CkconvError
 from converter.execution import child
+from converter.execution.child import Call, Terms
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
 from converter.graphs.trace.tensorflow.operators import COMPUTE
 
@@ -243,12 +244,13 @@ def ran(data: bytes, model: Path, folder: Path) -> str:
     (source / "saved_model.pb").write_bytes(data)
     scratch.mkdir()
     shapes = {name: info.shape or () for name, info in cut(data).signature.inputs.items()}
-    arrays = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape]) for name, shape in shapes.items()}
-    np.savez(folder / "inputs.npz", **arrays)
+    ones = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape]) for name, shape in shapes.items()}
+    np.savez(folder / "inputs.npz", **ones)
     before = _listed(folder, scratch)
     given = {"model": source, "inputs": folder / "inputs.npz", "outputs": scratch / "outputs.npz"}
+    arguments = {"architecture": "", **{name: os.fspath(path) for name, path in given.items()}}
     try:
-        child.call(_RUN, scratch, architecture="", **{name: os.fspath(path) for name, path in given.items()})
+        child.call_all([Call(function=_RUN, arguments=arguments)], scratch, terms=Terms(reads=(folder,)))
         outcome = "ran"
     except CkconvError as error:
         outcome = f"wrong: {error}" if "failed:" in str(error) else type(error).__name__
