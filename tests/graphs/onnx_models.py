@@ -137,6 +137,27 @@ def endless() -> Any:
     return _model(helper.make_graph(nodes, "endless", [_value("x", ["n", 3])], [_value("y", ["n", 4])], initializers))
 
 
+def growing() -> Any:
+    """x @ fc.weight, and then a Loop whose value is twice as long after every step."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["on"]), helper.make_node("Concat", ["value"] * 2, ["more"], axis=0)],
+        "body",
+        [_value("step", [], TensorProto.INT64), _value("going", [], TensorProto.BOOL), _value("value", ["n", 4])],
+        [_value("on", [], TensorProto.BOOL), _value("more", ["m", 4])],
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc.weight"], ["product"]),
+        helper.make_node("Loop", ["steps", "true", "product"], ["long"], body=body),
+        helper.make_node("ReduceSum", ["long"], ["y"], keepdims=1),
+    ]
+    initializers = [
+        numpy_helper.from_array(KERNEL, "fc.weight"),
+        numpy_helper.from_array(np.array(60), "steps"),
+        numpy_helper.from_array(np.array(True), "true"),
+    ]
+    return _model(helper.make_graph(nodes, "growing", [_value("x", ["n", 3])], [_value("y", [1, 1])], initializers))
+
+
 VALID = {
     "dense": dense,
     "inputs too": with_initializers_as_inputs,
