@@ -15,6 +15,7 @@ from converter.comparison import Difference, compare
 from converter.config_values import check_applicable, with_config_values
 from converter.dialects import canonical
 from converter.dialects.keras import is_model as is_keras_model
+from converter.dialects.keras import with_settings
 from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
 from converter.errors import (
@@ -136,6 +137,7 @@ def verify(
             lines=account(checkpoint, planned, output),
             optimizer=selection.optimizer_report(checkpoint, planned, format_, general),
             warnings=(*planned.warnings, *output.warnings),
+            settings=planned.settings,
             nbytes=output.nbytes,
         )
         with _reporting(report, found):
@@ -182,6 +184,7 @@ def _write(
             lines=account(checkpoint, planned, output),
             optimizer=selection.optimizer_report(checkpoint, planned, target.format, options),
             warnings=(*planned.warnings, *output.warnings, *stage.earlier.notes),
+            settings=planned.settings,
             nbytes=output.nbytes,
             is_dry_run=options.dry_run,
         )
@@ -221,9 +224,11 @@ def _planned(
     named = with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)
     chosen = selection.selected(named, target, options)
     planned = target.adapt(chosen, write_options)
+    has_graph = target.runner is not None and not options.weights_only
+    planned = with_settings(planned, checkpoint, has_own_graph=has_graph and options.model is None)
     if options.optimizer == "keep" and chosen.optimizer is not None and planned.optimizer is None:
         raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
-    if target.runner is None or options.weights_only:
+    if not has_graph:
         return replace(planned, graph=None)
     if target.extra is not None:
         require(target.extra, f"writing a {target.name} that runs")

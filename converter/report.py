@@ -10,7 +10,7 @@ from typing import Any
 
 from converter.errors import CkconvError, LossError, escape
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import LedgerLine, Status
+from converter.model.ledger import LedgerLine, Setting, Status
 from converter.model.output import Output
 
 _NAMES_SHOWN = 20
@@ -151,7 +151,10 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written."""
+    """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written.
+
+    `settings` lists, layer by layer, what the `warnings` say of them together.
+    """
 
     source: str
     target: str
@@ -161,6 +164,7 @@ class Report:
     optimizer: OptimizerReport = field(default_factory=OptimizerReport)
     verification: Verification = field(default_factory=Verification)
     warnings: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
     nbytes: int = 0
     is_dry_run: bool = False
 
@@ -218,6 +222,17 @@ class Report:
             },
             "verification": self.verification.as_dict(),
             "warnings": list(self.warnings),
+            "settings": [
+                {
+                    "layer": setting.layer,
+                    "class": setting.class_name,
+                    "name": setting.name,
+                    "value": setting.value,
+                    "kind": setting.kind,
+                    "said": setting.said,
+                }
+                for setting in self.settings
+            ],
         }
 
 
@@ -233,6 +248,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "optimizer": {"status": "absent", "algorithm": None, "step": None, "basis": None, "reason": None},
         "verification": Verification().as_dict(),
         "warnings": [],
+        "settings": [],
         **known,
         "status": "failed",
         "exit_code": error.exit_code,

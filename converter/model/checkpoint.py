@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.errors import ReadError
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine
+from converter.model.ledger import LedgerLine, Setting
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
@@ -52,6 +52,7 @@ class Checkpoint:
     `graph`       how to get the source's own graph (converter.graphs.source), for a target that runs the graph itself
                   (converter.graphs.traced); its initializers name tensors, they are not stored twice
     `metadata`    what the source says about itself
+    `settings`    what the layers are set to that the target's tensors do not hold
     `lines`       losses that already happened on the way here
     `warnings`    what a user should know, one line each
     """
@@ -71,6 +72,7 @@ class Checkpoint:
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[Setting, ...] = ()
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
 

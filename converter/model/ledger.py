@@ -29,6 +29,22 @@ class LedgerLine:
     is_refused_by_default: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A setting of a layer that changes what it computes, and that the tensors of the target do not hold.
+
+    `said` is what the target's side needs for it, or lacks: `kind` says which, as `converter.dialects.keras.settings`
+    has it, or "unknown".
+    """
+
+    layer: str
+    class_name: str
+    name: str
+    value: str
+    kind: str
+    said: str
+
+
 def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> LedgerLine:
     """A source tensor, or another named part of the source, that the target does not get."""
     return LedgerLine(status=Status.DROPPED, name=name, reason=reason, is_refused_by_default=is_refused_by_default)

@@ -2,12 +2,14 @@
 
 `modules` is the table of layers; `architecture` finds them in a config, `leaves` in names and shapes, `flattening`
 says whose inputs are in another order, `rearrangement` is what a layout is, and `translation` applies it all.
+`settings` is the table of what layers are set to, and `semantics` says which of it weights do not hold.
 """
 
 from __future__ import annotations
 
 from converter.dialects.keras.architecture import is_model, parse, with_modules
 from converter.dialects.keras.leaves import are_keras
+from converter.dialects.keras.semantics import with_settings
 from converter.dialects.keras.translation import FLATTEN_ORDER, adapted, config_modules, to_keras, to_pytorch
 
 __all__ = [
@@ -20,4 +22,5 @@ __all__ = [
     "to_keras",
     "to_pytorch",
     "with_modules",
+    "with_settings",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.keras import modules as table
@@ -34,6 +34,7 @@ class Layer:
     `path`     names from the model down, without the model's own
     `store`    where `.weights.h5` keeps it
     `inbound`  for each time it is called, the names of the layers whose outputs it takes
+    `called_with`   what it is called with besides tensors, as in ``use_causal_mask=True``, of all its calls together
     """
 
     class_name: str
@@ -46,6 +47,7 @@ class Layer:
     input_shape: tuple[int | None, ...] | None = None
     outputs: tuple[tuple[str, int], ...] = ()
     is_operation: bool = False
+    called_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_model(config: object) -> bool:
@@ -93,9 +95,10 @@ def _layer(entry: object, *, path: str, store: str, depth: int, is_root: bool = 
         store=store,
         layers=layers,
         inbound=tuple(_calls(entry.get("inbound_nodes"))),
-        input_shape=_shape(build.get("input_shape")) if isinstance(build, Mapping) else None,
+        input_shape=_input_shape(build) if isinstance(build, Mapping) else None,
         outputs=tuple(_histories(config.get("output_layers"))) if class_name in MODELS else (),
         is_operation=str(entry.get("module", "")).startswith("keras.src.ops"),
+        called_with=_call_arguments(entry.get("inbound_nodes")),
     )
 
 
@@ -165,9 +168,32 @@ def _shape(value: object) -> tuple[int | None, ...] | None:
     return None
 
 
+def _input_shape(build: Mapping[str, Any]) -> tuple[int | None, ...] | None:
+    """Return the shape that a layer was built with; attention was with several, of which the query's is one."""
+    several = build.get("shapes_dict")
+    first = several.get("query_shape") if isinstance(several, Mapping) else None
+    return _shape(build.get("input_shape", first))
+
+
 def _calls(nodes: object) -> Iterator[tuple[tuple[str, int], ...]]:
     for node in nodes if isinstance(nodes, list) else []:
         yield tuple(_histories(node))
+
+
+def _call_arguments(nodes: object) -> dict[str, Any]:
+    """Return the keyword arguments of all calls that are no tensors: of nodes in Keras 3, of each input in Keras 2."""
+    found: dict[str, Any] = {}
+    for node in nodes if isinstance(nodes, list) else []:
+        inputs = node if isinstance(node, list) else []
+        given = [node.get("kwargs")] if isinstance(node, Mapping) else [at[3] for at in inputs if _has_arguments(at)]
+        for arguments in given:
+            if isinstance(arguments, Mapping):
+                found |= {str(key): value for key, value in arguments.items() if next(_histories(value), None) is None}
+    return found
+
+
+def _has_arguments(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) > 3
 
 
 def _histories(value: object) -> Iterator[tuple[str, int]]:
@@ -245,7 +271,6 @@ def _simple(layer: Layer) -> list[Module] | None:
             slots=slots,
             stores=(layer.store,),
             constants=_constants(layer.class_name, slots),
-            note=table.note(layer.class_name, layer.config),
         )
     ]
 

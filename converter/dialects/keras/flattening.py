@@ -60,6 +60,15 @@ def taken(model: Layer) -> dict[str, Features]:
     return found
 
 
+def on_maps(model: Layer) -> frozenset[str]:
+    """Return the paths of the layers that take maps with channels last, of four axes or more."""
+    trace = _Trace()
+    trace.output(model, [])
+    return frozenset(
+        path for path, taken in trace.taken.items() if any(features.order is Order.MAP for features in taken)
+    )
+
+
 @dataclass(slots=True)
 class _Trace:
     taken: dict[str, list[Features]] = field(default_factory=dict)

@@ -47,7 +47,6 @@ class Module:
     `stores`  where `.weights.h5` has its `vars`, by version
     `slots`   its variables, in the order of their positions
     `constant`   tensors that PyTorch has and Keras has not, name -> value of every element
-    `note`    what the two frameworks do differently with it, for the user to know
     """
 
     path: str
@@ -57,7 +56,6 @@ class Module:
     stores: tuple[str, ...] = ()
     constants: Mapping[str, int] | None = None
     is_trainable: bool = True
-    note: str | None = None
 
     def torch_name(self, leaf: str) -> str:
         """Return the whole name of a tensor of the module."""
@@ -308,26 +306,3 @@ TFOpLambda SlicingOpLambda
 """
 WITHOUT_VARIABLES = frozenset(_WITHOUT_VARIABLES_NAMES.split())
 """Layers of Keras that have nothing to convert."""
-
-_TORCH_EPSILON = 1e-5
-_NORMALIZATION_DEFAULTS = {
-    "BatchNormalization": 1e-3,
-    "LayerNormalization": 1e-3,
-    "GroupNormalization": 1e-3,
-}
-
-
-def note(class_name: str, config: Config) -> str | None:
-    """Return what a user must set on the PyTorch module because the defaults of the two frameworks differ."""
-    if class_name not in _NORMALIZATION_DEFAULTS:
-        return None
-    epsilon = config.get("epsilon", _NORMALIZATION_DEFAULTS[class_name])
-    if class_name != "BatchNormalization":
-        if epsilon == _TORCH_EPSILON:
-            return None
-        return f"{class_name} with epsilon {epsilon:g} needs eps={epsilon:g} in PyTorch, where 1e-05 is the default"
-    momentum = config.get("momentum", 0.99)
-    return (
-        f"BatchNormalization with epsilon {epsilon:g} and momentum {momentum:g} needs eps={epsilon:g} and "
-        f"momentum={round(1 - momentum, 9):g} in PyTorch, where 1e-05 and 0.1 are the defaults"
-    )

@@ -166,10 +166,9 @@ class _Found:
         if self.guessed:
             said.append(
                 f"layouts of {len(self.guessed)} tensors follow from their Keras names and shapes, without a config; "
-                "a Dense behind a Flatten would need its rows permuted"
+                "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not told"
             )
-        notes = dict.fromkeys(module.note for module, _ in self.slots.values() if module.note)
-        return [*said, *(note for note in notes if note)]
+        return said
 
 
 @dataclass(slots=True, kw_only=True)
