@@ -16,6 +16,7 @@ from converter.config_values import check_applicable, with_config_values
 from converter.dialects import canonical
 from converter.dialects.keras import is_model as is_keras_model
 from converter.dialects.keras import with_settings
+from converter.dialects.optimizer.semantics import said_of
 from converter.dialects.wrappers import unwrapped
 from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
 from converter.errors import (
@@ -225,6 +226,8 @@ def _planned(
     chosen = selection.selected(named, target, options)
     planned = target.adapt(chosen, write_options)
     has_graph = target.runner is not None and not options.weights_only
+    if planned.optimizer is not None:
+        planned = replace(planned, warnings=(*planned.warnings, *said_of(planned.optimizer)))
     planned = with_settings(planned, checkpoint, has_own_graph=has_graph and options.model is None)
     if options.optimizer == "keep" and chosen.optimizer is not None and planned.optimizer is None:
         raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")

@@ -28,6 +28,9 @@ class OptimizerState:
     `convention` is "torch" (slots, signs and hyperparameters of torch.optim), "keras" (those of Keras 3 and of the
     optimizers of tf_keras that came with 2.11), "keras-legacy" (those before) or "tensorflow-1" (tf.compat.v1.train).
     Slots of Keras have Keras 3's names, those of TensorFlow 1 torch's.
+
+    `beside` has what an optimizer of Keras did besides, as its config says it (`clipnorm`, a schedule as
+    `learning_rate`), and what one of PyTorch was given that no table knows: not in the groups, and said if it stays so.
     """
 
     algorithm: str
@@ -36,6 +39,7 @@ class OptimizerState:
     slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     basis: str = "named"
     convention: str = "torch"
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def without(self, names: Collection[str]) -> OptimizerState:
         """Return the state of all other parameters."""

@@ -36,7 +36,7 @@ def adam_to_torch(made: FromKeras) -> Converted:
     decay = made.weight_decay(default=default)
     if decay and len(made.state.groups) == 1:
         made.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
-    has_maximum = "velocity_hat" in made.state.slots
+    has_maximum = made.has("velocity_hat", "amsgrad")
     hyperparameters = {
         "lr": made.learning_rate(),
         "betas": (beta_1, beta_2),
@@ -48,7 +48,7 @@ def adam_to_torch(made: FromKeras) -> Converted:
         "decoupled_weight_decay": is_decoupled_class or bool(decay),
     }
     slots = {"exp_avg": made.slot("momentum"), "exp_avg_sq": made.slot("velocity")}
-    if has_maximum:
+    if "velocity_hat" in made.state.slots:
         slots["max_exp_avg_sq"] = made.slot("velocity_hat")
     return "adamw" if hyperparameters["decoupled_weight_decay"] else "adam", hyperparameters, slots
 
@@ -143,8 +143,8 @@ def rmsprop_to_torch(made: FromKeras) -> Converted:
     slots = {"square_avg": made.slot("velocity")}
     if momentum:
         slots["momentum_buffer"] = made.slot("momentum", 1 / not_zero(rate))
-    is_centered = "average_gradient" in made.state.slots
-    if is_centered:
+    is_centered = made.has("average_gradient", "centered")
+    if "average_gradient" in made.state.slots:
         slots["grad_avg"] = made.slot("average_gradient")
     squares = Squares(squares=slots["square_avg"], averages=slots.get("grad_avg", {}))
     hyperparameters = {

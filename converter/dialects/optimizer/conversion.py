@@ -20,8 +20,6 @@ from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
 _LEGACY = "keras-legacy"
 TENSORFLOW_1 = "tensorflow-1"
 """A convention: slots of tf.compat.v1.train's optimizers, by the names and in the signs of torch.optim's."""
-_EXTENSIONS = ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")
-_CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
 OWN_PACKAGE = "ckconv>"
 """What the registered names of the optimizers in converter.keras_optimizers start with."""
 
@@ -94,18 +92,6 @@ class FromKeras:
     def number(self, name: str, default: float) -> float:
         return _number(name, self.value(name, default))
 
-    def check_extensions(self) -> None:
-        """Raise LossError for what only Keras's optimizers do besides, or say that the training loop has to."""
-        for extension in _EXTENSIONS:
-            if self.given.get(extension):
-                raise LossError(f"it uses {extension}, which torch.optim does not have")
-        if "dynamic_scale" in self.given:
-            said = f"the loss was scaled by {self.given['dynamic_scale']:g}: torch.amp.GradScaler is what PyTorch has"
-            self.warnings.append(said)
-        clipping = [name for name in _CLIPPING if self.given.get(name) is not None]
-        if clipping:
-            self.warnings.append(f"{', '.join(clipping)} not carried: in PyTorch the training loop clips gradients")
-
     def epsilon(self, default: float) -> tuple[float, float | None]:
         """Return Keras's epsilon, and PyTorch's where the file says which one that was made from."""
         epsilon = self.number("epsilon", default)
@@ -129,7 +115,7 @@ class FromKeras:
         if given is None:
             raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
         rate = _number("learning rate", given if isinstance(given, bool) else learning_rate_at(given, self.step))
-        slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
+        slowed = 1 + self.optional("decay") * self.step  # of Keras before TensorFlow 2.11 alone
         if slowed <= 0:
             raise LossError(f"its learning rate decays to nothing before step {self.step}")
         return rate / slowed
@@ -143,6 +129,16 @@ class FromKeras:
     def refuse_decay(self) -> None:
         if self.optional("weight_decay"):
             raise LossError("its weight decay is decoupled from the gradient, which only AdamW has in PyTorch")
+
+    def has(self, slot: str, switch: str) -> bool:
+        """Whether an optimizer keeps a slot that a setting switches on; before the first step only that says so.
+
+        Raises LossError where a setting says that there is a slot, and there is none beside the others.
+        """
+        is_on = bool(self.given.get(switch))
+        if is_on and self.state.slots and slot not in self.state.slots:
+            raise LossError(f"it says {switch}, and has no {slot}")
+        return is_on or slot in self.state.slots
 
     def momentum(self, slot: str) -> float:
         """Return the coefficient of the momentum slot. It is never assumed when the slot holds something."""

@@ -63,8 +63,8 @@ def variables(state: OptimizerState, flavor: Flavor) -> dict[str, Tensor]:
     """Return the variables of an optimizer by their full names, in its own order; `state` is in Keras's conventions."""
     title = config_of(state)[1]["name"]
     found: dict[str, Tensor] = {_step_name(title, flavor): ArrayTensor.of(np.asarray(state.step or 0, np.int64))}
-    if flavor is Flavor.KERAS_3:
-        rate = config_of(state)[1]["learning_rate"]
+    rate = config_of(state)[1]["learning_rate"]
+    if flavor is Flavor.KERAS_3 and not isinstance(rate, Mapping):  # a schedule has no variable
         found[f"{title}/learning_rate"] = ArrayTensor.of(np.asarray(rate, np.float32))
     plan = _PLANS[state.algorithm]
     if flavor is Flavor.LEGACY:

@@ -8,6 +8,7 @@ import numpy as np
 
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_layouts import config_of, slot_of_legacy, variables
+from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.encoding.object_graph import ObjectTree
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
@@ -33,8 +34,10 @@ def add_optimizer(
     held = variables(state, flavor)
     keys: dict[str, Tensor] = {}
     if flavor is Flavor.TF_KERAS:  # which keeps it beside the numbered ones, not in them
-        key = tree.set_variable(tree.child(node, "_learning_rate"), "optimizer/_learning_rate", "learning_rate")
-        keys[key] = ArrayTensor.of(np.asarray(config["learning_rate"], np.float32))
+        rate = config["learning_rate"]
+        title = "current_learning_rate" if isinstance(rate, Mapping) else "learning_rate"
+        key = tree.set_variable(tree.child(node, f"_{title}"), f"optimizer/_{title}", title)
+        keys[key] = ArrayTensor.of(np.asarray(learning_rate_at(rate, state.step or 0), np.float32))
     else:
         listed = tree.child(node, "_trainable_variables")
         for number, name in enumerate(next(iter(state.slots.values()), weights)):
@@ -68,7 +71,9 @@ def _add_legacy(tree: ObjectTree, node: int, state: OptimizerState, weights: Map
     title = config["name"]
     scalars: dict[str, Tensor] = {"iter": ArrayTensor.of(np.asarray(state.step or 0, np.int64))}
     scalars |= {
-        name: ArrayTensor.of(np.asarray(config[name], np.float32)) for name in _HYPERPARAMETERS if name in config
+        name: ArrayTensor.of(np.asarray(config[name], np.float32))
+        for name in _HYPERPARAMETERS
+        if name in config and not isinstance(config[name], Mapping)
     }
     keys = {
         tree.set_variable(tree.child(node, name), f"optimizer/{name}", f"{title}/{name}"): tensor

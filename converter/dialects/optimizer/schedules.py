@@ -47,6 +47,18 @@ def _cosine(config: Config, step: int) -> float:
     return float(start * ((1 - alpha) * 0.5 * (1 + math.cos(math.pi * part)) + alpha))
 
 
+def _cosine_restarts(config: Config, step: int) -> float:
+    start, alpha = config["initial_learning_rate"], config.get("alpha", 0.0)
+    longer, lower = config.get("t_mul", 2.0), config.get("m_mul", 1.0)
+    part, restarts = step / config["first_decay_steps"], 0
+    if longer == 1.0:
+        restarts, part = math.floor(part), part - math.floor(part)
+    else:
+        restarts = math.floor(math.log(1 - part * (1 - longer)) / math.log(longer))
+        part = (part - (1 - longer**restarts) / (1 - longer)) / longer**restarts
+    return float(start * ((1 - alpha) * 0.5 * lower**restarts * (1 + math.cos(math.pi * part)) + alpha))
+
+
 def _warm_up(config: Config, step: int) -> float:
     """transformers.optimization_tf.WarmUp (4.57): a power of the step, then another schedule."""
     warmup = config["warmup_steps"]
@@ -61,8 +73,10 @@ _SCHEDULES: Mapping[str, Callable[[Config, int], float]] = {
     "PiecewiseConstantDecay": _piecewise,
     "PolynomialDecay": _polynomial,
     "CosineDecay": _cosine,
+    "CosineDecayRestarts": _cosine_restarts,
     "WarmUp": _warm_up,
 }
+_OF_KERAS = frozenset(_SCHEDULES) - {"WarmUp"}
 
 
 def learning_rate_at(config: object, step: int) -> float:
@@ -80,6 +94,40 @@ def learning_rate_at(config: object, step: int) -> float:
         return _SCHEDULES[name](config["config"], step)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
         raise LossError(f"its {name} lacks or mistakes {error}", hint=_HINT) from error
+
+
+def shown_schedule(config: object) -> str:
+    """Return a schedule's config as the call that makes it: `CosineDecay(initial_learning_rate=0.001, ...)`."""
+    if not isinstance(config, Mapping):
+        return str(config)
+    values = config.get("config")
+    given = values if isinstance(values, Mapping) else {}
+    shown = [
+        f"{name}={shown_schedule(value) if isinstance(value, Mapping) else value}"
+        for name, value in given.items()
+        if name != "name" and value is not None
+    ]
+    return f"{str(config.get('class_name')).rpartition('>')[2]}({', '.join(shown)})"
+
+
+def of_keras(config: object) -> dict[str, Any] | None:
+    """Return a schedule's config as every version of Keras reads it, None for one that is not Keras's own."""
+    name = config.get("class_name") if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping) or name not in _OF_KERAS or not isinstance(config.get("config"), Mapping):
+        return None
+    module = "keras.optimizers.schedules"
+    return {"module": module, "class_name": name, "config": dict(config["config"]), "registered_name": None}
+
+
+def inverse_time(rate: float, decay: float) -> dict[str, Any]:
+    """Return the schedule that Keras 2's `decay` of a rate was."""
+    config = {"initial_learning_rate": rate, "decay_steps": 1, "decay_rate": decay, "staircase": False, "name": None}
+    return {
+        "module": "keras.optimizers.schedules",
+        "class_name": "InverseTimeDecay",
+        "config": {key: value for key, value in config.items() if value is not None},
+        "registered_name": None,
+    }
 
 
 _HINT = "--hyperparameter learning_rate=VALUE gives the rate of the next step"

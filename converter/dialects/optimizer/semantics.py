@@ -16,8 +16,10 @@ from typing import Any
 
 from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.algorithms import ALGORITHMS
+from converter.dialects.optimizer.besides import with_besides
 from converter.dialects.optimizer.conversion import OWN_PACKAGE, TENSORFLOW_1, FromKeras, FromTorch
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
+from converter.dialects.optimizer.keras_settings import beside, said
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import defaulted
@@ -81,10 +83,10 @@ def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
 
 
 def _to_torch(made: FromKeras) -> OptimizerState:
-    made.check_extensions()
     state = made.state
+    besides = beside(made.given, state.algorithm)
     if state.convention == TENSORFLOW_1:
-        return tensorflow1.to_torch(made)
+        return replace(tensorflow1.to_torch(made), beside=besides)
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"Keras's {state.algorithm} has no equivalent in PyTorch")
     algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_torch(made)
@@ -92,7 +94,15 @@ def _to_torch(made: FromKeras) -> OptimizerState:
         ParameterGroup(parameters=group.parameters, hyperparameters={**hyperparameters, **_own_decay(group, state)})
         for group in state.groups
     )
-    return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention="torch")
+    return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention="torch", beside=besides)
+
+
+def said_of(state: OptimizerState) -> list[str]:
+    """Return the lines that a user should read of what a state's optimizer did besides, and this one does not."""
+    is_in_torch = state.convention == "torch"
+    given = state.groups[0].hyperparameters if state.groups else {}
+    rate = given.get("lr" if is_in_torch else "learning_rate")
+    return said(state.beside, rate, state.step or 0, is_in_torch=is_in_torch)
 
 
 def _own_decay(group: ParameterGroup, state: OptimizerState) -> dict[str, float]:
@@ -169,6 +179,7 @@ def _to_keras(made: FromTorch) -> OptimizerState:
     is_own = made.is_exact and flavor is Flavor.KERAS_3 and "epsilon" in hyperparameters
     common = {"name": title, **_CONFIGS[flavor], **hyperparameters}
     common["class_name"] = OWN_PACKAGE + class_name if is_own else class_name
+    common, left = with_besides(common, state, made.groups, flavor)
     groups = [ParameterGroup(parameters=made.trained, hyperparameters=common)]
     apart = _without_decay(made)
     if apart and common.get("weight_decay"):
@@ -186,6 +197,7 @@ def _to_keras(made: FromTorch) -> OptimizerState:
         slots=slots,
         basis=state.basis,
         convention="keras-legacy" if flavor is Flavor.LEGACY else "keras",
+        beside=left,
     )
 
 

@@ -10,6 +10,7 @@ from converter.dialects import keras
 from converter.dialects.optimizer.conversion import OWN_PACKAGE
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_layouts import config_of
+from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
 from converter.errors import UsageError
 from converter.model.checkpoint import Checkpoint
@@ -63,10 +64,14 @@ def call_of(state: OptimizerState) -> str:
     class_name, config = config_of(state)
     values = {name: value for name, value in config.items() if name not in _NOT_TOLD and value is not None}
     module = _OWN_MODULE if class_name.startswith(OWN_PACKAGE) else "keras.optimizers"
-    arguments = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    arguments = ", ".join(f"{name}={_called(value)}" for name, value in values.items())
     return (
         f"the optimizer is {module}.{class_name.removeprefix(OWN_PACKAGE)}({arguments}); the file holds its variables"
     )
+
+
+def _called(value: object) -> str:
+    return f"keras.optimizers.schedules.{shown_schedule(value)}" if isinstance(value, Mapping) else repr(value)
 
 
 def training_config(state: OptimizerState) -> dict[str, Any]:
