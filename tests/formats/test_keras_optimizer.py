@@ -295,6 +295,8 @@ def test_the_rate_of_a_schedule_is_that_of_the_next_step(tmp_path: Path) -> None
         schedules.PolynomialDecay(0.1, 4, 0.01, power=2.0, cycle=True),
         schedules.CosineDecay(0.1, 20, alpha=0.1, warmup_target=0.3, warmup_steps=2),
         schedules.CosineDecay(0.1, 20, warmup_target=0.3, warmup_steps=9),
+        schedules.CosineDecayRestarts(0.1, 2, t_mul=1.5, m_mul=0.7, alpha=0.1),
+        schedules.CosineDecayRestarts(0.1, 2, t_mul=1.0, m_mul=0.9),
     ):
         path = saved(trained(mlp(), keras.optimizers.Adam(schedule)), ".keras", tmp_path)
         checkpoint: Checkpoint = canonical(converter.read(path))

@@ -39,6 +39,7 @@ _TORCH: Mapping[str, str | None] = {
     "sparse_plus": "lambda x: torch.where(x >= 1, x, (x.clamp(min=-1) + 1) ** 2 / 4)",
     "sparse_sigmoid": "lambda x: ((x + 1) / 2).clamp(0, 1)",
     "sparsemax": None,
+    "threshold": None,
 }
 """Name -> what is called in PyTorch, "" for nothing; None where PyTorch has no such function."""
 

@@ -81,6 +81,8 @@ def _layer(entry: object, *, path: str, store: str, depth: int, is_root: bool = 
         raise ReadError("is a Keras config with a name that is no text")
     path = "" if is_root else f"{path}/{name}".lstrip("/")
     class_name = entry["class_name"]
+    if class_name == "GRU" and "module" not in entry:  # Keras before 2.2 had no `reset_after`, nor what it switches on
+        config = {"reset_after": False, **config}
     layers: tuple[Layer, ...] = ()
     if class_name in MODELS:
         layers = tuple(_children(config.get("layers"), path=path, store=store, depth=depth))

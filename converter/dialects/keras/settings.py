@@ -197,7 +197,7 @@ LAYERS: Mapping[str, Rules] = {
     "Normalization": {
         "axis": Rule(fate=Fate.ABSENT, default=-1, reading="last_axes"),
         "invert": _absent(False),
-        **_each(_absent(None), "mean variance"),
+        **_each(Rule(fate=Fate.BESIDE, plain=(None,)), "mean variance"),
     },
     "PReLU": {
         **_each(HELD, "shared_axes"),
