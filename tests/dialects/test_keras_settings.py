@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.dialects.keras import activations, architecture, modules
+from converter.dialects.keras import activations, architecture, leaves, modules
 from converter.dialects.keras.grouping import lines
 from converter.dialects.keras.semantics import settings
 from converter.dialects.keras.settings import COMMON, LAYERS, Fate, Rule
@@ -168,6 +169,9 @@ NOTED: list[tuple[str, dict[str, Any], str]] = [
     ("MultiHeadAttention", {"num_heads": 2, "key_dim": 4, "attention_axes": [2]}, "attention along axes 2"),
     ("MultiHeadAttention", {"num_heads": 2, "key_dim": 4, "sliding_window": 8}, "sliding_window 8"),
     ("MultiHeadAttention", {"num_heads": 2, "key_dim": 4, "use_gate": True}, "use_gate"),
+    ("GroupNormalization", {"groups": -1}, "a group for each channel"),
+    ("EinsumDense", {"equation": "abc,cde->abde"}, "inputs and outputs flattened and not as in abc,cde->abde"),
+    ("RNN", {"cell": {"class_name": "LSTMCell", "config": {**LSTM, "activation": "relu"}}}, "activation relu"),
     ("LeakyReLU", {"negative_slope": 0.3}, "negative_slope 0.3"),
     ("ReLU", {"max_value": 6}, "max_value 6"),
     ("UpSampling2D", {"interpolation": "bilinear"}, "interpolation bilinear"),
@@ -506,6 +510,32 @@ def test_a_gru_that_resets_before_is_kept_as_stored_also_where_an_old_config_doe
     assert converter.read(tmp_path / "m.safetensors").tensors["g/gru_cell/kernel"].shape == (4, 9)
     old = model_of(("GRU", {"units": 3}))
     assert architecture.modules(old) == ([], list(old.layers))
+
+
+def test_two_biases_of_a_recurrent_layer_of_cudnn_are_not_taken_for_one() -> None:
+    shapes = {"l/kernel": (4, 12), "l/recurrent_kernel": (3, 12), "l/bias": (12,)}
+    assert [module.module for module in leaves.modules(shapes)] == ["l"]
+    assert leaves.modules({**shapes, "l/bias": (24,)}) == []
+
+
+DEEP: list[Any] = [1]
+for _ in range(50):
+    DEEP = [DEEP]
+ODD = [None, [], {}, "x", -1, 10**400, 1e308, [[1]], True, {"class_name": 3}, DEEP, [None, 2], ["a"], [2, 2], "same", 7]
+
+
+def test_configs_with_anything_for_a_value_are_said_or_refused() -> None:
+    generator, tried = random.Random(5), 0
+    for class_name, rules in LAYERS.items():
+        keys = [key for key in {**COMMON, **rules} if key not in ("name", "layer", "backward_layer")]
+        for _ in range(60):
+            config = {key: generator.choice(ODD) for key in generator.sample(keys, min(len(keys), 5))}
+            if "layer" in rules:
+                config["layer"] = {"class_name": "GRU", "config": {"name": "i", **config}}
+            model = model_of(("InputLayer", {"batch_input_shape": [None, 8, 8, 3]}), (class_name, config))
+            lines(settings(model, is_keras_3=True), is_for_keras=bool(tried % 2))
+            tried += 1
+    assert tried > 5000
 
 
 def test_rules_of_the_table_are_no_less_than_their_fates() -> None:

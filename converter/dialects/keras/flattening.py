@@ -124,28 +124,38 @@ def _given(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features
         return _merged(inputs)
     if class_name == "Concatenate":
         return _concatenated(inputs)
-    if class_name == "Flatten" or (class_name == "Reshape" and len(config.get("target_shape") or ()) == 1):
+    target = _extents(config.get("target_shape"))
+    if class_name == "Flatten" or (class_name == "Reshape" and len(target) == 1):
         return _flat(layer, here, channels_first=channels_first and class_name == "Flatten")
     if class_name == "Reshape":
-        return _reshaped(here, config.get("target_shape") or ())
+        return _reshaped(here, target) if target else _UNKNOWN
     if class_name == "Permute" and here.order is Order.MAP:
-        return _turned(here, config.get("dims") or ())
+        return _turned(here, _extents(config.get("dims")))
     if class_name.startswith("Global"):
         return Features(order=Order.PLAIN, channels=here.channels)
     if class_name.startswith(_POOLS):
         order = Order.MAP_FIRST if channels_first else Order.MAP
         return here if here.order is Order.UNKNOWN else Features(order=order, channels=here.channels)
     if "Conv" in class_name:
-        multiplier = config.get("depth_multiplier", 1)
-        made = config.get("filters") or (here.channels * multiplier if here.channels else None)
+        multiplier = _extent(config.get("depth_multiplier", 1))
+        made = _extent(config.get("filters")) or (here.channels * multiplier if here.channels and multiplier else None)
         return Features(order=Order.MAP_FIRST if channels_first else Order.MAP, channels=made)
     if class_name == "Dense" and here.order in (Order.MAP, Order.MAP_FIRST):
-        return Features(order=Order.MAP, channels=config.get("units"))
+        return Features(order=Order.MAP, channels=_extent(config.get("units")))
     if class_name in ("Dense", "Embedding", "LSTM", "GRU", "SimpleRNN"):
-        return Features(order=Order.PLAIN, channels=config.get("units") or config.get("output_dim"))
+        return Features(order=Order.PLAIN, channels=_extent(config.get("units")) or _extent(config.get("output_dim")))
     if class_name in ("Bidirectional", "MultiHeadAttention", "RepeatVector", "TimeDistributed", "EinsumDense"):
         return _PLAIN
     return _UNKNOWN if any(item.order is not Order.PLAIN for item in inputs) else _PLAIN
+
+
+def _extent(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _extents(value: object) -> Sequence[int]:
+    """Return the extents or axes that a config lists; none where it lists something else."""
+    return value if isinstance(value, list | tuple) and all(isinstance(each, int) for each in value) else ()
 
 
 def _input(layer: Layer) -> Features:

@@ -85,7 +85,8 @@ def _recurrent(leaves: Mapping[str, Shape], config: Mapping[str, Any]) -> tuple[
     gates = recurrent[1] / recurrent[0]
     if gates == 3:  # without a bias of two rows nothing says reset_after, which is what PyTorch computes
         return table.gru(config) if len(bias) == 2 else None
-    return table.recurrent(config) if gates in (1, 4) and len(bias) == 1 else None
+    is_plain = len(bias) == 1 and ("bias" not in leaves or bias[0] == recurrent[1])  # cuDNN's layers have two biases
+    return table.recurrent(config) if gates in (1, 4) and is_plain else None
 
 
 def _depthwise(leaves: Mapping[str, Shape], config: Mapping[str, Any]) -> tuple[Slot, ...] | None:

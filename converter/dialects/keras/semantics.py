@@ -13,7 +13,7 @@ from typing import Any
 from converter.dialects.keras import activations, architecture, flattening
 from converter.dialects.keras.architecture import MODELS, Layer
 from converter.dialects.keras.grouping import lines
-from converter.dialects.keras.modules import WITHOUT_VARIABLES
+from converter.dialects.keras.modules import RECURRENT, WITHOUT_VARIABLES
 from converter.dialects.keras.settings import CALLS, COMMON, LAYERS, OLDER, OLDER_HELD, Fate, Rule
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def settings(model: Layer, names: Collection[str] = (), *, is_keras_3: bool) -> 
 
 
 def _of_layers(model: Layer, owners: frozenset[str], maps: frozenset[str], *, is_keras_3: bool) -> Iterator[Setting]:
-    for layer in model.layers:
+    for layer in map(_as_recurrent, model.layers):
         if layer.class_name in MODELS:
             yield from _called(layer)
             yield from _of_layers(layer, owners, maps, is_keras_3=is_keras_3)
@@ -79,7 +79,7 @@ def _of_layers(model: Layer, owners: frozenset[str], maps: frozenset[str], *, is
 def _of_directions(layer: Layer, *, is_keras_3: bool) -> Iterator[Setting]:
     """Yield the settings of both directions as those of one module; the second goes backwards by itself."""
     has_own = "backward_layer" in layer.config
-    for number, inner in enumerate(layer.layers):
+    for number, inner in enumerate(map(_as_recurrent, layer.layers)):
         config = dict(inner.config)
         if number:
             config["go_backwards"] = has_own and not config.get("go_backwards", False)
@@ -89,6 +89,17 @@ def _of_directions(layer: Layer, *, is_keras_3: bool) -> Iterator[Setting]:
             one = replace(inner, config=config, path=layer.path)
             for setting in _Found(layer=one, is_keras_3=is_keras_3, is_on_map=False).settings():
                 yield replace(setting, class_name=f"Bidirectional({inner.class_name})")
+
+
+def _as_recurrent(layer: Layer) -> Layer:
+    """Return an RNN around a known cell as the layer that has it built in: its settings are those of both."""
+    cell = layer.config.get("cell")
+    inner = cell.get("config") if layer.class_name == "RNN" and isinstance(cell, Mapping) else None
+    class_name = str(cell["class_name"]).removesuffix("Cell") if isinstance(cell, Mapping) and inner else ""
+    if class_name not in RECURRENT or not isinstance(inner, Mapping):
+        return layer
+    config = {**inner, **{name: value for name, value in layer.config.items() if name != "cell"}}
+    return replace(layer, class_name=class_name, config=config)
 
 
 def _unwritten(layer: Layer) -> Setting:
@@ -268,7 +279,9 @@ def _cropping(found: _Found, name: str, value: Any) -> list[Said]:
         _axes(config.get(key, default), len(sizes))
         for key, default in (("strides", 1), ("dilation_rate", 1), ("output_padding", None))
     )
-    if value not in ("same", "valid") or not all(isinstance(each, int) for each in (*sizes, *strides, *dilations)):
+    numbers = [*sizes, *strides, *dilations, *(each for each in more if each is not None)]
+    is_whole = len({len(sizes), len(strides), len(dilations), len(more)}) == 1
+    if value not in ("same", "valid") or not is_whole or not all(isinstance(each, int) for each in numbers):
         return [(Fate.ABSENT, _setting_text(name, value))]
     over = []
     for size, stride, dilation, added in zip(sizes, strides, dilations, more, strict=True):
@@ -302,14 +315,14 @@ def _last_axes(found: _Found, name: str, value: Any) -> list[Said]:
     axes, shape = _axes(value, 1), found.layer.input_shape
     own = [(Fate.BESIDE, "(x - mean) / variance.sqrt() for it")] if found.layer.class_name == "Normalization" else []
     rank = 0 if shape is None else len(shape)
-    if axes == [-1] or (rank and sorted(axes) == list(range(rank - len(axes), rank))):
+    if axes == [-1] or (rank and axes == list(range(rank - len(axes), rank))):
         return own
     shown = ", ".join(map(str, axes))
     return [*own, (Fate.BESIDE, f"axis {shown} as the last" if len(axes) == 1 else f"the axes {shown} as the last")]
 
 
 def _momentum(found: _Found, name: str, value: Any) -> list[Said]:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         return [(Fate.TRAINING, _setting_text(name, value))]
     torch = round(1 - value, 9)
     return [] if torch == 0.1 else [(Fate.ARGUMENT, f"momentum={torch:g}")]
@@ -318,6 +331,17 @@ def _momentum(found: _Found, name: str, value: Any) -> list[Said]:
 def _sequences(found: _Found, name: str, value: Any) -> list[Said]:
     first = [] if found.config.get("time_major") else [(Fate.ARGUMENT, "batch_first=True")]
     return first if value else [*first, (Fate.BESIDE, "h_n for its output (return_sequences is off)")]
+
+
+def _groups(found: _Found, name: str, value: Any) -> list[Said]:
+    return [(Fate.ARGUMENT, f"num_groups={value}") if value != -1 else (Fate.BESIDE, "a group for each channel")]
+
+
+def _equation(found: _Found, name: str, value: Any) -> list[Said]:
+    """A kernel of two axes is what torch.nn.Linear has; others are flattened to one, inputs and outputs with them."""
+    rest = str(value).partition(",")[2]
+    kernel = rest.partition("->")[0].strip()
+    return [] if len(kernel) == 2 else [(Fate.BESIDE, f"inputs and outputs flattened and not as in {value}")]
 
 
 def _attention_axes(found: _Found, name: str, value: Any) -> list[Said]:
@@ -346,5 +370,7 @@ _READINGS: Mapping[str, Reading] = {
     "momentum": _momentum,
     "sequences": _sequences,
     "heads": _heads,
+    "groups": _groups,
+    "equation": _equation,
     "attention_axes": _attention_axes,
 }

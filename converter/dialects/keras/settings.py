@@ -172,7 +172,8 @@ LAYERS: Mapping[str, Rules] = {
     "Dense": _DENSE,
     "EinsumDense": {
         **{key: rule for key, rule in _DENSE.items() if key != "use_bias"},
-        **_each(HELD, "equation bias_axes output_shape"),
+        **_each(HELD, "bias_axes output_shape"),
+        "equation": Rule(fate=Fate.BESIDE, reading="equation"),
     },
     "Embedding": {
         **_each(HELD, "input_dim output_dim"),
@@ -188,7 +189,11 @@ LAYERS: Mapping[str, Rules] = {
     **{f"SeparableConv{rank}D": _SEPARABLE for rank in "12"},
     "BatchNormalization": _BATCH,
     "LayerNormalization": _LAYER_NORM,
-    "GroupNormalization": {**_LAYER_NORM, "groups": _argument("num_groups", 32), "axis": _BATCH["axis"]},
+    "GroupNormalization": {
+        **_LAYER_NORM,
+        "groups": _argument("num_groups", 32, reading="groups"),
+        "axis": _BATCH["axis"],
+    },
     "RMSNormalization": {
         **_each(HELD, "scale"),
         "axis": _LAYER_NORM["axis"],

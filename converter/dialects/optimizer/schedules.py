@@ -91,9 +91,32 @@ def learning_rate_at(config: object, step: int) -> float:
     if not isinstance(config, Mapping) or not isinstance(name, str) or name not in _SCHEDULES:
         raise LossError(f"its learning rate is a schedule that is not known: {name!r}", hint=_HINT)
     try:
-        return _SCHEDULES[name](config["config"], step)
+        return _SCHEDULES[name](_of_numbers(config["config"]), step)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
         raise LossError(f"its {name} lacks or mistakes {error}", hint=_HINT) from error
+
+
+_LISTS, _MAY_LACK = ("boundaries", "values"), ("warmup_target",)
+_NO_NUMBERS, _NOT_NEGATIVE = (
+    ("name", "decay_schedule_fn"),
+    ("decay_rate", "decay_steps", "first_decay_steps", "warmup_steps"),
+)
+
+
+def _of_numbers(config: object) -> Config:
+    """Return the config of a schedule. Raises ValueError for what is no number where there has to be one."""
+    if not isinstance(config, Mapping):
+        raise ValueError("its config")
+    for name, value in config.items():
+        if name in _NO_NUMBERS or (value is None and name in _MAY_LACK):
+            continue
+        if name in _LISTS:
+            is_right = isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
+        else:
+            is_right = isinstance(value, int | float) and (value >= 0 or name not in _NOT_NEGATIVE)
+        if not is_right:
+            raise ValueError(name)
+    return config
 
 
 def shown_schedule(config: object) -> str:
