@@ -133,3 +133,6 @@ def _title(said: Mapping[str, Any]) -> str:
 def _rows(said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for line in said["tensors"]:
         yield tuple(escape(line[column] or "", 1000) for column in _COLUMNS)
+    for setting in said["settings"]:
+        reason = f"{setting['class']}, {setting['kind']}" + (f": {setting['said']}" if setting["said"] else "")
+        yield ("setting", escape(setting["layer"], 1000), "", escape(reason, 1000))

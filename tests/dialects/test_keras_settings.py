@@ -17,6 +17,7 @@ from converter.dialects.keras import activations, architecture, leaves, modules
 from converter.dialects.keras.grouping import lines
 from converter.dialects.keras.semantics import settings
 from converter.dialects.keras.settings import COMMON, LAYERS, Fate, Rule
+from converter.ledger_file import opened
 from converter.model.ledger import Setting
 from tests.dialects import keras_settings_dump
 from tests.oracle import environment
@@ -475,6 +476,18 @@ def test_an_lstm_that_pytorch_has_not_is_said_and_one_that_it_has_is_not(tmp_pat
         assert made.settings == ()
     onnx_alone = converter.convert(tmp_path / "other.keras", tmp_path / "weights.onnx", weights_only=True)
     assert expected in lost(onnx_alone)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".html", ".json"])
+def test_a_report_lists_the_settings_of_every_layer(suffix: str, tmp_path: Path) -> None:
+    found = settings(model_of(*[("LayerNormalization", {"epsilon": 1e-3})] * 9), is_keras_3=True)
+    outcome = converter.Report(source="a", target="b", source_format="keras", target_format="pytorch", settings=found)
+    with opened(str(tmp_path / f"report{suffix}"), source="a", target="b", overwrite=False) as ledger:
+        assert ledger is not None
+        ledger.write(outcome)
+    text = (tmp_path / f"report{suffix}").read_text(encoding="utf-8")
+    assert all(f"l{number}" in text for number in range(9))
+    assert text.count("eps=0.001") == 9
 
 
 def test_a_keras_config_for_weights_of_pytorch_says_what_it_presumes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from converter.dialects.optimizer.epsilon import Squares, below_root, beside_root
 from converter.dialects.optimizer.flavors import Flavor, flavor_of
 from converter.dialects.optimizer.schedules import learning_rate_at
-from converter.dialects.optimizer.semantics import to_keras, to_torch
+from converter.dialects.optimizer.semantics import said_of, to_keras, to_torch
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.optimizer import OptimizerState, ParameterGroup
@@ -177,7 +177,7 @@ TO_TORCH: list[tuple[str, Checkpoint, str]] = [
     ("momentum of RMSprop", keras_state("rmsprop", "velocity", "momentum"), "does not say how much"),
     ("momentum at rate 0", keras_state("sgd", *SGD, momentum=0.9, learning_rate=0.0), "learning rate is 0"),
     *((name, keras_state("adam", *ADAM, **{name: 2}), f"it uses {name}")
-      for name in ("use_ema", "loss_scale_factor", "gradient_accumulation_steps")),
+      for name in ("use_ema", "gradient_accumulation_steps")),
     *((f"decay of {name}", keras_state(name, *slots, weight_decay=0.1), "is decoupled from the gradient")
       for name, slots in (("sgd", ()), ("rmsprop", RMSPROP), ("adagrad", ADAGRAD))),
     ("another algorithm", keras_state("ftrl"), "ftrl has no equivalent"),
@@ -204,11 +204,11 @@ def test_what_torch_does_take() -> None:
         assert to_torch(source).optimizer is not None
 
 
-@pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue"])
-def test_clipping_is_said(name: str) -> None:
-    assert not to_torch(keras_state("adam", *ADAM, **{name: None})).warnings
-    (said,) = to_torch(keras_state("adam", *ADAM, **{name: 1.0})).warnings
-    assert said.startswith(f"{name} not carried")
+@pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue", "loss_scale_factor"])
+def test_clipping_and_scaling_are_said(name: str) -> None:
+    assert not said_of(state_of(to_torch(keras_state("adam", *ADAM, **{name: None}))))
+    (said,) = said_of(state_of(to_torch(keras_state("adam", *ADAM, **{name: 1.0}))))
+    assert said.startswith(f"{name} 1.0 not carried")
 
 
 def test_a_decay_of_the_rate_of_old_is_in_the_rate() -> None:
@@ -216,6 +216,8 @@ def test_a_decay_of_the_rate_of_old_is_in_the_rate() -> None:
     assert held["lr"] == pytest.approx(0.01 / (1 + 0.5 * 9))
     held = state_of(to_torch(keras_state("sgd", decay=0.5))).groups[0].hyperparameters  # which Keras 3 knows nothing of
     assert held["lr"] == 0.01
+    (said,) = said_of(state_of(to_torch(keras_state("sgd", decay=0.5))))
+    assert "decay 0.5" in said
 
 
 ASSUMED: list[tuple[Checkpoint, dict[str, Any], set[str]]] = [

@@ -115,7 +115,7 @@ class FromKeras:
         if given is None:
             raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
         rate = _number("learning rate", given if isinstance(given, bool) else learning_rate_at(given, self.step))
-        slowed = 1 + self.optional("decay") * self.step  # of Keras before TensorFlow 2.11 alone
+        slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
         if slowed <= 0:
             raise LossError(f"its learning rate decays to nothing before step {self.step}")
         return rate / slowed

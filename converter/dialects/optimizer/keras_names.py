@@ -26,7 +26,8 @@ _SLOTS = {
 }
 """What optimizers of any version call a slot -> what Keras 3 calls it."""
 _BY_LENGTH = sorted(_SLOTS, key=len, reverse=True)
-_STEPS = ("iteration", "iter", "iterations")
+_STEP_OF_LEGACY = "iter"
+_STEPS = ("iteration", _STEP_OF_LEGACY, "iterations")
 _RATES = ("learning_rate", "current_learning_rate")
 _STEP_LIMIT = 1 << 53
 _MORE = ("use_ema", "gradient_accumulation_steps")
@@ -53,6 +54,7 @@ class _Sorted:
             if self.step is not None or not 0 <= value < _STEP_LIMIT or value != int(value):
                 raise LossError(f"its step count {value!r} is none, or there twice")
             self.step = int(value)
+            self.is_legacy = self.is_legacy or leaf == _STEP_OF_LEGACY
         elif isinstance(value, int | float):
             self.scalars["learning_rate" if leaf in _RATES else leaf] = value
 

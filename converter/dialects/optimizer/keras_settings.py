@@ -55,8 +55,10 @@ TORCH = frozenset(_TORCH.split())
 """What the groups of torch.optim's Adam, AdamW, SGD, RMSprop and Adagrad have, all of them looked at (torch 2.13)."""
 
 
-def beside(config: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+def beside(config: Mapping[str, Any], algorithm: str, *, is_legacy: bool = False) -> dict[str, Any]:
     """Return the settings of a config that torch.optim has no place for, and those that no table knows.
+
+    Of `decay` only optimizers before TensorFlow 2.11, `is_legacy`, know.
 
     Raises LossError for a setting whose optimizer nothing in PyTorch goes on as.
     """
@@ -68,9 +70,10 @@ def beside(config: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
             raise LossError(f"it uses {name}, which torch.optim does not have")
         if fate is Fate.BESIDE and value is not None and value is not False:
             found[name] = value
-        is_schedule = name in ("learning_rate", "lr") and isinstance(value, Mapping)
-        if is_schedule or (name == "decay" and value):
-            found["learning_rate" if is_schedule else name] = value
+        if name in ("learning_rate", "lr") and isinstance(value, Mapping):
+            found["learning_rate"] = value
+        if name == "decay" and value:
+            found[name if is_legacy else "unread decay"] = value
     return found
 
 

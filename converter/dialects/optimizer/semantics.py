@@ -84,7 +84,7 @@ def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
 
 def _to_torch(made: FromKeras) -> OptimizerState:
     state = made.state
-    besides = beside(made.given, state.algorithm)
+    besides = beside(made.given, state.algorithm, is_legacy=made.is_legacy)
     if state.convention == TENSORFLOW_1:
         return replace(tensorflow1.to_torch(made), beside=besides)
     if state.algorithm not in ALGORITHMS:
