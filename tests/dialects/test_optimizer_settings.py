@@ -17,6 +17,7 @@ from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_settings import COMMON, OPTIMIZERS, TORCH, beside
 from converter.dialects.optimizer.semantics import said_of, to_keras, to_torch
 from converter.dialects.optimizer.settings import algorithm_of
+from converter.dialects.optimizer.writing import call_of
 from converter.errors import CkconvError, LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState, ParameterGroup
@@ -123,6 +124,7 @@ def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
     assert "what decay 0.01 gives at step 10" in said_of(state)[0]
     older = optimizer_of(to_keras(made, Flavor.LEGACY)).groups[0].hyperparameters
     assert (older["learning_rate"], older["decay"]) == (pytest.approx(0.11), 0.01)
+    assert "decay=0.01" in call_of(optimizer_of(to_keras(made, Flavor.LEGACY)))
     for flavor in (Flavor.KERAS_3, Flavor.TF_KERAS):
         schedule = optimizer_of(to_keras(made, flavor)).groups[0].hyperparameters["learning_rate"]
         for step in (10, 50):

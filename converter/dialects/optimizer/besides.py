@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from converter.dialects.optimizer.conversion import as_float32
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_settings import TORCH
 from converter.dialects.optimizer.schedules import inverse_time, of_keras
@@ -30,7 +31,7 @@ def with_besides(
         del left["learning_rate"]
     decay = left.get("decay")
     if isinstance(decay, int | float) and schedule is None and "learning_rate" not in left:
-        first = made["learning_rate"] * (1 + decay * (state.step or 0))
+        first = as_float32(made["learning_rate"] * (1 + decay * (state.step or 0)))
         if flavor is Flavor.LEGACY:
             made |= {"learning_rate": first, "decay": decay}
         else:

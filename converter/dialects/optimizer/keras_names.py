@@ -254,7 +254,7 @@ def optimizer_nodes(nodes: Sequence[Node]) -> list[Node]:
     found = []
     for node in nodes:
         has_count = "_iterations" in node.children or (
-            "iter" in node.children and (node.slots or "learning_rate" in node.children)
+            "iter" in node.children and (node.slots or not node.children.keys().isdisjoint(("learning_rate", "decay")))
         )
         if has_count:
             found.append(node)

@@ -19,7 +19,7 @@ from converter.model.optimizer import OptimizerState
 _OWN_MODULE = "converter.keras_optimizers"
 _EPSILONS = ("stock", "exact")
 _NOT_TOLD = frozenset(
-    ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer", "decay")
+    ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 )
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
 
@@ -63,6 +63,8 @@ def call_of(state: OptimizerState) -> str:
     """Say how to make the optimizer of a file that holds its variables alone."""
     class_name, config = config_of(state)
     values = {name: value for name, value in config.items() if name not in _NOT_TOLD and value is not None}
+    if not values.get("decay"):
+        values.pop("decay", None)
     module = _OWN_MODULE if class_name.startswith(OWN_PACKAGE) else "keras.optimizers"
     arguments = ", ".join(f"{name}={_called(value)}" for name, value in values.items())
     return (
