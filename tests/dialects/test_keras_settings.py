@@ -153,6 +153,7 @@ NOTED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("Dense", {"kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.01}}}, "kernel_regularizer L2(l2=0.01)"),
     ("Dense", {"lora_rank": 4}, "lora_rank 4"),
+    ("Dense", {"trainable": False}, "trainable False"),
     (
         "Dense",
         {"dtype": {"class_name": "Policy", "config": {"name": "mixed_float16"}}},

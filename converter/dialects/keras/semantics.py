@@ -14,7 +14,7 @@ from converter.dialects.keras import activations, architecture, flattening
 from converter.dialects.keras.architecture import MODELS, Layer
 from converter.dialects.keras.grouping import lines
 from converter.dialects.keras.modules import RECURRENT, WITHOUT_VARIABLES
-from converter.dialects.keras.settings import CALLS, COMMON, LAYERS, OLDER, OLDER_HELD, Fate, Rule
+from converter.dialects.keras.settings import CALLS, COMMON, INERT, LAYERS, OLDER, OLDER_HELD, Fate, Rule
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Setting
@@ -140,6 +140,8 @@ class _Found:
         class_name = self.layer.class_name
         is_written = class_name not in WITHOUT_VARIABLES
         rules = {**COMMON, **LAYERS[class_name]}
+        if not is_written:  # which has nothing to train
+            rules["trainable"] = INERT
         config = self.config
         if not is_written and class_name != "InputLayer":
             yield _unwritten(self.layer)

@@ -71,8 +71,8 @@ def _wiring(default: Any = None, *plain: Any) -> Rule:
 _SAME_PRECISION = Rule(fate=Fate.BESIDE, reading="precision")
 COMMON: Rules = {
     **_each(INERT, "name batch_input_shape batch_shape batch_size input_dtype registered_name"),
-    **_each(HELD, "trainable"),
     **_each(TRAINING, "activity_regularizer"),
+    "trainable": Rule(fate=Fate.TRAINING, default=True, plain=(True, None)),
     "dtype": _SAME_PRECISION,
     "quantization_config": _absent(None),
 }
