@@ -118,18 +118,15 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/flattening.py",
-        old='        multiplier = config.get("depth_multiplier", 1)',
+        old='        multiplier = _extent(config.get("depth_multiplier", 1))',
         new="        multiplier = 1",
         tests=_TELL + "::test_a_depth_multiplier_behind_a_flatten",
         what="a depth multiplier before a Flatten is not counted",
     ),
     Fault(
         module="dialects/keras/flattening.py",
-        old=('        multiplier = config.get("depth_multiplier", 1)\n        made = config.get("filters") or'),
-        new=(
-            '        multiplier = config.get("depth_multiplier", 1)\n'
-            '        made = config.get("filters") or here.channels or'
-        ),
+        old='        made = _extent(config.get("filters")) or (',
+        new='        made = _extent(config.get("filters")) or here.channels or (',
         tests=_TELL + "::test_a_depth_multiplier_behind_a_flatten",
         what="a depthwise convolution gives as many channels as it takes",
     ),
