@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 import sys
@@ -55,7 +54,7 @@ def give_up_capabilities() -> None:
     for capability in range(_CAPABILITIES):
         prctl(_PR_CAPBSET_DROP, capability)
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    column = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
+    column = {"x86_64": 0, "aarch64": 1}.get(os.uname().machine)
     if column is None or sys.platform != "linux":
         return
     # Those that this process does not have may not be asked for: only root asks for any.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import platform
+import os
 import struct
 import sys
 
@@ -31,20 +31,14 @@ def close(*, can_fork: bool = False) -> str | None:
     into, nothing mounted, no attribute of a file changed. Threads may be started; processes only if it `can_fork`.
     Returns what is missing when there is no such filter here. The process has to have no_new_privs.
     """
-    if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES or sys.maxsize < 1 << 32:
-        return f"a filter of system calls (seccomp): there is none for {sys.platform} on {platform.machine()}"
-    return install(program(own_process=None if can_fork else _own_process()))
-
-
-def _own_process() -> int:
-    import os
-
-    return os.getpid()
+    if sys.platform != "linux" or os.uname().machine not in _ARCHITECTURES or sys.maxsize < 1 << 32:
+        return f"a filter of system calls (seccomp): there is none for {sys.platform} on {os.uname().machine}"
+    return install(program(own_process=None if can_fork else os.getpid()))
 
 
 def program(*, own_process: int | None) -> bytes:
     """Return the filter: struct sock_filter[]. None as `own_process` is a process that may fork."""
-    column, architecture = _ARCHITECTURES[platform.machine()]
+    column, architecture = _ARCHITECTURES[os.uname().machine]
     lines: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
@@ -97,7 +91,7 @@ class _Program(ctypes.Structure):
 def install(filter_: bytes) -> str | None:
     """Install a filter for all threads. Returns what is missing when the kernel takes none."""
     given = ctypes.byref(_Program(len(filter_) // 8, filter_))
-    column, _ = _ARCHITECTURES[platform.machine()]
+    column, _ = _ARCHITECTURES[os.uname().machine]
     if system_call(calls.SECCOMP[column], _SECCOMP_SET_MODE_FILTER, _FOR_ALL_THREADS, given) == 0:
         return None
     if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, given) == 0:
