@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from converter.model.dtype import DType
 
 _OPTIMIZER = ("auto", "keep", "drop")
 _VERIFY = ("auto", "weights", "outputs", "none")
+_DATA_SUFFIX = ".npz"
 _MOST_JOBS = 256
 _LEAST_MEMORY_BYTES = 16 << 20
 _MOST_SECONDS = 365 * 86400
@@ -84,7 +86,8 @@ class Options:
     `weights_only`    write no graph where the target could have one
     `with_cache`      the graph of a decoder goes on from cached keys and values, and returns them
     `model`           a user's own model, "package.module:factory", whose graph the target gets; it is imported
-    `inputs`          what that model takes: "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"
+    `inputs`          what that model takes: "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"; and a
+                      FILE.npz on whose arrays, `<input>` or `<set>/<input>`, outputs are compared instead of samples
     `opset`           the version of ONNX's operators that the graph is in; by default what the exporter gives
     `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
     `atol`, `rtol`    of outputs: |d| <= atol + rtol x max(scale, |x|) for each element x, where the scale of an output
@@ -115,7 +118,7 @@ class Options:
     weights_only: bool = False
     with_cache: bool = False
     model: str | None = None
-    inputs: str | None = None
+    inputs: str | Path | tuple[str | Path, ...] | None = None
     opset: int | None = None
     verify: str = "auto"
     atol: float | None = None
@@ -138,6 +141,8 @@ class Options:
         ):
             if value not in choices:
                 raise UsageError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
+        if self.data is not None and self.verify in ("weights", "none"):
+            raise UsageError(f"--inputs {self.data} is for outputs, which --verify {self.verify} does not compare")
         self.target_dtype()
         _ = self.hyperparameters, self.config_values
         if not 1 <= self.jobs <= _MOST_JOBS:
@@ -180,7 +185,30 @@ class Options:
     @property
     def deciding(self) -> dict[str, str]:
         """Those options that decide what the output is, as text."""
-        return {item.name: repr(getattr(self, item.name)) for item in fields(self) if item.name not in _NOT_DECIDING}
+        named = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _NOT_DECIDING}
+        return {name: repr(value) for name, value in (named | {"inputs": self.declared_inputs}).items()}
+
+    @property
+    def declared_inputs(self) -> str | None:
+        """What `--inputs` says that a model takes. Raises UsageError when it says so twice."""
+        return self._one([text for text in self._inputs if not text.endswith(_DATA_SUFFIX)])
+
+    @property
+    def data(self) -> Path | None:
+        """The file of arrays that `--inputs` names. Raises UsageError for two."""
+        name = self._one([text for text in self._inputs if text.endswith(_DATA_SUFFIX)])
+        return None if name is None else Path(name)
+
+    @property
+    def _inputs(self) -> list[str]:
+        given = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return [os.fspath(each) for each in given if each is not None]
+
+    @staticmethod
+    def _one(given: list[str]) -> str | None:
+        if len(given) > 1:
+            raise UsageError(f"--inputs is given twice: {given[0]!r} and {given[1]!r}")
+        return given[0] if given else None
 
     def target_dtype(self) -> DType | None:
         """Return the type to cast to, None for no cast. Raises UsageError when `dtype` is not floating-point."""

@@ -216,6 +216,8 @@ def _planned(
     checkpoint: Checkpoint, target: Format, write_options: Any, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
     """What the target is to hold, in its names and layouts, with a graph where it needs one."""
+    if options.data is not None and not options.data.is_file():
+        raise UsageError("--inputs: no such file", path=options.data)
     check_applicable(checkpoint, target.holds, options)
     checkpoint = with_config_values(checkpoint, options, workshop)
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
@@ -232,6 +234,8 @@ def _planned(
     if options.optimizer == "keep" and chosen.optimizer is not None and planned.optimizer is None:
         raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
     if not has_graph:
+        if options.data is not None:
+            raise UsageError(f"--inputs {options.data} needs a target that runs")
         return replace(planned, graph=None)
     if target.extra is not None:
         require(target.extra, f"writing a {target.name} that runs")

@@ -82,6 +82,8 @@ class Verification:
 
     `reason` says why outputs were not, where they could have been; `per_output` how each compared, of which some may
     have proved nothing; `is_unproven` that they were compared and none could prove anything.
+    `beyond` says which lengths that the config names no set of inputs reached, `left_out` what else they did not;
+    `data` is the name of the user's own file of inputs, where there was one: then no others were compared.
     """
 
     weights: bool = False
@@ -90,6 +92,9 @@ class Verification:
     tolerance: float | None = None
     reason: str | None = None
     is_unproven: bool = False
+    beyond: str | None = None
+    data: str | None = None
+    left_out: tuple[str, ...] = ()
     per_output: tuple[OutputComparison, ...] = ()
     canary: Canary | None = None
 
@@ -97,7 +102,9 @@ class Verification:
         if self.outputs:
             unproven = [f"{escape(each.name)!r} ({each.reason})" for each in self.per_output if each.reason is not None]
             but = f"; not proven: {listed(unproven, _NAMES_TOGETHER)}" if unproven else ""
-            return f"verified outputs max|d|={self.max_abs:.2e}{but}"
+            where = "" if self.data is None else f" on the inputs of {escape(self.data)} alone"
+            beyond = "" if self.beyond is None else f"; {self.beyond}"
+            return f"verified outputs max|d|={self.max_abs:.2e}{where}{but}{beyond}"
         done = "verified weights" if self.weights else "not verified"
         how = "not proven" if self.is_unproven else "not verified"
         return done if self.reason is None else f"{done}, outputs {how}: {self.reason}"
@@ -119,12 +126,12 @@ class Verification:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know besides: weights that the outputs do not show."""
+        """What a user should know besides: sets of inputs that were left out, weights that the outputs do not show."""
         if self.canary is None or not self.canary.unnoticed:
-            return ()
+            return self.left_out
         names = self.canary.unnoticed
         groups = f"{len(names)} of {self.canary.tried} groups of weights"
-        return (f"the outputs do not change with {groups}: {listed(names, _NAMES_TOGETHER)}",)
+        return (*self.left_out, f"the outputs do not change with {groups}: {listed(names, _NAMES_TOGETHER)}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Verification:
@@ -132,6 +139,8 @@ class Verification:
         canary = values["canary"]
         return cls(
             **{name: values[name] for name in ("weights", "outputs", "max_abs", "tolerance", "reason")},
+            **{name: values[name] for name in ("beyond", "data")},
+            left_out=tuple(values["left_out"]),
             per_output=tuple(OutputComparison(**each) for each in values["per_output"]),
             canary=None if canary is None else Canary(**{**canary, "unnoticed": tuple(canary["unnoticed"])}),
         )
@@ -144,6 +153,9 @@ class Verification:
             "max_abs": self.max_abs,
             "tolerance": self.tolerance,
             "reason": self.reason,
+            "beyond": self.beyond,
+            "data": self.data,
+            "left_out": list(self.left_out),
             "per_output": [asdict(each) for each in self.per_output],
             "canary": None if self.canary is None else {**asdict(self.canary), "unnoticed": [*self.canary.unnoticed]},
         }

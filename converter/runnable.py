@@ -120,9 +120,10 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
 
 
 def _from_module(checkpoint: Checkpoint, factory: str, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    if options.inputs is None:
+    declared = options.declared_inputs
+    if declared is None:
         raise UsageError("--model needs --inputs", hint='such as --inputs "input_ids:int64[batch,seq]"')
-    inputs = parse_inputs(options.inputs)
+    inputs = parse_inputs(declared)
     require("torch", "tracing a model")
     workshop.observer.stage(f"tracing {factory}")
     file, place = workshop.scratch / _GRAPH_NAME, {"factory": factory, "folder": os.getcwd()}

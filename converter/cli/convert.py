@@ -49,7 +49,12 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
     "--with-cache", is_flag=True, help="A decoder's graph takes keys and values of what came before, and returns them."
 )
 @_option("--model", metavar="PACKAGE.MODULE:FACTORY", help="Your own torch model, imported and traced.")
-@_option("--inputs", metavar="NAME:TYPE[DIM,...],...", help="What --model takes: input_ids:int64[batch,seq].")
+@_option(
+    "--inputs",
+    multiple=True,
+    metavar="NAME:TYPE[DIM,...],...|FILE.npz",
+    help="What --model takes: input_ids:int64[batch,seq]; arrays of your own to compare outputs on. May be repeated.",
+)
 @_option("--opset", type=int, metavar="N", help="Version of ONNX's operators; by default what the exporter gives.")
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--layout", metavar="pytorch|tensorflow", help="Of a SavedModel's weights; the latter is faster on a CPU.")

@@ -35,7 +35,12 @@ _PATH = click.Path(path_type=str)
 @click.option("--epsilon", default=None, metavar="stock|exact", help="As it was given.")
 @click.option("--weights-only", is_flag=True, help="DST holds no graph.")
 @click.option("--model", default=None, metavar="PACKAGE.MODULE:FACTORY", help="As it was given.")
-@click.option("--inputs", default=None, metavar="NAME:TYPE[DIM,...],...", help="As it was given.")
+@click.option(
+    "--inputs",
+    multiple=True,
+    metavar="FILE.npz|NAME:TYPE[DIM,...],...",
+    help="Arrays of your own to compare outputs on, instead of samples; or as it was given.",
+)
 @click.option("--opset", default=None, type=int, metavar="N", help="As it was given.")
 @click.option("--tied", default=None, metavar="copies|once", help="As it was given.")
 @click.option("--layout", default=None, metavar="pytorch|tensorflow", help="As it was given.")

@@ -16,8 +16,8 @@ Declaration = tuple[DType, tuple[int, ...]]
 class Sampling:
     """Which values make sense in an input, for whoever needs some.
 
-    `role`       "ids", "mask" (1, then 0 at the tail), "boxes" (the second corner is not before the first), or "" for
-                 one of which no more is known than its type
+    `role`       "ids", "mask" (1 where something is), "types" (of tokens), "boxes" (the second corner is not before the
+                 first), or "" for one of which no more is known than its type
     `low`        the least integer, of a mask the least number of ones; `high` the first integer that is too large
     `padding`    what stands where a mask of the same shape is 0
     `leading`    what every row starts with
@@ -64,6 +64,42 @@ class GraphInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """A dimension that may be `low + n * step`, at most `high`. `checked` are the n to check a graph at, in turn.
+
+    `reach` is the most where other dimensions are at their least, if that is more than `high`.
+    """
+
+    name: str
+    low: int = 0
+    step: int = 1
+    high: int | None = None
+    reach: int | None = None
+    checked: tuple[int, ...] = (17, 9, 12, 6, 1)
+
+    def extent(self, count: int) -> int:
+        """Return the extent of `count` steps, the largest there may be if that is too large."""
+        wanted = self.low + count * self.step
+        return max(wanted if self.high is None else min(wanted, self.high), 1)
+
+    def has(self, extent: int) -> bool:
+        """Whether it may have this extent."""
+        return extent > 0 and (self.high is None or extent <= self.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A value of a config past which a model computes in another way: `count` steps of a dimension are not past it.
+
+    `name` says which value, such as ``sliding_window 4096``.
+    """
+
+    name: str
+    dimension: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """The tensors, inputs and outputs of a model class built from a config. Names are canonical.
 
@@ -74,8 +110,9 @@ class Architecture:
     `computed`      buffers that no checkpoint stores and the graph holds as constants
     `ignored`       regular expressions, searched for in names: tensors that transformers itself skips when loading
     `inputs`, `outputs`   of the graph, in order; outputs are the field names of the class's ModelOutput
-    `sizes`         sets of extents by dimension, none of them traced, at which the graph is to be checked; empty where
-                    the dimensions mean nothing in particular
+    `dimensions`    what is known of those that may vary; nothing where they mean nothing in particular
+    `heads`         of attention: how many tables of scores, each as large as the square of the length, are held at once
+    `thresholds`    what the config says of lengths from which on a model computes in another way
     """
 
     architecture: str
@@ -86,7 +123,9 @@ class Architecture:
     ignored: tuple[str, ...] = ()
     inputs: tuple[GraphInput, ...] = ()
     outputs: tuple[str, ...] = ()
-    sizes: tuple[Mapping[str, int], ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    heads: int = 16
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
@@ -99,7 +138,9 @@ class Architecture:
             "ignored": list(self.ignored),
             "inputs": [each.to_json() for each in self.inputs],
             "outputs": list(self.outputs),
-            "sizes": [dict(each) for each in self.sizes],
+            "dimensions": [asdict(each) for each in self.dimensions],
+            "thresholds": [asdict(each) for each in self.thresholds],
+            "heads": self.heads,
         }
 
     @classmethod
@@ -115,7 +156,9 @@ class Architecture:
                 ignored=tuple(values["ignored"]),
                 inputs=tuple(map(GraphInput.from_json, values["inputs"])),
                 outputs=tuple(values["outputs"]),
-                sizes=tuple(dict(each) for each in values.get("sizes", ())),
+                dimensions=tuple(map(_dimension, values["dimensions"])),
+                thresholds=tuple(Threshold(**each) for each in values["thresholds"]),
+                heads=values["heads"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise GraphError(f"the description of the traced model is not usable: {error}") from error
@@ -123,3 +166,7 @@ class Architecture:
 
 def _declarations(values: Mapping[str, Any]) -> dict[str, Declaration]:
     return {name: (DType(dtype), tuple(shape)) for name, (dtype, shape) in values.items()}
+
+
+def _dimension(values: Mapping[str, Any]) -> Dimension:
+    return Dimension(**{**values, "checked": tuple(values["checked"])})

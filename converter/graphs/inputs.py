@@ -11,27 +11,31 @@ import numpy as np
 from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
-_ROWS, _EXTENTS = (3, 1), (17, 9)
-_HEIGHTS, _WIDTHS = (64, 96), (96, 64)
-_SOUNDS = (3200, 2400)
+RIGHT, NONE, MIXED, ROW = "right", "none", "mixed", "row"
+"""How masks are: ones and then zeros; ones; rows that begin with zeros, have holes, or both; a last row of zeros."""
+
+_ROWS, _EXTENTS = (3, 1, 4, 2, 2), (17, 9, 12, 6, 1)
+_HEIGHTS, _WIDTHS = (64, 96, 64, 96, 64), (96, 64, 96, 64, 96)
+_SOUNDS = (3200, 2400, 2800, 2400, 2400)
 _SOUND_RANK, _IMAGE_RANK = 2, 4
 _ELEMENTS_LIMIT = 1 << 28
+_LARGE = (-1, -2, -100, -1000, -(1 << 15), -(1 << 24), 127, 255, 1000, (1 << 15) - 1, 1 << 24)
 
 
 def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
-    """Return sets of extents by dimension to check a graph at: the architecture's own, else two that differ.
+    """Return five sets of extents by dimension to check a graph at, of several batches; the last has one of anything.
 
-    Of dimensions that mean nothing in particular those in the same place are alike, for graphs from elsewhere often
-    call one dimension differently in each of their inputs. Images are large enough to be halved five times, and sounds,
-    with their masks, to be some frames.
+    They are what the architecture says of its dimensions. Of those that mean nothing in particular the ones in the same
+    place are alike, for graphs from elsewhere often call one dimension differently in each of their inputs. Images are
+    large enough to be halved five times, and sounds, with their masks, to be some frames.
     """
-    if architecture.sizes:
-        return architecture.sizes
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, Sequence[int]] = {}
     has_sound = any(map(_is_sound, architecture.inputs))
     for each in architecture.inputs:
         for extent, cases in zip(each.shape, _cases(each, has_sound=has_sound), strict=True):
             found.update({name: found.get(name, cases) for name in _names(extent)})
+    for known in architecture.dimensions:
+        found[known.name] = [known.extent(known.checked[case % len(known.checked)]) for case in range(len(_ROWS))]
     return tuple({name: cases[number] for name, cases in found.items()} for number in range(len(_ROWS)))
 
 
@@ -39,9 +43,10 @@ def _is_sound(each: GraphInput) -> bool:
     return each.dtype.is_floating and len(each.shape) == _SOUND_RANK and isinstance(each.shape[1], str)
 
 
-def _cases(each: GraphInput, *, has_sound: bool) -> list[tuple[int, int]]:
-    """Return the extents that each dimension of an input would have, in the first case and in the second."""
-    cases = [_ROWS, *[_EXTENTS] * (len(each.shape) - 1)][: len(each.shape)]
+def _cases(each: GraphInput, *, has_sound: bool) -> list[Sequence[int]]:
+    """Return the extents that each dimension of an input would have, case by case."""
+    cases: list[Sequence[int]] = [*[_ROWS], *[_EXTENTS] * (len(each.shape) - 1)]
+    cases = cases[: len(each.shape)]
     free = [axis for axis, extent in enumerate(each.shape) if axis and isinstance(extent, str)]
     if each.dtype.is_floating and len(each.shape) == _IMAGE_RANK and free in ([1, 2], [2, 3]):
         cases[free[0]], cases[free[1]] = _HEIGHTS, _WIDTHS
@@ -50,26 +55,31 @@ def _cases(each: GraphInput, *, has_sound: bool) -> list[tuple[int, int]]:
     return cases
 
 
-def sample_inputs(inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Return one array per input. `sizes` gives the extent of each named dimension.
+def sample_inputs(
+    inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int], padding: str = RIGHT, is_wide: bool = False
+) -> dict[str, Any]:
+    """Return one array per input. `sizes` gives the extent of each named dimension, `padding` says how masks are.
 
-    The first row of a mask has no padding, of the others each gets some, and the inputs of the same shape have it in
-    the same places. Raises GraphError for an input that is larger than any a graph would be checked with.
+    The first row of a mask that is padded at the right has no padding, of the others each gets some; inputs of the
+    same shape have it in the same places. What stands for an image is never masked. `is_wide` gives integers of which
+    nothing is known negative and large values. Raises GraphError for an input that is larger than any a graph would be
+    checked with.
     """
     random = np.random.default_rng(seed)
     shapes = {each.name: extents(each, sizes) for each in inputs}
     for name, shape in shapes.items():
         if math.prod(shape) > _ELEMENTS_LIMIT:
             raise GraphError(f"an input {name!r} of {list(shape)} is too large to check the graph with")
+    leading = {each.shape: len(each.sampling.leading) for each in inputs if each.sampling.leading}
     masks = {
-        each.shape: _mask(random, shapes[each.name], each.sampling.low)
+        each.shape: _mask(random, shapes[each.name], each.sampling.low, padding, leading.get(each.shape, 0))
         for each in inputs
         if each.sampling.role == "mask"
     }
     arrays: dict[str, Any] = {}
     for each in inputs:
         is_mask = each.sampling.role == "mask"
-        array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name])
+        array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name], is_wide=is_wide)
         if each.sampling.padding is not None and each.shape in masks:
             array = np.where(masks[each.shape] == 1, array, each.sampling.padding)
         arrays[each.name] = np.asarray(array).astype(each.dtype.numpy)
@@ -92,18 +102,38 @@ def _extent(extent: int | str, sizes: Mapping[str, int]) -> int:
     return sum(int(term) if term.isdigit() else sizes[term] for term in extent.split(" + "))
 
 
-def _mask(random: np.random.Generator, shape: tuple[int, ...], least: int) -> Any:
+def _mask(random: np.random.Generator, shape: tuple[int, ...], least: int, padding: str, leading: int) -> Any:
+    """Return ones and zeros; at least `least` ones in a row, but in one that has none, and the `leading` ones."""
     rows, length = int(np.prod(shape[:-1])), shape[-1]
     least = max(min(least, length), 1)
-    lengths = random.integers(least, max(length, least + 1), rows)
-    lengths[:1] = length
-    return (np.arange(length)[None, :] < lengths[:, None]).astype(np.int64).reshape(shape)
+    mask = np.ones((rows, length), np.int64)
+    if padding == RIGHT:
+        lengths = random.integers(least, max(length, least + 1), rows)
+        lengths[:1] = length
+        mask = (np.arange(length)[None, :] < lengths[:, None]).astype(np.int64)
+    elif padding == ROW and rows > 1:
+        mask[-1] = 0
+    elif padding == MIXED:
+        for row, number in zip(mask, range(rows), strict=True):
+            room = length - least
+            start = int(random.integers(1, room // 2 + 2)) if number % 3 != 1 and room > 1 else 0
+            row[:start] = 0
+            if number % 3 != 0 and room > start:
+                hole = int(random.integers(start + 1, max(length - 1, start + 2)))
+                row[hole : min(hole + 1 + (room - start) // 3, length - 1)] = 0
+    mask[:, :leading] = 1
+    return mask.reshape(shape)
 
 
-def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...]) -> Any:
+def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...], *, is_wide: bool) -> Any:
     sampling = each.sampling
-    if np.dtype(each.dtype.numpy).kind not in "iub":
+    kind = np.dtype(each.dtype.numpy).kind
+    if kind not in "iub":
         values = random.standard_normal(shape)
+    elif is_wide and sampling == Sampling() and kind in "iu":
+        limits = np.iinfo(each.dtype.numpy)
+        fitting = [number for number in _LARGE if limits.min <= number <= limits.max]
+        values = random.choice(np.array(fitting, np.int64), shape)
     else:
         values = _integers(random, sampling, shape)
     if sampling.role == "boxes":

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from converter.encoding import safetensors
-from converter.errors import GraphError, UnprovenError, VerificationError
+from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
 from converter.execution.child import Call
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.graphs.architecture import Architecture
-from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.given_inputs import given_cases
 from converter.graphs.run.arrays import read_outputs
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
@@ -39,7 +39,6 @@ from converter.verification.comparing import RELATIVE_TOLERANCE, Comparison, com
 Outputs = Mapping[str, Array]
 _Call = tuple[str, Path, Mapping[str, Any]]
 """A runner, the model it is to run, and more of its arguments."""
-_SAMPLE_SEED = 20180611
 _OWN = "converter.graphs.run."
 """Where runners are that can change weights: references in the last place, targets a group of one name at a time."""
 
@@ -47,28 +46,48 @@ _OWN = "converter.graphs.run."
 def verify_outputs(
     checkpoint: Checkpoint, staged: Path, runner: str, options: Options, workshop: LocalWorkshop
 ) -> Verification:
-    """Run the reference and the `staged` target, on the same inputs at two shapes that were not traced.
+    """Run the reference and the `staged` target on the same sets of inputs, and compare what they give.
 
-    `runner` is the ``package.module:function`` that runs the target. After that, weights of the target are changed, a
+    `runner` is the ``package.module:function`` that runs the target. The sets are those of converter.graphs.cases, or
+    the user's own. One on which the reference does not run is left out, and the verification says so; the user's own
+    must all run. After that, weights of the target are changed, a
     group at a time, which the same comparison has to notice (converter.graphs.run.canary).
 
-    Raises VerificationError when an output is out of tolerance; UnprovenError, when proof of outputs was asked for and
-    one of them proves nothing.
+    Raises VerificationError when an output is out of tolerance, or the target does not run where the reference does;
+    GraphError when the reference runs on no set; UsageError for inputs of the user's that do not fit; UnprovenError,
+    when proof of outputs was asked for and one of them proves nothing.
     """
     graph: TracedGraph = checkpoint.graph
     reference = graph.reference
     workshop.observer.stage("comparing outputs")
-    inputs = workshop.scratch / "inputs.npz"
-    _write_inputs(inputs, graph.architecture)
     if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():
         workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
-    runs = _Runs(workshop=workshop, architecture=graph.architecture.architecture, inputs=inputs)
+    data = options.data
+    chosen = (
+        sample_cases(graph.architecture, _budget(options))
+        if data is None
+        else Cases(cases=given_cases(data, graph.architecture.inputs))
+    )
+    runs = _Runs(
+        workshop=workshop,
+        architecture=graph.architecture.architecture,
+        inputs=workshop.scratch / "inputs.npz",
+        # Each holds the weights: both at once only where these are small.
+        at_once=2 if checkpoint.nbytes <= options.memory_bytes else 1,
+    )
     canary = workshop.scratch / "canary.npz"
     watching = {"canary": os.fspath(canary), "since": time.monotonic()} if runner.startswith(_OWN) else {}
-    # Each holds the weights: both at once only where these are small.
-    (expected, _), (found, answer) = runs.run(
-        [("reference", _call(reference)), ("target", (runner, staged, watching))],
-        at_once=2 if checkpoint.nbytes <= options.memory_bytes else 1,
+    compared, left_out, (expected, found, answer) = _both(
+        runs, chosen.cases, ("reference", _call(reference)), ("target", (runner, staged, watching))
+    )
+    if data is not None and left_out:
+        raise UsageError(left_out[0], path=data)
+    sizes = [case.sizes for case in compared]
+    reached = partial(
+        replace,
+        left_out=(*left_out, *chosen.notes),
+        beyond=None if data is not None else unreached(graph.architecture, sizes),
+        data=None if data is None else data.name,
     )
     compare = _comparing(reference, options, staged)
     try:
@@ -86,7 +105,7 @@ def verify_outputs(
         if options.verify == "outputs":
             raise
         reason = error.message.removeprefix("outputs not proven: ")
-        return Verification(weights=True, reason=reason, is_unproven=True, per_output=error.per_output)
+        return reached(Verification(weights=True, reason=reason, is_unproven=True, per_output=error.per_output))
     verification = Verification(
         weights=True,
         outputs=True,
@@ -95,7 +114,46 @@ def verify_outputs(
         per_output=comparison.per_output,
         canary=_judged(answer, canary, expected, compare),
     )
-    return _settled(verification, comparison, options, staged)
+    return _settled(reached(verification), comparison, options, staged)
+
+
+def _both(
+    runs: _Runs, cases: Sequence[Case], reference: tuple[str, _Call], target: tuple[str, _Call]
+) -> tuple[list[Case], list[str], tuple[Outputs, Outputs, Mapping[str, Any]]]:
+    """Run both sides on the sets: those to compare, a note for each that the reference did not take, and outputs.
+
+    A reference that ends without an answer, out of memory or time, is run once more on the plainest sets alone.
+    """
+    runs.write(cases)
+    try:
+        (expected, theirs), (found, ours) = runs.run([reference, target])
+    except (GraphError, LimitError) as error:
+        plain = [case for case in cases if case.is_plain]
+        reason = runs.failure(reference) if 0 < len(plain) < len(cases) else None
+        if reason is None:
+            raise error
+        compared, notes, outputs = _both(runs, plain, reference, target)
+        return compared, [*notes, *(_left_out(case.name, reason) for case in cases if not case.is_plain)], outputs
+    failed: Mapping[str, str] = theirs.get("failed", {})
+    compared = [case for case in cases if case.name not in failed]
+    if not compared:
+        raise GraphError(f"the source does not run: {next(iter(failed.values()), 'no inputs')}")
+    for name, reason in ours.get("failed", {}).items():
+        if name not in failed:
+            raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
+    names = {case.name for case in compared}
+    both = {key: array for key, array in found.items() if key.partition("/")[0] in names}
+    return compared, [_left_out(name, reason) for name, reason in failed.items()], (expected, both, ours)
+
+
+def _left_out(name: str, reason: str) -> str:
+    return f"outputs not compared on {name}: the source does not run there: {reason}"
+
+
+def _budget(options: Options) -> Budget:
+    """Return what sets of inputs may cost: more where outputs must be proven, never much of the time that there is."""
+    budget = Budget(seconds=120.0, nbytes=4 << 30) if options.verify == "outputs" else Budget()
+    return replace(budget, seconds=min(budget.seconds, options.timeout / 8))
 
 
 def _settled(verification: Verification, comparison: Comparison, options: Options, staged: Path) -> Verification:
@@ -118,12 +176,25 @@ class _Runs:
     workshop: LocalWorkshop
     architecture: str
     inputs: Path
+    at_once: int = 1
 
-    def run(self, calls: Sequence[tuple[str, _Call]], at_once: int = 1) -> list[tuple[Outputs, Mapping[str, Any]]]:
+    def write(self, cases: Sequence[Case]) -> None:
+        """Write the inputs of all that is run from now on."""
+        np.savez(self.inputs, **{f"{case.name}/{name}": array for case in cases for name, array in case.arrays.items()})
+
+    def failure(self, call: tuple[str, _Call]) -> str | None:
+        """Return why a model ends without an answer, None when it does not."""
+        try:
+            self.run([call])
+        except (GraphError, LimitError) as error:
+            return error.message
+        return None
+
+    def run(self, calls: Sequence[tuple[str, _Call]]) -> list[tuple[Outputs, Mapping[str, Any]]]:
         """Return the outputs of each, by ``<case>/<output>``, and what the runner answered; the names are of files."""
         files = [self.workshop.scratch / f"outputs-{name}.npz" for name, _ in calls]
         made = [self._made(call, file) for (_, call), file in zip(calls, files, strict=True)]
-        answers = self.workshop.call_all(made, at_once=at_once)
+        answers = self.workshop.call_all(made, at_once=self.at_once)
         return [(read_outputs(os.fspath(file)), answer) for file, answer in zip(files, answers, strict=True)]
 
     def _made(self, call: _Call, outputs: Path) -> Call:
@@ -161,6 +232,8 @@ def verify_foreign_outputs(
     if target.foreign_runner is not None:
         return verify_outputs(checkpoint, found, target.foreign_runner, options, workshop)
     if target.runner is None or target.is_same_program is None or output.build is None:
+        if options.data is not None:
+            raise UsageError(f"--inputs {options.data}: {target.name} files from elsewhere are not run")
         return Verification(weights=True, reason=f"{target.name} files from elsewhere are not run")
     workshop.observer.stage("building")
     made = workshop.scratch / "made-anew"
@@ -225,7 +298,7 @@ def _moved(array: Array, other: Array) -> float:
 def _judged(answer: Mapping[str, Any], outputs: Path, expected: Outputs, compare: partial[Comparison]) -> Canary | None:
     """Return which of the groups of weights that were changed the comparison noticed."""
     told = answer.get("canary")
-    if told is None:
+    if told is None or not any(key.startswith(f"{told['case']}/") for key in expected):
         return None
     case = f"{told['case']}/"
     ours = {key: array for key, array in expected.items() if key.startswith(case)}
@@ -253,12 +326,3 @@ def _is_alike(compare: partial[Comparison], expected: Outputs, found: Mapping[st
     except VerificationError:
         return False
     return True
-
-
-def _write_inputs(path: Path, architecture: Architecture) -> None:
-    arrays = {
-        f"{case}/{name}": array
-        for case, sizes in enumerate(sample_sizes(architecture))
-        for name, array in sample_inputs(architecture.inputs, seed=_SAMPLE_SEED + case, sizes=sizes).items()
-    }
-    np.savez(path, **arrays)

@@ -58,7 +58,7 @@ def test_inputs_of_which_only_the_type_is_known(dtype: DType) -> None:
     known = GraphInput(name="x", dtype=dtype, shape=("N", 5, "unk__1"))
     scalar = GraphInput(name="s", dtype=dtype, shape=())
     architecture = Architecture(architecture="", parameters={}, inputs=(known, scalar))
-    first, second = sample_sizes(architecture)
+    first, second = sample_sizes(architecture)[:2]
     assert set(first) == {"N", "unk__1"}
     assert all(first[name] != second[name] for name in first)
     arrays = sample_inputs(architecture.inputs, seed=0, sizes=first)
@@ -91,7 +91,7 @@ def test_boxes_have_their_corners_in_order() -> None:
 def test_images_are_large_enough_for_deep_networks(shape: tuple[int | str, ...]) -> None:
     image = GraphInput(name="image", dtype=DType.FLOAT32, shape=shape)
     cases = sample_sizes(Architecture(architecture="", parameters={}, inputs=(image,)))
-    assert [(case["h"], case["w"]) for case in cases] == [(64, 96), (96, 64)]
+    assert [(case["h"], case["w"]) for case in cases[:2]] == [(64, 96), (96, 64)]
 
 
 def test_sounds_are_long_and_so_are_their_masks() -> None:

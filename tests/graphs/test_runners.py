@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ print(json.dumps(transformers.run(**json.loads(sys.argv[1]))))
 """
 
 
-def _run_transformers(model: Path, folder: Path, target: Path, environment: dict[str, str]) -> dict[str, list[str]]:
+def _run_transformers(model: Path, folder: Path, target: Path, environment: dict[str, str]) -> dict[str, Any]:
     arguments = {
         "model": str(model),
         "architecture": "BertForQuestionAnswering",
@@ -35,7 +36,7 @@ def _run_transformers(model: Path, folder: Path, target: Path, environment: dict
     }
     command = [sys.executable, "-c", _PROGRAM, json.dumps(arguments)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    report: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
@@ -49,7 +50,7 @@ def _assert_same(found: Path, expected: Path) -> None:
 def test_source_and_target_agree(prepared: Prepared, tmp_path: Path, child_environment: dict[str, str]) -> None:
     folder = prepared("BertForQuestionAnswering")
     report = _run_transformers(folder, folder, tmp_path / "source.npz", child_environment)
-    assert report == {"missing": [], "unexpected": []}
+    assert report == {"missing": [], "unexpected": [], "failed": {}}
     _assert_same(tmp_path / "source.npz", folder / "outputs.npz")
 
     arguments = {"graph": str(folder / "graph.onnx"), "weights": str(folder / "model.safetensors")}
@@ -72,7 +73,7 @@ def test_tensors_that_do_not_belong_are_reported(
     tensors["qa_outputs.weigth"] = tensors.pop("qa_outputs.weight")
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     report = _run_transformers(tmp_path, folder, tmp_path / "outputs.npz", child_environment)
-    assert report == {"missing": ["qa_outputs.weight"], "unexpected": ["qa_outputs.weigth"]}
+    assert report == {"missing": ["qa_outputs.weight"], "unexpected": ["qa_outputs.weigth"], "failed": {}}
 
 
 def test_a_model_without_a_signature(tmp_path: Path) -> None:

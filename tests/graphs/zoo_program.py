@@ -50,7 +50,12 @@ def examine(folder: Path) -> dict[str, Any]:
             worst[which] = max(worst[which], difference(found, expected[number]))
     parameters = {name for name, _ in module.named_parameters()}
     wrong = sorted((set(module.state_dict()) ^ set(tensors)) | (parameters ^ set(trained)))
-    return {"seconds": round(seconds, 1), **worst, "names": wrong, **_gradients(module, inputs["0"], folder)}
+    return {
+        "seconds": round(seconds, 1),
+        **worst,
+        "names": wrong,
+        **_gradients(module, next(iter(inputs.values())), folder),
+    }
 
 
 def _gradients(module: Any, arrays: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""Sets of inputs and outputs in .npz files: keys are `<set number>/<name>`."""
+"""Sets of inputs and outputs in .npz files: keys are `<set>/<name>`; and running a model on each set."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from converter.errors import GraphError
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _AS_BFLOAT16 = ".bfloat16"
@@ -55,3 +57,26 @@ def read_outputs(path: str, prefix: str = "") -> dict[str, Any]:
                     archive[key].view(_BFLOAT16) if is_bfloat16 else archive[key]
                 )
     return arrays
+
+
+def run_sets(
+    sets: Mapping[str, Mapping[str, Any]],
+    outputs: str,
+    run: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    failures: tuple[type[Exception], ...] = (),
+) -> dict[str, str]:
+    """Call `run` on the arrays of each set, and write what it returns to the file `outputs`.
+
+    Returns the reasons by set of those on which it raised GraphError or one of `failures`: they have no outputs.
+    """
+    results: dict[str, Mapping[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for name, arrays in sets.items():
+        try:
+            results[name] = run(arrays)
+        except GraphError as error:
+            failed[name] = error.message
+        except failures as error:
+            failed[name] = " ".join(str(error).split())[:300] or type(error).__name__
+    write_outputs(outputs, results)
+    return failed

@@ -12,7 +12,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
 
@@ -37,6 +37,7 @@ def run(
     served = serve(Path(model))
     graph_def = served.graph_def()
     sets, tried = read_inputs(inputs), None
+    failures = (KeyError, TypeError, ValueError, tf.errors.OpError)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
 
         def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,13 +50,12 @@ def run(
             tf.import_graph_def(graph_def, name="")
             variables = _Variables(session, graph, served.variables)
             variables.fill(nudged if nudge else lambda values, _: values)
-            results = {number: called(arrays) for number, arrays in sets.items()}
-        except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        except failures as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
-        write_outputs(outputs, results)
+        failed = run_sets(sets, outputs, called, failures)
         if canary is not None:
             tried = try_groups(variables, called, sets, path=canary, since=since)
-    return {"missing": [], "unexpected": [], "canary": tried}
+    return {"failed": failed, "canary": tried}
 
 
 class _Variables:

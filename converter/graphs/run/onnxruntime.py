@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from converter.encoding import protobuf
 from converter.encoding.onnx_file import read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
 from converter.model.file import SourceFile
 from converter.model.tensor import Tensor
@@ -52,10 +53,10 @@ def run(
         for name in weights.sizes():
             weights.write(name, nudged(weights.read(name), name))
     session = weights.session() if nudge else _session(path)
-    write_outputs(outputs, {number: _outputs(session, arrays, path, weights) for number, arrays in sets.items()})
+    failed = run_sets(sets, outputs, partial(_outputs, session, path=path, weights=weights))
     del session  # that of the canary holds the weights, too
     tried = None if canary is None else _tried(weights, sets, canary=canary, since=since)
-    return {"missing": [], "unexpected": [], "canary": tried}
+    return {"failed": failed, "canary": tried}
 
 
 def _outputs(session: Any, arrays: Mapping[str, Any], path: Path, weights: _FedWeights) -> dict[str, Any]:

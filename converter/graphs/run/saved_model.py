@@ -8,7 +8,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.canary import is_floating, try_groups
 
 
@@ -37,9 +37,9 @@ def run(
         return {name: tensor.numpy() for name, tensor in result.items()}
 
     sets = read_inputs(inputs)
-    write_outputs(outputs, {number: called(arrays) for number, arrays in sets.items()})
+    failed = run_sets(sets, outputs, called)
     tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
-    return {"missing": [], "unexpected": [], "canary": tried}
+    return {"failed": failed, "canary": tried}
 
 
 class _Variables:

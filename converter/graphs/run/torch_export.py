@@ -11,11 +11,12 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.torch.framework import to_array, to_tensor, torch
 from converter.graphs.lower.torch.names import original_name
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.canary import try_groups
 from converter.graphs.run.module_weights import ModuleWeights
 
 _FILE_NAME = "model.pt2"
+_FAILURES = (RuntimeError, AssertionError, ValueError, TypeError)
 _DOCUMENT = "/extra/ckconv.json"
 
 
@@ -35,18 +36,18 @@ def run(
         with file.open("rb") as stream:  # a path would have to end in .pt2, and a staged file may not
             program = torch.export.load(stream).module()
 
-        def run_one(arrays: Mapping[str, Any]) -> dict[str, Any]:
-            with torch.no_grad():
-                found = program(**{called.get(name, name): to_tensor(array) for name, array in arrays.items()})
-            return {name: to_array(tensor) for name, tensor in found.items()}
-
-        results = {number: run_one(arrays) for number, arrays in sets.items()}
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+    except _FAILURES as error:
         raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
-    write_outputs(outputs, results)
+
+    def run_one(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        with torch.no_grad():
+            found = program(**{called.get(name, name): to_tensor(array) for name, array in arrays.items()})
+        return {name: to_array(tensor) for name, tensor in found.items()}
+
+    failed = run_sets(sets, outputs, run_one, _FAILURES)
     weights = ModuleWeights(program, original_name)
     tried = None if canary is None else try_groups(weights, run_one, sets, path=canary, since=since)
-    return {"missing": [], "unexpected": [], "canary": tried}
+    return {"failed": failed, "canary": tried}
 
 
 def _keywords(file: Path) -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.user_module import built, named_outputs
 
@@ -40,10 +41,11 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
             raise GraphError("has no value in the checkpoint", tensor=empty[0])
         if nudge:
             ModuleWeights(module).nudge()
-        results = {
-            number: dict(named_outputs(module(**{name: torch.from_numpy(array) for name, array in arrays.items()})))
-            for number, arrays in read_inputs(inputs).items()
-        }
-    arrays = {key: {name: np.asarray(each) for name, each in named.items()} for key, named in results.items()}
-    write_outputs(outputs, arrays)
-    return {"missing": [], "unexpected": []}
+
+    def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        with torch.no_grad():
+            result = module(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        return {name: np.asarray(each) for name, each in named_outputs(result)}
+
+    # The user's own code fails in any way it likes.
+    return {"failed": run_sets(read_inputs(inputs), outputs, called, (Exception,))}

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import GraphInput
+from converter.graphs.architecture import Dimension, GraphInput
 from converter.graphs.inputs import extents
-from converter.graphs.trace.dimensions import Dimension, checked_sizes
+from converter.graphs.trace.dimensions import checked_sizes
 from converter.graphs.trace.modalities import Inputs
 from converter.graphs.trace.patches import masks_as_they_are
 from converter.model.dtype import DType
@@ -46,8 +46,13 @@ def with_past(model: Any, taken: Inputs) -> Inputs:
     limit = next(each for each in taken.dimensions if each.name == sequence).high
     high = None if limit is None else limit // 2
     dimensions = [replace(each, high=high) if each.name == sequence else each for each in taken.dimensions]
-    past = Dimension(name=_PAST_SEQUENCE, high=high, checked=(6, 12))
-    return Inputs(inputs=tuple(inputs), dimensions=(*dimensions, past))
+    reach = None if limit is None else limit - 1
+    past = Dimension(name=_PAST_SEQUENCE, high=high, reach=reach, checked=(6, 12, 5, 3, 1))
+    thresholds = (
+        replace(each, dimension=_PAST_SEQUENCE, count=max(each.count - 1, 1)) if each.dimension == sequence else each
+        for each in taken.thresholds
+    )
+    return Inputs(inputs=tuple(inputs), dimensions=(*dimensions, past), thresholds=tuple(thresholds))
 
 
 def _is_behind_encoder(model: Any) -> bool:

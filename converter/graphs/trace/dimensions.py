@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import GraphInput
+from converter.graphs.architecture import Dimension, GraphInput
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _SMALL = (5, 7, 3, 2, 1)
@@ -20,30 +19,12 @@ class FrozenDimensionError(GraphError):
     """A dimension that was to vary has one extent in the exported graph."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dimension:
-    """A dimension that may be `low + n * step`, at most `high`. `checked` are the n to check a graph at."""
-
-    name: str
-    low: int = 0
-    step: int = 1
-    high: int | None = None
-    checked: tuple[int, ...] = (17, 9)
-
-    def extent(self, count: int) -> int:
-        """Return the extent of `count` steps, the largest there may be if that is too large."""
-        wanted = self.low + count * self.step
-        return max(wanted if self.high is None else min(wanted, self.high), 1)
-
-    def has(self, extent: int) -> bool:
-        """Whether it may have this extent."""
-        return extent > 0 and (self.high is None or extent <= self.high)
-
-
 def checked_sizes(dimensions: Sequence[Dimension]) -> tuple[dict[str, int], ...]:
     """Return sets of extents to check a graph at."""
-    cases = range(min(len(each.checked) for each in dimensions)) if dimensions else range(2)
-    return tuple({each.name: each.extent(each.checked[case]) for each in dimensions} for case in cases)
+    return tuple(
+        {each.name: each.extent(each.checked[case % len(each.checked)]) for each in dimensions}
+        for case in range(max((len(each.checked) for each in dimensions), default=2))
+    )
 
 
 def traced_sizes(model: Any, dimensions: Sequence[Dimension], attempt: int = 0) -> dict[str, int]:

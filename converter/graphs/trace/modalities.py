@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError, UsageError
-from converter.graphs.architecture import GraphInput, Sampling
-from converter.graphs.trace.dimensions import Dimension
+from converter.graphs.architecture import Dimension, GraphInput, Sampling, Threshold
+from converter.graphs.trace.thresholds import OF_FRAMES, OF_TOKENS, has_growing_positions, thresholds
 from converter.model.dtype import DType
 
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
 _READING_HEADS = ("SEQUENCE_CLASSIFICATION", "TOKEN_CLASSIFICATION", "QUESTION_ANSWERING")
+_ENCODER_POSITIONS = ("max_encoder_position_embeddings",)
+_DECODER_POSITIONS = ("max_target_positions", "max_decoder_position_embeddings")
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _ATTENTION = ("num_attention_heads", "num_heads", "encoder_attention_heads", "attention_heads")
-_RESERVED_POSITIONS = 2
 _STEP_PIXELS = 32
 _CODE_POINTS = 0x3000
-_BATCH = Dimension(name="batch", checked=(3, 1))
-_CHOICES = Dimension(name="choices", checked=(2, 4))
+_BATCH = Dimension(name="batch", checked=(3, 1, 4, 2, 2))
+_CHOICES = Dimension(name="choices", checked=(2, 4, 3, 2, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Inputs in order, and those dimensions in their shapes that may vary."""
+    """Inputs in order, those dimensions in their shapes that may vary, and past what a model computes otherwise."""
 
     inputs: tuple[GraphInput, ...]
     dimensions: tuple[Dimension, ...]
+    thresholds: tuple[Threshold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,11 @@ class _Class:
     def written(self) -> Any:
         """The part of the config that says which text is written."""
         return self._part(("decoder", "text_config"), "vocab_size")
+
+    @property
+    def sound(self) -> Any:
+        """The part of the config that says which sound is heard."""
+        return self._part(("audio_config", "speech_config", "encoder"), "num_mel_bins")
 
     @property
     def vision(self) -> Any:
@@ -123,7 +130,11 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
         names = list(wanted)
     inputs = tuple(made[name] for name in names)
     used = {extent for each in inputs for extent in each.shape}
-    return Inputs(inputs=inputs, dimensions=tuple(each for name, each in dimensions.items() if name in used))
+    return Inputs(
+        inputs=inputs,
+        dimensions=tuple(each for name, each in dimensions.items() if name in used),
+        thresholds=tuple(each for each in _thresholds(kind) if each.dimension in used),
+    )
 
 
 def may_have_any_size(model: Any) -> bool:
@@ -189,18 +200,55 @@ def _special_ids(config: Any) -> list[int]:
 def _text_shape(kind: _Class) -> tuple[tuple[int | str, ...], tuple[Dimension, ...], tuple[int, ...]]:
     """Return shape and dimensions of text, and the ids that stand for an image at its start."""
     images = _image_ids(kind)
-    limit = _positions(kind.text)
+    limit = _limit(kind.model, _positions(kind.text, *_ENCODER_POSITIONS))
     sequence = Dimension(name="sequence", low=len(images), high=limit)
     if kind.is_among("MULTIPLE_CHOICE"):
         return ("batch", "choices", "sequence"), (_BATCH, _CHOICES, sequence), images
     return ("batch", "sequence"), (_BATCH, sequence), images
 
 
-def _positions(config: Any, *names: str) -> int | None:
-    limits = [getattr(config, name, None) for name in (*names, *_POSITIONS)]
-    known = [limit for limit in limits[: len(names)] if isinstance(limit, int)] or limits
-    found = [limit - _RESERVED_POSITIONS for limit in known if isinstance(limit, int) and limit > 0]
-    return max(min(found), 1) if found else None
+def _positions(config: Any, *names: str) -> tuple[str, int] | None:
+    """Return which value of a config says how many positions there are, and how many."""
+    for group in (names, _POSITIONS):
+        limits = {name: getattr(config, name, None) for name in group}
+        known = {name: limit for name, limit in limits.items() if isinstance(limit, int) and limit > 0}
+        if known:
+            return min(known.items(), key=lambda item: item[1])
+    return None
+
+
+def _limit(model: Any, positions: tuple[str, int] | None) -> int | None:
+    """Return how long a text may be: a table of positions that has one for padding counts those of a text after it."""
+    if positions is None:
+        return None
+    _, limit = positions
+    reserved = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if "position" in name
+        and isinstance(getattr(module, "padding_idx", None), int)
+        and getattr(module, "num_embeddings", limit) == limit
+    ]
+    return max(limit - max(reserved, default=0), 1)
+
+
+def _thresholds(kind: _Class) -> Iterator[Threshold]:
+    """Yield the lengths of text and sound from which on the class computes otherwise, the last positions among them."""
+    for dimension, config, names in (
+        ("sequence", kind.text, _ENCODER_POSITIONS),
+        ("decoder_sequence", kind.written, _DECODER_POSITIONS),
+    ):
+        for name, count in thresholds(config, OF_TOKENS).items():
+            yield Threshold(name=name, dimension=dimension, count=count)
+        positions = _positions(config, *names)
+        if positions is not None:
+            last = _limit(kind.model, positions) or 1
+            count = positions[1] if has_growing_positions(config) else last - 1
+            yield Threshold(name=" ".join(map(str, positions)), dimension=dimension, count=count)
+    sound = kind.sound
+    for name, count in thresholds(sound, OF_FRAMES).items():
+        yield Threshold(name=name, dimension="samples", count=count)
+        yield Threshold(name=name, dimension="frames", count=count << (getattr(sound, "num_conv_layers", None) or 0))
 
 
 def _image_ids(kind: _Class) -> tuple[int, ...]:
@@ -240,7 +288,7 @@ def _token_type_ids(kind: _Class) -> _Made | None:
     if not kind.reads_text or ("token_type_ids" not in kind.tokenizer and count <= 1):
         return None
     shape, dimensions, _ = _text_shape(kind)
-    sampling = Sampling(high=max(int(getattr(kind.text, "type_vocab_size", 2)), 1))
+    sampling = Sampling(role="types", high=max(int(getattr(kind.text, "type_vocab_size", 2)), 1))
     return GraphInput(name="token_type_ids", dtype=DType.INT64, shape=shape, sampling=sampling), dimensions
 
 
@@ -255,7 +303,7 @@ def _decoder_input_ids(kind: _Class) -> _Made | None:
     if not getattr(kind.config, "is_encoder_decoder", False) or kind.is_among(*_READING_HEADS):
         return None
     written = kind.written
-    limit = _positions(written, "max_target_positions", "max_decoder_position_embeddings")
+    limit = _limit(kind.model, _positions(written, *_DECODER_POSITIONS))
     start = getattr(kind.config, "decoder_start_token_id", None)
     sampling = Sampling(
         role="ids",
@@ -265,7 +313,7 @@ def _decoder_input_ids(kind: _Class) -> _Made | None:
         padding=getattr(kind.config, "pad_token_id", None) or 0,
         leading=() if start is None else (start,),
     )
-    sequence = Dimension(name="decoder_sequence", high=limit, checked=(7, 5))
+    sequence = Dimension(name="decoder_sequence", high=limit, checked=(7, 5, 6, 4, 1))
     return GraphInput(
         name="decoder_input_ids", dtype=DType.INT64, shape=("batch", "decoder_sequence"), sampling=sampling
     ), (_BATCH, sequence)
@@ -339,7 +387,7 @@ def _has_any_length(kind: _Class) -> bool:
 
 def _frames(kind: _Class) -> Dimension:
     high = getattr(kind.config, "max_source_positions", None)
-    return Dimension(name="frames", low=16, high=high, checked=(21, 9))
+    return Dimension(name="frames", low=16, high=high, checked=(21, 9, 12, 6, 1))
 
 
 _MAKERS: dict[str, Callable[[_Class], _Made | None]] = {

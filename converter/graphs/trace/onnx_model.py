@@ -9,12 +9,14 @@ shapes, axes and scales: buffers whose values the graph keeps too, for what must
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converter.encoding.onnx_tensors import FilesBeside
 from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -67,7 +69,7 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
         parameters=parameters,
         buffers=buffers,
         computed=tuple(computed),
-        inputs=tuple(map(_input, main.inputs)),
+        inputs=tuple(replace(each, sampling=sampling_of(main, each)) for each in map(_input, main.inputs)),
         outputs=tuple(map(_output, main.outputs)),
     )
     loaded.ir_version = max(loaded.ir_version, _IR_VERSION)

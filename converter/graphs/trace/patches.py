@@ -40,8 +40,12 @@ def exportable(model: Any) -> Iterator[None]:
                 stack.enter_context(replaced(embeddings, "visual_embed", _all_patches))
             if model_type in _LISTING_IMAGES:
                 stack.enter_context(_images_as_one(_modeling(model_type)))
+            if model_type == "led":
+                encoder = _modeling("led").LEDEncoder
+                stack.enter_context(replaced(encoder, "_pad_to_window_size", _padded(encoder._pad_to_window_size)))
             if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
                 stack.enter_context(_in_windows(model.config))
+        stack.enter_context(_attention_as_on_a_cpu())
         yield
 
 
@@ -69,6 +73,71 @@ def replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator
         yield
     finally:
         setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def _attention_as_on_a_cpu() -> Iterator[None]:
+    """Attend evenly where a mask of numbers has the least one at every key, as torch does on a CPU and in eager mode.
+
+    The exporter of transformers gives such a query zeros instead, which are right for masks of truth values and of
+    minus infinity.
+    """
+    import torch
+    from transformers.exporters import exporter_onnx, utils
+
+    def attention(original: Callable[..., Any]) -> Callable[..., Any]:
+        theirs = exporter_onnx._patch_sdpa(original)
+
+        def attend(query: Any, key: Any, value: Any, attn_mask: Any = None, *others: Any, **keywords: Any) -> Any:
+            if attn_mask is None or attn_mask.dtype is torch.bool:
+                return theirs(query, key, value, attn_mask, *others, **keywords)
+            torch._check(key.shape[-2] == value.shape[-2])
+            attended = (attn_mask > -torch.inf).to(query.dtype).sum(dim=-1, keepdim=True)
+            found = original(query, key, value, attn_mask, *others, **keywords)
+            return torch.where(attended < 1, torch.zeros((), dtype=found.dtype, device=found.device), found)
+
+        return attend
+
+    patches = [
+        (owner, name, attention if name == "scaled_dot_product_attention" else made)
+        for owner, name, made in utils._PATCHES["onnx"]
+    ]
+    with _replaced_item(utils._PATCHES, "onnx", patches):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced_item(owner: dict[str, Any], key: str, replacement: Any) -> Iterator[None]:
+    """Have `owner` hold something else at this key for a while."""
+    original = owner[key]
+    owner[key] = replacement
+    try:
+        yield
+    finally:
+        owner[key] = original
+
+
+class _Padding:
+    """How many tokens were added to fill windows, for `states[:, :-padding]`: also of none, which upstream asks for."""
+
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept
+
+    def __gt__(self, other: int) -> bool:
+        return True
+
+    def __neg__(self) -> Any:
+        return self.kept
+
+
+def _padded(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return LED's padding to whole windows with a `_Padding` in place of the number."""
+
+    def padded(self: Any, input_ids: Any, attention_mask: Any, inputs_embeds: Any, pad_token_id: Any) -> Any:
+        kept = (inputs_embeds if input_ids is None else input_ids).shape[1]
+        return (_Padding(kept), *original(self, input_ids, attention_mask, inputs_embeds, pad_token_id)[1:])
+
+    return padded
 
 
 def _selective_scan(

@@ -26,7 +26,6 @@ from converter.graphs.trace.constants import constants_as_operations
 from converter.graphs.trace.dimensions import (
     FrozenDimensionError,
     check_extents,
-    checked_sizes,
     name_dimensions,
     traced_sizes,
 )
@@ -122,7 +121,8 @@ def trace_model(
         ignored=_ignored(model),
         inputs=tuple(declared[value.name] for value in graph.graph.inputs),
         outputs=tuple(value.name for value in graph.graph.outputs),
-        sizes=checked_sizes(taken.dimensions),
+        dimensions=taken.dimensions,
+        thresholds=taken.thresholds,
     )
     return Traced(graph=graph, architecture=description)
 

@@ -11,6 +11,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from converter.errors import CkconvError, GraphError, MissingExtraError, UsageError
@@ -20,6 +21,7 @@ from converter.graphs.inputs import extents
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.recurrent import as_operators
+from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -61,7 +63,10 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
         buffers={name: each for name, each in state.items() if name not in trained},
         ties=ties,
         computed=computed,
-        inputs=tuple(given[value.name] for value in model.graph.inputs),
+        inputs=tuple(
+            replace(given[value.name], sampling=sampling_of(model.graph, given[value.name]))
+            for value in model.graph.inputs
+        ),
         outputs=tuple(value.name for value in model.graph.outputs),
     ).to_json()
 

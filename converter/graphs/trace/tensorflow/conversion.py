@@ -16,17 +16,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
-from converter.graphs.architecture import Architecture, Declaration, GraphInput, Sampling
+from converter.graphs.architecture import Architecture, Declaration, Dimension, GraphInput
 from converter.graphs.failures import said_by
+from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.trace.tensorflow.lifting import lift
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 _OPSET = 18  # the highest that tf2onnx writes; the program raises it
-_MASK_SUFFIX = "attention_mask"
-_SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _POSITIONS = re.compile(r"position|/wpe/")
-_ROWS, _EXTENTS = (3, 1), (17, 9)
+_LONGEST = 17
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +87,7 @@ def convert(source: Source) -> Converted:
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
-    inputs = tuple(replace(each, sampling=_sampling(graph.graph, each)) for each in inputs)
+    inputs = tuple(replace(each, sampling=sampling_of(graph.graph, each)) for each in inputs)
     used = [each for each in source.variables.values() if each.name in graph.graph.initializers]
     architecture = Architecture(
         architecture=source.title,
@@ -96,7 +95,7 @@ def convert(source: Source) -> Converted:
         buffers=_declarations(used, is_trainable=False),
         inputs=inputs,
         outputs=tuple(port.name for port in source.outputs),
-        sizes=_sizes(inputs, source.variables.values()),
+        dimensions=_dimensions(inputs, source.variables.values()),
     )
     return Converted(graph=graph, architecture=architecture)
 
@@ -140,38 +139,16 @@ def _free_dimension(port: str, axis: int) -> str:
     return "batch" if axis == 0 else f"{re.sub(r'[^A-Za-z0-9]+', '_', port)}_{axis}"
 
 
-def _sampling(graph: Any, described: GraphInput) -> Sampling:
-    """Return what values an input may have: rows of the table that it looks up, where it does."""
-    if described.name.endswith(_MASK_SUFFIX):
-        return Sampling(role="mask")
-    rows: list[int] = []
-    waiting = [value for value in graph.inputs if value.name == described.name and not described.dtype.is_floating]
-    seen: set[int] = set()
-    while waiting:
-        value = waiting.pop()
-        for node, position in value.uses():
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            table = node.inputs[0]
-            if node.op_type == "Gather" and position == 1 and table.name in graph.initializers and table.shape:
-                rows.append(table.shape[0])
-            elif node.op_type in _SAME_VALUES:
-                waiting.append(node.outputs[0])
-    known = [each for each in rows if isinstance(each, int)]
-    return Sampling(high=min(known)) if known else Sampling()
-
-
-def _sizes(inputs: Sequence[GraphInput], variables: Iterable[Variable]) -> tuple[dict[str, int], ...]:
-    """Return extents at which a graph with a table of few positions can be run; RoBERTa counts them from 2."""
+def _dimensions(inputs: Sequence[GraphInput], variables: Iterable[Variable]) -> tuple[Dimension, ...]:
+    """Return how large dimensions may be where a graph has a table of few positions; RoBERTa counts them from 2."""
     positions = [each.shape[0] - 2 for each in variables if len(each.shape) == 2 and _POSITIONS.search(each.name)]
     names = {extent for each in inputs for extent in each.shape if isinstance(extent, str)}
-    if not positions or min(positions) >= max(_EXTENTS) or not names - {"batch"}:
+    if not positions or min(positions) >= _LONGEST or not names - {"batch"}:
         return ()
-    cases = zip(_ROWS, _EXTENTS, strict=True)
+    limit = max(1, min(positions))
     return tuple(
-        {name: rows if name == "batch" else max(1, min([extent, *positions])) for name in sorted(names)}
-        for rows, extent in cases
+        Dimension(name=name, checked=(3, 1, 4, 2, 2)) if name == "batch" else Dimension(name=name, high=limit)
+        for name in sorted(names)
     )
 
 

@@ -1,0 +1,163 @@
+"""`--inputs FILE.npz`: a user's own arrays are checked against the graph, and outputs are compared on them alone."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import CkconvError, UsageError
+from converter.graphs.architecture import GraphInput
+from converter.graphs.given_inputs import given_cases
+from converter.model.dtype import DType
+from tests.conftest import Ckconv
+
+_IDS = GraphInput(name="ids", dtype=DType.INT64, shape=("batch", "sequence"))
+_BOXES = GraphInput(name="a/b", dtype=DType.FLOAT32, shape=("batch", 4))
+GOOD: dict[str, Any] = {"ids": np.array([[1, -5]]), "a/b": np.ones((1, 4), np.float32)}
+
+
+def cases(path: Path, arrays: dict[str, Any]) -> Any:
+    np.savez(path / "data.npz", **arrays)
+    return given_cases(path / "data.npz", (_IDS, _BOXES))
+
+
+def test_one_set_and_several(tmp_path: Path) -> None:
+    (case,) = cases(tmp_path, GOOD)
+    assert case.name == "data.npz"
+    np.testing.assert_array_equal(case.arrays["ids"], [[1, -5]])
+    found = cases(tmp_path, {f"{name}/{key}": array for name in ("first", "second") for key, array in GOOD.items()})
+    assert [each.name for each in found] == ["first", "second"]
+    assert set(found[0].arrays) == {"ids", "a/b"}
+    (case,) = cases(tmp_path, {**GOOD, "ids": np.asfortranarray(np.array([[1, 2]], np.dtype(">i4")))})
+    assert case.arrays["ids"].dtype == np.int64
+    np.testing.assert_array_equal(case.arrays["ids"], [[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"idz": np.ones(1)}, "'idz' is no input of the graph; it takes ids, a/b"),
+        ({"ids": np.ones((1, 2), np.float32)}, r"'ids' is float32, and the graph takes int64\[batch, sequence\]"),
+        ({"a/b": np.ones((1, 4))}, "'a/b' is float64, and the graph takes float32"),
+        ({"ids": np.ones(2, np.int64)}, r"'ids' is of shape \[2\]"),
+        ({"a/b": np.ones((1, 3), np.float32)}, r"'a/b' is of shape \[1, 3\]"),
+        ({"ids": np.ones((2, 2), np.int64)}, "batch is 2 in 'ids' and 1 in 'a/b'"),
+        ({"ids": np.array([["x"]])}, "which no input takes"),
+        ({"ids": np.array([[None]])}, "which no input takes"),
+        ({"other/ids": np.ones((1, 1), np.int64)}, "the set 'other' has no array for the input 'a/b'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    assert len(cases(tmp_path, GOOD)) == 1
+    with pytest.raises(UsageError, match=expected):
+        cases(tmp_path, GOOD | change)
+
+
+def _member(header: str, data: bytes = b"") -> bytes:
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+_HEADER = "{'descr': '%s', 'fortran_order': False, 'shape': %s}"
+
+
+def _of(*members: tuple[str, bytes]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members:
+                archive.writestr(name, data)
+
+    return write
+
+
+def _damaged(path: Path) -> None:
+    np.savez(path, **GOOD)
+    data = bytearray(path.read_bytes())
+    data[150] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)), id="no directory"),
+        pytest.param(_damaged, id="a bit flipped"),
+        pytest.param(_of(), id="no arrays"),
+        pytest.param(_of(("ids.txt", b"1")), id="no array"),
+        pytest.param(_of(("ids.npy", b"1")), id="no header"),
+        pytest.param(_of(("ids.npy", _member("{'descr': open}"))), id="a header that is code"),
+        pytest.param(_of(("ids.npy", _member(_HEADER % ("|O", "(1, 1)"), b"cos\nsystem\n."))), id="a pickle"),
+        pytest.param(_of(("ids.npy", _member(_HEADER % ("<i8", f"({1 << 40}, {1 << 20})")))), id="huge and empty"),
+        pytest.param(_of(("ids.npy", _member(_HEADER % ("<i8", "(-1, -8)"), bytes(64)))), id="negative"),
+        pytest.param(_of(("ids.npy", bytes(1200 << 20))), id="a bomb"),
+        pytest.param(_of(*((f"{n}/ids.npy", b"") for n in range(5000))), id="many members"),
+    ],
+)
+def test_files_that_are_none_are_refused_cheaply(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    write(path)
+    tracemalloc.start()
+    with pytest.raises(UsageError) as caught:
+        given_cases(path, (_IDS,))
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    """An ONNX model with a weight that only one of its inputs shows."""
+    onnx_models = pytest.importorskip("tests.graphs.onnx_models")
+    pytest.importorskip("onnxruntime")
+    onnx_models.save(onnx_models.dense(), tmp_path / "x.onnx")
+    return tmp_path / "x.onnx"
+
+
+def test_outputs_are_compared_on_a_users_inputs(dense: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    out, data = tmp_path / "out.onnx", tmp_path / "data.npz"
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.savez(data, **{"one/x": values[:1], "many/x": values})
+    report = converter.convert(dense, out, inputs=data)
+    assert report.verdict.endswith("on the inputs of data.npz alone")
+    done = ckconv("verify", dense, out, "--inputs", data)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].endswith("on the inputs of data.npz alone")
+    assert "data.npz" not in converter.verify(dense, out).verdict
+
+    np.savez(data, y=np.ones((1, 3), np.float32))
+    done = ckconv("verify", dense, out, "--inputs", data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"ckconv: {data}: 'y' is no input of the graph; it takes x\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"inputs": "absent.npz"}, "no such file"),
+        ({"inputs": "data.npz", "verify": "weights"}, "--verify weights does not compare"),
+        ({"inputs": "data.npz", "to": "safetensors"}, "needs a target that runs"),
+        ({"inputs": ("data.npz", "data.npz")}, "is given twice"),
+        ({"inputs": "data.npz", "model": "a:b"}, "--model needs --inputs"),
+    ],
+)
+def test_a_file_that_cannot_apply_is_refused(
+    options: dict[str, Any], expected: str, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = io.BytesIO()
+    np.savez(file, x=np.ones((1, 3), np.float32))
+    (tmp_path / "data.npz").write_bytes(file.getvalue())
+    with pytest.raises(CkconvError, match=expected) as caught:
+        converter.convert(dense, tmp_path / "out", **{"to": "onnx", **options})
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
