@@ -30,7 +30,8 @@ _FACTORS = {"short_factor": [1.0] * 4, "long_factor": [3.0, 5.0, 7.0, 9.0]}
 _CHANGING: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "longrope": (
         "Phi3ForCausalLM",
-        {**_DECODER, "max_position_embeddings": 96, "rope_parameters": {**_SCALING, **_FACTORS}},
+        {**_DECODER, "max_position_embeddings": 96, "rope_parameters": {**_SCALING, **_FACTORS}}
+        | {"original_max_position_embeddings": 24},
         (23, 24, 25, 39),
     ),
     "sliding window": ("MistralForCausalLM", {**_DECODER, "sliding_window": 5}, (4, 5, 6, 31)),
