@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -27,6 +28,8 @@ from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
 _VARIABLES = "vars"
+_OLDEST, _OLDEST_312 = (3, 13, 2), (3, 12, 4)
+"""Of Keras, that pyproject.toml asks for, too: 3.12 is the last for Python 3.10, and is mended on its own."""
 _LAYER_OF = {"keras": "keras.src.layers.layer", "tf_keras": "tf_keras.src.engine.base_layer"}
 _SPARE_ELEMENTS = 1 << 20
 """What layers may have beside the weights of a file: states of generators, of recurrence."""
@@ -94,12 +97,14 @@ def build(
     objects = _imported(custom_objects, folder)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     failures: list[Exception] = []
-    said = json.dumps(config)
+    said = json.dumps(keras_config.for_keras(config, custom))
     for framework in ("keras", "tf_keras"):
         try:
             module = importlib.import_module(framework)
         except ImportError:
             continue
+        if framework == "keras":
+            _check_version(str(module.__version__))
         try:
             with redirect_stdout(io.StringIO()):
                 given = json.loads(said)
@@ -124,6 +129,20 @@ def build(
             hint="--custom-objects package.module:Name names the code to use",
         ) from failures[0]
     raise GraphError(f"Keras cannot build the model of the config: {message}") from failures[0]
+
+
+def _check_version(version: str) -> None:
+    """Refuse a Keras without the mends of CVE-2026-1462, CVE-2026-1669 and what came before them."""
+    numbers = tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
+    if not _OLDEST_312 <= numbers < (3, 13) and numbers < _OLDEST:
+        raise UsageError(
+            f"Keras {version} builds no models from elsewhere safely, {_said(_OLDEST)} and {_said(_OLDEST_312)} do",
+            hint=f"pip install -U 'keras>={_said(_OLDEST)}'",
+        )
+
+
+def _said(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _refusal_in(error: BaseException | None) -> ArchitectureError | None:

@@ -1,52 +1,145 @@
 """The config of a Keras model from a stranger: what it may name, looked at before Keras is imported.
 
-Keras 3.15 refuses most of it by itself (safe_mode); CVE-2024-3660 and CVE-2025-1550 are why that is not relied upon.
-Classes come from Keras's own modules, or from those that the user named.
+Keras resolves ``module + "." + class_name``, and where that is nothing imports the module; Keras 2 takes whatever it
+finds there, and looks words up among all that a module of its own holds. Of all this nothing is relied upon
+(CVE-2024-3660, CVE-2025-1550, CVE-2025-8747 and later ones are why): every pair of module and class has to be on the
+list of `keras_names`, or the user's own. The rules are those of saving/serialization_lib.py and
+legacy/saving/serialization.py of Keras 3.10 to 3.15 and tf_keras 2.21.
 """
 
 from __future__ import annotations
 
+import builtins
+import re
 import sys
-from collections.abc import Collection, Mapping
-from typing import Any
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from converter.errors import ArchitectureError, ReadError, SafetyError
+from converter.graphs.trace.tensorflow.keras_names import is_of_keras, known
 
 _DEPTH_LIMIT = 64
-_PROGRAMS = frozenset(
-    {"Lambda", "__lambda__", "__typespec__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+_COMPILED = "compile_config"
+"""What Keras would train with: the names in it are looked at, Keras never sees them."""
+_TRAINING = re.compile(
+    r"(?:keras|tf_keras)\.(?:src\.)?(?:optimizers|losses|metrics|mixed_precision)(?:\.\w+)*", re.ASCII
 )
-"""Classes whose config is code, or says where a program is."""
-_FRAMEWORKS = ("keras", "tf_keras")
-_PARTS = """
-layers initializers activations regularizers constraints models ops optimizers losses metrics dtype_policies random
-quantizers engine mixed_precision
-"""
+_REGISTERED = re.compile(r"(?:[A-Za-z0-9_ -]+>)?[A-Za-z_][A-Za-z0-9_]*")
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+_LIBRARIES = frozenset(
+    [
+        "google",
+        "h5py",
+        "jax",
+        "ml_dtypes",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "pip",
+        "pkg_resources",
+        "scipy",
+        "setuptools",
+        "tensorflow",
+        "torch",
+    ]
+)
+"""Packages beside Python's own that have no layers for a config to name."""
+_FUNCTION = "function"
+_CUSTOM = "Custom>"
+"""The package of what is registered without one, as the layers of some of Keras's own applications are."""
+_LITERALS = frozenset(
+    [
+        "__keras_tensor__",
+        "__tensor__",
+        "__numpy__",
+        "__bytes__",
+        "__ellipsis__",
+        "__slice__",
+        "__tuple__",
+        "TensorShape",
+    ]
+)
+"""Values that JSON has no form for. The rest of that kind would call what it names."""
+_CODE = frozenset(["__lambda__", "__typespec__", "TypeSpec", "CompositeTensor"])
+_DTYPE = re.compile(r"(?:u?int|float|bfloat|complex)\d{1,3}(?:_\w{1,12})?|bool|string", re.ASCII)
 _OPERATION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-_OPERATIONS = """
-math nn linalg __operators__ reshape transpose concat cast expand_dims squeeze shape tile stack split gather identity
-ones_like zeros_like one_hot where broadcast_to reverse slice strided_slice unstack convert_to_tensor
-"""
-"""Functions of TensorFlow, by their module or name, that tf_keras may make layers of."""
-_NAMES_OF_FILES = ("vocabulary", "idf_weights", "filepath")
+_COMPOSITE = "_COMPOSITE_TYPE"
+"""What stands before JSON in a string, which tf_keras decodes on its own (engine/node.py)."""
+_NAMES_OF_FILES = frozenset({"vocabulary", "idf_weights", "weights", "filepath"})
+_LOOKED_UP = re.compile(r"(?:\w+_)?(activation|initializer|regularizer|constraint|quantizer)", re.ASCII)
+_ACTIVATIONS = frozenset(["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"])
+"""Layers that tf_keras also finds by name where it wants an activation."""
+_OF_TEXT = {
+    "standardize": frozenset({"lower_and_strip_punctuation", "lower", "strip_punctuation"}),
+    "split": frozenset({"whitespace", "character"}),
+}
 
 
 def check(config: Mapping[str, Any], custom: Collection[str]) -> None:
     """Raise when building a model from `config` could run more than Keras's layers and the user's `custom` classes.
 
-    SafetyError for code, files, and modules of Python; ArchitectureError for a class that only the user can name;
-    ReadError when it is nested too deep.
+    SafetyError for code, files, modules where no layers are, and names that none has; ArchitectureError for a class or
+    function that only the user can name; ReadError when it is nested too deep. What refuses for safety comes first.
     """
-    waiting: list[tuple[Any, int]] = [(config, 0)]
+    unknown: ArchitectureError | None = None
+    waiting = [_Found(value=config)]
     while waiting:
-        value, depth = waiting.pop()
-        if depth > _DEPTH_LIMIT:
+        found = waiting.pop()
+        if found.depth > _DEPTH_LIMIT:
             raise ReadError(f"is a Keras config nested more than {_DEPTH_LIMIT} deep")
-        if isinstance(value, Mapping):
-            _check_object(value, custom)
-            waiting += [(each, depth + 1) for each in value.values()]
-        elif isinstance(value, list):
-            waiting += [(each, depth + 1) for each in value]
+        if isinstance(found.value, Mapping):
+            try:
+                _check_object(found, custom)
+            except ArchitectureError as error:
+                unknown = unknown or (None if found.is_compiled else error)
+        elif isinstance(found.value, list) and found.value[:1] == [_COMPOSITE]:
+            raise SafetyError("has a Keras config with a composite tensor, which is a program of its own")
+        waiting += found.inside(custom)
+    if unknown is not None:
+        raise unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A value of a config: how deep it is, whether only training would use it, whether a class of the user's reads it."""
+
+    value: Any
+    depth: int = 0
+    is_compiled: bool = False
+    is_users: bool = False
+
+    def inside(self, custom: Collection[str]) -> Iterator[_Found]:
+        if isinstance(self.value, list):
+            yield from (replace(self, value=each, depth=self.depth + 1) for each in self.value)
+        elif isinstance(self.value, Mapping):
+            is_users = _name_of_users(self.value, custom) is not None
+            for key, each in self.value.items():
+                yield _Found(
+                    value=each,
+                    depth=self.depth + 1,
+                    is_compiled=self.is_compiled or (key == _COMPILED and "class_name" in self.value),
+                    is_users=is_users and key == "config",
+                )
+
+
+def for_keras(config: Mapping[str, Any], custom: Collection[str]) -> dict[str, Any]:
+    """Return a `config` that `check` let pass as Keras is to see it.
+
+    What it would train with is gone, and the user's classes are known by the names that the user gave: Keras finds them
+    there, and has no module of the file's choosing to import.
+    """
+    found = {
+        key: _for_keras(each, custom)
+        for key, each in config.items()
+        if not (key == _COMPILED and "class_name" in config)
+    }
+    name = _name_of_users(config, custom)
+    if name is not None:
+        found["config" if config["class_name"] == _FUNCTION else "class_name"] = name
+        found |= {key: value for key, value in (("module", None), ("registered_name", name)) if key in config}
+    return found
 
 
 def has_operations(value: Any) -> bool:
@@ -56,49 +149,145 @@ def has_operations(value: Any) -> bool:
     return isinstance(value, list) and any(map(has_operations, value))
 
 
-def _check_object(value: Mapping[str, Any], custom: Collection[str]) -> None:
-    for key in _NAMES_OF_FILES:
-        if isinstance(value.get(key), str):
-            raise SafetyError(f"has a Keras config that names a file as {key}")
-    class_name, module = value.get("class_name"), value.get("module")
-    if class_name is None:
+def _for_keras(value: Any, custom: Collection[str]) -> Any:
+    if isinstance(value, Mapping):
+        return for_keras(value, custom)
+    return [_for_keras(each, custom) for each in value] if isinstance(value, list) else value
+
+
+def _check_object(found: _Found, custom: Collection[str]) -> None:
+    value: Mapping[str, Any] = found.value
+    for key, each in value.items():
+        _check_key(key, each)
+    if "class_name" in value:
+        _check_class(value, custom, is_compiled=found.is_compiled)
+    for key, word in value.items():
+        if isinstance(word, str) and not found.is_compiled and not found.is_users:
+            _check_word(key, word, custom)
+
+
+def _check_key(key: str, value: Any) -> None:
+    alike = re.sub(r"[^a-z_]", "", unicodedata.normalize("NFKC", key).casefold())
+    if alike in ("class_name", "registered_name") and key != alike:
+        raise SafetyError(f"has a Keras config with a key {key!r} that looks like {alike}")
+    if key in _NAMES_OF_FILES and isinstance(value, str):
+        raise SafetyError(f"has a Keras config that names a file as {key}")
+    if key.endswith("_type") and value == "lambda":
+        raise SafetyError(f"has a Keras config whose {key} is lambda, which is code")
+
+
+def _check_word(key: str, word: str, custom: Collection[str]) -> None:
+    """Refuse a word that Keras would look up, unless it stands for what is wanted there."""
+    found = _LOOKED_UP.fullmatch(key)
+    if found is not None:
+        allowed: Collection[str] = known().words[found[1]] | (_ACTIVATIONS if found[1] == "activation" else frozenset())
+    elif key in _OF_TEXT:
+        allowed = _OF_TEXT[key]
+    else:
         return
-    if not isinstance(class_name, str) or not isinstance(module, str | None):
-        raise ReadError("is a Keras config with a class that is no name")
-    registered = value.get("registered_name")
-    names = {class_name, class_name.rpartition(">")[2], registered}
-    if class_name == "function":
-        names = {value.get("config")}
-    if not _PROGRAMS.isdisjoint(names):
-        raise SafetyError(f"has a Keras config with a {class_name}, which is code")
-    if class_name in _OPERATION_LAYERS:
+    if word in allowed or _own_name(word) in custom:
+        return
+    _check_spelling(word, _REGISTERED, custom)
+    _refuse_unknown(word, None)
+
+
+def _check_class(value: Mapping[str, Any], custom: Collection[str], *, is_compiled: bool) -> None:
+    class_name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
+    if not isinstance(class_name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
+        raise SafetyError("has a Keras config with a class that is no name")
+    if class_name in _LITERALS:
+        _check_literal(value)
+        return
+    is_function = class_name == _FUNCTION
+    name = value.get("config") if is_function else class_name
+    if not isinstance(name, str):
+        raise SafetyError("has a Keras config with a function that is no name")
+    if module:
+        _check_spelling(module, _MODULE, ())
+    for each in filter(None, (name, registered)):
+        if _own_name(each) in known().programs | _CODE:
+            raise SafetyError(f"has a Keras config with a {each}, which is code, or names what is to be called")
+        _check_spelling(each, _REGISTERED, custom)
+    if name in _OPERATION_LAYERS:
         _check_operation(value.get("config"))
-    if not names.isdisjoint(custom):
+    if _name_of_users(value, custom) is not None:
         return
-    place = "" if module is None else module
-    if place.partition(".")[0] in sys.stdlib_module_names and (place, class_name) != ("builtins", "function"):
-        raise SafetyError(f"has a Keras config that names {place}.{class_name}, which is no layer")
-    is_custom = ">" in class_name or (isinstance(registered, str) and ">" in registered)
-    if is_custom or (module is not None and not _is_of_keras(place) and place != "builtins"):
-        what = value.get("config") if class_name == "function" else class_name
-        raise ArchitectureError(
-            f"has a Keras config with {what!r}, which is not Keras's own",
-            hint=f"--custom-objects {place or 'package.module'}:{str(what).rpartition('>')[2]} names the code to use",
-        )
+    if module and is_of_keras(module):
+        _check_keras_own(name, module, registered, is_function=is_function, is_compiled=is_compiled)
+    elif module and (module != "builtins" or not is_function):
+        _refuse_unknown(name, module)
+    elif not is_compiled or hasattr(builtins, name):
+        _check_without_module(name, module, registered, is_function=is_function)
 
 
-def _is_of_keras(module: str) -> bool:
-    """Whether a module is one of those where layers and their parts are; raises SafetyError for the rest of Keras."""
-    framework, *parts = module.split(".")
-    if framework not in _FRAMEWORKS:
-        return False
-    inner = [part for part in parts if part != "src"]
-    if inner and inner[0] not in _PARTS.split():
-        raise SafetyError(f"has a Keras config that names the module {module}, where no layers are")
-    return True
+def _check_keras_own(name: str, module: str, registered: str | None, *, is_function: bool, is_compiled: bool) -> None:
+    names = known()
+    if is_compiled and _TRAINING.fullmatch(module) and name not in names.others & {"deserialize", "get", "serialize"}:
+        return
+    if not (names.is_function if is_function else names.is_class)(module, name):
+        what = "function of tensors" if is_function else "class that models are made of"
+        raise SafetyError(f"has a Keras config that names {module}.{name}, which is no {what}")
+    if registered in (None, "", name) or (is_function and registered == _FUNCTION):
+        return
+    if name not in names.of_applications or registered != f"{_CUSTOM}{name}":
+        raise SafetyError(f"has a Keras config that registers {module}.{name} as {registered}")
+
+
+def _check_without_module(name: str, module: str | None, registered: str | None, *, is_function: bool) -> None:
+    """Check a name that stands alone, or is said to be Python's, as Keras says of functions of its own."""
+    names = known()
+    if name.removeprefix(_CUSTOM) in names.of_applications and not is_function:
+        return
+    words = names.words["activation"] if is_function else names.classes_alone
+    if name not in words:
+        _refuse_unknown(name, module, is_function=is_function)
+    if registered and registered not in (name, _FUNCTION):
+        _refuse_unknown(registered, module, is_function=is_function)
+
+
+def _refuse_unknown(name: str, module: str | None, *, is_function: bool = False) -> NoReturn:
+    """Refuse what is not Keras's: for safety when Python or a library has it, else it is for the user to name."""
+    root, own = (module or "").partition(".")[0], _own_name(name)
+    is_python = root in sys.stdlib_module_names | _LIBRARIES and not (root == "builtins" and is_function)
+    if is_python or hasattr(builtins, own) or own in known().others | sys.stdlib_module_names:
+        raise SafetyError(f"has a Keras config that names {f'{module}.' if module else ''}{name}, which is no layer")
+    place = module if module and root != "builtins" else "package.module"
+    raise ArchitectureError(
+        f"has a Keras config with {name!r}, which is not Keras's own",
+        hint=f"--custom-objects {place}:{own} names the code to use",
+    )
+
+
+def _name_of_users(value: Mapping[str, Any], custom: Collection[str]) -> str | None:
+    """Return by which of the user's names an object is known; None when it is not the user's."""
+    class_name, module, registered = value.get("class_name"), value.get("module"), value.get("registered_name")
+    name = value.get("config") if class_name == _FUNCTION else class_name
+    if not isinstance(name, str) or (isinstance(module, str) and is_of_keras(module)):
+        return None
+    own = _own_name(name)
+    is_one = registered in (None, "", _FUNCTION) or (isinstance(registered, str) and _own_name(registered) == own)
+    return own if own in custom and is_one else None
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a class that is registered as ``Package>Name``."""
+    return name.rpartition(">")[2]
+
+
+def _check_spelling(name: str, form: re.Pattern[str], custom: Collection[str]) -> None:
+    if not form.fullmatch(name) and name not in custom:
+        raise SafetyError(f"has a Keras config with the name {name!r}, which is none that Python or Keras gives")
+
+
+def _check_literal(value: Mapping[str, Any]) -> None:
+    """Refuse element types that are no numbers: one of text may be as long as it says."""
+    said = value.get("config")
+    dtype = said.get("dtype") if isinstance(said, Mapping) else None
+    if isinstance(dtype, str) and not _DTYPE.fullmatch(dtype):
+        raise SafetyError(f"has a Keras config with a value of type {dtype!r}")
 
 
 def _check_operation(config: Any) -> None:
     function = config.get("function") if isinstance(config, Mapping) else None
-    if function is not None and str(function).partition(".")[0] not in _OPERATIONS.split():
+    if not isinstance(function, str) or function not in known().operations:
         raise SafetyError(f"has a Keras config that calls tf.{function}")
