@@ -30,7 +30,7 @@ from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
-from converter.graphs.keras_source import graph_source
+from converter.graphs.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
@@ -72,7 +72,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     told = _document(root, "training_config", path)
     said = ("training_config (loss, metrics) not carried",) if told else ()
     config, graph = _config(root, path), None
-    if config is not None and dialect.is_model(config.values):
+    if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
         named = _named_layers(weights, checkpoint, path)
         graph = graph_source(path, config.values, elements=elements, layers=named)

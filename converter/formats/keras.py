@@ -29,7 +29,7 @@ from converter.encoding.hdf5.layers import OPTIMIZER_REASON
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
-from converter.graphs.keras_source import graph_source
+from converter.graphs.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
@@ -124,7 +124,7 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     ties = {name: owner for name, tensor in tensors.items() if (owner := owners.setdefault(id(tensor), name)) != name}
     once = {name: tensor for name, tensor in tensors.items() if name not in ties}
     graph = None
-    if config is not None and dialect.is_model(config.values):
+    if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         elements = sum(math.prod(each.shape) for each in once.values())
         graph = graph_source(path, config.values, elements=elements, places=_by_place(listed))
     checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", graph=graph, lines=tuple(lines))

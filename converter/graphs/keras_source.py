@@ -6,10 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from converter.errors import CkconvError, SafetyError
 from converter.graphs.source import GraphSource
+from converter.graphs.trace.tensorflow import keras_config
 
 _TRACE = "converter.graphs.trace.tensorflow.keras:trace"
 _REFERENCE = "converter.graphs.run.keras:run"
+
+
+def is_hostile(config: Mapping[str, Any]) -> bool:
+    """Whether a config has to be refused where a graph is wanted, be it that of a model or of something else."""
+    try:
+        keras_config.check(config, ())
+    except SafetyError:
+        return True
+    except CkconvError:
+        return False
+    return False
 
 
 def graph_source(

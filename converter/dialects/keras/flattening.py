@@ -204,6 +204,8 @@ def _reshaped(here: Features, target: Sequence[int]) -> Features:
 
 def _merged(inputs: Sequence[Features]) -> Features:
     orders = {item.order for item in inputs}
+    if not inputs:
+        return _UNKNOWN
     if len(set(inputs)) == 1:
         return inputs[0]
     if orders == {Order.PLAIN}:

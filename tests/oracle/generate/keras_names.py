@@ -2,15 +2,17 @@
 
     python -m tests.oracle.generate.keras_names TABLE
 
-in an environment with Keras 3 and tf_keras. What is listed are classes that a model is made of, by the module where
-Keras exports them and by the one where they are defined, functions of tensors, and the words that stand for either.
-A module is told without its framework and without `src`: ``keras.src.layers.core.dense`` is ``layers.core.dense``.
+in an environment with Keras 3 and tf_keras; with `keras` or `tf_keras` for TABLE, its part is printed. What is listed
+are classes that a model is made of, by the module where Keras exports them and by the one where they are defined,
+functions of tensors, and the words that stand for either. A module is told without its framework and without `src`:
+``keras.src.layers.core.dense`` is ``layers.core.dense``.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,56 +21,18 @@ from typing import Any
 
 from tests.oracle.generate import table_file
 
-NOT_DATA = frozenset(
-    [
-        "Lambda",
-        "TFSMLayer",
-        "TorchModuleWrapper",
-        "JaxLayer",
-        "FlaxLayer",
-        "DropoutWrapper",
-        "ResidualWrapper",
-        "_RNNCellWrapper",
-        "ModuleWrapper",
-        "TensorFlowOpLayer",
-        "ClassMethod",
-        "InstanceMethod",
-        "InstanceProperty",
-        "DenseFeatures",
-        "SequenceFeatures",
-        "LinearModel",
-        "WideDeepModel",
-        "FeatureSpace",
-        "Function",
-        "AssociativeScan",
-        "Cond",
-        "ForiLoop",
-        "Map",
-        "Scan",
-        "Switch",
-        "VectorizedMap",
-        "WhileLoop",
-    ]
-)
+_PROGRAMS = """
+Lambda TFSMLayer TorchModuleWrapper JaxLayer FlaxLayer DropoutWrapper ResidualWrapper _RNNCellWrapper ModuleWrapper
+TensorFlowOpLayer ClassMethod InstanceMethod InstanceProperty DenseFeatures SequenceFeatures LinearModel WideDeepModel
+FeatureSpace Function AssociativeScan Cond ForiLoop Map Scan Switch VectorizedMap WhileLoop
+"""
 """Classes whose config is code, names a file, a node of a graph or any method there is, or that call what they get.
 
 DropoutWrapper and ResidualWrapper of tf_keras (layers/rnn/cell_wrappers.py) unmarshal functions.
 """
-_CALLING = frozenset(
-    [
-        "associative_scan",
-        "cond",
-        "custom_gradient",
-        "fori_loop",
-        "jvp",
-        "map",
-        "scan",
-        "switch",
-        "vectorize",
-        "vectorized_map",
-        "while_loop",
-    ]
-)
+_CALLING = """
+associative_scan cond custom_gradient fori_loop jvp map scan switch vectorize vectorized_map while_loop
+"""
 _NOT_FUNCTIONS = frozenset({"get", "serialize", "deserialize"})
 _PUBLIC = """
 layers initializers regularizers constraints dtype_policies quantizers models random _legacy.layers
@@ -124,7 +88,8 @@ def keras_3() -> dict[str, Any]:
     own = [each for kind in kinds for each in (kind, *_below(kind))]
     _add_defined(classes, own, "keras.src.", _PLACES_3)
     functions = {
-        module: {name for name, held in public[module].items() if inspect.isfunction(held)} - _NOT_FUNCTIONS - _CALLING
+        module: {name for name, held in public[module].items() if inspect.isfunction(held)}
+        - _NOT_FUNCTIONS.union(_CALLING.split())
         for module in ("ops", "ops.image", "ops.linalg", "ops.nn", "ops.numpy")
     }
     activations = _words(source.activations.ALL_OBJECTS_DICT)
@@ -206,6 +171,9 @@ def keras_2() -> dict[str, Any]:
     return named
 
 
+_MADE = {"keras": keras_3, "tf_keras": keras_2}
+
+
 def _named(
     classes: Mapping[str, set[str]],
     functions: Mapping[str, set[str]],
@@ -223,7 +191,7 @@ def _named(
 
 
 def _is_part(held: Any, kinds: tuple[Any, ...]) -> bool:
-    return inspect.isclass(held) and issubclass(held, kinds) and held.__name__ not in NOT_DATA
+    return inspect.isclass(held) and issubclass(held, kinds) and held.__name__ not in _PROGRAMS.split()
 
 
 def _below(kind: Any) -> Iterator[Any]:
@@ -236,7 +204,7 @@ def _add_defined(classes: dict[str, set[str]], found: Iterable[Any], start: str,
     """Add the classes by the modules that define them."""
     for each in found:
         module = each.__module__.removeprefix(start)
-        if module != each.__module__ and module.split(".")[0] in places and each.__name__ not in NOT_DATA:
+        if module != each.__module__ and module.split(".")[0] in places and each.__name__ not in _PROGRAMS.split():
             classes.setdefault(module, set()).add(each.__name__)
 
 
@@ -249,12 +217,16 @@ def _words_of(module: Any, kinds: tuple[Any, ...]) -> set[str]:
 
 
 def main() -> None:
+    if sys.argv[1] in _MADE:
+        version = importlib.import_module(sys.argv[1]).__version__
+        print(json.dumps({"version": version, **_MADE[sys.argv[1]]()}))
+        return
     versions = {
         "keras": importlib.import_module("keras").__version__,
         "tf_keras": importlib.import_module("tf_keras").__version__,
         "tensorflow": importlib.import_module("tensorflow").__version__,
     }
-    table = {"versions": versions, "programs": sorted(NOT_DATA), "keras": keras_3(), "tf_keras": keras_2()}
+    table = {"versions": versions, "programs": sorted(_PROGRAMS.split()), "keras": keras_3(), "tf_keras": keras_2()}
     table_file.write(Path(sys.argv[1]), table)
 
 

@@ -80,7 +80,7 @@ def _write_calls_anew(model: dict[str, Any]) -> None:
     layers = [layer for layer in model["layers"] if isinstance(layer, dict)]
     if not any(_is_of_keras_2(call) for layer in layers for call in layer.get("inbound_nodes") or ()):
         return
-    classes = {layer.get("name"): layer.get("class_name") for layer in layers}
+    classes = {name: layer.get("class_name") for layer in layers if isinstance(name := layer.get("name"), str)}
     models = {name for name, each in classes.items() if each in ("Model", *_MODELS)}
     for layer in layers:
         layer.pop("build_config", None)  # the calls build it; an attention has more than the one shape in here

@@ -28,48 +28,27 @@ _TRAINING = re.compile(
 )
 _REGISTERED = re.compile(r"(?:[A-Za-z0-9_ -]+>)?[A-Za-z_][A-Za-z0-9_]*")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_LIBRARIES = frozenset(
-    [
-        "google",
-        "h5py",
-        "jax",
-        "ml_dtypes",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "pip",
-        "pkg_resources",
-        "scipy",
-        "setuptools",
-        "tensorflow",
-        "torch",
-    ]
-)
+_LIBRARIES = """
+google h5py jax ml_dtypes numpy onnx onnxruntime pip pkg_resources scipy setuptools tensorflow torch
+"""
 """Packages beside Python's own that have no layers for a config to name."""
+_TENSORFLOW_INITIALIZERS = "tensorflow.python.ops.init_ops_v2"
+"""Where tf_keras says that some initializers of its own models are (EfficientNetV2)."""
 _FUNCTION = "function"
 _CUSTOM = "Custom>"
 """The package of what is registered without one, as the layers of some of Keras's own applications are."""
-_LITERALS = frozenset(
-    [
-        "__keras_tensor__",
-        "__tensor__",
-        "__numpy__",
-        "__bytes__",
-        "__ellipsis__",
-        "__slice__",
-        "__tuple__",
-        "TensorShape",
-    ]
-)
+_LITERALS = """
+__keras_tensor__ __tensor__ __numpy__ __bytes__ __ellipsis__ __slice__ __tuple__ TensorShape
+"""
 """Values that JSON has no form for. The rest of that kind would call what it names."""
-_CODE = frozenset(["__lambda__", "__typespec__", "TypeSpec", "CompositeTensor"])
+_CODE = frozenset({"__lambda__", "__typespec__", "TypeSpec", "CompositeTensor"})
 _DTYPE = re.compile(r"(?:u?int|float|bfloat|complex)\d{1,3}(?:_\w{1,12})?|bool|string", re.ASCII)
 _OPERATION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 _COMPOSITE = "_COMPOSITE_TYPE"
 """What stands before JSON in a string, which tf_keras decodes on its own (engine/node.py)."""
 _NAMES_OF_FILES = frozenset({"vocabulary", "idf_weights", "weights", "filepath"})
 _LOOKED_UP = re.compile(r"(?:\w+_)?(activation|initializer|regularizer|constraint|quantizer)", re.ASCII)
-_ACTIVATIONS = frozenset(["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"])
+_ACTIVATIONS = frozenset({"ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"})
 """Layers that tf_keras also finds by name where it wants an activation."""
 _OF_TEXT = {
     "standardize": frozenset({"lower_and_strip_punctuation", "lower", "strip_punctuation"}),
@@ -103,7 +82,7 @@ def check(config: Mapping[str, Any], custom: Collection[str]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """A value of a config: how deep it is, whether only training would use it, whether a class of the user's reads it."""
+    """A value of a config: how deep it is, whether only training would use it, whether the user's class reads it."""
 
     value: Any
     depth: int = 0
@@ -195,7 +174,7 @@ def _check_class(value: Mapping[str, Any], custom: Collection[str], *, is_compil
     class_name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
     if not isinstance(class_name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
         raise SafetyError("has a Keras config with a class that is no name")
-    if class_name in _LITERALS:
+    if class_name in _LITERALS.split():
         _check_literal(value)
         return
     is_function = class_name == _FUNCTION
@@ -214,6 +193,8 @@ def _check_class(value: Mapping[str, Any], custom: Collection[str], *, is_compil
         return
     if module and is_of_keras(module):
         _check_keras_own(name, module, registered, is_function=is_function, is_compiled=is_compiled)
+    elif module == _TENSORFLOW_INITIALIZERS and name in known().words["initializer"] and registered in (None, "", name):
+        return
     elif module and (module != "builtins" or not is_function):
         _refuse_unknown(name, module)
     elif not is_compiled or hasattr(builtins, name):
@@ -248,7 +229,7 @@ def _check_without_module(name: str, module: str | None, registered: str | None,
 def _refuse_unknown(name: str, module: str | None, *, is_function: bool = False) -> NoReturn:
     """Refuse what is not Keras's: for safety when Python or a library has it, else it is for the user to name."""
     root, own = (module or "").partition(".")[0], _own_name(name)
-    is_python = root in sys.stdlib_module_names | _LIBRARIES and not (root == "builtins" and is_function)
+    is_python = root in sys.stdlib_module_names.union(_LIBRARIES.split()) and not (root == "builtins" and is_function)
     if is_python or hasattr(builtins, own) or own in known().others | sys.stdlib_module_names:
         raise SafetyError(f"has a Keras config that names {f'{module}.' if module else ''}{name}, which is no layer")
     place = module if module and root != "builtins" else "package.module"
