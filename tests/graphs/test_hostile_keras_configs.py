@@ -31,7 +31,7 @@ IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
 SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
 ORACLE = os.environ.get("CKCONV_ORACLE_PYTHON", "")
 PYTHONS = {"keras": sys.executable, **({"tf_keras": ORACLE} if ORACLE else {})}
-MUTANTS, MUTANTS_RUN = (50_000, 150) if IS_FULL else (4_000, 4)
+MUTANTS, MUTANTS_RUN = (50_000, 150) if IS_FULL else (4_000, 2)
 COMMANDS = sorted(HOSTILE) if IS_FULL else random.Random(SEED).sample(sorted(HOSTILE), 3)
 APPLICATIONS = () if IS_FULL else ("MobileNet", "ConvNeXtTiny")
 TABLE = Path(converter.__file__).parent / "graphs/trace/tensorflow/keras_names.json"
