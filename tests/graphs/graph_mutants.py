@@ -253,7 +253,9 @@ def ran(data: bytes, model: Path, folder: Path) -> str:
         child.call_all([Call(function=_RUN, arguments=arguments)], scratch, terms=Terms(reads=(folder,)))
         outcome = "ran"
     except CkconvError as error:
-        outcome = f"wrong: {error}" if "failed:" in str(error) else type(error).__name__
+        said = str(error).partition("failed: ")[2]
+        has_died = said.startswith(("@ ", "killed by signal", "*** "))  # TensorFlow aborts; the child alone ends
+        outcome = f"wrong: {error}" if said and not has_died else type(error).__name__
     return outcome if _listed(folder, scratch) == before else "wrong: something was written"
 
 
