@@ -67,7 +67,9 @@ def _lacking(layers: list[str]) -> SafetyError:
 
 def _is_for_memory(error: BaseException | None) -> bool:
     """Whether an exception, or what it was raised for, is that no memory was left."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # some are the cause of their own cause
+        seen.add(id(error))
         if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
             return True
         error = error.__cause__ or error.__context__

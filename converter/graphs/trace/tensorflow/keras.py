@@ -113,7 +113,7 @@ def build(
                     return _built(module, taken, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
             if (refusal := _refusal_in(error)) is not None:
-                raise refusal from error
+                raise ArchitectureError(refusal.message, hint=refusal.hint) from error  # no cause of its own cause
             failures.append(error)
     if not failures:
         raise MissingExtraError("tensorflow", "building a Keras model")
