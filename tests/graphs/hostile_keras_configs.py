@@ -188,6 +188,16 @@ HOSTILE = {
     "in-training": Hostile(
         why="in what it is trained with", change=lambda values: values.update(compile_config={"loss": _GET_FILE})
     ),
+    "in-training-by-name": Hostile(
+        why="the same by a dotted name", change=lambda values: values.update(compile_config={"loss": "os.system"})
+    ),
+    "in-metrics-by-name": Hostile(
+        why="in a list of them", change=lambda values: values.update(compile_config={"metrics": ["os:system"]})
+    ),
+    "function-by-name": _as("fn", "keras.utils.get_file", "no function is dotted, whoever looks for it"),
+    "policy-by-name": _as("dtype", "keras.saving.load_model", "no policy is dotted"),
+    "mode-by-name": _as_layer("no mode is dotted", class_name="TextVectorization", config={"output_mode": "os.system"}),
+    "program-by-name": _wrapped("a program without a dot", "TFSMLayer", key="cell", class_name="RNN"),
     "the-model-itself": Hostile(
         why="the root of all", change=lambda values: values.update(module="os", class_name="system")
     ),

@@ -50,6 +50,11 @@ _NAMES_OF_FILES = frozenset({"vocabulary", "idf_weights", "weights", "filepath"}
 _LOOKED_UP = re.compile(r"(?:\w+_)?(activation|initializer|regularizer|constraint|quantizer)", re.ASCII)
 _ACTIVATIONS = frozenset({"ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"})
 """Layers that tf_keras also finds by name where it wants an activation."""
+_NAMING = """
+activations backward_layer callable cell dtype dtype_policy fn func function layer loss merge_mode metrics mode
+optimizer output_mode split standardize weighted_metrics
+"""
+"""Keys under which a word may be taken for the name of a function or class, whoever looks it up."""
 _OF_TEXT = {
     "standardize": frozenset({"lower_and_strip_punctuation", "lower", "strip_punctuation"}),
     "split": frozenset({"whitespace", "character"}),
@@ -143,6 +148,17 @@ def _check_object(found: _Found, custom: Collection[str]) -> None:
     for key, word in value.items():
         if isinstance(word, str) and not found.is_compiled and not found.is_users:
             _check_word(key, word, custom)
+        if key in _NAMING.split() and not found.is_users:
+            _check_naming(key, word, custom)
+
+
+def _check_naming(key: str, value: Any, custom: Collection[str]) -> None:
+    """Refuse words of two parts, and those that stand for programs; none of Keras's own is so."""
+    for word in value if isinstance(value, list) else [value]:
+        if not isinstance(word, str) or word in custom or (key == _FUNCTION and word in known().operations):
+            continue
+        if re.search("[.:]", word) or word in known().programs:
+            raise SafetyError(f"has a Keras config whose {key} is {word!r}, which is none that Keras gives")
 
 
 def _check_key(key: str, value: Any) -> None:
