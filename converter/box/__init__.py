@@ -11,7 +11,6 @@ than the standard library, and nothing of what is put into the box is imported b
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,7 +64,6 @@ def close(box: Box) -> list[str]:
         readable += installation.visible(folder)
     missing = [privileges.give_up_new_ones()]
     is_apart = privileges.leave_networks()
-    _offer_to_be_killed_first()
     box.limits.apply()
     lists = (*box.folders, *installation.shared_with(box.home))  # imports look for names in them
     missing += landlock.close(reads=readable, lists=lists, writes=(*box.writes, _NULL))
@@ -83,9 +81,3 @@ def close_around_server() -> list[str]:
     privileges.give_up_capabilities()
     missing.append(seccomp.close(can_fork=True))
     return [layer for layer in missing if layer is not None]
-
-
-def _offer_to_be_killed_first() -> None:
-    """Where the machine runs out of memory, this process is to go, and not who waits for it."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")

@@ -21,7 +21,8 @@ _NET_BIND_TCP, _NET_CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 _OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
 _READING = _READ_FILE | _READ_DIR
-_WRITING = _READING | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
+_WRITING = _READING | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _REFER | _TRUNCATE
+"""No links: who is outside the box opens files of the scratch folder, and would follow them."""
 _WANTED = {
     2: "moving files between folders (Landlock 2, Linux 5.19)",
     3: "the length of files elsewhere (Landlock 3, Linux 6.2)",

@@ -33,20 +33,12 @@ def give_up_new_ones() -> str | None:
 def leave_networks() -> bool:
     """Enter a network of this process alone, with no interface that is up, and say whether that went.
 
-    Who is not root needs a user namespace for that, in which it keeps its number.
+    Who is not root needs a user namespace for that. Nobody has a number there, so numbers read 65534; nothing is lost
+    by that, and to say otherwise a file of the kernel's would have to be written.
     """
     if unshare(_CLONE_NEWNET | _CLONE_NEWIPC):
         return True
-    user, group = os.geteuid(), os.getegid()
-    if not unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC):
-        return False
-    for name, text in (("uid_map", f"{user} {user} 1"), ("setgroups", "deny"), ("gid_map", f"{group} {group} 1")):
-        try:
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
-        except OSError:
-            break  # the numbers read 65534; nothing is lost by that
-    return True
+    return unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC)
 
 
 def give_up_capabilities() -> None:

@@ -17,7 +17,7 @@ from converter.graphs.trace.tensorflow.keras import build, called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
 
 _ZIP = b"PK"
-_WEIGHTS = "model.weights.h5"
+_WEIGHTS, _WEIGHTS_SUFFIX = "model.weights.h5", ".weights.h5"
 
 
 def run(
@@ -56,10 +56,11 @@ def run(
 
 def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:
     """Return a file called as Keras wants it that has the weights, those of a Keras 2 archive where Keras 3 looks."""
-    link = scratch / ("model.keras" if is_archive else "model.h5")
-    os.symlink(model.absolute(), link)
+    suffix = ".keras" if is_archive else ".h5"
     if not is_archive or not is_of_keras_2(config):
-        return link
+        if model.name.endswith(suffix) and not model.name.endswith(_WEIGHTS_SUFFIX):
+            return model.absolute()
+        return Path(shutil.copyfile(model, scratch / f"model{suffix}"))  # no link is made inside a box
     import h5py
 
     with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as source, open(scratch / _WEIGHTS, "wb") as target:
