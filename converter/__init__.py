@@ -13,12 +13,14 @@ A tour of the code, from the top:
 
 - ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
 - ``program.py``  the program on one screen; ``selection.py`` what of a checkpoint goes into a target, ``runnable.py``
-  graphs for targets that run, ``options.py`` what a user may ask
-- ``verification/`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger,
-  ``execution/`` streams, runs frameworks in child processes, stages and publishes
+  graphs for targets that run, ``options.py`` what a user may ask, ``config_values.py`` changes to a model's config
+- ``verification/`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger and
+  ``ledger_file.py`` its file
+- ``execution/``  streams a plan, runs frameworks in child processes, stages and publishes; ``box/`` is what such a
+  process is closed into, ``sandbox.py`` what it may read and take in a conversion
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
-- ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing and lowering
-- ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, protocol buffers
+- ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing, lowering and running
+- ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
 - ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
 
 Imports run downwards only.

@@ -143,6 +143,11 @@ class Options:
                 raise UsageError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
         if self.data is not None and self.verify in ("weights", "none"):
             raise UsageError(f"--inputs {self.data} is for outputs, which --verify {self.verify} does not compare")
+        if self.declared_inputs is not None and self.model is None:
+            raise UsageError(
+                f"--inputs {self.declared_inputs!r} says what --model takes, and there is no --model",
+                hint=f"arrays to compare outputs on are in a file whose name ends in {_DATA_SUFFIX}",
+            )
         self.target_dtype()
         _ = self.hyperparameters, self.config_values
         if not 1 <= self.jobs <= _MOST_JOBS:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from converter import cli
+from converter.cli import convert, verify
 from converter.cli.formats import markdown_table
+from converter.options import Options
 from tests.conftest import ROOT, Ckconv, python
 
 README = (ROOT / "README.md").read_text()
+_NOT_FOR_VERIFY = {"--allow-dropped", "--allow-missing"}  # it says what is lost, and does not refuse it
 _TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
 
 
@@ -62,6 +66,26 @@ def test_a_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (tmp_path / "z.lines").read_text() == "#lines\na 1.0 2.0 3.0\nb 4.5\n"
     finally:
         formats.registry.cache_clear()
+
+
+@pytest.mark.parametrize("command", [convert.command, verify.command], ids=["convert", "verify"])
+def test_every_option_is_said(command: click.Command) -> None:
+    options = {name for each in command.params for name in each.opts if name.startswith("--")}
+    assert "--to" in options
+    said = set(re.findall(r"--[a-z][a-z-]*", README))
+    assert not options - said
+
+
+def test_verify_takes_what_decides_an_output() -> None:
+    """All that a target was made with, but for what verify need not know: it reads the files as they are."""
+    made_with, known = (
+        {name for each in command.params for name in each.opts} for command in (convert.command, verify.command)
+    )
+    assert {name for name in map(_flag, Options().deciding) if name in made_with} - known == _NOT_FOR_VERIFY
+
+
+def _flag(name: str) -> str:
+    return "--" + {"from_format": "from"}.get(name, name.replace("_", "-"))
 
 
 def test_help_has_three_examples(ckconv: Ckconv) -> None:

@@ -166,6 +166,11 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted(number)
 
 
+def is_given(value: object) -> bool:
+    """Whether an option is on the command line, as its value says: a zero is, what click has for none is not."""
+    return value is not None and value is not False and value != ()
+
+
 def ignore_signals() -> None:
     """From now on, interrupting does nothing: the rest is either cleaning up or already decided."""
     for number in _SIGNALS:

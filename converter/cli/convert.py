@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from converter import ledger_file, report
-from converter.cli import ignore_signals, print_failure, print_json, printing
+from converter.cli import ignore_signals, is_given, print_failure, print_json, printing
 from converter.cli.progress import human_bytes, progress
 from converter.errors import CkconvError
 from converter.program import convert
@@ -58,7 +58,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--opset", type=int, metavar="N", help="Version of ONNX's operators; by default what the exporter gives.")
 @_option("--input-dtype", metavar="int64|int32", help="Element type of a SavedModel's integer inputs.")
 @_option("--layout", metavar="pytorch|tensorflow", help="Of a SavedModel's weights; the latter is faster on a CPU.")
-@_option("--flavor", metavar="safetensors|bin", help="Weight files of a pretrained folder.")
+@_option("--flavor", metavar="safetensors|bin|tf|flax", help="Weight files of a pretrained folder.")
 @_option("--external-data", is_flag=True, help="Keep the tensors of an ONNX model in a file of their own.")
 @_option("--train-batch-size", type=int, metavar="N", help="Of a device, with which Trainer is to go on from DST.")
 @_option("--tied", metavar="copies|once", help="How safetensors stores tied tensors.")
@@ -68,7 +68,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Call
 @_option("--rtol", type=float, help="The scale is the median |x| of the output, or |x| where larger.")
 @_option("--allow-dropped", multiple=True, metavar="PATTERN", help="Accept that such tensors are lost.")
 @_option("--allow-missing", multiple=True, metavar="PATTERN", help="Accept that such slots are filled with zeros.")
-@_option("--overwrite", is_flag=True, help="Replace DST.")
+@_option("--overwrite", is_flag=True, help="Replace DST, and an earlier report.")
 @_option("--dry-run", is_flag=True, help="Say what would happen; write nothing.")
 @_option("--resume", is_flag=True, help="Go on from the files that a killed attempt at DST finished.")
 @_option("--jobs", type=int, metavar="N", help="Threads that write a file; helps where tensors are computed.")
@@ -96,7 +96,7 @@ def command(
     """Convert the checkpoint SRC into DST."""
     if verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
-    options = {name: value for name, value in given.items() if value not in (None, (), False) or name == "durable"}
+    options = {name: value for name, value in given.items() if is_given(value) or name == "durable"}
     if options.get("durable") is None:
         del options["durable"]
     to = options.pop("to", None)

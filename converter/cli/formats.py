@@ -29,7 +29,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def describe(format_: Format) -> dict[str, Any]:
-    """Return what is known of a format as JSON values."""
+    """Return what is known of a format as JSON values; what the name of DST decides is no option."""
+    decided = {name for values in format_.by_suffix.values() for name in values}
     return {
         "name": format_.name,
         "description": format_.description,
@@ -39,7 +40,9 @@ def describe(format_: Format) -> dict[str, Any]:
         "dtypes": sorted(dtype.value for dtype in format_.dtypes),
         "extra": format_.extra,
         "read_options": ["--" + field.name.replace("_", "-") for field in fields(format_.read_options)],
-        "write_options": ["--" + field.name.replace("_", "-") for field in fields(format_.write_options)],
+        "write_options": [
+            "--" + field.name.replace("_", "-") for field in fields(format_.write_options) if field.name not in decided
+        ],
     }
 
 

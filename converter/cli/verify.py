@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from converter import report
-from converter.cli import ignore_signals, print_failure, print_json, printing
+from converter.cli import ignore_signals, is_given, print_failure, print_json, printing
 from converter.cli.progress import progress
 from converter.errors import CkconvError
 from converter.program import verify
@@ -32,8 +32,11 @@ _PATH = click.Path(path_type=str)
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="As it was given.")
 @click.option("--optimizer", default=None, metavar="auto|keep|drop", help="As it was given.")
 @click.option("--hyperparameter", multiple=True, metavar="NAME=VALUE", help="As it was given.")
+@click.option("--param-order", default=None, type=click.Path(path_type=Path), help="The order that was given.")
+@click.option("--trainable", default=None, metavar="REGEX", help="As it was given.")
 @click.option("--epsilon", default=None, metavar="stock|exact", help="As it was given.")
 @click.option("--weights-only", is_flag=True, help="DST holds no graph.")
+@click.option("--with-cache", is_flag=True, help="As it was given.")
 @click.option("--model", default=None, metavar="PACKAGE.MODULE:FACTORY", help="As it was given.")
 @click.option(
     "--inputs",
@@ -44,8 +47,12 @@ _PATH = click.Path(path_type=str)
 @click.option("--opset", default=None, type=int, metavar="N", help="As it was given.")
 @click.option("--tied", default=None, metavar="copies|once", help="As it was given.")
 @click.option("--layout", default=None, metavar="pytorch|tensorflow", help="As it was given.")
-@click.option("--flavor", default=None, metavar="safetensors|bin", help="As it was given.")
+@click.option("--flavor", default=None, metavar="safetensors|bin|tf|flax", help="As it was given.")
 @click.option("--verify", default=None, metavar="auto|weights|outputs", help="What to prove.")
+@click.option("--atol", default=None, type=float, help="Of outputs: an element may differ by ATOL + RTOL x scale.")
+@click.option(
+    "--rtol", default=None, type=float, help="The scale is the median |x| of the output, or |x| where larger."
+)
 @click.option("--timeout", default=None, type=float, metavar="SECONDS", help="Time for each child process: 3600.")
 @click.option("--require-sandbox", is_flag=True, help="Refuse where a layer of the sandbox is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -55,7 +62,7 @@ def command(source: str, destination: str, as_json: bool, quiet: bool, **given: 
 
     The options are those that DST was made with.
     """
-    options = {name: value for name, value in given.items() if value not in (None, (), False)}
+    options = {name: value for name, value in given.items() if is_given(value)}
     try:
         with progress(is_shown=not (quiet or as_json), committing=ignore_signals) as observer:
             result = verify(source, destination, observer=observer, **options)

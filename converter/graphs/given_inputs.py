@@ -39,7 +39,7 @@ def given_cases(path: Path, inputs: Sequence[GraphInput]) -> tuple[Case, ...]:
         set_name, name = ("", key) if key in known else (key.partition("/")[0], key.partition("/")[2])
         if name not in known:
             hint = f"it takes {', '.join(known)}" if known else None
-            raise UsageError(f"{escape(key)!r} is no input of the graph", path=path, hint=hint)
+            raise UsageError(f"{escape(key)!r} is not an input of the graph", path=path, hint=hint)
         sets.setdefault(set_name, {})[name] = _fitting(array, known[name], key, path)
     if not sets:
         raise UsageError("has no arrays", path=path)
@@ -65,14 +65,14 @@ def _arrays(path: Path) -> dict[str, Any]:
             for member in members:
                 key = member.filename.removesuffix(_MEMBER_SUFFIX)
                 if key == member.filename or key in arrays:
-                    _refuse(f"is no .npz file of arrays: it has {escape(member.filename)!r}", path)
+                    _refuse(f"is not a .npz file of arrays: it has {escape(member.filename)!r}", path)
                 with archive.open(member) as file:
                     arrays[key] = _array(file, member.file_size, key, path)
             return arrays
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", path=path) from error
     except _DAMAGE as error:
-        raise UsageError(f"is no .npz file, or a damaged one: {error}", path=path) from error
+        raise UsageError(f"is not a .npz file, or a damaged one: {error}", path=path) from error
 
 
 def _array(file: Any, nbytes: int, key: str, path: Path) -> Any:
@@ -85,7 +85,7 @@ def _array(file: Any, nbytes: int, key: str, path: Path) -> Any:
             _refuse(f"{escape(key)!r} is in version {version} of .npy", path)
         shape, is_fortran, dtype = reading(file)
     except ValueError as error:
-        raise UsageError(f"{escape(key)!r} is no array: {error}", path=path) from error
+        raise UsageError(f"{escape(key)!r} is not an array: {error}", path=path) from error
     count = math.prod(shape)
     if dtype.hasobject or dtype.kind not in "biufc" or min(shape, default=0) < 0:
         _refuse(f"{escape(key)!r} is an array of {escape(str(dtype))}, which no input takes", path)

@@ -118,7 +118,9 @@ def _outputs(expected: Mapping[str, Array], found: Mapping[str, Array], path: Pa
             raise VerificationError(f"the graph has no output {_output(key)!r}", path=path)
     for key in found:
         if key not in expected:
-            raise VerificationError(f"the graph has an output {_output(key)!r} that the source has not", path=path)
+            raise VerificationError(
+                f"the graph has an output {_output(key)!r} that the source does not have", path=path
+            )
     return list(dict.fromkeys(map(_output, expected)))
 
 

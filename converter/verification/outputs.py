@@ -160,7 +160,7 @@ def _settled(verification: Verification, comparison: Comparison, options: Option
     """Return what is to be said where an output, or the comparison itself, proves nothing."""
     canary = verification.canary
     if canary is not None and canary.tried and not canary.noticed:
-        reason = f"they show no change of any of {canary.tried} groups of weights"
+        reason = f"they do not change with any of {canary.tried} groups of weights"
         if options.verify == "outputs":
             raise UnprovenError(f"outputs not proven: {reason}", path=staged)
         return replace(verification, outputs=False, is_unproven=True, reason=reason)

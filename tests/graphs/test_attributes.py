@@ -125,7 +125,7 @@ def test_words_inside_bodies_are_checked_too() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     for side, operators in _SIDES.items():
-        with pytest.raises(GraphError, match="Gelu: approximate 'erf' is none of none, tanh"):
+        with pytest.raises(GraphError, match="Gelu: approximate 'erf' is not one of none, tanh"):
             steps_of(onnx_ir.from_proto(model), operators(), side)
 
 

@@ -45,7 +45,7 @@ def test_one_set_and_several(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"idz": np.ones(1)}, "'idz' is no input of the graph; it takes ids, a/b"),
+        ({"idz": np.ones(1)}, "'idz' is not an input of the graph; it takes ids, a/b"),
         ({"ids": np.ones((1, 2), np.float32)}, r"'ids' is float32, and the graph takes int64\[batch, sequence\]"),
         ({"a/b": np.ones((1, 4))}, "'a/b' is float64, and the graph takes float32"),
         ({"ids": np.ones(2, np.int64)}, r"'ids' is of shape \[2\]"),
@@ -137,7 +137,7 @@ def test_outputs_are_compared_on_a_users_inputs(dense: Path, tmp_path: Path, ckc
     np.savez(data, y=np.ones((1, 3), np.float32))
     done = ckconv("verify", dense, out, "--inputs", data)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"ckconv: {data}: 'y' is no input of the graph; it takes x\n"
+    assert done.stderr == f"ckconv: {data}: 'y' is not an input of the graph; it takes x\n"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,7 @@ def test_outputs_are_compared_on_a_users_inputs(dense: Path, tmp_path: Path, ckc
         ({"inputs": "data.npz", "to": "safetensors"}, "needs a target that runs"),
         ({"inputs": ("data.npz", "data.npz")}, "is given twice"),
         ({"inputs": "data.npz", "model": "a:b"}, "--model needs --inputs"),
+        ({"inputs": "data.npy"}, "'data.npy' says what --model takes, and there is no --model; .* ends in .npz"),
     ],
 )
 def test_a_file_that_cannot_apply_is_refused(

@@ -145,7 +145,7 @@ def test_every_case_has_every_output() -> None:
     _compare(both, dict(both))
     with pytest.raises(VerificationError, match="has no output 'y'"):
         _compare(both, {"0/y": array})
-    with pytest.raises(VerificationError, match="an output 'y' that the source has not"):
+    with pytest.raises(VerificationError, match="an output 'y' that the source does not have"):
         _compare({"0/y": array}, both)
 
 

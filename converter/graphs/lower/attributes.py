@@ -90,4 +90,4 @@ def check(op_type: str, attributes: Mapping[str, Any]) -> None:
 
 def _check_word(op_type: str, name: str, given: Any, word: str, allowed: frozenset[str]) -> None:
     if word not in allowed:
-        raise GraphError(f"{op_type}: {name} {given!r} is none of {', '.join(sorted(allowed - {''}))}")
+        raise GraphError(f"{op_type}: {name} {given!r} is not one of {', '.join(sorted(allowed - {''}))}")

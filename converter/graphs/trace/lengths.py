@@ -47,7 +47,8 @@ def check_bounds(model: Any, inputs: Sequence[GraphInput], sizes: Mapping[str, i
         _log.debug("%s: %s is at most %d, a table's length: %s", type(model).__name__, name, bound, is_table)
         if not is_table and _takes(model, inputs, {**sizes, name: bound + 1}):
             raise GraphError(
-                f"{type(model).__name__} computes something else where {name} is more than {bound}: no graph is both"
+                f"{type(model).__name__} computes something else where {name} is more than {bound}: one graph cannot "
+                "do both"
             )
 
 

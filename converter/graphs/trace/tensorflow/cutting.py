@@ -45,7 +45,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     """
     said = meta_graph(data, _SERVE, path)
     if said is None:
-        raise ArchitectureError("is a SavedModel without a graph that serves", path=path)
+        raise ArchitectureError("is a SavedModel without a graph for serving", path=path)
     name = _chosen(said.signatures, path)
     signature = said.signatures[name]
     ports = {**signature.inputs, **signature.outputs}
@@ -101,8 +101,8 @@ def _callees(node: Node, graph: Graph, where: str | None, path: str | None) -> l
     place = f"node {node.name!r}" if where is None else f"node {node.name!r} of function {where!r}"
     is_call = node.operator in graph.functions
     if node.operator not in COMPUTE and not (is_call and "_" in node.operator[1:]):
-        raise SafetyError(f"has the operator {node.operator} ({place}), which is not known to compute alone", path=path)
+        raise SafetyError(f"has the operator {node.operator} ({place}), which may do more than compute", path=path)
     for name in node.functions:
         if name not in graph.functions:
-            raise SafetyError(f"has a call of {name!r} ({place}), which is no function of its own", path=path)
+            raise SafetyError(f"has a call of {name!r} ({place}), which is not a function in this file", path=path)
     return [*node.functions, *([node.operator] if is_call else [])]

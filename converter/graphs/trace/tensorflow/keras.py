@@ -136,7 +136,7 @@ def _check_version(version: str) -> None:
     numbers = tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
     if not _OLDEST_312 <= numbers < (3, 13) and numbers < _OLDEST:
         raise UsageError(
-            f"Keras {version} builds no models from elsewhere safely, {_said(_OLDEST)} and {_said(_OLDEST_312)} do",
+            f"Keras {version} does not build foreign models safely, {_said(_OLDEST)} and {_said(_OLDEST_312)} do",
             hint=f"pip install -U 'keras>={_said(_OLDEST)}'",
         )
 

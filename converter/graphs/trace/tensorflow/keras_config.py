@@ -166,7 +166,7 @@ def _check_key(key: str, value: Any) -> None:
     if alike in ("class_name", "registered_name") and key != alike:
         raise SafetyError(f"has a Keras config with a key {key!r} that looks like {alike}")
     if key in _NAMES_OF_FILES and isinstance(value, str):
-        raise SafetyError(f"has a Keras config that names a file as {key}")
+        raise SafetyError(f"has a Keras config that names a file ({key})")
     if key.endswith("_type") and value == "lambda":
         raise SafetyError(f"has a Keras config whose {key} is lambda, which is code")
 
@@ -189,19 +189,19 @@ def _check_word(key: str, word: str, custom: Collection[str]) -> None:
 def _check_class(value: Mapping[str, Any], custom: Collection[str], *, is_compiled: bool) -> None:
     class_name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
     if not isinstance(class_name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
-        raise SafetyError("has a Keras config with a class that is no name")
+        raise SafetyError("has a Keras config with a class whose name is not text")
     if class_name in _LITERALS.split():
         _check_literal(value)
         return
     is_function = class_name == _FUNCTION
     name = value.get("config") if is_function else class_name
     if not isinstance(name, str):
-        raise SafetyError("has a Keras config with a function that is no name")
+        raise SafetyError("has a Keras config with a function whose name is not text")
     if module:
         _check_spelling(module, _MODULE, ())
     for each in filter(None, (name, registered)):
         if _own_name(each) in known().programs | _CODE:
-            raise SafetyError(f"has a Keras config with a {each}, which is code, or names what is to be called")
+            raise SafetyError(f"has a Keras config with a {each}, which is code, or has code called")
         _check_spelling(each, _REGISTERED, custom)
     if name in _OPERATION_LAYERS:
         _check_operation(value.get("config"))
@@ -223,7 +223,7 @@ def _check_keras_own(name: str, module: str, registered: str | None, *, is_funct
         return
     if not (names.is_function if is_function else names.is_class)(module, name):
         what = "function of tensors" if is_function else "class that models are made of"
-        raise SafetyError(f"has a Keras config that names {module}.{name}, which is no {what}")
+        raise SafetyError(f"has a Keras config that names {module}.{name}, which is not a {what}")
     if registered in (None, "", name) or (is_function and registered == _FUNCTION):
         return
     if name not in names.of_applications or registered != f"{_CUSTOM}{name}":
@@ -247,7 +247,7 @@ def _refuse_unknown(name: str, module: str | None, *, is_function: bool = False)
     root, own = (module or "").partition(".")[0], _own_name(name)
     is_python = root in sys.stdlib_module_names.union(_LIBRARIES.split()) and not (root == "builtins" and is_function)
     if is_python or hasattr(builtins, own) or own in known().others | sys.stdlib_module_names:
-        raise SafetyError(f"has a Keras config that names {f'{module}.' if module else ''}{name}, which is no layer")
+        raise SafetyError(f"has a Keras config that names {f'{module}.' if module else ''}{name}, which is not a layer")
     place = module if module and root != "builtins" else "package.module"
     raise ArchitectureError(
         f"has a Keras config with {name!r}, which is not Keras's own",
@@ -273,7 +273,7 @@ def _own_name(name: str) -> str:
 
 def _check_spelling(name: str, form: re.Pattern[str], custom: Collection[str]) -> None:
     if not form.fullmatch(name) and name not in custom:
-        raise SafetyError(f"has a Keras config with the name {name!r}, which is none that Python or Keras gives")
+        raise SafetyError(f"has a Keras config with the name {name!r}, which neither Python nor Keras gives")
 
 
 def _check_literal(value: Mapping[str, Any]) -> None:
