@@ -27,6 +27,7 @@ _TRACE_MODULE = "converter.graphs.trace.user_module:trace"
 _RUN_MODULE = "converter.graphs.run.user_module:run"
 _MODULE_NAME = "module.json"
 _TRACE = "converter.graphs.trace.transformers:trace"
+_EXPORTED_OPSETS = range(18, 26)
 _REFERENCE = "converter.graphs.run.transformers:run"
 
 
@@ -110,7 +111,7 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
         architecture=inference.architecture,
         graph=os.fspath(file),
         with_cache=options.with_cache,
-        opset=options.opset,
+        opset=_exported_opset(options),
     )
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
@@ -132,13 +133,18 @@ def _from_module(checkpoint: Checkpoint, factory: str, options: Options, worksho
         **place,
         inputs=[each.to_json() for each in inputs],
         graph=os.fspath(file),
-        opset=options.opset,
+        opset=_exported_opset(options),
     )
     (workshop.scratch / _MODULE_NAME).write_text(json.dumps(place))
     architecture = Architecture.from_json(answer)
     fitted = fitted_to_class(_without_prefix(checkpoint, architecture), architecture)
     reference = Reference(runner=_RUN_MODULE, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, options, workshop)
+
+
+def _exported_opset(options: Options) -> int | None:
+    """Return what to ask of torch's exporter, which fails beyond those opsets; the graph is converted afterwards."""
+    return options.opset if options.opset in _EXPORTED_OPSETS else None
 
 
 def _without_prefix(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:

@@ -327,6 +327,14 @@ def test_undecodable_names(weights: Path, tmp_path: Path, ckconv: Ckconv) -> Non
     assert (again.returncode, "exists" in again.stderr) == (6, True)
 
 
+def test_a_zero_is_a_value(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
+    for command in ((weights, tmp_path / "out.safetensors"), ("verify", weights, weights)):
+        result = ckconv(*command, "--timeout", "60")
+        assert result.returncode == 0, result.stderr
+        refused = ckconv(*command, "--timeout", "0")
+        assert (refused.returncode, "--timeout is a number of seconds" in refused.stderr) == (2, True)
+
+
 def test_progress_is_silent_without_a_terminal(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:
     result = ckconv(weights, tmp_path / "out.safetensors", "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -60,6 +60,15 @@ def test_a_module_found_in_the_current_folder(tagger: Any, ckconv: Ckconv, tmp_p
     assert {"norm.running_mean", "scale"} <= again.buffers
 
 
+def test_an_opset_that_there_is_no_way_to_is_named(tagger: Any, tmp_path: Path) -> None:
+    options = {"model": "tests.graphs.user_models:Tagger", "inputs": INPUTS, "verify": "weights"}
+    report = converter.convert(tmp_path / "x.pth", tmp_path / "y.onnx", **options, opset=18)
+    assert report.counts["mapped"] == 9
+    for opset in (3, 99):
+        with pytest.raises(GraphError, match=f"cannot be converted to opset {opset}"):
+            converter.convert(tmp_path / "x.pth", tmp_path / f"{opset}.onnx", **options, opset=opset)
+
+
 def traced(tmp_path: Path, factory: str, inputs: str) -> Architecture:
     """What a module of this folder is made of; its graph is in `graph.onnx`."""
     declared = [each.to_json() for each in parse_inputs(inputs)]

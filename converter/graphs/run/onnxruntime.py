@@ -43,7 +43,7 @@ def run(
 
     Inputs are cast to the graph's types. `architecture` is not needed, and is taken so that every runner is called
     alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
-    changed afterwards (converter.graphs.run.canary). Returns `missing` and `unexpected`, both empty, and `canary`.
+    changed afterwards (converter.graphs.run.canary). Returns `failed`, why sets do not run, and `canary`.
     Raises GraphError when the model does not run.
     """
     path = file_of(model)

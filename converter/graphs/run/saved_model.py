@@ -19,7 +19,7 @@ def run(
 
     Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is
     called alike. With `canary`, an .npz to write, weights are then changed (converter.graphs.run.canary). Returns
-    `missing` and `unexpected`, both empty, and `canary`. Raises GraphError without that signature, or when the graph
+    `failed`, why sets do not run, and `canary`. Raises GraphError without that signature, or when the graph
     fails.
     """
     loaded = tf.saved_model.load(model)

@@ -26,7 +26,7 @@ def run(
     """Call the program `model`, a file or a folder with `model.pt2`, on the inputs of an .npz file; write another.
 
     `architecture` is not needed, and is taken so that every runner is called alike. With `canary`, an .npz to write,
-    weights are then changed (converter.graphs.run.canary). Returns `missing` and `unexpected`, both empty, and
+    weights are then changed (converter.graphs.run.canary). Returns `failed`, why sets do not run, and
     `canary`. Raises GraphError when the program does not load or run.
     """
     file = Path(model) / _FILE_NAME if Path(model).is_dir() else Path(model)

@@ -22,7 +22,7 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
     """Run the module that `model`/module.json (`factory`, `folder`) names, on the inputs of an .npz file.
 
     Its weights are those of `model`/model.safetensors, in the module's own element types. `architecture` is not needed.
-    With `nudge` every weight is changed in its last place before. Returns `missing` and `unexpected`, both empty.
+    With `nudge` every weight is changed in its last place before. Returns `failed`: why sets do not run.
     Raises GraphError for a tensor of the module that has no value.
     """
     import torch
