@@ -58,8 +58,8 @@ ckconv verify a.pth b.safetensors            proof that the second is what the f
 
 \b
 Exit codes: 0 done; 1 unreadable, malformed or I/O; 2 usage; 3 tensors or optimizer state would be lost;
-4 verification failed; 5 refused for safety; 6 the destination exists; 7 no lowering or export failed;
-129, 130, 143 interrupted.
+4 verification failed; 5 refused for safety; 6 the destination exists; 7 no lowering, a failed export, or a limit
+of time or memory; 129, 130, 143 interrupted.
 """
 
 

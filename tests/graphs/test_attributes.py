@@ -99,7 +99,7 @@ def test_unknown_words_are_refused(side: str) -> None:
             if wrong in allowed(operator, name):
                 continue
             model = node_model(domain, operator, version, {name: [wrong] if is_list else wrong})
-            with pytest.raises(GraphError, match=f"{operator}: {name} {wrong!r} is none of") as caught:
+            with pytest.raises(GraphError, match=f"{operator}: {name} {wrong!r} is not one of") as caught:
                 steps_of(model, operators, side)
             assert caught.value.exit_code == 7
             checked += 1
