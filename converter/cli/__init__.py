@@ -113,9 +113,9 @@ def _failed(message: str, code: int) -> int:
 def _occupy_standard_streams() -> None:
     """Put /dev/null where a standard stream is closed: a file opened later would be taken for it.
 
-    What is printed on a closed stdout still fails, as /dev/null is open for reading there.
+    Who closed stdout wants nothing printed, and gets the exit code of what was done.
     """
-    for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+    for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
