@@ -1,0 +1,183 @@
+"""Tolerances of outputs, just inside and just outside, and what has no power to prove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from converter.errors import UnprovenError, VerificationError
+from converter.verification.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs
+
+CHANCE = np.random.default_rng(5)
+VALUES = CHANCE.standard_normal((4, 50)) + 3
+"""No element is far from the scale, the median of |x|."""
+TOLERANCES = {"float64": 1e-7, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
+
+
+def compare(ours: Any, theirs: Any, **options: Any) -> Comparison:
+    given = {"path": Path("out"), "atol": None, "rtol": None, **options}
+    return compare_outputs({"0/y": np.asarray(ours)}, {"0/y": np.asarray(theirs)}, **given)
+
+
+def moved(values: Any, at: tuple[int, ...], by: float) -> Any:
+    changed = values.copy()
+    changed[at] = changed[at] + by
+    return changed
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_the_tolerance_of_each_type(dtype: str) -> None:
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    values = VALUES.astype(kind)
+    wide = values.astype(np.float64)
+    scale = float(np.median(np.abs(wide)))
+    at = tuple(int(each) for each in np.unravel_index(np.argmin(np.abs(np.abs(wide) - scale)), wide.shape))
+    tolerance = TOLERANCES[dtype] * scale
+    compare(values, moved(wide, at, 0.5 * tolerance).astype(kind))
+    with pytest.raises(VerificationError, match=r"differs by .* more than"):
+        compare(values, moved(wide, at, 3 * tolerance).astype(kind))
+
+
+def test_a_tolerance_that_was_asked_for_just_inside_and_just_outside() -> None:
+    values = VALUES
+    scale = float(np.median(np.abs(values)))
+    at = tuple(int(each) for each in np.unravel_index(np.argmin(np.abs(values)), values.shape))
+    for options, allowed in (
+        ({"atol": 0.01}, 0.01),
+        ({"rtol": 0.01}, 0.01 * scale),
+        ({"atol": 0.01, "rtol": 0.01}, 0.01 + 0.01 * scale),
+    ):
+        assert compare(values, moved(values, at, 0.999 * allowed), **options).tolerance == pytest.approx(allowed)
+        with pytest.raises(VerificationError, match="differs by"):
+            compare(values, moved(values, at, 1.001 * allowed), **options)
+
+
+def test_what_stands_out_is_held_to_its_own_magnitude() -> None:
+    values = VALUES.astype(np.float32)
+    values[0, 0] = 1000
+    compare(values, moved(values, (0, 0), 0.01))
+    with pytest.raises(VerificationError, match=r"at \[0, 0\]"):
+        compare(values, moved(values, (0, 0), 0.05))
+    with pytest.raises(VerificationError, match=r"at \[1, 1\]"):
+        compare(values, moved(values, (1, 1), 0.01))
+
+
+@pytest.mark.parametrize("masked", [-1e9, float(np.finfo("f4").min), float("-inf")])
+def test_a_masked_value_excuses_nothing_beside_it(masked: float) -> None:
+    values = VALUES.astype(np.float32)
+    values[:, :10] = masked
+    compare(values, values.copy())
+    with pytest.raises(VerificationError, match="differs"):
+        compare(values, moved(values, (2, 20), 0.01))
+    other = values.copy()
+    other[0, 0] = -1e8 if masked != -1e8 else 0
+    with pytest.raises(VerificationError, match="differs"):
+        compare(values, other)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_nan_and_infinity_on_one_side(wrong: float, is_ours: bool) -> None:
+    values, changed = VALUES.astype(np.float32), VALUES.astype(np.float32)
+    changed[1, 1] = wrong
+    compare(changed, changed.copy())
+    with pytest.raises(VerificationError, match="differs"):
+        compare(changed, values) if is_ours else compare(values, changed)
+
+
+def test_the_second_of_two_cases_counts() -> None:
+    ours = {"0/y": VALUES, "1/y": VALUES + 1}
+    options: dict[str, Any] = {"path": Path("out"), "atol": None, "rtol": None}
+    compare_outputs(ours, {key: value.copy() for key, value in ours.items()}, **options)
+    with pytest.raises(VerificationError, match="'y' differs"):
+        compare_outputs(ours, {**ours, "1/y": moved(VALUES + 1, (3, 3), 0.1)}, **options)
+    with pytest.raises(VerificationError, match="no output 'y'"):
+        compare_outputs(ours, {"0/y": VALUES}, **options)
+    with pytest.raises(VerificationError, match="has an output 'z' that the source has not"):
+        compare_outputs(ours, {**ours, "0/z": VALUES}, **options)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (np.array([2**53, 1]), np.array([2**53 + 1, 1]), "differs"),
+        (np.array([2**63, 1], "u8"), np.array([2**63 + 1, 1], "u8"), "differs"),
+        (np.array([True, False]), np.array([True, True]), "differs"),
+        (np.array(["a", "b"]), np.array(["a", "c"]), "differs"),
+        (np.array([1 + 2j, 3]), np.array([1 - 2j, 3]), "differs"),
+        (VALUES.astype("f4"), VALUES.astype("f8"), "is float64, not float32"),
+        (np.array([1, 2]), np.array([1, 2], "i4"), "is int32, not int64"),
+        (VALUES, VALUES.T, "has shape"),
+        (VALUES, VALUES.ravel(), "has shape"),
+    ],
+    ids=["int64", "uint64", "bool", "string", "complex", "wider", "narrower", "transposed", "flat"],
+)
+def test_what_has_no_tolerance(ours: Any, theirs: Any, said: str) -> None:
+    compare(ours, ours.copy())
+    with pytest.raises(VerificationError, match=said):
+        compare(ours, theirs)
+
+
+def test_a_type_that_a_cast_makes_other() -> None:
+    half = VALUES.astype(np.float16)
+    compare(VALUES.astype("f4"), half, rtol=RELATIVE_TOLERANCE["float16"], is_cast=True)
+    with pytest.raises(VerificationError, match="is float16"):
+        compare(VALUES.astype("f4"), half, rtol=RELATIVE_TOLERANCE["float16"])
+    with pytest.raises(VerificationError, match="is int64"):
+        compare(VALUES.astype("f4"), VALUES.astype("i8"), is_cast=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.full((2, 3), np.nan), "all NaN"),
+        (np.zeros((2, 3)), "constant"),
+        (np.full((2, 3), 7.5), "constant"),
+        (np.ones(4, bool), "constant"),
+        (np.zeros((0, 3)), "empty"),
+        (np.zeros((0, 3), "i4"), "empty"),
+        (1 + 1e-9 * np.arange(8), "varies less than the tolerance"),
+    ],
+)
+def test_what_could_not_have_failed_is_not_proven(values: Any, reason: str) -> None:
+    with pytest.raises(UnprovenError, match=f"outputs not proven: 'y' .{reason}") as caught:
+        compare(values, values.copy())
+    assert caught.value.exit_code == 4
+    options: dict[str, Any] = {"path": Path("out"), "atol": None, "rtol": None}
+    both = {"0/x": VALUES, "0/y": values}
+    comparison = compare_outputs(both, {key: value.copy() for key, value in both.items()}, **options)
+    assert [(each.name, each.reason) for each in comparison.unproven] == [("y", reason)]
+
+
+def test_no_output_at_all_is_not_proven() -> None:
+    with pytest.raises(UnprovenError, match="there are none"):
+        compare_outputs({}, {}, path=Path("out"), atol=None, rtol=None)
+
+
+def test_small_outputs_are_compared_to_their_own_scale() -> None:
+    small = np.linspace(1e-8, 8e-6, 100, dtype="f4")
+    assert compare(small, small.copy()).per_output[0].share > 0.9
+    with pytest.raises(VerificationError, match="differs"):
+        compare(small, small[::-1])
+
+
+def test_rounding_excuses_as_much_as_it_moves_and_no_more() -> None:
+    values = VALUES.astype(np.float32)
+    compare(values, moved(values, (0, 0), 3.5e-3), rounding={"y": 1e-3})
+    with pytest.raises(VerificationError, match="differs"):
+        compare(values, moved(values, (0, 0), 4.5e-3), rounding={"y": 1e-3})
+    with pytest.raises(UnprovenError, match="rounding alone changes it"):
+        compare(values, values.copy(), rounding={"y": 1.0})
+
+
+def test_the_figures_of_a_report() -> None:
+    values = VALUES.astype(np.float32)
+    found = compare(values, moved(values, (0, 0), 1e-5)).per_output[0]
+    assert found.max_abs == pytest.approx(1e-5, rel=0.05)
+    assert found.max_rel == pytest.approx(found.max_abs / max(abs(float(values[0, 0])), np.median(values)), rel=0.05)
+    assert found.share > 0.99
+    assert found.reason is None
