@@ -182,6 +182,12 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def failed(error: CkconvError) -> dict[str, object]:
+    """Return the JSON object of a command that failed and has no report."""
+    told = {"code": error.exit_code, "file": error.path, "tensor": error.tensor, "message": error.message}
+    return {"status": "failed", "exit_code": error.exit_code, "error": {**told, "hint": error.hint}}
+
+
 def print_failure(value: object) -> None:
     """Print the object of a failure, if stdout takes it: stderr says it again."""
     with suppress(OSError):

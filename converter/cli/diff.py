@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from converter.cli import print_failure, print_json, printing
-from converter.errors import CkconvError
+from converter.cli import failed, print_failure, print_json, printing
+from converter.errors import CkconvError, Interrupted
 from converter.program import diff
 
 _PATH = click.Path(path_type=str)
@@ -21,9 +21,9 @@ def command(left: str, right: str, as_json: bool, quiet: bool) -> None:
     try:
         found = diff(left, right)
     except CkconvError as error:
+        error.exit_code = error.exit_code if isinstance(error, Interrupted) else 2
         if as_json:
-            print_failure({"status": "failed", "exit_code": 2, "error": {"file": error.path, "message": error.message}})
-        error.exit_code = max(error.exit_code, 128) if error.exit_code > 128 else 2
+            print_failure(failed(error))
         raise
     with printing(exit_code=2):
         if as_json:

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from converter.cli import print_json, printing
+from converter.cli import failed, print_failure, print_json, printing
 from converter.cli.progress import human_bytes
 from converter.comparison import canonical_form
-from converter.errors import escape
+from converter.errors import CkconvError, escape
 from converter.execution.hashing import tensor_sha256
 from converter.model.checkpoint import Checkpoint
 from converter.program import read
@@ -23,13 +23,18 @@ from converter.program import read
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(source: str, from_format: str | None, with_hash: bool, canonical: bool, as_json: bool) -> None:
     """Show tensors, config and optimizer of SRC, reading no tensor unless --hash asks for it."""
-    checkpoint = read(source, from_format=from_format)
-    if canonical:
-        checkpoint = canonical_form(checkpoint)
-    described = describe(checkpoint)
-    if with_hash:
-        for tensor in described["tensors"]:
-            tensor["sha256"] = tensor_sha256(checkpoint.tensor(tensor["name"]))
+    try:
+        checkpoint = read(source, from_format=from_format)
+        if canonical:
+            checkpoint = canonical_form(checkpoint)
+        described = describe(checkpoint)
+        if with_hash:
+            for tensor in described["tensors"]:
+                tensor["sha256"] = tensor_sha256(checkpoint.tensor(tensor["name"]))
+    except CkconvError as error:
+        if as_json:
+            print_failure(failed(error))
+        raise
     with printing():
         if as_json:
             print_json(described)

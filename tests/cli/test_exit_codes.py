@@ -1,0 +1,160 @@
+"""Command x {plain, --json} x what goes wrong: exit code, one line on stderr, and one object on stdout with --json."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import errors
+from converter.cli import _run, convert, diff, inspect, verify
+from converter.errors import (
+    ArchitectureError,
+    DestinationExistsError,
+    GraphError,
+    Interrupted,
+    LimitError,
+    LossError,
+    MissingExtraError,
+    ReadError,
+    SafetyError,
+    UnknownFormatError,
+    UnprovenError,
+    UsageError,
+    VerificationError,
+    WriteError,
+)
+
+COMMANDS: dict[str, tuple[Any, str, list[str]]] = {
+    "convert": (convert, "convert", ["convert", "SRC", "DST"]),
+    "verify": (verify, "verify", ["verify", "SRC", "DST"]),
+    "inspect": (inspect, "read", ["inspect", "SRC"]),
+    "diff": (diff, "diff", ["diff", "SRC", "DST"]),
+}
+ERRORS = [
+    (ReadError("is cut short", path="SRC"), 1),
+    (WriteError("No space left on device", path="DST"), 1),
+    (UsageError("is the source itself", path="DST"), 2),
+    (UnknownFormatError("is of no known format", path="SRC"), 2),
+    (ArchitectureError("nothing says which model", path="SRC"), 2),
+    (MissingExtraError("torch", "tracing a model"), 2),
+    (LossError("would be lost", tensor="w"), 3),
+    (VerificationError("differs from the source", tensor="w"), 4),
+    (UnprovenError("outputs not proven: 'y' (constant)"), 4),
+    (SafetyError("asks for os.system", path="SRC"), 5),
+    (DestinationExistsError("exists", path="DST"), 6),
+    (GraphError("an operator has no lowering"), 7),
+    (LimitError("comparing outputs: torch reached its limit of time, 1 s"), 7),
+    (Interrupted(signal.SIGHUP), 129),
+    (Interrupted(signal.SIGINT), 130),
+    (Interrupted(signal.SIGTERM), 143),
+]
+
+
+def of_diff(code: int) -> int:
+    """`ckconv diff` says 1 of what differs, and so 2 of any failure."""
+    return code if code > 128 else 2
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["plain", "json"])
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda each: type(each).__name__ if each else str(each))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_error_of_the_library(
+    command: str,
+    error: errors.CkconvError,
+    code: int,
+    is_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module, function, arguments = COMMANDS[command]
+    raised = type(error).__new__(type(error))
+    raised.__dict__.update(error.__dict__)
+    raised.args = error.args
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(module, function, fail)
+    expected = of_diff(code) if command == "diff" else code
+    assert _run([*arguments, *(["--json"] if is_json else [])]) == expected
+    captured = capsys.readouterr()
+    assert captured.err == f"ckconv: {error}\n"
+    if not is_json:
+        assert captured.out == ""
+        return
+    told = json.loads(captured.out)
+    assert told["status"] == "failed"
+    assert told["exit_code"] == expected
+    assert (told["error"]["file"], told["error"]["message"]) == (error.path, error.message)
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["plain", "json"])
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory"),
+        (ValueError("of ours\nin two lines"), r"internal error: ValueError: of ours\nin two lines; -v shows where"),
+    ],
+    ids=["memory", "a fault of ours"],
+)
+def test_an_error_that_is_none_of_the_librarys(
+    error: Exception,
+    said: str,
+    command: str,
+    is_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module, function, arguments = COMMANDS[command]
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, function, fail)
+    assert _run([*arguments, *(["--json"] if is_json else [])]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"ckconv: {said}\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "SRC"],
+        ["convert", "SRC", "DST", "MORE"],
+        ["convert", "SRC", "DST", "--no-such-option"],
+        ["SRC", "DST", "--opset", "many"],
+        ["convert", "SRC", "DST", "--jobs"],
+        ["diff", "SRC"],
+        ["inspect"],
+        ["formats", "no-such-format"],
+        ["verify", "SRC"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("ckconv: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "inspect", "diff"])
+def test_a_source_that_is_not_there(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing, target = tmp_path / "missing", tmp_path / "x.safetensors"
+    arguments = [f"{missing}"] if command == "inspect" else [f"{missing}", f"{target}"]
+    assert _run([command, *arguments]) == (2 if command == "diff" else 1)
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"ckconv: {missing}: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_every_kind_of_error_is_in_the_table() -> None:
+    kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.CkconvError)}
+    assert kinds - {type(error) for error, _ in ERRORS} == {errors.CkconvError}

@@ -1,0 +1,49 @@
+"""Every option of the command line reaches the library as it was given, and no other does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from converter.cli import _run, convert, verify
+from converter.errors import ReadError
+
+_PRINTED_ONLY = {"--json", "--no-progress", "-q", "-v", "--report"}
+
+
+def given(option: click.Parameter) -> tuple[list[str], Any]:
+    """Return the words that give an option a value, and the value that the library is to have."""
+    assert isinstance(option, click.Option)
+    name = option.opts[0]
+    if option.is_flag:
+        return [name], name != "--no-fsync"
+    text = {"integer": "3", "float": "0.5"}.get(option.type.name, "value")
+    value = option.type.convert(text, option, None)
+    return [name, text], (value,) if option.multiple else value
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        pytest.param(module, option, id=f"{module.command.name} {option.opts[0]}")
+        for module in (convert, verify)
+        for option in module.command.params
+        if isinstance(option, click.Option) and _PRINTED_ONLY.isdisjoint(option.opts)
+    ],
+)
+def test_an_option_reaches_the_library(module: Any, option: click.Option, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(source: str, destination: str, **options: Any) -> None:
+        seen.update(options, source=source, destination=destination)
+        raise ReadError("enough")
+
+    name = module.command.name
+    monkeypatch.setattr(module, name, record)
+    words, value = given(option)
+    assert _run([name, "SRC", "DST", *words]) == 1
+    assert seen.pop("observer") is not None
+    plain = {"source": "SRC", "destination": "DST", **({"to": None} if name == "convert" else {})}
+    assert seen == {**plain, option.name: value}
