@@ -27,6 +27,7 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
+from converter.version import __version__
 
 COMMANDS: dict[str, tuple[Any, str, list[str]]] = {
     "convert": (convert, "convert", ["convert", "SRC", "DST"]),
@@ -158,3 +159,14 @@ def test_a_source_that_is_not_there(command: str, tmp_path: Path, capsys: pytest
 def test_every_kind_of_error_is_in_the_table() -> None:
     kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.CkconvError)}
     assert kinds - {type(error) for error, _ in ERRORS} == {errors.CkconvError}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["convert", "--help"], ["formats"]], ids=" ".join)
+def test_what_is_no_conversion_is_exit_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["--version"]) == 0
+    assert capsys.readouterr().out == f"ckconv {__version__}\n"

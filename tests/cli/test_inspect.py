@@ -17,11 +17,13 @@ from tests.conftest import Ckconv
 
 def test_hashes_are_of_the_bytes(tmp_path: Path, ckconv: Ckconv) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    source = Checkpoint(tensors={"a": ArrayTensor.of(array)}, aliases={"b": "a"})
+    tensors = {"a": ArrayTensor.of(array), "c": ArrayTensor.of(array + 1)}
+    source = Checkpoint(tensors=tensors, aliases={"b": "a"})
     converter.write(source, tmp_path / "x.pth")
-    wanted = hashlib.sha256(array.tobytes()).hexdigest()
+    wanted, other = (hashlib.sha256(each.tobytes()).hexdigest() for each in (array, array + 1))
     said = json.loads(ckconv("inspect", tmp_path / "x.pth", "--hash", "--json").stdout)
-    assert [(tensor["name"], tensor["sha256"]) for tensor in said["tensors"]] == [("a", wanted), ("b", wanted)]
+    hashes = {tensor["name"]: tensor["sha256"] for tensor in said["tensors"]}
+    assert hashes == {"a": wanted, "b": wanted, "c": other}
     assert ckconv("inspect", tmp_path / "x.pth", "--hash").stdout.startswith(f"{wanted}  float32")
     assert "sha256" not in json.loads(ckconv("inspect", tmp_path / "x.pth", "--json").stdout)["tensors"][0]
 

@@ -63,7 +63,7 @@ FAULTS = (
         module="cli/__init__.py",
         old='        if args and args[0] not in (*self._NAMES, "--help", "--version"):',
         new='        if args and args[0] not in (*self._NAMES, "--help"):',
-        tests="tests/cli/test_convert.py -k version",
+        tests="tests/cli/test_exit_codes.py -k version",
         what="--version is taken for a source",
     ),
     Fault(
@@ -131,8 +131,8 @@ FAULTS = (
     ),
     Fault(
         module="cli/convert.py",
-        old='if value not in (None, (), False) or name == "durable"}',
-        new="if value not in (None, (), False)}",
+        old='if is_given(value) or name == "durable"}',
+        new="if is_given(value)}",
         tests=_OPTIONS,
         what="--no-fsync is ignored",
     ),
@@ -145,8 +145,8 @@ FAULTS = (
     ),
     Fault(
         module="cli/verify.py",
-        old="    options = {name: value for name, value in given.items() if value not in (None, (), False)}",
-        new='    options = {name: value for name, value in given.items() if value not in (None, (), "value", False)}',
+        old="given.items() if is_given(value)}",
+        new='given.items() if is_given(value) and value != "value"}',
         tests=_OPTIONS,
         what="verify ignores some options",
     ),

@@ -97,7 +97,7 @@ def test_the_second_of_two_cases_counts() -> None:
         compare_outputs(ours, {**ours, "1/y": moved(VALUES + 1, (3, 3), 0.1)}, **options)
     with pytest.raises(VerificationError, match="no output 'y'"):
         compare_outputs(ours, {"0/y": VALUES}, **options)
-    with pytest.raises(VerificationError, match="has an output 'z' that the source has not"):
+    with pytest.raises(VerificationError, match="has an output 'z' that the source does not have"):
         compare_outputs(ours, {**ours, "0/z": VALUES}, **options)
 
 
