@@ -53,6 +53,9 @@ def _main(folder: Path, parent: int) -> None:
 
 
 def _called(function: str, arguments: dict[str, Any]) -> Any:
+    import socket
+
+    socket.has_ipv6 = False  # urllib3 tries one when it is imported, which the box refuses
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)(**arguments)
 

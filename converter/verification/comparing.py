@@ -34,7 +34,7 @@ RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 2e-5, "float16": 1e-2, "bfloat
 ROUNDING_FACTOR = 4
 """How many times what rounding does to the reference a target may be away from it: it rounds at other places."""
 _MOST_ROUNDING = 1e-2
-"""Of an output's scale: where rounding alone changes more, neither equal nor different outputs say anything."""
+"""Of the root mean square: where rounding alone changes more, neither equal nor different outputs say anything."""
 _MASKED, _MASKED_SCALES = 1e8, 1e3
 _GAP, _LEAST_APART = 100.0, 1e3
 _SAMPLED = 1 << 21
@@ -200,7 +200,7 @@ class _Output:
             max_rel=relative,
             tolerance=tolerance,
             share=share,
-            reason=self._powerless(flat, share, scale),
+            reason=self._powerless(flat, share),
         )
 
     def _relative(self, part: np.dtype[Any]) -> float:
@@ -212,12 +212,13 @@ class _Output:
             return float(np.finfo(part).smallest_normal) if part.kind == "f" else 0.0
         return self.atol or 0.0
 
-    def _powerless(self, flat: Array, share: float, scale: float) -> str | None:
+    def _powerless(self, flat: Array, share: float) -> str | None:
         if not flat.size:
             return "empty"
         if np.isnan(flat).all():
             return "all NaN"
-        if ROUNDING_FACTOR * self.rounding > _MOST_ROUNDING * scale > 0:
+        # Not of the scale: all but a few elements of a softmax that is sure of itself are next to nothing.
+        if self.rounding and ROUNDING_FACTOR * self.rounding > _MOST_ROUNDING * _root_mean_square(_usual(flat)):
             return f"rounding alone changes it by {self.rounding:.2g}"
         if share:
             return None
@@ -234,13 +235,20 @@ def _parts(array: Array) -> Array:
 
 
 def _scale(arrays: Sequence[Array]) -> float:
-    """Return the median of |x| over what is finite, not zero, and below a gap that sets masked values apart."""
-    sizes = np.abs(_sampled(arrays))
+    sizes = _usual(_sampled(arrays))
+    return float(np.median(sizes)) if sizes.size else 0.0
+
+
+def _root_mean_square(sizes: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(sizes)))) if sizes.size else 0.0
+
+
+def _usual(flat: Array) -> Array:
+    """Return |x|, in order, of what is finite, not zero, and below a gap that sets masked values apart."""
+    sizes = np.abs(flat)
     sizes = np.sort(sizes[np.isfinite(sizes) & (sizes > 0)])
-    if not sizes.size:
-        return 0.0
     apart = np.flatnonzero((sizes[1:] >= _GAP * sizes[:-1]) & (sizes[1:] >= _LEAST_APART))
-    return float(np.median(sizes[: apart[0] + 1] if apart.size else sizes))
+    return sizes[: apart[0] + 1] if apart.size else sizes
 
 
 def _sampled(arrays: Sequence[Array]) -> Array:

@@ -181,3 +181,17 @@ def test_the_figures_of_a_report() -> None:
     assert found.max_rel == pytest.approx(found.max_abs / max(abs(float(values[0, 0])), np.median(values)), rel=0.05)
     assert found.share > 0.99
     assert found.reason is None
+
+
+def test_a_softmax_that_is_sure_of_itself_is_proven() -> None:
+    """All but a few of its elements are next to nothing, and rounding moves them by more than their tolerance."""
+    values = np.full((20, 5), 1e-12, np.float32) * (1 + np.arange(5, dtype="f4"))
+    values[np.arange(20), np.arange(20) % 5] = 1
+    found = compare(values, moved(values, (0, 2), 1e-13), rounding={"y": 1e-13})
+    assert found.unproven == ()
+    with pytest.raises(VerificationError, match="differs"):
+        compare(values, moved(values, (0, 2), 1e-12), rounding={"y": 1e-13})
+    with pytest.raises(VerificationError, match="differs"):
+        compare(values, moved(values, (0, 0), -1e-4), rounding={"y": 1e-13})
+    with pytest.raises(UnprovenError, match="rounding alone"):
+        compare(values, values.copy(), rounding={"y": 1e-2})
