@@ -44,7 +44,7 @@ class KilledAt(converter.Observer):
 
 nbytes, source, destination, *options = sys.argv[1:]
 given = command.make_context("ckconv", [source, destination, *options]).params
-for name in ("ledger", "as_json", "no_progress", "quiet", "verbose"):
+for name in ("ledger_path", "as_json", "no_progress", "quiet", "verbose"):
     del given[name]
 given = {{name: value for name, value in given.items() if value not in (None, (), False)}}
 converter.convert(given.pop("source"), given.pop("destination"), observer=KilledAt(int(nbytes)), **given)

@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from converter.box.limits import is_out_of_memory
 from converter.errors import GraphError
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -67,16 +68,19 @@ def run_sets(
 ) -> dict[str, str]:
     """Call `run` on the arrays of each set, and write what it returns to the file `outputs`.
 
-    Returns the reasons by set of those on which it raised GraphError or one of `failures`: they have no outputs.
+    Returns the reasons by set of those on which it raised GraphError or one of `failures`: they have no outputs. That
+    no memory was left is no such reason, and is raised.
     """
     results: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
+    caught: tuple[type[Exception], ...] = (GraphError, *failures)
     for name, arrays in sets.items():
         try:
             results[name] = run(arrays)
-        except GraphError as error:
-            failed[name] = error.message
-        except failures as error:
-            failed[name] = " ".join(str(error).split())[:300] or type(error).__name__
+        except caught as error:
+            if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
+                raise
+            said = error.message if isinstance(error, GraphError) else " ".join(str(error).split())[:300]
+            failed[name] = said or type(error).__name__
     write_outputs(outputs, results)
     return failed

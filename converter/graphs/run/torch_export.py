@@ -16,7 +16,7 @@ from converter.graphs.run.canary import try_groups
 from converter.graphs.run.module_weights import ModuleWeights
 
 _FILE_NAME = "model.pt2"
-_FAILURES = (RuntimeError, AssertionError, ValueError, TypeError)
+_FAILURES = (RuntimeError, AssertionError, ValueError, TypeError, LookupError)
 _DOCUMENT = "/extra/ckconv.json"
 
 
