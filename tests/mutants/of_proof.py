@@ -220,8 +220,8 @@ FAULTS = (
     ),
     Fault(
         module="verification/comparing.py",
-        old="    return float(np.median(sizes[: apart[0] + 1] if apart.size else sizes))",
-        new="    return float(np.max(sizes))",
+        old="    return float(np.median(sizes)) if sizes.size else 0.0",
+        new="    return float(np.max(sizes)) if sizes.size else 0.0",
         tests=_COMPARING,
         what="the scale is the largest value",
     ),
