@@ -109,12 +109,14 @@ def div(a: Any, b: Any) -> Any:
 @lowers("Abs")
 def absolute(x: Any) -> Any:
     """The magnitude; of the lowest integer, which has none, itself."""
+    x = tf.convert_to_tensor(x)
     return tf.identity(x) if x.dtype.is_unsigned else tf.math.abs(x)
 
 
 @lowers("Sign", since=9)
 def sign(x: Any) -> Any:
     """-1, 0 or 1."""
+    x = tf.convert_to_tensor(x)
     return tf.cast(tf.not_equal(x, tf.zeros([], x.dtype)), x.dtype) if x.dtype.is_unsigned else tf.math.sign(x)
 
 

@@ -93,7 +93,7 @@ def _over_time(x: Any, lengths: Any, states: list[Any], step: Step) -> tuple[Any
             new.set_shape(old.shape)
         return time + 1, moved, history.write(time, given)
 
-    _, states, history = tf.while_loop(lambda time, *_: time < count, once, (0, states, history))
+    _, states, history = tf.while_loop(lambda time, *_: time < count, once, (tf.constant(0), states, history))
     every = history.stack()
     every.set_shape([x.shape[0], *hidden.shape])
     return every, states
