@@ -12,12 +12,14 @@
 A tour of the code, from the top:
 
 - ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
-- ``program.py``  the program on one screen; ``selection.py`` what of a checkpoint goes into a target, ``runnable.py``
-  graphs for targets that run, ``options.py`` what a user may ask, ``config_values.py`` changes to a model's config
-- ``verification/`` proves an output, ``comparison.py`` compares checkpoints, ``report.py`` is the ledger and
-  ``ledger_file.py`` its file
+- ``program.py``  the program on one screen: read, plan, write, prove, publish; ``options.py`` what a user may ask
+- ``planning/``   what a target is to hold, decided before a byte is written: source and target, what of a checkpoint is
+  selected, its optimizer, its graph, and what child processes may read and take for it
+- ``proof/``      that what was written is what was planned: weights bit for bit, outputs compared; ``difference.py``
+  compares two checkpoints
+- ``report/``     the ledger, what was proven, and the file that they are written to
 - ``execution/``  streams a plan, runs frameworks in child processes, stages and publishes; ``box/`` is what such a
-  process is closed into, ``sandbox.py`` what it may read and take in a conversion
+  process is closed into
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
 - ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing, lowering and running
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers

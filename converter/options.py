@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,13 @@ class Options:
             raise UsageError(f"--timeout is a number of seconds, 1 to {_MOST_SECONDS}, not {self.timeout:g}")
         if self.memory_bytes < _LEAST_MEMORY_BYTES:
             raise UsageError(f"--max-memory is at least {_LEAST_MEMORY_BYTES >> 20} MiB, not {self.max_memory}")
+
+    @classmethod
+    def split(cls, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+        """Return the options among those given, and the rest, which are for formats."""
+        known = {item.name for item in fields(cls)}
+        general = cls(**{name: value for name, value in given.items() if name in known})
+        return general, {name: value for name, value in given.items() if name not in known}
 
     @property
     def hyperparameters(self) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 
-from converter import ledger_file, report
+from converter import report
 from converter.cli import ignore_signals, is_given, print_failure, print_json, printing
 from converter.cli.progress import human_bytes, progress
 from converter.errors import CkconvError
 from converter.program import convert
+from converter.report import page
 
 _PATH = click.Path(path_type=str)
 
@@ -101,7 +102,7 @@ def command(
         del options["durable"]
     to = options.pop("to", None)
     try:
-        with ledger_file.opened(ledger_path, source=source, target=destination, overwrite=given["overwrite"]) as ledger:
+        with page.opened(ledger_path, source=source, target=destination, overwrite=given["overwrite"]) as ledger:
             try:
                 with progress(is_shown=not (no_progress or quiet or as_json), committing=ignore_signals) as observer:
                     result = convert(source, destination, to=to, observer=observer, **options)

@@ -8,11 +8,11 @@ import click
 
 from converter.cli import failed, print_failure, print_json, printing
 from converter.cli.progress import human_bytes
-from converter.comparison import canonical_form
 from converter.errors import CkconvError, escape
 from converter.execution.hashing import tensor_sha256
 from converter.model.checkpoint import Checkpoint
 from converter.program import read
+from converter.proof.difference import canonical_form
 
 
 @click.command(name="inspect")

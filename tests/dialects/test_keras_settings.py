@@ -17,8 +17,8 @@ from converter.dialects.keras import activations, architecture, leaves, modules
 from converter.dialects.keras.grouping import lines
 from converter.dialects.keras.semantics import settings
 from converter.dialects.keras.settings import COMMON, LAYERS, Fate, Rule
-from converter.ledger_file import opened
 from converter.model.ledger import Setting
+from converter.report.page import opened
 from tests.dialects import keras_settings_dump
 from tests.oracle import environment
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import converter
-from converter import sandbox
 from converter.box import landlock, seccomp, system_calls
 from converter.box.environment import kept
 from converter.box.limits import Limits
 from converter.errors import LimitError, SafetyError
 from converter.execution.child import NO_TERMS, Call, Terms, call_all
+from converter.planning import sandbox
 from tests.faults.conversions import run
 
 pytestmark = pytest.mark.skipif(landlock.version() < 3, reason="this kernel has no Landlock 3: there is less of a box")

@@ -22,7 +22,7 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Status
 from converter.model.output import Output, Provenance
 from converter.model.tensor import ArrayTensor, FileTensor
-from converter.verification import verify_weights
+from converter.proof import verify_weights
 
 H5 = by_name("h5")
 

@@ -20,7 +20,7 @@ from converter.formats.keras import WriteOptions
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, Provenance
 from converter.model.tensor import ArrayTensor, FileTensor
-from converter.verification import verify_weights
+from converter.proof import verify_weights
 from tests.dialects.keras_zoo import randomised
 
 KERAS = by_name("keras")

@@ -13,7 +13,7 @@ import pytest
 
 import converter
 from converter.errors import CkconvError, LossError, ReadError
-from converter.verification import verify_optimizer
+from converter.proof import verify_optimizer
 from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
 
 TARGETS = {".weights.h5": "keras", ".h5": "h5", "-checkpoint": "tf-checkpoint", "-savedmodel": "savedmodel"}

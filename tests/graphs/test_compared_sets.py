@@ -19,8 +19,8 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.observer import SILENT
 from converter.options import Options
+from converter.proof import verify_outputs
 from converter.report import Verification
-from converter.verification import verify_outputs
 
 Model = Callable[[dict[str, Any]], dict[str, Any]]
 

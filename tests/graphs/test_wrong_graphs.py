@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from converter.errors import UnprovenError, VerificationError
-from converter.verification import compare_outputs
-from converter.verification.comparing import Comparison
+from converter.proof import compare_outputs
+from converter.proof.comparing import Comparison
 from tests.graphs.wrong_graphs import WRONG, Graph, run
 
 _RANDOM = np.random.default_rng(3)

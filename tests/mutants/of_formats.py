@@ -37,14 +37,14 @@ FAULTS = (
         what="a document may speak of tensors that are not there",
     ),
     Fault(
-        module="selection.py",
+        module="planning/selection.py",
         old="        frozen=checkpoint.frozen.intersection(wanted),",
         new="        frozen=checkpoint.frozen,",
         tests=_KEPT + "::test_what_is_left_out_is_not_said_to_be_frozen",
         what="--include leaves names of frozen parameters that are not there",
     ),
     Fault(
-        module="selection.py",
+        module="planning/selection.py",
         old="        frozen=checkpoint.frozen.intersection(wanted),",
         new="        frozen=frozenset(),",
         tests=_KEPT + "::test_what_is_left_out_is_not_said_to_be_frozen",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from converter.errors import UnprovenError, VerificationError
-from converter.verification.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs
+from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs
 
 CHANCE = np.random.default_rng(5)
 VALUES = CHANCE.standard_normal((4, 50)) + 3

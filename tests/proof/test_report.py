@@ -17,7 +17,8 @@ from converter.errors import (
     VerificationError,
 )
 from converter.model.ledger import LedgerLine, Status, dropped
-from converter.report import OptimizerReport, OutputComparison, Report, Verification, check_allowed, failure
+from converter.report import OptimizerReport, OutputComparison, Report, Verification, failure
+from converter.report.ledger import check_allowed
 
 REPORT = Report(source="a", target="b", source_format="pytorch", target_format="onnx")
 POWERLESS = OutputComparison(name="mask", dtype="bool", reason="constant")

@@ -15,8 +15,8 @@ from converter.model.ledger import defaulted, dropped
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.output import Output
 from converter.model.tensor import ArrayTensor, Tensor
-from converter.report import account, check_allowed
-from converter.verification.weights import verify_optimizer, verify_weights
+from converter.proof.weights import verify_optimizer, verify_weights
+from converter.report.ledger import account, check_allowed
 
 PATH = Path("out")
 

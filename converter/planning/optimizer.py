@@ -1,10 +1,11 @@
-"""What of an optimizer's state a file leaves open, settled before a conversion is planned: names and numbers."""
+"""Every decision on optimizer state: names and numbers that a file leaves open, order, and whether it is carried."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from converter.dialects.architecture import config_with, infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
 from converter.dialects.optimizer.conversion import TENSORFLOW_1
+from converter.dialects.optimizer.semantics import said_of
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.optimizer_order import inferred_algorithm, named_state
@@ -25,6 +27,7 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
 from converter.model.optimizer import OptimizerState
 from converter.options import Options
+from converter.report import OptimizerReport
 
 _ORDER = "converter.graphs.trace.parameter_order:parameter_order"
 _ORDER_LIMIT_BYTES = 64 << 20
@@ -200,3 +203,62 @@ def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
             raise UsageError("--hyperparameter betas is a list of two numbers")
         spelt |= {"beta_1": betas[0], "beta_2": betas[1]}
     return spelt
+
+
+def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
+    """Say what became of the optimizer state of `source`."""
+    state = planned.optimizer or source.optimizer
+    if state is None and source.optimizer_refused is None:
+        return OptimizerReport()
+    reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
+    if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
+        reason = "the file does not say its learning rate"
+    known = OptimizerReport(status="dropped", reason=reason)
+    if state is not None:
+        known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)
+    return known if planned.optimizer is None else replace(known, status="carried", reason=None)
+
+
+def with_wanted_optimizer(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
+    """Return the checkpoint with its optimizer state, or without where it is not asked for or has no place.
+
+    Raises LossError when state must be kept and cannot be, or when its parameters are ambiguous.
+    """
+    refused = checkpoint.optimizer_refused
+    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):
+        return replace(checkpoint, optimizer=None)
+    if Part.OPTIMIZER not in target.holds:
+        if options.optimizer == "keep":
+            raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
+        return replace(checkpoint, optimizer=None)
+    if refused is not None:
+        hint = "--optimizer drop converts the weights without it"
+        if checkpoint.optimizer_numbered is not None:
+            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
+        raise LossError(f"optimizer state: {refused}", hint=hint)
+    assert checkpoint.optimizer is not None
+    return replace(checkpoint, warnings=(*checkpoint.warnings, *_basis(checkpoint.optimizer, checkpoint)))
+
+
+def _basis(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say what the names of the parameters rest on, unless the source names them."""
+    if state.basis == "named":
+        return ()
+    alike = 0
+    for group in state.groups:
+        shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint.names)
+        alike += sum(count for count in shapes.values() if count > 1)
+    rests = f"; {alike} parameters of the same shape rest on order" if alike else ""
+    return (f"the optimizer's parameters: {state.basis}{rests}",)
+
+
+def with_adapted_optimizer(chosen: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> Checkpoint:
+    """Return `planned`, what the target makes of `chosen`, with a warning of all that its optimizer did besides.
+
+    Raises LossError when state must be kept and the target's files have no place for it.
+    """
+    if planned.optimizer is not None:
+        return replace(planned, warnings=(*planned.warnings, *said_of(planned.optimizer)))
+    if options.optimizer == "keep" and chosen.optimizer is not None:
+        raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
+    return planned

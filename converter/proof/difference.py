@@ -15,7 +15,7 @@ from converter.errors import VerificationError, escape
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor, is_equal
-from converter.verification import verify_optimizer
+from converter.proof.weights import verify_optimizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,8 +33,8 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options
+from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
 from converter.report import Canary, Verification
-from converter.verification.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
 
 Outputs = Mapping[str, Array]
 _Call = tuple[str, Path, Mapping[str, Any]]

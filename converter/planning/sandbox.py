@@ -10,21 +10,22 @@ from pathlib import Path
 from converter.box.limits import Limits
 from converter.execution.child import Call, Terms, call_all
 from converter.graphs.source import GraphSource
-from converter.model.checkpoint import Checkpoint
-from converter.model.file import SourceFile
 from converter.options import Options
+from converter.planning.source import Source
 
 _NOTHING = "converter.execution.inside:nothing"
 
 
-def terms_of(
-    checkpoint: Checkpoint, files: Sequence[SourceFile], options: Options, *, reads: Sequence[Path] = ()
-) -> Terms:
-    """Return the terms of children that work on `checkpoint`, whose tensors are in `files`.
+def terms_of(source: Source, options: Options, *, reads: Sequence[Path] = ()) -> Terms:
+    """Return the terms of children that work on `source`.
 
-    They read these, what its graph is in, and `reads`; the working folder too where they import the user's own code.
+    They read its files, what its graph is in, and `reads`; the working folder too where they import the user's own
+    code.
     """
+    checkpoint, files = source.checkpoint, source.files
     places = [*(file.path for file in files), *reads]
+    if source.path is not None:
+        places.append(source.path)
     if isinstance(checkpoint.graph, GraphSource):
         places.append(checkpoint.graph.model)
     model_bytes = max(checkpoint.nbytes, sum(file.size for file in files))

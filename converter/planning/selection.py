@@ -1,4 +1,4 @@
-"""What of a checkpoint goes into a target: names asked for, element types, optimizer and training state."""
+"""What of a checkpoint goes into a target: names asked for, element types, training state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from converter.dialects.architecture import config_with
-from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.rules import Rule, RuleTable
 from converter.encoding import json as strict_json
 from converter.errors import LossError, UsageError
@@ -17,10 +16,9 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, dropped
-from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
-from converter.report import OptimizerReport
+from converter.planning.optimizer import with_wanted_optimizer
 
 _MAPPING_LIMIT_BYTES = 64 << 20
 
@@ -32,22 +30,8 @@ def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkp
     """
     chosen = _named(_mapped(checkpoint, options), options)
     chosen = _cast(chosen, target, options)
-    chosen = _with_optimizer(chosen, target, options)
+    chosen = with_wanted_optimizer(chosen, target, options)
     return _with_extras(chosen, target)
-
-
-def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
-    """Say what became of the optimizer state of `source`."""
-    state = planned.optimizer or source.optimizer
-    if state is None and source.optimizer_refused is None:
-        return OptimizerReport()
-    reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
-    if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
-        reason = "the file does not say its learning rate"
-    known = OptimizerReport(status="dropped", reason=reason)
-    if state is not None:
-        known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)
-    return known if planned.optimizer is None else replace(known, status="carried", reason=None)
 
 
 def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:
@@ -150,35 +134,6 @@ def _held_instead(dtype: DType, target: Format, name: str) -> DType:
     if dtype.is_floating and dtype.itemsize == 1 and DType.FLOAT32 in target.dtypes:
         return DType.FLOAT32  # holds every 8-bit value exactly
     raise LossError(f"is {dtype.value}, which {target.name} cannot hold", tensor=name, hint="--dtype casts")
-
-
-def _with_optimizer(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
-    refused = checkpoint.optimizer_refused
-    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):
-        return replace(checkpoint, optimizer=None)
-    if Part.OPTIMIZER not in target.holds:
-        if options.optimizer == "keep":
-            raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
-        return replace(checkpoint, optimizer=None)
-    if refused is not None:
-        hint = "--optimizer drop converts the weights without it"
-        if checkpoint.optimizer_numbered is not None:
-            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
-        raise LossError(f"optimizer state: {refused}", hint=hint)
-    assert checkpoint.optimizer is not None
-    return replace(checkpoint, warnings=(*checkpoint.warnings, *_basis(checkpoint.optimizer, checkpoint)))
-
-
-def _basis(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say what the names of the parameters rest on, unless the source names them."""
-    if state.basis == "named":
-        return ()
-    alike = 0
-    for group in state.groups:
-        shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint.names)
-        alike += sum(count for count in shapes.values() if count > 1)
-    rests = f"; {alike} parameters of the same shape rest on order" if alike else ""
-    return (f"the optimizer's parameters: {state.basis}{rests}",)
 
 
 def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:

@@ -1,0 +1,143 @@
+"""The plan of a conversion: all that is decided, before a byte of any tensor is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converter.dialects import canonical
+from converter.dialects.keras import with_settings
+from converter.dialects.wrappers import unwrapped
+from converter.errors import CkconvError, UsageError, VerificationError, WriteError
+from converter.execution.child import require
+from converter.execution.workshop import LocalWorkshop
+from converter.formats import Format
+from converter.model.checkpoint import Checkpoint
+from converter.model.output import Output, Provenance
+from converter.options import Options
+from converter.planning.config_values import check_applicable, with_config_values
+from converter.planning.graph import with_graph
+from converter.planning.optimizer import (
+    optimizer_report,
+    with_adapted_optimizer,
+    with_arranged_optimizer,
+    with_settled_optimizer,
+)
+from converter.planning.selection import cast_losses, selected
+from converter.planning.source import Source
+from converter.planning.target import Target
+from converter.report import Report, Verification
+from converter.report.ledger import account, check_allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be written where, and what becomes of every tensor.
+
+    `checkpoint`   what the target holds, in its names and layouts, with a graph where it has one
+    `output`       its files, laid out; what is not there yet is written by `execution`
+    `main_file`    the file of an output that is one, by name: others beside it are config and assets
+    `report`       the ledger, without what is known only when all is written
+    """
+
+    source: Source
+    target: Target
+    checkpoint: Checkpoint
+    output: Output
+    main_file: str | None
+    report: Report
+
+    def staged(self, folder: Path) -> Path:
+        """Return what in the staged `folder` the target's reader takes."""
+        return folder if self.main_file is None else folder / self.main_file
+
+    def check_losses(self, options: Options) -> None:
+        """Raise LossError for a loss that is refused by default and that `options` do not accept."""
+        check_allowed(self.report.lines, allow_dropped=options.allow_dropped, allow_missing=options.allow_missing)
+
+    @contextmanager
+    def known_to_errors(self) -> Iterator[None]:
+        """Let errors say what was known, and those about the staged output name the destination instead."""
+        try:
+            yield
+        except CkconvError as error:
+            error.report = self.report
+            if isinstance(error, WriteError | VerificationError):
+                error.path = os.fspath(self.target.place.path)
+            raise
+
+    def proven(self, verification: Verification, *, notes: tuple[str, ...] = ()) -> Report:
+        """Return the report of what was written and verified, once every tensor has been read."""
+        warnings = (*self.report.warnings, *cast_losses(self.checkpoint), *notes)
+        return replace(self.report, verification=verification, warnings=warnings)
+
+
+def plan(source: Source, target: Target, options: Options, workshop: LocalWorkshop, provenance: Provenance) -> Plan:
+    """Decide what `target` is to hold of `source`. No tensor is read but those that names depend on.
+
+    Raises LossError for what would be lost or is ambiguous, UsageError for options that decide nothing, and what the
+    steps raise: see `planning.optimizer`, `selection`, `graph`.
+    """
+    configured = _configured(source.checkpoint, target, options, workshop)
+    named = _named(configured, target.format, options, workshop)
+    chosen = selected(named, target.format, options)
+    adapted = with_adapted_optimizer(chosen, target.format.adapt(chosen, target.write_options), target.format, options)
+    planned = _runnable(adapted, configured, target, options, workshop)
+    written = target.format.write(planned, target.write_options, provenance)
+    output = target.complete(written, planned)
+    is_one_file = target.format.file_name is not None and len(written.file_names) == 1
+    report = Report(
+        source=os.fspath(source.path or ""),
+        target=os.fspath(target.place.path),
+        source_format=source.format,
+        target_format=target.format.name,
+        lines=account(source.checkpoint, planned, output),
+        optimizer=optimizer_report(source.checkpoint, planned, target.format, options),
+        warnings=(*planned.warnings, *output.warnings, *workshop.earlier.notes),
+        settings=planned.settings,
+        nbytes=output.nbytes,
+        is_dry_run=options.dry_run,
+    )
+    return Plan(
+        source=source,
+        target=target,
+        checkpoint=planned,
+        output=output,
+        main_file=written.file_names[0] if is_one_file else None,
+        report=report,
+    )
+
+
+def _configured(checkpoint: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    """Return the checkpoint with the values that were asked for in its config."""
+    if options.data is not None and not options.data.is_file():
+        raise UsageError("--inputs: no such file", path=options.data)
+    check_applicable(checkpoint, target.format.holds, options)
+    return with_config_values(checkpoint, options, workshop)
+
+
+def _named(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+    """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
+    named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
+    is_of_torch = named.optimizer is not None and named.optimizer.convention == "torch"
+    if named.dialect != "pytorch" or not target.keeps_names:
+        named = canonical(named)
+    return with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)
+
+
+def _runnable(
+    planned: Checkpoint, source: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
+    """Return what the target is to hold with a graph, where it has one."""
+    has_graph = target.has_graph(options)
+    planned = with_settings(planned, source, has_own_graph=has_graph and options.model is None)
+    if not has_graph:
+        if options.data is not None:
+            raise UsageError(f"--inputs {options.data} needs a target that runs")
+        return replace(planned, graph=None)
+    if target.format.extra is not None:
+        require(target.format.extra, f"writing a {target.format.name} that runs")
+    return with_graph(planned, source, options, workshop)

@@ -1,0 +1,132 @@
+"""A source: the checkpoint, where it is, and the config and the files beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from converter import formats
+from converter.dialects.keras import is_model as is_keras_model
+from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
+from converter.errors import CkconvError, MissingExtraError, ReadError
+from converter.formats import Format, Probe
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.file import SourceFile
+from converter.model.growth import check_growth
+from converter.model.tensor import files_of
+from converter.options import Options
+
+_LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A checkpoint and where it was read from: `path` is None for one that the caller made.
+
+    `format` is the name of its format, or of its dialect when it was read from none.
+    """
+
+    checkpoint: Checkpoint
+    path: Path | None
+    format: str
+
+    @classmethod
+    def open(cls, path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
+        """Read the checkpoint at `path` and what is beside it; return the options that its reader does not take, too.
+
+        No tensor is read. Raises CkconvError that names the file.
+        """
+        folder = path if path.is_dir() else path.parent
+        file, format_ = detected(path, options.from_format)
+        taken = {field.name for field in fields(format_.read_options)}
+        read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
+        with _naming(file):
+            checkpoint = format_.read(file, read_options)
+            if not checkpoint.tensors:
+                raise ReadError("holds no tensor")
+            check_growth(checkpoint, file)
+        left = {name: value for name, value in specific.items() if name not in taken}
+        return cls(checkpoint=_with_siblings(checkpoint, folder, options), path=path, format=format_.name), left
+
+    @property
+    def files(self) -> tuple[SourceFile, ...]:
+        """The files that it consists of, each once."""
+        files = {file.path: file for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
+        if self.path is not None and not self.path.is_dir():
+            files.setdefault(self.path, SourceFile(self.path))
+        return tuple(files.values())
+
+    @property
+    def file_name(self) -> str:
+        """What it is called, "" for one that was read from no file."""
+        return "" if self.path is None else self.path.name
+
+    def read_beside(self, options: Options) -> Iterator[Path]:
+        """Yield every file that was or will be read for a conversion, besides the source itself."""
+        yield from {file.path for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
+        yield from (file.path for file in self.checkpoint.assets.values())
+        if self.path is not None:
+            yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:_LEVELS_OF_CONFIG])
+        yield from (given for given in (options.config, options.mapping, options.param_order) if given is not None)
+
+    def named_in_errors(self) -> AbstractContextManager[None]:
+        """Return a context in which errors that name no file name this one."""
+        return _naming(self.path)
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except MissingExtraError:
+        raise
+    except CkconvError as error:
+        if error.path is None and path is not None:
+            error.path = os.fspath(path)
+        raise
+
+
+def detected(path: Path, name: str | None) -> tuple[Path, Format]:
+    """Return the format at `path`, or the one called `name`; and the file in a folder, where that is of one file."""
+    probe = Probe(path)
+    format_ = formats.detect(probe) if name is None else formats.by_name(name)
+    if format_.file_name in probe.entries and (name is not None or not format_.sniff(probe)):
+        return path / format_.file_name, format_
+    return path, format_
+
+
+def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Checkpoint:
+    """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
+    if options.config is not None:
+        metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
+        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(SourceFile(options.config)))
+    elif checkpoint.config is None:
+        folder = _folder_of_config(folder, checkpoint)
+        checkpoint = _with_config(checkpoint, read_config(folder))
+    elif is_keras_model(checkpoint.config.values):
+        checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config)
+    return checkpoint if checkpoint.assets else replace(checkpoint, assets=read_assets(folder))
+
+
+def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Return where a config is: in `folder`, or, of transformers, beside the folder of a SavedModel or checkpoint.
+
+    save_pretrained puts SavedModels at saved_model/1, and the config beside saved_model. Nothing else is looked at.
+    """
+    if checkpoint.dialect != "tensorflow" or (folder / CONFIG_NAME).exists():
+        return folder
+    above = folder.absolute().parent
+    if folder.name.isdigit() and above.name == "saved_model":
+        above = above.parent
+    config = read_config(above)
+    return above if config is not None and isinstance(config.values.get("model_type"), str) else folder
+
+
+def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
+    if config is not None and is_keras_model(config.values):
+        return replace(checkpoint, keras_config=config)
+    return replace(checkpoint, config=config)

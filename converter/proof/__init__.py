@@ -1,0 +1,38 @@
+"""Proof of an output before it is published: its tensors bit for bit, and what its graph computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter.errors import UsageError
+from converter.execution.workshop import LocalWorkshop
+from converter.options import Options
+from converter.planning import Plan
+from converter.proof.outputs import verify_foreign_outputs, verify_outputs
+from converter.proof.weights import verify_optimizer, verify_weights
+from converter.report import Verification
+
+__all__ = ["prove"]
+
+
+def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> Verification:
+    """Prove that what is at `path` holds what the plan says, and computes it.
+
+    Nobody but this program has written it, unless it is there already (`Target.is_there`). Raises VerificationError
+    when it does not, UnprovenError when proof was asked for and there is none.
+    """
+    if options.verify == "none":
+        return Verification()
+    target, planned, names = plan.target.format, plan.checkpoint, plan.output.names
+    workshop.observer.stage("verifying", planned.nbytes)
+    found = target.read(path, target.read_options())
+    verify_weights(planned, found, names, path=path, observer=workshop.observer, run=workshop.workers.run)
+    if planned.optimizer is not None:
+        verify_optimizer(planned.optimizer, found.optimizer, path=path, names=names)
+    if options.verify != "weights" and target.runner is not None and planned.graph is not None:
+        if plan.target.is_there:
+            return verify_foreign_outputs(planned, plan.output, path, target, options, workshop)
+        return verify_outputs(planned, path, target.runner, options, workshop)
+    if options.verify == "outputs":
+        raise UsageError("--verify outputs needs a target that runs")
+    return Verification(weights=True)

@@ -1,0 +1,138 @@
+"""The outcome of a conversion: what became of every tensor, what was proven, and how that is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.errors import CkconvError, escape
+from converter.model.ledger import LedgerLine, Setting, Status
+from converter.report.ledger import NAMES_TOGETHER, REASON_CHARACTERS, listed
+from converter.report.verification import Canary, OutputComparison, Verification
+
+__all__ = ["Canary", "OptimizerReport", "OutputComparison", "Report", "Verification", "failure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerReport:
+    """What became of the optimizer state: `status` is "carried", "dropped" or "absent"."""
+
+    status: str = "absent"
+    algorithm: str | None = None
+    step: int | None = None
+    basis: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written.
+
+    `settings` lists, layer by layer, what the `warnings` say of them together.
+    """
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    lines: tuple[LedgerLine, ...] = ()
+    optimizer: OptimizerReport = field(default_factory=OptimizerReport)
+    verification: Verification = field(default_factory=Verification)
+    warnings: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    nbytes: int = 0
+    is_dry_run: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of lines of each status."""
+        counted = Counter(line.status.value for line in self.lines)
+        return {status.value: counted[status.value] for status in Status}
+
+    @property
+    def verdict(self) -> str:
+        """The last line that a user sees."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        checked = "nothing written (dry run)" if self.is_dry_run else str(self.verification)
+        return f"ok: {counts}; optimizer {self.optimizer.status}; {checked}"
+
+    def losses(self) -> list[str]:
+        """What a user should know besides the counts, one line for each reason, safe to print."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for line in self.lines:
+            if line.status in (Status.DROPPED, Status.DEFAULTED):
+                alike.setdefault((line.status.value, line.reason), []).append(line.name or line.target or "")
+        said = [
+            f"{status}: {listed(names, NAMES_TOGETHER)}: {escape(reason, REASON_CHARACTERS)}"
+            for (status, reason), names in alike.items()
+        ]
+        if self.optimizer.status == "dropped":
+            said.append(f"dropped: optimizer state: {self.optimizer.reason}")
+        notes = (*self.warnings, *self.verification.notes)
+        return said + [f"note: {escape(note, REASON_CHARACTERS)}" for note in notes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object that `--json` prints."""
+        optimizer = self.optimizer
+        return {
+            "status": "ok",
+            "exit_code": 0,
+            "source": self.source,
+            "target": self.target,
+            "source_format": self.source_format,
+            "target_format": self.target_format,
+            "bytes": self.nbytes,
+            "dry_run": self.is_dry_run,
+            "counts": self.counts,
+            "tensors": [
+                {"name": line.name, "target": line.target, "status": line.status.value, "reason": line.reason}
+                for line in self.lines
+            ],
+            "optimizer": {
+                "status": optimizer.status,
+                "algorithm": optimizer.algorithm,
+                "step": optimizer.step,
+                "basis": optimizer.basis,
+                "reason": optimizer.reason,
+            },
+            "verification": self.verification.as_dict(),
+            "warnings": list(self.warnings),
+            "settings": [
+                {
+                    "layer": setting.layer,
+                    "class": setting.class_name,
+                    "name": setting.name,
+                    "value": setting.value,
+                    "kind": setting.kind,
+                    "said": setting.said,
+                }
+                for setting in self.settings
+            ],
+        }
+
+
+def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
+    """Return the JSON object that `--json` prints when `error` ended the run."""
+    report: Report | None = error.report
+    known = {} if report is None else report.as_dict()
+    return {
+        "source": source,
+        "target": target,
+        "counts": {status.value: 0 for status in Status},
+        "tensors": [],
+        "optimizer": {"status": "absent", "algorithm": None, "step": None, "basis": None, "reason": None},
+        "verification": Verification().as_dict(),
+        "warnings": [],
+        "settings": [],
+        **known,
+        "status": "failed",
+        "exit_code": error.exit_code,
+        "error": {
+            "code": error.exit_code,
+            "file": error.path,
+            "tensor": error.tensor,
+            "message": error.message,
+            "hint": error.hint,
+        },
+    }

@@ -1,0 +1,64 @@
+"""The ledger: one line for every tensor of a source and every slot of a target, and which losses are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from converter.errors import LossError, escape
+from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import LedgerLine, Status
+from converter.model.output import Output
+
+NAMES_TOGETHER = 3
+"""Names that stand together in one note."""
+REASON_CHARACTERS = 1000
+"""Of a reason or a note, what is shown."""
+_NAMES_SHOWN = 20
+
+
+def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[LedgerLine, ...]:
+    """Return one line for every tensor of `source` and every slot of `output` that none of them fills.
+
+    `written` is what the writer was given: `source`, renamed and reduced, its losses in `lines`.
+
+    Raises LossError when a tensor of the source has no line, naming it.
+    """
+    defaults = {line.target for line in (*written.lines, *output.lines) if line.status is Status.DEFAULTED}
+    lines: list[LedgerLine] = []
+    first_slot: dict[str, str] = {}
+    for slot, name in output.names.items():
+        if name in defaults:
+            continue
+        owner = written.aliases.get(name, name)
+        shared = first_slot.setdefault(owner, slot)
+        status = Status.MAPPED if shared == slot else Status.TIED
+        reason = "" if shared == slot else f"shares {shared}"
+        lines.append(LedgerLine(status=status, name=written.origin(name), target=slot, reason=reason))
+    for name, slot in output.ties.items():
+        reason = f"stored once, as {slot}"
+        lines.append(LedgerLine(status=Status.TIED, name=written.origin(name), target=slot, reason=reason))
+    lines += [*written.lines, *output.lines]
+    told = {line.name for line in lines}
+    missing = [name for name in map(source.origin, source.names) if name not in told]
+    if missing:
+        raise LossError(f"{len(missing)} tensors are unaccounted for: {listed(missing)}", tensor=missing[0])
+    return tuple(lines)
+
+
+def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], allow_missing: Sequence[str]) -> None:
+    """Raise LossError for a loss that is refused by default and matches none of the user's patterns."""
+    for line in lines:
+        if not line.is_refused_by_default:
+            continue
+        patterns = allow_missing if line.status is Status.DEFAULTED else allow_dropped
+        name = line.name or line.target or ""
+        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+            flag = "--allow-missing" if line.status is Status.DEFAULTED else "--allow-dropped"
+            raise LossError(line.reason, tensor=name, hint=f"{flag} {name!r} accepts it")
+
+
+def listed(names: Sequence[str], limit: int = _NAMES_SHOWN) -> str:
+    """Return names for a message: all of a few, the first `limit` of many."""
+    shown = ", ".join(escape(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
