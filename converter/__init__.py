@@ -12,7 +12,8 @@
 A tour of the code, from the top:
 
 - ``cli/``        the command `ckconv`, one file per command: parse, call the library, print, exit code
-- ``program.py``  the program on one screen: read, plan, write, prove, publish; ``options.py`` what a user may ask
+- ``program.py``  the program on one screen: read, plan, write, prove, publish
+- ``options.py``  what a user may ask, each option declared once (``declaring.py``)
 - ``planning/``   what a target is to hold, decided before a byte is written: source and target, what of a checkpoint is
   selected, its optimizer, its graph, and what child processes may read and take for it
 - ``proof/``      that what was written is what was planned: weights bit for bit, outputs compared; ``difference.py``

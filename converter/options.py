@@ -10,32 +10,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from converter.declaring import Use, check_choices, option, options_of
 from converter.encoding.shards import parse_size
 from converter.errors import UsageError
 from converter.model.dtype import DType
 
-_OPTIMIZER = ("auto", "keep", "drop")
-_VERIFY = ("auto", "weights", "outputs", "none")
 _DATA_SUFFIX = ".npz"
 _MOST_JOBS = 256
 _LEAST_MEMORY_BYTES = 16 << 20
 _MOST_SECONDS = 365 * 86400
 DEFAULT_TIMEOUT_SECONDS = 3600.0
-_NOT_DECIDING = frozenset(
-    (
-        "verify",
-        "atol",
-        "rtol",
-        "overwrite",
-        "dry_run",
-        "durable",
-        "resume",
-        "jobs",
-        "max_memory",
-        "timeout",
-        "require_sandbox",
-    )
-)
 _DTYPE_ALIASES = {
     "fp64": "float64",
     "fp32": "float32",
@@ -69,79 +53,123 @@ _FIXED_IN_CONFIG = frozenset(  # by --task, --dtype and --with-cache, or by what
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of `convert`.
+    """The options of `convert`, whatever its formats; those of a format are in its module.
 
-    `from_format`     the source's format, when its content does not say
-    `config`          a config.json, instead of the one beside the source
-    `config_value`    NAME=VALUE, in the config of a transformers model instead of what it says: VALUE is JSON or a
-                      word, NAME has dots where it is of a part ("vision_config.image_size=224")
-    `custom_objects`  "package.module:Name,Name": your own layers of a Keras model, imported when its graph is needed
-    `task`            which head the model has, when neither config nor tensors say
-    `mapping`         a JSON file of name rules (converter.dialects.rules), applied in the direction that matches
-    `dtype`           cast floating-point weights and buffers ("float16", "bf16" ...); never integers or moments
-    `include`, `exclude`   shell patterns of tensor names to convert and to leave out
-    `optimizer`       "auto" carries its state wherever the target can, "keep" fails where it cannot, "drop"
-    `hyperparameter`   NAME=VALUE, of the optimizer, instead of what the file says or lacks
-    `param_order`     a file that lists an optimizer's parameters in the order of their numbers
-    `trainable`       a regular expression for the parameters that a numbered optimizer was given
-    `weights_only`    write no graph where the target could have one
-    `with_cache`      the graph of a decoder goes on from cached keys and values, and returns them
-    `model`           a user's own model, "package.module:factory", whose graph the target gets; it is imported
-    `inputs`          what that model takes: "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"; and a
-                      FILE.npz on whose arrays, `<input>` or `<set>/<input>`, outputs are compared instead of samples
-    `opset`           the version of ONNX's operators that the graph is in; by default what the exporter gives
-    `verify`          "auto" (weights always, outputs where what they need is installed), "weights", "outputs", "none"
-    `atol`, `rtol`    of outputs: |d| <= atol + rtol x max(scale, |x|) for each element x, where the scale of an output
-                      is the median of its |x| without masked values; by default the rtol of its element type
-    `allow_dropped`, `allow_missing`   shell patterns of losses that are accepted
-    `overwrite`, `dry_run`
-    `durable`         flush the output to the disk before it appears
-    `resume`          go on from what an earlier attempt at the same destination finished before it was killed
-    `jobs`            threads that write a file; the bytes are the same for any number
-    `max_memory`      bytes, or such as "64MiB": what work besides the largest tensor to be permuted may take
-    `timeout`         seconds that a child process may take: each that traces, builds or runs a graph
-    `require_sandbox`   refuse where a layer of the box around child processes is missing (converter.box)
+    What each does is in its declaration (`converter.declaring`), of which the command line is made, too.
     """
 
-    from_format: str | None = None
-    config: Path | None = None
-    config_value: tuple[str, ...] = ()
-    custom_objects: tuple[str, ...] = ()
-    task: str | None = None
-    mapping: Path | None = None
-    dtype: str | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    optimizer: str = "auto"
-    hyperparameter: tuple[str, ...] = ()
-    param_order: Path | None = None
-    trainable: str | None = None
-    weights_only: bool = False
-    with_cache: bool = False
-    model: str | None = None
-    inputs: str | Path | tuple[str | Path, ...] | None = None
-    opset: int | None = None
-    verify: str = "auto"
-    atol: float | None = None
-    rtol: float | None = None
-    allow_dropped: tuple[str, ...] = ()
-    allow_missing: tuple[str, ...] = ()
-    overwrite: bool = False
-    dry_run: bool = False
-    durable: bool = True
-    resume: bool = False
-    jobs: int = 1
-    max_memory: int | str = "256MiB"
-    timeout: float = DEFAULT_TIMEOUT_SECONDS
-    require_sandbox: bool = False
+    from_format: str | None = option(
+        None, "Format of SRC, when its content does not say.", metavar="FORMAT", flag="--from"
+    )
+    config: Path | None = option(None, "A config.json, instead of the one beside SRC.", metavar="FILE")
+    config_value: tuple[str, ...] = option(
+        (),
+        "Another value in the config of a transformers model than its file says: JSON or a word; NAME has dots where "
+        "it is of a part (vision_config.image_size=224).",
+        metavar="NAME=VALUE",
+    )
+    custom_objects: tuple[str, ...] = option(
+        (),
+        "Your own layers of a Keras model, package.module:Name,Name; imported when its graph is needed.",
+        metavar="MODULE:NAMES",
+    )
+    task: str | None = option(
+        None,
+        "Which head the model has, such as question-answering, when neither config nor tensors say.",
+        metavar="TASK",
+    )
+    mapping: Path | None = option(
+        None, "Name rules of your own, a JSON file, applied in the direction that matches.", metavar="FILE"
+    )
+    dtype: str | None = option(
+        None,
+        "Cast floating-point weights and buffers (float32, float16, bfloat16 ...), never integers or moments; says how "
+        "many values overflowed.",
+        metavar="TYPE",
+    )
+    include: tuple[str, ...] = option((), "Convert only tensors of such names, a shell pattern.", metavar="PATTERN")
+    exclude: tuple[str, ...] = option((), "Leave tensors of such names out, a shell pattern.", metavar="PATTERN")
+    optimizer: str = option(
+        "auto",
+        "Carry optimizer state wherever DST can, fail where it cannot, or leave it out.",
+        choices=("auto", "keep", "drop"),
+    )
+    hyperparameter: tuple[str, ...] = option(
+        (), "Of the optimizer, instead of what the file says or lacks: learning_rate=1e-3.", metavar="NAME=VALUE"
+    )
+    param_order: Path | None = option(
+        None, "A file that lists an optimizer's parameters in the order of their numbers.", metavar="FILE"
+    )
+    trainable: str | None = option(
+        None, "Which parameters an optimizer was given that only numbers them.", metavar="REGEX"
+    )
+    weights_only: bool = option(False, "Write no graph where DST could have one.")
+    with_cache: bool = option(
+        False, "The graph of a decoder goes on from cached keys and values, and returns them.", extra="torch"
+    )
+    model: str | None = option(
+        None,
+        "Your own torch model, whose graph DST gets; it is imported and traced.",
+        metavar="PACKAGE.MODULE:FACTORY",
+        extra="torch",
+    )
+    inputs: str | Path | tuple[str | Path, ...] | None = option(
+        None,
+        "What --model takes, input_ids:int64[batch,seq]; and a file of arrays, <input> or <set>/<input>, on which "
+        "outputs are compared instead of samples.",
+        metavar="NAME:TYPE[DIM,...],...|FILE.npz",
+    )
+    opset: int | None = option(
+        None, "Version of ONNX's operators that the graph is in; by default what the exporter gives.", metavar="N"
+    )
+    verify: str = option(
+        "auto",
+        "What is proven: weights always, and outputs where what they need is installed; weights; outputs; nothing.",
+        choices=("auto", "weights", "outputs", "none"),
+        use=Use.PROVES,
+    )
+    atol: float | None = option(
+        None, "Of outputs: an element x may differ by ATOL + RTOL x max(scale, |x|).", metavar="ATOL", use=Use.PROVES
+    )
+    rtol: float | None = option(
+        None,
+        "The scale of an output is the median of its |x| without masked values; by default the RTOL of its type.",
+        metavar="RTOL",
+        use=Use.PROVES,
+    )
+    allow_dropped: tuple[str, ...] = option(
+        (), "Accept that tensors of such names are lost, which otherwise is exit 3.", metavar="PATTERN"
+    )
+    allow_missing: tuple[str, ...] = option(
+        (), "Accept that slots of such names are filled with zeros, which otherwise is exit 3.", metavar="PATTERN"
+    )
+    overwrite: bool = option(False, "Replace an earlier output, and an earlier report.", use=Use.PLACES)
+    dry_run: bool = option(False, "Say what would become of every tensor; write nothing.", use=Use.PLACES)
+    durable: bool = option(
+        True, "Do not wait until the output is on the disk before it appears.", flag="--no-fsync", use=Use.PLACES
+    )
+    resume: bool = option(False, "Go on from the files that a killed attempt at DST finished.", use=Use.PLACES)
+    jobs: int = option(
+        1, "Threads that write and verify a file; the bytes are the same for any number.", metavar="N", use=Use.WORKS
+    )
+    max_memory: int | str = option(
+        "256MiB",
+        "Memory for buffers and for tensors computed at once, besides the largest tensor to be permuted.",
+        metavar="SIZE",
+        use=Use.WORKS,
+    )
+    timeout: float = option(
+        DEFAULT_TIMEOUT_SECONDS,
+        "Time for each child process: one that traces, builds or runs a graph.",
+        metavar="SECONDS",
+        use=Use.WORKS,
+    )
+    require_sandbox: bool = option(
+        False, "Refuse where a layer of the box around child processes is missing; -v names them.", use=Use.WORKS
+    )
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("optimizer", self.optimizer, _OPTIMIZER),
-            ("verify", self.verify, _VERIFY),
-        ):
-            if value not in choices:
-                raise UsageError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
+        check_choices(self)
         if self.data is not None and self.verify in ("weights", "none"):
             raise UsageError(f"--inputs {self.data} is for outputs, which --verify {self.verify} does not compare")
         if self.declared_inputs is not None and self.model is None:
@@ -198,7 +226,9 @@ class Options:
     @property
     def deciding(self) -> dict[str, str]:
         """Those options that decide what the output is, as text."""
-        named = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _NOT_DECIDING}
+        named = {
+            item.name: getattr(self, item.name) for item, declared in options_of(Options) if declared.use is Use.DECIDES
+        }
         return {name: repr(value) for name, value in (named | {"inputs": self.declared_inputs}).items()}
 
     @property

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
 from converter import cli
-from converter.cli import convert, verify
-from converter.cli.formats import markdown_table
-from converter.options import Options
+from converter.cli import convert, formats, options, verify
+from converter.declaring import Use, flag_of
 from tests.conftest import ROOT, Ckconv, python
 
 README = (ROOT / "README.md").read_text()
-_NOT_FOR_VERIFY = {"--allow-dropped", "--allow-missing"}  # it says what is lost, and does not refuse it
-_TABLE = re.compile(r"(<!-- formats: .*? -->\n)(.*?)(<!-- end of formats -->)", re.DOTALL)
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def test_the_table_of_formats_is_that_of_the_registry() -> None:
-    match = _TABLE.search(README)
+@pytest.mark.parametrize("table", [formats.markdown_table, options.markdown_table], ids=["formats", "options"])
+def test_a_table_is_what_the_code_says(table: Callable[[], str]) -> None:
+    name = table.__module__.rpartition(".")[2]
+    match = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end of {name} -->", README, re.DOTALL)
     assert match is not None
-    assert match[2].strip() == markdown_table()
+    assert match[1].strip() == table()
 
 
 def test_the_first_screen_has_the_two_commands() -> None:
@@ -76,16 +76,16 @@ def test_every_option_is_said(command: click.Command) -> None:
     assert not options - said
 
 
-def test_verify_takes_what_decides_an_output() -> None:
-    """All that a target was made with, but for what verify need not know: it reads the files as they are."""
+def test_verify_takes_all_but_what_places_an_output() -> None:
     made_with, known = (
         {name for each in command.params for name in each.opts} for command in (convert.command, verify.command)
     )
-    assert {name for name in map(_flag, Options().deciding) if name in made_with} - known == _NOT_FOR_VERIFY
-
-
-def _flag(name: str) -> str:
-    return "--" + {"from_format": "from"}.get(name, name.replace("_", "-"))
+    declared = {flag_of(item): declaration for _, item, declaration, _ in options.declarations()}
+    assert made_with - known == {
+        *(flag for flag, declaration in declared.items() if declaration.use is Use.PLACES),
+        *("--report", "--no-progress", "-v", "--verbose"),
+    }
+    assert {"--param-order", "--input-dtype", "--with-cache", "--max-shard-size", "--external-data"} <= known
 
 
 def test_help_has_three_examples(ckconv: Ckconv) -> None:

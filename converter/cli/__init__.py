@@ -168,7 +168,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 def is_given(value: object) -> bool:
     """Whether an option is on the command line, as its value says: a zero is, what click has for none is not."""
-    return value is not None and value is not False and value != ()
+    return value is not None and value != ()
 
 
 def ignore_signals() -> None:

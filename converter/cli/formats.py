@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from converter.cli import print_json, printing
+from converter.declaring import flag_of
 from converter.formats import Format, by_name, registry
 
 
@@ -39,10 +40,8 @@ def describe(format_: Format) -> dict[str, Any]:
         "holds": sorted(part.value for part in format_.holds),
         "dtypes": sorted(dtype.value for dtype in format_.dtypes),
         "extra": format_.extra,
-        "read_options": ["--" + field.name.replace("_", "-") for field in fields(format_.read_options)],
-        "write_options": [
-            "--" + field.name.replace("_", "-") for field in fields(format_.write_options) if field.name not in decided
-        ],
+        "read_options": [flag_of(field) for field in fields(format_.read_options)],
+        "write_options": [flag_of(field) for field in fields(format_.write_options) if field.name not in decided],
     }
 
 

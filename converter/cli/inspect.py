@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from converter.cli import failed, print_failure, print_json, printing
+from converter.cli.options import with_option
 from converter.cli.progress import human_bytes
 from converter.errors import CkconvError, escape
 from converter.execution.hashing import tensor_sha256
@@ -17,14 +19,17 @@ from converter.proof.difference import canonical_form
 
 @click.command(name="inspect")
 @click.argument("source", type=click.Path(path_type=str), metavar="SRC")
-@click.option("--from", "from_format", default=None, metavar="FORMAT", help="Format of SRC.")
+@with_option("from_format")
+@with_option("config")
 @click.option("--hash", "with_hash", is_flag=True, help="Read every tensor and show the SHA-256 of its bytes.")
 @click.option("--canonical", is_flag=True, help="Show PyTorch's names and layouts instead of those stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(source: str, from_format: str | None, with_hash: bool, canonical: bool, as_json: bool) -> None:
+def command(
+    source: str, from_format: str | None, config: Path | None, with_hash: bool, canonical: bool, as_json: bool
+) -> None:
     """Show tensors, config and optimizer of SRC, reading no tensor unless --hash asks for it."""
     try:
-        checkpoint = read(source, from_format=from_format)
+        checkpoint = read(source, from_format=from_format, config=config)
         if canonical:
             checkpoint = canonical_form(checkpoint)
         described = describe(checkpoint)

@@ -10,7 +10,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from converter.declaring import option
 from converter.encoding import json as strict_json
 from converter.encoding.folder import open_inside
 from converter.errors import ReadError, UsageError
@@ -31,6 +33,11 @@ def parse_size(text: str) -> int:
         raise UsageError(f"{text!r} is not a size", hint="write 5GB, 64MiB or a number of bytes")
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def shard_size_option(default: str | None) -> Any:
+    """Return the option of every format whose weights may be several files."""
+    return option(default, "Split weights into files of at most this: 5GB, 500MiB; 0 is one file.", metavar="SIZE")
 
 
 def deal(tensors: Mapping[str, Tensor], max_bytes: int) -> list[list[str]]:

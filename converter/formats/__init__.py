@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from converter.declaring import flag_of
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
 from converter.errors import UnknownFormatError, UsageError
 from converter.formats.probe import Probe
@@ -139,16 +140,12 @@ def detect(probe: Probe) -> Format:
 
 def options_of(format_: Format, options_type: type, given: Mapping[str, Any]) -> Any:
     """Build the options of a format from those the user gave. Raises UsageError for one it does not take."""
-    known = {field.name for field in fields(options_type)}
+    known = {item.name: flag_of(item) for item in fields(options_type)}
     for name in given:
         if name not in known:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"format {format_.name} takes no {flag}", hint=_options_hint(known))
+            hint = f"it takes {', '.join(sorted(known.values()))}" if known else None
+            raise UsageError(f"format {format_.name} takes no --{name.replace('_', '-')}", hint=hint)
     return options_type(**given)
-
-
-def _options_hint(known: set[str]) -> str | None:
-    return "it takes " + ", ".join(sorted("--" + name.replace("_", "-") for name in known)) if known else None
 
 
 def foreign_entry(entries: tuple[str, ...]) -> str | None:

@@ -15,13 +15,14 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converter.declaring import check_choices
 from converter.dialects import keras as dialect
 from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
 from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import check_epsilon, for_keras, training_config
+from converter.dialects.optimizer.writing import epsilon_option, for_keras, training_config
 from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import hdf5
@@ -161,12 +162,12 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`epsilon`: "stock" for Keras's own optimizers as they are, "exact" for ones that do as PyTorch does."""
+    """What a file of Keras 2 may be asked for."""
 
-    epsilon: str = "stock"
+    epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon)
+        check_choices(self)
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:

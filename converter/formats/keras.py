@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converter.declaring import check_choices, option
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
 from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
@@ -20,7 +21,7 @@ from converter.dialects.optimizer.keras_files import record_attributes, with_num
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import call_of, check_epsilon, compile_config, for_keras
+from converter.dialects.optimizer.writing import call_of, compile_config, epsilon_option, for_keras
 from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -256,18 +257,17 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`container`: "archive" (`.keras`), "weights" (`.weights.h5`), or "auto": an archive where there is a config.
+    """What a file of Keras 3 may be asked for."""
 
-    `epsilon`: "stock" for Keras's own optimizers, "exact" for those of converter.keras_optimizers.
-    """
-
-    container: str = "auto"
-    epsilon: str = "stock"
+    container: str = option(
+        "auto",
+        "A `.keras` archive, a `.weights.h5` file, or the former where there is a config.",
+        choices=("auto", "archive", "weights"),
+    )
+    epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        if self.container not in ("auto", "archive", "weights"):
-            raise UsageError(f"--container is auto, archive or weights, not {self.container!r}")
-        check_epsilon(self.epsilon)
+        check_choices(self)
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converter.declaring import option
 from converter.encoding import protobuf
 from converter.encoding.description import Description, described, parse_document
 from converter.encoding.folder import open_inside
@@ -105,9 +106,11 @@ def _model_in(folder: Path) -> SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`external_data`: whether the tensors are in a file of their own also when they would fit into the model."""
+    """What an ONNX model may be asked for."""
 
-    external_data: bool = False
+    external_data: bool = option(
+        False, "Keep the tensors of an ONNX model in a file of their own, also when they fit into it."
+    )
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.declaring import option
 from converter.encoding import pt2, torch_file
 from converter.encoding import zip as zip_archive
 from converter.encoding.description import Description, described, parse_document
@@ -76,9 +77,9 @@ def _program_in(folder: Path) -> SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`state_dict`: whether `model.pth` is beside the program; a destination that is one file has no place for it."""
+    """What a folder with a program may be asked for."""
 
-    state_dict: bool = True
+    state_dict: bool = option(True, "Write no `model.pth` beside the program.", flag="--no-state-dict")
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

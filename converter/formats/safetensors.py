@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.declaring import check_choices, option
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
@@ -22,14 +22,15 @@ from converter.model.tensor import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`tied`: "copies" or "once"; `max_shard_size`: such as "5GB", None or "0" for one file."""
+    """What files of safetensors may be asked for."""
 
-    tied: str = "copies"
-    max_shard_size: str | None = None
+    tied: str = option(
+        "copies", "Whether safetensors gets a tied tensor under each of its names, or once.", choices=("copies", "once")
+    )
+    max_shard_size: str | None = shards.shard_size_option(None)
 
     def __post_init__(self) -> None:
-        if self.tied not in ("copies", "once"):
-            raise UsageError(f"--tied is copies or once, not {self.tied!r}")
+        check_choices(self)
 
 
 def sniff(probe: Probe) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converter.declaring import check_choices, option
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.transformers.heads import config_around
@@ -138,19 +139,18 @@ def _graph(path: Path, names: Mapping[str, str], kernels: tuple[str, ...] = ()) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`input_dtype`: the element type of integer inputs, "int64" or "int32".
+    """What a SavedModel may be asked for."""
 
-    `layout`: "pytorch", or "tensorflow" for weights of linear layers and convolutions as TensorFlow's kernels.
-    """
-
-    input_dtype: str = "int64"
-    layout: str = "pytorch"
+    input_dtype: str = option("int64", "Element type of a SavedModel's integer inputs.", choices=("int64", "int32"))
+    layout: str = option(
+        "pytorch",
+        "Weights of a SavedModel's linear layers and convolutions as PyTorch has them, or as TensorFlow's kernels, "
+        "which are faster on a CPU.",
+        choices=("pytorch", "tensorflow"),
+    )
 
     def __post_init__(self) -> None:
-        if self.input_dtype not in ("int64", "int32"):
-            raise UsageError(f"--input-dtype is int64 or int32, not {self.input_dtype!r}")
-        if self.layout not in ("pytorch", "tensorflow"):
-            raise UsageError(f"--layout is pytorch or tensorflow, not {self.layout!r}")
+        check_choices(self)
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

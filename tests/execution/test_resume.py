@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import Field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from converter.declaring import options_of
 from converter.execution import resume
 from converter.execution.resume import Attempt, Earlier, taken
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile
 from converter.model.tensor import ArrayTensor
+from converter.options import Options
 
 
 def planned(name: str = "x") -> OutputFile:
@@ -137,3 +141,24 @@ def test_a_description_that_is_no_description(tmp_path: Path) -> None:
     (tmp_path / "attempt.json").symlink_to(tmp_path / "elsewhere")
     assert Attempt.read(tmp_path) is None
     assert resume.NOTHING.folder is None
+
+
+@pytest.mark.parametrize("item", [pytest.param(item, id=item.name) for item, _ in options_of(Options)])
+def test_the_request_says_what_decides_an_output_and_nothing_else(item: Field[Any]) -> None:
+    """An attempt with another `--dtype` is another one; one with more threads is not."""
+    others: dict[str, Any] = {
+        "config_value": ("a=1",),
+        "hyperparameter": ("lr=1",),
+        "dtype": "float16",
+        "optimizer": "drop",
+        "verify": "weights",
+        "max_memory": 1 << 30,
+        "opset": 17,
+    }
+    kind = type(item.default)
+    plain = {bool: not item.default, int: 3, float: 3.0, tuple: ("x",)}.get(kind, "x")
+    model = {"model": "package.module:factory"} if item.name == "inputs" else {}
+    changed = Options(**{item.name: others.get(item.name, plain)}, **model)
+    does_not = {"verify", "atol", "rtol", "overwrite", "dry_run", "durable", "resume"}
+    does_not |= {"jobs", "max_memory", "timeout", "require_sandbox"}
+    assert (changed.deciding == Options(**model).deciding) is (item.name in does_not)

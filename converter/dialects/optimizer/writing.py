@@ -6,28 +6,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from converter.declaring import option
 from converter.dialects import keras
 from converter.dialects.optimizer.conversion import OWN_PACKAGE
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
-from converter.errors import UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
-_EPSILONS = ("stock", "exact")
 _NOT_TOLD = frozenset(
     ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 )
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
 
 
-def check_epsilon(value: str) -> None:
-    """Raise UsageError for an `--epsilon` that is none."""
-    if value not in _EPSILONS:
-        raise UsageError(f"--epsilon is {' or '.join(_EPSILONS)}, not {value!r}")
+def epsilon_option() -> Any:
+    """Return the option of every format that holds Keras's optimizers."""
+    return option(
+        "stock",
+        "Keras's own optimizers, or those of converter.keras_optimizers, which add epsilon where PyTorch does.",
+        choices=("stock", "exact"),
+    )
 
 
 def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Checkpoint:

@@ -10,10 +10,11 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converter.declaring import check_choices, option
 from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
 from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
-from converter.dialects.optimizer.writing import check_epsilon
+from converter.dialects.optimizer.writing import epsilon_option
 from converter.dialects.transformers.classes import declared_ties as transformers_ties
 from converter.dialects.transformers.classes import is_class_named, stored_once
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
@@ -33,20 +34,17 @@ _HEADS_NAME = "heads.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """`flavor`: of the weight files; `max_shard_size`: such as "5GB", "0" for one file; 50 GB as in transformers 5.
+    """What a save_pretrained folder may be asked for; shards are as large as transformers 5 makes them."""
 
-    `train_batch_size`: of one device, with which transformers.Trainer is to go on; `epsilon`: "stock" or "exact", of
-    tf_keras's optimizer beside the flavor tf.
-    """
-
-    flavor: str = "safetensors"
-    max_shard_size: str = "50GB"
-    train_batch_size: int | None = None
-    epsilon: str = "stock"
+    flavor: str = option("safetensors", "Which weight files a pretrained folder gets.", choices=tuple(weights.FLAVORS))
+    max_shard_size: str = shards.shard_size_option("50GB")
+    train_batch_size: int | None = option(
+        None, "Of a device, with which transformers.Trainer is to go on from DST.", metavar="N"
+    )
+    epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        weights.flavor_of(self.flavor)
-        check_epsilon(self.epsilon)
+        check_choices(self)
 
 
 def sniff(probe: Probe) -> bool:
@@ -78,7 +76,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
 
     Raises ArchitectureError for a flavour of a framework that has no such model.
     """
-    flavor = weights.flavor_of(options.flavor)
+    flavor = weights.FLAVORS[options.flavor]
     if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != "pytorch":
         return checkpoint
     heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
@@ -107,7 +105,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         )
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     checkpoint = _without(checkpoint, outside)
-    flavor = weights.flavor_of(options.flavor)
+    flavor = weights.FLAVORS[options.flavor]
     identified = _identified(checkpoint, config_given) if flavor.adapt is None else (config_given, None, ())
     config, inference, warnings = identified
     prefix = "" if inference is None else inference.prefix

@@ -11,7 +11,7 @@ from converter.encoding import flax_file, hdf5, safetensors, shards
 from converter.encoding.folder import open_inside
 from converter.encoding.hdf5 import layers
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
-from converter.errors import ReadError, UsageError
+from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine
@@ -192,13 +192,6 @@ FLAVORS: Mapping[str, Flavor] = {
     )
 }
 """In the order in which transformers looks for them."""
-
-
-def flavor_of(name: str) -> Flavor:
-    """Return the flavour called `name`. Raises UsageError."""
-    if name not in FLAVORS:
-        raise UsageError(f"--flavor is one of {', '.join(FLAVORS)}, not {name!r}")
-    return FLAVORS[name]
 
 
 def read(folder: Path, entries: frozenset[str]) -> Checkpoint:

@@ -1,0 +1,81 @@
+"""One declaration of every option, from which the command line, README's table and the key of `--resume` are made.
+
+Options are the fields of frozen dataclasses: `converter.Options`, and the options of each format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from converter.errors import UsageError
+
+_DECLARATION = "declaration"
+
+
+class Use(Enum):
+    """What an option is for. `ckconv verify` takes all but those that place an output."""
+
+    DECIDES = "it decides what the target is"
+    PROVES = "it decides what is proven of the target"
+    WORKS = "it decides how the work is done"
+    PLACES = "it decides how the output is put in its place"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """How a user gives an option.
+
+    `help`      what it does, in one sentence or two
+    `metavar`   how its value is written; of options with `choices`, these
+    `flag`      its name on the command line, where that is not the field's
+    `choices`   the values that there are, none where there are many
+    `extra`     the pip extra that it needs, None where it needs none
+    """
+
+    help: str
+    metavar: str | None = None
+    flag: str | None = None
+    choices: tuple[str, ...] = ()
+    use: Use = Use.DECIDES
+    extra: str | None = None
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    metavar: str | None = None,
+    flag: str | None = None,
+    choices: tuple[str, ...] = (),
+    use: Use = Use.DECIDES,
+    extra: str | None = None,
+) -> Any:
+    """Return a dataclass field that is an option (`Declaration`)."""
+    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=choices, use=use, extra=extra)
+    return field(default=default, metadata={_DECLARATION: declared})
+
+
+def options_of(options_type: type) -> Iterator[tuple[Field[Any], Declaration]]:
+    """Yield the fields of a dataclass that are options, with their declarations."""
+    for each in fields(options_type):
+        if _DECLARATION in each.metadata:
+            yield each, each.metadata[_DECLARATION]
+
+
+def flag_of(item: Field[Any]) -> str:
+    """Return what an option is called on the command line."""
+    declared: Declaration | None = item.metadata.get(_DECLARATION)
+    return (None if declared is None else declared.flag) or "--" + item.name.replace("_", "-")
+
+
+def check_choices(options: Any) -> None:
+    """Raise UsageError for a value of `options`, an instance of such a dataclass, that is not among the choices."""
+    for item, declared in options_of(type(options)):
+        value = getattr(options, item.name)
+        if declared.choices and value not in declared.choices:
+            is_pair = len(declared.choices) == 2
+            known = " or ".join(declared.choices) if is_pair else f"one of {', '.join(declared.choices)}"
+            raise UsageError(f"{flag_of(item)} is {known}, not {value!r}")
