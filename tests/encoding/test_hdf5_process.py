@@ -164,6 +164,18 @@ def test_from_several_threads(path: Path) -> None:
     assert found == [["x", "y"]] * 8
 
 
+def test_it_outlives_the_thread_that_started_it(path: Path) -> None:
+    process._running.clear()
+    thread = threading.Thread(target=read, args=(path,))
+    thread.start()
+    thread.join()
+    started = process._running[0]._process
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.wait(timeout=0.5)
+    assert read(path) == ["x", "y"]
+    assert process._running[0]._process is started
+
+
 def test_a_fork_of_this_process_has_its_own(path: Path) -> None:
     read(path)
     mine = process._running[0]._process.pid
@@ -179,22 +191,39 @@ def test_a_fork_of_this_process_has_its_own(path: Path) -> None:
     assert process._running[0]._process.pid == mine
 
 
+READING = """
+import sys, threading, time
+from converter.encoding import hdf5
+from converter.encoding.hdf5 import process, structure
+from converter.model.file import SourceFile
+{before}
+threading.Thread(target=hdf5.read, args=(SourceFile(sys.argv[1]),), daemon=True).start()
+while not process._running:
+    time.sleep(0.01)
+print(process._running[0]._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("is_at_work", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_stays_behind(number: signal.Signals, path: Path) -> None:
-    script = (
-        "import sys, time; from converter.encoding import hdf5; from converter.encoding.hdf5 import process;"
-        "from converter.model.file import SourceFile; hdf5.read(SourceFile(sys.argv[1]));"
-        "print(process._running[0]._process.pid, flush=True); time.sleep(60)"
-    )
+def test_nothing_stays_behind(number: signal.Signals, is_at_work: bool, path: Path, tmp_path: Path) -> None:
+    """Nor a fork that would be busy for a while yet."""
+    (tmp_path / "program.py").write_text(Path(structure.__file__).read_text().replace(ANSWER, replaced("__import__(\"time\").sleep(30)")))
+    script = READING.format(before=f"structure.__file__ = {str(tmp_path / 'program.py')!r}" if is_at_work else "")
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        assert Path(f"/proc/{child}").exists()
+        started = [int(parent.stdout.readline())]
+        if is_at_work:
+            while not (forks := Path(f"/proc/{started[0]}/task/{started[0]}/children").read_text().split()):
+                time.sleep(0.01)
+            started += map(int, forks)
+        assert all(map(is_running, started))
         parent.send_signal(number)
     ends = time.monotonic() + 5
-    while is_running(child) and time.monotonic() < ends:
+    while any(map(is_running, started)) and time.monotonic() < ends:
         time.sleep(0.01)
-    assert not is_running(child)
+    assert not any(map(is_running, started))
 
 
 def is_running(process_id: int) -> bool:

@@ -99,7 +99,7 @@ class _Parser:
         self._socket, theirs = socket.socketpair()
         with theirs:
             paths = [*filter(None, sys.path), os.fspath(Path(box.__file__).parents[2])]
-            arguments = [str(theirs.fileno()), json.dumps(paths), str(os.getpid())]
+            arguments = [str(theirs.fileno()), json.dumps(paths)]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", structure.__file__, *arguments],
                 stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -318,8 +319,11 @@ def _work(question: dict[str, Any], descriptor: int, out: int, types: list[tuple
     os._exit(code)
 
 
-def _serve(requests: socket.socket, parent: int) -> None:
-    """Fork for every request, and tell how the fork ended; end when nobody asks any more."""
+def _serve(requests: socket.socket) -> None:
+    """Fork for every request, and tell how the fork ended; end when nobody asks any more, at once if the asker is gone.
+
+    The socket tells of that, and not PR_SET_PDEATHSIG: it would be the end of the thread that started this process.
+    """
     import h5py
     import numpy as np
 
@@ -330,7 +334,6 @@ def _serve(requests: socket.socket, parent: int) -> None:
     codecs.lookup("ascii")  # modules are loaded while files can be opened
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     box.close_around_server()
-    die_with(parent)
     server = os.getpid()
     requests.settimeout(_IDLE_SECONDS)
     while True:
@@ -340,19 +343,31 @@ def _serve(requests: socket.socket, parent: int) -> None:
             return
         if not data:
             return
+        at_work, working = os.pipe()
         process = os.fork()
         if process == 0:
             die_with(server)
             requests.close()
             source, out = descriptors
             _work(json.loads(data), source, out, types, used_bytes)
-        for descriptor in descriptors:
+        for descriptor in (*descriptors, working):
             os.close(descriptor)
+        if _is_gone_before(requests, at_work):
+            return
+        os.close(at_work)
         _, status = os.waitpid(process, 0)
         requests.sendall(struct.pack("<i", status))
+
+
+def _is_gone_before(requests: socket.socket, at_work: int) -> bool:
+    """Wait for the end of the fork, which holds the other end of a pipe; whether the asker is gone before."""
+    waiting = select.poll()
+    for descriptor in (requests.fileno(), at_work):
+        waiting.register(descriptor, 0)  # that the other end is closed is told anyway
+    return requests.fileno() in {descriptor for descriptor, _ in waiting.poll()}
 
 
 if __name__ == "__main__":
     sys.path[:] = json.loads(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as asked:
-        _serve(asked, int(sys.argv[3]))
+        _serve(asked)
