@@ -209,7 +209,9 @@ time.sleep(60)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_stays_behind(number: signal.Signals, is_at_work: bool, path: Path, tmp_path: Path) -> None:
     """Nor a fork that would be busy for a while yet."""
-    (tmp_path / "program.py").write_text(Path(structure.__file__).read_text().replace(ANSWER, replaced("__import__(\"time\").sleep(30)")))
+    (tmp_path / "program.py").write_text(
+        Path(structure.__file__).read_text().replace(ANSWER, replaced('__import__("time").sleep(30)'))
+    )
     script = READING.format(before=f"structure.__file__ = {str(tmp_path / 'program.py')!r}" if is_at_work else "")
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import converter
+from tests.conftest import ROOT
 from tests.faults.conversions import assert_one_line, entries, run, start
 from tests.faults.test_child_processes import children, is_running
 from tests.oracle.environment import IS_FULL, SEED
@@ -21,11 +23,15 @@ from tests.oracle.environment import IS_FULL, SEED
 LIMIT_SECONDS = 2
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 STAGES = [
-    ("graph.onnx", "reading the graph", 0.0),
-    ("graph.onnx", "reading the graph", 0.5),
-    ("graph.onnx", "writing", 0.0),
-    ("graph.onnx", "building", 1.0),
-    ("endless.onnx", "comparing outputs", 2.5),
+    ("graph.onnx", "savedmodel", "reading the graph", 0.0),
+    ("graph.onnx", "savedmodel", "reading the graph", 0.5),
+    ("graph.onnx", "savedmodel", "writing", 0.0),
+    ("graph.onnx", "savedmodel", "building", 1.0),
+    ("graph.onnx", "savedmodel", "verifying", 0.0),
+    ("graph.onnx", "savedmodel", "comparing outputs", 1.0),
+    ("endless.onnx", "onnx", "comparing outputs", 2.5),
+    ("pretrained", "onnx", "tracing BertForQuestionAnswering", 0.0),
+    ("pretrained", "onnx", "tracing BertForQuestionAnswering", 2.0),
 ]
 CASES = [
     (*stage, *SIGNALS[(number + turn) % len(SIGNALS)])
@@ -36,13 +42,14 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that is computed at once, and one whose Loop of 1 kB never ends."""
+    """A model that is computed at once, one whose Loop of 1 kB never ends, and a folder of a transformers class."""
     pytest.importorskip("onnxruntime")
     from tests.graphs import onnx_models
 
     folder = tmp_path_factory.mktemp("models")
     onnx_models.save(onnx_models.dense(), folder / "graph.onnx")
     onnx_models.save(onnx_models.endless(), folder / "endless.onnx")
+    converter.convert(ROOT / "fixtures/squad-bert/checkpoint.pth", folder / "pretrained", to="pretrained")
     return folder
 
 
@@ -53,13 +60,21 @@ def until(stage: str, read: Callable[[], str]) -> None:
     raise AssertionError(f"ended before {stage}")
 
 
-@pytest.mark.parametrize(("model", "stage", "after_seconds", "number", "code"), CASES)
+@pytest.mark.parametrize(("model", "to", "stage", "after_seconds", "number", "code"), CASES)
 def test_interrupted(
-    model: str, stage: str, after_seconds: float, number: signal.Signals, code: int, models: Path, tmp_path: Path
+    model: str,
+    to: str,
+    stage: str,
+    after_seconds: float,
+    number: signal.Signals,
+    code: int,
+    models: Path,
+    tmp_path: Path,
 ) -> None:
-    target = ("out.onnx", "onnx") if stage == "comparing outputs" else ("out", "savedmodel")
-    command = [sys.executable, "-m", "tests.faults.staged", f"{models / model}", f"{tmp_path / target[0]}"]
-    process = start([*command, "--to", target[1]])
+    if model == "pretrained":
+        pytest.importorskip("transformers")
+    command = [sys.executable, "-m", "tests.faults.staged", f"{models / model}", f"{tmp_path / 'out'}"]
+    process = start([*command, "--to", to])
     assert process.stdout is not None
     until(stage, process.stdout.readline)
     time.sleep(after_seconds)
@@ -77,7 +92,8 @@ def test_interrupted(
         assert started, "nothing was at work"
 
 
-def test_interrupted_while_it_publishes(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [each for each, _ in SIGNALS] if IS_FULL else [SIGNALS[SEED % len(SIGNALS)][0]])
+def test_interrupted_while_it_publishes(number: signal.Signals, models: Path, tmp_path: Path) -> None:
     """All was proven by then: the output appears, and nothing beside it."""
     command = [
         sys.executable,
@@ -89,7 +105,7 @@ def test_interrupted_while_it_publishes(models: Path, tmp_path: Path) -> None:
     process = start(command)
     assert process.stdout is not None
     until("publishing", process.stdout.readline)
-    process.send_signal(SIGNALS[SEED % len(SIGNALS)][0])
+    process.send_signal(number)
     sent = time.monotonic()
     _, errors = process.communicate(timeout=LIMIT_SECONDS + 20)
     assert time.monotonic() - sent < LIMIT_SECONDS
