@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Event
+from contextlib import ExitStack, contextmanager
+from threading import Event, current_thread, main_thread
 
 from converter.model.file import SourceFile
 from converter.model.tensor import Tensor
@@ -36,12 +36,27 @@ def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def signals_held_back() -> Iterator[None]:
-    """An exception from a signal handler while a thread starts would leave the thread without its bookkeeping."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
+    """An exception from a signal handler while a thread or a process starts would leave it without its bookkeeping.
+
+    The mask is for the thread that starts, which inherits it. It does not hold back all: the system gives a signal to
+    any thread that has it unblocked, as those of numpy's have, and Python runs the handler in this one.
+    """
+    came: list[int] = []
+    with ExitStack() as restoring:
+        restoring.callback(_raise_all, came)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        restoring.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+        for number in _SIGNALS if current_thread() is main_thread() else ():
+            handler = signal.getsignal(number)
+            if callable(handler):
+                restoring.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, _: came.append(number))
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _raise_all(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        signal.raise_signal(number)
 
 
 def tensor_sha256(tensor: Tensor) -> str:

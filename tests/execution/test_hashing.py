@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +43,21 @@ def test_of_a_tensor(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert tensor_sha256(ArrayTensor.of(array)) == hashlib.sha256(array.tobytes()).hexdigest()
     assert tensor_sha256(ArrayTensor.of(array).transpose((1, 0))) == hashlib.sha256(array.T.tobytes()).hexdigest()
+
+
+def test_a_signal_that_another_thread_takes_is_held_back_too() -> None:
+    program = (
+        "import os, signal, threading, time\n"
+        "from converter.execution.hashing import signals_held_back\n"
+        "threading.Thread(target=time.sleep, args=(5,), daemon=True).start()\n"  # it blocks no signal
+        "held = signal.getsignal(signal.SIGINT)\n"
+        "try:\n"
+        "    with signals_held_back():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.2)\n"
+        "        print('whole', flush=True)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('then', signal.getsignal(signal.SIGINT) is held)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["whole", "then", "True"], result.stderr

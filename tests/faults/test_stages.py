@@ -87,6 +87,8 @@ def test_interrupted(
     assert len(errors.splitlines()) == 1
     assert errors.rstrip().endswith("interrupted, nothing written")
     assert entries(tmp_path) == []
+    while any(map(is_running, started)) and time.monotonic() < sent + LIMIT_SECONDS:  # the kernel takes a moment
+        time.sleep(0.01)
     assert not any(map(is_running, started))
     if after_seconds:
         assert started, "nothing was at work"

@@ -19,7 +19,7 @@ _CALLS = f"{_CHANGES},{','.join(_STARTS)},socket,connect,bind,execve,execveat,la
 _LINE = re.compile(r"(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 _PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<folder>(?:[^<>\\]|\\.)*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
 _DEVICES = {Path("/dev/null")}
-_CHANCE = re.compile(r"(?<=/call-)\w+|(?<=/\.ckconv-)[\w-]+|\d+")
+_CHANCE = re.compile(r"(?<=/call-)\w+|(?<=/\.ckconv-)[\w-]+|0x[0-9a-f]+|\d+")
 _WRITE_FLAGS = ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC")
 
 
