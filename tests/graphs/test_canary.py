@@ -19,7 +19,7 @@ from converter.errors import UnprovenError, VerificationError
 from converter.graphs.run import onnxruntime
 from converter.graphs.run.arrays import read_outputs, write_outputs
 from converter.graphs.run.canary import groups_of, nudged, perturbed, try_groups
-from converter.proof import compare_outputs
+from converter.proof.comparing import compare_outputs
 from tests.graphs.wrong_graphs import SETS, WEIGHTS, Graph, changed
 
 _HOUR = 3600.0

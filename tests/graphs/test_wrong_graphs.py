@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from converter.errors import UnprovenError, VerificationError
-from converter.proof import compare_outputs
-from converter.proof.comparing import Comparison
+from converter.proof.comparing import Comparison, compare_outputs
 from tests.graphs.wrong_graphs import WRONG, Graph, run
 
 _RANDOM = np.random.default_rng(3)

@@ -138,7 +138,7 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> float:
     import numpy as np
 
     from converter.errors import UnprovenError
-    from converter.proof import compare_outputs
+    from converter.proof.comparing import compare_outputs
 
     assert set(found) == set(expected), f"outputs {sorted(found)}, torch has {sorted(expected)}"
     worst = 0.0
