@@ -50,6 +50,16 @@ def verify_weights(
     run(comparisons.values(), observer)
 
 
+def names_of_parameters(state: OptimizerState, planned: Checkpoint, names: Mapping[str, str]) -> dict[str, str]:
+    """Return slot -> parameter of `state`, which goes by one name of a tie; a file may hold it under another."""
+    held = {name for group in state.groups for name in group.parameters}
+    of_tie = {planned.aliases.get(name, name): name for name in held}
+    return {
+        slot: name if name in held else of_tie.get(planned.aliases.get(name, name), name)
+        for slot, name in names.items()
+    }
+
+
 def verify_optimizer(
     expected: OptimizerState,
     found: OptimizerState | None,

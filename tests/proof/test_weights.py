@@ -15,7 +15,7 @@ from converter.model.ledger import defaulted, dropped
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.output import Output
 from converter.model.tensor import ArrayTensor, Tensor
-from converter.proof.weights import verify_optimizer, verify_weights
+from converter.proof.weights import names_of_parameters, verify_optimizer, verify_weights
 from converter.report.ledger import account, check_allowed
 
 PATH = Path("out")
@@ -105,6 +105,19 @@ def test_the_same_optimizer_state_is_the_same() -> None:
     verify_optimizer(state(), state(groups=(tuples,)), path=PATH)
     renamed = state().with_names({"a": "x.a", "b": "x.b"})
     verify_optimizer(state(), renamed, path=PATH, names={"x.a": "a", "x.b": "b"})
+
+
+def test_a_parameter_of_a_tie_is_the_same_by_either_name() -> None:
+    """And the names of others stay theirs: the second name of a tie is not put for anything else."""
+    planned = Checkpoint(tensors=TWO, aliases={"c": "a", "d": "b"})
+    names = {"x.a": "a", "x.b": "b", "x.c": "c", "x.d": "d"}
+    found = state().with_names({"a": "x.c", "b": "x.b"})
+    verify_optimizer(state(), found, path=PATH, names=names_of_parameters(state(), planned, names))
+    of_second = state().with_names({"a": "c"})
+    assert names_of_parameters(of_second, planned, names) == {"x.a": "c", "x.b": "b", "x.c": "c", "x.d": "b"}
+    wrong = state().with_names({"a": "x.d", "b": "x.a"})
+    with pytest.raises(VerificationError, match="groups differ"):
+        verify_optimizer(state(), wrong, path=PATH, names=names_of_parameters(state(), planned, names))
 
 
 def group(parameters: tuple[str, ...] = ("a", "b"), **hyperparameters: Any) -> ParameterGroup:
