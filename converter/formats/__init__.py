@@ -58,6 +58,8 @@ class Format:
                      (converter.graphs.run), None for formats without a graph
     `foreign_runner` one that runs such files wherever they come from, and so without their framework's loader; None
                      where there is none
+    `inexact`        the ONNX operators that its runtime computes less exactly than single precision allows; graphs
+                     for it have them in double precision (converter.graphs.passes.precision)
     `is_same_program`  whether a file of unknown origin holds the program of one just written, so that running the
                      latter says what the former computes; weights are compared elsewhere
     """
@@ -81,6 +83,7 @@ class Format:
     by_suffix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     runner: str | None = None
     foreign_runner: str | None = None
+    inexact: tuple[str, ...] = ()
     is_same_program: Callable[[Path, Path], bool] | None = None
 
 

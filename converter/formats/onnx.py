@@ -35,6 +35,7 @@ _TRACE = "converter.graphs.trace.onnx_model:trace"
 _CHECK = "converter.graphs.run.onnxruntime:check"
 _OPEN = "converter.graphs.run.onnxruntime:open_session"
 _RUN = "converter.graphs.run.onnxruntime:run"
+_INEXACT = ("DFT", "STFT")
 _MARK = ".>"
 _MODEL_FIELDS = {
     1: VARINT, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED, 4: LENGTH_DELIMITED, 5: VARINT, 6: LENGTH_DELIMITED,
@@ -92,7 +93,12 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
 
 def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
     return GraphSource(
-        model=path.absolute(), trace=_TRACE, reference=_RUN, extra="onnx", arguments={"names": dict(names)}
+        model=path.absolute(),
+        trace=_TRACE,
+        reference=_RUN,
+        extra="onnx",
+        arguments={"names": dict(names)},
+        reference_arguments={"inexact": list(_INEXACT)},
     )
 
 
@@ -183,6 +189,7 @@ FORMAT = Format(
     extra="onnx",
     runner=_RUN,
     foreign_runner=_RUN,
+    inexact=_INEXACT,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, "*" + _SUFFIX + ".data", "*" + _SUFFIX + "_data"),
 )

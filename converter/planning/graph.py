@@ -13,6 +13,7 @@ from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LimitError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
+from converter.formats import Format
 from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
@@ -31,23 +32,26 @@ _EXPORTED_OPSETS = range(18, 26)
 _REFERENCE = "converter.graphs.run.transformers:run"
 
 
-def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def with_graph(
+    planned: Checkpoint, source: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
     """Return what the target is to hold with a graph, its tensors those that the graph names.
 
     `planned` is what dialect and selection made of `source`. The graph is the source's own; where it has none, or one
     that cannot be used, or a cache is asked for, that of the transformers class which its config and names tell.
-    `--model` comes before both: who names a model means it.
+    `--model` comes before both: who names a model means it. What the runtime of `target` computes inexactly is in
+    double precision.
 
     Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
     MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
     SafetyError for a graph that a checkpoint has no business having, whatever its config says.
     """
     if options.model is not None:
-        return _from_module(replace(planned, graph=None), options.model, options, workshop)
+        return _from_module(replace(planned, graph=None), options.model, target, options, workshop)
     graph = source.graph
     if graph is not None and not options.with_cache:
         try:
-            return _from_source(planned, source, graph, options, workshop)
+            return _from_source(planned, source, graph, target, options, workshop)
         except LimitError:
             raise
         except (ArchitectureError, GraphError, MissingExtraError) as error:
@@ -55,11 +59,16 @@ def with_graph(planned: Checkpoint, source: Checkpoint, options: Options, worksh
                 raise
             said = f"the source's own graph is not used: {error.message}"
             planned = replace(planned, warnings=(*planned.warnings, said))
-    return _from_config(replace(planned, graph=None), options, workshop)
+    return _from_config(replace(planned, graph=None), target, options, workshop)
 
 
 def _from_source(
-    planned: Checkpoint, source: Checkpoint, graph: GraphSource, options: Options, workshop: LocalWorkshop
+    planned: Checkpoint,
+    source: Checkpoint,
+    graph: GraphSource,
+    target: Format,
+    options: Options,
+    workshop: LocalWorkshop,
 ) -> Checkpoint:
     require(graph.extra, "reading the graph of the source")
     workshop.observer.stage("reading the graph")
@@ -78,7 +87,7 @@ def _from_source(
         takes_weights=False,
         arguments={**graph.reference_arguments, **own},
     )
-    return _attached(fitted, file, reference, options, workshop)
+    return _attached(fitted, file, reference, target, options, workshop)
 
 
 def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architecture: Architecture) -> None:
@@ -88,7 +97,7 @@ def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architectur
             raise LossError("was left out, and the graph uses it", tensor=name, hint="--weights-only writes no graph")
 
 
-def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _from_config(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
     given = checkpoint.config
     if given is None:
         raise ArchitectureError(
@@ -117,10 +126,12 @@ def _from_config(checkpoint: Checkpoint, options: Options, workshop: LocalWorksh
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
     fitted = fitted_to_class(named, Architecture.from_json(answer))
     reference = Reference(runner=_REFERENCE, model=workshop.scratch, takes_weights=True)
-    return _attached(fitted, file, reference, options, workshop)
+    return _attached(fitted, file, reference, target, options, workshop)
 
 
-def _from_module(checkpoint: Checkpoint, factory: str, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _from_module(
+    checkpoint: Checkpoint, factory: str, target: Format, options: Options, workshop: LocalWorkshop
+) -> Checkpoint:
     declared = options.declared_inputs
     if declared is None:
         raise UsageError("--model needs --inputs", hint='such as --inputs "input_ids:int64[batch,seq]"')
@@ -139,7 +150,7 @@ def _from_module(checkpoint: Checkpoint, factory: str, options: Options, worksho
     architecture = Architecture.from_json(answer)
     fitted = fitted_to_class(_without_prefix(checkpoint, architecture), architecture)
     reference = Reference(runner=_RUN_MODULE, model=workshop.scratch, takes_weights=True)
-    return _attached(fitted, file, reference, options, workshop)
+    return _attached(fitted, file, reference, target, options, workshop)
 
 
 def _exported_opset(options: Options) -> int | None:
@@ -159,7 +170,7 @@ def _without_prefix(checkpoint: Checkpoint, architecture: Architecture) -> Check
 
 
 def _attached(
-    fitted: Fitted, file: Path, reference: Reference, options: Options, workshop: LocalWorkshop
+    fitted: Fitted, file: Path, reference: Reference, target: Format, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
     architecture = fitted.architecture
@@ -170,6 +181,7 @@ def _attached(
         declared=[*architecture.parameters, *architecture.buffers],
         names=list(fitted.checkpoint.tensors),
         opset=options.opset,
+        inexact=list(target.inexact),
     )
     kernels = frozenset(prepared["kernels"])
     graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=kernels)

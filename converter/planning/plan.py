@@ -140,4 +140,4 @@ def _runnable(
         return replace(planned, graph=None)
     if target.format.extra is not None:
         require(target.format.extra, f"writing a {target.format.name} that runs")
-    return with_graph(planned, source, options, workshop)
+    return with_graph(planned, source, target.format, options, workshop)

@@ -8,16 +8,24 @@ from converter.errors import GraphError
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
 from converter.graphs.passes.kernels import kernels_of
+from converter.graphs.passes.precision import compute_exactly
 
 
 def run(
-    *, graph: str, stored: dict[str, dict[str, Any]], declared: list[str], names: list[str], opset: int | None
+    *,
+    graph: str,
+    stored: dict[str, dict[str, Any]],
+    declared: list[str],
+    names: list[str],
+    opset: int | None,
+    inexact: list[str],
 ) -> dict[str, Any]:
     """Rewrite the ONNX file `graph`. Returns its `opset`, and the `kernels` (`passes.kernels`).
 
     `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON; `declared` are the tensors that the graph
-    has afterwards, `names` those of the whole checkpoint, which no other value gets to have. Raises GraphError when a
-    name is taken, or there is no way to `opset`.
+    has afterwards, `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators
+    that the target's runtime needs double precision for. Raises GraphError when a name is taken, or there is no way to
+    `opset`.
     """
     import onnx_ir
 
@@ -26,6 +34,7 @@ def run(
     clean(model)
     if opset is not None and opset != model.opset_imports[""]:
         convert_opset(model, opset)
+    compute_exactly(model, inexact)
     constants_as_nodes(model, frozenset(declared), frozenset(names))
     onnx_ir.save(model, graph)
     return {"opset": model.opset_imports[""], "kernels": list(kernels_of(model))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from converter.encoding import protobuf
 from converter.encoding.onnx_file import read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
+from converter.graphs.passes.precision import compute_exactly
 from converter.graphs.run.arrays import read_inputs, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
 from converter.model.file import SourceFile
@@ -24,7 +26,7 @@ _DTYPES = {
 }  # fmt: skip
 _SUFFIX = ".onnx"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-_MODEL_GRAPH, _GRAPH_INPUT = 7, 11
+_MODEL_GRAPH, _GRAPH_INPUT, _NODE_OPERATOR = 7, 11, 4
 _COPIES = 4
 """Of a model's file, at most, that are in memory while onnxruntime opens it from bytes."""
 
@@ -38,21 +40,23 @@ def run(
     canary: str | None = None,
     since: float = 0.0,
     nudge: bool = False,
+    inexact: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the file `model`, or the one in that folder, on the inputs of an .npz file; write another.
 
     Inputs are cast to the graph's types. `architecture` is not needed, and is taken so that every runner is called
     alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
-    changed afterwards (converter.graphs.run.canary). Returns `failed`, why sets do not run, and `canary`.
-    Raises GraphError when the model does not run.
+    changed afterwards (converter.graphs.run.canary). `inexact` are operators to compute in double precision, where
+    others are measured by this. Returns `failed`, why sets do not run, and `canary`. Raises GraphError when the model
+    does not run.
     """
     path = file_of(model)
     sets = read_inputs(inputs)
-    weights = _FedWeights(path)
+    weights = _FedWeights(path, _exact(path, inexact))
     if nudge:
         for name in weights.sizes():
             weights.write(name, nudged(weights.read(name), name))
-    session = weights.session() if nudge else _session(path)
+    session = weights.session() if nudge else _session(path, weights.content)
     failed = run_sets(sets, outputs, partial(_outputs, session, path=path, weights=weights))
     del session  # that of the canary holds the weights, too
     tried = None if canary is None else _tried(weights, sets, canary=canary, since=since)
@@ -83,11 +87,13 @@ class _FedWeights:
     """The initializers of an ONNX file, fed to a session instead of being taken from the file, where they are changed.
 
     A `converter.graphs.run.canary.Weights`. Since IR version 4 an initializer that is among the graph's inputs, too, is
-    a default (https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md#graphs).
+    a default (https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md#graphs). `content` is what to open instead of the
+    file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
         self.path = path
+        self.content = content
         self._tensors = {
             name: tensor
             for name, tensor in read_model(SourceFile(path)).tensors.items()
@@ -101,7 +107,8 @@ class _FedWeights:
             protobuf.content_field(_GRAPH_INPUT, _value_info(name, tensor)) for name, tensor in self._tensors.items()
         ]
         # Messages of one type, one after the other, are one message with the repeated fields of both.
-        return _session(self.path, more=protobuf.content_field(_MODEL_GRAPH, b"".join(values)))
+        content = self.path.read_bytes() if self.content is None else self.content
+        return _session(self.path, content + protobuf.content_field(_MODEL_GRAPH, b"".join(values)))
 
     def sizes(self) -> Mapping[str, int]:
         return {name: tensor.nbytes for name, tensor in self._tensors.items()}
@@ -122,6 +129,23 @@ def _value_info(name: str, tensor: Tensor) -> bytes:
     extents = b"".join(protobuf.content_field(1, protobuf.number_field(1, extent)) for extent in tensor.shape)
     of_tensor = protobuf.number_field(1, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(2, extents)
     return protobuf.content_field(1, name) + protobuf.content_field(2, protobuf.content_field(1, of_tensor))
+
+
+def _exact(path: Path, inexact: Sequence[str]) -> bytes | None:
+    """Return the model with these operators in double precision; None, and little is read, where it has none to change.
+
+    External data stay where they are.
+    """
+    names = [protobuf.content_field(_NODE_OPERATOR, name) for name in inexact]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if all(content.find(name) < 0 for name in names):
+            return None
+    import onnx_ir
+
+    model = onnx_ir.load(path)
+    if not compute_exactly(model, inexact):
+        return None
+    return bytes(onnx_ir.to_proto(model).SerializeToString())
 
 
 def check(*, model: str) -> None:
@@ -150,8 +174,8 @@ def file_of(model: str) -> Path:
     return files[0]
 
 
-def _session(path: Path, more: bytes = b"") -> Any:
-    """Open a file, `more` taken as its end. External data are found in its folder."""
+def _session(path: Path, content: bytes | None = None) -> Any:
+    """Open a file, or in its place a model whose external data are in its folder."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -161,11 +185,12 @@ def _session(path: Path, more: bytes = b"") -> Any:
     # A model is run here once or twice: neither copies of the weights in another layout nor pools are worth it.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
-    if more:
+    if content is not None:
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(path.absolute().parent))
     with _failures(path):
-        model = path.read_bytes() + more if more else str(path)
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path) if content is None else content, options, providers=["CPUExecutionProvider"]
+        )
 
 
 @contextlib.contextmanager
