@@ -190,6 +190,21 @@ def test_a_model_whose_output_is_constant_is_not_proven(tmp_path: Path) -> None:
     assert not (tmp_path / "other.onnx").exists()
 
 
+def test_a_model_whose_output_is_next_to_all_nan_is_not_proven(tmp_path: Path) -> None:
+    """A logarithm of what is above 3 alone: one in seven hundred normal numbers."""
+    nodes = [
+        helper.make_node("Sub", ["x", "w"], ["above"]),
+        helper.make_node("Log", ["above"], ["y"]),
+    ]
+    onnx.save(_line(["n", 500], {"y": ["n", 500]}, {"w": np.full(500, 3)}, *nodes), tmp_path / "in.onnx")
+    report = converter.convert(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert report.verdict.endswith("of it is NaN or infinite)")
+    assert not report.verification.outputs
+    with pytest.raises(UnprovenError, match=r"'y' .99.*% of it is NaN or infinite") as caught:
+        converter.convert(tmp_path / "in.onnx", tmp_path / "other.onnx", verify="outputs")
+    assert caught.value.exit_code == 4
+
+
 def test_outputs_of_which_some_prove_something(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Mul", ["x", "w"], ["y"]),

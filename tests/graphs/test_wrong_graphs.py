@@ -103,12 +103,16 @@ def test_wrong_arrays_are_caught(fault: str) -> None:
     assert not isinstance(caught.value, UnprovenError)
 
 
+_SOME_ROWS = np.arange(20)[:, None] % 10 == 3
 UNPROVEN: dict[str, tuple[Any, str]] = {
     "NaN everywhere": (np.full(3, np.nan), "all NaN"),
     "zero everywhere": (np.zeros(3, "f4"), "constant"),
     "one number everywhere": (np.full((3, 2), 7.5, "f4"), "constant"),
     "one integer everywhere": (np.full(3, 7), "constant"),
     "masked everywhere": (np.full((2, 3), -1e9, "f4"), "constant"),
+    "NaN but for a tenth": (np.where(_SOME_ROWS, _FEW.repeat(5, 0), np.nan), "90.0% of it is NaN or infinite"),
+    "infinite but for a tenth": (np.where(_SOME_ROWS, _FEW.repeat(5, 0), -np.inf), "90.0% of it is NaN or infinite"),
+    "too large but for a few": (np.where(_CLASSES > 2.5, _CLASSES, np.inf), "99.4% of it is NaN or infinite"),
     "no element": (np.zeros((0, 3)), "empty"),
     "no integer": (np.zeros((0, 3), int), "empty"),
     "an offset that drowns what varies": (100 + np.linspace(0, 1e-5, 9).astype("f4"), "varies less than the tolerance"),
@@ -123,6 +127,25 @@ def test_what_proves_nothing_is_said_to(case: str) -> None:
     good = np.arange(9.0)
     found = _compare({"0/y": array, "0/z": good}, {"0/y": array, "0/z": good})
     assert [(each.name, each.reason) for each in found.unproven] == [("y", why)]
+
+
+_SHOWN: dict[str, Any] = {
+    "a masked row in three": np.where(np.arange(20)[:, None] % 3 == 0, np.nan, _FEW.repeat(5, 0)),
+    "columns that stand for nothing": np.where(np.arange(50) < 48, -np.inf, _RANDOM.standard_normal((20, 50))),
+    "an infinite number in two": np.where(np.arange(50) % 2 == 0, np.inf, _RANDOM.standard_normal((20, 50))),
+}
+
+
+@pytest.mark.parametrize("case", _SHOWN)
+def test_what_is_masked_beside_numbers_is_proven(case: str) -> None:
+    array = _SHOWN[case]
+    assert not _compare({"0/y": array}, {"0/y": array.copy()}).unproven
+
+
+def test_what_is_not_a_number_could_not_have_failed() -> None:
+    array = _NAN_ROW
+    (found,) = _compare({"0/y": array}, {"0/y": array.copy()}).per_output
+    assert found.share == pytest.approx(11 / 12)
 
 
 def test_no_output_proves_nothing() -> None:

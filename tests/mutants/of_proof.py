@@ -6,6 +6,7 @@ from tests.mutants import Fault
 
 _WEIGHTS = "tests/proof/test_weights.py"
 _COMPARING = "tests/proof/test_comparing.py"
+_WRONG_GRAPHS = "tests/graphs/test_wrong_graphs.py -k 'nothing or masked or number'"
 
 FAULTS = (
     Fault(
@@ -161,6 +162,27 @@ FAULTS = (
         new='        "status": "failed",\n        "exit_code": 1,',
         tests="tests/proof/test_report.py",
         what="--json says exit code 1 of every failure",
+    ),
+    Fault(
+        module="proof/comparing.py",
+        old="        if numbers < _LEAST_NUMBERS:",
+        new="        if not numbers:",
+        tests=_WRONG_GRAPHS,
+        what="an output that is NaN but for a few elements is proven",
+    ),
+    Fault(
+        module="proof/comparing.py",
+        old="(array == array.dtype.type(-np.inf)) & has_some)",
+        new="(array == array.dtype.type(-np.inf)) & False)",
+        tests=_WRONG_GRAPHS,
+        what="columns that are masked are held for what is broken",
+    ),
+    Fault(
+        module="proof/comparing.py",
+        old=" > allowed) & ~np.isnan(flat)))",
+        new=" > allowed)))",
+        tests=_WRONG_GRAPHS,
+        what="NaN beside numbers counts as what could have failed",
     ),
     Fault(
         module="proof/comparing.py",
