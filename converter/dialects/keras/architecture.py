@@ -14,7 +14,7 @@ from typing import Any
 
 from converter.dialects.keras import modules as table
 from converter.dialects.keras.modules import Module, Slot
-from converter.errors import ReadError
+from converter.errors import ReadError, SafetyError
 
 MODELS = ("Sequential", "Functional", "Model")
 _DEPTH_LIMIT = 32
@@ -60,7 +60,10 @@ def is_model(config: object) -> bool:
 
 
 def parse(config: Mapping[str, Any]) -> Layer:
-    """Return the model that a config describes. Raises ReadError when it is not a config of one."""
+    """Return the model that a config describes.
+
+    Raises ReadError when it is not a config of one, SafetyError when the class of a layer is not text.
+    """
     if not is_model(config):
         raise ReadError("is not the config of a Sequential or functional Keras model")
     return _layer(config, path="", store="", depth=0, is_root=True)
@@ -69,8 +72,10 @@ def parse(config: Mapping[str, Any]) -> Layer:
 def _layer(entry: object, *, path: str, store: str, depth: int, is_root: bool = False) -> Layer:
     if depth > _DEPTH_LIMIT:
         raise ReadError(f"is a Keras config nested more than {_DEPTH_LIMIT} deep")
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
+    if not isinstance(entry, Mapping) or "class_name" not in entry:
         raise ReadError("is a Keras config with something that is no layer")
+    if not isinstance(entry["class_name"], str):
+        raise SafetyError("is a Keras config with a layer whose class is not text")
     config = entry.get("config")
     if isinstance(config, list) and entry["class_name"] in MODELS:  # Sequential before Keras 2.3
         config = {"layers": config}

@@ -88,6 +88,23 @@ def depthwise(rank: int, multiplier: int) -> Rearrangement:
     return Rearrangement(pattern=_DEPTHWISE[rank], sizes={"m": multiplier})
 
 
+def _size(config: Config, name: str, default: int | None = None) -> int:
+    """Return a number of heads, channels or features. Raises ValueError for what is none: configs hold anything."""
+    value = config.get(name, default)
+    if type(value) is not int or value < 1:
+        raise ValueError(repr(name))
+    return value
+
+
+def _axes(config: Config, name: str) -> list[int]:
+    """Return one axis or several as a list. Raises ValueError for what are none."""
+    value = config[name]
+    axes = value if isinstance(value, list | tuple) else [value]
+    if any(type(axis) is not int for axis in axes):
+        raise ValueError(repr(name))
+    return list(axes)
+
+
 def _bias(config: Config, torch: str = "bias") -> tuple[Slot, ...]:
     return (Slot(keras="bias", torch=(torch,)),) if config.get("use_bias", True) else ()
 
@@ -106,7 +123,7 @@ def convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
 
 def depthwise_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
     def slots(config: Config) -> tuple[Slot, ...]:
-        layout = depthwise(rank, config.get("depth_multiplier", 1))
+        layout = depthwise(rank, _size(config, "depth_multiplier", 1))
         return (Slot(keras="kernel", older="depthwise_kernel", torch=("weight",), layout=layout), *_bias(config))
 
     return slots
@@ -114,7 +131,7 @@ def depthwise_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
 
 def separable_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
     def slots(config: Config) -> tuple[Slot, ...]:
-        layout = depthwise(rank, config.get("depth_multiplier", 1))
+        layout = depthwise(rank, _size(config, "depth_multiplier", 1))
         return (
             Slot(keras="depthwise_kernel", torch=("depthwise.weight",), layout=layout),
             Slot(keras="pointwise_kernel", torch=("pointwise.weight",), layout=CONVOLUTIONS[rank]),
@@ -161,9 +178,9 @@ def adapted(config: Config) -> tuple[Slot, ...]:
 
 def prelu(config: Config) -> tuple[Slot, ...] | None:
     """PyTorch has one value or one per channel; only such an `alpha` has a counterpart."""
-    shared = config.get("shared_axes")
-    if shared is None:
+    if config.get("shared_axes") is None:
         return (Slot(keras="alpha", torch=("weight",), layout=Rearrangement(pattern="c -> c")),)
+    shared = _axes(config, "shared_axes")
     if sorted(shared) != list(range(1, len(shared) + 1)):
         return None
     return (Slot(keras="alpha", torch=("weight",), layout=prelu_layout(len(shared) + 1)),)
@@ -211,9 +228,9 @@ RECURRENT: Mapping[str, Callable[..., tuple[Slot, ...] | None]] = {
 
 def attention(config: Config) -> dict[str, tuple[Slot, ...]] | None:
     """Return the slots of the projections of MultiHeadAttention by name, in the order of the layer's variables."""
-    heads, key = config["num_heads"], config["key_dim"]
-    value = config.get("value_dim") or key
-    if config.get("output_shape") and not isinstance(config["output_shape"], int) and len(config["output_shape"]) != 1:
+    heads, key = _size(config, "num_heads"), _size(config, "key_dim")
+    value = _size(config, "value_dim") if config.get("value_dim") else key
+    if config.get("output_shape") and len(_axes(config, "output_shape")) != 1:
         return None
     has_bias = config.get("use_bias", True)
     return {
@@ -238,7 +255,10 @@ def heads_out(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
 
 def einsum_dense(config: Config) -> tuple[Slot, ...] | None:
     """Return the slots of an EinsumDense that is a linear map of trailing axes, None for any other."""
-    match = re.fullmatch(r"(\.\.\.)?([a-zA-Z]+),([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)", config["equation"].replace(" ", ""))
+    equation, axes = config["equation"], config.get("bias_axes")
+    if not isinstance(equation, str) or not isinstance(axes, str | None):
+        raise ValueError("'equation' or 'bias_axes'")
+    match = re.fullmatch(r"(\.\.\.)?([a-zA-Z]+),([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)", equation.replace(" ", ""))
     if match is None:
         return None
     inputs, kernel, output = match[2], match[3], match[5]
@@ -249,15 +269,14 @@ def einsum_dense(config: Config) -> tuple[Slot, ...] | None:
     if not inputs.endswith("".join(contracted)) or not output.endswith("".join(made)):
         return None
     shape = config.get("output_shape")
-    shape = [shape] if isinstance(shape, int) else shape
+    shape = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
+    if any(extent is not None and type(extent) is not int for extent in shape):
+        raise ValueError("'output_shape'")
     sizes = {
-        axis: extent
-        for axis, extent in zip(reversed(output), reversed(shape or []), strict=False)
-        if axis in made and extent
+        axis: extent for axis, extent in zip(reversed(output), reversed(shape), strict=False) if axis in made and extent
     }
     pattern = f"{' '.join(kernel)} -> ({' '.join(made)}) ({' '.join(contracted)})"
     slots = [Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=pattern, sizes=sizes))]
-    axes = config.get("bias_axes")
     if axes is not None:
         if sorted(axes) != sorted(made):
             return None

@@ -95,7 +95,7 @@ def _as_recurrent(layer: Layer) -> Layer:
     """Return an RNN around a known cell as the layer that has it built in: its settings are those of both."""
     cell = layer.config.get("cell")
     inner = cell.get("config") if layer.class_name == "RNN" and isinstance(cell, Mapping) else None
-    class_name = str(cell["class_name"]).removesuffix("Cell") if isinstance(cell, Mapping) and inner else ""
+    class_name = str(cell.get("class_name")).removesuffix("Cell") if isinstance(cell, Mapping) else ""
     if class_name not in RECURRENT or not isinstance(inner, Mapping):
         return layer
     config = {**inner, **{name: value for name, value in layer.config.items() if name != "cell"}}

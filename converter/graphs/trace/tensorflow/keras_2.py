@@ -78,16 +78,22 @@ def _write_calls_anew(model: dict[str, Any]) -> None:
     outputs that are a Functional's, and of nothing else.
     """
     layers = [layer for layer in model["layers"] if isinstance(layer, dict)]
-    if not any(_is_of_keras_2(call) for layer in layers for call in layer.get("inbound_nodes") or ()):
+    if not any(_is_of_keras_2(call) for layer in layers for call in _calls(layer)):
         return
     classes = {name: layer.get("class_name") for layer in layers if isinstance(name := layer.get("name"), str)}
     models = {name for name, each in classes.items() if each in ("Model", *_MODELS)}
     for layer in layers:
         layer.pop("build_config", None)  # the calls build it; an attention has more than the one shape in here
         calls = layer.get("inbound_nodes") or []
-        layer["inbound_nodes"] = [_call(each, models) if _is_of_keras_2(each) else each for each in calls]
+        if isinstance(calls, list):
+            layer["inbound_nodes"] = [_call(each, models) if _is_of_keras_2(each) else each for each in calls]
     sequential = {name for name, each in classes.items() if each == "Sequential"}
     model["output_layers"] = _mapped(model.get("output_layers"), lambda place: _counted(place, sequential))
+
+
+def _calls(layer: Mapping[str, Any]) -> list[Any]:
+    calls = layer.get("inbound_nodes")
+    return calls if isinstance(calls, list) else []
 
 
 def _is_of_keras_2(call: Any) -> bool:
