@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 _TOLD = "told"
 FRAMEWORKS = ("torch", "tensorflow", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "keras", "jax")
+_OF_EXTRAS = (*FRAMEWORKS, "safetensors", "google")
+"""What only extras install: a file of tests that imports one is skipped where it is not there, see below."""
 
 _WITHOUT_FRAMEWORKS = f"""
 import sys
@@ -55,10 +58,23 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
+    _skip_without_extras(report, collector)
     _check_skip(report)
     return report
+
+
+def _skip_without_extras(report: pytest.CollectReport, collector: pytest.Collector) -> None:
+    """Let a file that cannot be imported for want of a framework be skipped, as importorskip does."""
+    call = getattr(report, "call", None)
+    error = None if call is None or call.excinfo is None else call.excinfo.value.__cause__
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if report.failed and name in _OF_EXTRAS and importlib.util.find_spec(name) is None:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: could not import {name!r}: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 import converter
-from tests.formats.test_keras_optimizer_write import Network, batches, losses, saved, two_groups
 from tests.oracle import environment
 
 if not environment.PYTHON:
     pytest.skip("CKCONV_ORACLE_PYTHON names no Python", allow_module_level=True)
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("keras")
+
+from tests.formats.test_keras_optimizer_write import Network, batches, losses, saved, two_groups  # noqa: E402
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda network: torch.optim.Adam(network.parameters(), 0.01, amsgrad=True),
