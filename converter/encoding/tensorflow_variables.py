@@ -12,16 +12,12 @@ from collections.abc import Mapping
 
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, Entry, object_names
 from converter.errors import ReadError
-from converter.model.ledger import LedgerLine, Status, dropped
+from converter.model.ledger import Kind, LedgerLine, Status, dropped, no_weight
 from converter.model.tensor import Tensor
 
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT_MARK = "/.OPTIMIZER_SLOT/"
 _METRICS = "keras_api/metrics/"
-OF_OPTIMIZER = "a variable of the optimizer"
-_OF_METRIC = "the state of a metric"
-SAVE_COUNT = "how many times the model was saved"
-_STEP = "the number of training steps"
 _LISTED_WEIGHTS = "/_trainable_variables/"
 """Keras 3 optimizers list the weights they train, and a weight's shortest path may be by that list."""
 _SLOT_OF_TENSORFLOW_1 = re.compile(
@@ -64,11 +60,11 @@ def _full_names(bundle: Bundle) -> dict[str, str]:
     }
 
 
-def reasons_to_drop(bundle: Bundle) -> dict[str, str]:
-    """Return key -> why it is no weight, for state of optimizers and metrics, and counters."""
+def kinds_besides_weights(bundle: Bundle) -> dict[str, Kind]:
+    """Return key -> what it is, for what is no weight: state of optimizers and metrics, and counters."""
     optimizers = _optimizer_prefixes(bundle)
-    reasons = {key: _reason(key, bundle, optimizers) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
-    return {key: reason for key, reason in reasons.items() if reason is not None}
+    kinds = {key: _kind(key, bundle, optimizers) for key in bundle.entries if key != OBJECT_GRAPH_KEY}
+    return {key: kind for key, kind in kinds.items() if kind is not None}
 
 
 def _optimizer_prefixes(bundle: Bundle) -> tuple[str, ...]:
@@ -84,35 +80,35 @@ def _optimizer_prefixes(bundle: Bundle) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _reason(key: str, bundle: Bundle, optimizers: tuple[str, ...]) -> str | None:
+def _kind(key: str, bundle: Bundle, optimizers: tuple[str, ...]) -> Kind | None:
     if _SLOT_MARK in key:
-        return OF_OPTIMIZER
+        return Kind.OPTIMIZER
     if key.startswith(optimizers):
-        return None if _LISTED_WEIGHTS in key else OF_OPTIMIZER
+        return None if _LISTED_WEIGHTS in key else Kind.OPTIMIZER
     if key.startswith(_METRICS) or f"/{_METRICS}" in key:
-        return _OF_METRIC
+        return Kind.METRIC
     if key.startswith("save_counter/"):
-        return SAVE_COUNT
-    return _reason_in_tensorflow_1(key, bundle.entries)
+        return Kind.SAVES
+    return _kind_in_tensorflow_1(key, bundle.entries)
 
 
-def _reason_in_tensorflow_1(key: str, entries: Mapping[str, Entry]) -> str | None:
+def _kind_in_tensorflow_1(key: str, entries: Mapping[str, Entry]) -> Kind | None:
     is_scalar = entries[key].shape == ()
     if is_scalar and key == "global_step":
-        return _STEP
+        return Kind.STEPS
     if is_scalar and key.rpartition("/")[2] in ("beta1_power", "beta2_power"):
-        return OF_OPTIMIZER
+        return Kind.OPTIMIZER
     slot = _SLOT_OF_TENSORFLOW_1.fullmatch(key)
     owner = None if slot is None else entries.get(slot[1])
-    return OF_OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
+    return Kind.OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
 
 
 def weights(
-    bundle: Bundle, names: Mapping[str, str], reasons: Mapping[str, str]
+    bundle: Bundle, names: Mapping[str, str], kinds: Mapping[str, Kind]
 ) -> tuple[dict[str, Tensor], tuple[LedgerLine, ...]]:
     """Return the weights by name, and what became of everything else in the bundle.
 
-    `names` and `reasons` are what `variable_names` and `reasons_to_drop` say, or better. Raises ReadError for types
+    `names` and `kinds` are what `variable_names` and `kinds_besides_weights` say, or better. Raises ReadError for types
     that are no numbers, and for two variables of one name that do not hold the same.
     """
     bearers = Counter(names.values())
@@ -120,8 +116,8 @@ def weights(
     lines: list[LedgerLine] = []
     for key, name in names.items():
         entry = bundle.entries[key]
-        if key in reasons:
-            lines.append(dropped(name if bearers[name] == 1 else object_path(key), reasons[key]))
+        if key in kinds:
+            lines.append(no_weight(name if bearers[name] == 1 else object_path(key), kinds[key]))
         elif entry.is_text:
             lines.append(dropped(name, "text, not numbers", is_refused_by_default=True))
         elif key not in bundle.tensors:

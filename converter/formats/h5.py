@@ -35,7 +35,7 @@ from converter.graphs.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine
+from converter.model.ledger import Kind, LedgerLine, without
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
@@ -68,7 +68,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     checkpoint = layers.layered(root, weights, path)
     state = root.group(_OPTIMIZER)
     if state is not None and is_placed(state):
-        kept = tuple(line for line in checkpoint.lines if line.reason != layers.OPTIMIZER_REASON)
+        kept = without(checkpoint.lines, Kind.OPTIMIZER)
         return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
     told = _document(root, "training_config", path)
     said = ("training_config (loss, metrics) not carried",) if told else ()
@@ -156,8 +156,7 @@ def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
     state = root.group(_OPTIMIZER)
     if state is None or not is_placed(state):
         return checkpoint
-    lines = tuple(line for line in lines if line.reason != layers.OPTIMIZER_REASON)
-    return with_placed_state(replace(checkpoint, lines=lines), state, path)
+    return with_placed_state(replace(checkpoint, lines=without(lines, Kind.OPTIMIZER)), state, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

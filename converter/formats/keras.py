@@ -26,7 +26,6 @@ from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
-from converter.encoding.hdf5.layers import OPTIMIZER_REASON
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
@@ -34,7 +33,7 @@ from converter.graphs.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine, dropped
+from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
@@ -43,10 +42,10 @@ _JSON_LIMIT_BYTES = 16 << 20
 _VARIABLES = "vars"
 _OPTIMIZER = "optimizer"
 _NOT_WEIGHTS = {
-    _OPTIMIZER: OPTIMIZER_REASON,
-    "metrics": "the state of a metric",
-    "compile_metrics": "the state of a metric",
-    "_compile_metrics": "the state of a metric",
+    _OPTIMIZER: Kind.OPTIMIZER,
+    "metrics": Kind.METRIC,
+    "compile_metrics": Kind.METRIC,
+    "_compile_metrics": Kind.METRIC,
 }
 _SEED = "seed_generator"
 _OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
@@ -147,9 +146,9 @@ def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tens
     lines: list[LedgerLine] = []
     held: dict[str, dict[str, Tensor]] = {}
     for place, dataset in root.datasets():
-        reason = _reason_to_drop(place)
-        if reason is not None:
-            lines.append(dropped("/".join(place), reason))
+        kind = _kind_besides_weights(place)
+        if kind is not None:
+            lines.append(no_weight("/".join(place), kind))
         elif dataset.tensor is None:
             lines.append(dropped("/".join(place), "text, not numbers", is_refused_by_default=True))
         elif len(place) > 1 and place[-2] == _VARIABLES:
@@ -166,9 +165,9 @@ def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tens
     return stores, strays, lines
 
 
-def _reason_to_drop(place: tuple[str, ...]) -> str | None:
+def _kind_besides_weights(place: tuple[str, ...]) -> Kind | None:
     if _SEED in place:
-        return "the state of a random generator"
+        return Kind.RANDOM
     return _NOT_WEIGHTS.get(place[0])
 
 

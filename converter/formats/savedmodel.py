@@ -23,7 +23,7 @@ from converter.encoding.description import Description, described, known_names, 
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
 from converter.encoding.tensor_bundle import Bundle, read_bundle
-from converter.encoding.tensorflow_variables import OF_OPTIMIZER, reasons_to_drop, variable_names, weights
+from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.source import GraphSource
@@ -31,6 +31,7 @@ from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight
+from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
 from converter.model.tensor import Tensor
 
@@ -70,8 +71,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if not os.path.lexists(path / f"{_VARIABLES}.index"):
         raise ReadError("is a SavedModel without variables", path=path)
     bundle = read_bundle(path / _VARIABLES, root=path)
-    names, reasons = variable_names(bundle), reasons_to_drop(bundle)
-    tensors, lines = weights(bundle, names, reasons)
+    names, kinds = variable_names(bundle), kinds_besides_weights(bundle)
+    tensors, lines = weights(bundle, names, kinds)
     checkpoint = Checkpoint(
         tensors=tensors,
         dialect="tensorflow",
@@ -89,16 +90,16 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
             told = keras_metadata.read(open_inside(path, keras_metadata.FILE_NAME))
             stated = {} if told.version is None else {"keras_version": told.version}
             checkpoint = replace(checkpoint, keras_config=config_around(told.model, told.layers), metadata=stated)
-        weights_alone = {key: name for key, name in names.items() if key not in reasons}
+        weights_alone = {key: name for key, name in names.items() if key not in kinds}
         return with_bundle_state(checkpoint, bundle, weights_alone, told.training_config)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)
     state = document.get("optimizer")
     if state is not None:  # what this program wrote is one
-        checkpoint = replace(checkpoint, lines=tuple(line for line in lines if line.reason != OF_OPTIMIZER))
+        checkpoint = replace(checkpoint, lines=without(lines, Kind.OPTIMIZER))
     named, kernels = _with_weights(described(checkpoint, document, file.path), document, file.path)
     if state is not None:
-        named = with_stored_state(named, state, _slots(bundle, names, reasons, state))
+        named = with_stored_state(named, state, _slots(bundle, names, kinds, state))
     return named if named.graph is None else replace(named, graph=_graph(path, document.get("names", {}), kernels))
 
 
@@ -116,14 +117,14 @@ def _with_weights(
     return replace(checkpoint, tensors=tensors), tuple(sorted(kernels))
 
 
-def _slots(bundle: Bundle, names: Mapping[str, str], reasons: Mapping[str, str], state: object) -> dict[str, Tensor]:
+def _slots(bundle: Bundle, names: Mapping[str, str], kinds: Mapping[str, Kind], state: object) -> dict[str, Tensor]:
     """Return the variables of an optimizer that this program wrote, by the names that `state` says they stand for."""
     originals = state.get("names") if isinstance(state, dict) else None
     called = originals if isinstance(originals, dict) else {}
     return {
         str(called.get(names[key], names[key])): bundle.tensors[key]
-        for key, reason in reasons.items()
-        if reason == OF_OPTIMIZER and key in bundle.tensors
+        for key, kind in kinds.items()
+        if kind is Kind.OPTIMIZER and key in bundle.tensors
     }
 
 

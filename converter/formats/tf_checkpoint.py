@@ -31,11 +31,12 @@ from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_config
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
-from converter.encoding.tensorflow_variables import SAVE_COUNT, object_path, reasons_to_drop, variable_names, weights
+from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
 from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.dtype import DType
+from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -98,14 +99,14 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         if document.get("prefix") == prefix.name:
             of_objects = OBJECT_GRAPH_KEY in bundle.entries
             return (_own_objects if of_objects else _own)(bundle, document, document_file, warnings)
-    reasons = reasons_to_drop(bundle)
-    names = _unambiguous_names(bundle, reasons)
-    tensors, lines = weights(bundle, names, reasons)
+    kinds = kinds_besides_weights(bundle)
+    names = _unambiguous_names(bundle, kinds)
+    tensors, lines = weights(bundle, names, kinds)
     config = _released_config(prefix.parent)
     checkpoint = Checkpoint(tensors=tensors, dialect="tensorflow", config=config, lines=lines, warnings=warnings)
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return tensorflow1.with_state(checkpoint, bundle.tensors)
-    return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in reasons})
+    return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in kinds})
 
 
 def _own(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
@@ -122,13 +123,14 @@ def _own(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tupl
 
 def _own_objects(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
     """Read a bundle that was written here for the objects of a Keras model."""
-    names, reasons = variable_names(bundle), reasons_to_drop(bundle)
+    names, kinds = variable_names(bundle), kinds_besides_weights(bundle)
     names.update({key: name.removesuffix(":0") for key, name in names.items()})
-    tensors, lines = weights(bundle, names, reasons)
-    held = {key: name for key, name in names.items() if key not in reasons}
+    tensors, lines = weights(bundle, names, kinds)
+    held = {key: name for key, name in names.items() if key not in kinds}
     checkpoint = described(Checkpoint(tensors=tensors, warnings=warnings), document, path)
-    lines = tuple(line for line in lines if line.reason != SAVE_COUNT)
-    return with_bundle_state(replace(checkpoint, lines=lines), bundle, held, document=document.get("optimizer"))
+    return with_bundle_state(
+        replace(checkpoint, lines=without(lines, Kind.SAVES)), bundle, held, document=document.get("optimizer")
+    )
 
 
 def _released_config(folder: Path) -> Config | None:
@@ -145,10 +147,10 @@ def _check_all_read(bundle: Bundle) -> None:
             raise ReadError(f"is of type {entry.type_name}, which is not read", path=bundle.path, tensor=key)
 
 
-def _unambiguous_names(bundle: Bundle, reasons: dict[str, str]) -> dict[str, str]:
+def _unambiguous_names(bundle: Bundle, kinds: dict[str, Kind]) -> dict[str, str]:
     names = variable_names(bundle)
-    bearers = Counter(name for key, name in names.items() if key not in reasons)
-    return {key: object_path(key) if key not in reasons and bearers[name] > 1 else name for key, name in names.items()}
+    bearers = Counter(name for key, name in names.items() if key not in kinds)
+    return {key: object_path(key) if key not in kinds and bearers[name] > 1 else name for key, name in names.items()}
 
 
 def _prefix_of(path: Path) -> tuple[Path, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,17 +16,30 @@ class Status(Enum):
     DEFAULTED = "defaulted"
 
 
+class Kind(Enum):
+    """What a line is about. The value of one that is no weight is why it is dropped, until something carries it."""
+
+    WEIGHT = "a weight"
+    OPTIMIZER = "a variable of the optimizer"
+    METRIC = "the state of a metric"
+    RANDOM = "the state of a random generator"
+    SAVES = "how many times the model was saved"
+    STEPS = "the number of training steps"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerLine:
     """One fate: `name` in the source (None for a defaulted slot), `target` slot (None when dropped).
 
-    A loss that `is_refused_by_default` fails the run unless the user allowed it by name.
+    Other code tells lines by their `kind`, never by the words of their reason. A loss that `is_refused_by_default`
+    fails the run unless the user allowed it by name.
     """
 
     status: Status
     name: str | None = None
     target: str | None = None
     reason: str = ""
+    kind: Kind = Kind.WEIGHT
     is_refused_by_default: bool = False
 
 
@@ -48,6 +62,16 @@ class Setting:
 def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> LedgerLine:
     """A source tensor, or another named part of the source, that the target does not get."""
     return LedgerLine(status=Status.DROPPED, name=name, reason=reason, is_refused_by_default=is_refused_by_default)
+
+
+def no_weight(name: str, kind: Kind) -> LedgerLine:
+    """A variable that is of another kind than a weight, and is dropped for it."""
+    return LedgerLine(status=Status.DROPPED, name=name, reason=kind.value, kind=kind)
+
+
+def without(lines: Iterable[LedgerLine], kind: Kind) -> tuple[LedgerLine, ...]:
+    """Return the lines but those of a kind, once what they are about is carried."""
+    return tuple(line for line in lines if line.kind is not kind)
 
 
 def defaulted(target: str, reason: str, *, is_refused_by_default: bool = False) -> LedgerLine:

@@ -18,13 +18,13 @@ from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.optimizer_order import inferred_algorithm, named_state
 from converter.encoding.folder import CONFIG_NAME
-from converter.encoding.tensorflow_variables import OF_OPTIMIZER
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
+from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState
 from converter.options import Options
 from converter.report import OptimizerReport
@@ -64,8 +64,7 @@ def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Opt
     LossError where it is to be kept.
     """
     if is_complete(state):
-        lines = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)
-        return replace(checkpoint, lines=lines)
+        return replace(checkpoint, lines=without(checkpoint.lines, Kind.OPTIMIZER))
     why, hint = "the file does not say its learning rate", "--hyperparameter learning_rate=VALUE carries it"
     if options.optimizer == "keep":
         raise LossError(f"optimizer state: {why}", hint=hint)

@@ -20,7 +20,7 @@ from converter.errors import CkconvError, ReadError, SafetyError
 from converter.formats import NoOptions, Probe
 from converter.formats.savedmodel import FORMAT, read, sniff
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import Status, dropped
+from converter.model.ledger import Kind, Status, dropped, no_weight
 
 tf = pytest.importorskip("tensorflow")
 
@@ -131,12 +131,12 @@ def test_what_is_no_weight_is_a_ledger_line(tmp_path: Path) -> None:
     tf.saved_model.save(root, str(tmp_path / "model"))
     checkpoint = assert_reads(tmp_path / "model", {"w": KERNEL, "total": np.ones(1)})
     assert set(checkpoint.lines) == {
-        dropped("Adam/m/w", "a variable of the optimizer"),
-        dropped("Adam/v/w", "a variable of the optimizer"),
-        dropped("keras_api/metrics/0/total", "the state of a metric"),
-        dropped("count", "the state of a metric"),
+        no_weight("Adam/m/w", Kind.OPTIMIZER),
+        no_weight("Adam/v/w", Kind.OPTIMIZER),
+        no_weight("keras_api/metrics/0/total", Kind.METRIC),
+        no_weight("count", Kind.METRIC),
         dropped("words", "text, not numbers", is_refused_by_default=True),
-        dropped("save_counter", "how many times the model was saved"),
+        no_weight("save_counter", Kind.SAVES),
     }
 
 
@@ -150,7 +150,7 @@ def test_slots_of_older_optimizers_are_ledger_lines(copy: Path) -> None:
         tensors=[KERNEL, KERNEL],
     )
     checkpoint = assert_reads(copy, {"w": KERNEL})
-    assert checkpoint.lines == (dropped(key, "a variable of the optimizer"),)
+    assert checkpoint.lines == (no_weight(key, Kind.OPTIMIZER),)
 
 
 def with_extra(path: Path, **documents: Any) -> Path:

@@ -24,7 +24,7 @@ from converter.formats import NoOptions, Probe
 from converter.formats.tf_checkpoint import FORMAT, read, sniff
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.ledger import dropped
+from converter.model.ledger import Kind, no_weight
 from converter.model.tensor import ArrayTensor, FileTensor
 
 tf = pytest.importorskip("tensorflow")
@@ -78,7 +78,7 @@ def assert_refused(path: Path, what: str, error: type[CkconvError] = ReadError) 
 def test_whatever_part_of_it_is_named(object_based: Path) -> None:
     folder = assert_reads(object_based)
     assert folder.dialect == "tensorflow"
-    assert folder.lines == (dropped("save_counter", "how many times the model was saved"),)
+    assert folder.lines == (no_weight("save_counter", Kind.SAVES),)
     assert folder.warnings == ("of 2 checkpoints, ckpt-2 is read, the latest",)
     for name in ("ckpt-1", "ckpt-1.index", "ckpt-1.data-00000-of-00001"):
         assert assert_reads(object_based / name).warnings == ()

@@ -249,8 +249,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="        lines = tuple(line for line in checkpoint.lines if line.reason != OF_OPTIMIZER)\n",
-        new="        lines = checkpoint.lines\n",
+        old="        return replace(checkpoint, lines=without(checkpoint.lines, Kind.OPTIMIZER))\n",
+        new="        return checkpoint\n",
         tests=_SELECTION,
         what="slots of TensorFlow 1 are carried and said to be lost",
     ),

@@ -17,15 +17,15 @@ from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
-from converter.encoding.hdf5.layers import OPTIMIZER_REASON, listed
+from converter.encoding.hdf5.layers import listed
 from converter.encoding.object_graph import object_graph
 from converter.encoding.tensor_bundle import Bundle
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
-REASON = OPTIMIZER_REASON
 SAVE_COUNTER = "save_counter"
 """A variable that every tf.train.Checkpoint has."""
 _WEIGHTS, _NUMBERED = "optimizer_weights", "optimizer"
@@ -165,8 +165,7 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
         return replace(checkpoint, optimizer_refused=f"{error.message}{hint}")
     if found is None:
         return checkpoint
-    lines = tuple(line for line in checkpoint.lines if line.reason != OPTIMIZER_REASON)
-    return replace(checkpoint, optimizer=found, lines=lines)
+    return replace(checkpoint, optimizer=found, lines=without(checkpoint.lines, Kind.OPTIMIZER))
 
 
 def _orders_of(

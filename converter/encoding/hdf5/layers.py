@@ -15,14 +15,12 @@ from converter.encoding.hdf5.writing import Placed
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine, Status, dropped
+from converter.model.ledger import Kind, LedgerLine, Status, dropped, no_weight
 from converter.model.output import Late
 from converter.model.tensor import Tensor, is_equal
 
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that no layer holds: it is there without being listed."""
-
-OPTIMIZER_REASON = "a variable of the optimizer"
 
 
 def listed(group: Group, name: str) -> tuple[str, ...] | None:
@@ -99,7 +97,7 @@ def unlisted(root: Group, seen: set[int]) -> Iterator[LedgerLine]:
         if id(dataset) in seen:
             continue
         if place[0] == "optimizer_weights":
-            yield dropped("/".join(place), OPTIMIZER_REASON)
+            yield no_weight("/".join(place), Kind.OPTIMIZER)
         else:
             yield dropped("/".join(place), "no layer lists it", is_refused_by_default=True)
 
