@@ -13,7 +13,6 @@ import pytest
 import converter
 from converter.dialects import canonical
 from converter.dialects.transformers import composites, tensorflow_writing
-from converter.dialects.transformers.classes import classes_of
 from converter.errors import UsageError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
@@ -37,7 +36,7 @@ def whole(values: dict[str, Any], architecture: str) -> Checkpoint:
     """Return a checkpoint that has what every model of a class has."""
     table = composites.table_of(values)
     assert table is not None
-    known = next(each for each in classes_of(table) if each.name == architecture)
+    known = table.classes[architecture]
     tensors = {}
     for row in table.rows.all:
         if known.needs(row.canonical.text):

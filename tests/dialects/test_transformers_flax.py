@@ -14,7 +14,7 @@ import pytest
 import converter
 from converter.dialects.transformers import flax
 from converter.dialects.transformers.flax_names import Names
-from converter.dialects.transformers.tables import document, model_table
+from converter.dialects.transformers.tables import document, flax_table
 from converter.encoding import flax_file, safetensors
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
@@ -218,7 +218,7 @@ def test_a_config_that_asks_for_an_impossible_position_table_is_refused(position
 
 @pytest.mark.parametrize("model_type", sorted(document("flax")["models"]))
 def test_rows_of_every_type_invert(model_type: str) -> None:
-    table = model_table("flax", model_type)
+    table = flax_table(model_type)
     assert table is not None
     for row in table.rows.all:
         indices = {name: str(position) for position, name in enumerate(row.theirs.placeholders, 3)}

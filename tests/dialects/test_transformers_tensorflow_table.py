@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from converter.dialects.transformers.rows import Row, Rows
-from converter.dialects.transformers.tables import document, model_table
+from converter.dialects.transformers.tables import document, tensorflow_table
 
 MODEL_TYPES = sorted(document("tensorflow")["models"])
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_rows_invert(model_type: str) -> None:
-    table = model_table("tensorflow", model_type)
+    table = tensorflow_table(model_type)
     assert table is not None
     indices = {letter: str(10 + number) for number, letter in enumerate("nmklh")}
     for row in table.rows.all:

@@ -19,7 +19,7 @@ import pytest
 
 import converter
 from converter.dialects.transformers import tensorflow_writing
-from converter.dialects.transformers.tables import document, model_table
+from converter.dialects.transformers.tables import document, tensorflow_table
 from converter.errors import CkconvError
 from tests.oracle import environment
 from tests.oracle.generate import tensorflow, tensorflow_classes
@@ -62,7 +62,7 @@ def test_the_table_of_tensorflow_classes(tensorflow_dumps: Path) -> None:
         by_class.setdefault(dump["class"], []).append(dump)
     known = document("tensorflow_classes")["models"]
     for name, entries in by_class.items():
-        table = model_table("tensorflow", entries[0]["model_type"])
+        table = tensorflow_table(entries[0]["model_type"])
         assert table is not None
         for key in ("copies", "made", "layers"):
             made = getattr(tensorflow_classes, key)(entries, table)

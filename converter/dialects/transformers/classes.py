@@ -8,75 +8,13 @@ what the source has, and what comes back from it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from converter.dialects.transformers.tables import ModelTable, model_table
-
-Templates = Mapping[str, str]
-
-_NUMBER = re.compile(r"_\d+(?=/|$)")
+from converter.dialects.transformers.tables import ModelClass, TensorFlowTable, tensorflow_table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelClass:
-    """A class of a model type.
-
-    `is_base`   whether its own names lack the base model's prefix
-    `layer`     what Keras calls the TensorFlow class
-    `lacks`     paths of templates of which it has none; `optional` those that a config may leave out
-    `ties`      tied name -> the name that is stored, when the config ties embeddings; `always_tied` when it does not
-    `is_decided`  whether `always_tied` are all, as the configs of its parts say, and its own says nothing
-    """
-
-    name: str
-    is_base: bool
-    layer: str
-    lacks: tuple[str, ...]
-    optional: tuple[str, ...]
-    ties: Mapping[str, str]
-    always_tied: Mapping[str, str]
-    is_decided: bool = False
-
-    def has(self, template: str) -> bool:
-        """Whether the class has tensors of a template."""
-        return not _is_below(template, self.lacks)
-
-    def needs(self, template: str) -> bool:
-        """Whether every config of the class has tensors of a template."""
-        return self.has(template) and not _is_below(template, self.optional)
-
-    def ties_with(self, config: Mapping[str, Any], *, default: bool) -> Mapping[str, str]:
-        """Return the ties under a config; `default` is what its class does when it does not say."""
-        is_tied = config.get("tie_word_embeddings", default) and not self.is_decided
-        return self.ties if is_tied else self.always_tied
-
-    def is_called(self, start: str) -> bool:
-        """Whether `start` is what Keras puts before the names of its variables, numbered or not."""
-        own = _NUMBER.sub("", start)
-        return own == self.layer or own.endswith(f"/{self.layer}")
-
-
-def classes_of(table: ModelTable) -> tuple[ModelClass, ...]:
-    """Return the classes of a model type."""
-    return tuple(
-        ModelClass(
-            name=name,
-            is_base=entry["is_base"],
-            layer=entry["layer"],
-            lacks=tuple(entry["lacks"]),
-            optional=tuple(entry["optional"]),
-            ties=entry["ties"],
-            always_tied=entry["ties_when_untied"],
-            is_decided=entry.get("is_decided", False),
-        )
-        for name, entry in table.more["classes"].items()
-    )
-
-
-def class_of(table: ModelTable, present: Iterable[str], named: str | None, start: str) -> ModelClass:
+def class_of(table: TensorFlowTable, present: Iterable[str], named: str | None, start: str) -> ModelClass:
     """Return the class that has tensors of the templates `present`.
 
     It is the class `named` by the config when that has them all and none of its own head is missing, else the one
@@ -84,7 +22,7 @@ def class_of(table: ModelTable, present: Iterable[str], named: str | None, start
     """
     held = set(present)
     every = {row.canonical.text for row in (*table.rows.all, *table.aliases.all)}
-    known = classes_of(table)
+    known = tuple(table.classes.values())
 
     def misfits(candidate: ModelClass, *, of_head: bool) -> int:
         extra = {template for template in held if not candidate.has(template)}
@@ -124,12 +62,12 @@ def is_class_named(names: Iterable[str], config: Mapping[str, Any]) -> bool:
     return all(map(known.has, held)) and not any(known.needs(template) for template in every - held)
 
 
-def _named(config: Mapping[str, Any]) -> tuple[ModelTable, ModelClass] | None:
+def _named(config: Mapping[str, Any]) -> tuple[TensorFlowTable, ModelClass] | None:
     architectures = config.get("architectures")
-    table = model_table("tensorflow", str(config.get("model_type")))
+    table = tensorflow_table(str(config.get("model_type")))
     if table is None or not isinstance(architectures, list) or not architectures:
         return None
-    known = next((each for each in classes_of(table) if each.name == architectures[0]), None)
+    known = table.classes.get(architectures[0]) if isinstance(architectures[0], str) else None
     return None if known is None else (table, known)
 
 
@@ -143,7 +81,7 @@ def declared_ties(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, 
     held = set(names)
     pairs = {
         alias.removeprefix(prefix): owner.removeprefix(prefix)
-        for alias, owner in known.ties_with(config, default=table.more["tied_by_default"]).items()
+        for alias, owner in known.ties_with(config, default=table.tied_by_default).items()
     }
     return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
 
@@ -151,17 +89,13 @@ def declared_ties(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, 
 def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
     """Return missing name -> the one among `names` that is its tensor, of ties that a config does not ask for."""
     found = _named(config)
-    if found is None or config.get("tie_word_embeddings", found[0].more["tied_by_default"]):
+    if found is None or config.get("tie_word_embeddings", found[0].tied_by_default):
         return {}
     table, known = found
     prefix = f"{table.prefix}." if known.is_base else ""
     held = set(names)
-    pairs = {a.removeprefix(prefix): o.removeprefix(prefix) for a, o in known.always_tied.items()}
+    pairs = {a.removeprefix(prefix): o.removeprefix(prefix) for a, o in known.ties_when_untied.items()}
     return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}
-
-
-def _is_below(template: str, paths: Iterable[str]) -> bool:
-    return any(template == path or template.startswith(f"{path}.") for path in paths)
 
 
 def _is_of_head(template: str, prefix: str) -> bool:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.dialects.transformers.rows import Row, Rows, Template, layout_of
-from converter.dialects.transformers.tables import ModelTable, model_table
+from converter.dialects.transformers.tables import Condition, ModelClass, TensorFlowTable, tensorflow_table
 
-_FRAMEWORK = "tensorflow"
 _DENSE = "i o -> o i"
 _HEADS = {
     "base": ("Model", "DPRQuestionEncoder"),
@@ -69,7 +68,7 @@ class Part:
     canonical: str
     prefix: str
     model: str
-    table: ModelTable
+    table: TensorFlowTable
     config: Mapping[str, Any]
 
     def theirs(self, path: str) -> str:
@@ -77,7 +76,7 @@ class Part:
 
         One that no layer holds keeps its name.
         """
-        return path if "/" not in path and path in self.table.more["outside"] else f"{self.name}/{path}"
+        return path if "/" not in path and path in self.table.outside else f"{self.name}/{path}"
 
     def named(self, canonical: str) -> str | None:
         """Return what a tensor of the model is called in the composite, None when a base model has none."""
@@ -152,13 +151,13 @@ def is_built(config: Mapping[str, Any]) -> bool:
     return all(not place.types or config[place.config]["model_type"] in place.types for place in composite.places)
 
 
-def table_of(config: Mapping[str, Any]) -> ModelTable | None:
+def table_of(config: Mapping[str, Any]) -> TensorFlowTable | None:
     """Return the table of the model that a config describes, None when none knows its type or those of its parts."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         return None
     composite = _COMPOSITES.get(model_type)
-    return model_table(_FRAMEWORK, model_type) if composite is None else _composed(composite, model_type, config)
+    return tensorflow_table(model_type) if composite is None else _composed(composite, model_type, config)
 
 
 def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
@@ -172,7 +171,7 @@ def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
         model = None if table is None else _class_in(place, table)
         if table is None or model is None or not isinstance(own, Mapping):
             return None
-        is_base = table.more["classes"][model]["is_base"]
+        is_base = table.classes[model].is_base
         found.append(
             Part(
                 name=place.name,
@@ -187,61 +186,75 @@ def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
     return tuple(found)
 
 
-def _class_in(place: _Place, table: ModelTable) -> str | None:
-    names = [name for name in table.more["classes"] if name.endswith(_HEADS[place.kind])]
+def _class_in(place: _Place, table: TensorFlowTable) -> str | None:
+    names = [name for name in table.classes if name.endswith(_HEADS[place.kind])]
     if place.kind == "base":
         names = [name for name in names if not name.endswith(_NOT_BASE)]
     return names[0] if len(names) == 1 else None
 
 
-def _composed(composite: _Composite, model_type: str, config: Mapping[str, Any]) -> ModelTable | None:
+def _composed(composite: _Composite, model_type: str, config: Mapping[str, Any]) -> TensorFlowTable | None:
     parts = parts_of(config)
     if parts is None:
         return None
     rows = [Row.of(row) for row in composite.rows]
     aliases: list[Row] = []
-    entry: dict[str, Any] = {
-        "lacks": [],
-        "optional": [row.canonical.text for row in rows if row.canonical.text.startswith("enc_to_dec_proj")],
-        "ties": {},
-        "ties_when_untied": {},
-        "is_decided": True,
-    }
-    more: dict[str, Any] = {"outside": [], "not_trained": [], "unless": {}, "used": [], "prevails": []}
+    lacks: list[str] = []
+    optional = [row.canonical.text for row in rows if row.canonical.text.startswith("enc_to_dec_proj")]
+    ties: dict[str, str] = {}
+    ties_when_untied: dict[str, str] = {}
+    outside: list[str] = []
+    not_trained: list[str] = []
+    used: list[str] = []
+    prevails: list[str] = []
+    unless: dict[str, Condition] = {}
     for part in parts:
-        rows += _inside(part, part.table.rows.all)
-        aliases += _inside(part, part.table.aliases.all)
-        own = part.table.more["classes"][part.model]
-        for key in ("lacks", "optional"):
-            entry[key] += filter(None, map(part.named, own[key]))
-        is_tied = part.config.get("tie_word_embeddings", part.table.more["tied_by_default"])
-        entry["ties"] |= part.both_named(own["ties"])
-        entry["ties_when_untied"] |= part.both_named(own["ties" if is_tied else "ties_when_untied"])
-        for key in ("used", "prevails"):
-            more[key] += filter(None, map(part.named, part.table.more.get(key, ())))
-        more["not_trained"] += [f"{part.name}/{path}" for path in part.table.more["not_trained"]]
-        more["unless"] |= dict(_conditions(part))
-        more["outside"] += [
-            part.theirs(name.partition("/")[2]) if "/" in name else name for name in part.table.more["outside"]
-        ]
-    classes = {
-        name: {**entry, "layer": layer, "is_base": is_base} for name, (layer, is_base) in composite.classes.items()
-    }
-    return ModelTable(
+        table, own = part.table, part.table.classes[part.model]
+        rows += _inside(part, table.rows.all)
+        aliases += _inside(part, table.aliases.all)
+        lacks += filter(None, map(part.named, own.lacks))
+        optional += filter(None, map(part.named, own.optional))
+        is_tied = part.config.get("tie_word_embeddings", table.tied_by_default)
+        ties |= part.both_named(own.ties)
+        ties_when_untied |= part.both_named(own.ties if is_tied else own.ties_when_untied)
+        used += filter(None, map(part.named, table.used))
+        prevails += filter(None, map(part.named, table.prevails))
+        not_trained += [f"{part.name}/{path}" for path in table.not_trained]
+        unless |= dict(_conditions(part))
+        outside += [part.theirs(name.partition("/")[2]) if "/" in name else name for name in table.outside]
+    return TensorFlowTable(
         model_type=model_type,
         prefix=composite.prefix,
         rows=Rows(rows),
         aliases=Rows(aliases, is_two_way=False),
-        more={**more, "classes": classes, "tied_by_default": False},
+        classes={
+            name: ModelClass(
+                name=name,
+                is_base=is_base,
+                layer=layer,
+                lacks=tuple(lacks),
+                optional=tuple(optional),
+                ties=ties,
+                ties_when_untied=ties_when_untied,
+                is_decided=True,
+            )
+            for name, (layer, is_base) in composite.classes.items()
+        },
+        tied_by_default=False,
+        outside=tuple(outside),
+        not_trained=tuple(not_trained),
+        prevails=tuple(prevails),
+        unless=unless,
+        used=tuple(used),
     )
 
 
-def _conditions(part: Part) -> Iterator[tuple[str, list[Any]]]:
+def _conditions(part: Part) -> Iterator[tuple[str, Condition]]:
     """Yield names of tensors that a part has only when its config says so, and the key and value that say it."""
-    for template, (key, value) in part.table.more.get("unless", {}).items():
+    for template, condition in part.table.unless.items():
         name = part.named(template)
         if name is not None:
-            yield name, [f"{part.key}.{key}", value]
+            yield name, Condition(key=f"{part.key}.{condition.key}", value=condition.value)
 
 
 def _inside(part: Part, rows: Iterable[Row]) -> Iterator[Row]:

@@ -153,7 +153,7 @@ class _Reading:
         for name, tensor in _computed(self.names, dtype, self.tensors, is_stored=True):
             self.tensors[name] = tensor
             self.lines.append(defaulted(name, "computed from the config: Flax does not store it"))
-        for template in self.names.table.more.get("lacks", {}).get(_class_named(self.config.values), ()):
+        for template in self.names.table.lacks.get(_class_named(self.config.values) or "", ()):
             if template not in self.tensors:
                 shape = _pooler_shape(self.config.values, template)
                 self.tensors[template] = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
@@ -224,7 +224,7 @@ class _Writing:
     def _fate(self, name: str, is_known: bool) -> LedgerLine | None:
         """Return the line of a tensor that Flax has no leaf for, None when it has one."""
         origin = self.source.origin(name)
-        lacking = self.names.table.more.get("lacks", {}).get(_class_named(self.config), ())
+        lacking = self.names.table.lacks.get(_class_named(self.config) or "", ())
         if name in lacking:
             return dropped(origin, "the Flax class has no pooler, and PyTorch's does not use it")
         table = self._computed_as(name)
@@ -246,7 +246,7 @@ class _Writing:
     def _computed_as(self, name: str) -> Tensor | None:
         """Return what Flax computes in place of a tensor, None when it stores it."""
         for start, part in self.names.each():
-            known = part.table.more.get("sinusoids", {}).get("names", ())
+            known = () if part.table.sinusoids is None else part.table.sinusoids.names
             own = name.removeprefix(start)
             if own in known or f"{part.table.prefix}.{own}" in known:
                 computed = _computed(self.names, self.source.tensor(name).dtype, {}, is_stored=False)
@@ -317,7 +317,7 @@ def _ties(names: Names, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield alias and owner of what a config ties and Flax stores twice."""
     for start, part in names.each():
         if part.config.get("tie_word_embeddings", False):
-            for alias, owner in part.table.more.get("ties", {}).items():
+            for alias, owner in part.table.ties.items():
                 yield start + alias, start + owner
 
 
@@ -326,18 +326,18 @@ def _computed(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the position tables that PyTorch's class has and that are not in `present`; `is_stored`: those it saves."""
     for start, part in names.each():
-        entry = part.table.more.get("sinusoids")
-        if entry is None or not is_computed(entry["kind"], part.config):
+        table = part.table.sinusoids
+        if table is None or not is_computed(table.kind, part.config):
             continue
         named = _class_named(part.config)
-        if is_stored and named is not None and named not in entry["classes"]:
+        if is_stored and named is not None and named not in table.classes:
             continue
         prefix = f"{part.table.prefix}."
         is_base = is_stored and not any(name.startswith(start + prefix) for name in present)
-        for name in entry["names"]:
+        for name in table.names:
             own = start + (name.removeprefix(prefix) if is_base else name)
             if own not in present:
-                yield own, sinusoids(entry["kind"], part.config, dtype)
+                yield own, sinusoids(table.kind, part.config, dtype)
 
 
 def _pooler_shape(config: Mapping[str, Any], name: str) -> tuple[int, ...]:

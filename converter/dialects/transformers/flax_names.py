@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.dialects.keras.rearrangement import Rearrangement
-from converter.dialects.transformers.rows import Match, Row, Rows, Template
-from converter.dialects.transformers.tables import ModelTable, model_table
+from converter.dialects.transformers.rows import Match, Rows, Template
+from converter.dialects.transformers.tables import FlaxTable, flax_table
 
 FRAMEWORK = "flax"
 _PART_DEPTH_LIMIT = 4
@@ -25,7 +25,7 @@ class Names:
     `otherwise`   rows that go before those of the table, as the config has it
     """
 
-    table: ModelTable
+    table: FlaxTable
     config: Mapping[str, Any]
     parts: Mapping[str, Names] = field(default_factory=dict)
     otherwise: Rows | None = None
@@ -34,11 +34,11 @@ class Names:
     def of(cls, config: Mapping[str, Any], *, depth: int = 0) -> Names | None:
         """Return the names of the model that a config describes, None when no table knows it or a part of it."""
         model_type = config.get("model_type")
-        table = model_table(FRAMEWORK, model_type) if isinstance(model_type, str) else None
+        table = flax_table(model_type) if isinstance(model_type, str) else None
         if table is None or depth > _PART_DEPTH_LIMIT:
             return None
         parts: dict[str, Names] = {}
-        for part, key in table.more.get("parts", {}).items():
+        for part, key in table.parts.items():
             inner = config.get(key)
             names = cls.of(inner, depth=depth + 1) if isinstance(inner, Mapping) else None
             if names is None:
@@ -69,7 +69,7 @@ class Names:
         part, _, rest = name.partition(".")
         if part in self.parts:
             return self.parts[part].is_constant(rest)
-        templates = (Template(text=text) for text in self.table.more.get("constants", ()))
+        templates = (Template(text=text) for text in self.table.constants)
         return any(template.indices(each) is not None for template in templates for each in self._spelled(name))
 
     def split(self) -> tuple[str, tuple[str, ...]] | None:
@@ -104,8 +104,6 @@ class Names:
         yield "", self
 
 
-def _rows_otherwise(table: ModelTable, config: Mapping[str, Any]) -> Rows | None:
-    if "otherwise" not in table.more:
-        return None
-    key, value, rows = table.more["otherwise"]
-    return Rows(map(Row.of, rows), is_two_way=config.get(key) == value)
+def _rows_otherwise(table: FlaxTable, config: Mapping[str, Any]) -> Rows | None:
+    found = table.otherwise
+    return None if found is None else Rows(found.rows, is_two_way=config.get(found.key) == found.value)

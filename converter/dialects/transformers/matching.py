@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from converter.dialects.transformers.classes import classes_of
 from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import ModelTable
+from converter.dialects.transformers.tables import TensorFlowTable
 
 _OLD_NORM = re.compile(r"(?<![^/])layer_normalization(?:_\d+)?(?=/)")
 _LEAVES = {"weight": "embeddings", "embeddings": "weight"}
@@ -37,7 +36,7 @@ class Encoder:
     outside: tuple[str, ...]
 
 
-def located(table: ModelTable, shapes: Mapping[str, Shape]) -> Encoder | None:
+def located(table: TensorFlowTable, shapes: Mapping[str, Shape]) -> Encoder | None:
     """Return the model that is in a checkpoint with these variables, None when none of them is in the table."""
     candidates = {name: dict(_candidates(table, name, len(shape))) for name, shape in shapes.items()}
     counts = Counter(start for starts in candidates.values() for start in starts)
@@ -61,7 +60,7 @@ def plain(name: str) -> str:
     return name.removesuffix(":0")
 
 
-def _candidates(table: ModelTable, name: str, rank: int) -> Iterator[tuple[str, Match]]:
+def _candidates(table: TensorFlowTable, name: str, rank: int) -> Iterator[tuple[str, Match]]:
     parts = plain(name).split("/")
     for length in range(len(parts)):
         match = found_as(table, "/".join(parts[length:]), rank)
@@ -69,7 +68,7 @@ def _candidates(table: ModelTable, name: str, rank: int) -> Iterator[tuple[str, 
             yield "/".join(parts[:length]), match
 
 
-def found_as(table: ModelTable, name: str, rank: int) -> Match | None:
+def found_as(table: TensorFlowTable, name: str, rank: int) -> Match | None:
     """Return the row of a name, as it is or as old releases wrote it, None when there is none."""
     path, _, leaf = name.rpartition("/")
     for spelled in (name, f"{path}/{_LEAVES[leaf]}" if leaf in _LEAVES else name):
@@ -80,10 +79,10 @@ def found_as(table: ModelTable, name: str, rank: int) -> Match | None:
     return None
 
 
-def _shared(table: ModelTable, shapes: Mapping[str, Shape]) -> dict[str, Match]:
+def _shared(table: TensorFlowTable, shapes: Mapping[str, Shape]) -> dict[str, Match]:
     """Return those of the variables whose names never start with the name of their model."""
     found = {}
-    known = table.more.get("outside", ())
+    known = table.outside
     for name, shape in shapes.items():
         own = plain(name)
         whole = next((each for each in known if own == each or own.endswith(f"/{each}")), None)
@@ -96,12 +95,12 @@ def _shared(table: ModelTable, shapes: Mapping[str, Shape]) -> dict[str, Match]:
     return found
 
 
-def _insides(table: ModelTable, start: str, found: Mapping[str, Match], left: list[str]) -> tuple[str, ...]:
+def _insides(table: TensorFlowTable, start: str, found: Mapping[str, Match], left: list[str]) -> tuple[str, ...]:
     """Return what the names of all variables of the model start with: its own name where Keras chose that.
 
     Where the user chose it, other layers of the user's may be in the same place.
     """
-    if any(known.is_called(start) for known in classes_of(table)):
+    if any(known.is_called(start) for known in table.classes.values()):
         return (f"{start}/",)
     before = f"{start}/" if start else ""
     if not table.prefix:

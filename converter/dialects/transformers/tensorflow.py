@@ -17,11 +17,11 @@ from converter.dialects.architecture import config_with
 from converter.dialects.keras import are_keras
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers import composites, heads
-from converter.dialects.transformers.classes import ModelClass, class_of
+from converter.dialects.transformers.classes import class_of
 from converter.dialects.transformers.matching import Encoder, located, plain
 from converter.dialects.transformers.mechanical import translated
 from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import ModelTable
+from converter.dialects.transformers.tables import ModelClass, TensorFlowTable
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
@@ -66,7 +66,7 @@ class _Translation:
     """A checkpoint on its way to PyTorch's names."""
 
     checkpoint: Checkpoint
-    table: ModelTable
+    table: TensorFlowTable
     encoder: Encoder
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Translation:
         tensor = self.checkpoint.tensor(source)
         reason = self._reason_to_drop(match, model_class, config)
         if reason is not None:
-            is_used = match.row.canonical.text in self.table.more.get("used", ())
+            is_used = match.row.canonical.text in self.table.used
             is_loss = is_used and bool(np.any(tensor.numpy()))
             self.lines.append(dropped(self.checkpoint.origin(source), reason, is_refused_by_default=is_loss))
             return
@@ -143,9 +143,12 @@ class _Translation:
         template = match.row.canonical.text
         if not model_class.has(template):
             return f"{model_class.name} saves no such tensor"
-        key, value = self.table.more.get("unless", {}).get(template, ("", None))
-        said = _at(config, key, value)
-        return None if said == value else f"{model_class.name} with {key} {said!r} has no such tensor"
+        condition = self.table.unless.get(template)
+        if condition is None:
+            return None
+        said = _at(config, condition.key, condition.value)
+        is_there = said == condition.value
+        return None if is_there else f"{model_class.name} with {condition.key} {said!r} has no such tensor"
 
     def _tie_to_first(self, source: str, name: str, tensor: Tensor) -> None:
         if not is_equal(self.tensors[name], tensor):
@@ -157,7 +160,7 @@ class _Translation:
 
     def _tied(self, model_class: ModelClass, config: Config) -> Config:
         """Make ties of what the class ties; return a config that ties nothing when the values differ."""
-        default = self.table.more["tied_by_default"]
+        default = self.table.tied_by_default
         ties = model_class.ties_with(config.values, default=default)
         for alias, owner in model_class.ties.items():
             if owner not in self.tensors:
@@ -169,7 +172,7 @@ class _Translation:
                 if alias in ties:
                     del self.tensors[alias]
                     self.aliases[alias] = owner
-            elif alias in self.table.more.get("prevails", ()):
+            elif alias in self.table.prevails:
                 self._let_prevail(alias, owner)
             elif alias in ties:
                 config = _untied(config)

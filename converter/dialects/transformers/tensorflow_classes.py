@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.dialects.transformers import composites
-from converter.dialects.transformers.classes import ModelClass, classes_of
 from converter.dialects.transformers.extents import sizes
 from converter.dialects.transformers.rows import Row, key_of
-from converter.dialects.transformers.tables import ModelTable, document
+from converter.dialects.transformers.tables import ModelClass, TensorFlowTable, document
 from converter.errors import UsageError
 from converter.model.checkpoint import Config
 
@@ -61,7 +60,7 @@ class TensorFlowClass:
     """
 
     name: str
-    table: ModelTable
+    table: TensorFlowTable
     torch: ModelClass
     layers: tuple[Layer, ...]
     copies: Mapping[str, str]
@@ -75,7 +74,7 @@ class TensorFlowClass:
 
     def variable(self, theirs: str) -> str:
         """Return the whole name of a variable."""
-        for name in self.table.more.get("outside", ()):
+        for name in self.table.outside:
             if key_of(name.partition("/")[2] or name) == key_of(theirs):
                 first, slash, _ = name.partition("/")
                 return f"{first}/{theirs}:0" if slash else f"{theirs}:0"
@@ -143,7 +142,7 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
         said = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
         shown = ", ".join(each[2:] for each in own[:_CLASSES_SHOWN])
         raise UsageError(said, hint=f"--config with one of these as its architectures: {shown}")
-    torch = next(each for each in classes_of(table) if each.name == architecture)
+    torch = table.classes[architecture]
     parts = composites.parts_of(config) if composites.is_composite(model_type) else None
     if parts is not None:
         return _made_of(parts, name, table, torch)
@@ -163,7 +162,7 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
     )
 
 
-def _known(config: Mapping[str, Any], table: ModelTable | None) -> list[str]:
+def _known(config: Mapping[str, Any], table: TensorFlowTable | None) -> list[str]:
     """Return the TensorFlow classes of the type of a config."""
     known = document("tensorflow_classes")["models"]
     if table is None:
@@ -173,10 +172,10 @@ def _known(config: Mapping[str, Any], table: ModelTable | None) -> list[str]:
     parts = composites.parts_of(config)
     if parts is None or not composites.is_built(config) or not all(f"TF{part.model}" in known for part in parts):
         return []
-    return sorted(f"TF{each.name}" for each in classes_of(table))
+    return sorted(f"TF{name}" for name in table.classes)
 
 
-def _made_of(parts: Sequence[composites.Part], name: str, table: ModelTable, torch: ModelClass) -> TensorFlowClass:
+def _made_of(parts: Sequence[composites.Part], name: str, table: TensorFlowTable, torch: ModelClass) -> TensorFlowClass:
     known = document("tensorflow_classes")["models"]
     entries = [(part, known[f"TF{part.model}"]) for part in parts]
     held = {part.name: _paths_in(part, entry) for part, entry in entries}

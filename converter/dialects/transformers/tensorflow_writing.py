@@ -17,7 +17,7 @@ from converter.dialects.transformers import heads
 from converter.dialects.transformers.extents import variables_made
 from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.rows import Row, key_of
-from converter.dialects.transformers.tables import ModelTable
+from converter.dialects.transformers.tables import TensorFlowTable
 from converter.dialects.transformers.tensorflow_classes import (
     TOP_LEVEL,
     Layer,
@@ -63,15 +63,15 @@ def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
     return found
 
 
-def _in_order(layer: Layer, templates: Mapping[str, str], table: ModelTable) -> list[str]:
+def _in_order(layer: Layer, templates: Mapping[str, str], table: TensorFlowTable) -> list[str]:
     """Return the variables of a layer as Keras lists them: those of its own first, what is not trained last."""
     places = {name: layer.place(template) for name, template in templates.items() if layer.holds(template)}
     return sorted(places, key=lambda name: (_is_untrained(name, table), places[name]))
 
 
-def _is_untrained(variable: str, table: ModelTable) -> bool:
+def _is_untrained(variable: str, table: TensorFlowTable) -> bool:
     name = variable.removesuffix(":0")
-    return bool(_STATISTICS.search(name)) or name.endswith(tuple(table.more["not_trained"]))
+    return bool(_STATISTICS.search(name)) or name.endswith(table.not_trained)
 
 
 def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
@@ -155,7 +155,7 @@ class _Translation:
         for row in self.model.rows():
             self._rows.setdefault(key_of(row.canonical.key), []).append(row)
         names = {self._canonical(name): name for name in self.checkpoint.names if not heads.is_head(name)}
-        ties = self.model.torch.ties_with(self.config, default=table.more["tied_by_default"])
+        ties = self.model.torch.ties_with(self.config, default=table.tied_by_default)
         for canonical, name in names.items():
             if not self._is_stored_elsewhere(canonical, name, names, ties):
                 self._add(canonical, name)

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import model_table
+from converter.dialects.transformers.tables import tensorflow_1_table
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
 
-_TABLE = "tf1"
 _EXPORT = "module/"
 _TELLING = {
     "bert": re.compile(r"(?:module/)?bert/encoder/layer_[0-9]+/attention/self/query/kernel"),
@@ -41,7 +40,7 @@ def match(model_type: str, name: str) -> Match | None:
 
     `model_type` is one of the table's. A slot of an optimizer goes by the name of its weight.
     """
-    table = model_table(_TABLE, model_type)
+    table = tensorflow_1_table(model_type)
     return None if table is None else table.to_canonical(name.removeprefix(_EXPORT))
 
 

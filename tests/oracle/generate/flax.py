@@ -22,17 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.oracle.generate import table_file
-from tests.oracle.generate.flax_configs import COMPOSITES
 from tests.oracle.generate.tensorflow import fixed, indices, rows_of, separated
 
 _COUNTER = "num_batches_tracked"
-_SINUSOIDS = {"roformer": "rotary", "marian": "halves", "pegasus": "halves", "distilbert": "interleaved"}
 _POSITIONS = ("embed_positions.weight", "position_embeddings.weight")
-_OTHERWISE = {"resnet": ("layer_type", "basic")}
-_PARTS = {
-    "vision-text-dual-encoder": {"vision_model": "vision_config", "text_model": "text_config"},
-    **{key: {"encoder": "encoder", "decoder": "decoder"} for key in sorted(COMPOSITES) if key.endswith("decoder")},
-}
 
 
 def dumps(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -59,7 +52,7 @@ def model_of(model_type: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     is_base = [has_prefix and entry["is_base"] and entry["torch_class"].endswith("Model") for entry in entries]
     bases = [f"{prefix}." if each else "" for each in is_base]
     literal = fixed(entries, bases)
-    parts = _PARTS.get(model_type, {})
+    parts = table_file.exceptions("parts").get(model_type, {})
     samples = []
     constants: set[str] = set()
     sinusoids: set[str] = set()
@@ -88,17 +81,21 @@ def model_of(model_type: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
                 lacks.setdefault(entry["torch_class"], set()).add(template(name, base, entry, literal))
         ties |= {name: entry["ties"][name] for name in taken if name in entry["ties"]}
     two_way, aliases = separated(rows_of(samples))
-    if aliases and model_type not in _OTHERWISE:
+    if aliases and model_type not in table_file.exceptions("otherwise"):
         raise ValueError(f"{model_type}: {aliases} are second names")
     known = {
         "constants": sorted(constants),
-        "sinusoids": {"kind": _SINUSOIDS[model_type], "names": sorted(sinusoids), "classes": sorted(saving)}
+        "sinusoids": {
+            "kind": table_file.exceptions("sinusoids")[model_type],
+            "names": sorted(sinusoids),
+            "classes": sorted(saving),
+        }
         if sinusoids
         else {},
         "lacks": {name: sorted(templates) for name, templates in sorted(lacks.items())},
         "ties": ties,
         "parts": parts,
-        "otherwise": [*_OTHERWISE[model_type], aliases] if aliases else [],
+        "otherwise": [*table_file.exceptions("otherwise")[model_type], aliases] if aliases else [],
     }
     classes = sorted({entry["torch_class"] for entry in entries})
     return {

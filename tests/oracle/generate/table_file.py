@@ -1,11 +1,21 @@
-"""Writing a table file so that a change of one row is a change of one line."""
+"""The table files: where they are, what people write beside them, and writing one so that a row is a line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+TABLES = Path(__file__).parents[3] / "converter" / "dialects" / "tables"
+
+
+@cache
+def exceptions(kind: str) -> Mapping[str, Any]:
+    """Return what people found by model type that no generator can; the README of the tables says what each kind is."""
+    found: Mapping[str, Any] = json.loads((TABLES / "exceptions.json").read_text(encoding="utf-8"))[kind]
+    return found
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

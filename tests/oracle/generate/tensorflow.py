@@ -3,7 +3,7 @@
     python -m tests.oracle.generate.tensorflow FOLDER
 
 Per model type: rows (templates of variables and of PyTorch's tensors), and of each class what it lacks of them, and its
-ties. What transformers' own loader leaves out or gets wrong is in EXCEPTIONS.
+ties. What transformers' own loader leaves out or gets wrong is in exceptions.json beside the table.
 """
 
 from __future__ import annotations
@@ -18,76 +18,18 @@ from typing import Any
 
 from converter.dialects.transformers.mechanical import translated
 from converter.dialects.transformers.rows import Row, Rows
-from tests.oracle.generate.table_file import write
+from tests.oracle.generate.table_file import TABLES, exceptions, write
 from tests.oracle.generate.tensorflow_configs import COMPOSITES
 
-TABLE = Path(__file__).parents[3] / "converter" / "dialects" / "tables" / "tensorflow.json"
+TABLE = TABLES / "tensorflow.json"
 _NUMBER = re.compile(r"\d+")
 _NUMBERED = re.compile(r"/tf_\w+_attention(_\d+)?/")
-"""Layers without a name of their own, which Keras numbers through the process: EXCEPTIONS has their rows."""
+"""Layers without a name of their own, which Keras numbers through the process: exceptions.json has their rows."""
 _LETTERS = "nmklh"
 _COUNTER = "num_batches_tracked"
 
 Sample = tuple[str, str, str | None, frozenset[int]]
 """A variable, the tensor it is, the pattern of its layout, and which components of the tensor's name are indices."""
-
-
-def _leaves(path: str, own: str) -> list[tuple[str, str, str | None]]:
-    """Return what a layer at `path` has, and what PyTorch has for it."""
-    if path.endswith("LayerNorm"):
-        return [(f"{path}/gamma", f"{own}.weight", None), (f"{path}/beta", f"{own}.bias", None)]
-    if path.endswith("rotary_embeddings"):
-        return [(f"{path}/inv_freq", f"{own}.inv_freq", None)]
-    return [(f"{path}/kernel", f"{own}.weight", "i o -> o i"), (f"{path}/bias", f"{own}.bias", None)]
-
-
-def _without_bias(*lists: str) -> Mapping[str, Any]:
-    """Return what is said of biases that TensorFlow's classes have, and use, whatever qkv_bias says."""
-    names = [f"{path}.{{n}}.attention.attention.{part}.bias" for path in lists for part in ("query", "key", "value")]
-    return {"unless": {name: ["qkv_bias", True] for name in names}, "used": names}
-
-
-EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "deit": _without_bias("deit.encoder.layer"),
-    "vit": _without_bias("vit.encoder.layer"),
-    "vit_mae": _without_bias("vit.encoder.layer", "decoder.decoder_layers"),
-    "albert": {"prevails": ["predictions.decoder.bias"]},
-    "esm": {
-        "unless": {"esm.embeddings.position_embeddings.weight": ["position_embedding_type", "absolute"]},
-        "aliases": [
-            [
-                f"esm/encoder/layer_._{{n}}/{attention}/{theirs}",
-                f"esm.encoder.layer.{{n}}.crossattention.{ours}",
-                layout,
-            ]
-            for attention in ("tf_esm_attention", "tf_esm_attention_{m}")
-            for path, own in (
-                *((f"self/{part}", f"self.{part}") for part in ("query", "key", "value")),
-                ("output/dense", "output.dense"),
-                ("LayerNorm", "LayerNorm"),
-                ("self/rotary_embeddings", "self.rotary_embeddings"),
-            )
-            for theirs, ours, layout in _leaves(path, own)
-        ],
-    },
-    "sam": {
-        "unless": {
-            f"vision_encoder.layers.{{n}}.attn.rel_pos_{axis}": ["vision_config.use_rel_pos", True] for axis in "hw"
-        }
-    },
-    "sam_vision_model": {
-        "unless": {f"vision_encoder.layers.{{n}}.attn.rel_pos_{axis}": ["use_rel_pos", True] for axis in "hw"}
-    },
-}
-"""What no loader of transformers does right, by model type: keys of the table, `{prefix}` stands for the base's."""
-
-NOT_TRAINED: Mapping[str, list[str]] = {
-    "esm": ["rotary_embeddings/inv_freq"],
-    "swin": ["relative_position_index"],
-    "vit_mae": ["vit/embeddings/position_embeddings", "decoder/decoder_pos_embed"],
-    "whisper": ["model/encoder/embed_positions/weight"],
-}
-"""Endings of variables that a class does not train: Keras lists them after all others."""
 
 
 def dumps(folder: Path) -> Iterator[dict[str, Any]]:
@@ -279,7 +221,7 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
     model_type, prefix = entries[0]["model_type"], entries[0]["prefix"]
     has_prefix = any(not entry["is_base"] for entry in entries)
     bases = [f"{prefix}." if has_prefix and entry["is_base"] else "" for entry in entries]
-    own = EXCEPTIONS.get(model_type, {})
+    own = exceptions("tensorflow").get(model_type, {})
     extra = [[part and part.replace("{prefix}", prefix) for part in row] for row in own.get("rows", ())]
     literal = fixed(entries, bases)
     samples, left = samples_of(entries, bases, literal)
@@ -307,7 +249,7 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
         "classes": {name: _class(known, every) for name, known in classes.items()},
         **{key: value for key, value in own.items() if key not in ("rows", "aliases")},
         "outside": outside(entries),
-        "not_trained": NOT_TRAINED.get(model_type, []),
+        "not_trained": exceptions("not_trained").get(model_type, []),
         "rows": in_order(rows, children),
         "aliases": in_order(aliases, children),
     }

@@ -19,50 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.transformers.tables import ModelTable, model_table
+from converter.dialects.transformers.tables import TensorFlowTable, tensorflow_table
 from tests.oracle.generate import tensorflow_models as models
-from tests.oracle.generate.table_file import write
+from tests.oracle.generate.table_file import TABLES, exceptions, write
 from tests.oracle.generate.tensorflow import dumps, stripped
 
-TABLE = Path(__file__).parents[3] / "converter" / "dialects" / "tables" / "tensorflow_classes.json"
+TABLE = TABLES / "tensorflow_classes.json"
 TOP_LEVEL = "top_level_model_weights"
 _NUMBERED = re.compile(r"(activation|average_pooling2d|dropout|flatten|max_pooling2d)(_\d+)?")
 _COUNTS = ("num_hidden_groups", "inner_group_num", "num_feedforward_networks", "block_sizes", "depths")
 CROSS = "cross attention"
 
 
-def _biases(path: str, layers: str, width: str) -> list[list[Any]]:
-    return [[f"{path}/attention/attention/{part}/bias", "biases", layers, width] for part in ("query", "key", "value")]
-
-
-MADE: Mapping[str, list[list[Any]]] = {
-    "deit": _biases("deit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
-    "vit": _biases("vit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
-    "vit_mae": [
-        *_biases("vit/encoder/layer_._{n}", "num_hidden_layers", "hidden_size"),
-        *_biases("decoder/decoder_layers.{n}", "decoder_num_hidden_layers", "decoder_hidden_size"),
-    ],
-    "esm": [["esm/embeddings/position_embeddings/embeddings", "zeros", "max_position_embeddings", "hidden_size"]],
-    "mpnet": [
-        ["mpnet/pooler/dense/kernel", "zeros", "hidden_size", "hidden_size"],
-        ["mpnet/pooler/dense/bias", "zeros", "hidden_size"],
-    ],
-    "sam": [
-        [f"vision_encoder/layers_._{{n}}/attn/rel_pos_{axis}", "relative positions", "vision_config"] for axis in "hw"
-    ],
-    "sam_vision_model": [[f"vision_encoder/layers_._{{n}}/attn/rel_pos_{axis}", "relative positions"] for axis in "hw"],
-    "marian": [
-        [f"model/{part}/embed_positions/embeddings", "sinusoids", "max_position_embeddings", "d_model"]
-        for part in ("encoder", "decoder")
-    ],
-}
-"""Variables that a checkpoint of PyTorch may have nothing for, by model type: what is in them, and their shapes."""
-
-CHOSEN: Mapping[str, list[str]] = {"mobilebert": ["normalization_type", "layer_norm", "no_norm"]}
-"""When second names of tensors are the right ones: [key of the config, value, what the key is when it is not said]."""
-
-
-def templates(table: ModelTable, variable: str, rank: int) -> list[str]:
+def templates(table: TensorFlowTable, variable: str, rank: int) -> list[str]:
     """Return the row of a variable, as the other table has it; those of a layer that Keras numbers come together."""
     match = table.to_canonical(stripped(variable), rank)
     if match is None:
@@ -85,7 +54,7 @@ def covering(own: Iterable[str], others: Iterable[str]) -> list[str]:
     return found
 
 
-def layers(entries: list[Mapping[str, Any]], table: ModelTable) -> list[list[Any]]:
+def layers(entries: list[Mapping[str, Any]], table: TensorFlowTable) -> list[list[Any]]:
     """Return [name, whether it is there without weights too, paths ...] of the layers of a class, in order."""
     every = dict.fromkeys(row.theirs.text for row in (*table.rows.all, *table.aliases.all))
     held: dict[str, dict[str, None]] = {}
@@ -127,7 +96,7 @@ def _ordered(orders: list[list[str]], names: Iterable[str]) -> list[str]:
     return found
 
 
-def copies(entries: list[Mapping[str, Any]], table: ModelTable) -> dict[str, str]:
+def copies(entries: list[Mapping[str, Any]], table: TensorFlowTable) -> dict[str, str]:
     """Return PyTorch's name of a variable -> the tensor that save_pretrained keeps of the same values."""
     found = {}
     for entry in entries:
@@ -141,8 +110,9 @@ def copies(entries: list[Mapping[str, Any]], table: ModelTable) -> dict[str, str
     return found
 
 
-def made(entries: list[Mapping[str, Any]], table: ModelTable) -> list[list[Any]]:
-    """Return those of MADE that a class of PyTorch lacks in some variant, or under some config."""
+def made(entries: list[Mapping[str, Any]], table: TensorFlowTable) -> list[list[Any]]:
+    """Return those of exceptions.json that a class of PyTorch lacks in some variant, or under some config."""
+    known = exceptions("made").get(table.model_type, ())
     missing = set()
     for entry in entries:
         base = _base(entry, table)
@@ -152,13 +122,13 @@ def made(entries: list[Mapping[str, Any]], table: ModelTable) -> list[list[Any]]
             if match is None:
                 continue
             theirs = match.row.theirs.text
-            is_conditional = any(each[:2] == [theirs, "biases"] for each in MADE.get(table.model_type, ()))
+            is_conditional = any(each[:2] == [theirs, "biases"] for each in known)
             if is_conditional or match.name not in saved:
                 missing.add(theirs)
-    return [each for each in MADE.get(table.model_type, ()) if each[0] in missing]
+    return [each for each in known if each[0] in missing]
 
 
-def _base(entry: Mapping[str, Any], table: ModelTable) -> str:
+def _base(entry: Mapping[str, Any], table: TensorFlowTable) -> str:
     return f"{table.prefix}." if entry["is_base"] and table.prefix else ""
 
 
@@ -236,7 +206,7 @@ def main(folder: Path) -> None:
     classes = models.classes()
     found = {}
     for name, entries in sorted(by_class.items()):
-        table = model_table("tensorflow", entries[0]["model_type"])
+        table = tensorflow_table(entries[0]["model_type"])
         if table is None:
             raise ValueError(f"{name}: tensorflow.json lacks {entries[0]['model_type']}")
         listed = layers(entries, table)
@@ -245,7 +215,7 @@ def main(folder: Path) -> None:
             "model_type": table.model_type,
             "copies": copies(entries, table),
             "made": made(entries, table),
-            "chosen": CHOSEN.get(table.model_type, []),
+            "chosen": exceptions("chosen").get(table.model_type, []),
             "numbers": numbered,
             "layers": listed,
         }
