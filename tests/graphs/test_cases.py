@@ -114,6 +114,8 @@ def test_there_is_a_length_in_each_range_between_thresholds() -> None:
     assert lengths(sample_cases(text(of("sliding_window", 8)))) == []
     assert lengths(sample_cases(text(of("sliding_window", 20)))) == [23]
     assert lengths(sample_cases(text(of("sliding_window", 80)))) == [90]
+    assert lengths(sample_cases(text(of("sliding_window", 17)))) == [20]  # there is one of 17, which is not past it
+    assert lengths(sample_cases(text(of("sliding_window", 16)))) == []
     found = sample_cases(text(of("block_size", 20), of("max_distance", 30), of("max_positions", 39), high=40))
     assert lengths(found) == [40, 33, 23]
     assert any(case.name.startswith("past block_size 20, 1 x 23") for case in found.cases)
@@ -123,6 +125,13 @@ def test_a_threshold_that_no_valid_input_is_past_is_none() -> None:
     architecture = text(of("original_max", 4096), high=40)
     assert lengths(sample_cases(architecture)) == []
     assert unreached(architecture, [case.sizes for case in sample_cases(architecture).cases]) is None
+
+
+def test_a_length_that_is_a_threshold_is_not_past_it() -> None:
+    architecture = text(of("sliding_window", 17))
+    said = "outputs not compared beyond 17 tokens (sliding_window 17)"
+    assert unreached(architecture, [{"batch": 1, "sequence": 17}, {"batch": 9, "sequence": 2}]) == said
+    assert unreached(architecture, [{"batch": 1, "sequence": 2}, {"batch": 1, "sequence": 18}]) is None
 
 
 def test_lengths_without_room_are_said_to_be_unreached() -> None:

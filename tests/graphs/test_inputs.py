@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, GraphInput, Sampling
 from converter.graphs.inputs import sample_inputs, sample_sizes
 from converter.model.dtype import DType
@@ -101,3 +102,11 @@ def test_sounds_are_long_and_so_are_their_masks() -> None:
     for case in sample_sizes(Architecture(architecture="", parameters={}, inputs=(mask, ids, sound))):
         assert case["samples"] == case["sequence"] > 2000
         assert case["decoder"] < 20
+
+
+def test_an_input_that_is_too_large_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.graphs.inputs._ELEMENTS_LIMIT", 100)
+    one = GraphInput(name="x", dtype=DType.INT64, shape=("n", 2, 10))
+    assert sample_inputs((one,), seed=0, sizes={"n": 5})["x"].size == 100
+    with pytest.raises(GraphError, match=r"an input 'x' of \[6, 2, 10\] is too large"):
+        sample_inputs((one,), seed=0, sizes={"n": 6})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,24 @@ def test_what_is_made_of_a_parameter_stays() -> None:
     np.testing.assert_array_equal(computed(made), expected)
 
 
+def test_a_parameter_whose_file_is_there_is_not_folded(tmp_path: Path) -> None:
+    """Its bytes are the checkpoint's to write; the graph of another program has them beside it."""
+
+    def build(x: Any, weight: Any) -> list[Any]:
+        scaled = ir.node("Mul", [weight, two])
+        return [scaled, ir.node("MatMul", [x, scaled.outputs[0]])]
+
+    two = constant("two", np.float32(2))
+    made = model(build, two)
+    (tmp_path / "weights").write_bytes(WEIGHT.tobytes())
+    made.graph.initializers["weight"].const_value = ir.ExternalTensor(
+        "weights", 0, WEIGHT.nbytes, ir.DataType.FLOAT, shape=ir.Shape(WEIGHT.shape), name="weight", base_dir=tmp_path
+    )
+    clean(made)
+    assert op_types(made) == ["Mul", "MatMul"]
+    assert isinstance(made.graph.initializers["weight"].const_value, ir.ExternalTensor)
+
+
 def test_shape_arithmetic_on_constants_is_done() -> None:
     def build(x: Any, weight: Any) -> list[Any]:
         total = ir.node("Add", [one, one])
@@ -151,6 +170,16 @@ def test_a_tensor_that_was_moved_renamed_and_cast() -> None:
     attach(made, {"weight": stored("dense.weight", kept, *steps)}, frozenset({"dense.weight"}))
     assert next(iter(made.graph.initializers)) == "dense.weight"
     np.testing.assert_allclose(computed(made, {"dense.weight": kept}), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_reshapes_are_those_of_every_opset_unless_an_extent_is_zero() -> None:
+    """Reshape has allowzero since opset 14."""
+    for shape, has_zero in ((WEIGHT.shape, False), ((0, 6), True)):
+        made = model(lambda x, weight: [ir.node("MatMul", [x, weight])])
+        kept = np.zeros(shape, np.float32).reshape(shape[::-1])
+        attach(made, {"weight": stored("w", kept, ["reshape", list(shape)])}, frozenset({"w"}))
+        (node,) = (node for node in made.graph if node.op_type == "Reshape")
+        assert list(node.attributes) == (["allowzero"] if has_zero else [])
 
 
 def test_a_tensor_that_is_cast_a_second_time() -> None:
