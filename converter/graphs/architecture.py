@@ -17,7 +17,8 @@ class Sampling:
     """Which values make sense in an input, for whoever needs some.
 
     `role`       "ids", "mask" (1 where something is), "types" (of tokens), "boxes" (the second corner is not before the
-                 first), or "" for one of which no more is known than its type
+                 first), "numbers" (integers of which whole ones are computed, in a way that takes any), or "" for one
+                 of which no more is known than its type
     `low`        the least integer, of a mask the least number of ones; `high` the first integer that is too large
     `padding`    what stands where a mask of the same shape is 0
     `leading`    what every row starts with

@@ -1,8 +1,9 @@
 """Which sets of inputs a source and a target are compared on: few, each of several properties, at a bounded cost.
 
 There are five shapes with right padding, none, left padding and holes, a row that is all masked, and one token, each
-where the inputs allow it; negative and large integers, where nothing says what integers mean; one length in each
-range between the lengths from which on a model computes otherwise; and what is left of the vocabulary.
+where the inputs allow it; negative and large integers, where nothing says what integers mean, and those of the whole
+type where the graph takes any (converter.graphs.trace.sampling); one length in each range between the lengths from
+which on a model computes otherwise; and what is left of the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from typing import Any
 import numpy as np
 
 from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
-from converter.graphs.inputs import MIXED, NONE, RIGHT, ROW, extents, sample_inputs, sample_sizes
+from converter.graphs.inputs import (
+    LARGE,
+    MIXED,
+    NONE,
+    NUMBERS,
+    RIGHT,
+    ROW,
+    SMALL,
+    WHOLE,
+    extents,
+    sample_inputs,
+    sample_sizes,
+)
 
 _SEED = 20180611
 _OPERATIONS_PER_SECOND = 2e10
@@ -94,7 +107,9 @@ def sample_cases(architecture: Architecture, budget: Budget = Budget()) -> Cases
     plans += [(name, sizes, NONE) for name, sizes in _long(architecture, budget)]
     cases = [_case(architecture, number, *plan) for number, plan in enumerate(plans)]
     if any(map(_is_of_unknown_meaning, architecture.inputs)):
-        cases.append(_case(architecture, len(cases), "negative and large integers", shapes[2], RIGHT, is_wide=True))
+        cases.append(_case(architecture, len(cases), "negative and large integers", shapes[2], RIGHT, integers=LARGE))
+    if any(each.sampling == NUMBERS for each in architecture.inputs):
+        cases.append(_case(architecture, len(cases), "integers of the whole type", shapes[2], RIGHT, integers=WHOLE))
     rest, notes = _vocabulary(architecture, cases, budget.quarter)
     # Of two alike, as where all extents are fixed, one says what both would, unless they are all there is.
     return Cases(cases=tuple({case.name: case for case in (*cases, *rest)}.values()), notes=tuple(notes))
@@ -114,9 +129,9 @@ def unreached(architecture: Architecture, sizes: Sequence[Mapping[str, int]]) ->
 
 
 def _case(
-    architecture: Architecture, number: int, name: str, sizes: Mapping[str, int], padding: str, *, is_wide: bool = False
+    architecture: Architecture, number: int, name: str, sizes: Mapping[str, int], padding: str, *, integers: str = SMALL
 ) -> Case:
-    arrays = sample_inputs(architecture.inputs, seed=_SEED + number, sizes=sizes, padding=padding, is_wide=is_wide)
+    arrays = sample_inputs(architecture.inputs, seed=_SEED + number, sizes=sizes, padding=padding, integers=integers)
     return Case(name=_called(name, architecture, sizes), arrays=arrays, sizes=sizes, is_plain=number < _PLAIN)
 
 
@@ -137,7 +152,7 @@ def _is_of_text(each: GraphInput) -> bool:
 
 
 def _is_of_unknown_meaning(each: GraphInput) -> bool:
-    return each.sampling == Sampling() and np.dtype(each.dtype.numpy).kind in "iu"
+    return each.sampling in (Sampling(), NUMBERS) and np.dtype(each.dtype.numpy).kind in "iu"
 
 
 def _frames(architecture: Architecture, each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from converter.errors import GraphError
 from converter.graphs.architecture import Architecture, GraphInput, Sampling
 
+NUMBERS = Sampling(role="numbers")
 RIGHT, NONE, MIXED, ROW = "right", "none", "mixed", "row"
 """How masks are: ones and then zeros; ones; rows that begin with zeros, have holes, or both; a last row of zeros."""
 
@@ -19,6 +20,10 @@ _HEIGHTS, _WIDTHS = (64, 96, 64, 96, 64), (96, 64, 96, 64, 96)
 _SOUNDS = (3200, 2400, 2800, 2400, 2400)
 _SOUND_RANK, _IMAGE_RANK = 2, 4
 _ELEMENTS_LIMIT = 1 << 28
+_LONG = 64
+SMALL, LARGE, WHOLE = "small", "large", "whole"
+"""How integers are of which nothing is known: what their sampling says; negative and large; as large as their type."""
+
 _LARGE = (-1, -2, -100, -1000, -(1 << 15), -(1 << 24), 127, 255, 1000, (1 << 15) - 1, 1 << 24)
 
 
@@ -56,14 +61,14 @@ def _cases(each: GraphInput, *, has_sound: bool) -> list[Sequence[int]]:
 
 
 def sample_inputs(
-    inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int], padding: str = RIGHT, is_wide: bool = False
+    inputs: Sequence[GraphInput], *, seed: int, sizes: Mapping[str, int], padding: str = RIGHT, integers: str = SMALL
 ) -> dict[str, Any]:
     """Return one array per input. `sizes` gives the extent of each named dimension, `padding` says how masks are.
 
     The first row of a mask that is padded at the right has no padding, of the others each gets some; inputs of the
-    same shape have it in the same places. What stands for an image is never masked. `is_wide` gives integers of which
-    nothing is known negative and large values. Raises GraphError for an input that is larger than any a graph would be
-    checked with.
+    same shape have it in the same places. What stands for an image is never masked. `integers` says how those are of
+    which nothing is known; where they are whole, those that may not be anything are large. Large ones end at 2**24, to
+    where float32 has them all. Raises GraphError for an input that is larger than any a graph would be checked with.
     """
     random = np.random.default_rng(seed)
     shapes = {each.name: extents(each, sizes) for each in inputs}
@@ -79,7 +84,7 @@ def sample_inputs(
     arrays: dict[str, Any] = {}
     for each in inputs:
         is_mask = each.sampling.role == "mask"
-        array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name], is_wide=is_wide)
+        array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name], integers=integers)
         if each.sampling.padding is not None and each.shape in masks:
             array = np.where(masks[each.shape] == 1, array, each.sampling.padding)
         arrays[each.name] = np.asarray(array).astype(each.dtype.numpy)
@@ -125,12 +130,14 @@ def _mask(random: np.random.Generator, shape: tuple[int, ...], least: int, paddi
     return mask.reshape(shape)
 
 
-def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...], *, is_wide: bool) -> Any:
+def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...], *, integers: str) -> Any:
     sampling = each.sampling
     kind = np.dtype(each.dtype.numpy).kind
     if kind not in "iub":
         values = random.standard_normal(shape)
-    elif is_wide and sampling == Sampling() and kind in "iu":
+    elif integers == WHOLE and sampling == NUMBERS:
+        values = _whole(random, np.iinfo(each.dtype.numpy), shape)
+    elif integers != SMALL and sampling in (Sampling(), NUMBERS) and kind in "iu":
         limits = np.iinfo(each.dtype.numpy)
         fitting = [number for number in _LARGE if limits.min <= number <= limits.max]
         values = random.choice(np.array(fitting, np.int64), shape)
@@ -141,6 +148,24 @@ def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...
     count = min(len(sampling.leading), shape[-1] if shape else 0)
     if count:
         values[..., :count] = sampling.leading[:count]
+    return values
+
+
+def _whole(random: np.random.Generator, limits: np.iinfo[Any], shape: tuple[int, ...]) -> Any:
+    """Return powers of two, one less and one more, of either sign, and the least and the largest integer of a type.
+
+    Of 64 bits none from 2**31 to 2**32: onnxruntime takes the larger of two, clips and has signs as if those were
+    negative (1.31, with AVX-512).
+    """
+    low, high, bits = int(limits.min), int(limits.max), limits.bits
+    numbers = {sign * (1 << power) + more for power in range(bits) for sign in (1, -1) for more in (-1, 0, 1)}
+    fitting = sorted(
+        number
+        for number in numbers
+        if low <= number <= high and not (bits == _LONG and 1 << 31 <= abs(number) < 1 << 32)
+    )
+    values = random.choice(np.array(fitting, limits.dtype), shape)
+    values.reshape(-1)[:2] = np.array([low, high], limits.dtype)[: values.size]
     return values
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -120,7 +120,7 @@ def verify_outputs(
 def _both(
     runs: _Runs, cases: Sequence[Case], reference: tuple[str, _Call], target: tuple[str, _Call]
 ) -> tuple[list[Case], list[str], tuple[Outputs, Outputs, Mapping[str, Any]]]:
-    """Run both sides on the sets: those to compare, a note for each that the reference did not take, and outputs.
+    """Run both sides on the sets: those to compare, a note for each that one of them does not take, and outputs.
 
     A reference that ends without an answer, out of memory or time, is run once more on the plainest sets alone.
     """
@@ -135,15 +135,21 @@ def _both(
         compared, notes, outputs = _both(runs, plain, reference, target)
         return compared, [*notes, *(_left_out(case.name, reason) for case in cases if not case.is_plain)], outputs
     failed: Mapping[str, str] = theirs.get("failed", {})
-    compared = [case for case in cases if case.name not in failed]
+    unfit = {name: reason for name, reason in ours.get("unfit", {}).items() if name not in failed}
+    compared = [case for case in cases if case.name not in failed and case.name not in unfit]
     if not compared:
         raise GraphError(f"the source does not run: {next(iter(failed.values()), 'no inputs')}")
     for name, reason in ours.get("failed", {}).items():
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
     names = {case.name for case in compared}
-    both = {key: array for key, array in found.items() if key.partition("/")[0] in names}
-    return compared, [_left_out(name, reason) for name, reason in failed.items()], (expected, both, ours)
+    notes = [_left_out(name, reason) for name, reason in failed.items()]
+    notes += [f"outputs not compared on {name}: {reason}" for name, reason in unfit.items()]
+    return compared, notes, (_of(names, expected), _of(names, found), ours)
+
+
+def _of(names: Set[str], outputs: Outputs) -> Outputs:
+    return {key: array for key, array in outputs.items() if key.partition("/")[0] in names}
 
 
 def _left_out(name: str, reason: str) -> str:

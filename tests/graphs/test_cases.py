@@ -166,6 +166,35 @@ def test_integers_of_unknown_meaning_are_negative_and_large(dtype: DType) -> Non
 
 
 @pytest.mark.parametrize(
+    "dtype", [DType.INT8, DType.INT16, DType.INT32, DType.INT64, DType.UINT8, DType.UINT32, DType.UINT64]
+)
+def test_integers_of_which_any_will_do_are_those_of_the_whole_type(dtype: DType) -> None:
+    numbers = Sampling(role="numbers")
+    cases = sample_cases(unknown(dtype, "n", "m", sampling=numbers)).cases
+    assert [case.name.partition(",")[0] for case in cases[-2:]] == [
+        "negative and large integers",
+        "integers of the whole type",
+    ]
+    large, whole = (case.arrays["x"] for case in cases[-2:])
+    limits = np.iinfo(dtype.numpy)
+    assert whole.dtype == dtype.numpy
+    assert (whole.min(), whole.max()) == (limits.min, limits.max)
+    assert len(np.unique(whole)) > 15
+    assert int(np.abs(large.astype(object)).max()) <= 1 << 24
+    if limits.bits == 64:
+        sizes = [abs(int(each)) for each in whole.ravel()]
+        assert any(each > 1 << 32 for each in sizes)
+        assert not any(1 << 31 <= each < 1 << 32 for each in sizes)
+    both = (
+        GraphInput(name="x", dtype=dtype, shape=("n",), sampling=numbers),
+        GraphInput(name="y", dtype=dtype, shape=()),
+    )
+    *_, last = sample_cases(Architecture(architecture="", parameters={}, inputs=both)).cases
+    assert last.arrays["x"].max() == limits.max
+    assert abs(int(last.arrays["y"])) <= 1 << 24
+
+
+@pytest.mark.parametrize(
     ("dtype", "sampling"),
     [
         (DType.BOOL, Sampling()),

@@ -60,6 +60,22 @@ def read_outputs(path: str, prefix: str = "") -> dict[str, Any]:
     return arrays
 
 
+def unfit(sets: Mapping[str, Mapping[str, Any]], types: Mapping[str, Any]) -> dict[str, str]:
+    """Return why sets, by name, cannot be given to a model whose inputs are of these numpy `types`.
+
+    An integer is in them that a narrower type does not hold. One of the same width is no reason: what wraps there on
+    the way in does so on the way back.
+    """
+    found = {}
+    for number, arrays in sets.items():
+        for name, array in arrays.items():
+            dtype = np.dtype(types.get(name, array.dtype))
+            is_narrower = array.dtype.kind in "iu" and dtype.kind in "iu" and dtype.itemsize < array.dtype.itemsize
+            if is_narrower and (array.astype(dtype) != array).any():
+                found[number] = f"the target takes {dtype.name} for {name}"
+    return found
+
+
 def run_sets(
     sets: Mapping[str, Mapping[str, Any]],
     outputs: str,

@@ -12,7 +12,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_inputs, run_sets, unfit
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
 
@@ -31,12 +31,15 @@ def run(
 
     Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is called
     alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
-    changed afterwards (converter.graphs.run.canary). Returns `failed`, why sets do not run, and `canary`.
+    changed afterwards (converter.graphs.run.canary). Returns `failed`, why sets do not run, `unfit`, why others are not
+    run, and `canary`.
     Raises as `serving.serve` does, before TensorFlow is imported, and GraphError when the graph fails.
     """
     served = serve(Path(model))
     graph_def = served.graph_def()
     sets, tried = read_inputs(inputs), None
+    excluded = unfit(sets, {port.name: port.dtype.numpy for port in served.inputs})
+    sets = {name: arrays for name, arrays in sets.items() if name not in excluded}
     failures = (KeyError, TypeError, ValueError, tf.errors.OpError)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
 
@@ -55,7 +58,7 @@ def run(
         failed = run_sets(sets, outputs, called, failures)
         if canary is not None:
             tried = try_groups(variables, called, sets, path=canary, since=since)
-    return {"failed": failed, "canary": tried}
+    return {"failed": failed, "unfit": excluded, "canary": tried}
 
 
 class _Variables:

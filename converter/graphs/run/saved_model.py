@@ -8,7 +8,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_inputs, run_sets, unfit
 from converter.graphs.run.canary import is_floating, try_groups
 
 
@@ -19,8 +19,8 @@ def run(
 
     Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is
     called alike. With `canary`, an .npz to write, weights are then changed (converter.graphs.run.canary). Returns
-    `failed`, why sets do not run, and `canary`. Raises GraphError without that signature, or when the graph
-    fails.
+    `failed`, why sets do not run, `unfit`, why others are not run, and `canary`. Raises GraphError without that
+    signature, or when the graph fails.
     """
     loaded = tf.saved_model.load(model)
     if "serving_default" not in loaded.signatures:
@@ -37,9 +37,13 @@ def run(
         return {name: tensor.numpy() for name, tensor in result.items()}
 
     sets = read_inputs(inputs)
+    parameters = parameter_names(list(next(iter(sets.values()), {})))
+    taken = {name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types}
+    excluded = unfit(sets, taken)
+    sets = {name: arrays for name, arrays in sets.items() if name not in excluded}
     failed = run_sets(sets, outputs, called)
     tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
-    return {"failed": failed, "canary": tried}
+    return {"failed": failed, "unfit": excluded, "canary": tried}
 
 
 class _Variables:

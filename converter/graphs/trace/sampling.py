@@ -1,13 +1,44 @@
-"""Which values an input of a graph may have, from its name and from what the graph does with it."""
+"""Which values an input of a graph may have, from its name and from what the graph does with it.
+
+Integers of the whole type are for inputs of which whole numbers alone are computed, element by element, and compared,
+or divided by a constant for the remainder, which is small. There onnxruntime, TensorFlow and torch give the same for
+every integer of every type, overflow included. Elsewhere they do not: onnxruntime 1.31 has sums of int64, and fmod, in
+double precision, exact to 2**53, and sums of int32 that do not wrap; a floating-point number that is too large for an
+integer becomes any. Inputs of such graphs, and those that are sizes, counts or indices, end at 2**24.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from converter.graphs.architecture import GraphInput, Sampling
+from converter.graphs.passes.constants import constant
 
 _MASK_SUFFIX = "attention_mask"
 _SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
+_WRAPPING = (
+    "Abs",
+    "Add",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Clip",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Sign",
+    "Sub",
+    "Where",
+)
+_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_SMALL = 1 << 24
+_BOOL = 9
+_INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
+"""What ONNX calls truth values, and integers of 8 to 64 bits."""
 
 
 def sampling_of(graph: Any, described: GraphInput) -> Sampling:
@@ -30,4 +61,43 @@ def sampling_of(graph: Any, described: GraphInput) -> Sampling:
             elif node.op_type in _SAME_VALUES and position == 0:
                 waiting.append(node.outputs[0])
     known = [each for each in rows if isinstance(each, int)]
-    return Sampling(role="ids", high=min(known)) if known else Sampling()
+    if known:
+        return Sampling(role="ids", high=min(known))
+    return Sampling(role="numbers") if _takes_any(graph, described) else Sampling()
+
+
+def _takes_any(graph: Any, described: GraphInput) -> bool:
+    """Whether every integer of the type will do for an input: no use of it, and of what is computed of it, minds."""
+    if np.dtype(described.dtype.numpy).kind not in "iu":
+        return False
+    waiting = [value for value in graph.inputs if value.name == described.name]
+    seen = {id(value) for value in waiting}
+    while waiting:
+        for node, position in waiting.pop().uses():
+            if node.domain not in ("", "ai.onnx"):
+                return False
+            made = _numbers_made(node, position)
+            if made is None:
+                return False
+            waiting += [value for value in made if id(value) not in seen]
+            seen.update(map(id, made))
+    return True
+
+
+def _numbers_made(node: Any, position: int) -> list[Any] | None:
+    """Return what a node computes that may be as large as its input; None where it does not take every integer."""
+    match node.op_type:
+        case "Cast":
+            to = node.attributes["to"].as_int()
+            return [] if to == _BOOL else list(node.outputs) if to in _INTEGERS else None
+        case "Mod" | "Div":
+            divisor = constant(node.inputs[1]) if position == 0 else None
+            fmod = node.attributes.get("fmod")
+            if divisor is None or not (divisor > 0).all() or (fmod is not None and fmod.as_int()):
+                return None
+            return [] if node.op_type == "Mod" and (divisor <= _SMALL).all() else list(node.outputs)
+        case operator if operator in _COMPARING:
+            return []
+        case operator if operator in _WRAPPING or (operator in _SAME_VALUES and position == 0):
+            return list(node.outputs)
+    return None

@@ -1,0 +1,147 @@
+"""Which integers a graph is checked with: of the whole type where every runtime gives the same for any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import VerificationError
+from converter.graphs.architecture import GraphInput, Sampling
+from converter.graphs.run.arrays import unfit
+from converter.graphs.trace.sampling import sampling_of
+from converter.model.dtype import DType
+
+onnx = pytest.importorskip("onnx")
+ir = pytest.importorskip("onnx_ir")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+NUMBERS = Sampling(role="numbers")
+WHOLE = "integers of the whole type"
+node = helper.make_node
+
+
+def model(
+    *nodes: Any, dtype: str = "int64", output: int = TensorProto.INT64, shape: Any = None, **constants: Any
+) -> Any:
+    """A model of x[n, m]; the last node makes y."""
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["n", "m"])],
+        [helper.make_tensor_value_info("y", output, shape)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def sampled(made: Any, dtype: DType = DType.INT64) -> Sampling:
+    return sampling_of(ir.from_proto(made).graph, GraphInput(name="x", dtype=dtype, shape=("n", "m")))
+
+
+_TEN, _TABLE = np.int64(10), np.eye(10, dtype=np.float32)
+_WHOLE = {
+    "arithmetic": model(
+        node("Mul", ["x", "x"], ["a"]), node("Sub", ["a", "k"], ["b"]), node("Neg", ["b"], ["y"]), k=_TEN
+    ),
+    "divided": model(node("Div", ["x", "k"], ["y"]), k=_TEN),
+    "another type": model(node("Cast", ["x"], ["y"], to=TensorProto.INT8), output=TensorProto.INT8),
+    "is there": model(
+        node("Cast", ["x"], ["b"], to=TensorProto.BOOL), node("Not", ["b"], ["y"]), output=TensorProto.BOOL
+    ),
+    "compared": model(
+        node("Less", ["x", "k"], ["b"]),
+        node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
+        output=TensorProto.FLOAT,
+        k=_TEN,
+    ),
+    "a hash": model(node("Mod", ["x", "k"], ["a"]), node("Gather", ["t", "a"], ["y"]), output=1, k=_TEN, t=_TABLE),
+}
+_NOT = {
+    "an index": model(node("Abs", ["x"], ["a"]), node("Gather", ["t", "a"], ["y"]), output=1, t=_TABLE),
+    "a large remainder": model(
+        node("Mod", ["x", "k"], ["a"]), node("Gather", ["t", "a"], ["y"]), output=1, k=np.int64(1 << 30), t=_TABLE
+    ),
+    "a remainder of C": model(node("Mod", ["x", "k"], ["y"], fmod=1), k=_TEN),
+    "a divisor": model(node("Div", ["k", "x"], ["y"]), k=_TEN),
+    "by itself": model(node("Div", ["x", "x"], ["y"])),
+    "by a negative number": model(node("Div", ["x", "k"], ["y"]), k=np.int64(-1)),
+    "a floating-point number": model(node("Cast", ["x"], ["y"], to=TensorProto.FLOAT), output=TensorProto.FLOAT),
+    "a sum": model(node("ReduceSum", ["x"], ["y"])),
+    "a shape": model(node("Reshape", ["k", "x"], ["y"]), k=_TEN),
+    "one use of two": model(
+        node("Add", ["x", "k"], ["a"]), node("ReduceSum", ["a"], ["b"]), node("Add", ["a", "b"], ["y"]), k=_TEN
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _WHOLE)
+def test_where_any_integer_will_do(kind: str) -> None:
+    assert sampled(_WHOLE[kind]) == NUMBERS
+
+
+@pytest.mark.parametrize("kind", _NOT)
+def test_where_not_every_integer_will_do(kind: str) -> None:
+    assert sampled(_NOT[kind]) == Sampling()
+
+
+def test_what_is_no_integer_is_no_number() -> None:
+    made = model(node("Neg", ["x"], ["y"]), dtype="float32", output=TensorProto.FLOAT)
+    assert sampled(made, DType.FLOAT32) == Sampling()
+    looked_up = model(node("Gather", ["t", "x"], ["y"]), output=1, t=_TABLE)
+    assert sampled(looked_up) == Sampling(role="ids", high=10)
+
+
+def test_what_does_not_fit_is_told() -> None:
+    sets = {"0": {"x": np.array([1, -1])}, "1": {"x": np.array([1 << 31])}, "2": {"x": np.array([2**31], "u4")}}
+    assert unfit(sets, {"x": np.int32}) == {"1": "the target takes int32 for x"}
+    assert unfit(sets, {"x": np.int64}) == unfit(sets, {}) == {}
+
+
+def hashed(*more: Any) -> Any:
+    """Rows of a table by what is left of a number, times a large one, and the number itself."""
+    return model(
+        *more,
+        node("Mul", ["number" if more else "x", "factor"], ["product"]),
+        node("Mod", ["product", "k"], ["row"]),
+        node("Gather", ["table", "row"], ["y"]),
+        output=TensorProto.FLOAT,
+        shape=["n", "m", 3],
+        factor=np.int64(0x9E3779B97F4A7C15 - (1 << 64)),
+        k=_TEN,
+        table=np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("target", ["savedmodel", "pt2"])
+def test_a_graph_that_takes_any_integer_is_compared_on_the_whole_type(target: str, tmp_path: Path) -> None:
+    pytest.importorskip({"savedmodel": "tensorflow", "pt2": "torch"}[target])
+    onnx.save(hashed(), tmp_path / "x.onnx")
+    report = converter.convert(tmp_path / "x.onnx", tmp_path / "out", to=target, verify="outputs")
+    assert report.verification.outputs
+    assert report.verification.left_out == ()
+
+
+def test_a_narrower_type_is_noticed(tmp_path: Path) -> None:
+    narrow = [
+        node("Cast", ["x"], ["narrow"], to=TensorProto.INT32),
+        node("Cast", ["narrow"], ["number"], to=TensorProto.INT64),
+    ]
+    onnx.save(hashed(), tmp_path / "x.onnx")
+    onnx.save(hashed(*narrow), tmp_path / "other.onnx")
+    converter.convert(tmp_path / "x.onnx", tmp_path / "out.onnx", verify="outputs")
+    with pytest.raises(VerificationError, match="output 'y' differs"):
+        converter.verify(tmp_path / "other.onnx", tmp_path / "out.onnx", verify="outputs")
+
+
+def test_a_target_that_was_asked_to_take_less_is_no_false_alarm(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    onnx.save(hashed(), tmp_path / "x.onnx")
+    report = converter.convert(tmp_path / "x.onnx", tmp_path / "out", to="savedmodel", input_dtype="int32")
+    assert report.verification.outputs
+    (note,) = report.verification.left_out
+    assert note == f"outputs not compared on {WHOLE}, 4 x 12: the target takes int32 for x"
