@@ -8,7 +8,7 @@ it could read otherwise than it was inspected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from converter.encoding.protobuf import (
@@ -57,6 +57,27 @@ class Attribute:
     data: memoryview
     kind: int
     functions: tuple[str, ...]
+
+    @classmethod
+    def of_types(cls, numbers: int | Sequence[int]) -> Attribute:
+        """Return a type, or a list of types, by their numbers."""
+        if isinstance(numbers, int):
+            return cls(data=memoryview(number_field(_TYPE, numbers)), kind=_TYPE, functions=())
+        listed = b"".join(number_field(_TYPE, number) for number in numbers)
+        return cls(data=memoryview(content_field(_LIST, listed)), kind=_LIST, functions=())
+
+    @classmethod
+    def of_shape(cls, extents: Sequence[int | None] | None) -> Attribute:
+        """Return a shape; None is an extent that is free, and no extents an unknown rank."""
+        dimensions = (number_field(1, -1 if each is None else each) for each in extents or ())
+        shape = number_field(3, 1) if extents is None else content_fields(2, dimensions)
+        return cls(data=memoryview(content_field(_SHAPE, shape)), kind=_SHAPE, functions=())
+
+    @classmethod
+    def of_function(cls, name: str) -> Attribute:
+        """Return a function that is called."""
+        data = content_field(_CALLED, content_field(1, name))
+        return cls(data=memoryview(data), kind=_CALLED, functions=(name,))
 
     @property
     def text(self) -> str:

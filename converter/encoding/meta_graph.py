@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from converter.encoding.graph_def import Graph, entries, node_of
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message, as_text, fields, read_varint
+from converter.encoding.saved_function import SavedFunction, saved_function, shape_of
 from converter.errors import ReadError
 
 _SAVED_MODEL = {2: LENGTH_DELIMITED}
@@ -19,14 +20,13 @@ _META_GRAPH = dict.fromkeys((1, 2, 4, 5, 7), LENGTH_DELIMITED)
 _INFO = {4: LENGTH_DELIMITED}
 _SIGNATURE = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _TENSOR_INFO = {1: LENGTH_DELIMITED, 2: VARINT, 3: LENGTH_DELIMITED, 4: LENGTH_DELIMITED, 5: LENGTH_DELIMITED}
-_SHAPE = {2: LENGTH_DELIMITED, 3: VARINT}
-_DIMENSION = {1: VARINT}
 _COLLECTION = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _VALUES = {1: LENGTH_DELIMITED}
 _OBJECTS = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
-_OBJECT = {1: LENGTH_DELIMITED, 7: LENGTH_DELIMITED}
+_OBJECT = dict.fromkeys((1, 6, 7, 9), LENGTH_DELIMITED)
 _CHILD = {1: VARINT, 2: LENGTH_DELIMITED}
-_VARIABLE = {1: VARINT, 3: VARINT, 6: LENGTH_DELIMITED}
+_VARIABLE = {1: VARINT, 2: LENGTH_DELIMITED, 3: VARINT, 6: LENGTH_DELIMITED}
+_CONSTANT = {1: LENGTH_DELIMITED}
 _BOUND_INPUTS = 2
 _VARIABLE_NAME = {1: LENGTH_DELIMITED}
 _TRAINED = "trainable_variables"
@@ -57,15 +57,18 @@ class SavedVariable:
 
     name: str
     type_number: int
+    shape: tuple[int | None, ...] | None
     is_trainable: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedObject:
-    """An object: its children by local name, and the variable that it is."""
+    """An object: its children by local name, and the variable, the function or the constant's node that it is."""
 
     children: Mapping[str, int]
     variable: SavedVariable | None
+    function: SavedFunction | None
+    constant: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ class MetaGraph:
 
     `objects`       None for a graph of TensorFlow 1, which has none
     `captures`      function -> the objects that are its last arguments
+    `traced`        function of an object -> how it is called, as it is stored
     `trained`       the variables of TensorFlow 1 that are trained
     `initialisers`  nodes that a loader would run first: they fill tables
     """
@@ -82,6 +86,7 @@ class MetaGraph:
     signatures: Mapping[str, Signature]
     objects: tuple[SavedObject, ...] | None
     captures: Mapping[str, tuple[int, ...]]
+    traced: Mapping[str, memoryview]
     trained: frozenset[str]
     initialisers: tuple[str, ...]
 
@@ -104,9 +109,8 @@ def _meta_graph(message: Message, path: str | None) -> MetaGraph:
     }
     saved = Message.parse(message.content(7), _OBJECTS, path)
     objects = tuple(_object(each, path) for each in saved.repeated(1))
-    captures = {
-        name: tuple(_bound_inputs(content, len(objects), path)) for name, content in entries(saved.repeated(2), path)
-    }
+    traced = dict(entries(saved.repeated(2), path))
+    captures = {name: tuple(_bound_inputs(content, len(objects), path)) for name, content in traced.items()}
     initialisers = [node for name in _INITIALISERS if name in collections for node in _listed(collections[name], path)]
     if _INITIALISING in signatures:
         initialisers += [node_of(each.tensor) for each in signatures[_INITIALISING].outputs.values()]
@@ -115,6 +119,7 @@ def _meta_graph(message: Message, path: str | None) -> MetaGraph:
         signatures=signatures,
         objects=objects if message.has(7) else None,
         captures=captures,
+        traced=traced,
         trained=frozenset(_names_of_variables(collections[_TRAINED], path) if _TRAINED in collections else ()),
         initialisers=tuple(initialisers),
     )
@@ -129,12 +134,10 @@ def _signature(message: Message, path: str | None) -> Signature:
 
 def _tensor_info(data: memoryview, path: str | None) -> TensorInfo:
     message = Message.parse(data, _TENSOR_INFO, path)
-    shape = Message.parse(message.content(3), _SHAPE, path)
-    extents = tuple(Message.parse(each, _DIMENSION, path).signed(1) for each in shape.repeated(2))
     return TensorInfo(
         tensor="" if message.has(4) or message.has(5) else message.text(1),
         type_number=message.unsigned(2),
-        shape=None if shape.unsigned(3) else tuple(None if extent < 0 else extent for extent in extents),
+        shape=shape_of(message.content(3), path),
     )
 
 
@@ -145,9 +148,17 @@ def _object(data: memoryview, path: str | None) -> SavedObject:
     if message.has(7):
         described = Message.parse(message.content(7), _VARIABLE, path)
         variable = SavedVariable(
-            name=described.text(6), type_number=described.unsigned(1), is_trainable=bool(described.unsigned(3))
+            name=described.text(6),
+            type_number=described.unsigned(1),
+            shape=shape_of(described.content(2), path),
+            is_trainable=bool(described.unsigned(3)),
         )
-    return SavedObject(children={each.text(2): each.signed(1) for each in references}, variable=variable)
+    return SavedObject(
+        children={each.text(2): each.signed(1) for each in references},
+        variable=variable,
+        function=saved_function(message.content(6), path) if message.has(6) else None,
+        constant=Message.parse(message.content(9), _CONSTANT, path).text(1) if message.has(9) else None,
+    )
 
 
 def _bound_inputs(data: memoryview, count: int, path: str | None) -> Iterator[int]:

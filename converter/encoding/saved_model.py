@@ -21,7 +21,8 @@ _SLOT_KEY = "optimizer/variables/{index}/.ATTRIBUTES/VARIABLE_VALUE"
 _IDENTIFIERS = ("_generic_user_object", "trackable_list_wrapper", "trackable_list_wrapper", "signature_map")
 _FIRST_VARIABLE = len(_IDENTIFIERS)  # after the root, the two lists and the empty map of signatures
 _HEAD_BYTES = 32  # of a field: its tag and its length
-_SIGNATURES = 5  # the field of a MetaGraphDef
+_SIGNATURES, _OBJECTS = 5, 7  # fields of a MetaGraphDef
+_CALL = b"\x12\x08__call__"  # the local name of a child
 _FIELDS_LIMIT = 10_000  # looked at for one
 _INNER = b"__saved_model"  # what the names of signatures that are not to be called start with
 _VERSION = number_field(1, 1) + number_field(2, 1)  # producer, min_consumer
@@ -36,21 +37,32 @@ def check_whole(file: SourceFile) -> None:
 
 
 def has_graph(file: SourceFile) -> bool:
-    """Whether a `saved_model.pb` that is whole has a signature to call, as far as stepping over its messages tells."""
-    return any(
-        _has_signature(file, start, length) for number, start, length in _steps(file, 0, file.size) if number == 2
-    )
+    """Whether a `saved_model.pb` that is whole has a signature or a root to call, as far as stepping over it tells."""
+    return any(_is_called(file, start, length) for number, start, length in _steps(file, 0, file.size) if number == 2)
 
 
-def _has_signature(file: SourceFile, start: int, length: int) -> bool:
+def _is_called(file: SourceFile, start: int, length: int) -> bool:
     try:
         for count, (number, begin, extent) in enumerate(_steps(file, start, length)):
             if count > _FIELDS_LIMIT:
                 return True
             if number == _SIGNATURES and _INNER not in file.read(begin, min(extent, _HEAD_BYTES)):
                 return True
+            if number == _OBJECTS and _has_called_root(file, begin, extent):
+                return True
     except ReadError:  # whoever wants the graph will say so; its variables are not in here
         return True
+    return False
+
+
+def _has_called_root(file: SourceFile, start: int, length: int) -> bool:
+    """Whether the first object has a child `__call__`."""
+    root = next(((begin, extent) for number, begin, extent in _steps(file, start, length) if number == 1), (0, 0))
+    for count, (number, begin, extent) in enumerate(_steps(file, *root)):
+        if count > _FIELDS_LIMIT:
+            return True
+        if number == 1 and file.read(begin, min(extent, _HEAD_BYTES)).endswith(_CALL):
+            return True
     return False
 
 

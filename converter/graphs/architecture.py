@@ -112,6 +112,7 @@ class Architecture:
     `ignored`       regular expressions, searched for in names: tensors that transformers itself skips when loading
     `inputs`, `outputs`   of the graph, in order; outputs are the field names of the class's ModelOutput
     `dimensions`    what is known of those that may vary; nothing where they mean nothing in particular
+    `notes`         what is to be said of how the graph was chosen
     `heads`         of attention: how many tables of scores, each as large as the square of the length, are held at once
     `thresholds`    what the config says of lengths from which on a model computes in another way
     """
@@ -126,6 +127,7 @@ class Architecture:
     outputs: tuple[str, ...] = ()
     dimensions: tuple[Dimension, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
+    notes: tuple[str, ...] = ()
     heads: int = 16
 
     def to_json(self) -> dict[str, Any]:
@@ -141,6 +143,7 @@ class Architecture:
             "outputs": list(self.outputs),
             "dimensions": [asdict(each) for each in self.dimensions],
             "thresholds": [asdict(each) for each in self.thresholds],
+            "notes": list(self.notes),
             "heads": self.heads,
         }
 
@@ -159,6 +162,7 @@ class Architecture:
                 outputs=tuple(values["outputs"]),
                 dimensions=tuple(map(_dimension, values["dimensions"])),
                 thresholds=tuple(Threshold(**each) for each in values["thresholds"]),
+                notes=tuple(values["notes"]),
                 heads=values["heads"],
             )
         except (KeyError, TypeError, ValueError) as error:

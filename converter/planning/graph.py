@@ -78,6 +78,7 @@ def _from_source(
         own = {"custom_objects": list(options.custom_objects), "folder": os.getcwd()}
     answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments, **own)
     architecture = Architecture.from_json(answer)
+    planned = replace(planned, warnings=(*planned.warnings, *architecture.notes))
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, architecture)
     fitted = fitted_to_source(planned, source, architecture)

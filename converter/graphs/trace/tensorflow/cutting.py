@@ -7,12 +7,13 @@ every function, and is written anew (converter.encoding.graph_def); TensorFlow c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
 from converter.errors import ArchitectureError, GraphError, SafetyError
+from converter.graphs.trace.tensorflow.calling import called
 from converter.graphs.trace.tensorflow.operators import COMPUTE
 
 _SERVE, _SERVING = "serve", "serving_default"
@@ -27,6 +28,7 @@ class Cut:
     `graph`      the GraphDef
     `nodes`      the nodes of its main graph, as they were stored
     `said`       what the file says of the graph, to be read as data
+    `note`       how it was chosen, where no signature says what is served
     """
 
     name: str
@@ -34,19 +36,34 @@ class Cut:
     graph: bytes
     nodes: Mapping[str, Node]
     said: MetaGraph
+    note: str = ""
 
 
 def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     """Cut a `saved_model.pb` to the signature that is converted: `serving_default`, or the only one.
 
-    Raises SafetyError for an operator in what the signature reaches that is not known to compute alone, and for one
-    that a table it looks up is filled by; ArchitectureError without a signature that is the one to take, GraphError for
-    one of more than plain tensors, ReadError for a malformed file.
+    Where there is none, to what the root computes when it is called (`calling`).
+
+    Raises SafetyError for an operator in what is reached that is not known to compute alone, and for one that a table
+    it looks up is filled by; ArchitectureError without a signature that is the one to take, GraphError for one of more
+    than plain tensors, ReadError for a malformed file.
     """
     said = meta_graph(data, _SERVE, path)
     if said is None:
         raise ArchitectureError("is a SavedModel without a graph for serving", path=path)
-    name = _chosen(said.signatures, path)
+    found = [name for name, each in said.signatures.items() if name not in _NOT_CALLED and each.outputs]
+    call = None if found else called(said, path)
+    if call is not None:
+        nodes, functions = _reached(said.graph, call.constants, path, call.nodes)
+        return Cut(
+            name=call.name,
+            signature=call.signature,
+            graph=_encoded(said.graph, nodes, functions),
+            nodes=nodes,
+            said=said,
+            note=call.note,
+        )
+    name = _chosen(found, path)
     signature = said.signatures[name]
     ports = {**signature.inputs, **signature.outputs}
     for port, info in ports.items():
@@ -56,13 +73,17 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     nodes, functions = _reached(said.graph, roots, path)
     if any(node.operator.removesuffix("V2") in _TABLES for node in nodes.values()):
         _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)
-    kept = [nodes[each] for each in said.graph.nodes if each in nodes]
-    called = [functions[each] for each in said.graph.functions if each in functions]
-    return Cut(name=name, signature=signature, graph=said.graph.encoded(kept, called), nodes=nodes, said=said)
+    graph = _encoded(said.graph, nodes, functions)
+    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said)
 
 
-def _chosen(signatures: Mapping[str, Signature], path: str | None) -> str:
-    found = [name for name, each in signatures.items() if name not in _NOT_CALLED and each.outputs]
+def _encoded(graph: Graph, nodes: Mapping[str, Node], functions: Mapping[str, Function]) -> bytes:
+    made = [node for name, node in nodes.items() if name not in graph.nodes]
+    kept = [nodes[each] for each in graph.nodes if each in nodes]
+    return graph.encoded([*kept, *made], [functions[each] for each in graph.functions if each in functions])
+
+
+def _chosen(found: Sequence[str], path: str | None) -> str:
     if _SERVING in found:
         return _SERVING
     if len(found) != 1:
@@ -71,24 +92,26 @@ def _chosen(signatures: Mapping[str, Signature], path: str | None) -> str:
     return found[0]
 
 
-def _reached(graph: Graph, roots: Iterable[str], path: str | None) -> tuple[dict[str, Node], dict[str, Function]]:
-    """Return the nodes and functions that running `roots` could run, all of them checked."""
-    nodes: dict[str, Node] = {}
+def _reached(
+    graph: Graph, roots: Iterable[str], path: str | None, made: Sequence[Node] = ()
+) -> tuple[dict[str, Node], dict[str, Function]]:
+    """Return the nodes and functions that running `roots`, and what is `made` beside, could run, all checked."""
+    nodes: dict[str, Node] = {node.name: node for node in made}
     functions: dict[str, Function] = {}
-    called: list[str] = []
+    waiting_calls: list[str] = [name for node in made for name in _callees(node, graph, None, path)]
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         if name not in nodes:
             node = nodes[name] = graph.node(name)
-            called += _callees(node, graph, None, path)
+            waiting_calls += _callees(node, graph, None, path)
             waiting += node.sources
-    while called:
-        name = called.pop()
+    while waiting_calls:
+        name = waiting_calls.pop()
         if name not in functions:
             function = functions[name] = graph.function(name)
-            called += [each for node in function.nodes for each in _callees(node, graph, name, path)]
-            called += graph.gradients(name)
+            waiting_calls += [each for node in function.nodes for each in _callees(node, graph, name, path)]
+            waiting_calls += graph.gradients(name)
     return nodes, functions
 
 

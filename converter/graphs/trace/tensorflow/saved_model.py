@@ -23,7 +23,7 @@ from converter.model.kernels import kernel_axes, weight_axes
 def trace(
     *, model: str, graph: str, names: Mapping[str, str] | None = None, kernels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Convert the serving signature of the SavedModel in the folder `model`; write the ONNX file `graph`.
+    """Convert what the SavedModel in the folder `model` serves; write the ONNX file `graph`.
 
     Returns the Architecture as JSON values: parameters and buffers by the names in the bundle, or what `names` says
     that they stand for; those named in `kernels` become weights (`model.kernels`). Raises SafetyError for an operator
@@ -49,7 +49,7 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    return architecture.to_json()
+    return replace(architecture, notes=(served.note,) if served.note else ()).to_json()
 
 
 def _with_weights(model: Any, architecture: Architecture, kernels: frozenset[str]) -> Architecture:

@@ -37,13 +37,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A signature: the GraphDef that computes it, its ports, its variables by the node that makes their handle."""
+    """A signature: the GraphDef that computes it, its ports, its variables by the node that makes their handle.
+
+    `note` says what was taken in the place of one.
+    """
 
     title: str
     graph: bytes
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     variables: Mapping[str, Held]
+    note: str = ""
 
     def graph_def(self) -> Any:
         """Return the graph as TensorFlow has it. Raises MissingExtraError without it, ReadError for what it refuses."""
@@ -67,11 +71,12 @@ def serve(folder: Path) -> Served:
     part = cut(file.read(0, file.size), str(file.path))
     bundle = read_bundle(folder / _VARIABLES, root=folder)
     return Served(
-        title=f"the signature {part.name}",
+        title=part.name if part.note else f"the signature {part.name}",
         graph=part.graph,
         inputs=tuple(_port(name, info) for name, info in sorted(part.signature.inputs.items())),
         outputs=tuple(_port(name, info) for name, info in sorted(part.signature.outputs.items())),
         variables=dict(_variables(part, bundle)),
+        note=part.note,
     )
 
 

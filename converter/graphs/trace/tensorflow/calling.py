@@ -1,0 +1,243 @@
+"""A SavedModel without signatures as one that has one: what its root computes when it is called, `__call__`.
+
+The objects say what that was traced with, and what each function of the graph captures; all of it is read as data
+(converter.encoding.saved_function). A main graph is made here that feeds the one that is taken, and calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from converter.encoding.graph_def import Attribute, Function, Node, node_of
+from converter.encoding.meta_graph import MetaGraph, Signature, TensorInfo
+from converter.encoding.saved_function import Leaf, Leaves, Place, SavedFunction, Shape, Traced, traced
+from converter.errors import ArchitectureError, GraphError, ReadError
+
+_CALL = "__call__"
+_TRAINING = "training"
+_HINT = "--weights-only writes no graph"
+_CALLING, _INPUT, _VARIABLE = "StatefulPartitionedCall", "Placeholder", "VarHandleOp"
+_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """A function that is called as a signature is, the nodes of a main graph that do it, and why it is this one."""
+
+    name: str
+    signature: Signature
+    nodes: tuple[Node, ...]
+    constants: tuple[str, ...]
+    note: str
+
+
+def called(said: MetaGraph, path: str | None) -> Called | None:
+    """Return how the root's `__call__` is called, None when it has none that was traced.
+
+    Raises ArchitectureError when it was traced in several ways, of which none takes all that the others take;
+    GraphError for one that takes, returns or captures more than tensors, variables and constants; ReadError where
+    objects and graph do not agree.
+    """
+    objects = said.objects or ()
+    place = objects[0].children.get(_CALL, -1) if objects else -1
+    function = objects[place].function if 0 <= place < len(objects) else None
+    names = [] if function is None else [name for name in dict.fromkeys(function.traced) if name in said.traced]
+    if function is None or not names:
+        return None
+    ways = [_way(name, said, function, path) for name in names]
+    chosen = _chosen(ways, path)
+    body = said.graph.function(chosen.name)
+    captured = said.captures[chosen.name]
+    inputs = _inputs(chosen, body)
+    taken, arguments = [leaf.type_number for leaf in inputs.values()], [each.type_number for each in body.arguments]
+    if arguments[: len(taken)] != taken or len(arguments) != len(taken) + len(captured):
+        raise ReadError(f"has a function ({chosen.name!r}) that takes something else than its object says", path=path)
+    maker = _Maker(said=said, body=body, prefix=_prefix(said), path=path)
+    outputs = _outputs(chosen, body, path)
+    return Called(
+        name=_CALL,
+        signature=Signature(
+            inputs={
+                name: _info(maker.input_name(number), 0, leaf) for number, (name, leaf) in enumerate(inputs.items())
+            },
+            outputs={name: _info(maker.call_name, number, leaf) for number, (name, leaf) in enumerate(outputs.items())},
+        ),
+        nodes=tuple(maker.nodes(list(inputs.values()), captured)),
+        constants=tuple(each.constant for index in captured if (each := objects[index]).constant is not None),
+        note=_note(chosen, ways),
+    )
+
+
+def _way(name: str, said: MetaGraph, function: SavedFunction, path: str | None) -> Traced:
+    if name not in said.graph.functions:
+        raise ReadError(f"has an object that calls the function {name!r}, which is not there", path=path)
+    return traced(name, said.traced[name], function, path)
+
+
+def _chosen(ways: Sequence[Traced], path: str | None) -> Traced:
+    """Return the way that serves: not that of training, and the one that takes what all others take."""
+    serving = [way for way in ways if not _is_training(way)] or list(ways)
+    general = [way for way in serving if all(_covers(way, other) for other in serving)]
+    if not general:
+        shown = "; ".join(_shown(way.inputs) for way in serving[:_SHOWN])
+        raise ArchitectureError(
+            f"is a SavedModel without a signature whose {_CALL} was traced in {len(serving)} ways, none of which takes "
+            f"what the others do: {shown}",
+            path=path,
+            hint=_HINT,
+        )
+    return general[0]
+
+
+def _is_training(way: Traced) -> bool:
+    return any(place[0] == _TRAINING and leaf.is_true for place, leaf in way.inputs)
+
+
+def _covers(way: Traced, other: Traced) -> bool:
+    """Whether a way takes all that the other does; words and numbers among the arguments are to be the same."""
+    ours, theirs = ([(place, leaf) for place, leaf in each.inputs if place[0] != _TRAINING] for each in (way, other))
+    if [place for place, _ in ours] != [place for place, _ in theirs]:
+        return False
+    pairs = [(leaf, there) for (_, leaf), (_, there) in zip(ours, theirs, strict=True)]
+    return all(
+        (leaf.type_number, leaf.value, leaf.is_other) == (there.type_number, there.value, there.is_other)
+        and _takes(leaf.shape, there.shape)
+        for leaf, there in pairs
+    )
+
+
+def _takes(shape: Shape, other: Shape) -> bool:
+    if shape is None or other is None:
+        return shape is None
+    return len(shape) == len(other) and all(
+        extent is None or extent == there for extent, there in zip(shape, other, strict=True)
+    )
+
+
+def _note(chosen: Traced, ways: Sequence[Traced]) -> str:
+    of_several = f", one of the {len(ways)} ways in which it was traced" if len(ways) > 1 else ""
+    return f"no signature: the graph is that of {_CALL}{_shown(chosen.inputs)}{of_several}"
+
+
+def _shown(leaves: Leaves) -> str:
+    shown = []
+    for place, leaf in leaves:
+        if leaf.type_number:
+            extents = (
+                "?" if leaf.shape is None else ", ".join("?" if each is None else str(each) for each in leaf.shape)
+            )
+            shown.append(f"{'/'.join(place)} [{extents}]")
+        elif leaf.is_true or leaf.text is not None:
+            shown.append(f"{'/'.join(place)}={leaf.text or True}")
+    return f"({', '.join(shown)})"
+
+
+def _inputs(way: Traced, body: Function) -> dict[str, Leaf]:
+    """Return the tensors that are taken, by the names they were traced with, or else those of the arguments."""
+    leaves = []
+    for place, leaf in way.inputs:
+        if leaf.is_other:
+            raise GraphError(f"{'/'.join(place)!r} of {_CALL} is not one tensor")
+        if leaf.type_number:
+            leaves.append(leaf)
+    names = [leaf.name for leaf in leaves]
+    if "" in names or len(set(names)) < len(names):
+        names = [argument.name for argument in body.arguments[: len(leaves)]]
+    return _unique(names, leaves)
+
+
+def _outputs(way: Traced, body: Function, path: str | None) -> dict[str, Leaf]:
+    """Return the tensors that are returned: by the keys of a dictionary, else as signatures are, `output_0` and on."""
+    if any(leaf.is_other for _, leaf in way.outputs):
+        raise GraphError(f"what {_CALL} returns is more than tensors")
+    returned = [(place, leaf) for place, leaf in way.outputs if leaf.type_number]
+    if not way.outputs:
+        returned = [((str(number),), Leaf(type_number=each.type_number)) for number, each in enumerate(body.results)]
+    if [leaf.type_number for _, leaf in returned] != [each.type_number for each in body.results]:
+        raise ReadError(f"has a function ({way.name!r}) that returns something else than its object says", path=path)
+    names = [_output_name(place, number) for number, (place, _) in enumerate(returned)]
+    return _unique(names, [leaf for _, leaf in returned])
+
+
+def _output_name(place: Place, number: int) -> str:
+    return "_".join(place) if place and not place[0].isdecimal() else f"output_{number}"
+
+
+def _unique(names: Sequence[str], leaves: Sequence[Leaf]) -> dict[str, Leaf]:
+    if len(set(names)) < len(names):
+        raise GraphError(f"{_CALL} takes or returns two tensors of one name")
+    return dict(zip(names, leaves, strict=True))
+
+
+def _info(node: str, number: int, leaf: Leaf) -> TensorInfo:
+    return TensorInfo(tensor=f"{node}:{number}", type_number=leaf.type_number, shape=leaf.shape)
+
+
+def _prefix(said: MetaGraph) -> str:
+    """Return what no node of the graph starts with."""
+    prefix = "called"
+    while any(name.startswith(prefix) for name in said.graph.nodes):
+        prefix += "_"
+    return prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    """The nodes of a main graph around one call, whose names start with `prefix`."""
+
+    said: MetaGraph
+    body: Function
+    prefix: str
+    path: str | None
+
+    @property
+    def call_name(self) -> str:
+        return f"{self.prefix}/call"
+
+    def input_name(self, number: int) -> str:
+        return f"{self.prefix}/input_{number}"
+
+    def nodes(self, inputs: Sequence[Leaf], captured: Sequence[int]) -> Iterator[Node]:
+        """Yield a placeholder an input, a handle a variable, and the call of the function with these and constants."""
+        taken = []
+        for number, leaf in enumerate(inputs):
+            taken.append(self.input_name(number))
+            yield _node(taken[-1], _INPUT, dtype=leaf.type_number, shape=leaf.shape)
+        for index in dict.fromkeys(captured):
+            variable = self.said.objects[index].variable if self.said.objects else None
+            if variable is not None:
+                yield _node(self._handle(index), _VARIABLE, dtype=variable.type_number, shape=variable.shape)
+        captures = list(map(self._captured, captured))
+        yield Node(
+            name=self.call_name,
+            operator=_CALLING,
+            inputs=(*taken, *captures),
+            attributes={
+                "Tin": Attribute.of_types([each.type_number for each in self.body.arguments]),
+                "Tout": Attribute.of_types([each.type_number for each in self.body.results]),
+                "f": Attribute.of_function(self.body.name),
+            },
+        )
+
+    def _handle(self, index: int) -> str:
+        return f"{self.prefix}/variable_{index}"
+
+    def _captured(self, index: int) -> str:
+        captured = (self.said.objects or ())[index]
+        if captured.variable is not None:
+            return self._handle(index)
+        if captured.constant is None:
+            raise GraphError(f"{_CALL} uses a table or another resource, not variables and constants alone")
+        if captured.constant != node_of(captured.constant):
+            raise ReadError(f"has a constant whose node is called {captured.constant!r}", path=self.path)
+        return captured.constant
+
+
+def _node(name: str, operator: str, *, dtype: int, shape: Shape) -> Node:
+    return Node(
+        name=name,
+        operator=operator,
+        inputs=(),
+        attributes={"dtype": Attribute.of_types(dtype), "shape": Attribute.of_shape(shape)},
+    )
