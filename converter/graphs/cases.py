@@ -123,9 +123,13 @@ def unreached(architecture: Architecture, sizes: Sequence[Mapping[str, int]]) ->
         longest = max((each[name] for each in sizes if name in each), default=0)
         past = [each for each in _reachable(architecture, dimension) if longest <= _at(dimension, each)]
         if past:
-            unit = "tokens" if "sequence" in name else name
+            unit = "tokens" if "sequence" in name or _counts_tokens(architecture, name) else name
             found.append(f"{longest} {unit} ({', '.join(each.name for each in past)})")
-    return f"outputs not compared beyond {' and '.join(found)}" if found else None
+    return f"outputs not compared beyond {' and '.join(dict.fromkeys(found))}" if found else None
+
+
+def _counts_tokens(architecture: Architecture, name: str) -> bool:
+    return any(_is_of_text(each) and len(each.shape) == 2 and each.shape[1] == name for each in architecture.inputs)
 
 
 def _case(

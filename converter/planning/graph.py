@@ -18,6 +18,7 @@ from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.source import GraphSource
+from converter.graphs.trace.thresholds import of_source
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.options import Options
@@ -79,6 +80,8 @@ def _from_source(
     answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments, **own)
     architecture = Architecture.from_json(answer)
     planned = replace(planned, warnings=(*planned.warnings, *architecture.notes))
+    if planned.config is not None:
+        architecture = of_source(architecture, planned.config.values)
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, architecture)
     fitted = fitted_to_source(planned, source, architecture)

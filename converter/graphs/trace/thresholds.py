@@ -7,8 +7,11 @@ a test holds the installed transformers against the two tables.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
+
+from converter.graphs.architecture import Architecture, Dimension, Threshold
 
 NAMED_SO = re.compile(
     r"window|block|chunk|distance|local|bucket|stride|original_max|clamp|radius|landmark|segment_means|segment_len"
@@ -90,6 +93,11 @@ _ROPE = ("rope_parameters", "rope_scaling")
 _ORIGINAL = "original_max_position_embeddings"
 _GROWING = "dynamic"
 _MOST_OF_ONE_CONFIG = 64
+_OF_TEXT = frozenset(("text_config", "encoder", "decoder", "language_config", "llm_config"))
+"""Where composite models have the config of what reads or writes text."""
+_TEXT_RANK = 2
+_ENDLESS = 1 << 40
+"""What is no length of a text, but says that there is no such thing."""
 
 
 def thresholds(config: Any, names: frozenset[str]) -> dict[str, int]:
@@ -98,19 +106,52 @@ def thresholds(config: Any, names: frozenset[str]) -> dict[str, int]:
     Rotary positions that are scaled have theirs in a dict of their own. One that a layer type switches on counts where
     a layer is of that type.
     """
-    values = config.to_dict()
+    return _thresholds(config.to_dict(), names)
+
+
+def of_source(architecture: Architecture, config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture of a source's own graph with the lengths of text that the config.json beside it names.
+
+    No class says which dimension has them. Where ids or masks go in, each that is behind the batch is one: they go past
+    a length together.
+    """
+    if architecture.thresholds:
+        return architecture
+    parts = [config, *(value for key, value in config.items() if key in _OF_TEXT and isinstance(value, Mapping))]
+    found = {name: count for part in reversed(parts) for name, count in _thresholds(part, OF_TOKENS).items()}
+    has_text = any(not each.dtype.is_floating and len(each.shape) == _TEXT_RANK for each in architecture.inputs)
+    second = [each.shape[1] for each in architecture.inputs if _TEXT_RANK <= len(each.shape) <= _TEXT_RANK + 1]
+    names = [name for name in dict.fromkeys(second) if isinstance(name, str) and name.isidentifier()]
+    if not found or not has_text or not names:
+        return architecture
+    known = {each.name for each in architecture.dimensions}
+    return replace(
+        architecture,
+        dimensions=(*architecture.dimensions, *(Dimension(name=each) for each in names if each not in known)),
+        thresholds=tuple(
+            Threshold(name=name, dimension=each, count=count) for each in names for name, count in found.items()
+        ),
+    )
+
+
+def _thresholds(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in sorted(names & values.keys()):
         needed = _LAYER_TYPES.get(name, "")
-        if values.get("layer_types") and not any(needed in str(each) for each in values["layer_types"]):
+        kinds = values.get("layer_types")
+        if isinstance(kinds, list | tuple) and kinds and not any(needed in str(each) for each in kinds):
             continue
-        lengths = {each: each for each in sorted(set(_integers(values[name])))[:_MOST_OF_ONE_CONFIG] if each > 0}
+        lengths = {each: each for each in _lengths(_integers(values[name]))[:_MOST_OF_ONE_CONFIG]}
         if name == "block_size" and type(values.get("num_random_blocks")) is int:
             lengths = {each: (5 + 2 * values["num_random_blocks"]) * each for each in lengths}
         found.update({f"{name} {each}": length for each, length in lengths.items()})
     for rope in _ROPE:
-        found.update({f"{_ORIGINAL} {each}": each for each in _integers_at(values.get(rope), _ORIGINAL) if each > 0})
+        found.update({f"{_ORIGINAL} {each}": each for each in _lengths(_integers_at(values.get(rope), _ORIGINAL))})
     return found
+
+
+def _lengths(found: Iterable[int]) -> list[int]:
+    return sorted({each for each in found if 0 < each < _ENDLESS})
 
 
 def has_growing_positions(config: Any) -> bool:
