@@ -25,8 +25,13 @@ A tour of the code, from the top:
 - ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing, lowering and running
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
 - ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
+- ``testing.py``  the tests that every format is held to, those of other packages too (``entry_points.py``)
 
 Imports run downwards only.
+
+What other packages may rest on: this module, ``converter.errors``, ``converter.formats`` (`Format`, `Probe`), what
+``converter.model`` has without an underscore, ``converter.testing`` and ``converter.keras_optimizers``, which saved
+Keras models name. Everything else may move.
 """
 
 from __future__ import annotations

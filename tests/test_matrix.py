@@ -11,8 +11,7 @@ import pytest
 import converter
 from converter.formats import Format, registry
 from converter.model.checkpoint import Checkpoint
-from tests.conformance.samples import SAMPLES, assert_same, destination_of, options_of
-from tests.conformance.test_formats import with_config
+from converter.testing import SAMPLES, assert_same, destination_of, options_of, with_config
 
 NAMES = list(registry())
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
+import converter
 from converter import cli
 from converter.cli import convert, formats, options, verify
 from converter.declaring import Use, flag_of
@@ -66,6 +70,21 @@ def test_a_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (tmp_path / "z.lines").read_text() == "#lines\na 1.0 2.0 3.0\nb 4.5\n"
     finally:
         formats.registry.cache_clear()
+
+
+def test_names_in_examples_are_there() -> None:
+    """What README and the package's docstring import from it or call of it, can be."""
+    docs = [*blocks("python"), *blocks("py"), textwrap.dedent((converter.__doc__ or "").split("::")[1])]
+    found: set[tuple[str, str]] = set()
+    for text in docs:
+        code = text.partition("A tour")[0]
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "converter":
+                found |= {(node.module or "", alias.name) for alias in node.names}
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "converter":
+                found.add(("converter", node.attr))
+    assert {("converter", "convert"), ("converter.testing", "FormatTests")} <= found
+    assert [f"{module}.{name}" for module, name in found if not hasattr(importlib.import_module(module), name)] == []
 
 
 @pytest.mark.parametrize("command", [convert.command, verify.command], ids=["convert", "verify"])

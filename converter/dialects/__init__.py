@@ -1,13 +1,22 @@
-"""Names, layouts and conventions between frameworks: pure functions on a Checkpoint."""
+"""Names, layouts and conventions between frameworks: pure functions on a Checkpoint.
+
+A package that is installed beside this one adds a dialect by an entry point of the group ``ckconv.dialects``: its name
+is that of the dialect, and it names a function Checkpoint -> Checkpoint that does for it what `canonical` does. It puts
+new name -> name in the file of what it renames into `origins`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from types import FunctionType
 
 from converter.dialects import torch_names
 from converter.dialects.keras import to_pytorch
 from converter.dialects.optimizer.semantics import to_torch
 from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
+from converter.entry_points import DIALECTS, added
 from converter.model.checkpoint import Checkpoint
 
 __all__ = ["canonical"]
@@ -35,5 +44,14 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
             return replace(checkpoint, warnings=(*checkpoint.warnings, said))
         case "pytorch":
             return memory.to_hub(old_names.renewed(checkpoint))
-        case _:
-            return checkpoint
+        case other:
+            return _of_other_packages().get(other, _unchanged)(checkpoint)
+
+
+@cache
+def _of_other_packages() -> Mapping[str, Callable[[Checkpoint], Checkpoint]]:
+    return dict(added(DIALECTS, FunctionType))
+
+
+def _unchanged(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint

@@ -1,6 +1,7 @@
-"""Formats: bytes <-> Checkpoint, one module each, found by scanning this folder.
+"""Formats: bytes <-> Checkpoint, one module each, found by scanning this folder, and those of other packages.
 
-A module that ends in a constant ``FORMAT`` is a format; nothing else has to know about it.
+A module that ends in a constant ``FORMAT`` is a format; nothing else has to know about it. A package that is installed
+beside this one adds its own by an entry point of the group ``ckconv.formats``, which names such a constant.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from converter.declaring import flag_of
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
+from converter.entry_points import FORMATS, added
 from converter.errors import UnknownFormatError, UsageError
 from converter.formats.probe import Probe
 from converter.model.checkpoint import Checkpoint, Part
@@ -89,15 +91,19 @@ class Format:
 
 @cache
 def registry() -> Mapping[str, Format]:
-    """Return all formats by name. Raises ValueError when two modules claim one name."""
+    """Return all formats by name: those of this folder, then those of other packages.
+
+    Raises UsageError when an entry point cannot be loaded, and when two formats claim one name.
+    """
+    modules = sorted(module_info.name for module_info in pkgutil.iter_modules(__path__))
+    constants = [getattr(importlib.import_module(f"{__name__}.{name}"), "FORMAT", None) for name in modules]
     found: dict[str, Format] = {}
-    for module_info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        format_ = getattr(module, "FORMAT", None)
-        if isinstance(format_, Format):
-            if format_.name in found:
-                raise ValueError(f"two formats are called {format_.name!r}")
-            found[format_.name] = format_
+    for format_ in (*constants, *(each for _, each in added(FORMATS, Format))):
+        if not isinstance(format_, Format):
+            continue
+        if format_.name in found:
+            raise UsageError(f"two formats are called {format_.name!r}", hint="uninstall the package with the other")
+        found[format_.name] = format_
     return found
 
 

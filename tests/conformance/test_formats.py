@@ -15,119 +15,34 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import CkconvError
-from converter.formats import Format, Probe, detect, registry
-from converter.model.checkpoint import Checkpoint, Part
+from converter.formats import registry
+from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Provenance, Watched
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor
-from tests.conformance.samples import SAMPLES, assert_same, destination_of, many, options_of, plain
+from converter.testing import FormatTests, destination_of, options_of, with_config
 from tests.conftest import ROOT
 
 EVERY = pytest.mark.parametrize("name", list(registry()))
+for _format in registry().values():
+    globals()[f"Test_{_format.name}"] = type(f"Test_{_format.name}", (FormatTests,), {"format": _format})
+
 HUGE_BYTES = 256 << 30
 LARGE_BYTES = 192 << 20
-
-
-def written(name: str, checkpoint: Checkpoint, folder: Path, **options: Any) -> Path:
-    """Write a sample and return where it is; a config goes with those that need one."""
-    format_ = registry()[name]
-    path = destination_of(format_, os.fspath(folder))
-    converter.write(with_config(checkpoint, format_), path, to=name, **options_of(format_), **options)
-    return Path(path)
-
-
-def with_config(checkpoint: Checkpoint, format_: Format) -> Checkpoint:
-    from dataclasses import replace
-
-    from converter.model.checkpoint import Config
-
-    if Part.CONFIG not in format_.holds:
-        return checkpoint
-    return replace(checkpoint, config=Config(values={"model_type": "none"}, raw=b'{"model_type": "none"}\n'))
-
-
-@EVERY
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_what_is_written_reads_back_the_same(name: str, sample: str, tmp_path: Path) -> None:
-    checkpoint = SAMPLES[sample](registry()[name])
-    path = written(name, checkpoint, tmp_path)
-    assert_same(checkpoint, converter.read(path))
-
-
-@EVERY
-def test_exactly_one_format_claims_it(name: str, tmp_path: Path) -> None:
-    path = written(name, plain(), tmp_path)
-    probe = Probe(path)
-    assert detect(probe).name == name
-    assert [each.name for each in registry().values() if each.sniff(probe)] == [name]
-
-
-@EVERY
-def test_ten_thousand_tensors(name: str, tmp_path: Path) -> None:
-    checkpoint = many()
-    path = written(name, checkpoint, tmp_path, durable=False)
-    found = converter.read(path)
-    assert len(found.tensors) == 10_000
-    for number in range(0, 10_000, 1234):
-        assert found.tensors[f"layer.{number}.bias"].numpy()[0] == number
-
-
-@EVERY
-def test_the_checkpoint_given_is_left_as_it_was(name: str, tmp_path: Path) -> None:
-    checkpoint = plain()
-    before = {key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors.items()}
-    written(name, checkpoint, tmp_path)
-    assert {key: tensor.numpy().tobytes() for key, tensor in checkpoint.tensors.items()} == before
-
-
-@EVERY
-def test_truncation_is_an_error_that_names_the_file(name: str, tmp_path: Path) -> None:
-    path = written(name, plain(), tmp_path)
-    for file in sorted(each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()):
-        whole = file.read_bytes()
-        if file.suffix in (".json", ".txt") or not whole or not _is_needed(file, path):
-            continue
-        for keep in sorted({0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1}):
-            file.write_bytes(whole[:keep])
-            with pytest.raises(CkconvError) as caught:
-                read_all(path)
-            assert "\n" not in str(caught.value)
-        file.write_bytes(whole)
-    read_all(path)
-
-
-def read_all(path: Path, name: str | None = None) -> None:
-    """Read a checkpoint, of the format `name` if that is said, and every tensor in it."""
-    for tensor in converter.read(path, from_format=name).tensors.values():
-        tensor.numpy()
-
-
-def _is_needed(file: Path, path: Path) -> bool:
-    """Whether reading depends on a file: without it, it fails."""
-    aside = file.with_name("aside")
-    file.rename(aside)
-    try:
-        read_all(path)
-    except CkconvError:
-        return True
-    finally:
-        aside.rename(file)
-    return False
 
 
 _WRITE = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests.conformance.samples import SAMPLES
-from tests.conformance.test_formats import written
 from converter.formats import registry
-for sample in ("plain", "shapes", "names", "ties", "dtypes"):
-    folder = Path(sys.argv[2], sample)
+from converter.testing import SAMPLES, written
+format_ = registry()[sys.argv[1]]
+for name, sample in SAMPLES.items():
+    folder = Path(sys.argv[2], name)
     folder.mkdir()
-    written(sys.argv[1], SAMPLES[sample](registry()[sys.argv[1]]), folder)
+    written(sample(format_), format_, folder)
 """
 
 
@@ -239,7 +154,7 @@ _PEAK = """
 import resource, sys
 sys.path.insert(0, {root!r})
 import converter, numpy
-import tests.conformance.samples
+import converter.testing
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 converter.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], durable=False, max_memory="64MiB", **{options!r})
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) // 1024)
@@ -285,21 +200,3 @@ def test_a_deflated_archive_takes_no_more(dtype: str | None, tmp_path: Path) -> 
         for member in archive.namelist():
             out.writestr(zipfile.ZipInfo(member), archive.read(member), zipfile.ZIP_DEFLATED)
     assert peak_mebibytes("safetensors", deflated, f"{tmp_path}/x.safetensors", dtype=dtype) <= 64
-
-
-@EVERY
-def test_the_same_bytes_from_several_threads(name: str, tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    arrays = {f"layer.{n}.weight": generator.random((64 + n, 1024 * (1 + n % 7)), np.float32) for n in range(24)}
-    checkpoint = Checkpoint(
-        tensors={key: ArrayTensor.of(array).transpose((1, 0)) for key, array in arrays.items()},
-        aliases={"tied": "layer.3.weight"},
-    )
-    sums = []
-    for jobs in (1, 4):
-        (tmp_path / f"{jobs}").mkdir()
-        path = written(name, checkpoint, tmp_path / f"{jobs}", jobs=jobs)
-        files = sorted(each for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
-        sums.append({each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files})
-    assert sums[0] == sums[1]
-    assert converter.read(path).tensors["layer.5.weight"].numpy().tobytes() == arrays["layer.5.weight"].T.tobytes()

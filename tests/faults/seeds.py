@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import converter
+from converter import testing
 from converter.encoding import zip as zip_archive
 from converter.encoding.leveldb_table import build_table, read_table
 from converter.encoding.zip import Record
@@ -21,7 +22,6 @@ from converter.execution.local import stream
 from converter.formats import Format, registry
 from converter.model.file import SourceFile
 from converter.model.output import OutputFile
-from tests.conformance import samples
 
 LARGEST_BYTES = 64 << 10
 _SAMPLES = ("plain", "ties", "dtypes")
@@ -54,10 +54,10 @@ def _written(format_: Format, folder: Path) -> list[Path]:
     config = folder / "config.json"
     config.write_text('{"model_type": "of-no-table", "hidden_size": 4}')
     for sample in _SAMPLES:
-        path = Path(samples.destination_of(format_, str(folder / sample)))
+        path = Path(testing.destination_of(format_, str(folder / sample)))
         path.parent.mkdir()
-        checkpoint = samples.SAMPLES[sample](format_)
-        given: dict[str, Any] = {**samples.options_of(format_), "to": format_.name}
+        checkpoint = testing.SAMPLES[sample](format_)
+        given: dict[str, Any] = {**testing.options_of(format_), "to": format_.name}
         if format_.name == "pretrained":
             given["config"] = config
         try:

@@ -26,8 +26,8 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.output import Late, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
-from tests.conformance.samples import destination_of
-from tests.conformance.samples import options_of as needed_of
+from converter.testing import destination_of
+from converter.testing import options_of as needed_of
 
 
 def tensor(*shape: int, start: float = 0) -> Tensor:
