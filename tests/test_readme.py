@@ -74,10 +74,10 @@ def test_a_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_names_in_examples_are_there() -> None:
     """What README and the package's docstring import from it or call of it, can be."""
-    docs = [*blocks("python"), *blocks("py"), textwrap.dedent((converter.__doc__ or "").split("::")[1])]
+    tour = (converter.__doc__ or "").partition("::")[2].partition("A tour")[0]
+    docs = [*blocks("python"), *blocks("py"), textwrap.dedent(tour)]
     found: set[tuple[str, str]] = set()
-    for text in docs:
-        code = text.partition("A tour")[0]
+    for code in docs:
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "converter":
                 found |= {(node.module or "", alias.name) for alias in node.names}

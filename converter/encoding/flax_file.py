@@ -109,6 +109,7 @@ def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def named_tensor(file: SourceFile, name: str, value: Any) -> Tensor:
+    """Return the tensor that a leaf of a Flax file is. Raises ReadError, which names it."""
     try:
         return _tensor(file, value)
     except ReadError as error:

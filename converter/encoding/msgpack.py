@@ -59,7 +59,8 @@ class Source(Protocol):
 
     size: int
 
-    def read(self, offset: int, length: int) -> bytes: ...
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`."""
 
 
 def read(file: SourceFile, start: int = 0, stop: int | None = None) -> Value:

@@ -63,8 +63,9 @@ class LocalWorkshop:
         return self.call_all([Call(function=function, arguments=arguments)])[0]
 
     def call_all(self, calls: Sequence[Call], *, at_once: int = 1) -> list[Any]:
-        """Run each of `calls` as `call` does, so many at a time, and return what they return. None is waited for
-        when another fails.
+        """Run each of `calls` as `call` does, `at_once` at a time, and return what they return.
+
+        When one fails, none of the others is waited for.
         """
         terms = replace(self.terms, reads=(*self.terms.reads, self.folder))
         return child.call_all(calls, self.scratch, terms=terms, at_once=at_once)

@@ -18,9 +18,11 @@ _COUNT_LIMIT = 10**9
 class Sum(Protocol):
     """A running checksum or hash: fed every byte of the one piece it watches, in order, each time that is read."""
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Forget what it was fed: the piece is read again."""
 
-    def update(self, data: memoryview | bytes, /) -> None: ...
+    def update(self, data: memoryview | bytes, /) -> None:
+        """Take the next bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

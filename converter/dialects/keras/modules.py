@@ -110,18 +110,23 @@ def _bias(config: Config, torch: str = "bias") -> tuple[Slot, ...]:
 
 
 def dense(config: Config) -> tuple[Slot, ...]:
+    """Return the variables of a Dense layer: a kernel of [in, out]."""
     return (Slot(keras="kernel", torch=("weight",), layout=DENSE), *_bias(config))
 
 
 def embedding(config: Config) -> tuple[Slot, ...]:
+    """Return the variable of an Embedding: rows as PyTorch has them."""
     return (Slot(keras="embeddings", torch=("weight",)),)
 
 
 def convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    """Return the variables of a convolution over `rank` axes: a kernel of [*window, in, out]."""
     return lambda config: (Slot(keras="kernel", torch=("weight",), layout=CONVOLUTIONS[rank]), *_bias(config))
 
 
 def depthwise_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    """Return the variables of a depthwise convolution: a kernel of [*window, in, multiplier]."""
+
     def slots(config: Config) -> tuple[Slot, ...]:
         layout = depthwise(rank, _size(config, "depth_multiplier", 1))
         return (Slot(keras="kernel", older="depthwise_kernel", torch=("weight",), layout=layout), *_bias(config))
@@ -130,6 +135,8 @@ def depthwise_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
 
 
 def separable_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
+    """Return the variables of a separable convolution: depthwise, then pointwise."""
+
     def slots(config: Config) -> tuple[Slot, ...]:
         layout = depthwise(rank, _size(config, "depth_multiplier", 1))
         return (
@@ -142,6 +149,7 @@ def separable_convolution(rank: int) -> Callable[[Config], tuple[Slot, ...]]:
 
 
 def normalization(config: Config) -> tuple[Slot, ...]:
+    """Return the variables of LayerNormalization and GroupNormalization, as `scale` and `center` say."""
     if config.get("rms_scaling"):
         return (Slot(keras="gamma", torch=("weight",)),)
     gamma = (Slot(keras="gamma", torch=("weight",)),) if config.get("scale", True) else ()
@@ -150,6 +158,7 @@ def normalization(config: Config) -> tuple[Slot, ...]:
 
 
 def batch_normalization(config: Config) -> tuple[Slot, ...]:
+    """Return the variables of BatchNormalization, running statistics among them."""
     return (
         *normalization({**config, "rms_scaling": False}),
         Slot(keras="moving_mean", torch=("running_mean",), is_buffer=True),
@@ -166,6 +175,7 @@ def batch_constants(has_gamma: bool, has_beta: bool) -> dict[str, int]:
 
 
 def rms_normalization(config: Config) -> tuple[Slot, ...]:
+    """Return the variable of RMSNormalization."""
     return (Slot(keras="scale", torch=("weight",)),)
 
 
@@ -194,6 +204,7 @@ def prelu_layout(rank: int) -> Rearrangement:
 def recurrent(
     config: Config, *, gates: tuple[int, ...] | None = None, count: int = 1, suffix: str = "_l0"
 ) -> tuple[Slot, ...]:
+    """Return the variables of a recurrent cell: kernels of [in, gates x units], `gates` in the order of PyTorch."""
     pattern, sizes = ("i (g n) -> (g n) i", {"g": count}) if gates else ("i o -> o i", {})
     layout = Rearrangement(pattern=pattern, sizes=sizes, gates=gates)
     slots = (
@@ -242,6 +253,7 @@ def attention(config: Config) -> dict[str, tuple[Slot, ...]] | None:
 
 
 def heads_in(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
+    """Return kernel and bias of a projection into heads: [in, heads, size]."""
     sizes = {"h": heads, "k": size}
     kernel = Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=HEADS_IN, sizes=sizes))
     bias = Slot(keras="bias", torch=("bias",), layout=Rearrangement(pattern=HEADS_BIAS, sizes=sizes))
@@ -249,6 +261,7 @@ def heads_in(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
 
 
 def heads_out(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
+    """Return kernel and bias of a projection out of heads: [heads, size, out]."""
     layout = Rearrangement(pattern=HEADS_OUT, sizes={"h": heads, "k": size})
     return (Slot(keras="kernel", torch=("weight",), layout=layout), *_bias({"use_bias": has_bias}))
 

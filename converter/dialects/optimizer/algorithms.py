@@ -26,6 +26,7 @@ _PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiab
 
 
 def adam_to_torch(made: FromKeras) -> Converted:
+    """Return Keras's Adam, Nadam or AdamW as PyTorch has it. Raises LossError for what PyTorch's lacks."""
     beta_1, beta_2 = made.number("beta_1", 0.9), made.number("beta_2", 0.999)
     epsilon, epsilon_of_torch = made.epsilon(1e-7)
     if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
@@ -54,6 +55,7 @@ def adam_to_torch(made: FromKeras) -> Converted:
 
 
 def adam_to_keras(made: FromTorch) -> Converted:
+    """Return PyTorch's Adam, NAdam or AdamW as Keras has it. Raises LossError for what Keras's lacks."""
     if any("correct_bias" in group for group in made.groups):
         raise LossError("transformers' own AdamW decays weights after the step, which no optimizer of Keras does")
     beta_1, beta_2 = made.betas()
@@ -100,6 +102,7 @@ def _adam_epsilon(made: FromTorch, beta_2: float) -> dict[str, Any]:
 
 
 def sgd_to_torch(made: FromKeras) -> Converted:
+    """Return Keras's SGD as PyTorch has it: its momentum has the learning rate in it, PyTorch's has not."""
     made.refuse_decay()
     momentum, rate = made.momentum("momentum"), made.learning_rate()
     slots = {}
@@ -120,6 +123,7 @@ def sgd_to_torch(made: FromKeras) -> Converted:
 
 
 def sgd_to_keras(made: FromTorch) -> Converted:
+    """Return PyTorch's SGD as Keras has it. Raises LossError for dampening that Keras lacks."""
     made.refuse_decay()
     momentum, rate = made.number("momentum", 0.0), made.learning_rate()
     is_nesterov, dampening = bool(made.value("nesterov", False)), made.number("dampening", 0.0)
@@ -138,6 +142,7 @@ def sgd_to_keras(made: FromTorch) -> Converted:
 
 
 def rmsprop_to_torch(made: FromKeras) -> Converted:
+    """Return Keras's RMSprop as PyTorch has it."""
     made.refuse_decay()
     momentum, rate = made.momentum("momentum"), made.learning_rate()
     slots = {"square_avg": made.slot("velocity")}
@@ -160,6 +165,7 @@ def rmsprop_to_torch(made: FromKeras) -> Converted:
 
 
 def rmsprop_to_keras(made: FromTorch) -> Converted:
+    """Return PyTorch's RMSprop as Keras has it."""
     made.refuse_decay()
     momentum, rate = made.number("momentum", 0.0), made.learning_rate()
     is_centered = bool(made.value("centered", False))
@@ -180,6 +186,7 @@ def rmsprop_to_keras(made: FromTorch) -> Converted:
 
 
 def adagrad_to_torch(made: FromKeras) -> Converted:
+    """Return Keras's Adagrad as PyTorch has it."""
     made.refuse_decay()
     slots = {"sum": made.slot("accumulator")}
     hyperparameters = {
@@ -197,6 +204,7 @@ def adagrad_to_torch(made: FromKeras) -> Converted:
 
 
 def adagrad_to_keras(made: FromTorch) -> Converted:
+    """Return PyTorch's Adagrad as Keras has it. Raises LossError for a decay of its learning rate."""
     made.refuse_decay()
     if made.number("lr_decay", 0.0):
         raise LossError("its learning rate decays by itself, which no optimizer of Keras's does")

@@ -47,6 +47,7 @@ def candidates(sizes: Sequence[int], checkpoint: Checkpoint, order: ModuleOrder 
 
 
 def cut(names: Sequence[str], sizes: Sequence[int]) -> Groups:
+    """Return `names` in groups of `sizes`, in order."""
     starts = [sum(sizes[:position]) for position in range(len(sizes))]
     return tuple(tuple(names[start : start + size]) for start, size in zip(starts, sizes, strict=True))
 

@@ -74,10 +74,12 @@ class FromKeras:
 
     @property
     def step(self) -> int:
+        """How many steps were made."""
         return self.state.step or 0
 
     @property
     def is_legacy(self) -> bool:
+        """Whether it is an optimizer of Keras 2 before 2.11."""
         return self.state.convention == _LEGACY
 
     def value(self, name: str, default: Any) -> Any:
@@ -90,6 +92,7 @@ class FromKeras:
         return default
 
     def number(self, name: str, default: float) -> float:
+        """Return a hyperparameter, or `default`. Raises LossError for what is no finite number."""
         return _number(name, self.value(name, default))
 
     def epsilon(self, default: float) -> tuple[float, float | None]:
@@ -111,6 +114,7 @@ class FromKeras:
         return 0.0 if self.given.get(name) is None else self.number(name, 0.0)
 
     def learning_rate(self) -> float:
+        """Return the learning rate. Raises LossError where the file does not say it."""
         given = self.given.get("learning_rate", self.given.get("lr"))
         if given is None:
             raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
@@ -121,12 +125,14 @@ class FromKeras:
         return rate / slowed
 
     def weight_decay(self, *, default: float | None) -> float:
+        """Return the weight decay; `default` is that of the algorithm, None where it has none."""
         name = "weight_decay_rate" if "weight_decay_rate" in self.given else "weight_decay"
         if default is None or name in self.given:
             return self.optional(name)
         return self.number(name, default)
 
     def refuse_decay(self) -> None:
+        """Raise LossError for a weight decay that PyTorch's algorithm lacks."""
         if self.optional("weight_decay"):
             raise LossError("its weight decay is decoupled from the gradient, which only AdamW has in PyTorch")
 
@@ -152,6 +158,7 @@ class FromKeras:
         return {name: self.slot(name) for name in self.state.slots}
 
     def slot(self, name: str, factor: float | None = None) -> dict[str, Tensor]:
+        """Return parameter -> tensor of a slot, each times `factor` if that is given."""
         held = self.state.slots.get(name, {})
         return {key: tensor if factor is None else scaled(tensor, factor) for key, tensor in held.items()}
 
@@ -174,6 +181,7 @@ class FromTorch:
 
     @property
     def step(self) -> int:
+        """How many steps were made."""
         return self.state.step or 0
 
     @property
@@ -198,6 +206,7 @@ class FromTorch:
         return given[0]
 
     def number(self, name: str, default: float) -> float:
+        """Return a hyperparameter, or `default`. Raises LossError for what is no finite number."""
         return _number(name, self.value(name, default))
 
     def learning_rate(self) -> float:
@@ -207,6 +216,7 @@ class FromTorch:
         return as_float32(self.number("lr", 0.0))
 
     def betas(self) -> tuple[float, float]:
+        """Return both betas. Raises LossError for anything but two numbers."""
         betas = self.value("betas", (0.9, 0.999))
         if not isinstance(betas, list | tuple) or len(betas) != 2:
             raise LossError(f"its betas are {betas!r}")
@@ -234,6 +244,7 @@ class FromTorch:
         return {key: held[key] if factor is None else scaled(held[key], factor) for key in self.trained}
 
     def zeros(self, parameter: str) -> Tensor:
+        """Return zeros of the shape and element type of a parameter."""
         weight = self.like[parameter]
         return ArrayTensor.of(np.zeros(weight.shape, weight.dtype.numpy))
 

@@ -115,8 +115,10 @@ class _Roots:
         return not self.values.size
 
     def placed(self, pointwise: Callable[[float], float], ratio: Callable[[Array, float], Array]) -> Placed:
-        """Return the constant with the least error; `pointwise` is right for a root, `ratio` how much larger updates
-        are at some roots with a constant.
+        """Return the constant with the least error.
+
+        `pointwise` is the constant that is right for a root; `ratio` how much larger updates are at some roots with a
+        constant.
         """
         ends = sorted((pointwise(0.0), pointwise(float(self.values[-1]))))
         closest = self._least(ends, ratio, lambda each: each.plain_error)

@@ -76,6 +76,7 @@ class Placeholder(Constructed):
         return f"Placeholder({self.of})"
 
     def build(self, state: Any) -> None:
+        """Keep what BUILD gives it; several make a pair."""
         self.state = state if self.state is None else (self.state, state)
 
 

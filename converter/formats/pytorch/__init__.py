@@ -1,5 +1,6 @@
-"""PyTorch: what torch.save writes, as a zip archive (since torch 1.6) or as a row of pickles, read and written
-without torch (layouts: torch/serialization.py, torch 2.13).
+"""PyTorch: what torch.save writes, read and written without torch.
+
+It is a zip archive since torch 1.6, before that a row of pickles (layouts: torch/serialization.py, torch 2.13).
 
 Reading names no class into being: pickles are plain data to us (converter.encoding.pickle).
 """

@@ -1,5 +1,6 @@
-"""Dimensions of a graph that may vary: at which extents they are traced and checked, what they are called, and
-whether the export kept them.
+"""Dimensions of a graph that may vary.
+
+At which extents they are traced and checked, what they are called, and whether the export kept them.
 """
 
 from __future__ import annotations

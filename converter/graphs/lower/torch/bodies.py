@@ -46,6 +46,7 @@ class BoundBody:
         return {name: as_tensor(value) for name, value in found.items() if _is_held(value)}
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Return its outputs for `inputs`."""
         return self._run(inputs, {})
 
     def as_tensors(self, captured: Mapping[str, Any], *inputs: Any) -> tuple[Any, ...]:

@@ -130,8 +130,10 @@ def roi_align(
     sampling_ratio: int = 0,
     spatial_scale: float = 1.0,
 ) -> Any:
-    """Each region in bins, each bin the mean (largest) of bilinear samples; how many depends on the region's size
-    unless `sampling_ratio` says."""
+    """Each region in bins, each bin the mean (largest) of bilinear samples.
+
+    How many samples depends on the size of the region, unless `sampling_ratio` says.
+    """
     shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
     refuse(sampling_ratio == 0 and torch.compiler.is_exporting(), "RoiAlign with sampling_ratio=0 in a torch.export")
     found = []
