@@ -49,6 +49,7 @@ class Leaf:
 
     @property
     def is_true(self) -> bool:
+        """Whether it is the constant True."""
         return self.value == (_BOOLEAN, 1)
 
     @property
