@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
 from converter.cli import _run, convert, verify
-from converter.errors import ReadError
+from converter.errors import ReadError, UsageError
+from converter.options import Options
 
 _PRINTED_ONLY = {"--json", "--no-progress", "-q", "-v", "--report"}
 
@@ -47,3 +49,19 @@ def test_an_option_reaches_the_library(module: Any, option: click.Option, monkey
     assert seen.pop("observer") is not None
     plain = {"source": "SRC", "destination": "DST", **({"to": None} if name == "convert" else {})}
     assert seen == {**plain, option.name: value}
+
+
+@pytest.mark.parametrize(("name", "known"), [("optimizer", "auto"), ("verify", "weights")])
+def test_a_choice_is_one_of_those_there_are_as_they_are_written(name: str, known: str) -> None:
+    assert getattr(Options(**{name: known}), name) == known
+    for wrong in (known.upper(), known.title(), f" {known}", "", known[:2], None):
+        with pytest.raises(UsageError, match=f"--{name} is one of"):
+            Options(**{name: wrong})
+
+
+def test_two_files_of_arrays_are_one_too_many() -> None:
+    assert Options(inputs=("a.npz",)).data == Path("a.npz")
+    with pytest.raises(UsageError, match=r"--inputs is given twice: 'a\.npz' and 'b\.npz'"):
+        Options(inputs=("a.npz", "b.npz"))
+    with pytest.raises(UsageError, match="--inputs is given twice"):
+        Options(inputs=("a:int64[1]", "b:int64[1]"), model="a:b")

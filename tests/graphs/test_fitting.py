@@ -313,6 +313,30 @@ def test_a_group_with_which_nothing_runs_is_told_and_put_back(tmp_path: Path) ->
     assert key == f"{told['tried'].index('a')}/y"
 
 
+class _Large(_Weights):
+    """Layers of one group, each 100 MiB."""
+
+    def __init__(self, mebibytes: int) -> None:
+        self.values = {f"layer.{number}.w": np.ones(2, np.float32) for number in range(4)}
+        self.mebibytes = mebibytes
+        self.written: set[str] = set()
+
+    def sizes(self) -> dict[str, int]:
+        return dict.fromkeys(self.values, self.mebibytes << 20)
+
+    def write(self, name: str, values: Any) -> None:
+        self.written.add(name)
+        super().write(name, values)
+
+
+@pytest.mark.parametrize(("mebibytes", "count"), [(64, 4), (65, 3), (128, 2), (129, 1), (1000, 1)])
+def test_of_a_group_as_many_layers_change_as_memory_is_for(mebibytes: int, count: int, tmp_path: Path) -> None:
+    weights = _Large(mebibytes)
+    path = str(tmp_path / "x.npz")
+    try_groups(weights, lambda arrays: {"y": np.zeros(1)}, {"0": {"x": np.zeros(1)}}, path=path, since=-1e9)
+    assert weights.written == {f"layer.{number}.w" for number in range(count)}
+
+
 def test_other_values_are_neither_only_turned_round_nor_only_noise() -> None:
     before = np.array([1, 2, 3, 4], np.float32)
     after = perturbed(before, "a")

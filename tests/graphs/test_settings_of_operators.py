@@ -156,6 +156,8 @@ ROWS: list[Row] = [
             nearest_mode=rounding, opset=18)
         for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
     ),
+    row("a crop of the same size", "Resize", floats(1, 1, 4, 4), np.float32([0, 0, 0.25, 0.25, 1, 1, 0.75, 0.75]), None,
+        ints(1, 1, 4, 4), mode="linear", coordinate_transformation_mode="tf_crop_and_resize", opset=18),
     row("coefficient", "Resize", floats(1, 1, 4, 4), None, np.float32([1, 1, 2, 2]), mode="cubic", cubic_coeff_a=-0.5,
         exclude_outside=1, opset=18),
     *(
@@ -223,7 +225,9 @@ def meant(model: Any, feeds: dict[str, Any]) -> list[Any]:
     operator = node.op_type
     if operator == "LRN":  # onnxruntime has no even size, and the reference forgets channels (onnx 1.23.2)
         return [normalised(*feeds.values(), **{each.name: helper.get_attribute_value(each) for each in node.attribute})]
-    if operator != "CenterCropPad":  # which onnxruntime does not have
+    is_cropped = any(each.s == b"tf_crop_and_resize" for each in node.attribute)
+    # onnxruntime has no CenterCropPad, and takes a crop that is as large as its input for no crop.
+    if operator != "CenterCropPad" and not is_cropped:
         try:
             session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
             return list(session.run(None, feeds))

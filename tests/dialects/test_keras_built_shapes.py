@@ -1,0 +1,74 @@
+"""The shapes that a Keras config says its layers were built with, and where their weights are. No framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from converter.dialects.keras.architecture import Layer, parse, snake_case
+
+
+def parsed(*layers: dict[str, Any]) -> tuple[Layer, ...]:
+    return parse({"class_name": "Sequential", "config": {"name": "s", "layers": list(layers)}}).layers
+
+
+def layer(class_name: str, **more: Any) -> dict[str, Any]:
+    return {"class_name": class_name, "config": {"name": class_name.lower()}, **more}
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        ({"input_shape": [None, 4]}, (None, 4)),
+        ({"shapes_dict": {"query_shape": [None, 5, 4], "value_shape": [None, 6, 4]}}, (None, 5, 4)),
+        ({"input_shape": [None, 3], "shapes_dict": {"query_shape": [None, 5, 4]}}, (None, 3)),
+        ({"shapes_dict": {"value_shape": [None, 6, 4]}}, None),
+        ({"shapes_dict": [None, 6]}, None),
+        ({"input_shape": [[None, 4], [None, 5]]}, None),
+        ({"input_shape": [None, True]}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_what_a_layer_was_built_with(build: Any, shape: tuple[int | None, ...] | None) -> None:
+    (found,) = parsed(layer("MultiHeadAttention", build_config=build))
+    assert found.input_shape == shape
+
+
+def test_layers_of_one_class_are_numbered_apart() -> None:
+    found = parsed(layer("Dense"), layer("LSTM"), layer("Dense"), layer("Package>Dense"), layer("Conv2D"))
+    assert [each.store for each in found] == [
+        "layers/dense",
+        "layers/lstm",
+        "layers/dense_1",
+        "layers/dense_2",
+        "layers/conv2d",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "snake"),
+    [
+        ("Dense", "dense"),
+        ("Conv2D", "conv2d"),
+        ("MultiHeadAttention", "multi_head_attention"),
+        ("GRU", "gru"),
+        ("SeparableConv2DTranspose", "separable_conv2d_transpose"),
+        ("MyLayer_x", "my_layer_x"),
+    ],
+)
+def test_names_as_keras_makes_them(class_name: str, snake: str) -> None:
+    assert snake_case(class_name) == snake
+
+
+def test_the_two_sides_of_a_bidirectional_layer() -> None:
+    inner = {"class_name": "LSTM", "config": {"name": "forward_lstm", "units": 2}}
+    (found,) = parsed({"class_name": "Bidirectional", "config": {"name": "b", "layer": inner}})
+    assert [(each.name, each.store) for each in found.layers] == [
+        ("forward_lstm", "layers/bidirectional/forward_layer"),
+        ("backward_lstm", "layers/bidirectional/backward_layer"),
+    ]
+    other = {"class_name": "GRU", "config": {"name": "mine", "units": 3}}
+    (found,) = parsed({"class_name": "Bidirectional", "config": {"name": "b", "layer": inner, "backward_layer": other}})
+    assert [(each.class_name, each.name) for each in found.layers] == [("LSTM", "forward_lstm"), ("GRU", "mine")]
