@@ -18,7 +18,7 @@ from converter.graphs.trace.tensorflow.operators import COMPUTE
 
 _SERVE, _SERVING = "serve", "serving_default"
 _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
-_TABLES = ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
+TABLES = ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
             raise GraphError(f"{port!r} of the signature is not one tensor", path=path)
     roots = [node_of(info.tensor) for each in (signature.inputs, signature.outputs) for info in each.values()]
     nodes, functions = _reached(said.graph, roots, path)
-    if any(node.operator.removesuffix("V2") in _TABLES for node in nodes.values()):
+    if any(node.operator.removesuffix("V2") in TABLES for node in nodes.values()):
         _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)
     graph = _encoded(said.graph, nodes, functions)
     return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said)

@@ -17,13 +17,15 @@ from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle
 from converter.encoding.tensorflow_variables import variable_names
 from converter.errors import GraphError, MissingExtraError, ReadError
 from converter.graphs.trace.tensorflow.conversion import Port, Variable
-from converter.graphs.trace.tensorflow.cutting import Cut, cut
+from converter.graphs.trace.tensorflow.cutting import TABLES, Cut, cut
 from converter.model.dtype import DType
 from converter.model.tensor import Tensor
 
 _GRAPH_NAME = "saved_model.pb"
 _VARIABLES = "variables/variables"
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
+_TEXT = 7
+_ALONE = "--weights-only writes no graph"
 _DTYPES = {number: dtype for dtype, number in TYPE_NUMBERS.items()}
 
 
@@ -65,10 +67,14 @@ class Served:
 def serve(folder: Path) -> Served:
     """Return what the SavedModel in `folder` serves. Nothing is run, no tensor read.
 
-    Raises what `cutting.cut` does, ReadError for a damaged bundle, GraphError for a variable without values.
+    Raises what `cutting.cut` does, ReadError for a damaged bundle, GraphError for a variable without values, for text
+    and for tables: targets are made of ONNX's operators, and these have none.
     """
     file = open_inside(folder, _GRAPH_NAME)
     part = cut(file.read(0, file.size), str(file.path))
+    table = next((node for node in part.nodes.values() if node.operator.removesuffix("V2") in TABLES), None)
+    if table is not None:
+        raise GraphError(f"looks values up in a table (node {table.name!r}), which no graph here has", hint=_ALONE)
     bundle = read_bundle(folder / _VARIABLES, root=folder)
     return Served(
         title=part.name if part.note else f"the signature {part.name}",
@@ -85,6 +91,8 @@ def _port(name: str, info: TensorInfo) -> Port:
 
 
 def _dtype(number: int, name: str) -> DType:
+    if number == _TEXT:
+        raise GraphError("is text, which no graph here takes or returns", tensor=name, hint=_ALONE)
     if number not in _DTYPES:
         raise GraphError(f"has elements of a type ({number}) that no tensor here has", tensor=name)
     return _DTYPES[number]
