@@ -4,8 +4,8 @@ Of an output of floating-point numbers, all its sample cases together:
 
 `scale`      the median of |x| over the expected elements that are finite, not zero and not masked. Not the maximum: one
              logit of -1e9 would excuse anything beside it. Not the deviation: rounding goes with magnitudes. Measured
-             over 66 models of the zoo, ONNX against torch, the largest difference is at most 2.3e-6 of it (FNet's FFT:
-             1.6e-5), where noise on one weight, another GELU or float16 for one weight are 1e-4 and more.
+             over 66 models of the zoo, ONNX against torch, the largest difference is at most 2.3e-6 of it, where noise
+             on one weight, another GELU or float16 for one weight are 1e-4 and more.
 tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude.
 `masked`     elements that no computation gives beside the others: of 1e8 and more, a thousand times the scale. They are
              equal but for the last two places of their type; infinities and NaN are in the same places.
