@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
@@ -14,6 +14,9 @@ from converter.graphs.lower.torch.framework import to_tensor, torch
 from converter.graphs.lower.torch.module import lower
 
 _INEQUALITY = re.compile(r"[^=<>!]+ != [^=<>!]+")
+_FIXED = re.compile(r"[^=<>!%]+ == \d+")
+"""A number of windows or steps that was decided upon; that something divides is a condition, and no length."""
+_EXTENT = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 _SEED = 20180611
 # What a node remembers of where it came from: paths of this machine, and most of the file.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
@@ -133,6 +136,7 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
         raise GraphError(f"torch.export fails: {_reason(error)}") from error
     finally:
         del module.forward
+    _check_open(program._guards_code, {(called[name], axis) for name, axes in dynamic.items() for axis in axes})
     for node in program.graph.nodes:
         for key in _TRACES:
             node.meta.pop(key, None)
@@ -140,6 +144,15 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
     # not: a table of positions that is as long as the text, a text of one token.
     program._guards_code = [guard for guard in program._guards_code if not _INEQUALITY.fullmatch(guard)]
     return program
+
+
+def _check_open(guards: Sequence[str], free: Collection[tuple[str, int]]) -> None:
+    """Raise GraphError when a program holds for one length alone of what is to be `free`, by keyword and axis."""
+    for guard in guards:
+        extents = {(name, int(axis)) for name, axis in _EXTENT.findall(guard)}
+        if _FIXED.fullmatch(guard) and not extents.isdisjoint(free):
+            said = _EXTENT.sub(r"\1.shape[\2]", guard)
+            raise GraphError(f"torch.export makes a program for some lengths alone: where {said}")
 
 
 def _reason(error: Exception) -> str:
