@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from converter.cli import _run, convert, verify
 from converter.errors import ReadError, UsageError
 from converter.options import Options
+from converter.report import Report
 
 _PRINTED_ONLY = {"--json", "--no-progress", "-q", "-v", "--report"}
 
@@ -65,3 +67,18 @@ def test_two_files_of_arrays_are_one_too_many() -> None:
         Options(inputs=("a.npz", "b.npz"))
     with pytest.raises(UsageError, match="--inputs is given twice"):
         Options(inputs=("a:int64[1]", "b:int64[1]"), model="a:b")
+
+
+@pytest.mark.parametrize("module", [convert, verify], ids=["convert", "verify"])
+def test_quiet_prints_nothing_and_json_one_object(
+    module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report(source="SRC", target="DST", source_format="pytorch", target_format="onnx")
+    monkeypatch.setattr(module, module.command.name, lambda *arguments, **options: report)
+    command = [module.command.name, "SRC", "DST"]
+    assert _run(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == report.verdict
+    assert _run([*command, "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert _run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "ok"

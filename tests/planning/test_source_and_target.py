@@ -170,6 +170,19 @@ def test_nothing_that_is_read_is_written_over(name: str, source: Path, tmp_path:
     assert (source.parent / name).read_bytes() == before
 
 
+@pytest.mark.parametrize("place", ["m/saved_model/1", "m/saved_model", "m"])
+def test_nor_is_a_config_above(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    converter.write(NETWORK, tmp_path / place, to="tf-checkpoint")
+    config = tmp_path / place / ".." / "config.json"
+    config.write_text("{}")
+    for above in (config, tmp_path / "m" / "config.json"):
+        above.write_text("{}")
+        with pytest.raises(UsageError, match=r"which is read for this output|inside one another"):
+            converter.convert(tmp_path / place, above.resolve(), to="safetensors", overwrite=True)
+        assert above.read_text() == "{}"
+
+
 @pytest.mark.parametrize("option", ["config", "mapping", "param_order"])
 def test_nor_is_what_an_option_names(option: str, source: Path, tmp_path: Path) -> None:
     given = tmp_path / "given.json"
