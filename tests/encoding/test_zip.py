@@ -437,3 +437,24 @@ def test_a_member_as_large_as_the_old_fields_hold(tmp_path: Path, size: int) -> 
     is_wide = fields[7] == fields[8] == (1 << 32) - 1
     assert is_wide == (size >= (1 << 32) - 1)
     assert ((kind, length, *sizes) == (1, 16, size, size)) == is_wide  # APPNOTE 4.5.3: it MUST be there
+
+
+@pytest.mark.parametrize("cut", [None, -1, 3], ids=["whole", "late", "early"])
+def test_nothing_follows_the_end_of_what_is_deflated(cut: int | None) -> None:
+    """Wherever the pieces that are read happen to end: where the stream does, before it, and behind it."""
+    content = b"alpha" * 100
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    stored = deflater.compress(content) + deflater.flush()
+    member = Member(
+        name="a",
+        data_offset=0,
+        compressed_bytes=len(stored),
+        uncompressed_bytes=len(content),
+        crc32=zlib.crc32(content),
+        is_stored=False,
+    )
+    pieces = [stored] if cut is None else [stored[:cut], stored[cut:]]
+    assert b"".join(zip_archive._inflated(iter(pieces), member, Path("x"))) == content
+    for wrong in ([*pieces, b"more"], [*pieces[:-1], pieces[-1] + b"more"]):
+        with pytest.raises(ReadError, match="is damaged: size or CRC mismatch"):
+            list(zip_archive._inflated(iter(wrong), member, Path("x")))

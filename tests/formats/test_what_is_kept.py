@@ -351,6 +351,8 @@ def test_training_state_beside_weights_is_what_its_name_says(tmp_path: Path) -> 
     (tmp_path / "trainer_state.json").write_text("[1]")
     with pytest.raises(ReadError, match="is not a JSON object"):
         converter.read(tmp_path)
+    (tmp_path / "trainer_state.json").unlink()
+    assert converter.read(tmp_path).extras == {"scheduler_state_dict": {"last_epoch": 7}}
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 11, 12, 25, 101])
@@ -493,3 +495,25 @@ def test_a_tensor_that_is_called_as_an_input(tmp_path: Path) -> None:
     assert stored == ["w", ".>x", ".>y", ".>.>x"]
     found = converter.read(tmp_path / "model.onnx")
     assert {name: held.numpy()[0] for name, held in found.tensors.items()} == {"w": 5, "x": 7, "y": 9, ".>x": 11}
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.weights.h5"])
+def test_links_to_data_say_that_their_names_are_utf_8(name: str, tmp_path: Path) -> None:
+    """Else a reader is free to take a name of ours for Latin-1: HDF5 has a character set for each link."""
+    converter.write(Checkpoint(tensors={"\u00fcber.gewicht": tensor(2), "a.weight": tensor(3)}), tmp_path / name)
+    with h5py.File(tmp_path / name) as file:
+        found = [
+            group.id.links.get_info(link.encode()).cset
+            for group in (file, *(each for each in _groups(file)))
+            for link in group
+            if isinstance(group[link], h5py.Dataset)
+        ]
+    assert found
+    assert set(found) == {h5py.h5t.CSET_UTF8}
+
+
+def _groups(group: Any) -> Any:
+    for link in group:
+        if isinstance(group[link], h5py.Group):
+            yield group[link]
+            yield from _groups(group[link])

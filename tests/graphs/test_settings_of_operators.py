@@ -134,6 +134,16 @@ ROWS: list[Row] = [
     row("smallest", "TopK", LINE, ints(3), axis=1, largest=0, outputs=2),
     row("last of equals", "ArgMin", np.array([[1, 0, 0], [2, 2, 3]], np.float32), axis=1, select_last_index=1),
     row("one and off", "OneHot", ints(1, -1, 4), np.array(3, np.int64), np.array([2, 5], np.float32), axis=0),
+    *(
+        row(f"{reduction} of opset {opset}", "ScatterND", floats(4, 3), np.array([[1], [1], [3]], np.int64),
+            floats(3, 3, seed=1), reduction=reduction, opset=opset)
+        for reduction, opset in (("add", 16), ("mul", 16), ("max", 18), ("min", 18))
+    ),
+    *(
+        row(f"part of a head, interleaved {pairs}", "RotaryEmbedding", floats(1, 2, 3, 8), floats(5, 2),
+            floats(5, 2, seed=1), np.array([[4, 0, 2]], np.int64), rotary_embedding_dim=4, interleaved=pairs, opset=23)
+        for pairs in (0, 1)
+    ),
     row("above", "EyeLike", floats(3, 4), k=1),
     row("below", "Trilu", floats(3, 4), np.array(-1, np.int64), upper=0),
     row("above", "Trilu", floats(3, 4), np.array(1, np.int64), upper=1),

@@ -185,4 +185,25 @@ FAULTS = (
         tests=_CODES,
         what="--json prints nothing when a conversion fails",
     ),
+    Fault(
+        module="declaring.py",
+        old="        if declared.choices and value not in declared.choices:",
+        new="        if declared.choices and value is not None and str(value).lower() not in declared.choices:",
+        tests="tests/cli/test_options.py -k choice",
+        what="a choice in capitals is taken and then ignored",
+    ),
+    Fault(
+        module="cli/verify.py",
+        old="        elif not quiet:\n            click.echo(result.verdict)",
+        new="        else:\n            click.echo(result.verdict)",
+        tests="tests/cli/test_options.py -k quiet",
+        what="--quiet of verify is ignored",
+    ),
+    Fault(
+        module="options.py",
+        old="        name = self._one([text for text in self._inputs if text.endswith(_DATA_SUFFIX)])",
+        new="        name = next((text for text in self._inputs if text.endswith(_DATA_SUFFIX)), None)",
+        tests="tests/cli/test_options.py -k files",
+        what="of two files of --inputs the first is taken",
+    ),
 )

@@ -321,4 +321,25 @@ FAULTS = (
         tests=_PARALLEL,
         what="a header that is shorter than laid out is written",
     ),
+    Fault(
+        module="execution/inside.py",
+        old='        return {**flat, "extra": error.extra, "need": error.need}',
+        new='        return {**flat, "extra": error.need, "need": error.extra}',
+        tests="tests/execution/test_child.py",
+        what="a child's missing extra is named wrongly",
+    ),
+    Fault(
+        module="execution/inside.py",
+        old="for each in type(error).__mro__ if each.__module__ == errors.__name__)",
+        new="for each in reversed(type(error).__mro__) if each.__module__ == errors.__name__)",
+        tests="tests/execution/test_child.py",
+        what="an error in a child has the exit code of the root class",
+    ),
+    Fault(
+        module="execution/child.py",
+        old="        seconds = min(_LOOKING_SECONDS, *(child.seconds_left() for child in children))",
+        new="        seconds = max(_LOOKING_SECONDS, *(child.seconds_left() for child in children))",
+        tests="tests/execution/test_child.py",
+        what="children are looked at when their time is over",
+    ),
 )

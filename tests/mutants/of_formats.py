@@ -329,4 +329,25 @@ FAULTS = (
         tests="tests/formats/test_optimizer_stored.py::test_a_tensor_called_like_the_optimizers_own_stays",
         what="a module called optimizer_weights is mixed up with the optimizer",
     ),
+    Fault(
+        module="formats/dcp.py",
+        old='        if last in node:\n            raise ReadError("is there twice"',
+        new='        if False:\n            raise ReadError("is there twice"',
+        tests="tests/formats/test_dcp.py tests/formats/test_what_is_kept.py",
+        what="of two entries of one name the last is taken",
+    ),
+    Fault(
+        module="formats/pretrained/training.py",
+        old='    if SCHEDULER_NAME in present:\n        extras["scheduler_state_dict"]',
+        new='    if SCHEDULER_NAME in present and STATE_NAME in present:\n        extras["scheduler_state_dict"]',
+        tests="tests/formats/test_what_is_kept.py -k beside_weights",
+        what="a scheduler without trainer_state.json is lost",
+    ),
+    Fault(
+        module="formats/__init__.py",
+        old="    return max(matches, key=lambda match: match[0])[1] if matches else None",
+        new="    return min(matches, key=lambda match: match[0])[1] if matches else None",
+        tests="tests/formats/test_what_is_kept.py",
+        what="the shortest suffix decides",
+    ),
 )

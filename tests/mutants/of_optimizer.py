@@ -433,4 +433,11 @@ FAULTS = (
         tests=_OPTIONS,
         what="a hyperparameter that tells AdamW from Adam changes nothing",
     ),
+    Fault(
+        module="dialects/optimizer/schedules.py",
+        old='    index = next((index for index, bound in enumerate(config["boundaries"]) if step <= bound), -1)',
+        new='    index = next((index for index, bound in enumerate(config["boundaries"]) if step < bound), -1)',
+        tests="tests/dialects/test_optimizer_conditions.py",
+        what="a rate changes one step early",
+    ),
 )

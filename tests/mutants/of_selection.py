@@ -464,4 +464,25 @@ FAULTS = (
         tests=_SELECTION,
         what="state of a tied parameter is not found under its other name",
     ),
+    Fault(
+        module="planning/sandbox.py",
+        old="    if isinstance(checkpoint.graph, GraphSource):\n        places.append(checkpoint.graph.model)\n",
+        new="",
+        tests="tests/planning/test_sandbox.py",
+        what="a child may not read what its graph is in",
+    ),
+    Fault(
+        module="planning/sandbox.py",
+        old="has_own_code = options.model is not None or bool(options.custom_objects)",
+        new="has_own_code = options.model is not None",
+        tests="tests/planning/test_sandbox.py",
+        what="a child may not read the user's own layers",
+    ),
+    Fault(
+        module="planning/source.py",
+        old="parents[:_LEVELS_OF_CONFIG])",
+        new="parents[:1])",
+        tests="tests/planning/test_source_and_target.py",
+        what="the config above a SavedModel that is read is written over",
+    ),
 )
