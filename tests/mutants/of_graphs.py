@@ -556,11 +556,4 @@ FAULTS = (
         tests="tests/graphs/test_hostile_keras_configs.py -k hostile_config",
         what="a config that names the standard library is for the user to allow",
     ),
-    Fault(
-        module="graphs/lower/torch/program.py",
-        old="requires_grad=tensor.requires_grad) if is_parameter",
-        new="requires_grad=True) if is_parameter",
-        tests="tests/formats/test_pt2.py -k 'torch_saved or every_type or folder_has or back'",
-        what="every parameter of a program is trained",
-    ),
 )
