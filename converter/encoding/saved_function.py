@@ -6,6 +6,7 @@ of struct.proto, TF 2.21.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ _PLAIN = (_NONE, _FLOAT, _INTEGER, _STRING, _BOOLEAN, 31, 32)
 """Values that are no tensors: those, shapes and types."""
 _TENSOR_SPEC, _BOUNDED_SPEC, _LIST, _TUPLE, _DICTIONARY, _NAMED = 33, 35, 51, 52, 53, 54
 _DEPTH_LIMIT = 32
+_POSITION = re.compile("[0-9]{1,5}")
 
 Shape = tuple[int | None, ...] | None
 Place = tuple[str, ...]
@@ -100,7 +102,7 @@ def traced(name: str, data: memoryview, function: SavedFunction, path: str | Non
     """
     message = Message.parse(data, _CONCRETE, path)
     found = tuple(_leaves(message.content(3), path, (), 0))
-    if any(len(place) < 2 or place[0] not in ("0", "1") for place, _ in found):
+    if not all(_is_argument(place) for place, _ in found):
         raise ReadError(f"has a function ({name!r}) whose arguments are not said", path=path)
     inputs = []
     for (group, argument, *rest), leaf in found:
@@ -109,6 +111,12 @@ def traced(name: str, data: memoryview, function: SavedFunction, path: str | Non
         inputs.append(((called, *rest), leaf))
     outputs = tuple(_leaves(message.content(4), path, (), 0)) if message.has(4) else ()
     return Traced(name=name, inputs=tuple(inputs), outputs=outputs)
+
+
+def _is_argument(place: Place) -> bool:
+    """Whether it is inside an argument by position, or by name."""
+    group, argument = place[:2] if len(place) > 1 else ("", "")
+    return group == "1" or (group == "0" and _POSITION.fullmatch(argument) is not None)
 
 
 def _leaves(data: memoryview, path: str | None, place: Place, depth: int) -> Iterator[tuple[Place, Leaf]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ tf = pytest.importorskip("tensorflow")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 ORACLE = os.environ.get("CKCONV_ORACLE_PYTHON", "")
+KEYS = ("abc", "\u00b2", "\u0663", "", "9" * 5000, "-1", "-5", " 0", "0_0")
+"""Names of arguments where positions are to be."""
 FREE, FIXED = tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([2, 4], tf.float32)
 SHIFT = {"zeta": tf.TensorSpec([], tf.float32, name="last"), "alpha": tf.TensorSpec([], tf.float32)}
 KERAS_2 = """
@@ -233,6 +236,30 @@ def _nests_arguments(graph: Any) -> None:
         value = value.tuple_value.values.add()
 
 
+def _says_an_argument_without_a_name(graph: Any) -> None:
+    arguments = called(graph)[1].canonicalized_input_signature.tuple_value.values[0].tuple_value
+    arguments.values[0].tensor_spec_value.name = ""
+    for _ in range(5):
+        arguments.values.add().CopyFrom(arguments.values[0])
+
+
+def _calls_an_argument(key: str, *, is_position_known: bool = True) -> Callable[[Any], None]:
+    """Its arguments are those of a dictionary, not of a list."""
+
+    def change(graph: Any) -> None:
+        name, said = called(graph)
+        signature = said.canonicalized_input_signature
+        spec = type(signature).FromString(signature.tuple_value.values[0].tuple_value.values[0].SerializeToString())
+        signature.Clear()
+        signature.dict_value.fields["0"].dict_value.fields[key].CopyFrom(spec)
+        if not is_position_known:
+            function = next(each.function for each in graph.object_graph_def.nodes if each.HasField("function"))
+            assert name in function.concrete_functions
+            function.ClearField("function_spec")
+
+    return change
+
+
 def _captures_no_variable(graph: Any) -> None:
     _, said = called(graph)
     said.bound_inputs[0] = 0
@@ -247,6 +274,9 @@ def _captures_no_variable(graph: Any) -> None:
         (_is_not_there, ReadError, "is not there"),
         (_captures_a_place, ReadError, "node is called"),
         (_nests_arguments, ReadError, "nested"),
+        (_says_an_argument_without_a_name, ReadError, "takes something else"),
+        *((_calls_an_argument(key), ReadError, "arguments are not said") for key in KEYS),
+        *((_calls_an_argument(key, is_position_known=False), ReadError, "arguments are not said") for key in KEYS),
         (_captures_no_variable, GraphError, "a table or another resource"),
     ],
 )
@@ -266,6 +296,35 @@ def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(GraphError, match="'x' of __call__ is not one tensor"):
         cut_of(saved(Ragged(), tmp_path / "model"))
+
+
+def _traced_again(count: int) -> Callable[[Any], None]:
+    """The last of all these ways takes most."""
+
+    def change(graph: Any) -> None:
+        name, said = called(graph)
+        objects, library = graph.object_graph_def, graph.graph_def.library.function
+        body = next(each for each in library if each.signature.name == name)
+        function = next(each.function for each in objects.nodes if each.HasField("function"))
+        names = [name, *(f"again_{number}" for number in range(1, count))]
+        for again in names[1:]:
+            copy = library.add()
+            copy.CopyFrom(body)
+            copy.signature.name = again
+            objects.concrete_functions[again].CopyFrom(said)
+        for way in names[:-1]:
+            arguments = objects.concrete_functions[way].canonicalized_input_signature.tuple_value.values[0].tuple_value
+            arguments.values[0].tensor_spec_value.shape.dim[0].size = 3
+        function.concrete_functions[:] = names
+
+    return change
+
+
+def test_thousands_of_ways_take_no_time(scaled: Path) -> None:
+    data = changed(scaled, _traced_again(3000))
+    started = time.process_time()
+    assert "__call__(x [?, 4]), one of the 3000 ways" in cut(data).note
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.skipif(not ORACLE, reason="CKCONV_ORACLE_PYTHON is not set")

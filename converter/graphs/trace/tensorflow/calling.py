@@ -49,10 +49,7 @@ def called(said: MetaGraph, path: str | None) -> Called | None:
     chosen = _chosen(ways, path)
     body = said.graph.function(chosen.name)
     captured = said.captures[chosen.name]
-    inputs = _inputs(chosen, body)
-    taken, arguments = [leaf.type_number for leaf in inputs.values()], [each.type_number for each in body.arguments]
-    if arguments[: len(taken)] != taken or len(arguments) != len(taken) + len(captured):
-        raise ReadError(f"has a function ({chosen.name!r}) that takes something else than its object says", path=path)
+    inputs = _inputs(chosen, body, len(captured), path)
     maker = _Maker(said=said, body=body, prefix=_prefix(said), path=path)
     outputs = _outputs(chosen, body, path)
     return Called(
@@ -78,8 +75,10 @@ def _way(name: str, said: MetaGraph, function: SavedFunction, path: str | None) 
 def _chosen(ways: Sequence[Traced], path: str | None) -> Traced:
     """Return the way that serves: not that of training, and the one that takes what all others take."""
     serving = [way for way in ways if not _is_training(way)] or list(ways)
-    general = [way for way in serving if all(_covers(way, other) for other in serving)]
-    if not general:
+    chosen = serving[0]
+    for way in serving:  # once found, what takes all that the others take is kept
+        chosen = chosen if _covers(chosen, way) else way
+    if not all(_covers(chosen, way) for way in serving):
         shown = "; ".join(_shown(way.inputs) for way in serving[:_SHOWN])
         raise ArchitectureError(
             f"is a SavedModel without a signature whose {_CALL} was traced in {len(serving)} ways, none of which takes "
@@ -87,7 +86,7 @@ def _chosen(ways: Sequence[Traced], path: str | None) -> Traced:
             path=path,
             hint=_HINT,
         )
-    return general[0]
+    return chosen
 
 
 def _is_training(way: Traced) -> bool:
@@ -133,14 +132,20 @@ def _shown(leaves: Leaves) -> str:
     return f"({', '.join(shown)})"
 
 
-def _inputs(way: Traced, body: Function) -> dict[str, Leaf]:
-    """Return the tensors that are taken, by the names they were traced with, or else those of the arguments."""
+def _inputs(way: Traced, body: Function, captured: int, path: str | None) -> dict[str, Leaf]:
+    """Return the tensors that are taken, by the names they were traced with, or else those of the arguments.
+
+    Raises ReadError when these and what is captured are not what the function takes.
+    """
     leaves = []
     for place, leaf in way.inputs:
         if leaf.is_other:
             raise GraphError(f"{'/'.join(place)!r} of {_CALL} is not one tensor")
         if leaf.type_number:
             leaves.append(leaf)
+    taken, arguments = [leaf.type_number for leaf in leaves], [each.type_number for each in body.arguments]
+    if arguments[: len(taken)] != taken or len(arguments) != len(taken) + captured:
+        raise ReadError(f"has a function ({way.name!r}) that takes something else than its object says", path=path)
     names = [leaf.name for leaf in leaves]
     if "" in names or len(set(names)) < len(names):
         names = [argument.name for argument in body.arguments[: len(leaves)]]
