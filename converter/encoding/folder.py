@@ -12,6 +12,7 @@ from converter.model.checkpoint import Config
 from converter.model.file import SourceFile
 
 CONFIG_NAME = "config.json"
+LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
 ASSET_NAMES = (
     "generation_config.json",
     # tokenizers

@@ -1,9 +1,9 @@
 """The one way to write a file that is not the output: a report, or whatever else an option names.
 
-Such a file is never the source or the destination, never inside them or named like a file that is read beside them,
-never reached through a link, and replaces nothing but an earlier file of its own kind. All of that is checked before
-the work begins, and once more when the file is written; the folder stays open in between, so that nothing put in its
-place redirects the file. It appears whole, by one rename.
+Such a file is never the source or the destination, never inside them or named like a file that a reader of any format
+takes beside them, never reached through a link, and replaces nothing but an earlier file of its own kind. All of that
+is checked before the work begins, and once more when the file is written; the folder stays open in between, so that
+nothing put in its place redirects the file. It appears whole, by one rename.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
+from converter import formats
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, LEVELS_OF_CONFIG
 from converter.errors import DestinationExistsError, UsageError, WriteError
 from converter.execution import places
 from converter.execution.mounted import PREFIX
 
 _EARLIER_LIMIT_BYTES = 256 << 20
-_READ_BESIDE = frozenset((CONFIG_NAME, *ASSET_NAMES))
 _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 _WITHOUT_HARD_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
 
@@ -120,9 +120,12 @@ class GuardedFile:
         try:
             descriptor = os.open(self.path.name, flags, dir_fd=self.folder)
             with open(descriptor, "rb") as file:
+                if not 0 < os.fstat(descriptor).st_size <= _EARLIER_LIMIT_BYTES:  # 0 is what devices in /proc say
+                    return False
                 content = file.read(_EARLIER_LIMIT_BYTES + 1)
         except OSError as error:
-            raise self._failed(error) from error
+            what = f"exists, and cannot be read: {os.strerror(error.errno or 0)}"
+            raise DestinationExistsError(what, path=self.path) from error
         return len(content) <= _EARLIER_LIMIT_BYTES and self.is_earlier(content)
 
     def _failed(self, error: OSError) -> WriteError:
@@ -175,5 +178,19 @@ def _check_apart(path: Path, option: str, others: dict[str, Path]) -> None:
             raise UsageError(f"is {name} itself, {option} names another file", path=path)
         if places.is_inside(path, other):
             raise UsageError(f"is inside {name}, {option} names a file elsewhere", path=path)
-        if path.name in _READ_BESIDE and places.is_same(path.parent, other.parent):
+        if _is_read_beside(path, other):
             raise UsageError(f"has a name that is read beside {name}, {option} needs another", path=path)
+
+
+def _is_read_beside(path: Path, other: Path) -> bool:
+    """Whether a reader of `other` would take a file at `path` for a part of the checkpoint.
+
+    Where `other` is a link, it may look beside the link, or beside where that leads.
+    """
+    for spelled in (Path(os.path.abspath(other)), Path(os.path.realpath(other))):
+        if formats.is_claimed(path.name) and places.is_same(path.parent, spelled.parent):
+            return True
+        above = spelled.parents[:LEVELS_OF_CONFIG]
+        if any(places.is_same(path, folder / name) for folder in above for name in (CONFIG_NAME, *ASSET_NAMES)):
+            return True
+    return False

@@ -24,7 +24,7 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.output import Output, Provenance
 
-__all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "of_suffix", "registry"]
+__all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "is_claimed", "of_suffix", "registry"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +166,11 @@ def foreign_entry(entries: tuple[str, ...]) -> str | None:
     ]
     fewest = min(strangers, key=len, default=list(entries))
     return fewest[0] if fewest else None
+
+
+def is_claimed(entry: str) -> bool:
+    """Whether a reader takes what is called so in a checkpoint's folder for a part of the checkpoint."""
+    return any(_belongs(entry, format_.entries) for format_ in registry().values())
 
 
 def _belongs(entry: str, patterns: tuple[str, ...]) -> bool:

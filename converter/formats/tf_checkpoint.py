@@ -291,5 +291,5 @@ FORMAT = Format(
     read=read,
     write=write,
     adapt=adapted,
-    entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME),
+    entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME, *_RELEASED_CONFIGS),
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from converter import formats
 from converter.dialects.keras import is_model as is_keras_model
-from converter.encoding.folder import CONFIG_NAME, parse_config, read_assets, read_config
+from converter.encoding.folder import CONFIG_NAME, LEVELS_OF_CONFIG, parse_config, read_assets, read_config
 from converter.errors import CkconvError, MissingExtraError, ReadError
 from converter.formats import Format, Probe
 from converter.model.checkpoint import Checkpoint, Config
@@ -19,8 +19,6 @@ from converter.model.file import SourceFile
 from converter.model.growth import check_growth
 from converter.model.tensor import files_of
 from converter.options import Options
-
-_LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ class Source:
         yield from {file.path for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
         yield from (file.path for file in self.checkpoint.assets.values())
         if self.path is not None:
-            yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:_LEVELS_OF_CONFIG])
+            yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
         yield from (given for given in (options.config, options.mapping, options.param_order) if given is not None)
 
     def named_in_errors(self) -> AbstractContextManager[None]:

@@ -88,7 +88,20 @@ _NOWHERE = (  # where no report can ever be, with or without --overwrite
     ("SRC/config.json", "has a name that is read beside the source"),
     ("SRC/tokenizer.json", "has a name that is read beside the source"),
     ("linked/vocab.txt", "has a name that is read beside the source"),
-    ("config.json", "has a name that is read beside the destination"),
+    ("SRC/model.safetensors.index.json", "has a name that is read beside the source"),
+    ("linked/pytorch_model.bin.index.json", "has a name that is read beside the source"),
+    ("SRC/model-00002-of-00002.safetensors", "has a name that is read beside the source"),
+    ("SRC/pytorch_model-00001-of-00002.bin", "has a name that is read beside the source"),
+    ("SRC/x.h5", "has a name that is read beside the source"),
+    ("SRC/.metadata", "has a name that is read beside the source"),
+    ("SRC/checkpoint", "has a name that is read beside the source"),
+    ("SRC/trainer_state.json", "has a name that is read beside the source"),
+    ("SRC/bert_config.json", "has a name that is read beside the source"),
+    ("SRC/1_Pooling/config.json", "has a name that is read beside the source"),
+    ("../config.json", "has a name that is read beside the source"),
+    ("config.json", "has a name that is read beside the"),
+    ("model.safetensors.index.json", "has a name that is read beside the destination"),
+    ("here/model.ckpt.index", "has a name that is read beside the destination"),
     ("out.pth", "is the destination itself"),
     ("./out.pth", "is the destination itself"),
     ("SRC/../out.pth", "is the destination itself"),
@@ -102,7 +115,7 @@ _NOWHERE = (  # where no report can ever be, with or without --overwrite
     (".ckconv-1-beef/report.txt", "is where outputs are staged"),
 )
 _TAKEN = (  # what stays, with or without --overwrite
-    ("SRC/model-00002-of-00002.safetensors", "was not written by an earlier --report"),
+    ("SRC/notes.txt", "was not written by an earlier --report"),
     ("thesis.tex", "was not written by an earlier --report"),
     ("other.json", "was not written by an earlier --report"),
     ("empty.html", "was not written by an earlier --report"),
@@ -113,6 +126,7 @@ _TAKEN = (  # what stays, with or without --overwrite
     ("/dev/null", "is a device"),
     ("/dev/full", "is a device"),
     ("/dev/stdout", "is a symbolic link"),
+    ("/proc/self/mem", "was not written by an earlier --report"),
 )
 
 
@@ -124,6 +138,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
     tensors = {"a.weight": ArrayTensor.of(np.ones((2, 3), np.float32))}
     converter.write(Checkpoint(tensors=tensors), source / "model.safetensors")
     (source / "model-00002-of-00002.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    (source / "notes.txt").write_text("of mine")
+    (source / "1_Pooling").mkdir()
     os.link(source / "model.safetensors", tmp_path / "hard")
     for name, to in (
         ("soft", "SRC/model.safetensors"),
@@ -193,6 +209,42 @@ def test_no_report_inside_a_source_or_a_destination(
     assert (again, "is inside the destination" in capfd.readouterr().err) == (2, True)
 
 
+def test_beside_a_source_goes_what_no_format_reads(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "SRC" / "model-00002-of-00002.safetensors").unlink()
+    (place / "SRC" / "config.json").write_text("{}")
+    names = ("report.json", "report.txt", "config.html", "index.json")
+    for name in names:
+        assert ended("SRC/model.safetensors", f"out-{name}.pth", "--report", f"linked/{name}") == 0
+        (place / "SRC" / name).rename(place / name)
+    assert converter.read(place / "SRC").names == ("a.weight",)
+    for source, given in (("soft", "SRC/model.safetensors.index.json"), ("SRC/saved_model/1/x.pth", "SRC/config.json")):
+        (place / "SRC" / "saved_model" / "1").mkdir(parents=True, exist_ok=True)
+        capfd.readouterr()
+        assert ended(source, "reports/out.pth", "--report", given) == 2
+        assert "has a name that is read beside the source" in capfd.readouterr().err
+
+
+def test_what_cannot_be_read_stays(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert ended("SRC/model.safetensors", "out.pth", "--report", "report.txt") == 0
+    before, opened = (place / "report.txt").read_bytes(), os.open
+
+    def closed(path: str | Path, flags: int, *rest: int, **more: int) -> int:
+        if path == "report.txt":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", closed)
+    assert ended("SRC/model.safetensors", "out.pth", "--report", "report.txt", "--overwrite") == 6
+    assert capfd.readouterr().err.endswith("report.txt: exists, and cannot be read: Permission denied\n")
+    assert (place / "report.txt").read_bytes() == before
+
+
 @pytest.mark.parametrize("suffix", ["txt", "json", "html"])
 def test_an_earlier_report_is_replaced_when_asked(
     suffix: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -216,6 +268,7 @@ def test_what_happens_to_the_place_meanwhile(
 ) -> None:
     """Something appears there, the folder is exchanged, the disk is full: the output is in place, and nothing lost."""
     monkeypatch.chdir(place)
+    there = sorted(os.listdir(place / "SRC"))
     reports = place / "reports"
     reports.mkdir()
 
@@ -237,7 +290,7 @@ def test_what_happens_to_the_place_meanwhile(
     assert (place / "thesis.tex").read_text().startswith("years")
     (reports / "report.txt").unlink()
     assert meanwhile(swap) == 0
-    assert sorted(os.listdir(place / "SRC")) == ["model-00002-of-00002.safetensors", "model.safetensors"]
+    assert sorted(os.listdir(place / "SRC")) == there
     assert os.listdir(place / "moved") == ["report.txt"]
     reports.unlink()
     (place / "moved").rename(reports)

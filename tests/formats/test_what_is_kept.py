@@ -175,6 +175,7 @@ ENTRIES: list[tuple[tuple[str, ...], str | None]] = [
     (("config.json", "vocab.txt"), None),
     ((".metadata", "__0_0.distcp", "ckconv.json"), None),
     ((".metadata", "__0_0.distcp", "ckpt.index"), "ckpt.index"),
+    (("bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001", "vocab.txt", "bert_config.json"), None),
     (("saved_model.pb", "variables", "assets.extra"), None),
     (("saved_model.pb", "variables", "model.safetensors"), "model.safetensors"),
     (("1_Pooling", "model.safetensors", "config.json", "modules.json"), None),

@@ -480,7 +480,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="parents[:_LEVELS_OF_CONFIG])",
+        old="parents[:LEVELS_OF_CONFIG])",
         new="parents[:1])",
         tests="tests/planning/test_source_and_target.py",
         what="the config above a SavedModel that is read is written over",
