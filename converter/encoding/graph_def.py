@@ -8,6 +8,7 @@ it could read otherwise than it was inspected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ _LISTED = frozenset(range(2, 10))
 _LISTED_SHAPES, _LISTED_TENSORS, _LISTED_CALLED = 7, 8, 9
 _RESOURCE, _VARIANT, _REFERENCE = 20, 21, 100
 _DEPTH_LIMIT = 8
+_TAKEN = re.compile(r"\^[^:]+|[^^:][^:]*(:[^:0-9][^:]*)?(:[0-9]{1,5})?")
+"""`^node`, `node`, `node:1` and, in functions, `node:output:0`; more outputs than that no operator has."""
 _VARIABLE, _OF_RESOURCE = "VarHandleOp", "shared_name"
 _LOCAL = ("container", _OF_RESOURCE, "allowed_devices", "debug_name", "config", "config_proto", "executor_type")
 """Attributes of variables and calls that say where and how they are run: TensorFlow has its own way here."""
@@ -275,6 +278,13 @@ def entries(data: Iterable[memoryview], path: str | None = None) -> Iterator[tup
         yield key, entry.content(2)
 
 
+def _reference(data: memoryview, path: str | None) -> str:
+    text = as_text(data, path)
+    if not _TAKEN.fullmatch(text):
+        raise ReadError(f"has a node that takes {text!r}, which is no output of a node", path=path)
+    return text
+
+
 def _named(data: memoryview, path: str | None = None) -> str:
     return Message.parse(data, _NAMED, path).text(1)
 
@@ -284,7 +294,7 @@ def _node(data: memoryview, path: str | None) -> Node:
     return Node(
         name=message.text(1),
         operator=message.text(2),
-        inputs=tuple(as_text(each, path) for each in message.repeated(3)),
+        inputs=tuple(_reference(each, path) for each in message.repeated(3)),
         attributes={key: _attribute(value, path, 0) for key, value in entries(message.repeated(5), path)},
     )
 
@@ -303,8 +313,8 @@ def _function(data: memoryview, path: str | None) -> Function:
         control_outputs=tuple(as_text(each, path) for each in signature.repeated(20)),
         is_stateful=bool(signature.unsigned(17)),
         nodes=tuple(_node(each, path) for each in message.repeated(3)),
-        returned={key: as_text(value, path) for key, value in entries(message.repeated(4), path)},
-        controls={key: as_text(value, path) for key, value in entries(message.repeated(6), path)},
+        returned={key: _reference(value, path) for key, value in entries(message.repeated(4), path)},
+        controls={key: _reference(value, path) for key, value in entries(message.repeated(6), path)},
         shapes=shapes if shapes is not None and shapes.is_shapes() else None,
         argument_shapes=dict(_argument_shapes(message.repeated(7), path)),
     )

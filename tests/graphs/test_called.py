@@ -327,6 +327,41 @@ def test_thousands_of_ways_take_no_time(scaled: Path) -> None:
     assert time.process_time() - started < 10
 
 
+class Nested(Scaled):
+    """What calls a function that is given no variable."""
+
+    @tf.function(input_signature=[FREE])  # type: ignore[untyped-decorator]
+    def __call__(self, x: Any) -> Any:
+        return tf.function(lambda y: tf.nn.relu(y) * 3)(x @ self.w)
+
+
+def test_names_that_are_given_here_are_free(tmp_path: Path) -> None:
+    model = saved(Nested(), tmp_path / "model")
+
+    def renamed(graph: Any) -> None:
+        name, _ = called(graph)
+        body, inner = (
+            next(each for each in graph.graph_def.library.function if each.signature.name.startswith(start))
+            for start in (name, "__inference_<lambda>")
+        )
+        (call,) = (node for node in body.node_def if "f" in node.attr)
+        inner.signature.name = call.attr["f"].func.name = f"{name}_of_values_0"
+
+    (model / "saved_model.pb").write_bytes(changed(model, renamed))
+    assert converter.convert(model, tmp_path / "out.onnx").verification.outputs
+
+
+def test_a_node_called_as_one_that_is_added_is_refused(scaled: Path) -> None:
+    from converter.graphs.trace.tensorflow.conversion import Source, convert
+    from converter.graphs.trace.tensorflow.serving import serve
+
+    served = serve(scaled)
+    graph = served.graph_def()
+    graph.node.add(name="output_of_signature_0", op="NoOp")
+    with pytest.raises(GraphError, match="has a node called 'output_of_signature_0'"):
+        convert(Source(title="it", graph=graph, inputs=served.inputs, outputs=served.outputs, variables={}))
+
+
 @pytest.mark.skipif(not ORACLE, reason="CKCONV_ORACLE_PYTHON is not set")
 def test_a_model_of_keras_2(tmp_path: Path) -> None:
     done = subprocess.run([ORACLE, "-c", KERAS_2, tmp_path / "model"], capture_output=True, text=True)

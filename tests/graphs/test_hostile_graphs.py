@@ -16,7 +16,7 @@ import pytest
 import converter
 from converter.encoding import protobuf
 from converter.encoding.protobuf import content_field
-from converter.errors import ArchitectureError, ReadError, SafetyError
+from converter.errors import ArchitectureError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow import operators
 from converter.graphs.trace.tensorflow.cutting import cut
 from tests.conftest import ROOT, Ckconv
@@ -176,14 +176,21 @@ def node(name: str, operator: str, *inputs: str, calls: str = "", more: bytes = 
 
 
 def function(name: str, *nodes: bytes) -> bytes:
-    return content_field(1, content_field(1, content_field(1, name)) + b"".join(content_field(3, n) for n in nodes))
+    signature = content_field(1, name) + content_field(3, content_field(1, "z"))
+    return content_field(1, content_field(1, signature) + b"".join(content_field(3, each) for each in nodes))
 
 
-def saved_model(*nodes: bytes, functions: bytes = b"", saver: str = "", output: str = "") -> bytes:
+def saved_model(
+    *nodes: bytes, functions: bytes = b"", saver: str = "", output: str = "", place: str = ":0", taken: str = ""
+) -> bytes:
     graph = b"".join(content_field(1, each) for each in nodes) + content_field(2, functions)
     names = content_field(1, f"{saver}:0") + content_field(2, f"{saver}:0") + content_field(3, saver)
-    pair = content_field(1, "y") + content_field(2, content_field(1, f"{output}:0"))
-    signature = content_field(1, "serving_default") + content_field(2, content_field(2, pair))
+    given, pair = (
+        content_field(1, name) + content_field(2, content_field(1, tensor))
+        for name, tensor in (("x", taken), ("y", f"{output}{place}"))
+    )
+    ports = (content_field(1, given) if taken else b"") + content_field(2, pair)
+    signature = content_field(1, "serving_default") + content_field(2, ports)
     tags = content_field(1, content_field(4, "serve"))
     fields = tags + content_field(2, graph) + content_field(3, names) + content_field(5, signature)
     return protobuf.number_field(1, 1) + content_field(2, fields)
@@ -218,6 +225,74 @@ def test_a_function_does_not_hide_an_operator_of_its_name() -> None:
         cut(saved_model(node("call", "WriteFile"), functions=hiding, output="call"))
     with pytest.raises(SafetyError, match="NoSuchOperator"):
         cut(saved_model(node("call", "NoSuchOperator"), output="call"))
+
+
+@pytest.mark.parametrize("name", ["MatMul", "StatefulPartitionedCall", "Identity", "VarHandleOp"])
+def test_a_function_is_not_called_as_an_operator_is(name: str) -> None:
+    def made(called: str) -> bytes:
+        functions = function(called, node("n", "Mul")) + function("f", node("n", "PartitionedCall", calls=called))
+        return saved_model(node("y", "PartitionedCall", calls="f"), functions=functions, output="y")
+
+    cut(made("mat_mul"))
+    with pytest.raises(ReadError, match=f"a function called '{name}'"):
+        cut(made(name))
+
+
+PLACES = ("", ":", ":100000", ":999999999999", ":a", ":-1", ":+1", ":\u0663", ":0:0", ": 0", ":0 ")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_signature_names_is_an_output_of_a_node(place: str) -> None:
+    nodes = node("x", "Placeholder"), node("y", "Split", "x:0")
+    cut(saved_model(*nodes, output="y", place=":7", taken="x:0"))
+    for graph in (saved_model(*nodes, output="y", place=place), saved_model(*nodes, output="y", taken=f"x{place}")):
+        with pytest.raises(ReadError, match="which no node has for an output"):
+            cut(graph)
+
+
+def test_a_signature_names_no_output_that_is_known_not_to_be_there() -> None:
+    results = [content_field(3, content_field(1, name)) for name in ("a", "b")]
+    functions = content_field(1, content_field(1, content_field(1, "f") + b"".join(results)))
+    nodes = node("x", "Placeholder"), node("y", "PartitionedCall", "x:0", calls="f")
+    for tensor, place, is_there in (("x:0", ":1", True), ("x:0", ":2", False), ("x:1", ":0", False)):
+        graph = saved_model(*nodes, functions=functions, output="y", place=place, taken=tensor)
+        if is_there:
+            cut(graph)
+            continue
+        with pytest.raises(ReadError, match="which no node has for an output"):
+            cut(graph)
+
+
+@pytest.mark.parametrize("reference", ["", ":0", "x:", "x:100000", "x:999999999999", "x:a:", "^x:0", "^", "x:0:a"])
+def test_what_nodes_and_functions_take_is_written_as_tensorflow_writes_it(reference: str) -> None:
+    def in_main(taken: str) -> bytes:
+        return saved_model(node("y", "Neg", taken), node("x", "Placeholder"), output="y")
+
+    def in_function(taken: str, returned: str) -> bytes:
+        body = content_field(1, content_field(1, "f")) + content_field(3, node("n", "Neg", taken))
+        body += content_field(4, content_field(1, "z") + content_field(2, returned))
+        return saved_model(node("y", "If", calls="f"), functions=content_field(1, body), output="y")
+
+    for taken in ("x", "x:0", "x:12", "^x"):
+        cut(in_main(taken))
+    for taken in ("x", "x:output:0", "^x", "x:output"):
+        cut(in_function(taken, "n:y:0"))
+    for graph in (in_main(reference), in_function(reference, "n:y:0"), in_function("x", reference)):
+        with pytest.raises(ReadError, match="which is no output of a node"):
+            cut(graph)
+
+
+def test_functions_in_functions_end_somewhere() -> None:
+    def made(count: int, last: str) -> bytes:
+        names = [f"f_{number}" for number in range(count)]
+        bodies = [node("n", "PartitionedCall", calls=name) for name in names[1:]]
+        functions = b"".join(map(function, names, [*bodies, node("n", last, calls=names[0] if last != "Neg" else "")]))
+        return saved_model(node("y", "If", calls=names[0]), functions=functions, output="y")
+
+    cut(made(64, "Neg"))
+    for graph in (made(65, "Neg"), made(3000, "Neg"), made(1, "PartitionedCall"), made(3, "While")):
+        with pytest.raises(GraphError, match="more than 64 deep, or without end"):
+            cut(graph)
 
 
 def test_a_call_of_what_is_not_there_is_refused() -> None:

@@ -190,6 +190,9 @@ def _lifted(source: Source) -> Any:
     import tensorflow as tf
 
     graph = source.graph
+    taken = {node.name for node in graph.node}.intersection(map(_output_node, range(len(source.outputs))))
+    if taken:
+        raise GraphError(f"{source.title} has a node called {min(taken)!r}, as what is added to its graph is")
     for number, port in enumerate(source.outputs):
         node = graph.node.add(name=_output_node(number), op="Identity", input=[port.tensor])
         node.attr["T"].type = tf.as_dtype(port.dtype.numpy).as_datatype_enum

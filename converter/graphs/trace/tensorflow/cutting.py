@@ -7,16 +7,20 @@ every function, and is written anew (converter.encoding.graph_def); TensorFlow c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
-from converter.errors import ArchitectureError, GraphError, SafetyError
+from converter.errors import ArchitectureError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow.calling import called
 from converter.graphs.trace.tensorflow.operators import COMPUTE
 
 _SERVE, _SERVING = "serve", "serving_default"
+_PLACE = re.compile("[^^:][^:]*:([0-9]{1,5})")
+_CALLS, _OF_ONE = ("PartitionedCall", "StatefulPartitionedCall"), ("Placeholder", "Const", "Identity", "VarHandleOp")
+_DEEPEST = 64
 _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
 TABLES = ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
 
@@ -46,7 +50,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
 
     Raises SafetyError for an operator in what is reached that is not known to compute alone, and for one that a table
     it looks up is filled by; ArchitectureError without a signature that is the one to take, GraphError for one of more
-    than plain tensors, ReadError for a malformed file.
+    than plain tensors and for functions in functions without end, ReadError for a malformed file.
     """
     said = meta_graph(data, _SERVE, path)
     if said is None:
@@ -71,10 +75,45 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
             raise GraphError(f"{port!r} of the signature is not one tensor", path=path)
     roots = [node_of(info.tensor) for each in (signature.inputs, signature.outputs) for info in each.values()]
     nodes, functions = _reached(said.graph, roots, path)
+    for port, info in ports.items():
+        _check_place(port, info.tensor, nodes, functions, path)
     if any(node.operator.removesuffix("V2") in TABLES for node in nodes.values()):
         _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)
     graph = _encoded(said.graph, nodes, functions)
     return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said)
+
+
+def _check_place(
+    port: str, tensor: str, nodes: Mapping[str, Node], functions: Mapping[str, Function], path: str | None
+) -> None:
+    """Raise ReadError unless `tensor` is an output of a node, and one that it can have as far as that is known here."""
+    place = _PLACE.fullmatch(tensor)
+    node = nodes[node_of(tensor)]
+    called = node.attributes["f"].called if node.operator in _CALLS and "f" in node.attributes else ()
+    count = 1 if node.operator in _OF_ONE else len(functions[called[0]].results) if called else None
+    if place is None or (count is not None and int(place[1]) >= count):
+        raise ReadError(f"has a signature whose {port!r} is {tensor!r}, which no node has for an output", path=path)
+
+
+def _check_depth(functions: Mapping[str, Function], path: str | None) -> None:
+    """Raise GraphError for functions that call one another deeper than what handles them could follow."""
+    calls = {
+        name: {each for node in function.nodes for each in _called(node) if each in functions}
+        for name, function in functions.items()
+    }
+    reached = set(calls)
+    for _ in range(_DEEPEST):
+        reached = {each for name in reached for each in calls[name]}
+    if reached:
+        raise GraphError(f"has functions that call one another more than {_DEEPEST} deep, or without end", path=path)
+
+
+def _called(node: Node) -> Iterator[str]:
+    """Yield the functions that a node calls, not those that annotations name."""
+    yield node.operator
+    for key, value in node.attributes.items():
+        if not key.startswith("_"):
+            yield from value.called
 
 
 def _encoded(graph: Graph, nodes: Mapping[str, Node], functions: Mapping[str, Function]) -> bytes:
@@ -109,9 +148,12 @@ def _reached(
     while waiting_calls:
         name = waiting_calls.pop()
         if name not in functions:
+            if name in COMPUTE:
+                raise ReadError(f"has a function called {name!r}, as an operator of TensorFlow is", path=path)
             function = functions[name] = graph.function(name)
             waiting_calls += [each for node in function.nodes for each in _callees(node, graph, name, path)]
             waiting_calls += graph.gradients(name)
+    _check_depth(functions, path)
     return nodes, functions
 
 

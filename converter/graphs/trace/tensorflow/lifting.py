@@ -110,6 +110,8 @@ class _Library:
             function, outputs = self._with_values(self._functions[name], arguments)
             self._under_way.discard(name)
             function.signature.name = f"{name}_of_values_{len(self._made)}"
+            while function.signature.name in self._functions:
+                function.signature.name += "_"
             self._functions[function.signature.name] = function
             self._made[key] = (function.signature.name, outputs)
         return self._made[key]
