@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,8 @@ _DOING = {
     "run": "comparing outputs",
 }
 _SCRATCH = ("HOME", "HF_HOME", "KERAS_HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+_LOGGED = re.compile(r"\s*([IW]\d{4} [\d:.]+ |\d{4}-\d\d-\d\d [\d:.,]+: [IW] |(INFO|WARNING):)")
+"""What frameworks log on their way, in the styles of glog, of TensorFlow and of absl: no cause of an end."""
 _told: set[str] = set()
 _KEPT_BYTES = 1 << 16
 _LOOKING_SECONDS, _ENDING_SECONDS = 0.05, 0.002
@@ -275,7 +278,7 @@ def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         if os.strerror(number) in said:
             return WriteError(os.strerror(number), path=scratch)
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in said.splitlines() if line.strip() and not _LOGGED.match(line)]
     how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
     return GraphError(f"{function} failed: {lines[-1].strip() if lines else how}")
 

@@ -26,6 +26,9 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def refuse_closely(): raise Closer('its own kind')\n"
         "def crash(): raise ValueError('a bug')\n"
         "def die(): os.abort()\n"
+        "def say(*, lines):\n"
+        "    os.write(2, '\\n'.join(lines).encode())\n"
+        "    os._exit(3)\n"
     )
     monkeypatch.syspath_prepend(os.fspath(module.parent))
     scratch = tmp_path / "scratch"
@@ -59,3 +62,31 @@ def test_other_failures_are_one_line(tasks: Path, function: str, message: str) -
     with pytest.raises(GraphError, match=message) as caught:
         child.call(f"child_tasks:{function}", tasks)
     assert "\n" not in str(caught.value)
+
+
+LOGGED = [
+    "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    "I0000 00:00:1795944894.602234   27870 port.cc:153] oneDNN custom operations are on.",
+    "W0000 00:00:1795944894.602234   27870 port.cc:153] something is odd",
+    "2026-11-29 09:55:38.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary",
+    "2026-11-29 09:55:38.123456: W tensorflow/core/framework/op_kernel.cc:1855] OP_REQUIRES failed",
+    "WARNING:tensorflow:something is old",
+    "INFO:absl:something is done",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (["ValueError: the cause", *LOGGED, ""], "failed: ValueError: the cause"),
+        (
+            [*LOGGED, "F0000 00:00:1795944894.602234 27870 a.cc:1] Check failed: true"],
+            "failed: F0000 .*Check failed: true",
+        ),
+        ([*LOGGED, "Weights of another kind"], "failed: Weights of another kind"),
+        (LOGGED, "failed: exit status 3"),
+    ],
+)
+def test_a_log_is_no_cause(lines: list[str], cause: str, tasks: Path) -> None:
+    with pytest.raises(GraphError, match=f"{cause}$"):
+        child.call("child_tasks:say", tasks, lines=lines)
