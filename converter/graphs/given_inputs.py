@@ -30,7 +30,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 def given_cases(path: Path, inputs: Sequence[GraphInput]) -> tuple[Case, ...]:
     """Return the sets in the file at `path`, as the graph with these `inputs` takes them.
 
-    Arrays of an element type that goes into the input's without loss are cast. Raises UsageError for a file that
+    Arrays of an element type of which the input's has every value are cast. Raises UsageError for a file that
     cannot be read, is larger than 1 GiB unpacked, or does not fit the inputs.
     """
     known = {each.name: each for each in inputs}
@@ -98,7 +98,7 @@ def _array(file: Any, nbytes: int, key: str, path: Path) -> Any:
 def _fitting(array: Any, wanted: GraphInput, key: str, path: Path) -> Any:
     target = np.dtype(wanted.dtype.numpy)
     shape = f"[{', '.join(map(str, wanted.shape))}]"
-    if array.dtype != target and not (array.dtype.kind in "biuf" and np.can_cast(array.dtype, target, "safe")):
+    if array.dtype != target and not _holds_all(target, array.dtype):
         _refuse(f"{escape(key)!r} is {array.dtype.name}, and the graph takes {wanted.dtype.value}{shape}", path)
     is_like = len(array.shape) == len(wanted.shape) and all(
         isinstance(there, str) or there == given for there, given in zip(wanted.shape, array.shape, strict=True)
@@ -108,6 +108,12 @@ def _fitting(array: Any, wanted: GraphInput, key: str, path: Path) -> Any:
             f"{escape(key)!r} is of shape {list(array.shape)}, and the graph takes {wanted.dtype.value}{shape}", path
         )
     return np.ascontiguousarray(array.astype(target)).reshape(array.shape)
+
+
+def _holds_all(target: np.dtype[Any], given: np.dtype[Any]) -> bool:
+    """Whether `target` has every value of `given`: numpy calls it safe to cast int64 to float64, too."""
+    is_rounded = given.kind in "iu" and target.kind == "f" and given.itemsize >= target.itemsize
+    return given.kind in "biuf" and np.can_cast(given, target, "safe") and not is_rounded
 
 
 def _check_dimensions(arrays: dict[str, Any], known: dict[str, GraphInput], set_name: str, path: Path) -> None:

@@ -42,6 +42,19 @@ def test_one_set_and_several(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.arrays["ids"], [[1, 2]])
 
 
+def test_a_type_is_widened_where_no_value_changes(tmp_path: Path) -> None:
+    """int32 where the graph takes int64; float64 has not every int64, which numpy would cast."""
+    doubles = (GraphInput(name="x", dtype=DType.FLOAT64, shape=("n",)),)
+    for dtype in (np.bool_, np.int32, np.uint32, np.float32):
+        np.savez(tmp_path / "data.npz", x=np.ones(2, dtype))
+        (case,) = given_cases(tmp_path / "data.npz", doubles)
+        assert case.arrays["x"].dtype == np.float64
+    for dtype in (np.int64, np.uint64):
+        np.savez(tmp_path / "data.npz", x=np.full(2, 2**53 + 1, dtype))
+        with pytest.raises(UsageError, match=r"'x' is u?int64, and the graph takes float64\[n\]"):
+            given_cases(tmp_path / "data.npz", doubles)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -432,10 +432,17 @@ FAULTS = (
     ),
     Fault(
         module="graphs/given_inputs.py",
-        old='array.dtype.kind in "biuf" and np.can_cast(array.dtype, target, "safe")',
-        new='array.dtype.kind in "biuf" and np.can_cast(array.dtype, target, "same_kind")',
+        old='given.kind in "biuf" and np.can_cast(given, target, "safe") and not is_rounded',
+        new='given.kind in "biuf" and np.can_cast(given, target, "same_kind") and not is_rounded',
         tests="tests/graphs/test_given_inputs.py -k refused",
         what="a user's float64 is rounded in silence",
+    ),
+    Fault(
+        module="graphs/given_inputs.py",
+        old="given.itemsize >= target.itemsize",
+        new="given.itemsize > target.itemsize",
+        tests="tests/graphs/test_given_inputs.py -k widened",
+        what="a user's int64 is rounded to float64 in silence",
     ),
     Fault(
         module="graphs/given_inputs.py",
