@@ -101,10 +101,17 @@ def test_verify_takes_all_but_what_places_an_output() -> None:
     )
     declared = {flag_of(item): declaration for _, item, declaration, _ in options.declarations()}
     assert made_with - known == {
-        *(flag for flag, declaration in declared.items() if declaration.use is Use.PLACES),
-        *("--report", "--no-progress", "-v", "--verbose"),
+        flag for flag, declaration in declared.items() if declaration.use is Use.PLACES and flag != "--overwrite"
     }
     assert {"--param-order", "--input-dtype", "--with-cache", "--max-shard-size", "--external-data"} <= known
+
+
+def test_help_says_of_exit_codes_what_readme_says(ckconv: Ckconv) -> None:
+    shown = ckconv("--help").stdout
+    (said, told) = (re.search(r"Exit codes: (.*? interrupted\.)", text, re.DOTALL) for text in (README, shown))
+    assert said is not None
+    assert told is not None
+    assert said[1].replace("`", "").split() == told[1].split()
 
 
 def test_help_has_three_examples(ckconv: Ckconv) -> None:

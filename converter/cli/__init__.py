@@ -57,9 +57,13 @@ ckconv verify a.pth b.safetensors            proof that the second is what the f
 `ckconv SRC DST` is short for `ckconv convert SRC DST`; `ckconv convert --help` lists its options.
 
 \b
-Exit codes: 0 done; 1 unreadable, malformed or I/O; 2 usage; 3 tensors or optimizer state would be lost;
-4 verification failed; 5 refused for safety; 6 the destination exists; 7 no lowering, a failed export, or a limit
-of time or memory; 129, 130, 143 interrupted.
+Exit codes: 0 done; 1 unreadable, malformed or I/O;
+2 usage (also: unknown format, missing architecture, config or extra);
+3 tensors or optimizer state would be lost; 4 verification failed, or proves nothing under --verify outputs;
+5 refused for safety, or a sandbox with a layer missing under --require-sandbox;
+6 the destination or the report exists;
+7 an operator has no lowering, the export failed, or a limit of time or memory was reached;
+129, 130, 143 interrupted.
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.errors import CkconvError, escape
 from converter.model.ledger import LedgerLine, Setting, Status
-from converter.report.ledger import NAMES_TOGETHER, REASON_CHARACTERS, listed
+from converter.report.ledger import NAMES_TOGETHER, REASON_CHARACTERS, listed, noted
 from converter.report.verification import Canary, OutputComparison, Verification
 
 __all__ = ["Canary", "OptimizerReport", "OutputComparison", "Report", "Verification", "failure"]
@@ -69,8 +69,7 @@ class Report:
         ]
         if self.optimizer.status == "dropped":
             said.append(f"dropped: optimizer state: {self.optimizer.reason}")
-        notes = (*self.warnings, *self.verification.notes)
-        return said + [f"note: {escape(note, REASON_CHARACTERS)}" for note in notes]
+        return [*said, *noted(self.warnings), *self.verification.noted]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints."""

@@ -58,6 +58,11 @@ def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], 
             raise LossError(line.reason, tensor=name, hint=f"{flag} {name!r} accepts it")
 
 
+def noted(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return notes as they are printed, one line each."""
+    return tuple(f"note: {escape(note, REASON_CHARACTERS)}" for note in notes)
+
+
 def listed(names: Sequence[str], limit: int = _NAMES_SHOWN) -> str:
     """Return names for a message: all of a few, the first `limit` of many."""
     shown = ", ".join(escape(name) for name in names[:limit])

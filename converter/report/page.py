@@ -27,17 +27,18 @@ _COLUMNS = ("status", "name", "target", "reason")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerFile:
-    """Where the ledger of a conversion from `source` to `target` goes; `opened` makes it."""
+    """Where the ledger of `source` and `target` goes; `opened` makes it. `done` is true of the target without it."""
 
     file: GuardedFile
     source: str
     target: str
+    done: str
 
     def write(self, outcome: Report | CkconvError) -> None:
         """Write what became of every tensor, and the verdict or the error.
 
-        Raises WriteError or DestinationExistsError, which say that the target is in place; an error that is reported
-        says instead that its report could not be written.
+        Raises WriteError or DestinationExistsError, which say what is `done`; an error that is reported says instead
+        that its report could not be written.
         """
         text = _rendered(outcome, self)
         try:
@@ -47,13 +48,15 @@ class LedgerFile:
                 outcome.hint = "; ".join(filter(None, (outcome.hint, f"no report: {error}")))
                 return
             if not outcome.is_dry_run:
-                error.hint = f"{self.target} is in place"
+                error.hint = f"{self.target} {self.done}"
             raise
 
 
 @contextmanager
-def opened(path: str | None, *, source: str, target: str, overwrite: bool) -> Iterator[LedgerFile | None]:
-    """Yield where the ledger goes, None when no `path` is given.
+def opened(
+    path: str | None, *, source: str, target: str, overwrite: bool, done: str = "is in place"
+) -> Iterator[LedgerFile | None]:
+    """Yield where the ledger goes, None when no `path` is given; `done` is said of `target` if it cannot be written.
 
     Raises UsageError, DestinationExistsError or WriteError (see `guarded`) when it cannot go there.
     """
@@ -68,7 +71,7 @@ def opened(path: str | None, *, source: str, target: str, overwrite: bool) -> It
         overwrite=overwrite,
         is_earlier=is_ledger,
     ) as file:
-        yield LedgerFile(file=file, source=source, target=target)
+        yield LedgerFile(file=file, source=source, target=target, done=done)
 
 
 def is_ledger(content: bytes) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from converter.errors import escape
-from converter.report.ledger import NAMES_TOGETHER, REASON_CHARACTERS, listed
+from converter.report.ledger import NAMES_TOGETHER, REASON_CHARACTERS, listed, noted
 
 _OUTPUTS_SHOWN = 6
 
@@ -114,6 +114,11 @@ class Verification:
         names = self.canary.unnoticed
         groups = f"{len(names)} of {self.canary.tried} groups of weights"
         return (*self.left_out, f"the outputs do not change with {groups}: {listed(names, NAMES_TOGETHER)}")
+
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """The `notes`, one line each, safe to print."""
+        return noted(self.notes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Verification:

@@ -12,9 +12,10 @@ import pytest
 from converter.cli import _run, convert, verify
 from converter.errors import ReadError, UsageError
 from converter.options import Options
-from converter.report import Report
+from converter.report import Canary, OutputComparison, Report, Verification
 
 _PRINTED_ONLY = {"--json", "--no-progress", "-q", "-v", "--report"}
+_OF_THE_REPORT = ("verify", "--overwrite")
 
 
 def given(option: click.Parameter) -> tuple[list[str], Any]:
@@ -35,6 +36,7 @@ def given(option: click.Parameter) -> tuple[list[str], Any]:
         for module in (convert, verify)
         for option in module.command.params
         if isinstance(option, click.Option) and _PRINTED_ONLY.isdisjoint(option.opts)
+        if (module.command.name, option.opts[0]) != _OF_THE_REPORT
     ],
 )
 def test_an_option_reaches_the_library(module: Any, option: click.Option, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +84,30 @@ def test_quiet_prints_nothing_and_json_one_object(
     assert capsys.readouterr().out == ""
     assert _run([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "ok"
+
+
+def test_verify_says_of_the_verification_what_a_conversion_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Verification(
+        outputs=True,
+        max_abs=0.0,
+        left_out=("one set",),
+        per_output=(OutputComparison(name="y", dtype="float32", tolerance=2e-5, share=0.5),),
+        canary=Canary(tried=2, noticed=1, unnoticed=("bias",)),
+    )
+    report = Report(source="a", target="b", source_format="pytorch", target_format="onnx", verification=found)
+    printed = {}
+    for module in (convert, verify):
+        monkeypatch.setattr(module, module.command.name, lambda *arguments, **options: report)
+        assert _run([module.command.name, "SRC", "DST"]) == 0
+        printed[module.command.name] = capsys.readouterr().out.splitlines()
+    assert printed["verify"] == [
+        "note: one set",
+        "note: the outputs do not change with 1 of 2 groups of weights: bias",
+        "output 'y': float32, max|d| 0.00e+00, relative 0.00e+00, tolerance 2.00e-05, "
+        "50.0% of the elements could have failed",
+        "canary: 1 of 2 groups of weights noticed when changed",
+        report.verdict,
+    ]
+    assert [line for line in printed["convert"] if line != "pytorch -> onnx, 0 B"] == printed["verify"]

@@ -227,6 +227,27 @@ def test_beside_a_source_goes_what_no_format_reads(
         assert "has a name that is read beside the source" in capfd.readouterr().err
 
 
+def test_verify_writes_a_report_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    verify = ("verify", "SRC/model.safetensors", "out.pth", "--report")
+    assert ended("SRC/model.safetensors", "out.pth") == 0
+    for given, code in (("SRC/model.safetensors", 2), ("config.json", 2), ("here/out.pth", 2), ("thesis.tex", 6)):
+        assert ended(*verify, given, "--overwrite") == code
+    assert ended(*verify, "proof.json") == 0
+    said = json.loads((place / "proof.json").read_text())
+    assert (said["status"], said["verification"]["weights"]) == ("ok", True)
+    assert ended(*verify, "proof.json") == 6
+    converter.write(
+        Checkpoint(tensors={"a.weight": ArrayTensor.of(np.zeros((2, 3), np.float32))}), "out.pth", overwrite=True
+    )
+    assert ended(*verify, "proof.json", "--overwrite") == 4
+    said = json.loads((place / "proof.json").read_text())
+    assert (said["status"], said["exit_code"], said["error"]["tensor"]) == ("failed", 4, "a.weight")
+    capfd.readouterr()
+
+
 def test_what_cannot_be_read_stays(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -391,8 +391,8 @@ FAULTS = (
     ),
     Fault(
         module="report/__init__.py",
-        old="        notes = (*self.warnings, *self.verification.notes)",
-        new="        notes = self.warnings",
+        old="        return [*said, *noted(self.warnings), *self.verification.noted]",
+        new="        return [*said, *noted(self.warnings)]",
         tests=_SAID,
         what="sets of inputs that were left out are not said",
     ),

@@ -175,6 +175,12 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_error(
     with pytest.raises(WriteError) as caught:
         page(tmp_path, ".text2", replace(SAID, is_dry_run=True))
     assert caught.value.hint is None
+    proof = str(tmp_path / "proof.txt")
+    with opened(proof, source="a", target="b", overwrite=False, done="is what the source says") as file:
+        assert file is not None
+        with pytest.raises(WriteError) as caught:
+            file.write(SAID)
+    assert caught.value.hint == "b is what the source says"
     with opened(
         str(tmp_path / "new.txt"), source=str(tmp_path / "a"), target=str(tmp_path / "b"), overwrite=False
     ) as file:
