@@ -15,10 +15,12 @@ from converter.encoding.onnx_tensors import (
     TYPE_NUMBERS,
     FilesBeside,
     Range,
+    check_location,
     contents,
     fields,
     read_entry,
     read_tensor,
+    read_text,
     tensor_name,
 )
 from converter.errors import ReadError, SafetyError
@@ -32,11 +34,17 @@ LIMIT_BYTES = (1 << 31) - 1
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION = 7, 8, 14, 20, 25
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
-_FUNCTION_NODE = 7
-_NODE_ATTRIBUTE = 5
-_ATTRIBUTE_GRAPHS = (6, 11)
+_GRAPH_NAME, _GRAPH_VALUES = 2, (11, 12, 13)
+_VALUE_DIMENSION = (2, 1, 2, 1, 2)
+"""The way from a value to a dimension's name: type, tensor_type, shape, dim, dim_param."""
+_FUNCTION_NODE, _FUNCTION_TEXTS = 7, (1, 4, 5, 6, 10)
+_NODE_ATTRIBUTE, _NODE_TEXTS = 5, (1, 2, 3, 4, 7)
+_ATTRIBUTE_GRAPHS, _ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE, _ATTRIBUTE_TEXTS = (6, 11), (5, 10), (22, 23), (1, 21)
+_ATTRIBUTE = (*_ATTRIBUTE_GRAPHS, *_ATTRIBUTE_TENSORS, *_ATTRIBUTE_SPARSE, *_ATTRIBUTE_TEXTS)
+_SPARSE_TENSORS = (1, 2)
 _TRAINING_GRAPHS = (1, 2)
 _DEPTH_LIMIT = 32
+_SHORT_BYTES = 4096
 _ALIGNMENT_BYTES = 64
 _EXTERNAL_FROM_BYTES = 1024
 _IR_VERSION, _OPSET = 10, 21
@@ -62,38 +70,43 @@ class Model:
 def read_model(file: SourceFile) -> Model:
     """Read the declarations of a model's initializers; no tensor is read.
 
-    Raises ReadError for models that are malformed, above 2 GiB, or have sparse or 4-bit initializers; SafetyError for
-    external data that is not a file of its own in the model's folder.
+    Raises ReadError for models that are malformed, above 2 GiB, or have sparse or 4-bit initializers or names that are
+    not UTF-8; SafetyError for external data, of nodes too, that is not a file of its own in the model's folder.
     """
     if file.size > LIMIT_BYTES:
         raise ReadError(f"has {file.size} bytes, an ONNX model ends at 2 GiB", path=file.path)
     graphs: list[Range] = []
     nested: list[str] = []
     metadata: dict[str, str] = {}
+    inner = _Inner(file=file, beside=FilesBeside(model=file.path))
     whole = Range(start=0, stop=file.size)
-    for number, value in contents(file, whole, (_GRAPH, _METADATA, _TRAINING, _FUNCTION)):
+    for number, value in contents(file, whole, (_GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION)):
         if number == _GRAPH:
             graphs.append(value)
+        elif number == _OPSET_IMPORT:
+            inner.check_texts(value, (1,))
         elif number == _METADATA:
             key, text = read_entry(file, value)
             if key in metadata:
                 raise ReadError(f"has the metadata {key!r} twice", path=file.path)
             metadata[key] = text
         elif number == _TRAINING:
-            nested += _names_within(file, value, _TRAINING_GRAPHS)
+            for _, graph in contents(file, value, _TRAINING_GRAPHS):
+                nested += inner.names_in_graph(graph)
         else:
-            nested += _names_in_nodes(file, value, _FUNCTION_NODE)
+            inner.check_texts(value, _FUNCTION_TEXTS)
+            nested += inner.names_in_nodes(value, _FUNCTION_NODE)
     if len(graphs) != 1:
         raise ReadError(f"is an ONNX model with {len(graphs)} graphs", path=file.path)
-    tensors, texts = _initializers(file, graphs[0])
-    nested += _names_in_nodes(file, graphs[0], _NODE)
+    tensors, texts = _initializers(file, graphs[0], inner.beside)
+    inner.check_values(graphs[0])
+    nested += inner.names_in_nodes(graphs[0], _NODE)
     has_nodes = any(True for _ in contents(file, graphs[0], (_NODE,)))
     return Model(tensors=tensors, texts=texts, nested=tuple(nested), metadata=metadata, has_nodes=has_nodes)
 
 
-def _initializers(file: SourceFile, graph: Range) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     found: dict[str, Tensor | None] = {}
-    beside = FilesBeside(model=file.path)
     for number, value in contents(file, graph, (_INITIALIZER, _SPARSE)):
         if number == _SPARSE:
             raise ReadError("has sparse initializers, which are not read", path=file.path)
@@ -110,24 +123,76 @@ def _initializers(file: SourceFile, graph: Range) -> tuple[dict[str, Tensor], tu
     return tensors, tuple(name for name, tensor in found.items() if tensor is None)
 
 
-def _names_in_nodes(file: SourceFile, within: Range, node_field: int, depth: int = 0) -> list[str]:
-    """Return the names of initializers in graphs that nodes have for attributes."""
-    names: list[str] = []
-    for _, node in contents(file, within, (node_field,)):
-        for _, attribute in contents(file, node, (_NODE_ATTRIBUTE,)):
-            names += _names_within(file, attribute, _ATTRIBUTE_GRAPHS, depth + 1)
-    return names
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inner:
+    """What is in nodes: initializers of graphs inside them, and what must hold of all that is not read here.
 
+    Raises ReadError for a name that is not UTF-8, SafetyError for a tensor in a file that is not in the folder.
+    """
 
-def _names_within(file: SourceFile, within: Range, graph_fields: Sequence[int], depth: int = 0) -> list[str]:
-    """Return the names of initializers in graphs that are fields of a message, and in the graphs inside those."""
-    if depth > _DEPTH_LIMIT:
-        raise ReadError(f"has graphs inside graphs, more than {_DEPTH_LIMIT} deep", path=file.path)
-    names: list[str] = []
-    for _, graph in contents(file, within, graph_fields):
-        names += [tensor_name(file, value) for _, value in contents(file, graph, (_INITIALIZER,))]
-        names += _names_in_nodes(file, graph, _NODE, depth)
-    return names
+    file: SourceFile
+    beside: FilesBeside
+
+    def names_in_nodes(self, within: Range, node_field: int, depth: int = 0) -> list[str]:
+        """Return the names of initializers in graphs that nodes have for attributes."""
+        names: list[str] = []
+        for _, node in contents(self.file, within, (node_field,)):
+            texts = () if self._is_plain(node) else _NODE_TEXTS
+            for number, value in contents(self.file, node, (*texts, _NODE_ATTRIBUTE)):
+                if number == _NODE_ATTRIBUTE:
+                    names += self._names_in_attribute(value, depth)
+                else:
+                    read_text(self.file, value)
+        return names
+
+    def _names_in_attribute(self, attribute: Range, depth: int) -> list[str]:
+        names: list[str] = []
+        for number, value in contents(self.file, attribute, _ATTRIBUTE):
+            if number in _ATTRIBUTE_GRAPHS:
+                names += self.names_in_graph(value, depth + 1)
+            elif number in _ATTRIBUTE_TENSORS:
+                check_location(self.file, value, self.beside)
+            elif number in _ATTRIBUTE_SPARSE:
+                for _, part in contents(self.file, value, _SPARSE_TENSORS):
+                    check_location(self.file, part, self.beside)
+            else:
+                read_text(self.file, value)
+        return names
+
+    def names_in_graph(self, graph: Range, depth: int = 0) -> list[str]:
+        """Return the names of a graph's initializers, and of those in the graphs inside it."""
+        if depth > _DEPTH_LIMIT:
+            raise ReadError(f"has graphs inside graphs, more than {_DEPTH_LIMIT} deep", path=self.file.path)
+        names: list[str] = []
+        for _, tensor in contents(self.file, graph, (_INITIALIZER,)):
+            names.append(tensor_name(self.file, tensor))
+            check_location(self.file, tensor, self.beside)
+        self.check_values(graph)
+        return names + self.names_in_nodes(graph, _NODE, depth)
+
+    def check_values(self, graph: Range) -> None:
+        """Check what a graph, its inputs, its outputs and the values between are called."""
+        for number, value in contents(self.file, graph, (_GRAPH_NAME, *_GRAPH_VALUES)):
+            if number == _GRAPH_NAME:
+                read_text(self.file, value)
+                continue
+            if self._is_plain(value):
+                continue
+            self.check_texts(value, (1,))
+            parts = [value]
+            for step in _VALUE_DIMENSION[:-1]:
+                parts = [inner for part in parts for _, inner in contents(self.file, part, (step,))]
+            for part in parts:
+                self.check_texts(part, _VALUE_DIMENSION[-1:])
+
+    def check_texts(self, within: Range, numbers: Sequence[int]) -> None:
+        """Check the names that are fields of a message."""
+        for _, value in contents(self.file, within, numbers):
+            read_text(self.file, value)
+
+    def _is_plain(self, within: Range) -> bool:
+        """Whether a message is short and all of it ASCII: so is then every name in it, which is faster to say."""
+        return within.nbytes <= _SHORT_BYTES and self.file.read(within.start, within.nbytes).isascii()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ https://github.com/onnx/onnx/blob/v1.19.0/onnx/onnx.proto, and docs/ExternalData
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -150,6 +151,21 @@ def read_tensor(file: SourceFile, within: Range, beside: FilesBeside) -> Tensor 
     if declared.type_number == _STRING and declared.raw is None and not declared.numbers:
         return None
     return declared.tensor()
+
+
+def check_location(file: SourceFile, within: Range, beside: FilesBeside) -> None:
+    """Raise what `read_tensor` does for the name and the external data of a TensorProto that is not to be read.
+
+    What is outside need not be there.
+    """
+    for number, value in contents(file, within, (_NAME, _EXTERNAL)):
+        if number == _NAME:
+            read_text(file, value)
+            continue
+        key, location = read_entry(file, value)
+        if key == "location":
+            with contextlib.suppress(ReadError):
+                beside.open(location)
 
 
 @dataclass(slots=True, kw_only=True)

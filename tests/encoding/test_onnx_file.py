@@ -270,6 +270,79 @@ def test_depth_is_bounded(tmp_path: Path) -> None:
     assert_refused(tmp_path, nested(33), "graphs inside graphs")
 
 
+ODD = "odd_name"
+PLACES: dict[str, Callable[[Any], Any]] = {
+    "input of a node": lambda made: made.graph.node[0].input.append(ODD),
+    "output of a node": lambda made: made.graph.node[0].output.append(ODD),
+    "node": lambda made: setattr(made.graph.node[0], "name", ODD),
+    "operator": lambda made: setattr(made.graph.node[0], "op_type", ODD),
+    "domain": lambda made: setattr(made.graph.node[0], "domain", ODD),
+    "attribute": lambda made: made.graph.node[0].attribute.add(name=ODD),
+    "constant": lambda made: setattr(made.graph.node[0].attribute[0].t, "name", ODD),
+    "node of a branch": lambda made: setattr(made.graph.node[1].attribute[0].g.node[0], "name", ODD),
+    "output of a branch": lambda made: made.graph.node[1].attribute[0].g.output.add(name=ODD),
+    "graph": lambda made: setattr(made.graph, "name", ODD),
+    "input": lambda made: made.graph.input.add(name=ODD),
+    "output": lambda made: made.graph.output.add(name=ODD),
+    "value": lambda made: made.graph.value_info.add(name=ODD),
+    "dimension": lambda made: made.graph.input.add(name="x").type.tensor_type.shape.dim.add(dim_param=ODD),
+    "initializer": lambda made: setattr(made.graph.initializer[0], "name", ODD),
+    "function": lambda made: setattr(made.functions[0], "name", ODD),
+    "input of a function": lambda made: made.functions[0].input.append(ODD),
+    "node of a function": lambda made: setattr(made.functions[0].node[0], "name", ODD),
+    "operator set": lambda made: made.opset_import.add(domain=ODD),
+}
+
+
+def computing() -> Any:
+    """A model with a constant, a branch and a function."""
+    constant = onnx.helper.make_node("Constant", [], ["k"], value=proto(bits(DType.INT8), "constant"))
+    branch = onnx.GraphProto(name="branch", node=[onnx.helper.make_node("Neg", ["k"], ["n"])])
+    made = model(
+        proto(bits(DType.FLOAT32)), node=[constant, onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch)]
+    )
+    made.functions.append(onnx.FunctionProto(name="f", node=[constant]))
+    return made
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_names_are_text(place: str, tmp_path: Path) -> None:
+    made = computing()
+    PLACES[place](made)
+    encoded = made.SerializeToString()
+    assert encoded.count(ODD.encode()) == 1
+    read(tmp_path, encoded)
+    with pytest.raises(ReadError, match="is not UTF-8"):
+        read(tmp_path, encoded.replace(ODD.encode(), b"odd\xff\xfeame"))
+
+
+@pytest.mark.parametrize("kind", ["constant", "listed", "sparse", "in a branch", "in a function", "of a branch"])
+def test_tensors_of_nodes_stay_in_the_folder(kind: str, tmp_path: Path) -> None:
+    def made(location: str) -> Any:
+        found = computing()
+        attribute = found.graph.node[0].attribute[0]
+        branch = found.graph.node[1].attribute[0].g
+        tensor = changed(raw_data=None, data_location=1)
+        tensor.external_data.extend(entries(location=location))
+        if kind == "constant":
+            attribute.t.CopyFrom(tensor)
+        elif kind == "listed":
+            attribute.tensors.append(tensor)
+        elif kind == "sparse":
+            attribute.sparse_tensor.CopyFrom(onnx.SparseTensorProto(values=tensor, dims=[6]))
+        elif kind == "in a branch":
+            branch.node[0].attribute.add(name="value").t.CopyFrom(tensor)
+        elif kind == "in a function":
+            found.functions[0].node[0].attribute[0].t.CopyFrom(tensor)
+        else:
+            branch.initializer.append(tensor)
+        return found
+
+    read(tmp_path, made("absent.bin"))
+    assert_refused(tmp_path, made("../absent.bin"), "outside its folder", SafetyError)
+    assert_refused(tmp_path, made("/etc/passwd"), "outside its folder", SafetyError)
+
+
 Outside = Callable[..., Any]
 
 
