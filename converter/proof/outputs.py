@@ -27,7 +27,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs.cases import Budget, Case, Cases, sample_cases, unreached
 from converter.graphs.given_inputs import given_cases
-from converter.graphs.run.arrays import read_outputs
+from converter.graphs.run.arrays import read_arrays, write_sets
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output
@@ -186,7 +186,7 @@ class _Runs:
 
     def write(self, cases: Sequence[Case]) -> None:
         """Write the inputs of all that is run from now on."""
-        np.savez(self.inputs, **{f"{case.name}/{name}": array for case in cases for name, array in case.arrays.items()})
+        write_sets(os.fspath(self.inputs), {case.name: case.arrays for case in cases})
 
     def failure(self, call: tuple[str, _Call]) -> str | None:
         """Return why a model ends without an answer, None when it does not."""
@@ -201,7 +201,7 @@ class _Runs:
         files = [self.workshop.scratch / f"outputs-{name}.npz" for name, _ in calls]
         made = [self._made(call, file) for (_, call), file in zip(calls, files, strict=True)]
         answers = self.workshop.call_all(made, at_once=self.at_once)
-        return [(read_outputs(os.fspath(file)), answer) for file, answer in zip(files, answers, strict=True)]
+        return [(read_arrays(os.fspath(file)), answer) for file, answer in zip(files, answers, strict=True)]
 
     def _made(self, call: _Call, outputs: Path) -> Call:
         function, model, arguments = call
@@ -312,7 +312,7 @@ def _judged(answer: Mapping[str, Any], outputs: Path, expected: Outputs, compare
     ours = {key: array for key, array in expected.items() if key.startswith(case)}
     unnoticed = []
     for number, group in enumerate(told["tried"]):
-        found = read_outputs(os.fspath(outputs), f"{number}/")
+        found = read_arrays(os.fspath(outputs), f"{number}/")
         theirs = {case + key.partition("/")[2]: array for key, array in found.items()}
         if number not in told["failed"] and _is_alike(compare, ours, theirs):
             unnoticed.append(group)

@@ -19,6 +19,7 @@ import converter
 from converter.errors import CkconvError, GraphError
 from converter.execution import child
 from converter.execution.child import Call, Terms
+from converter.graphs.run.arrays import write_arrays
 from converter.graphs.trace.tensorflow.serving import serve
 from tests.faults.traced import Account, trace
 
@@ -57,7 +58,7 @@ def _treat(what: str, source: Path, folder: Path, verify: str) -> None:
     if what == RUN:
         shapes = {port.name: port.shape or () for port in serve(source).inputs}
         ones = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape], "f4") for name, shape in shapes.items()}
-        np.savez(folder / "inputs.npz", **ones)
+        write_arrays(str(folder / "inputs.npz"), ones)
         given = {"model": source, "inputs": folder / "inputs.npz", "outputs": folder / "outputs.npz"}
         arguments = {"architecture": "", **{name: os.fspath(path) for name, path in given.items()}}
         terms = Terms(reads=(source,), timeout_seconds=TIMEOUT_SECONDS)

@@ -26,6 +26,7 @@ import numpy as np
 from converter.errors import CkconvError
 from converter.execution import child
 from converter.execution.child import Call, Terms
+from converter.graphs.run.arrays import write_arrays
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
 from converter.graphs.trace.tensorflow.operators import COMPUTE
 
@@ -245,7 +246,7 @@ def ran(data: bytes, model: Path, folder: Path) -> str:
     scratch.mkdir()
     shapes = {name: info.shape or () for name, info in cut(data).signature.inputs.items()}
     ones = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape]) for name, shape in shapes.items()}
-    np.savez(folder / "inputs.npz", **ones)
+    write_arrays(str(folder / "inputs.npz"), ones)
     before = _listed(folder, scratch)
     given = {"model": source, "inputs": folder / "inputs.npz", "outputs": scratch / "outputs.npz"}
     arguments = {"architecture": "", **{name: os.fspath(path) for name, path in given.items()}}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 
 from converter.graphs.architecture import Architecture, GraphInput
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_sets, write_sets
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -59,8 +59,6 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str) -> dict[str
     """Compute the same with numpy."""
     assert architecture == "dense"
     kernel, bias = WEIGHTS["dense/kernel"], WEIGHTS["dense/bias"]
-    results = {
-        key: {"y": each["x"] @ kernel + bias, "dense/kernel": kernel} for key, each in read_inputs(inputs).items()
-    }
-    write_outputs(outputs, results)
+    results = {key: {"y": each["x"] @ kernel + bias, "dense/kernel": kernel} for key, each in read_sets(inputs).items()}
+    write_sets(outputs, results)
     return {"missing": [], "unexpected": []}

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from converter.graphs.architecture import Architecture
 from converter.graphs.inputs import sample_inputs, sample_sizes
-from converter.graphs.run.arrays import read_inputs
+from converter.graphs.run.arrays import read_sets, write_arrays
 from converter.graphs.run.transformers import run
 from converter.graphs.trace.transformers import trace
 from tests.graphs.zoo import ZOO
@@ -75,15 +75,15 @@ def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
         for case, sizes in enumerate(sample_sizes(architecture))
         for name, array in sample_inputs(architecture.inputs, seed=case, sizes=sizes).items()
     }
-    np.savez(tmp_path / "inputs.npz", **inputs)
+    write_arrays(str(tmp_path / "inputs.npz"), inputs)
     run(
         model=str(tmp_path),
         architecture="MistralForCausalLM",
         inputs=str(tmp_path / "inputs.npz"),
         outputs=str(tmp_path / "outputs.npz"),
     )
-    expected = read_inputs(str(tmp_path / "outputs.npz"))
-    for case, arrays in read_inputs(str(tmp_path / "inputs.npz")).items():
+    expected = read_sets(str(tmp_path / "outputs.npz"))
+    for case, arrays in read_sets(str(tmp_path / "inputs.npz")).items():
         for name, array in zip(architecture.outputs, session.run(list(architecture.outputs), arrays), strict=True):
             np.testing.assert_allclose(array, expected[case][name], atol=1e-5, err_msg=name)
 

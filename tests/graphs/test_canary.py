@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 import converter
 from converter.errors import UnprovenError, VerificationError
 from converter.graphs.run import onnxruntime
-from converter.graphs.run.arrays import read_outputs, write_outputs
+from converter.graphs.run.arrays import read_arrays, write_sets
 from converter.graphs.run.canary import groups_of, nudged, perturbed, try_groups
 from converter.proof.comparing import compare_outputs
 from tests.graphs.wrong_graphs import SETS, WEIGHTS, Graph, changed
@@ -95,7 +95,7 @@ def test_weights_are_put_back_and_time_is_kept(tmp_path: Path) -> None:
     assert (sorted(told["tried"]), told["not_tried"]) == (sorted(arrays), 0)
     for name, array in arrays.items():
         np.testing.assert_array_equal(weights.arrays[name], array)
-    outputs = read_outputs(str(file))
+    outputs = read_arrays(str(file))
     assert len({array.tobytes() for array in outputs.values()}) == 6
 
 
@@ -128,7 +128,7 @@ def test_weights_beside_the_model_and_of_other_types(tmp_path: Path) -> None:
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    write_outputs(str(tmp_path / "inputs.npz"), {"0": {"x": random.standard_normal((2, 600)).astype(np.float32)}})
+    write_sets(str(tmp_path / "inputs.npz"), {"0": {"x": random.standard_normal((2, 600)).astype(np.float32)}})
     file = tmp_path / "model.onnx"
     onnx.save(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=100)
     assert (tmp_path / "model.onnx.data").stat().st_size == 600 * (2 + 2 + 8)
@@ -136,7 +136,7 @@ def test_weights_beside_the_model_and_of_other_types(tmp_path: Path) -> None:
 
 
 def _noticed(model: Any, folder: Path) -> tuple[list[str], list[str]]:
-    write_outputs(str(folder / "inputs.npz"), SETS)
+    write_sets(str(folder / "inputs.npz"), SETS)
     onnx.save(model, folder / "model.onnx")
     return _tried(folder / "model.onnx", folder)
 
@@ -152,10 +152,10 @@ def _tried(file: Path, folder: Path) -> tuple[list[str], list[str]]:
         since=time.monotonic() - _HOUR,
     )["canary"]
     assert (answer["not_tried"], answer["failed"], answer["reason"]) == (0, [], None)
-    before = read_outputs(str(folder / "outputs.npz"), f"{answer['case']}/")
+    before = read_arrays(str(folder / "outputs.npz"), f"{answer['case']}/")
     noticed, unnoticed = [], []
     for number, group in enumerate(answer["tried"]):
-        after = read_outputs(str(folder / "canary.npz"), f"{number}/")
+        after = read_arrays(str(folder / "canary.npz"), f"{number}/")
         found = {key.replace(f"{number}/", f"{answer['case']}/", 1): array for key, array in after.items()}
         try:
             compare_outputs(before, found, path=file, atol=None, rtol=None)
@@ -242,11 +242,11 @@ def test_a_weight_that_is_nearly_right_is_not_right(tmp_path: Path) -> None:
     onnx.save(Graph().model(), right)
     onnx.save(changed("layer.1.value.weight", lambda array: array * np.float32(1.001)).model(), wrong)
     arguments = {"architecture": "", "inputs": str(tmp_path / "inputs.npz")}
-    write_outputs(arguments["inputs"], SETS)
+    write_sets(arguments["inputs"], SETS)
     for file in (right, wrong):
         onnxruntime.run(model=str(file), outputs=str(file.with_suffix(".npz")), **arguments)
     onnxruntime.run(model=str(right), outputs=str(tmp_path / "nudged.npz"), nudge=True, **arguments)
-    expected, found, moved = (read_outputs(str(tmp_path / name)) for name in ("right.npz", "wrong.npz", "nudged.npz"))
+    expected, found, moved = (read_arrays(str(tmp_path / name)) for name in ("right.npz", "wrong.npz", "nudged.npz"))
     compare_outputs(expected, moved, path=right, atol=None, rtol=1e-4)
     assert any(not np.array_equal(expected[key], moved[key]) for key in expected)
     with pytest.raises(VerificationError, match="differs"):
@@ -272,3 +272,24 @@ def test_a_model_that_rounding_moves_is_compared_by_that(tmp_path: Path) -> None
     assert all(each.reason is None or "rounding alone" in each.reason for each in told.values())
     with pytest.raises(VerificationError, match="differs"):
         converter.convert(tmp_path / "t5", tmp_path / "other.onnx", rtol=2e-5)
+
+
+@pytest.mark.parametrize("second", ["y.npy", "y\0b", "y.bfloat16"])
+def test_an_output_that_is_called_as_another_is_no_other(second: str, tmp_path: Path) -> None:
+    """Names that an archive of arrays would take for one: what is negated in the second is not hidden by the first."""
+    first = "y\0a" if "\0" in second else "y"
+    for name, operator in (("right", "Identity"), ("wrong", "Neg")):
+        nodes = [
+            helper.make_node("Mul", ["x", "w"], [first]),
+            helper.make_node("Mul", ["x", "w"], ["before"]),
+            helper.make_node(operator, ["before"], [second]),
+        ]
+        value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])
+        outputs = [helper.make_tensor_value_info(each, TensorProto.FLOAT, [None, 4]) for each in (first, second)]
+        weight = numpy_helper.from_array(np.arange(1, 5, dtype=np.float32), "w")
+        graph = helper.make_graph(nodes, "g", [value], outputs, [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    assert converter.verify(tmp_path / "right.onnx", tmp_path / "right.onnx").verification.outputs
+    with pytest.raises(VerificationError, match="differs"):
+        converter.verify(tmp_path / "right.onnx", tmp_path / "wrong.onnx")

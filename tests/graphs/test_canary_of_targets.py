@@ -13,7 +13,7 @@ import pytest
 
 import converter
 from converter.errors import VerificationError
-from converter.graphs.run.arrays import read_outputs, write_outputs
+from converter.graphs.run.arrays import read_arrays, write_sets
 from converter.proof.comparing import compare_outputs
 
 onnx = pytest.importorskip("onnx")
@@ -130,7 +130,7 @@ def test_a_change_that_does_not_reach_the_weights_is_listed(
 
 def _unnoticed(module: Any, file: Path, folder: Path) -> tuple[set[str], set[str]]:
     """Run a target with its canary: the groups that were tried, and those that no output shows."""
-    write_outputs(str(folder / "inputs.npz"), {"0": {"x": X}})
+    write_sets(str(folder / "inputs.npz"), {"0": {"x": X}})
     answer = module.run(
         model=str(file),
         architecture="",
@@ -140,7 +140,7 @@ def _unnoticed(module: Any, file: Path, folder: Path) -> tuple[set[str], set[str
         since=time.monotonic() - _HOUR,
     )["canary"]
     assert (answer["case"], answer["failed"], answer["reason"]) == ("0", [], None)
-    before = read_outputs(str(folder / "outputs.npz"))
+    before = read_arrays(str(folder / "outputs.npz"))
     unnoticed = set()
     for number, group in enumerate(answer["tried"]):
         after = {f"0/{name.partition('/')[2]}": each for name, each in _of(folder, number).items()}
@@ -153,7 +153,7 @@ def _unnoticed(module: Any, file: Path, folder: Path) -> tuple[set[str], set[str
 
 
 def _of(folder: Path, number: int) -> Mapping[str, Any]:
-    return read_outputs(str(folder / "canary.npz"), f"{number}/")
+    return read_arrays(str(folder / "canary.npz"), f"{number}/")
 
 
 def _keras(folder: Path) -> Path:
@@ -174,12 +174,12 @@ def test_a_source_is_run_with_its_weights_rounded_elsewhere(
     graph = converter.read(file).graph
     module = importlib.import_module(graph.reference.partition(":")[0])
     (name,) = (each["name"] for each in module_inputs(graph, tmp_path))
-    write_outputs(str(tmp_path / "inputs.npz"), {"0": {name: X}})
+    write_sets(str(tmp_path / "inputs.npz"), {"0": {name: X}})
 
     def outputs(**more: Any) -> Any:
         arguments = {"inputs": str(tmp_path / "inputs.npz"), "outputs": str(tmp_path / "outputs.npz")}
         module.run(model=str(graph.model), architecture="", **arguments, **graph.reference_arguments, **more)
-        (array,) = read_outputs(str(tmp_path / "outputs.npz")).values()
+        (array,) = read_arrays(str(tmp_path / "outputs.npz")).values()
         return array
 
     expected, moved = outputs(), outputs(nudge=True)

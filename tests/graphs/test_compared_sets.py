@@ -13,7 +13,7 @@ import converter
 from converter.errors import GraphError, LimitError, VerificationError
 from converter.execution.child import Call
 from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -77,7 +77,7 @@ class Workshop:
                 raise KilledError(str(error)) from error
 
         try:
-            return run_sets(read_inputs(call.arguments["inputs"]), call.arguments["outputs"], run)
+            return run_sets(read_sets(call.arguments["inputs"]), call.arguments["outputs"], run)
         except KilledError as error:
             raise LimitError(str(error)) from error
 

@@ -15,7 +15,7 @@ from converter.graphs.architecture import Architecture, Dimension, GraphInput, S
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Stored, fitted_to_class, fitted_to_source
 from converter.graphs.movement import Step, derives_from, steps_back
-from converter.graphs.run.arrays import read_inputs, read_outputs, run_sets, write_outputs
+from converter.graphs.run.arrays import read_arrays, read_sets, run_sets, write_sets
 from converter.graphs.run.canary import perturbed, try_groups
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -243,16 +243,38 @@ def test_arrays_of_every_kind_survive_a_file(tmp_path: Path) -> None:
         "1": {"h": half, "text": np.array([b"x\xff", "y"], object)},
     }
     path = str(tmp_path / "x.npz")
-    write_outputs(path, sets)
-    found = read_outputs(path)
+    write_sets(path, sets)
+    found = read_arrays(path)
     assert set(found) == {"0/a/b", "0/bits", "1/h", "1/text"}
     assert (found["1/h"].dtype, found["0/bits"].dtype) == (half.dtype, np.uint16)
     np.testing.assert_array_equal(found["1/h"], half)
     assert found["1/text"].tolist() == ["x\\xff", "y"]
-    assert set(read_outputs(path, "1/")) == {"1/h", "1/text"}
-    assert {number: set(arrays) for number, arrays in read_inputs(path).items()} == {
+    assert set(read_arrays(path, "1/")) == {"1/h", "1/text"}
+    assert {number: set(arrays) for number, arrays in read_sets(path).items()} == {
         "0": {"a/b", "bits"},
-        "1": {"h.bfloat16", "text"},
+        "1": {"h", "text"},
+    }
+
+
+def test_arrays_of_names_that_an_archive_would_confuse_stay_apart(tmp_path: Path) -> None:
+    names = [
+        "y",
+        "y.npy",
+        "y.npy.npy",
+        "y\0a",
+        "y\0b",
+        "y.bfloat16",
+        "keys.json",
+        "0",
+        "../y",
+        "\udc80",
+        "",
+        "x" * 70_000,
+    ]
+    path = str(tmp_path / "x.npz")
+    write_sets(path, {"0": {name: np.array([number], np.uint16) for number, name in enumerate(names)}})
+    assert {name: array.tolist() for name, array in read_sets(path)["0"].items()} == {
+        name: [number] for number, name in enumerate(names)
     }
 
 
@@ -270,7 +292,7 @@ def test_a_set_that_fails_says_why_and_the_others_run(tmp_path: Path) -> None:
     path = str(tmp_path / "x.npz")
     sets = {name: {"x": np.array([number])} for number, name in enumerate("abcd")}
     assert run_sets(sets, path, run, (OSError,)) == {"b": "said so", "c": "two lines", "d": "OSError"}
-    assert {key: array.tolist() for key, array in read_outputs(path).items()} == {"a/y": [0]}
+    assert {key: array.tolist() for key, array in read_arrays(path).items()} == {"a/y": [0]}
     with pytest.raises(OSError, match="two"):
         run_sets(sets, path, run)
     for error in (MemoryError(), RuntimeError("std::bad_alloc")):
@@ -309,7 +331,7 @@ def test_a_group_with_which_nothing_runs_is_told_and_put_back(tmp_path: Path) ->
     told = try_groups(weights, run, {"0": {"x": np.zeros(1)}}, path=str(tmp_path / "x.npz"), since=-1e9)
     assert [told["tried"][number] for number in told["failed"]] == ["b"]
     assert all((array == 1).all() for array in weights.values.values())
-    (key,) = read_outputs(str(tmp_path / "x.npz"))
+    (key,) = read_arrays(str(tmp_path / "x.npz"))
     assert key == f"{told['tried'].index('a')}/y"
 
 

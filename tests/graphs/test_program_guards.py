@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.errors import GraphError
-from converter.graphs.run.arrays import read_outputs, write_outputs
+from converter.graphs.run.arrays import read_arrays, write_sets
 
 torch = pytest.importorskip("torch")
 
@@ -55,11 +55,11 @@ def test_a_guard_that_does_not_hold_is_a_reason(tmp_path: Path) -> None:
     program = torch.export.export(Windows(7), (), {"x": torch.ones(3, 26)}, dynamic_shapes=axes)
     torch.export.save(program, tmp_path / "p.pt2", extra_files={"ckconv.json": "{}"})
     sets = {"long": {"x": np.ones((2, 26), np.float32)}, "short": {"x": np.ones((2, 9), np.float32)}}
-    write_outputs(str(tmp_path / "in.npz"), sets)
+    write_sets(str(tmp_path / "in.npz"), sets)
     made = {"inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "out.npz")}
     found = run(model=str(tmp_path / "p.pt2"), architecture="", canary=str(tmp_path / "canary.npz"), **made)
     assert set(found["failed"]) == {"short"}
     assert "Guard failed" in found["failed"]["short"]
     assert "\n" not in found["failed"]["short"]
     assert found["canary"]["reason"] == found["failed"]["short"]  # the smallest set is the one that it would change
-    np.testing.assert_array_equal(read_outputs(made["outputs"])["long/y"], [2, 2])
+    np.testing.assert_array_equal(read_arrays(made["outputs"])["long/y"], [2, 2])

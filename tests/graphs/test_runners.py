@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.saved_model import build
 from converter.graphs.run import saved_model
-from converter.graphs.run.arrays import read_inputs, write_outputs
+from converter.graphs.run.arrays import read_arrays, read_sets, write_sets
 
 Prepared = Callable[[str], Path]
 _PROGRAM = """
@@ -41,10 +41,10 @@ def _run_transformers(model: Path, folder: Path, target: Path, environment: dict
 
 
 def _assert_same(found: Path, expected: Path) -> None:
-    with np.load(found) as left, np.load(expected) as right:
-        assert set(left.files) == set(right.files) == {f"{n}/{name}_logits" for n in "01" for name in ("start", "end")}
-        for key in right.files:
-            np.testing.assert_allclose(left[key], right[key], atol=1e-5)
+    left, right = read_arrays(str(found)), read_arrays(str(expected))
+    assert set(left) == set(right) == {f"{n}/{name}_logits" for n in "01" for name in ("start", "end")}
+    for key in right:
+        np.testing.assert_allclose(left[key], right[key], atol=1e-5)
 
 
 def test_source_and_target_agree(prepared: Prepared, tmp_path: Path, child_environment: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ def test_tensors_that_do_not_belong_are_reported(
 def test_a_model_without_a_signature(tmp_path: Path) -> None:
     save_file({"scale": np.ones(2, np.float32)}, tmp_path / "weights.safetensors")
     build(graph=None, weights=str(tmp_path / "weights.safetensors"), folder=str(tmp_path / "saved"), trainable=[])
-    write_outputs(str(tmp_path / "inputs.npz"), {"0": {"x": np.zeros(1)}})
+    write_sets(str(tmp_path / "inputs.npz"), {"0": {"x": np.zeros(1)}})
     with pytest.raises(GraphError, match="no signature"):
         saved_model.run(
             model=str(tmp_path / "saved"),
@@ -91,8 +91,8 @@ def test_a_model_without_a_signature(tmp_path: Path) -> None:
 
 def test_sets_of_arrays_survive_a_file(tmp_path: Path) -> None:
     sets = {"0": {"input_ids": np.arange(3), "a/b": np.zeros((0, 2))}, "1": {"input_ids": np.array(1.5)}}
-    write_outputs(str(tmp_path / "sets.npz"), sets)
-    found = read_inputs(str(tmp_path / "sets.npz"))
+    write_sets(str(tmp_path / "sets.npz"), sets)
+    found = read_sets(str(tmp_path / "sets.npz"))
     assert {key: set(arrays) for key, arrays in found.items()} == {key: set(arrays) for key, arrays in sets.items()}
     for key, arrays in sets.items():
         for name, array in arrays.items():

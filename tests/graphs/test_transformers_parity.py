@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from converter.graphs.architecture import Architecture
 from converter.graphs.lower.tensorflow.saved_model import build
-from converter.graphs.run.arrays import read_inputs
+from converter.graphs.run.arrays import read_sets
 
 Prepared = Callable[[str], Path]
 
@@ -38,9 +38,9 @@ def _built(folder: Path, target: Path, weights: Path | None = None, **options: A
 
 def _difference(folder: Path, model: Any) -> float:
     """The largest difference to torch at both shapes, in units of max(1, max |output|)."""
-    expected = read_inputs(str(folder / "outputs.npz"))
+    expected = read_sets(str(folder / "outputs.npz"))
     worst = 0.0
-    for number, inputs in read_inputs(str(folder / "inputs.npz")).items():
+    for number, inputs in read_sets(str(folder / "inputs.npz")).items():
         outputs = model(**inputs)
         assert set(outputs) == set(expected[number])
         for name, value in expected[number].items():
@@ -64,7 +64,7 @@ def test_parity(architecture: str, prepared: Prepared, tmp_path: Path) -> None:
     assert {variable.name.removesuffix(":0") for variable in model.trainable_variables} == set(described.parameters)
     assert _difference(folder, model) < 1e-5
 
-    inputs = read_inputs(str(folder / "inputs.npz"))["0"]
+    inputs = read_sets(str(folder / "inputs.npz"))["0"]
     with tf.GradientTape() as tape:
         loss = tf.add_n([tf.reduce_sum(tf.square(output)) for output in model(**inputs).values()])
     found = dict(
@@ -101,8 +101,8 @@ def test_int32_inputs(prepared: Prepared, tmp_path: Path) -> None:
     assert {name: (each.dtype, each.shape.as_list()) for name, each in signature.items()} == dict.fromkeys(
         ["input_ids", "token_type_ids", "attention_mask"], (tf.int32, [None, None])
     )
-    inputs = {name: array.astype(np.int32) for name, array in read_inputs(str(folder / "inputs.npz"))["0"].items()}
-    expected = read_inputs(str(folder / "outputs.npz"))["0"]
+    inputs = {name: array.astype(np.int32) for name, array in read_sets(str(folder / "inputs.npz"))["0"].items()}
+    expected = read_sets(str(folder / "outputs.npz"))["0"]
     np.testing.assert_allclose(model(**inputs)["pooler_output"], expected["pooler_output"], atol=1e-5)
 
 
@@ -117,5 +117,5 @@ def test_half_precision_weights_compute_as_the_graph_says(dtype: str, prepared: 
     model = _built(folder, tmp_path / "half", tmp_path / "half.safetensors")
     rounded = _built(folder, tmp_path / "rounded", tmp_path / "rounded.safetensors")
     assert {variable.dtype.name for variable in model.variables} == {dtype}
-    inputs = read_inputs(str(folder / "inputs.npz"))["0"]
+    inputs = read_sets(str(folder / "inputs.npz"))["0"]
     np.testing.assert_array_equal(model(**inputs)["last_hidden_state"], rounded(**inputs)["last_hidden_state"])

@@ -65,6 +65,7 @@ def prepare(architecture: str, folder: Path) -> None:
 
     from converter.graphs.architecture import Architecture
     from converter.graphs.inputs import sample_inputs
+    from converter.graphs.run.arrays import write_arrays
     from converter.graphs.trace.transformers import trace
 
     config_values = config_of(architecture)
@@ -95,8 +96,8 @@ def prepare(architecture: str, folder: Path) -> None:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
-    np.savez(folder / "inputs.npz", **inputs)
-    np.savez(folder / "outputs.npz", **results)
+    write_arrays(str(folder / "inputs.npz"), inputs)
+    write_arrays(str(folder / "outputs.npz"), results)
     np.savez(folder / "gradients.npz", **gradients)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from converter.graphs.architecture import Architecture
-from converter.graphs.run.arrays import read_inputs
+from converter.graphs.run.arrays import read_sets
 from tests.graphs.zoo_torch import difference
 
 
@@ -39,8 +39,8 @@ def examine(folder: Path) -> dict[str, Any]:
     traced, dynamic = samples(described)
     program = exported(module, traced, dynamic).module()
     seconds = time.monotonic() - start
-    expected = read_inputs(str(folder / "outputs.npz"))
-    inputs = read_inputs(str(folder / "inputs.npz"))
+    expected = read_sets(str(folder / "outputs.npz"))
+    inputs = read_sets(str(folder / "inputs.npz"))
     worst = {"module": 0.0, "program": 0.0}
     for number, arrays in inputs.items():
         given = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from converter.graphs.architecture import Architecture
-from converter.graphs.run.arrays import read_inputs
+from converter.graphs.run.arrays import read_sets
 from tests.graphs.zoo_torch import difference
 
 
@@ -40,8 +40,8 @@ def examine(folder: Path) -> dict[str, Any]:
     )
     seconds = time.monotonic() - start
     model = tf.saved_model.load(str(saved))
-    expected = read_inputs(str(folder / "outputs.npz"))
-    inputs = read_inputs(str(folder / "inputs.npz"))
+    expected = read_sets(str(folder / "outputs.npz"))
+    inputs = read_sets(str(folder / "inputs.npz"))
     worst = 0.0
     for number, arrays in inputs.items():
         found = model.signatures["serving_default"](**{name: tf.constant(array) for name, array in arrays.items()})

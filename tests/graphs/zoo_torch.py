@@ -30,6 +30,7 @@ def prepare(model: Model, folder: Path) -> dict[str, Any]:
 
     from converter.graphs.architecture import Architecture
     from converter.graphs.cases import sample_cases
+    from converter.graphs.run.arrays import write_arrays
     from converter.graphs.run.transformers import named_tensors
     from converter.graphs.trace.model_building import model_class, model_config
     from converter.graphs.trace.transformers import trace
@@ -64,8 +65,8 @@ def prepare(model: Model, folder: Path) -> dict[str, Any]:
                 sum((output**2).sum() for output in trained).backward()
         inputs.update({f"{case.name}/{name}": array for name, array in case.arrays.items()})
         results.update({f"{case.name}/{name}": output.detach().numpy() for name, output in outputs.items()})
-    np.savez(folder / "inputs.npz", **inputs)
-    np.savez(folder / "outputs.npz", **results)
+    write_arrays(str(folder / "inputs.npz"), inputs)
+    write_arrays(str(folder / "outputs.npz"), results)
     np.savez(folder / "gradients.npz", **_gradients(source, described["ties"]))
     return {"seconds": round(seconds, 1), "left_out": left_out, "onnx": _difference(folder)}
 
@@ -113,7 +114,7 @@ def _difference(folder: Path) -> float:
 
     from converter.formats.onnx import FORMAT
     from converter.graphs.passes.precision import compute_exactly
-    from converter.graphs.run.arrays import read_inputs
+    from converter.graphs.run.arrays import read_sets
 
     model, weights = onnx_ir.load(folder / "graph.onnx"), load_file(folder / "model.safetensors")
     for name, value in model.graph.initializers.items():
@@ -124,9 +125,9 @@ def _difference(folder: Path) -> float:
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString(), options)
     names = [each.name for each in session.get_outputs()]
-    worst, expected = 0.0, read_inputs(str(folder / "outputs.npz"))
+    worst, expected = 0.0, read_sets(str(folder / "outputs.npz"))
     _check_power(expected)
-    for number, arrays in read_inputs(str(folder / "inputs.npz")).items():
+    for number, arrays in read_sets(str(folder / "inputs.npz")).items():
         found = dict(zip(names, session.run(names, arrays), strict=True))
         worst = max(worst, difference(found, expected[number]))
     assert np.isfinite(worst)

@@ -1,9 +1,16 @@
-"""Sets of inputs and outputs in .npz files: keys are `<set>/<name>`; and running a model on each set."""
+"""Sets of inputs and outputs in files that processes hand to one another; and running a model on each set.
+
+A file is an .npz whose members are numbered; their keys, ``<set>/<name>``, are in a member of JSON beside them. Names
+are what a model says: what a zip archive or numpy would cut, refuse or take for another's (``y`` and ``y.npy``, NUL,
+70,000 letters) stays apart that way.
+"""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import ml_dtypes
@@ -13,51 +20,72 @@ from converter.box.limits import is_out_of_memory
 from converter.errors import GraphError
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_AS_BFLOAT16 = ".bfloat16"
-"""Ends the key of an array of that type, which .npy has not: its bits are stored as integers."""
+_KEYS = "keys.json"
+"""A list of [key, whether its bits, stored as integers, are of bfloat16, which .npy has not]."""
 
 
-def read_inputs(path: str) -> dict[str, dict[str, Any]]:
+class Writer:
+    """A file of arrays that is being written."""
+
+    def __init__(self, path: str) -> None:
+        self._archive = zipfile.ZipFile(path, "w", allowZip64=True)
+        self._keys: list[tuple[str, bool]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._archive.writestr(_KEYS, json.dumps(self._keys))
+        self._archive.close()
+
+    def add(self, key: str, array: Any) -> None:
+        """Add an array. Strings become an array of text, bfloat16 keeps its type."""
+        array = np.asarray(array)
+        is_bfloat16 = array.dtype == _BFLOAT16
+        if is_bfloat16:
+            array = array.view(np.uint16)
+        elif array.dtype.kind == "O":
+            texts = [
+                each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each for each in array.flat
+            ]
+            array = np.array(texts, dtype=np.str_).reshape(array.shape)
+        with self._archive.open(f"{len(self._keys)}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
+        self._keys.append((key, is_bfloat16))
+
+
+def write_sets(path: str, sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the arrays of each set by name."""
+    write_arrays(path, {f"{number}/{name}": array for number, arrays in sets.items() for name, array in arrays.items()})
+
+
+def write_arrays(path: str, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by key, for `read_arrays`."""
+    with Writer(path) as writer:
+        for key, array in arrays.items():
+            writer.add(key, array)
+
+
+def read_sets(path: str) -> dict[str, dict[str, Any]]:
     """Return the arrays of each set by name. Pickled arrays are refused (ValueError)."""
     sets: dict[str, dict[str, Any]] = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for key in archive.files:
-            number, name = key.split("/", 1)
-            sets.setdefault(number, {})[name] = archive[key]
+    for key, array in read_arrays(path).items():
+        number, name = key.split("/", 1)
+        sets.setdefault(number, {})[name] = array
     return sets
 
 
-def write_outputs(path: str, sets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the arrays of each set. Strings become arrays of text, bfloat16 keeps its type for `read_array`."""
-    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
-        for number, arrays in sets.items():
-            for name, array in arrays.items():
-                write_array(archive, f"{number}/{name}", array)
-
-
-def write_array(archive: zipfile.ZipFile, key: str, array: Any) -> None:
-    """Add an array to an .npz that is being written."""
-    array = np.asarray(array)
-    if array.dtype == _BFLOAT16:
-        key, array = key + _AS_BFLOAT16, array.view(np.uint16)
-    elif array.dtype.kind == "O":
-        texts = [each.decode("utf-8", "backslashreplace") if isinstance(each, bytes) else each for each in array.flat]
-        array = np.array(texts, dtype=np.str_).reshape(array.shape)
-    with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
-
-
-def read_outputs(path: str, prefix: str = "") -> dict[str, Any]:
-    """Return the arrays that `write_outputs` wrote under keys that start with `prefix`, by key."""
-    arrays = {}
+def read_arrays(path: str, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays under keys that start with `prefix`, by key. Pickled arrays are refused (ValueError)."""
     with np.load(path, allow_pickle=False) as archive:
-        for key in archive.files:
-            if key.startswith(prefix):
-                is_bfloat16 = key.endswith(_AS_BFLOAT16) and archive[key].dtype == np.uint16
-                arrays[key.removesuffix(_AS_BFLOAT16) if is_bfloat16 else key] = (
-                    archive[key].view(_BFLOAT16) if is_bfloat16 else archive[key]
-                )
-    return arrays
+        keys = json.loads(archive.zip.read(_KEYS))
+        return {
+            key: archive[str(number)].view(_BFLOAT16) if is_bfloat16 else archive[str(number)]
+            for number, (key, is_bfloat16) in enumerate(keys)
+            if key.startswith(prefix)
+        }
 
 
 def unfit(sets: Mapping[str, Mapping[str, Any]], types: Mapping[str, Any]) -> dict[str, str]:
@@ -98,5 +126,5 @@ def run_sets(
                 raise
             said = error.message if isinstance(error, GraphError) else " ".join(str(error).split())[:300]
             failed[name] = said or type(error).__name__
-    write_outputs(outputs, results)
+    write_sets(outputs, results)
     return failed

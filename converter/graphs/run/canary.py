@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.run.arrays import write_array
+from converter.graphs.run.arrays import Writer
 
 SHARE = 0.3
 """Of the time that a verification takes, the most that its canary takes."""
@@ -100,7 +99,7 @@ def try_groups(
     seconds = (began - since) * SHARE / (1 - SHARE)
     tried: list[str] = []
     failed: list[int] = []
-    with zipfile.ZipFile(path, "w") as archive:
+    with Writer(path) as writer:
         for group, names in groups.items():
             if tried and time.monotonic() - began > seconds:
                 break
@@ -116,7 +115,7 @@ def try_groups(
                 for name, values in originals.items():
                     weights.write(name, values)
             for name, array in outputs.items():
-                write_array(archive, f"{len(tried)}/{name}", array)
+                writer.add(f"{len(tried)}/{name}", array)
             tried.append(group)
     return {"case": case, "tried": tried, "failed": failed, "not_tried": len(groups) - len(tried), "reason": None}
 

@@ -12,7 +12,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, run_sets, unfit
+from converter.graphs.run.arrays import read_sets, run_sets, unfit
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
 
@@ -37,7 +37,7 @@ def run(
     """
     served = serve(Path(model))
     graph_def = served.graph_def()
-    sets, tried = read_inputs(inputs), None
+    sets, tried = read_sets(inputs), None
     excluded = unfit(sets, {port.name: port.dtype.numpy for port in served.inputs})
     sets = {name: arrays for name, arrays in sets.items() if name not in excluded}
     failures = (KeyError, TypeError, ValueError, tf.errors.OpError)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged
 from converter.graphs.trace.tensorflow.keras import build, called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
@@ -51,7 +51,7 @@ def run(
         if is_floating(values.dtype):
             variable.assign(nudged(values, str(number)))
     # Keras raises what comes.
-    return {"failed": run_sets(read_inputs(inputs), outputs, lambda arrays: called(built, arrays), (Exception,))}
+    return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: called(built, arrays), (Exception,))}
 
 
 def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:

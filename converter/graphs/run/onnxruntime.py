@@ -14,7 +14,7 @@ from converter.encoding.onnx_file import read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.passes.precision import compute_exactly
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
 from converter.model.file import SourceFile
 from converter.model.tensor import Tensor
@@ -51,7 +51,7 @@ def run(
     does not run.
     """
     path = file_of(model)
-    sets = read_inputs(inputs)
+    sets = read_sets(inputs)
     weights = _FedWeights(path, _exact(path, inexact))
     if nudge:
         for name in weights.sizes():

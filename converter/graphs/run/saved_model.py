@@ -8,7 +8,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_inputs, run_sets, unfit
+from converter.graphs.run.arrays import read_sets, run_sets, unfit
 from converter.graphs.run.canary import is_floating, try_groups
 
 
@@ -36,7 +36,7 @@ def run(
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
         return {name: tensor.numpy() for name, tensor in result.items()}
 
-    sets = read_inputs(inputs)
+    sets = read_sets(inputs)
     parameters = parameter_names(list(next(iter(sets.values()), {})))
     taken = {name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types}
     excluded = unfit(sets, taken)

@@ -12,7 +12,7 @@ from converter.box.limits import is_out_of_memory
 from converter.errors import GraphError
 from converter.graphs.lower.torch.framework import to_array, to_tensor, torch
 from converter.graphs.lower.torch.names import original_name
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import try_groups
 from converter.graphs.run.module_weights import ModuleWeights
 
@@ -32,7 +32,7 @@ def run(
     """
     file = Path(model) / _FILE_NAME if Path(model).is_dir() else Path(model)
     called = _keywords(file)
-    sets = read_inputs(inputs)
+    sets = read_sets(inputs)
     try:
         with file.open("rb") as stream:  # a path would have to end in .pt2, and a staged file may not
             program = torch.export.load(stream).module()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ArchitectureError, GraphError
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.caching import cache_of, present_of
 from converter.graphs.trace.model_building import model_class, model_config
@@ -48,7 +48,7 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
     if nudge:
         ModuleWeights(loaded).nudge()
     # A model's own code fails in any way it likes.
-    failed = run_sets(read_inputs(inputs), outputs, lambda arrays: _outputs(loaded, arrays), (Exception,))
+    failed = run_sets(read_sets(inputs), outputs, lambda arrays: _outputs(loaded, arrays), (Exception,))
     return {
         "missing": sorted(report["missing_keys"]),
         "unexpected": sorted(report["unexpected_keys"]),

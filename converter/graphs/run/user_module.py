@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.run.arrays import read_inputs, run_sets
+from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.user_module import built, named_outputs
 
@@ -48,4 +48,4 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
         return {name: np.asarray(each) for name, each in named_outputs(result)}
 
     # The user's own code fails in any way it likes.
-    return {"failed": run_sets(read_inputs(inputs), outputs, called, (Exception,))}
+    return {"failed": run_sets(read_sets(inputs), outputs, called, (Exception,))}
