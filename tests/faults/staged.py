@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from converter.cli import convert, main
+from converter.cli import main, outcome
 from converter.cli.progress import progress
 from converter.observer import Observer
 
@@ -33,5 +33,5 @@ def _telling(*, is_shown: bool, committing: Callable[[], None]) -> Iterator[Obse
 
 
 if __name__ == "__main__":
-    convert.progress = _telling
+    outcome.progress = _telling
     main()
