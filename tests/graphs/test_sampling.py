@@ -11,7 +11,7 @@ import pytest
 import converter
 from converter.errors import VerificationError
 from converter.graphs.architecture import GraphInput, Sampling
-from converter.graphs.run.arrays import unfit
+from converter.graphs.run.arrays import fitting
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
 
@@ -98,8 +98,10 @@ def test_what_is_no_integer_is_no_number() -> None:
 
 def test_what_does_not_fit_is_told() -> None:
     sets = {"0": {"x": np.array([1, -1])}, "1": {"x": np.array([1 << 31])}, "2": {"x": np.array([2**31], "u4")}}
-    assert unfit(sets, {"x": np.int32}) == {"1": "the target takes int32 for x"}
-    assert unfit(sets, {"x": np.int64}) == unfit(sets, {}) == {}
+    taken, unfit = fitting(sets, {"x": np.int32})
+    assert unfit == {"1": "the target takes int32 for x"}
+    assert taken.keys() == sets.keys() - unfit.keys()
+    assert fitting(sets, {"x": np.int64}) == fitting(sets, {}) == (sets, {})
 
 
 def hashed(*more: Any) -> Any:

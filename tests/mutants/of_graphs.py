@@ -242,7 +242,7 @@ FAULTS = (
     ),
     Fault(
         module="graphs/run/arrays.py",
-        old="            if isinstance(error, MemoryError) or is_out_of_memory(str(error)):\n                raise\n",
+        old="    if isinstance(error, MemoryError) or is_out_of_memory(str(error)):\n        raise error\n",
         new="",
         tests=_FITTING,
         what="a set for which there is no memory is one that the source refuses",

@@ -10,7 +10,6 @@ from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers.rows import Match, Rows, Template
 from converter.dialects.transformers.tables import FlaxTable, flax_table
 
-FRAMEWORK = "flax"
 _PART_DEPTH_LIMIT = 4
 
 Found = tuple[str, Rearrangement | None]

@@ -162,8 +162,7 @@ class FlaxTable(ModelTable):
 @cache
 def tensorflow_table(model_type: str) -> TensorFlowTable | None:
     """Return the table of a model type, None when there is none. Raises ValueError when it contradicts itself."""
-    with _said_where(TENSORFLOW, model_type):
-        entry = _entry(TENSORFLOW, model_type)
+    with _entry(TENSORFLOW, model_type) as entry:
         if entry is None:
             return None
         classes = {name: ModelClass(name=name, **each) for name, each in entry.pop("classes").items()}
@@ -174,8 +173,7 @@ def tensorflow_table(model_type: str) -> TensorFlowTable | None:
 @cache
 def flax_table(model_type: str) -> FlaxTable | None:
     """Return the table of a model type, None when there is none. Raises ValueError when it contradicts itself."""
-    with _said_where(FLAX, model_type):
-        entry = _entry(FLAX, model_type)
+    with _entry(FLAX, model_type) as entry:
         if entry is None:
             return None
         sinusoids, otherwise = entry.pop("sinusoids", None), entry.pop("otherwise", None)
@@ -188,8 +186,7 @@ def flax_table(model_type: str) -> FlaxTable | None:
 @cache
 def tensorflow_1_table(model_type: str) -> ModelTable | None:
     """Return the table of a released model, None when there is none. Raises ValueError when it contradicts itself."""
-    with _said_where(TENSORFLOW_1, model_type):
-        entry = _entry(TENSORFLOW_1, model_type)
+    with _entry(TENSORFLOW_1, model_type) as entry:
         return None if entry is None else ModelTable(**entry)
 
 
@@ -203,11 +200,20 @@ def document(framework: str) -> Mapping[str, Any]:
     return parsed
 
 
-def _entry(framework: str, model_type: str) -> dict[str, Any] | None:
-    """Return what a table has of a model type, rows built and lists made tuples."""
-    entry = document(framework)["models"].get(model_type)
-    if entry is None:
-        return None
+@contextmanager
+def _entry(framework: str, model_type: str) -> Iterator[dict[str, Any] | None]:
+    """Yield what a table has of a model type, rows built and lists made tuples; None when it has nothing.
+
+    An error says of which entry it is. A key that is unknown or missing is one of the dataclass that it is of.
+    """
+    try:
+        entry = document(framework)["models"].get(model_type)
+        yield None if entry is None else _parsed(model_type, entry)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{framework}.json, {model_type}: {error}") from error
+
+
+def _parsed(model_type: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: _frozen(value) for key, value in entry.items() if key not in ("rows", "aliases")}
     rows = Rows(map(Row.of, entry["rows"]))
     aliases = Rows(map(Row.of, entry.get("aliases", ())), is_two_way=False)
@@ -218,15 +224,6 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _frozen(each) for key, each in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-@contextmanager
-def _said_where(framework: str, model_type: str) -> Iterator[None]:
-    """Say of which entry an error is; a key that is unknown or missing is an error of the dataclass that it is of."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{framework}.json, {model_type}: {error}") from error
 
 
 def _is_below(template: str, paths: tuple[str, ...]) -> bool:

@@ -88,20 +88,22 @@ def read_arrays(path: str, prefix: str = "") -> dict[str, Any]:
         }
 
 
-def unfit(sets: Mapping[str, Mapping[str, Any]], types: Mapping[str, Any]) -> dict[str, str]:
-    """Return why sets, by name, cannot be given to a model whose inputs are of these numpy `types`.
+def fitting(
+    sets: Mapping[str, Mapping[str, Any]], types: Mapping[str, Any]
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return the sets that a model takes whose inputs are of these numpy `types`, and why it does not take the others.
 
     An integer is in them that a narrower type does not hold. One of the same width is no reason: what wraps there on
     the way in does so on the way back.
     """
-    found = {}
+    found: dict[str, str] = {}
     for number, arrays in sets.items():
         for name, array in arrays.items():
             dtype = np.dtype(types.get(name, array.dtype))
             is_narrower = array.dtype.kind in "iu" and dtype.kind in "iu" and dtype.itemsize < array.dtype.itemsize
             if is_narrower and (array.astype(dtype) != array).any():
                 found[number] = f"the target takes {dtype.name} for {name}"
-    return found
+    return {number: arrays for number, arrays in sets.items() if number not in found}, found
 
 
 def run_sets(
@@ -122,9 +124,14 @@ def run_sets(
         try:
             results[name] = run(arrays)
         except caught as error:
-            if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
-                raise
-            said = error.message if isinstance(error, GraphError) else " ".join(str(error).split())[:300]
-            failed[name] = said or type(error).__name__
+            failed[name] = reason_of(error)
     write_sets(outputs, results)
     return failed
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why a model did not run. Raises `error` where no memory was left: that is no such reason."""
+    if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
+        raise error
+    said = error.message if isinstance(error, GraphError) else " ".join(str(error).split())[:300]
+    return said or type(error).__name__

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-from converter.errors import GraphError
-from converter.graphs.run.arrays import Writer
+from converter.graphs.run.arrays import Writer, reason_of
 
 SHARE = 0.3
 """Of the time that a verification takes, the most that its canary takes."""
@@ -94,8 +93,8 @@ def try_groups(
     began = time.monotonic()
     try:
         run(inputs[case])
-    except GraphError as error:
-        return untried(weights, error.message)
+    except Exception as error:  # each framework has its own
+        return untried(weights, reason_of(error))
     seconds = (began - since) * SHARE / (1 - SHARE)
     tried: list[str] = []
     failed: list[int] = []

@@ -12,7 +12,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_sets, run_sets, unfit
+from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
 
@@ -37,9 +37,8 @@ def run(
     """
     served = serve(Path(model))
     graph_def = served.graph_def()
-    sets, tried = read_sets(inputs), None
-    excluded = unfit(sets, {port.name: port.dtype.numpy for port in served.inputs})
-    sets = {name: arrays for name, arrays in sets.items() if name not in excluded}
+    sets, unfit = fitting(read_sets(inputs), {port.name: port.dtype.numpy for port in served.inputs})
+    tried = None
     failures = (KeyError, TypeError, ValueError, tf.errors.OpError)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
 
@@ -58,7 +57,7 @@ def run(
         failed = run_sets(sets, outputs, called, failures)
         if canary is not None:
             tried = try_groups(variables, called, sets, path=canary, since=since)
-    return {"failed": failed, "unfit": excluded, "canary": tried}
+    return {"failed": failed, "unfit": unfit, "canary": tried}
 
 
 class _Variables:

@@ -136,6 +136,8 @@ def _exact(path: Path, inexact: Sequence[str]) -> bytes | None:
 
     External data stay where they are.
     """
+    if not inexact:
+        return None
     names = [protobuf.content_field(_NODE_OPERATOR, name) for name in inexact]
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if all(content.find(name) < 0 for name in names):

@@ -8,7 +8,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
-from converter.graphs.run.arrays import read_sets, run_sets, unfit
+from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, try_groups
 
 
@@ -36,14 +36,13 @@ def run(
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
         return {name: tensor.numpy() for name, tensor in result.items()}
 
-    sets = read_sets(inputs)
-    parameters = parameter_names(list(next(iter(sets.values()), {})))
+    given = read_sets(inputs)
+    parameters = parameter_names(list(next(iter(given.values()), {})))
     taken = {name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types}
-    excluded = unfit(sets, taken)
-    sets = {name: arrays for name, arrays in sets.items() if name not in excluded}
+    sets, unfit = fitting(given, taken)
     failed = run_sets(sets, outputs, called)
     tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
-    return {"failed": failed, "unfit": excluded, "canary": tried}
+    return {"failed": failed, "unfit": unfit, "canary": tried}
 
 
 class _Variables:
