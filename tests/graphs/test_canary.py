@@ -20,25 +20,10 @@ from converter.graphs.run import onnxruntime
 from converter.graphs.run.arrays import read_arrays, write_sets
 from converter.graphs.run.canary import groups_of, nudged, perturbed, try_groups
 from converter.proof.comparing import compare_outputs
+from tests.graphs.canaries import Arrays, with_canary
 from tests.graphs.wrong_graphs import SETS, WEIGHTS, Graph, changed
 
 _HOUR = 3600.0
-
-
-class _Arrays:
-    """Weights that are arrays."""
-
-    def __init__(self, arrays: dict[str, Any]) -> None:
-        self.arrays = arrays
-
-    def sizes(self) -> dict[str, int]:
-        return {name: array.nbytes for name, array in self.arrays.items()}
-
-    def read(self, name: str) -> Any:
-        return self.arrays[name].copy()
-
-    def write(self, name: str, values: Any) -> None:
-        self.arrays[name] = values
 
 
 def test_layers_are_folded() -> None:
@@ -79,7 +64,7 @@ def test_masks_and_infinities_stay() -> None:
 
 def test_weights_are_put_back_and_time_is_kept(tmp_path: Path) -> None:
     arrays = {f"part{letter}": np.arange(4, dtype=np.float32) for letter in "abcdef"}
-    weights = _Arrays(dict(arrays))
+    weights = Arrays(dict(arrays))
     runs: list[float] = []
 
     def run(given: Any) -> dict[str, Any]:
@@ -143,25 +128,8 @@ def _noticed(model: Any, folder: Path) -> tuple[list[str], list[str]]:
 
 def _tried(file: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Run a model with its canary; return the groups that the comparison notices, and the others."""
-    answer = onnxruntime.run(
-        model=str(file),
-        architecture="",
-        inputs=str(folder / "inputs.npz"),
-        outputs=str(folder / "outputs.npz"),
-        canary=str(folder / "canary.npz"),
-        since=time.monotonic() - _HOUR,
-    )["canary"]
+    answer, noticed, unnoticed = with_canary(onnxruntime.run, file, folder)
     assert (answer["not_tried"], answer["failed"], answer["reason"]) == (0, [], None)
-    before = read_arrays(str(folder / "outputs.npz"), f"{answer['case']}/")
-    noticed, unnoticed = [], []
-    for number, group in enumerate(answer["tried"]):
-        after = read_arrays(str(folder / "canary.npz"), f"{number}/")
-        found = {key.replace(f"{number}/", f"{answer['case']}/", 1): array for key, array in after.items()}
-        try:
-            compare_outputs(before, found, path=file, atol=None, rtol=None)
-            unnoticed.append(group)
-        except VerificationError:
-            noticed.append(group)
     return sorted(noticed), sorted(unnoticed)
 
 

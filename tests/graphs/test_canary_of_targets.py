@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import VerificationError
 from converter.graphs.run.arrays import read_arrays, write_sets
-from converter.proof.comparing import compare_outputs
+from tests.graphs.canaries import with_canary
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -36,7 +34,6 @@ RUNNERS = {
 """The module that runs a target, and its class of weights."""
 X = np.random.default_rng(5).standard_normal((6, 5)).astype(np.float32)
 GROUPS = {"layers.*.weight", "layers.*.bias", "out.weight", "spare.weight", "factor"}
-_HOUR = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -131,29 +128,9 @@ def test_a_change_that_does_not_reach_the_weights_is_listed(
 def _unnoticed(module: Any, file: Path, folder: Path) -> tuple[set[str], set[str]]:
     """Run a target with its canary: the groups that were tried, and those that no output shows."""
     write_sets(str(folder / "inputs.npz"), {"0": {"x": X}})
-    answer = module.run(
-        model=str(file),
-        architecture="",
-        inputs=str(folder / "inputs.npz"),
-        outputs=str(folder / "outputs.npz"),
-        canary=str(folder / "canary.npz"),
-        since=time.monotonic() - _HOUR,
-    )["canary"]
+    answer, _, unnoticed = with_canary(module.run, file, folder)
     assert (answer["case"], answer["failed"], answer["reason"]) == ("0", [], None)
-    before = read_arrays(str(folder / "outputs.npz"))
-    unnoticed = set()
-    for number, group in enumerate(answer["tried"]):
-        after = {f"0/{name.partition('/')[2]}": each for name, each in _of(folder, number).items()}
-        try:
-            compare_outputs(before, after, path=file, atol=None, rtol=None)
-            unnoticed.add(group)
-        except VerificationError:
-            pass
     return set(answer["tried"]), unnoticed
-
-
-def _of(folder: Path, number: int) -> Mapping[str, Any]:
-    return read_arrays(str(folder / "canary.npz"), f"{number}/")
 
 
 def _keras(folder: Path) -> Path:

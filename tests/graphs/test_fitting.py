@@ -22,6 +22,7 @@ from converter.model.dtype import DType
 from converter.model.ledger import dropped
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor, concat
+from tests.graphs.canaries import Arrays
 
 F32, F16 = DType.FLOAT32, DType.FLOAT16
 
@@ -304,47 +305,31 @@ def test_a_set_that_fails_says_why_and_the_others_run(tmp_path: Path) -> None:
             run_sets(sets, path, exhausts, (MemoryError, RuntimeError))
 
 
-class _Weights:
-    """Two groups, of which one stops the model from running."""
-
-    def __init__(self) -> None:
-        self.values = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
-
-    def sizes(self) -> dict[str, int]:
-        return {name: array.nbytes for name, array in self.values.items()}
-
-    def read(self, name: str) -> Any:
-        return self.values[name].copy()
-
-    def write(self, name: str, values: Any) -> None:
-        self.values[name] = values
-
-
 def test_a_group_with_which_nothing_runs_is_told_and_put_back(tmp_path: Path) -> None:
-    weights = _Weights()
+    weights = Arrays({"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)})
 
     def run(arrays: Any) -> Any:
-        if weights.values["b"][0] != 1:
+        if weights.arrays["b"][0] != 1:
             raise RuntimeError
-        return {"y": weights.values["a"]}
+        return {"y": weights.arrays["a"]}
 
     told = try_groups(weights, run, {"0": {"x": np.zeros(1)}}, path=str(tmp_path / "x.npz"), since=-1e9)
     assert [told["tried"][number] for number in told["failed"]] == ["b"]
-    assert all((array == 1).all() for array in weights.values.values())
+    assert all((array == 1).all() for array in weights.arrays.values())
     (key,) = read_arrays(str(tmp_path / "x.npz"))
     assert key == f"{told['tried'].index('a')}/y"
 
 
-class _Large(_Weights):
+class _Large(Arrays):
     """Layers of one group, each 100 MiB."""
 
     def __init__(self, mebibytes: int) -> None:
-        self.values = {f"layer.{number}.w": np.ones(2, np.float32) for number in range(4)}
+        super().__init__({f"layer.{number}.w": np.ones(2, np.float32) for number in range(4)})
         self.mebibytes = mebibytes
         self.written: set[str] = set()
 
     def sizes(self) -> dict[str, int]:
-        return dict.fromkeys(self.values, self.mebibytes << 20)
+        return dict.fromkeys(self.arrays, self.mebibytes << 20)
 
     def write(self, name: str, values: Any) -> None:
         self.written.add(name)
