@@ -13,7 +13,6 @@ _TABLE = "tests/encoding/test_leveldb_table.py"
 _ONNX = "tests/encoding/test_onnx_file.py"
 _HOSTILE = "tests/formats/test_pytorch_hostile.py"
 _DCP = "tests/formats/test_dcp.py"
-_PICKLE = "tests/encoding/test_pickle.py"
 _MSGPACK = "tests/encoding/test_msgpack.py"
 
 FAULTS = (
