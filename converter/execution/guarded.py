@@ -178,19 +178,19 @@ def _check_apart(path: Path, option: str, others: dict[str, Path]) -> None:
             raise UsageError(f"is {name} itself, {option} names another file", path=path)
         if places.is_inside(path, other):
             raise UsageError(f"is inside {name}, {option} names a file elsewhere", path=path)
-        if _is_read_beside(path, other):
-            raise UsageError(f"has a name that is read beside {name}, {option} needs another", path=path)
+    for is_read in (_is_beside, _is_above):
+        for name, other in others.items():
+            # Where it is a link, a reader may look beside the link, or beside where that leads.
+            if is_read(path, Path(os.path.abspath(other))) or is_read(path, Path(os.path.realpath(other))):
+                raise UsageError(f"has a name that is read beside {name}, {option} needs another", path=path)
 
 
-def _is_read_beside(path: Path, other: Path) -> bool:
-    """Whether a reader of `other` would take a file at `path` for a part of the checkpoint.
+def _is_beside(path: Path, other: Path) -> bool:
+    """Whether a reader of `other` would take a file at `path`, in the same folder, for a part of the checkpoint."""
+    return formats.is_claimed(path.name) and places.is_same(path.parent, other.parent)
 
-    Where `other` is a link, it may look beside the link, or beside where that leads.
-    """
-    for spelled in (Path(os.path.abspath(other)), Path(os.path.realpath(other))):
-        if formats.is_claimed(path.name) and places.is_same(path.parent, spelled.parent):
-            return True
-        above = spelled.parents[:LEVELS_OF_CONFIG]
-        if any(places.is_same(path, folder / name) for folder in above for name in (CONFIG_NAME, *ASSET_NAMES)):
-            return True
-    return False
+
+def _is_above(path: Path, other: Path) -> bool:
+    """Whether a file at `path` would be the config or an asset of `other`, for which folders above are looked at."""
+    above = other.parents[:LEVELS_OF_CONFIG]
+    return any(places.is_same(path, folder / name) for folder in above for name in (CONFIG_NAME, *ASSET_NAMES))

@@ -99,7 +99,7 @@ _NOWHERE = (  # where no report can ever be, with or without --overwrite
     ("SRC/bert_config.json", "has a name that is read beside the source"),
     ("SRC/1_Pooling/config.json", "has a name that is read beside the source"),
     ("../config.json", "has a name that is read beside the source"),
-    ("config.json", "has a name that is read beside the"),
+    ("config.json", "has a name that is read beside the destination"),
     ("model.safetensors.index.json", "has a name that is read beside the destination"),
     ("here/model.ckpt.index", "has a name that is read beside the destination"),
     ("out.pth", "is the destination itself"),
