@@ -17,6 +17,8 @@ _CALLS = (
 )
 _LINE = re.compile(r"(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)(?P<rest>.*)")
 _PATH = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<folder>(?:[^<>\\]|\\.)*)>, )?"(?P<path>(?:[^"\\]|\\.)*)"')
+_KILLED = "???( <detached ...>"
+"""Of a process that was killed as it was about to begin a call, before strace could read which."""
 _READS = {"execve"}
 _OPENS = {"open", "openat", "openat2"}
 _WRITE_FLAGS = ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC")
@@ -47,8 +49,8 @@ def accesses(command: list[str], folder: Path) -> Iterator[Access]:
 def _parsed(line: str) -> Iterator[Access]:
     match = _LINE.match(line)
     if match is None:
-        # "???(" stands where strace lets go of a process that is ending, and no call was begun.
-        assert not line or line.startswith(("+++", "---", "???(")), f"a line of another form: {line}"
+        is_of_an_end = line.startswith(("+++", "---")) or line == _KILLED
+        assert not line or is_of_an_end, f"a line of another form: {line}"
         return
     if match["result"].startswith("-"):
         return
