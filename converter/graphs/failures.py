@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 _LIMIT_CHARACTERS = 300
 _WHERE = "Exception encountered when calling"
+_ARGUMENTS = "Arguments received"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -16,7 +18,13 @@ def said_by(error: BaseException) -> str:
     """
     while type(error).__module__.startswith("torch.onnx") and error.__cause__ is not None:
         error = error.__cause__
+    lines = lines_of(error)
+    return f"{type(error).__name__}: {lines[0][:_LIMIT_CHARACTERS]}" if lines else type(error).__name__
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """Return what `error` says, line by line, without colours, and without where in Keras and with what."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip(" =-")]
     if len(lines) > 1 and lines[0].startswith(_WHERE):
-        lines = lines[1:]
-    return f"{type(error).__name__}: {lines[0][:_LIMIT_CHARACTERS]}" if lines else type(error).__name__
+        return list(takewhile(lambda line: not line.startswith(_ARGUMENTS), lines[1:]))
+    return lines

@@ -143,3 +143,126 @@ def test_sequences_behind_a_convolution_are_permuted(tmp_path: Path) -> None:
     kernel = np.asarray(model.get_layer("head").kernel)
     expected = kernel.reshape(5, 4, 3).transpose(2, 1, 0).reshape(3, 20)
     assert np.array_equal(checkpoint.tensors["head.weight"].numpy(), expected)
+
+
+VIDEO = (3, 6, 5, 3)
+"""Three images."""
+
+
+def torch_maps(inputs: Any, conv: Any) -> Any:
+    """What nn.Flatten makes of each image of a video behind a convolution."""
+    images = torch.from_numpy(inputs).reshape(-1, *inputs.shape[-3:]).movedim(-1, 1)
+    return torch.relu(conv(images)).flatten(1)
+
+
+def stepwise(*behind: Any) -> Any:
+    k = keras.layers
+    maps = [k.TimeDistributed(k.Conv2D(4, 2, activation="relu", name="conv"), name="convs")]
+    return keras.Sequential([keras.Input(VIDEO), *maps, k.TimeDistributed(k.Flatten()), *behind])
+
+
+def stepwise_model(*behind: Any) -> Any:
+    k = keras.layers
+    base = keras.Sequential([k.Conv2D(4, 2, activation="relu", name="conv"), k.Flatten()], name="base")
+    return keras.Sequential([keras.Input(VIDEO), k.TimeDistributed(base, name="bases"), *behind])
+
+
+def repeated(*behind: Any) -> Any:
+    k = keras.layers
+    return sequential(k.Conv2D(4, 2, activation="relu", name="conv"), k.Flatten(), k.RepeatVector(3), *behind)
+
+
+def state_of(checkpoint: Checkpoint, module: str) -> dict[str, Any]:
+    """The tensors of a module of the checkpoint, by the names inside it."""
+    names = {name.rpartition(f"{module}.")[2]: name for name in checkpoint.tensors if f"{module}." in f".{name}"}
+    return {leaf: torch.from_numpy(np.array(checkpoint.tensors[name].numpy())) for leaf, name in names.items()}
+
+
+_RECURRENT = {
+    "lstm": (lambda k: k.LSTM(5, name="rnn"), lambda size: torch.nn.LSTM(size, 5, batch_first=True)),
+    "gru": (lambda k: k.GRU(5, name="rnn"), lambda size: torch.nn.GRU(size, 5, batch_first=True)),
+    "simple": (lambda k: k.SimpleRNN(5, name="rnn"), lambda size: torch.nn.RNN(size, 5, batch_first=True)),
+    "both ways": (
+        lambda k: k.Bidirectional(k.LSTM(5, return_sequences=True), name="rnn"),
+        lambda size: torch.nn.LSTM(size, 5, batch_first=True, bidirectional=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _RECURRENT)
+@pytest.mark.parametrize("build", [stepwise, repeated])
+def test_a_recurrent_layer_behind_a_flatten_takes_maps_as_torch_flattens_them(
+    build: Any, kind: str, tmp_path: Path
+) -> None:
+    make, of_torch = _RECURRENT[kind]
+    model = build(make(keras.layers))
+    source = read(saved(model, tmp_path / "model.keras"))
+    checkpoint = canonical(source)
+    assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    conv, rnn = torch.nn.Conv2d(3, 4, 2), of_torch(80)
+    conv.load_state_dict(state_of(checkpoint, "conv"))
+    rnn.load_state_dict(state_of(checkpoint, "rnn"))
+    inputs = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    with torch.no_grad():
+        maps = torch_maps(inputs, conv)
+        steps = maps.reshape(2, 3, -1) if build is stepwise else maps[:, None].expand(-1, 3, -1)
+        ours = rnn(steps)[0]
+    theirs = np.asarray(model(inputs))
+    assert np.abs((ours if theirs.ndim == 3 else ours[:, -1]).numpy() - theirs).max() < 1e-5
+    assert source.keras_config is not None
+    back = to_keras(checkpoint, source.keras_config.values)
+    for name, tensor in source.tensors.items():
+        assert back.tensors[name].numpy().tobytes() == tensor.numpy().tobytes()
+
+
+@pytest.mark.parametrize("build", [stepwise, stepwise_model])
+@pytest.mark.parametrize("is_timed", [False, True])
+def test_a_dense_layer_behind_a_flatten_of_every_step(build: Any, is_timed: bool, tmp_path: Path) -> None:
+    k = keras.layers
+    head = k.Dense(3, name="head")
+    model = build(k.TimeDistributed(head, name="heads") if is_timed else head)
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    kernel = np.asarray(head.kernel)
+    expected = kernel.reshape(20, 4, 3).transpose(2, 1, 0).reshape(3, 80)
+    (name,) = [name for name in checkpoint.tensors if name.endswith("head.weight")]
+    assert np.array_equal(checkpoint.tensors[name].numpy(), expected)
+
+
+def test_an_attention_behind_a_flatten_of_every_step(tmp_path: Path) -> None:
+    k = keras.layers
+    video = keras.Input(VIDEO)
+    flat = k.TimeDistributed(k.Flatten())(k.TimeDistributed(k.Conv2D(4, 2))(video))
+    attention = k.MultiHeadAttention(num_heads=2, key_dim=3, name="attention")
+    model = keras.Model(video, attention(flat, flat))
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    for name in ("query", "key", "value"):
+        kernel = np.asarray(getattr(attention, f"{name}_dense").kernel)
+        expected = kernel.reshape(20, 4, 6).transpose(2, 1, 0).reshape(6, 80)
+        assert np.array_equal(checkpoint.tensors[f"attention.{name}.weight"].numpy(), expected)
+    out = np.asarray(attention.output_dense.kernel)
+    assert np.array_equal(checkpoint.tensors["attention.attention_output.weight"].numpy(), out.reshape(6, 80).T)
+
+
+def test_an_einsum_behind_a_flatten(tmp_path: Path) -> None:
+    k = keras.layers
+    layer = k.EinsumDense("btf,fo->bto", output_shape=(3, 6), name="head")
+    checkpoint = canonical(read(saved(stepwise(layer), tmp_path / "model.keras")))
+    expected = np.asarray(layer.kernel).reshape(20, 4, 6).transpose(2, 1, 0).reshape(6, 80)
+    assert np.array_equal(checkpoint.tensors["head.weight"].numpy(), expected)
+
+
+def test_a_layer_of_every_step_is_frozen_where_it_says_so(tmp_path: Path) -> None:
+    k = keras.layers
+    wrapped = k.TimeDistributed(k.Dense(3, name="head"), name="heads")
+    model = stepwise(wrapped)
+    wrapped.layer.trainable = False
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert {name for name in checkpoint.frozen if "head" in name} == {"heads.head.weight", "heads.head.bias"}
+
+
+def test_what_takes_a_flattened_map_in_no_way_that_is_known_must_be_allowed(tmp_path: Path) -> None:
+    k = keras.layers
+    layer = k.EinsumDense("bhwf,wfo->bho", output_shape=(3, 6), name="head")
+    model = stepwise(k.Reshape((3, 2, 40)), layer)
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert [line.is_refused_by_default for line in checkpoint.lines if line.name == FLATTEN_ORDER] == [True]

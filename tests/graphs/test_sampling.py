@@ -96,6 +96,23 @@ def test_what_is_no_integer_is_no_number() -> None:
     assert sampled(looked_up) == Sampling(role="ids", high=10)
 
 
+def test_ids_of_two_tables_are_rows_of_the_smallest() -> None:
+    made = model(
+        node("Gather", ["t", "x"], ["a"]),
+        node("Gather", ["small", "x"], ["b"]),
+        node("Concat", ["a", "b"], ["y"], axis=-1),
+        output=1,
+        t=_TABLE,
+        small=_TABLE[:4],
+    )
+    assert sampled(made) == Sampling(role="ids", high=4)
+
+
+def test_an_operator_of_another_domain_is_not_known() -> None:
+    made = model(node("Abs", ["x"], ["y"], domain="com.example"))
+    assert sampled(made) == Sampling()
+
+
 def test_what_does_not_fit_is_told() -> None:
     sets = {"0": {"x": np.array([1, -1])}, "1": {"x": np.array([1 << 31])}, "2": {"x": np.array([2**31], "u4")}}
     taken, unfit = fitting(sets, {"x": np.int32})

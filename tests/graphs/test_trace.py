@@ -17,6 +17,7 @@ import pytest
 from converter.errors import ArchitectureError, GraphError, UsageError
 from converter.graphs.architecture import Architecture
 from converter.graphs.failures import said_by
+from converter.graphs.run.arrays import reason_of
 from converter.graphs.trace import model_building
 from converter.graphs.trace.canonical_names import canonical_names, tied_names
 from converter.graphs.trace.model_building import abstract_model, computed_tensors, model_class, model_config
@@ -169,6 +170,8 @@ def test_a_failure_is_what_went_wrong() -> None:
     of_keras = "Exception encountered when calling Dense.call().\n\n\x1b[1mno such axis\x1b[0m\n\nArguments received"
     assert said_by(ValueError(of_keras)) == "ValueError: no such axis"
     assert said_by(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
+    assert reason_of(ValueError(of_keras)) == "no such axis"
+    assert reason_of(ValueError("\x1b[1mno\x1b[0m\nwhy")) == "no why"
 
 
 def test_a_cap_on_parameters() -> None:

@@ -9,6 +9,8 @@ _FITTING = "tests/graphs/test_fitting.py"
 _CASES = "tests/graphs/test_cases.py"
 _INPUTS = "tests/graphs/test_inputs.py"
 _PASSES = "tests/graphs/test_passes.py"
+_PRECISION = "tests/graphs/test_precision.py"
+_SAMPLING = "tests/graphs/test_sampling.py"
 
 FAULTS = (
     Fault(
@@ -569,5 +571,124 @@ FAULTS = (
         new="    if is_python or hasattr(builtins, own):",
         tests="tests/graphs/test_hostile_keras_configs.py -k hostile_config",
         what="a config that names the standard library is for the user to allow",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old="    return length is not None and length > 0 and length & (length - 1) == 0",
+        new="    return length is not None and length > 0 and length % 2 == 0",
+        tests=_PRECISION + " -k computes_inexactly",
+        what="a transform of any even length is taken for exact",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old="    graphs = list(model.graphs())",
+        new="    graphs = [model.graph]",
+        tests=_PRECISION + " -k branches",
+        what="transforms in branches and loops stay inexact",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old="        graphs += [function.graph, *function.subgraphs()]",
+        new="        graphs += function.subgraphs()",
+        tests=_PRECISION + " -k inside_functions",
+        what="transforms in functions stay inexact",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old='_DATA = {"DFT": (0,), "STFT": (0, 2)}',
+        new='_DATA = {"DFT": (0,), "STFT": (0,)}',
+        tests=_PRECISION + " -k frames_under",
+        what="a window is of another type than the signal",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old='    is_of_half = _attribute(node, "inverse") != 0 and',
+        new="    is_of_half = False and",
+        tests=_PRECISION + " -k what_is_exact",
+        what="half a spectrum is taken for a whole one, of an exact length",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old="return _extent(node.inputs[0], 1) if window is None else _extent(window, 0)",
+        new="return _extent(node.inputs[0], 1)",
+        tests=_PRECISION + " -k frames_as_long",
+        what="frames are taken to be as long as the signal",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old='{"to": like.dtype})',
+        new='{"to": double})',
+        tests=_PRECISION + " -k computes_inexactly",
+        what="what comes out is of another type",
+    ),
+    Fault(
+        module="graphs/passes/precision.py",
+        old="    if node.inputs[0].dtype == onnx_ir.DataType.DOUBLE:\n        return True\n",
+        new="",
+        tests=_PRECISION + " -k what_is_exact",
+        what="what computes in float64 is cast to it",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old='        return Sampling(role="ids", high=min(known))',
+        new='        return Sampling(role="ids", high=max(known))',
+        tests=_SAMPLING + " -k smallest",
+        what="ids reach beyond the smaller of two tables that they look up",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old='    if np.dtype(described.dtype.numpy).kind not in "iu":\n        return False\n',
+        new="",
+        tests=_SAMPLING + " -k no_integer",
+        what="floating-point inputs are sampled as integers",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old='            if node.domain not in ("", "ai.onnx"):\n                return False\n',
+        new="",
+        tests=_SAMPLING + " -k another_domain",
+        what="an operator of another domain is taken for ONNX's of its name",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old=" or (fmod is not None and fmod.as_int()):",
+        new=":",
+        tests=_SAMPLING + " -k not_every",
+        what="a remainder with the sign of C is compared on integers that it is wrong for",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="not (divisor > 0).all()",
+        new="not (divisor != 0).all()",
+        tests=_SAMPLING + " -k not_every",
+        what="a negative divisor is compared on the lowest integer",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old='return [] if node.op_type == "Mod" and (divisor <= _SMALL).all() else list(node.outputs)',
+        new='return [] if node.op_type == "Mod" else list(node.outputs)',
+        tests=_SAMPLING + " -k not_every",
+        what="what a large divisor leaves is taken for small",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="            return [] if to == _BOOL else list(node.outputs) if to in _INTEGERS else None",
+        new="            return [] if to == _BOOL else list(node.outputs)",
+        tests=_SAMPLING + " -k not_every",
+        what="integers that become floating-point numbers are of the whole type",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="operator in _WRAPPING or (operator in _SAME_VALUES and position == 0)",
+        new="operator in _WRAPPING or operator in _SAME_VALUES",
+        tests=_SAMPLING + " -k not_every",
+        what="shapes are sampled as numbers",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="            waiting += [value for value in made if id(value) not in seen]\n",
+        new="",
+        tests=_SAMPLING + " -k not_every",
+        what="what is computed of a number is not looked at",
     ),
 )

@@ -18,11 +18,12 @@ from converter.errors import ReadError, SafetyError
 
 MODELS = ("Sequential", "Functional", "Model")
 _DEPTH_LIMIT = 32
+_OUTPUT = "attention_output"
 _PROJECTIONS = {
     "query": ("query_dense", "_query_dense"),
     "key": ("key_dense", "_key_dense"),
     "value": ("value_dense", "_value_dense"),
-    "attention_output": ("output_dense", "_output_dense"),
+    _OUTPUT: ("output_dense", "_output_dense"),
 }
 _CELLS = {"LSTM": "lstm_cell", "GRU": "gru_cell", "SimpleRNN": "simple_rnn_cell"}
 
@@ -223,13 +224,15 @@ def modules(model: Layer) -> tuple[list[Module], list[Layer]]:
     known: list[Module] = []
     unknown: list[Layer] = []
     for layer in model.layers:
-        found = modules(layer) if layer.class_name in MODELS else _modules(layer)
+        found = _modules(layer)
         known += found[0]
         unknown += found[1]
     return known, unknown
 
 
 def _modules(layer: Layer) -> tuple[list[Module], list[Layer]]:
+    if layer.class_name in MODELS:
+        return modules(layer)
     if layer.class_name in table.WITHOUT_VARIABLES or layer.is_operation:
         return [], []
     try:
@@ -241,7 +244,7 @@ def _modules(layer: Layer) -> tuple[list[Module], list[Layer]]:
     if found is None:
         return [], [layer]
     is_trainable = bool(layer.config.get("trainable", True))
-    return [replace(module, is_trainable=is_trainable) for module in found], []
+    return [replace(module, is_trainable=is_trainable and module.is_trainable) for module in found], []
 
 
 def _of_class(layer: Layer) -> list[Module] | None:
@@ -260,11 +263,15 @@ def _of_class(layer: Layer) -> list[Module] | None:
             ]
             return None if None in both else [module for modules in both if modules for module in modules]
         case "TimeDistributed" | "Wrapper" if layer.layers:
-            inner_modules = _of_class(layer.layers[0])
-            also = (layer.path,)
-            return inner_modules and [replace(module, also=(*module.also, *also)) for module in inner_modules]
+            return _wrapped_modules(layer, layer.layers[0])
         case _:
             return None
+
+
+def _wrapped_modules(wrapper: Layer, layer: Layer) -> list[Module] | None:
+    found, unknown = _modules(layer)
+    also = () if layer.class_name in MODELS else (wrapper.path,)
+    return None if unknown else [replace(module, also=(*module.also, *also)) for module in found]
 
 
 def _simple(layer: Layer) -> list[Module] | None:
@@ -303,6 +310,12 @@ def _attention(layer: Layer) -> list[Module] | None:
         )
         for name, slots in projections.items()
     ]
+
+
+def projections(layer: Layer) -> tuple[str, ...]:
+    """Return the paths of what an attention makes heads of its inputs with; none of another layer."""
+    is_attention = layer.class_name == "MultiHeadAttention"
+    return tuple(f"{layer.path}/{name}" for name in _PROJECTIONS if name != _OUTPUT) if is_attention else ()
 
 
 def _dotted(path: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from converter.dialects.keras.architecture import MODELS, Layer
+from converter.dialects.keras.architecture import MODELS, Layer, projections
 
 
 class Order(Enum):
@@ -39,7 +39,7 @@ Activation ReLU LeakyReLU ELU Softmax ThresholdedReLU Dropout SpatialDropout1D S
 GaussianDropout GaussianNoise AlphaDropout ActivityRegularization Masking Identity Rescaling UnitNormalization
 BatchNormalization LayerNormalization GroupNormalization RMSNormalization PReLU ZeroPadding1D ZeroPadding2D
 ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D UpSampling3D Resizing CenterCrop RandomFlip
-RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness
+RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness RepeatVector
 """
 _SAME = frozenset(_SAME_NAMES.split())
 _MERGES = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"})
@@ -109,9 +109,13 @@ class _Trace:
         if layer.class_name in MODELS:
             return self.output(layer, inputs)
         here = inputs[0] if inputs else _PLAIN
-        self.taken.setdefault(layer.path, []).append(here if len(inputs) <= 1 else _merged(inputs))
-        if layer.class_name == "TimeDistributed" and layer.layers:
-            self.taken.setdefault(layer.layers[0].path, []).append(_PLAIN)
+        merged = here if len(inputs) <= 1 else _merged(inputs)
+        self.taken.setdefault(layer.path, []).append(merged)
+        if layer.class_name == "TimeDistributed" and layer.layers:  # every step as its layer takes it
+            return self.given(layer.layers[0], inputs)
+        inside = layer.layers if layer.class_name == "Bidirectional" else ()
+        for path in (*(each.path for each in inside), *projections(layer)):
+            self.taken.setdefault(path, []).append(merged)
         return _given(layer, here, inputs)
 
 
@@ -144,7 +148,7 @@ def _given(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features
         return Features(order=Order.MAP, channels=_extent(config.get("units")))
     if class_name in ("Dense", "Embedding", "LSTM", "GRU", "SimpleRNN"):
         return Features(order=Order.PLAIN, channels=_extent(config.get("units")) or _extent(config.get("output_dim")))
-    if class_name in ("Bidirectional", "MultiHeadAttention", "RepeatVector", "TimeDistributed", "EinsumDense"):
+    if class_name in ("Bidirectional", "MultiHeadAttention", "EinsumDense"):
         return _PLAIN
     return _UNKNOWN if any(item.order is not Order.PLAIN for item in inputs) else _PLAIN
 

@@ -75,12 +75,32 @@ _DEPTHWISE = {3: "x c m -> (c m) 1 x", 4: "y x c m -> (c m) 1 y x"}
 HEADS_IN, HEADS_OUT, HEADS_BIAS = "d h k -> (h k) d", "h k d -> d (h k)", "h k -> (h k)"
 _GRU_ORDER = (1, 0, 2)
 """Keras has update, reset, candidate; PyTorch reset, update, candidate."""
+_NOT_OF_FEATURES = ("bias", "recurrent_kernel", "embeddings", "count")
+_OF_MAPS = frozenset([*(each.pattern for each in CONVOLUTIONS.values()), *_DEPTHWISE.values()])
+_SHARED = "1 "
 
 
-def flattened(slot: Slot, channels: int) -> Slot:
-    """Return a slot whose first axis is a flattened map: channels last in Keras, first in PyTorch."""
-    pattern = "(s c) o -> o (c s)" if slot.layout == DENSE else "(s c) -> (c s)"
-    return replace(slot, layout=Rearrangement(pattern=pattern, sizes={"c": channels}))
+def takes_features(slot: Slot) -> bool:
+    """Whether the first axis of a variable is the features that its layer takes."""
+    pattern = "" if slot.layout is None else slot.layout.pattern
+    return slot.keras not in _NOT_OF_FEATURES and pattern not in _OF_MAPS and not pattern.startswith(_SHARED)
+
+
+def flattened(slot: Slot, channels: int) -> Slot | None:
+    """Return a slot whose layer takes a flattened map: channels last in Keras, first in PyTorch.
+
+    None when its layout has no axis that is the features alone, on both sides.
+    """
+    if not takes_features(slot):
+        return slot
+    layout = slot.layout or Rearrangement(pattern="i -> i")
+    keras, _, torch = layout.pattern.partition("->")
+    features, *others = keras.split()
+    alone = re.compile(rf"(?<!\S)({re.escape(features)}|\({re.escape(features)}\))(?!\S)")
+    if features.startswith("(") or not alone.search(torch):
+        return None
+    pattern = f"{' '.join(('(map channels)', *others))} -> {alone.sub('(channels map)', torch.strip())}"
+    return replace(slot, layout=replace(layout, pattern=pattern, sizes={**layout.sizes, "channels": channels}))
 
 
 def depthwise(rank: int, multiplier: int) -> Rearrangement:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.keras import architecture, flattening, leaves
-from converter.dialects.keras.flattening import Order
-from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened
+from converter.dialects.keras.flattening import Features, Order
+from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -65,18 +65,19 @@ def config_modules(model: architecture.Layer) -> tuple[list[Module], list[archit
     """Return the modules of a model, those behind a Flatten with their rows permuted, and its unknown layers."""
     modules, unknown = architecture.modules(model)
     taken = flattening.taken(model)
-    adjusted = []
-    for module in modules:
-        features = taken.get(module.path)
-        if features is not None and features.order is Order.FLAT and features.channels is not None:
-            module = replace(module, slots=tuple(_behind_flatten(slot, features.channels) for slot in module.slots))
-        adjusted.append(module)
-    return adjusted, unknown
+    return [_behind_flatten(module, _features(module, taken)) for module in modules], unknown
 
 
-def _behind_flatten(slot: Slot, channels: int) -> Slot:
-    is_output = slot.keras == "bias"
-    return slot if is_output else flattened(slot, channels)
+def _features(module: Module, taken: Mapping[str, Features]) -> Features | None:
+    """Return what a layer takes, where it is not plain."""
+    return next((taken[path] for path in (module.path, *module.also) if path in taken), None)
+
+
+def _behind_flatten(module: Module, features: Features | None) -> Module:
+    if features is None or features.order is not Order.FLAT or features.channels is None:
+        return module
+    slots = (flattened(slot, features.channels) or slot for slot in module.slots)
+    return replace(module, slots=tuple(slots))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,16 +243,22 @@ def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
         model = architecture.parse(config)
         modules, _ = config_modules(model)
         slots = _matched(checkpoint.names, modules)
-        unknown_order = {path for path, features in flattening.taken(model).items() if features.order is Order.UNKNOWN}
+        taken = flattening.taken(model)
         misordered = [
             name
             for name, (module, slot) in slots.items()
-            if module.path in unknown_order and slot.keras != "bias" and len(checkpoint.tensor(name).shape) <= 2
+            if (features := _features(module, taken)) is not None and _is_misordered(slot, features)
         ]
     left = {name: checkpoint.tensor(name).shape for name in checkpoint.names if name not in slots}
     guessed = _by_leaves(left)
     misordered += _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
     return _Found(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))
+
+
+def _is_misordered(slot: Slot, features: Features) -> bool:
+    """Whether a variable may be in another order than PyTorch's: what its layer takes is not known, or not permuted."""
+    is_permuted = slot.layout is not None and "channels" in slot.layout.sizes
+    return takes_features(slot) and (features.order is Order.UNKNOWN or not is_permuted)
 
 
 def _suspects(guessed: Mapping[str, tuple[Module, Slot]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
