@@ -57,7 +57,7 @@ class Model:
     """The initializers of a model's graph by name, and what else there is of weights.
 
     `texts` are initializers that hold strings; `nested` those of graphs inside nodes, functions and training.
-    `has_nodes` says whether the graph computes anything.
+    `has_nodes` says whether the graph computes anything, `has_training` whether there are graphs that train it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -65,6 +65,7 @@ class Model:
     nested: tuple[str, ...]
     metadata: Mapping[str, str]
     has_nodes: bool
+    has_training: bool = False
 
 
 def read_model(file: SourceFile) -> Model:
@@ -78,6 +79,7 @@ def read_model(file: SourceFile) -> Model:
     graphs: list[Range] = []
     nested: list[str] = []
     metadata: dict[str, str] = {}
+    has_training = False
     inner = _Inner(file=file, beside=FilesBeside(model=file.path))
     whole = Range(start=0, stop=file.size)
     for number, value in contents(file, whole, (_GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION)):
@@ -91,6 +93,7 @@ def read_model(file: SourceFile) -> Model:
                 raise ReadError(f"has the metadata {key!r} twice", path=file.path)
             metadata[key] = text
         elif number == _TRAINING:
+            has_training = True
             for _, graph in contents(file, value, _TRAINING_GRAPHS):
                 nested += inner.names_in_graph(graph)
         else:
@@ -102,7 +105,14 @@ def read_model(file: SourceFile) -> Model:
     inner.check_values(graphs[0])
     nested += inner.names_in_nodes(graphs[0], _NODE)
     has_nodes = any(True for _ in contents(file, graphs[0], (_NODE,)))
-    return Model(tensors=tensors, texts=texts, nested=tuple(nested), metadata=metadata, has_nodes=has_nodes)
+    return Model(
+        tensors=tensors,
+        texts=texts,
+        nested=tuple(nested),
+        metadata=metadata,
+        has_nodes=has_nodes,
+        has_training=has_training,
+    )
 
 
 def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -83,7 +83,14 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     lines = [dropped(name, "text, not numbers", is_refused_by_default=True) for name in model.texts]
     lines += [dropped(name, "of a graph inside the graph", is_refused_by_default=True) for name in model.nested]
     dialect = "pytorch" if any("." in name for name in model.tensors) else "generic"
-    checkpoint = Checkpoint(tensors=model.tensors, dialect=dialect, metadata=metadata, lines=tuple(lines))
+    warnings = ("training_info not carried: the graphs that train a model have no counterpart here",)
+    checkpoint = Checkpoint(
+        tensors=model.tensors,
+        dialect=dialect,
+        metadata=metadata,
+        lines=tuple(lines),
+        warnings=warnings if model.has_training else (),
+    )
     names: Mapping[str, str] = {}
     if document is not None:
         parsed = parse_document(document.encode("utf-8"), file.path)

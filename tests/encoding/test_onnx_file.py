@@ -256,6 +256,7 @@ def test_strings_and_inner_graphs_are_told_apart(tmp_path: Path) -> None:
     made.training_info.append(onnx.TrainingInfoProto(initialization=inner))
     found = read(tmp_path, made)
     assert (list(found.tensors), found.texts, sorted(found.nested)) == (["w"], ("t",), ["inside"] * 3)
+    assert found.has_training
 
 
 def nested(levels: int) -> Any:

@@ -51,6 +51,16 @@ def test_models_of_the_library(is_external: bool, tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.numpy(), KERNEL)
 
 
+def test_that_training_is_not_carried_is_said(tmp_path: Path) -> None:
+    made = matmul()
+    onnx.save(made, tmp_path / "x.onnx")
+    assert converter.read(tmp_path / "x.onnx").warnings == ()
+    made.training_info.append(onnx.TrainingInfoProto(algorithm=onnx.GraphProto(name="step")))
+    onnx.save(made, tmp_path / "trained.onnx")
+    report = converter.convert(tmp_path / "trained.onnx", tmp_path / "out.onnx")
+    assert [each for each in report.warnings if each.startswith("training_info not carried")]
+
+
 def test_what_torch_exported(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
