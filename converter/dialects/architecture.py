@@ -6,7 +6,6 @@ Otherwise the head's tensors say which class it is, and `--task` overrules both.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from converter.dialects.families import (
     task_named,
 )
 from converter.errors import ArchitectureError
-from converter.model.checkpoint import Config
 
 _HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -125,37 +123,6 @@ def declared_ties(tensors: Mapping[str, Shaped], config: Mapping[str, Any], arch
         for alias, owner in pairs.items()
         if alias in tensors and owner in tensors and tuple(tensors[alias].shape) == tuple(tensors[owner].shape)
     }
-
-
-def config_with(
-    config: Config,
-    *,
-    architectures: list[str] | None = None,
-    dtype: str | None = None,
-    tie_word_embeddings: bool | None = None,
-    rope_theta: float | None = None,
-    values: Mapping[str, Any] | None = None,
-) -> Config:
-    """Return the config with other values; itself when it says so already. `values` are those that have no name here.
-
-    The dtype goes where the config has it: "dtype" (transformers 5), "torch_dtype" (transformers 4), or the former
-    when neither is there. A changed config is written as transformers writes it: two spaces, ASCII, a final newline.
-    """
-    wanted: dict[str, Any] = dict(values or {})
-    if architectures is not None:
-        wanted["architectures"] = architectures
-    if tie_word_embeddings is not None:
-        wanted["tie_word_embeddings"] = tie_word_embeddings
-    if rope_theta is not None:
-        wanted["rope_theta"] = rope_theta
-    if dtype is not None:
-        wanted |= dict.fromkeys([key for key in ("dtype", "torch_dtype") if key in config.values] or ["dtype"], dtype)
-    if all(config.values.get(key) == value for key, value in wanted.items()):
-        return config
-    changed = {**config.values, **wanted}
-    if list(config.values) == sorted(config.values):
-        changed = dict(sorted(changed.items()))
-    return Config(values=changed, raw=(json.dumps(changed, indent=2) + "\n").encode("ascii"))
 
 
 def _class_in(config: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -31,6 +32,27 @@ class Config:
 
     values: Mapping[str, Any]
     raw: bytes
+
+    def with_values(self, values: Mapping[str, Any]) -> Config:
+        """Return the config with other values; itself when it says so already.
+
+        A changed one is written as transformers writes it: two spaces, ASCII, a final newline.
+        """
+        if all(self.values.get(key) == value for key, value in values.items()):
+            return self
+        changed = {**self.values, **values}
+        if list(self.values) == sorted(self.values):
+            changed = dict(sorted(changed.items()))
+        return Config(values=changed, raw=(json.dumps(changed, indent=2) + "\n").encode("ascii"))
+
+    def with_dtype(self, dtype: str) -> Config:
+        """Return the config with another element type.
+
+        It goes where the config has one: "dtype" (transformers 5), "torch_dtype" (transformers 4), or the former when
+        neither is there.
+        """
+        keys = [key for key in ("dtype", "torch_dtype") if key in self.values] or ["dtype"]
+        return self.with_values(dict.fromkeys(keys, dtype))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

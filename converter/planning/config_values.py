@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.architecture import config_with
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import UsageError
 from converter.execution.child import require
@@ -57,7 +56,7 @@ def with_config_values(checkpoint: Checkpoint, options: Options, workshop: Local
         was = f" and was {json.dumps(_at(config.values, path))}" if name not in new else ""
         values = _changed(values, path, value)
         warnings.append(f"config.json: {name} is {json.dumps(value)}{was}, as {_OPTION} says")
-    return replace(checkpoint, config=config_with(config, values=values), warnings=(*checkpoint.warnings, *warnings))
+    return replace(checkpoint, config=config.with_values(values), warnings=(*checkpoint.warnings, *warnings))
 
 
 def _has(values: Any, path: list[str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.dialects.architecture import config_with, infer_architecture
+from converter.dialects.architecture import infer_architecture
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LimitError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require
@@ -113,7 +113,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     inference = infer_architecture(checkpoint.tensors, given.values, task=options.task)
     if inference.prefix:
         checkpoint = checkpoint.with_names(lambda name: name.removeprefix(inference.prefix))
-    config = config_with(given, architectures=[inference.architecture])
+    config = given.with_values({"architectures": [inference.architecture]})
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
     file = workshop.scratch / _GRAPH_NAME

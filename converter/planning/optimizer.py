@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.architecture import config_with, infer_architecture
+from converter.dialects.architecture import infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
 from converter.dialects.optimizer.conversion import TENSORFLOW_1
 from converter.dialects.optimizer.semantics import said_of
@@ -133,7 +133,7 @@ def _order_of_class(checkpoint: Checkpoint, options: Options, workshop: LocalWor
     assert checkpoint.config is not None
     require("torch", "the order of the parameters of a transformers class")
     inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
-    config = config_with(checkpoint.config, architectures=[inference.architecture])
+    config = checkpoint.config.with_values({"architectures": [inference.architecture]})
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
     answer = workshop.call(_ORDER, config=str(config_file), architecture=inference.architecture)

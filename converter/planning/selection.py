@@ -7,7 +7,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from converter.dialects.architecture import config_with
 from converter.dialects.rules import Rule, RuleTable
 from converter.encoding import json as strict_json
 from converter.errors import LossError, UsageError
@@ -116,7 +115,7 @@ def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoin
     )
     config = checkpoint.config
     if config is not None and asked is not None:
-        config = config_with(config, dtype=asked.value)
+        config = config.with_dtype(asked.value)
     return replace(checkpoint, tensors=tensors, config=config, warnings=(*checkpoint.warnings, *said))
 
 

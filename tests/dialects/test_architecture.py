@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.dialects.architecture import Inference, declared_ties, infer_architecture
 from converter.dialects.families import FAMILIES, Family, Head
 from converter.errors import ArchitectureError, UsageError
-from converter.model.checkpoint import Config
 
 _SIZES = {
     "vocab_size": 32,
@@ -375,43 +374,6 @@ def test_tasks(samples: dict[str, Sample]) -> None:
         infer_architecture(sample.tensors, sample.config, task="next-sentence-prediction")
     with pytest.raises(UsageError, match="unknown task"):
         infer_architecture(sample.tensors, sample.config, task="telepathy")
-
-
-def _config(text: str) -> Config:
-    return Config(values=json.loads(text), raw=text.encode())
-
-
-def test_a_config_that_is_right_keeps_its_bytes() -> None:
-    config = _config('{"torch_dtype":"float32",   "architectures": ["BertModel"]}')
-    assert config_with(config) is config
-    assert config_with(config, architectures=["BertModel"], dtype="float32") is config
-
-
-@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
-def test_dtype_changes_where_it_is(key: str) -> None:
-    config = _config(json.dumps({"architectures": ["BertModel"], key: "float32", "z": [1, {"b": 1e-12, "a": "é"}]}))
-    changed = config_with(config, dtype="bfloat16")
-    assert changed.values == {**config.values, key: "bfloat16"}
-    assert changed.raw.decode() == json.dumps(changed.values, indent=2) + "\n"
-    assert list(json.loads(changed.raw)) == list(config.values)
-
-
-def test_keys_are_added_in_order() -> None:
-    in_order = config_with(_config('{"a": 1, "z": 2}'), architectures=["BertModel"], dtype="float16")
-    assert list(json.loads(in_order.raw)) == ["a", "architectures", "dtype", "z"]
-    not_in_order = config_with(_config('{"z": 2, "a": 1}'), architectures=["BertModel"])
-    assert list(json.loads(not_in_order.raw)) == ["z", "a", "architectures"]
-
-
-def test_a_changed_config_is_what_transformers_would_write() -> None:
-    transformers = pytest.importorskip("transformers")
-    model_config = transformers.BertConfig(architectures=["BertForMaskedLM"], dtype="float32")
-    changed = config_with(
-        _config(model_config.to_json_string()), architectures=["BertForQuestionAnswering"], dtype="bfloat16"
-    )
-    model_config.architectures = ["BertForQuestionAnswering"]
-    model_config.dtype = "bfloat16"
-    assert changed.raw.decode() == model_config.to_json_string()
 
 
 def test_rows_are_checked_when_they_are_built() -> None:

@@ -405,13 +405,6 @@ FAULTS = (
     ),
     Fault(
         module="dialects/architecture.py",
-        old='if key in config.values] or ["dtype"], dtype)',
-        new='if key in config.values][:0] or ["dtype"], dtype)',
-        tests=_ARCHITECTURE + "::test_dtype_changes_where_it_is",
-        what="a config says two element types",
-    ),
-    Fault(
-        module="dialects/architecture.py",
         old='CAUSAL_TASK if config.get("is_decoder") else MASKED_TASK',
         new="MASKED_TASK",
         tests=_ARCHITECTURE,

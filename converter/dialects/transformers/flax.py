@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.architecture import config_with
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers.flax_names import Names
 from converter.dialects.transformers.old_configs import of_old_release
@@ -129,7 +128,7 @@ class _Reading:
                 reason = f"the same as {self.origins[owner]}"
                 self.lines.append(LedgerLine(status=Status.TIED, name=origin, target=owner, reason=reason))
             else:
-                self.config = config_with(self.config, tie_word_embeddings=False)
+                self.config = self.config.with_values({"tie_word_embeddings": False})
                 self.warnings.append(
                     f"config.json: tie_word_embeddings is now false: {self.origins[alias]} is not "
                     f"{self.origins[owner]}, and the Flax class uses both"
@@ -163,7 +162,7 @@ class _Reading:
         source, config = self.source, self.config
         named = _class_named(config.values)
         if named in _CLASSES:
-            config = config_with(config, architectures=[_CLASSES[named]])
+            config = config.with_values({"architectures": [_CLASSES[named]]})
         return replace(
             source,
             tensors=self.tensors,

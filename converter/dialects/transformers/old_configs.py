@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.architecture import config_with
 from converter.model.checkpoint import Checkpoint, Config
 
 _ROTARY, _BASE, _TIED = "rope_parameters", "rope_theta", "tie_word_embeddings"
@@ -25,10 +24,10 @@ def with_old_keys(config: Config) -> tuple[Config, tuple[str, ...]]:
     rotary = values.get(_ROTARY)
     base = rotary.get(_BASE) if isinstance(rotary, Mapping) else None
     if _BASE not in values and isinstance(base, (int, float)) and not isinstance(base, bool):
-        config = config_with(config, rope_theta=base)
+        config = config.with_values({"rope_theta": base})
         said = (f"config.json: {_BASE} is now {base}, which transformers 4 reads",)
     if _is_untied_before(values):
-        config = config_with(config, tie_word_embeddings=False)
+        config = config.with_values({"tie_word_embeddings": False})
         said = (*said, f"config.json: {_TIED} is now false, as transformers 4 says of a head without a scale")
     return config, said
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.architecture import config_with
 from converter.dialects.keras import are_keras
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.transformers import composites, heads
@@ -88,7 +87,7 @@ class _Translation:
         self._add_counters()
         self._add_heads()
         renamed = self._without_prefix(model_class)
-        corrected = config_with(config, architectures=[model_class.name])
+        corrected = config.with_values({"architectures": [model_class.name]})
         if corrected.raw != config.raw and _named(values) is not None:
             self.warnings.append(f"config.json: architectures is now {model_class.name}")
         metadata = dict(source.metadata)
@@ -277,7 +276,7 @@ def _at(config: Any, key: str, default: Any) -> Any:
 
 
 def _untied(config: Config) -> Config:
-    return config_with(config, tie_word_embeddings=False)
+    return config.with_values({"tie_word_embeddings": False})
 
 
 def _is_buffer(name: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.dialects.architecture import Inference, config_with, infer_architecture
+from converter.dialects.architecture import Inference, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.transformers import heads
 from converter.dialects.transformers.extents import variables_made
@@ -93,7 +93,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         buffers=frozenset(name for name in translation.tensors if _STATISTICS.search(name.removesuffix(":0"))),
         frozen=frozenset(),
         dialect="keras",
-        config=config_with(checkpoint.config, architectures=[translation.model.torch.name]),
+        config=checkpoint.config.with_values({"architectures": [translation.model.torch.name]}),
         keras_config=None,
         optimizer=None,
         lines=(*checkpoint.lines, *translation.lines),

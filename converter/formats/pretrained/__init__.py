@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.declaring import check_choices, option
-from converter.dialects.architecture import Inference, config_with, declared_ties, infer_architecture
+from converter.dialects.architecture import Inference, declared_ties, infer_architecture
 from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import epsilon_option
@@ -172,7 +172,7 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
         return config, None, (f"config.json is left as it is: {error.message}",)
     if not inference.prefix and is_class_named(checkpoint.names, config.values):
         return config, replace(inference, architecture=config.values["architectures"][0]), ()
-    corrected = config_with(config, architectures=[inference.architecture])
+    corrected = config.with_values({"architectures": [inference.architecture]})
     warnings = () if inference.note is None else (inference.note,)
     if corrected.raw != config.raw:
         warnings = (*warnings, f"config.json: architectures is now {inference.architecture}")
