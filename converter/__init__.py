@@ -22,7 +22,8 @@ A tour of the code, from the top:
 - ``execution/``  streams a plan, runs frameworks in child processes, stages and publishes; ``box/`` is what such a
   process is closed into
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
-- ``dialects/``   names, layouts and conventions between frameworks; ``graphs/`` tracing, lowering and running
+- ``dialects/``   names, layouts and conventions between frameworks; ``dialects/identity/`` says which class of
+  transformers a checkpoint is of; ``graphs/`` tracing, lowering and running
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
 - ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
 - ``testing.py``  the tests that every format is held to, those of other packages too (``entry_points.py``)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converter import formats
-from converter.dialects.architecture import infer_architecture
+from converter.dialects.identity.inference import infer_architecture
 from converter.encoding.folder import read_assets, read_config
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import Tensor

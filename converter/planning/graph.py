@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.dialects.architecture import infer_architecture
+from converter.dialects.identity.inference import infer_architecture
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LimitError, LossError, MissingExtraError, UsageError
 from converter.execution.child import require

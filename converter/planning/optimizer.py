@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.architecture import infer_architecture
+from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
 from converter.dialects.optimizer.conversion import TENSORFLOW_1
 from converter.dialects.optimizer.semantics import said_of

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.tables import document
 from converter.dialects.transformers import memory
 from converter.dialects.transformers.memory_rows import variants
-from converter.dialects.transformers.tables import document
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Status

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from converter.dialects.transformers import tables
+from converter.dialects import tables
 
 LOADERS: dict[str, Callable[[str], tables.ModelTable | None]] = {
     tables.TENSORFLOW: tables.tensorflow_table,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.tables import document, flax_table
 from converter.dialects.transformers import flax
 from converter.dialects.transformers.flax_names import Names
-from converter.dialects.transformers.tables import document, flax_table
 from converter.encoding import flax_file, safetensors
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config

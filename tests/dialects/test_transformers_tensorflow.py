@@ -13,7 +13,7 @@ import pytest
 
 import converter
 from converter.dialects import canonical
-from converter.dialects.transformers.classes import stored_once
+from converter.dialects.identity.ties import stored_once
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import Status

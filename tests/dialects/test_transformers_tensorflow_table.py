@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from converter.dialects.transformers.rows import Row, Rows
-from converter.dialects.transformers.tables import document, tensorflow_table
+from converter.dialects.tables import document, tensorflow_table
+from converter.dialects.tables.rows import Row, Rows
 
 MODEL_TYPES = sorted(document("tensorflow")["models"])
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from converter.dialects import canonical, torch_names
-from converter.dialects.architecture import declared_ties
+from converter.dialects.identity.ties import declared_ties
 from converter.dialects.rules import Rule, RuleTable
+from converter.dialects.tables.rows import Row, Rows, Template
 from converter.dialects.transformers import tf1
 from converter.dialects.transformers.attributes import Row as Place
 from converter.dialects.transformers.heads import encoder_config, layer_configs
 from converter.dialects.transformers.mechanical import translated
 from converter.dialects.transformers.memory_rows import Packed
-from converter.dialects.transformers.rows import Row, Rows, Template
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint, Config

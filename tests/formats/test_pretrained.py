@@ -12,7 +12,7 @@ import pytest
 
 import converter
 from converter.errors import ArchitectureError, LossError, ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
 
 transformers = pytest.importorskip("transformers")
@@ -51,6 +51,22 @@ def test_a_folder_becomes_the_same_folder(masked: Path, tmp_path: Path) -> None:
     )
     for (name, left), (_, right) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert bool((left == right).all()), name
+
+
+def test_ties_of_any_model_type_are_stored_once(tmp_path: Path) -> None:
+    """Where the config asks for them, and only while both names have the same values."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.Qwen2Config(vocab_size=32, num_key_value_heads=2, tie_word_embeddings=True, **sizes)
+    model = transformers.Qwen2ForCausalLM(config)
+    tensors = {name: ArrayTensor.of(value.detach().numpy()) for name, value in model.state_dict().items()}
+    values = json.loads(config.to_json_string())
+    given = Config(values=values, raw=json.dumps(values).encode())
+    converter.write(Checkpoint(tensors=tensors, config=given), tmp_path / "once", to="pretrained")
+    assert "lm_head.weight" not in converter.read(tmp_path / "once").names
+    loaded(transformers.AutoModelForCausalLM, tmp_path / "once")
+    tensors["lm_head.weight"] = ArrayTensor.of(tensors["lm_head.weight"].numpy() + np.float32(1))
+    converter.write(Checkpoint(tensors=tensors, config=given), tmp_path / "twice", to="pretrained")
+    assert "lm_head.weight" in converter.read(tmp_path / "twice").names
 
 
 def test_ties_are_stored_once_under_the_name_transformers_keeps(tmp_path: Path) -> None:

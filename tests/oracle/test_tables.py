@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import converter
+from converter.dialects.tables import document, tensorflow_table
 from converter.dialects.transformers import tensorflow_writing
-from converter.dialects.transformers.tables import document, tensorflow_table
 from converter.errors import CkconvError
 from tests.oracle import environment
 from tests.oracle.generate import tensorflow, tensorflow_classes
@@ -108,15 +108,23 @@ def test_the_table_of_places_in_keras_files(tmp_path: Path) -> None:
     _assert_as_committed("keras_attributes", table)
 
 
+def test_the_table_of_classes(tmp_path: Path, tell: Callable[[str], None]) -> None:
+    _assert_made_again("classes", tmp_path, tell)
+
+
 def test_the_table_of_names_in_memory(tmp_path: Path, tell: Callable[[str], None]) -> None:
-    chosen = sorted(document("memory")["models"])
+    _assert_made_again("memory", tmp_path, tell)
+
+
+def _assert_made_again(name: str, folder: Path, tell: Callable[[str], None]) -> None:
+    chosen = sorted(document(name)["models"])
     if not environment.IS_FULL:
         chosen = random.Random(environment.SEED).sample(chosen, MODEL_TYPES_OF_A_PART)
-    tell(f"names in memory: {', '.join(chosen)}")
-    table = tmp_path / "memory.json"
-    command = [sys.executable, "-m", "tests.oracle.generate.memory", str(table), *chosen]
+    tell(f"{name}.json: {', '.join(chosen)}")
+    table = folder / f"{name}.json"
+    command = [sys.executable, "-m", f"tests.oracle.generate.{name}", str(table), *chosen]
     subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, timeout=7000, check=True)
-    _assert_as_committed("memory", table)
+    _assert_as_committed(name, table)
 
 
 def _assert_as_committed(name: str, table: Path) -> None:

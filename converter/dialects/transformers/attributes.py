@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from converter.dialects.keras.architecture import snake_case
-from converter.dialects.transformers.tables import document
+from converter.dialects.tables import document
 
 _TABLE = "keras_attributes"
 _PLACEHOLDER = re.compile(r"_\{([a-z]+)\}")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converter.dialects.transformers.rows import Row, Rows, Template, layout_of
-from converter.dialects.transformers.tables import Condition, ModelClass, TensorFlowTable, tensorflow_table
+from converter.dialects.tables import Condition, ModelClass, TensorFlowTable, tensorflow_table
+from converter.dialects.tables.rows import Row, Rows, Template, layout_of
 
 _DENSE = "i o -> o i"
 _HEADS = {

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from converter.dialects.identity.classes import class_named
 from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.tables.rows import layout_of
 from converter.dialects.transformers.flax_names import Names
 from converter.dialects.transformers.old_configs import of_old_release
-from converter.dialects.transformers.rows import layout_of
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
@@ -152,7 +153,7 @@ class _Reading:
         for name, tensor in _computed(self.names, dtype, self.tensors, is_stored=True):
             self.tensors[name] = tensor
             self.lines.append(defaulted(name, "computed from the config: Flax does not store it"))
-        for template in self.names.table.lacks.get(_class_named(self.config.values) or "", ()):
+        for template in self.names.table.lacks.get(class_named(self.config.values) or "", ()):
             if template not in self.tensors:
                 shape = _pooler_shape(self.config.values, template)
                 self.tensors[template] = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
@@ -160,7 +161,7 @@ class _Reading:
 
     def checkpoint_made(self) -> Checkpoint:
         source, config = self.source, self.config
-        named = _class_named(config.values)
+        named = class_named(config.values)
         if named in _CLASSES:
             config = config.with_values({"architectures": [_CLASSES[named]]})
         return replace(
@@ -223,7 +224,7 @@ class _Writing:
     def _fate(self, name: str, is_known: bool) -> LedgerLine | None:
         """Return the line of a tensor that Flax has no leaf for, None when it has one."""
         origin = self.source.origin(name)
-        lacking = self.names.table.lacks.get(_class_named(self.config) or "", ())
+        lacking = self.names.table.lacks.get(class_named(self.config) or "", ())
         if name in lacking:
             return dropped(origin, "the Flax class has no pooler, and PyTorch's does not use it")
         table = self._computed_as(name)
@@ -328,7 +329,7 @@ def _computed(
         table = part.table.sinusoids
         if table is None or not is_computed(table.kind, part.config):
             continue
-        named = _class_named(part.config)
+        named = class_named(part.config)
         if is_stored and named is not None and named not in table.classes:
             continue
         prefix = f"{part.table.prefix}."
@@ -391,13 +392,6 @@ def _arranged(tensor: Tensor, layout: Rearrangement | None, name: str, *, to_tor
     except ReadError as error:
         error.tensor = error.tensor or name
         raise
-
-
-def _class_named(config: Mapping[str, Any]) -> str | None:
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
-        return architectures[0]
-    return None
 
 
 def _listed(names: list[str]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.dialects.keras.rearrangement import Rearrangement
-from converter.dialects.transformers.rows import Match, Rows, Template
-from converter.dialects.transformers.tables import FlaxTable, flax_table
+from converter.dialects.tables import FlaxTable, flax_table
+from converter.dialects.tables.rows import Match, Rows, Template
 
 _PART_DEPTH_LIMIT = 4
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import TensorFlowTable
+from converter.dialects.tables import TensorFlowTable
+from converter.dialects.tables.rows import Match
 
 _OLD_NORM = re.compile(r"(?<![^/])layer_normalization(?:_\d+)?(?=/)")
 _LEAVES = {"weight": "embeddings", "embeddings": "weight"}

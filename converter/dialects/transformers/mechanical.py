@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from converter.dialects.keras.rearrangement import Rearrangement
-from converter.dialects.transformers.rows import layout_of
+from converter.dialects.tables.rows import layout_of
 
 _OUTER = re.compile(r"[^/]*___([^/]*)")
 _LEAVES = {

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from converter.dialects.identity.classes import class_named
+from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.memory_rows import Packed, Variant, variants
-from converter.dialects.transformers.rows import Indices, key_of
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, Status
@@ -107,8 +108,7 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     """
     names = list({key_of(name): name for name in names}.values())
     model_type = config.get("model_type")
-    architectures = config.get("architectures")
-    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    named = class_named(config)
     own = variants(model_type) if isinstance(model_type, str) else ()
     places: list[Place] = []
     for outers in ([""], _outer(names, 1)):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from converter.dialects.transformers.rows import Indices, Row, Rows, Template, key_of
-from converter.dialects.transformers.tables import document
+from converter.dialects.tables import document
+from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
 from converter.errors import LossError, ReadError
 from converter.model.tensor import Tensor, concat
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from converter.dialects.identity.classes import class_named
+from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.identity.transformers_4 import classes_like
 from converter.dialects.keras import are_keras
 from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.tables import ModelClass, TensorFlowTable
+from converter.dialects.tables.rows import Match
 from converter.dialects.transformers import composites, heads
-from converter.dialects.transformers.classes import class_of
 from converter.dialects.transformers.matching import Encoder, located, plain
 from converter.dialects.transformers.mechanical import translated
-from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import ModelClass, TensorFlowTable
-from converter.errors import LossError, ReadError
+from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
@@ -79,7 +82,7 @@ class _Translation:
         assert source.config is not None
         values = source.config.values
         present = {match.row.canonical.text for match in found.values()}
-        model_class = class_of(self.table, present, _named(values), self.encoder.start)
+        model_class = self._told(classes_like(self.table, present, class_named(values), self.encoder.start), values)
         for name, match in found.items():
             self._add(name, match, model_class, values)
         self._say_what_is_missing(model_class, present)
@@ -88,7 +91,7 @@ class _Translation:
         self._add_heads()
         renamed = self._without_prefix(model_class)
         corrected = config.with_values({"architectures": [model_class.name]})
-        if corrected.raw != config.raw and _named(values) is not None:
+        if corrected.raw != config.raw and class_named(values) is not None:
             self.warnings.append(f"config.json: architectures is now {model_class.name}")
         metadata = dict(source.metadata)
         described = heads.layer_configs(source.keras_config, self.encoder.outside)
@@ -108,6 +111,21 @@ class _Translation:
             lines=(*source.lines, *self.lines),
             warnings=(*source.warnings, *self.warnings),
         )
+
+    def _told(self, likely: list[ModelClass], config: Mapping[str, Any]) -> ModelClass:
+        """Return the one of several classes with the same variables that the checkpoint of PyTorch's names is of."""
+        if len(likely) == 1:
+            return likely[0]
+        named = {}
+        for name, match in self.encoder.found.items():
+            tensor = self.checkpoint.tensor(name)
+            with suppress(ReadError):
+                named[match.name] = tensor if match.layout is None else match.layout.to_torch(tensor)
+        try:
+            told = infer_architecture(named, config).architecture
+        except ArchitectureError:
+            told = ""
+        return next((each for each in likely if each.name == told), likely[0])
 
     def _add(self, source: str, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> None:
         tensor = self.checkpoint.tensor(source)
@@ -257,13 +275,6 @@ class _Translation:
         by_origin = {origin: name for name, origin in self.origins.items()}
         frozen = map(self.checkpoint.origin, self.checkpoint.frozen)
         return [by_origin[origin] for origin in frozen if origin in by_origin]
-
-
-def _named(config: Mapping[str, Any]) -> str | None:
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
-        return architectures[0]
-    return None
 
 
 def _at(config: Any, key: str, default: Any) -> Any:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from converter.dialects.identity.classes import class_named
+from converter.dialects.tables import ModelClass, TensorFlowTable, document
+from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import composites
 from converter.dialects.transformers.extents import sizes
-from converter.dialects.transformers.rows import Row, key_of
-from converter.dialects.transformers.tables import ModelClass, TensorFlowTable, document
 from converter.errors import UsageError
 from converter.model.checkpoint import Config
 
@@ -121,10 +122,8 @@ def knows(config: Config | None) -> bool:
 
 def named_class(config: Mapping[str, Any]) -> str | None:
     """Return the class of PyTorch that a config names, None when it names none."""
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
-        return architectures[0].removeprefix("TF")
-    return None
+    named = class_named(config)
+    return None if named is None else named.removeprefix("TF")
 
 
 def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowClass:

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.dialects.architecture import Inference, infer_architecture
+from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
+from converter.dialects.tables import TensorFlowTable
+from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
 from converter.dialects.transformers.extents import variables_made
 from converter.dialects.transformers.old_configs import of_old_release
-from converter.dialects.transformers.rows import Row, key_of
-from converter.dialects.transformers.tables import TensorFlowTable
 from converter.dialects.transformers.tensorflow_classes import (
     TOP_LEVEL,
     Layer,

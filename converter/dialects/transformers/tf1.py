@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from converter.dialects.transformers.rows import Match
-from converter.dialects.transformers.tables import tensorflow_1_table
+from converter.dialects.identity.classes import class_named
+from converter.dialects.tables import tensorflow_1_table
+from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import LedgerLine, dropped
@@ -116,8 +117,7 @@ def _line(name: str, model_type: str, chosen: str) -> LedgerLine:
 
 
 def _is_generator(config: Config | None) -> bool:
-    named = None if config is None else config.values.get("architectures")
-    return isinstance(named, list) and bool(named) and named[0] in _GENERATOR_CLASSES
+    return config is not None and class_named(config.values) in _GENERATOR_CLASSES
 
 
 def _with_model_type(config: Config | None, model_type: str) -> tuple[Config | None, tuple[str, ...]]:

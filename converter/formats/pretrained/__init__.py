@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.declaring import check_choices, option
-from converter.dialects.architecture import Inference, declared_ties, infer_architecture
+from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.identity.ties import stored_once, ties_of
+from converter.dialects.identity.transformers_4 import is_class_named
 from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import epsilon_option
-from converter.dialects.transformers.classes import declared_ties as transformers_ties
-from converter.dialects.transformers.classes import is_class_named, stored_once
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.dialects.transformers.heads import is_head
@@ -195,9 +195,7 @@ def _confirmed_ties(
 ) -> dict[str, str]:
     """The ties that transformers declares, less those whose tensors differ: both are kept then."""
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
-    declared = dict(transformers_ties(tensors, config.values))
-    if inference is not None:
-        declared |= declared_ties(tensors, config.values, inference.architecture)
+    declared = ties_of(tensors, config.values, None if inference is None else inference.architecture)
     return {tied: owner for tied, owner in declared.items() if is_equal(tensors[tied], tensors[owner])}
 
 

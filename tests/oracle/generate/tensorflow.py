@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from converter.dialects.tables.rows import Row, Rows
 from converter.dialects.transformers.mechanical import translated
-from converter.dialects.transformers.rows import Row, Rows
 from tests.oracle.generate.table_file import TABLES, exceptions, write
 from tests.oracle.generate.tensorflow_configs import COMPOSITES
 

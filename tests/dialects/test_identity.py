@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from converter.dialects.architecture import Inference, declared_ties, infer_architecture
-from converter.dialects.families import FAMILIES, Family, Head
+from converter.dialects.identity.classes import KnownClass, KnownType, known_type
+from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.identity.ties import declared_ties
 from converter.errors import ArchitectureError, UsageError
 
 _SIZES = {
@@ -28,8 +29,12 @@ _SIZES = {
     "hidden_dim": 16,
     "max_position_embeddings": 16,
 }
-_HEADS = [(family.model_type, head) for family in FAMILIES.values() for head in family.heads]
-_CLASSES = [FAMILIES[model_type].architecture(head) for model_type, head in _HEADS]
+_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "distilbert", "albert", "electra"),
+    *("camembert", "megatron-bert", "roformer", "roberta-prelayernorm"),
+)
+_FAMILIES = {name: known for name in _TYPES if (known := known_type(name)) is not None}
+_CLASSES = [architecture for known in _FAMILIES.values() for architecture in known.classes]
 _PREFIXES = ["", "model.", "module.model.", "0.auto_model."]
 
 
@@ -63,13 +68,13 @@ def samples() -> dict[str, Sample]:
     transformers = pytest.importorskip("transformers")
     built = {}
     with torch.device("meta"):
-        for model_type, head in _HEADS:
-            architecture = FAMILIES[model_type].architecture(head)
-            labels = 3 if head.task in {"text-classification", "token-classification"} else 2
+        for architecture in _CLASSES:
+            model_type, tasks = _row(architecture)[0].name, _row(architecture)[1].tasks
+            labels = 3 if {"text-classification", "token-classification"} & {*tasks} else 2
             fields = transformers.AutoConfig.for_model(model_type).to_dict()
             sizes = {key: value for key, value in _SIZES.items() if key in fields}
             config = transformers.AutoConfig.for_model(
-                model_type, **sizes, num_labels=labels, is_decoder=head.task == "text-generation"
+                model_type, **sizes, num_labels=labels, is_decoder="text-generation" in tasks
             )
             model = getattr(transformers, architecture)(config)
             model.config.architectures = [architecture]
@@ -83,20 +88,21 @@ def samples() -> dict[str, Sample]:
 
 
 def test_rows_are_complete() -> None:
-    """Every class that transformers has for these families and tasks is in the table."""
+    """Every class that transformers has for these model types is in the table."""
     transformers = pytest.importorskip("transformers")
-    known = set(_CLASSES)
-    for family in FAMILIES.values():
-        pattern = re.compile(f"{family.stem}(For[A-Z].*|LMHeadModel|Model)")
-        module = getattr(transformers.models, family.model_type.replace("-", "_"))
-        modeling = getattr(module, f"modeling_{family.model_type.replace('-', '_')}")
-        assert {name for name in modeling.__all__ if pattern.fullmatch(name)} <= known
+    assert list(_FAMILIES) == list(_TYPES)
+    for known in _FAMILIES.values():
+        module = getattr(transformers.models, known.name.replace("-", "_"))
+        modeling = getattr(module, f"modeling_{known.name.replace('-', '_')}")
+        classes = {name for name in modeling.__all__ if re.search("For[A-Z]|LMHeadModel$|(?<!PreTrained)Model$", name)}
+        assert classes == known.classes.keys()
 
 
 def test_base_prefixes_are_those_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    for family in FAMILIES.values():
-        assert getattr(transformers, f"{family.stem}PreTrainedModel").base_model_prefix == family.base_prefix
+    for known in _FAMILIES.values():
+        for each in known.classes.values():
+            assert each.is_base or each.prefix == getattr(transformers, each.name).base_model_prefix
 
 
 @pytest.mark.parametrize("architecture", _CLASSES)
@@ -121,8 +127,8 @@ def test_class_comes_from_the_head(samples: dict[str, Sample], architecture: str
 def test_a_wrong_config_is_overruled(samples: dict[str, Sample], architecture: str) -> None:
     """Whichever other class of the family the config names, unless its tensors are the same."""
     sample = samples[architecture]
-    family = FAMILIES[sample.config["model_type"]]
-    layers = {family.architecture(head): (head.layers, head.optional) for head in family.heads}
+    known, _ = _row(architecture)
+    layers = {each.name: (each.layers, each.optional_layers) for each in known.classes.values()}
     for other in layers:
         if layers[other] != layers[architecture]:
             config = sample.config_less(num_labels=len(sample.config.get("id2label", "ab")), architectures=[other])
@@ -135,9 +141,9 @@ def test_a_wrong_config_is_overruled(samples: dict[str, Sample], architecture: s
 @pytest.mark.parametrize("architecture", _CLASSES)
 def test_task_overrules(samples: dict[str, Sample], architecture: str) -> None:
     sample = samples[architecture]
-    family, head = _row(architecture)
-    config = sample.config_less(architectures=[f"{family.stem}ForSomethingElse"])
-    found = infer_architecture(sample.tensors, config, task=head.task)
+    _, known = _row(architecture)
+    config = sample.config_less(architectures=["BertForSomethingElse"])
+    found = infer_architecture(sample.tensors, config, task=known.tasks[0])
     assert found == Inference(architecture=architecture, basis="task")
 
 
@@ -155,10 +161,10 @@ def test_owners_are_what_transformers_writes(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     safetensors = pytest.importorskip("safetensors")
     for architecture in ["BertForPreTraining", "AlbertForMaskedLM", "ElectraForMaskedLM", "DistilBertForMaskedLM"]:
-        family, _ = _row(architecture)
-        fields = transformers.AutoConfig.for_model(family.model_type).to_dict()
+        known, _ = _row(architecture)
+        fields = transformers.AutoConfig.for_model(known.name).to_dict()
         sizes = {key: value for key, value in _SIZES.items() if key in fields}
-        model = getattr(transformers, architecture)(transformers.AutoConfig.for_model(family.model_type, **sizes))
+        model = getattr(transformers, architecture)(transformers.AutoConfig.for_model(known.name, **sizes))
         state = model.state_dict()
         ties = declared_ties(state, json.loads(model.config.to_json_string()), architecture)
         assert ties
@@ -203,7 +209,7 @@ def test_old_names(samples: dict[str, Sample]) -> None:
 )
 def test_an_extra_pooler(samples: dict[str, Sample], architecture: str) -> None:
     sample = samples[architecture]
-    base = FAMILIES[sample.config["model_type"]].base_prefix
+    base = _row(architecture)[1].prefix
     pooled = {**sample.tensors, f"{base}.pooler.dense.weight": Shape((8, 8)), f"{base}.pooler.dense.bias": Shape((8,))}
     for config in (sample.config, sample.config_less("architectures")):
         assert infer_architecture(pooled, config).architecture == architecture
@@ -230,10 +236,11 @@ def test_the_pooler_decides_and_the_note_says_so(samples: dict[str, Sample]) -> 
 
 
 @pytest.mark.parametrize("prefix", _PREFIXES)
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_a_base_model_inside_its_prefix(samples: dict[str, Sample], family: Family, prefix: str) -> None:
-    sample = samples[f"{family.stem}Model"]
-    whole = f"{prefix}{family.base_prefix}."
+@pytest.mark.parametrize("known", _FAMILIES.values(), ids=_FAMILIES)
+def test_a_base_model_inside_its_prefix(samples: dict[str, Sample], known: KnownType, prefix: str) -> None:
+    (base,) = known.for_task("feature-extraction")
+    sample = samples[base.name]
+    whole = f"{prefix}{known.prefixes[0]}."
     found = infer_architecture(sample.under(whole), sample.config_less("architectures"))
     assert found == Inference(architecture=sample.architecture, basis="head tensors", prefix=whole)
 
@@ -248,7 +255,7 @@ def test_a_pretraining_file_that_says_masked_language_model(samples: dict[str, S
     assert asked.note == "BertForMaskedLM has no cls.seq_relationship"
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
+@pytest.mark.parametrize("stem", ["Bert", "Albert", "DistilBert", "MegatronBert"])
 @pytest.mark.parametrize(
     ("hint", "suffix"),
     [
@@ -260,9 +267,8 @@ def test_a_pretraining_file_that_says_masked_language_model(samples: dict[str, S
         ({"id2label": None}, None),
     ],
 )
-def test_one_row(samples: dict[str, Sample], family: str, hint: dict[str, Any], suffix: str | None) -> None:
+def test_one_row(samples: dict[str, Sample], stem: str, hint: dict[str, Any], suffix: str | None) -> None:
     """Multiple choice, or sequence classification with one label: only the config can tell."""
-    stem = FAMILIES[family].stem
     sample = samples[f"{stem}ForMultipleChoice"]
     config = sample.config_less("architectures", "id2label", "label2id", **hint)
     if suffix is not None:
@@ -346,12 +352,13 @@ def test_a_model_type_that_no_table_knows() -> None:
     assert asked == Inference(architecture="HyperLlamaForSequenceClassification", basis="task")
 
 
+@pytest.mark.parametrize("model_type", ["hyperllama", "llama"])
 @pytest.mark.parametrize("architectures", [None, [], [7], "LlamaModel", ["os.system('x')"], ["../Llama"], ["L" * 101]])
-def test_an_unknown_model_type_needs_a_plausible_class(architectures: Any) -> None:
+def test_an_unknown_model_type_needs_a_plausible_class(model_type: str, architectures: Any) -> None:
     tensors = {"model.embed_tokens.weight": Shape((32, 8))}
-    assert infer_architecture(tensors, {"model_type": "llama", "architectures": ["LlamaModel"]}).note is None
+    assert infer_architecture(tensors, {"model_type": model_type, "architectures": ["LlamaModel"]}).note is None
     with pytest.raises(ArchitectureError) as caught:
-        infer_architecture(tensors, {"model_type": "llama", "architectures": architectures})
+        infer_architecture(tensors, {"model_type": model_type, "architectures": architectures})
     assert all(help_ in str(caught.value) for help_ in ("--config", "'architectures'", "--task", "--weights-only"))
 
 
@@ -376,33 +383,8 @@ def test_tasks(samples: dict[str, Sample]) -> None:
         infer_architecture(sample.tensors, sample.config, task="telepathy")
 
 
-def test_rows_are_checked_when_they_are_built() -> None:
-    head = Head(task="question-answering", layers=frozenset({"qa_outputs"}), output="qa_outputs.weight")
-    base = Head(task="feature-extraction")
-
-    def family(*heads: Head) -> Family:
-        return Family(
-            model_type="x", stem="X", base_prefix="x", base_modules=frozenset({"encoder"}), pooler=None, heads=heads
-        )
-
-    assert family(base, head).architecture(head) == "XForQuestionAnswering"
-    with pytest.raises(ValueError, match="share"):
-        family(base, head, head)
-    with pytest.raises(ValueError, match="base model"):
-        family(head)
-    with pytest.raises(ValueError, match="no layer"):
-        Head(task="question-answering", layers=frozenset({"qa_outputs"}), output="classifier.weight")
-    with pytest.raises(ValueError, match="no task"):
-        Head(task="telepathy")
-
-
-def _row(architecture: str) -> tuple[Family, Head]:
-    return next(
-        (family, head)
-        for family in FAMILIES.values()
-        for head in family.heads
-        if family.architecture(head) == architecture
-    )
+def _row(architecture: str) -> tuple[KnownType, KnownClass]:
+    return next((known, known.classes[architecture]) for known in _FAMILIES.values() if architecture in known.classes)
 
 
 def test_output_embeddings_may_be_missing_where_the_config_ties_them() -> None:

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from converter.dialects.transformers.rows import Match, Row, Rows
+from converter.dialects.tables.rows import Match, Row, Rows
 
 TENSORFLOW, FLAX, TENSORFLOW_1 = "tensorflow", "flax", "tf1"
 
@@ -193,7 +193,7 @@ def tensorflow_1_table(model_type: str) -> ModelTable | None:
 @cache
 def document(framework: str) -> Mapping[str, Any]:
     """Return a whole table file, parsed."""
-    file = resources.files("converter.dialects") / "tables" / f"{framework}.json"
+    file = resources.files(__name__) / f"{framework}.json"
     parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(parsed.get("versions"), dict) or not isinstance(parsed.get("models"), dict):
         raise ValueError(f"{framework}.json is no table: it needs versions and models")

@@ -1,0 +1,167 @@
+"""Which transformers class a checkpoint is of, told from its config and its tensors; no framework is needed.
+
+The class that config.json names is right when the tensors of its head are there, and nothing of another head is.
+Otherwise the head's tensors say which class it is, and `--task` overrules both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.dialects.identity.classes import KnownType, class_named, known_type, type_with
+from converter.dialects.identity.sightings import Fit, anchored, fits
+from converter.dialects.identity.tasks import CLASS_SUFFIXES, task_named
+from converter.dialects.identity.tie_breaks import Shaped, told_apart
+from converter.errors import ArchitectureError
+
+_HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
+_CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_STEM_AND_HEAD = re.compile(r"([A-Za-z0-9_]+?)(?:For[A-Z][A-Za-z0-9_]*|LMHeadModel|Model)")
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """A class, and why it is that one.
+
+    `architecture`  the transformers class
+    `basis`         what says so: "config", "head tensors" or "task"
+    `prefix`        what stands before each of the class's own names, as Lightning's ``model.`` does; a base model
+                    stored inside a class with a head has its base prefix here
+    `note`          what a user should know, None when all agrees
+    """
+
+    architecture: str
+    basis: str
+    prefix: str = ""
+    note: str | None = None
+
+
+def infer_architecture(
+    tensors: Mapping[str, Shaped], config: Mapping[str, Any], *, task: str | None = None
+) -> Inference:
+    """Return the transformers class of a checkpoint.
+
+    `tensors` are in PyTorch names, old ones (`gamma`, `beta`) included; `config` is what config.json says. A model
+    type that no table knows, and a class that its table has the name of alone, are taken at the config's word, and
+    the prefix is not looked for.
+
+    Raises ArchitectureError when nothing says which class it is, or when several answer; UsageError for an unknown
+    `task`.
+    """
+    wanted = None if task is None else task_named(task)
+    named = class_named(config)
+    known = _type_of(config, named)
+    if known is None or (wanted is None and named in known.others):
+        return _at_its_word(config, named, wanted)
+    found = fits(known, tensors, is_tied=config.get("tie_word_embeddings") is True)
+    if wanted is not None:
+        return _by_task(known, found, wanted)
+    complete = [fit for fit in found if not fit.missing]
+    if not complete:
+        return _without_fit(known, tensors, named)
+    lowest = min(fit.rank for fit in complete)
+    return _by_layers(known, [fit for fit in complete if fit.rank == lowest], found, tensors, config)
+
+
+def _type_of(config: Mapping[str, Any], named: str | None) -> KnownType | None:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        model_type = None if named is None else type_with(named)
+    return None if model_type is None else known_type(model_type)
+
+
+def _at_its_word(config: Mapping[str, Any], named: str | None, task: str | None) -> Inference:
+    model_type = config.get("model_type")
+    if named is None or not _CLASS_NAME.fullmatch(named):
+        what = "no model type is known" if model_type is None else f"no table knows the model type {model_type!r}"
+        raise ArchitectureError(f"{what}, and the config names no class", hint=_HINT)
+    if task is None:
+        return Inference(architecture=named, basis="config")
+    stem = _STEM_AND_HEAD.fullmatch(named)
+    if stem is None:
+        raise ArchitectureError(f"cannot tell which class of {named!r}'s family is for {task}", hint=_HINT)
+    return Inference(architecture=stem[1] + CLASS_SUFFIXES[task], basis="task")
+
+
+def _without_fit(known: KnownType, names: Iterable[str], named: str | None) -> Inference:
+    """Take the class that a config names where a type has no layers that all its models have."""
+    if known.anchor and len(anchored(known, names)) != 1:
+        message = f"is no {known.name}: that has exactly one tensor ending in {known.anchor!r}"
+        raise ArchitectureError(message, hint=_HINT)
+    if known.anchor or named is None or not _CLASS_NAME.fullmatch(named):
+        raise ArchitectureError(f"the names are of no class of model type {known.name!r}", hint=_HINT)
+    return Inference(architecture=named, basis="config")
+
+
+def _by_task(known: KnownType, found: Sequence[Fit], task: str) -> Inference:
+    classes = known.for_task(task)
+    if not classes:
+        tasks = sorted({each for one in known.classes.values() for each in one.tasks})
+        raise ArchitectureError(f"{known.name!r} has no class for {task}", hint=f"it has {', '.join(tasks)}")
+    if len(classes) > 1:
+        raise ArchitectureError(
+            f"{' and '.join(each.name for each in classes)} are for {task}",
+            hint="name one in the 'architectures' of a config.json: --config",
+        )
+    own = [fit for fit in found if fit.known is classes[0]]
+    if not own:
+        return Inference(architecture=classes[0].name, basis="task")
+    return _inference(min(own, key=lambda fit: fit.rank), "task")
+
+
+def _by_layers(
+    known: KnownType,
+    best: Sequence[Fit],
+    found: Sequence[Fit],
+    tensors: Mapping[str, Shaped],
+    config: Mapping[str, Any],
+) -> Inference:
+    """Return the class that `config` names if it is one of the `best`, else the one of them that it is.
+
+    Layers beside a base model that no class has are a head of the user's. Where a type has none that all its models
+    have, they may be the base model's too: then what the config names is believed, if nothing proves another class.
+    """
+    named = class_named(config)
+    first, unknown = best[0], best[0].left_over
+    if unknown and known.anchor and not first.is_proven:
+        raise _foreign(known, unknown)
+    for fit in best:
+        if fit.known.name == named:
+            return _inference(fit, "config")
+    is_believed = not known.anchor and named is not None and _CLASS_NAME.fullmatch(named) is not None
+    if unknown and is_believed and named is not None and not (first.is_proven and named in known.classes):
+        own = [fit for fit in found if fit.known.name == named]
+        if not own:
+            return Inference(architecture=named, basis="config")
+        return _inference(min(own, key=lambda fit: fit.rank), "config")
+    if unknown and not first.is_proven and first.sighting.base_prefix:
+        raise _foreign(known, unknown)
+    alike = [fit for fit in best if fit.prefix == first.prefix]
+    told, reason = told_apart(alike, tensors, config)
+    disagreement = None if named is None else f"config.json says {named}, the tensors are {told.known.name}'s"
+    return _inference(told, "head tensors", disagreement, reason)
+
+
+def _foreign(known: KnownType, layers: frozenset[str]) -> ArchitectureError:
+    return ArchitectureError(f"no class of the {known.name} family has {_shown(layers)}", hint=_HINT)
+
+
+def _inference(fit: Fit, basis: str, *notes: str | None) -> Inference:
+    said = [note for note in notes if note]
+    if fit.missing:
+        said.append(f"the checkpoint has no {_shown(fit.missing)}")
+    if fit.left_over:
+        said.append(f"{fit.known.name} has no {_shown(fit.left_over)}")
+    if fit.lacks_base_prefix:
+        said.append(f"the base model's names lack {fit.known.prefix!r}")
+    return Inference(architecture=fit.known.name, basis=basis, prefix=fit.prefix, note="; ".join(said) or None)
+
+
+def _shown(layers: frozenset[str]) -> str:
+    names = sorted(layers)
+    more = "" if len(names) <= _NAMES_SHOWN else f" and {len(names) - _NAMES_SHOWN} more"
+    return ", ".join(names[:_NAMES_SHOWN]) + more

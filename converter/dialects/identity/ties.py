@@ -1,0 +1,96 @@
+"""What a class of transformers ties, by the tables.
+
+`tables/classes.json` has what transformers 5 ties when the config asks for it. `tables/tensorflow.json` has what
+transformers 4.57.6 ties, whose save_pretrained made it: with `tie_word_embeddings: false` that still shares the
+embeddings of some classes (BART's `shared`), and stores them once; transformers 5 may have a tensor for each there, and
+calls the others missing. Nothing is added for it: one tensor is what the source has, and what comes back from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from converter.dialects.identity.classes import KnownType, known_type, type_with
+from converter.dialects.identity.sightings import fits
+from converter.dialects.identity.tie_breaks import Shaped
+from converter.dialects.identity.transformers_4 import named_in_table
+
+_KEY = "tie_word_embeddings"
+
+
+def ties_of(tensors: Mapping[str, Shaped], config: Mapping[str, Any], architecture: str | None) -> dict[str, str]:
+    """Return tied name -> owner for the ties of a class, among the names in `tensors`: the owner is what is stored.
+
+    Those that transformers 4 declares for the class in the config, and those that transformers 5 does for
+    `architecture`, where there is one; of a config that does not say it, only where transformers 4 ties them too.
+    """
+    older, found = _of_transformers_4(tensors, config), named_in_table(config)
+    is_open = found is not None and not found[0].tied_by_default and _KEY not in config
+    newer = {} if architecture is None or is_open else declared_ties(tensors, config, architecture)
+    owners = set(older.values())
+    added = {alias: older.get(owner, owner) for alias, owner in newer.items() if alias not in owners}
+    return {**older, **added}
+
+
+def declared_ties(tensors: Mapping[str, Shaped], config: Mapping[str, Any], architecture: str) -> dict[str, str]:
+    """Return tied name -> owner for the ties that `architecture` declares, among the names in `tensors`.
+
+    The owner is the name that `save_pretrained` of transformers 5 writes. transformers ties only what is equal: here
+    shapes are compared, values are left to the caller. Empty for classes that no table knows.
+    """
+    known = _type_with(architecture, config)
+    if known is None or not _is_tied(config, default=known.is_tied):
+        return {}
+    own = [fit for fit in fits(known, tensors, is_tied=True) if fit.known.name == architecture]
+    if not own:
+        return {}
+    fit = min(own, key=lambda fit: fit.rank)
+    pairs = {fit.prefix + alias: fit.prefix + owner for alias, owner in fit.known.ties.items()}
+    return {
+        alias: owner
+        for alias, owner in pairs.items()
+        if alias in tensors and owner in tensors and tuple(tensors[alias].shape) == tuple(tensors[owner].shape)
+    }
+
+
+def _type_with(architecture: str, config: Mapping[str, Any]) -> KnownType | None:
+    model_type = config.get("model_type")
+    known = known_type(model_type) if isinstance(model_type, str) else None
+    if known is not None and architecture in known.classes:
+        return known
+    model_type = type_with(architecture)
+    return None if model_type is None else known_type(model_type)
+
+
+def _is_tied(config: Mapping[str, Any], *, default: bool) -> bool:
+    """Whether a config ties word embeddings; not where that of a part says it, which the part alone goes by."""
+    if _KEY in config:
+        return bool(config[_KEY])
+    return default and not any(isinstance(part, Mapping) and _KEY in part for part in config.values())
+
+
+def _of_transformers_4(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
+    found = named_in_table(config)
+    if found is None:
+        return {}
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set(names)
+    pairs = {
+        alias.removeprefix(prefix): owner.removeprefix(prefix)
+        for alias, owner in known.ties_with(config, default=table.tied_by_default).items()
+    }
+    return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
+
+
+def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return missing name -> the one among `names` that is its tensor, of ties that a config does not ask for."""
+    found = named_in_table(config)
+    if found is None or config.get(_KEY, found[0].tied_by_default):
+        return {}
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set(names)
+    pairs = {a.removeprefix(prefix): o.removeprefix(prefix) for a, o in known.ties_when_untied.items()}
+    return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}

@@ -1,0 +1,73 @@
+"""Which class of transformers 4.57.6 a set of tensors is of, by `tables/tensorflow.json`, which has all their names.
+
+It says of classes that have a TensorFlow twin what the table of transformers 5 does not: each tensor that they need,
+and what Keras calls them. What it says of a class that a config names stands before what layers tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from converter.dialects.identity.classes import class_named
+from converter.dialects.tables import ModelClass, TensorFlowTable, tensorflow_table
+
+
+def classes_like(table: TensorFlowTable, present: Iterable[str], named: str | None, start: str) -> list[ModelClass]:
+    """Return the classes that have tensors of the templates `present`, the likeliest first; those that fit alike.
+
+    It is the class `named` by the config when that has them all and none of its own head is missing, else the one
+    whose head fits best; of several, the one whose variables have names that begin with `start`, else what fits best.
+    """
+    held = set(present)
+    every = {row.canonical.text for row in (*table.rows.all, *table.aliases.all)}
+    known = tuple(table.classes.values())
+
+    def misfits(candidate: ModelClass, *, of_head: bool) -> int:
+        extra = {template for template in held if not candidate.has(template)}
+        missing = {template for template in every - held if candidate.needs(template)}
+        return sum(not of_head or _is_of_head(template, table.prefix) for template in extra | missing)
+
+    for candidate in known:
+        if candidate.name == named and not misfits(candidate, of_head=bool(table.prefix)):
+            return [candidate]
+    ranks = {
+        candidate.name: (
+            misfits(candidate, of_head=bool(table.prefix)),
+            not candidate.is_called(start),
+            misfits(candidate, of_head=False),
+            candidate.name != named,
+        )
+        for candidate in known
+    }
+    best = min(ranks.values())
+    return sorted((each for each in known if ranks[each.name] == best), key=lambda each: not each.is_base)
+
+
+def is_class_named(names: Iterable[str], config: Mapping[str, Any]) -> bool:
+    """Whether tensors are just those of the class that a config names: none of another, all that it needs."""
+    found = named_in_table(config)
+    if found is None:
+        return False
+    table, known = found
+    prefix = f"{table.prefix}." if known.is_base else ""
+    held = set()
+    for name in names:
+        match = table.from_canonical(prefix + name)
+        if match is not None:
+            held.add(match.row.canonical.text)
+        elif prefix + name not in known.ties and not name.endswith("num_batches_tracked"):
+            return False
+    every = {row.canonical.text for row in table.rows.all}
+    return all(map(known.has, held)) and not any(known.needs(template) for template in every - held)
+
+
+def named_in_table(config: Mapping[str, Any]) -> tuple[TensorFlowTable, ModelClass] | None:
+    """Return the class that a config names, with its table; None where the tables do not have it."""
+    table, named = tensorflow_table(str(config.get("model_type"))), class_named(config)
+    known = None if table is None or named is None else table.classes.get(named)
+    return None if table is None or known is None else (table, known)
+
+
+def _is_of_head(template: str, prefix: str) -> bool:
+    return not template.startswith(f"{prefix}.")
