@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make(folder: Path) -> list[Path]:
-    return [own_layer(folder), of_tensorflow_1(folder), loops(folder), exported(folder)]
+    return [own_layer(folder), of_tensorflow_1(folder), loops(folder), exported(folder), arithmetic(folder)]
 
 
 def own_layer(folder: Path) -> Path:
@@ -75,3 +75,31 @@ def exported(folder: Path) -> Path:
     hidden = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(4, name="dense")(inputs))
     keras.Model(inputs, hidden).export(str(folder / "exported"), verbose=False)
     return folder / "exported"
+
+
+def arithmetic(folder: Path) -> Path:
+    """Quotients and remainders of negative integers, and choices between floats of which one is none."""
+    import tensorflow as tf
+
+    class Arithmetic(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = tf.Variable([2.0], name="w")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.int64, name="n")])
+        def call(self, n):
+            numbers = (n + 1) * tf.range(-7, 8, dtype=tf.int64)
+            small = tf.cast(numbers, tf.int32)
+            x = tf.cast(numbers, tf.float32) * self.w
+            return {
+                "quotient": tf.cast(numbers // 3, tf.float32),
+                "remainder": tf.cast(numbers % -3, tf.float32),
+                "small": tf.cast(small // -3 + 10 * (small % 3), tf.float32),
+                "of floats": x // 3.0 + x % 3.0,
+                "root": tf.where(x >= 0, tf.sqrt(x), -x),
+                "inverse": tf.where(x == 0, 0.0, 1 / x),
+            }
+
+    module = Arithmetic()
+    tf.saved_model.save(module, str(folder / "arithmetic"), signatures={"serving_default": module.call})
+    return folder / "arithmetic"

@@ -31,7 +31,7 @@ OLDER = {
     "bert_func": "names/bert_func_savedmodel/saved_model",
     "model.h5": "keras/model.h5",
 }
-MADE = ("own.keras", "tf1", "loops", "exported")
+MADE = ("own.keras", "tf1", "loops", "exported", "arithmetic")
 SMALL = 1e-5
 
 Found = dict[str, dict[str, Any]]

@@ -14,6 +14,7 @@ import numpy as np
 Handler = Callable[..., Any]
 
 _INT32, _DOUBLE = 6, 11  # of TensorProto.DataType
+_FLOATS = (1, 10, _DOUBLE)
 
 
 def _erfc(graph: Any, x: Any) -> Any:
@@ -137,9 +138,47 @@ def register() -> None:
 
     for rewriter in _OF_CONSTANTS:
         setattr(tfonnx, rewriter, _unchanged)
-
+    _mend()
     for operator, handler in _HANDLERS.items():
         tf_op(operator)(_class_of(handler))
+
+
+def _mend() -> None:
+    """Replace what tf2onnx has otherwise than TensorFlow.
+
+    A choice between floats: it adds both, times 0 and 1, which NaN and infinity do not survive. Quotient and remainder
+    of integers: it rounds towards zero.
+    """
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.controlflow import Select
+    from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
+
+    added = Select.version_7
+
+    def chosen(cls: Any, context: Any, node: Any, /, **more: Any) -> None:
+        if context.get_dtype(node.output[0]) not in _FLOATS:
+            added(context, node, **more)
+            return
+        node.set_attr("handles_nan", True)
+        cls.version_9(context, node, **more)
+        del node.attr["handles_nan"]
+
+    def quotient(_: Any, context: Any, node: Any, /, **more: Any) -> None:
+        if context.get_dtype(node.input[0]) not in _FLOATS:
+            rest = context.make_node("Mod", list(node.input)).output[0]
+            whole = context.make_node("Sub", [node.input[0], rest]).output[0]
+            context.replace_input(node, node.input[0], whole, 0)
+        FloorDiv.version_6(context, node, **more)
+
+    def modulo(_: Any, context: Any, node: Any, /, **more: Any) -> None:
+        if context.get_dtype(node.input[0]) in _FLOATS:
+            FloorMod.version_7(context, node, **more)
+            return
+        node.type = "Mod"
+
+    Select.version_7 = classmethod(chosen)
+    tf_op("FloorDiv")(type("FloorDiv", (), {"version_10": classmethod(quotient)}))
+    tf_op("FloorMod")(type("FloorMod", (), {"version_10": classmethod(modulo)}))
 
 
 def _unchanged(graph: Any, nodes: Any) -> Any:
