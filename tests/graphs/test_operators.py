@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -364,6 +365,30 @@ def test_no_convolution_of_one_place_has_strides() -> None:
     function = tf.function(lambda x: run(input_0=x), autograph=False).get_concrete_function(tf.TensorSpec([2, 3, 5, 6]))
     (convolution,) = (each for each in function.graph.get_operations() if each.type == "Conv2D")
     assert list(convolution.get_attr("strides")) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("is_node", [False, True])
+def test_a_large_array_that_several_nodes_choose_from_is_held_once(is_node: bool) -> None:
+    import tensorflow as tf
+
+    table = numpy_helper.from_array(np.arange(1 << 14, dtype=np.int64), "table")
+    nodes = [helper.make_node("Constant", [], ["table"], value=table)] if is_node else []
+    names = ["place", "first", "second", "third"]
+    nodes += [helper.make_node("Gather", ["table", name], [after]) for name, after in pairwise(names)]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("place", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("third", TensorProto.INT64, ["n"])],
+        [] if is_node else [table],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    run = lower(onnx_ir.from_proto(model), {})
+    specification = tf.TensorSpec([None], tf.int64)
+    function = tf.function(lambda place: run(place=place), autograph=False).get_concrete_function(specification)
+    assert function(tf.constant([5, 7], tf.int64))["third"].numpy().tolist() == [5, 7]
+    constants = [each for each in function.graph.get_operations() if each.type == "Const"]
+    assert [each.outputs[0].shape for each in constants if each.outputs[0].shape.num_elements() > 99] == [[1 << 14]]
 
 
 def test_sequences_are_taken_apart() -> None:

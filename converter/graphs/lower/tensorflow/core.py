@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from converter.errors import GraphError
 from converter.graphs.lower.steps import Body, Step, check_shape, initializers_of, steps_of
@@ -17,6 +19,9 @@ from converter.model.kernels import weight_axes
 _RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "function")
 )
+
+
+_LARGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,7 @@ def lower(model: Any, variables: Mapping[str, Any], kernels: Collection[str] = (
     """
     steps = steps_of(model, registry(), "TensorFlow")
     references, constants = _initializers(model, variables, kernels)
+    often = _often_chosen_from(steps)
     inputs = tuple(value.name for value in model.graph.inputs)
     outputs = tuple(value.name for value in model.graph.outputs)
 
@@ -50,20 +56,37 @@ def lower(model: Any, variables: Mapping[str, Any], kernels: Collection[str] = (
         if set(tensors) != set(inputs):
             raise GraphError(f"the graph takes {', '.join(inputs)}, not {', '.join(tensors) or 'nothing'}")
         values: dict[str | None, Any] = {None: None}
-        values.update(constants)
+        values.update({name: _kept_once(value) if name in often else value for name, value in constants.items()})
         values.update(tensors)
         for name, reference in references.items():
             values[name] = reference.read()
-        _walk(steps, values)
+        _walk(steps, values, often)
         return {name: _as_tensors(values[name]) for name in outputs}
 
     return call
 
 
-def _walk(steps: Iterable[Step], values: MutableMapping[str | None, Any]) -> None:
+def _often_chosen_from(steps: Iterable[Step]) -> set[str | None]:
+    """Return what several nodes choose from, and none computes with; each would get an array of its own."""
+    chosen: list[str | None] = []
+    others: set[str | None] = set()
+    for step in steps:
+        from_first = step.operator.op_type == "Gather"
+        chosen += step.inputs[:from_first]
+        others.update(step.inputs[from_first:])
+        others.update(name for body in step.bodies.values() for name in body.captured)
+    return {name for name, count in Counter(chosen).items() if count > 1} - others
+
+
+def _kept_once(value: Any) -> Any:
+    """Return a tensor in the place of a large array: graphs hold an array for every use."""
+    return tf.constant(value) if isinstance(value, np.ndarray) and value.nbytes >= _LARGE_BYTES else value
+
+
+def _walk(steps: Iterable[Step], values: MutableMapping[str | None, Any], often: Collection[str | None] = ()) -> None:
     for step in steps:
         for (name, shape), value in zip(step.outputs, _run(step, values), strict=False):
-            values[name] = _with_shape(value, shape, step)
+            values[name] = _with_shape(_kept_once(value) if name in often else value, shape, step)
 
 
 def _function(body: Body, around: MutableMapping[str | None, Any]) -> Callable[..., tuple[Any, ...]]:
@@ -117,8 +140,6 @@ def _as_array(value: Any) -> Any:
 
 
 def _as_scalar(value: Any) -> Any:
-    import numpy as np
-
     return np.asarray(value.numpy() if tf.is_tensor(value) else value)
 
 
