@@ -17,7 +17,7 @@ _OBJECT = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED}
 _REFERENCE = {1: VARINT, 2: LENGTH_DELIMITED}
 _SERIALIZED_TENSOR = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED}
 _SLOT = {1: VARINT, 2: LENGTH_DELIMITED, 3: VARINT}
-_VALUE = "VARIABLE_VALUE"
+_VALUE, _TABLE = "VARIABLE_VALUE", "table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """An object: its children by local name, and, for a variable, its key and full name."""
+    """An object: its children by local name, and, for a variable, its key and full name.
+
+    `table` is what the keys of a lookup table's two tensors start with, before `-keys` and `-values`.
+    """
 
     children: Mapping[str, int]
     key: str | None
     full_name: str
     slots: tuple[Slot, ...]
+    table: str | None = None
 
 
 def object_graph(bundle: Bundle) -> tuple[Node, ...]:
@@ -58,16 +62,18 @@ def _node(data: memoryview, bundle: Bundle) -> Node:
     for reference in message.repeated(1):
         child = Message.parse(reference, _REFERENCE, bundle.path)
         children[child.text(2)] = child.signed(1)
-    key, full_name = None, ""
+    key, full_name, table = None, "", None
     for attribute in message.repeated(2):
         value = Message.parse(attribute, _SERIALIZED_TENSOR, bundle.path)
         if value.text(1) == _VALUE:
             key, full_name = value.text(3), value.text(2).removesuffix(":0")
+        elif value.text(1) == _TABLE:
+            table = value.text(3)
     slots = []
     for reference in message.repeated(3):
         slot = Message.parse(reference, _SLOT, bundle.path)
         slots.append(Slot(owner=slot.signed(1), name=slot.text(2), node=slot.signed(3)))
-    return Node(children=children, key=key, full_name=full_name, slots=tuple(slots))
+    return Node(children=children, key=key, full_name=full_name, slots=tuple(slots), table=table)
 
 
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -17,12 +17,13 @@ class Sampling:
     """Which values make sense in an input, for whoever needs some.
 
     `role`       "ids", "mask" (1 where something is), "types" (of tokens), "boxes" (the second corner is not before the
-                 first), "numbers" (integers of which whole ones are computed, in a way that takes any), or "" for one
-                 of which no more is known than its type
+                 first), "numbers" (integers of which whole ones are computed, in a way that takes any), "keys" (of a
+                 lookup table), or "" for one of which no more is known than its type
     `low`        the least integer, of a mask the least number of ones; `high` the first integer that is too large
     `padding`    what stands where a mask of the same shape is 0
     `leading`    what every row starts with
     `excluded`   integers that have a meaning of their own, and are not drawn
+    `keys`, `beside`   some keys of a table, and some integers that are none
     """
 
     role: str = ""
@@ -31,6 +32,8 @@ class Sampling:
     padding: int | None = None
     leading: tuple[int, ...] = ()
     excluded: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,8 @@ class GraphInput:
     def from_json(cls, values: Mapping[str, Any]) -> GraphInput:
         """Return what `to_json` wrote. Raises KeyError, TypeError or ValueError when it did not."""
         sampling = dict(values.get("sampling", {}))
-        sampling.update({key: tuple(sampling[key]) for key in ("leading", "excluded") if key in sampling})
+        listed = ("leading", "excluded", "keys", "beside")
+        sampling.update({key: tuple(sampling[key]) for key in listed if key in sampling})
         return cls(
             name=values["name"],
             dtype=DType(values["dtype"]),

@@ -1,9 +1,9 @@
 """Which sets of inputs a source and a target are compared on: few, each of several properties, at a bounded cost.
 
 There are five shapes with right padding, none, left padding and holes, a row that is all masked, and one token, each
-where the inputs allow it; negative and large integers, where nothing says what integers mean, and those of the whole
-type where the graph takes any (converter.graphs.trace.sampling); one length in each range between the lengths from
-which on a model computes otherwise; and what is left of the vocabulary.
+where the inputs allow it; negative and large integers, where nothing says what integers mean, those of the whole type
+where the graph takes any, and keys that a table does not have (converter.graphs.trace.sampling); one length in each
+range between the lengths from which on a model computes otherwise; and what is left of the vocabulary.
 """
 
 from __future__ import annotations
@@ -108,6 +108,10 @@ def sample_cases(architecture: Architecture, budget: Budget = Budget()) -> Cases
     cases = [_case(architecture, number, *plan) for number, plan in enumerate(plans)]
     if any(map(_is_of_unknown_meaning, architecture.inputs)):
         cases.append(_case(architecture, len(cases), "negative and large integers", shapes[2], RIGHT, integers=LARGE))
+    if any(map(_is_looked_up, architecture.inputs)):
+        sizes = _room_for_keys(architecture, budget.quarter)
+        cases.append(_case(architecture, len(cases), "keys of a table", sizes, RIGHT))
+        cases.append(_case(architecture, len(cases), "keys that a table lacks", sizes, RIGHT, integers=LARGE))
     if any(each.sampling == NUMBERS for each in architecture.inputs):
         cases.append(_case(architecture, len(cases), "integers of the whole type", shapes[2], RIGHT, integers=WHOLE))
     rest, notes = _vocabulary(architecture, cases, budget.quarter)
@@ -157,6 +161,20 @@ def _is_of_text(each: GraphInput) -> bool:
 
 def _is_of_unknown_meaning(each: GraphInput) -> bool:
     return each.sampling in (Sampling(), NUMBERS) and np.dtype(each.dtype.numpy).kind in "iu"
+
+
+def _is_looked_up(each: GraphInput) -> bool:
+    return each.sampling.role == "keys"
+
+
+def _room_for_keys(architecture: Architecture, budget: Budget) -> dict[str, int]:
+    """Return sizes at which an input has room for all the keys that are known, and as many others, or for some."""
+    asked = list(filter(_is_looked_up, architecture.inputs))
+    sizes = dict(sample_sizes(architecture)[0])
+    counts = {each.name: 2 * max(len(each.sampling.keys), len(each.sampling.beside)) for each in asked}
+    rows = max(-(-counts[each.name] // _drawn_in_a_row(each, sizes)) for each in asked)
+    rows, batches = _batches(architecture, asked, sizes, rows, budget)
+    return {**sizes, **{name: max(rows, sizes[name]) for name in batches}}
 
 
 def _frames(architecture: Architecture, each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -236,11 +254,7 @@ def _vocabulary(architecture: Architecture, cases: Sequence[Case], budget: Budge
     sizes = dict(sample_sizes(architecture)[0])
     rest = {each.name: _unseen(each, cases) for each in ids}
     rows = max((-(-len(rest[each.name]) // _drawn_in_a_row(each, sizes)) for each in ids), default=0)
-    batches = {each.shape[0] for each in ids if isinstance(each.shape[0], str) and len(rest[each.name])}
-    if any(each.shape and each.shape[0] in batches for each in architecture.inputs if each.dtype.is_floating):
-        rows = min(rows, _ROWS_BESIDE_FLOATS)
-    while rows and not budget.has_room(architecture, {**sizes, **dict.fromkeys(batches, rows)}):
-        rows //= 2
+    rows, batches = _batches(architecture, [each for each in ids if len(rest[each.name])], sizes, rows, budget)
     added = []
     if rows:
         sizes.update(dict.fromkeys(batches, rows))
@@ -258,6 +272,18 @@ def _vocabulary(architecture: Architecture, cases: Sequence[Case], budget: Budge
         for name, left in rest.items()
         if len(left)
     ]
+
+
+def _batches(
+    architecture: Architecture, asked: Sequence[GraphInput], sizes: Mapping[str, int], rows: int, budget: Budget
+) -> tuple[int, set[str]]:
+    """Return how many of `rows` there is room for in a batch, and the dimensions that are one."""
+    batches = {each.shape[0] for each in asked if each.shape and isinstance(each.shape[0], str)}
+    if any(each.shape and each.shape[0] in batches for each in architecture.inputs if each.dtype.is_floating):
+        rows = min(rows, _ROWS_BESIDE_FLOATS)
+    while rows and not budget.has_room(architecture, {**sizes, **dict.fromkeys(batches, rows)}):
+        rows //= 2
+    return rows, batches
 
 
 def _unseen(each: GraphInput, cases: Sequence[Case]) -> Any:

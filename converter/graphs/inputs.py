@@ -22,7 +22,10 @@ _SOUND_RANK, _IMAGE_RANK = 2, 4
 _ELEMENTS_LIMIT = 1 << 28
 _LONG = 64
 SMALL, LARGE, WHOLE = "small", "large", "whole"
-"""How integers are of which nothing is known: what their sampling says; negative and large; as large as their type."""
+"""How integers are of which nothing is known: what their sampling says; negative and large; as large as their type.
+
+Of those that are looked up in a table all are keys of it where they are small, elsewhere every other one.
+"""
 
 _LARGE = (-1, -2, -100, -1000, -(1 << 15), -(1 << 24), 127, 255, 1000, (1 << 15) - 1, 1 << 24)
 
@@ -135,6 +138,8 @@ def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...
     kind = np.dtype(each.dtype.numpy).kind
     if kind not in "iub":
         values = random.standard_normal(shape)
+    elif sampling.role == "keys":
+        values = _keys(random, sampling, shape, beside=integers != SMALL)
     elif integers == WHOLE and sampling == NUMBERS:
         values = _whole(random, np.iinfo(each.dtype.numpy), shape)
     elif integers != SMALL and sampling in (Sampling(), NUMBERS) and kind in "iu":
@@ -167,6 +172,15 @@ def _whole(random: np.random.Generator, limits: np.iinfo[Any], shape: tuple[int,
     values = random.choice(np.array(fitting, limits.dtype), shape)
     values.reshape(-1)[:2] = np.array([low, high], limits.dtype)[: values.size]
     return values
+
+
+def _keys(random: np.random.Generator, sampling: Sampling, shape: tuple[int, ...], *, beside: bool) -> Any:
+    """Return keys in any order or, at every other place, what is none; all of them if there is room."""
+    values = np.empty(math.prod(shape), np.int64)
+    others = sampling.beside if beside and sampling.beside else sampling.keys
+    for start, listed in ((0, others), (1, sampling.keys)):
+        values[start::2] = np.resize(random.permutation(np.array(listed, np.int64)), values[start::2].shape)
+    return values.reshape(shape)
 
 
 def _integers(random: np.random.Generator, sampling: Sampling, shape: tuple[int, ...]) -> Any:

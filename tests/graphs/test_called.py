@@ -277,7 +277,7 @@ def _captures_no_variable(graph: Any) -> None:
         (_says_an_argument_without_a_name, ReadError, "takes something else"),
         *((_calls_an_argument(key), ReadError, "arguments are not said") for key in KEYS),
         *((_calls_an_argument(key, is_position_known=False), ReadError, "arguments are not said") for key in KEYS),
-        (_captures_no_variable, GraphError, "a table or another resource"),
+        (_captures_no_variable, GraphError, "a resource that is no variable"),
     ],
 )
 def test_objects_and_graph_that_do_not_agree(

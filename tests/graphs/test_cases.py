@@ -208,6 +208,21 @@ def test_other_inputs_stay_within_what_they_mean(dtype: DType, sampling: Samplin
     assert not [case for case in cases if "large" in case.name]
 
 
+def test_keys_of_a_table_are_all_there_and_so_is_what_is_beside_them() -> None:
+    looked_up = Sampling(role="keys", keys=tuple(range(0, 200, 2)), beside=tuple(range(1, 151, 2)))
+    asked = GraphInput(name="key", dtype=DType.INT64, shape=("batch", 4), sampling=looked_up)
+    found = sample_cases(Architecture(architecture="", parameters={}, inputs=(asked,)))
+    drawn = {case.name: set(case.arrays["key"].flat) for case in found.cases}
+    assert all(each <= set(looked_up.keys) for name, each in drawn.items() if "lacks" not in name)
+    (keys,) = [each for name, each in drawn.items() if name.startswith("keys of a table")]
+    (mixed,) = [each for name, each in drawn.items() if name.startswith("keys that a table lacks")]
+    assert keys == set(looked_up.keys)
+    assert mixed == {*looked_up.keys, *looked_up.beside}
+    alone = GraphInput(name="key", dtype=DType.INT64, shape=(), sampling=looked_up)
+    found = sample_cases(Architecture(architecture="", parameters={}, inputs=(alone,)))
+    assert {int(case.arrays["key"]) in looked_up.keys for case in found.cases} == {True, False}
+
+
 def test_a_graph_of_fixed_shapes_has_one_set() -> None:
     assert [case.name for case in sample_cases(unknown(DType.FLOAT32, 2, 3)).cases] == ["2 x 3"]
     assert [case.name for case in sample_cases(unknown(DType.FLOAT32)).cases] == ["a number"]

@@ -113,6 +113,57 @@ def test_an_operator_of_another_domain_is_not_known() -> None:
     assert sampled(made) == Sampling()
 
 
+_KEYS = np.array([-5, 3, 4, 9], np.int64)
+
+
+def searched(*, dtype: str = "int64", keys: Any = _KEYS, **more: Any) -> Any:
+    """Whether x is one of the keys, at a place that is made of x too."""
+    return model(
+        node("Cast", ["x"], ["wide"], to=TensorProto.INT64),
+        node("LessOrEqual", ["k", "wide"], ["after"]),
+        node("Cast", ["after"], ["place"], to=TensorProto.INT64),
+        node("Gather", ["keys", "place"], ["nearest"]),
+        node("Equal", ["nearest", "wide"], ["y"]),
+        output=TensorProto.BOOL,
+        dtype=dtype,
+        k=np.int64(4),
+        keys=keys,
+        **more,
+    )
+
+
+def test_what_is_compared_with_one_of_a_list_is_a_key_of_it() -> None:
+    found = sampled(searched())
+    assert (found.role, found.keys) == ("keys", (-5, 3, 4, 9))
+    assert set(found.beside) >= {-6, -4, 2, 5, 8, 10, -1, 0, 1, -(1 << 63), (1 << 63) - 1}
+    assert not set(found.beside) & set(found.keys)
+    narrow = sampled(searched(dtype="uint8", keys=np.array([-5, 3, 4, 255, 256], np.int64)), DType.UINT8)
+    assert narrow.keys == (3, 4, 255)
+    assert narrow.beside == (0, 1, 2, 5, 254)
+    assert sampled(searched(dtype="uint8", keys=np.array([-5, 300], np.int64)), DType.UINT8) == NUMBERS
+
+
+def test_keys_that_a_table_cannot_be_asked_for_are_not() -> None:
+    described = GraphInput(name="x", dtype=DType.INT64, shape=("n", "m"))
+    found = sampling_of(ir.from_proto(searched()).graph, described, {0, 5, -1})
+    assert not {0, 5, -1} & set(found.beside)
+    assert {1, 8} <= set(found.beside)
+
+
+def test_of_a_long_list_some_keys_are_taken_from_the_first_to_the_last() -> None:
+    found = sampled(searched(keys=np.arange(0, 100_000, 2)))
+    assert len(found.keys) == len(found.beside) == 256
+    assert (found.keys[0], found.keys[-1]) == (0, 99_998)
+
+
+def test_keys_of_what_also_chooses_rows_are_rows() -> None:
+    made = searched()
+    made.graph.node.append(node("Gather", ["rows", "x"], ["other"]))
+    made.graph.initializer.append(numpy_helper.from_array(np.eye(5, dtype=np.float32), "rows"))
+    found = sampled(made)
+    assert (found.keys, found.beside) == ((3, 4), (0, 1, 2))
+
+
 def test_what_does_not_fit_is_told() -> None:
     sets = {"0": {"x": np.array([1, -1])}, "1": {"x": np.array([1 << 31])}, "2": {"x": np.array([2**31], "u4")}}
     taken, unfit = fitting(sets, {"x": np.int32})

@@ -1,6 +1,6 @@
 """A SavedModel from elsewhere, run by TensorFlow without its loader: the part that its signature reaches, and no more.
 
-Variables get their values from our own reader of the bundle.
+Variables get their values from our own reader of the bundle, and tables what was read of them as data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,15 @@ from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
+from converter.graphs.trace.tensorflow.tables import Table
+
+_FILLING = {
+    (False, False): tf.raw_ops.LookupTableImport,
+    (False, True): tf.raw_ops.LookupTableImportV2,
+    (True, False): tf.raw_ops.LookupTableInsert,
+    (True, True): tf.raw_ops.LookupTableInsertV2,
+}
+"""What fills a table, by whether it is a mutable one, and one of TensorFlow 2."""
 
 
 def run(
@@ -52,6 +61,7 @@ def run(
             tf.import_graph_def(graph_def, name="")
             variables = _Variables(session, graph, served.variables)
             variables.fill(nudged if nudge else lambda values, _: values)
+            _fill(session, graph, served.tables)
         except failures as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
         failed = run_sets(sets, outputs, called, failures)
@@ -94,6 +104,15 @@ class _Variables:
     def write(self, name: str, values: Any) -> None:
         value, operation = self._assigned[name]
         self._session.run(operation, {value: values})
+
+
+def _fill(session: Any, graph: Any, tables: Mapping[str, Table]) -> None:
+    """Give every table its keys and values: those that look values up here are TensorFlow's own."""
+    for node, table in tables.items():
+        handle = graph.get_tensor_by_name(f"{node}:0")
+        keys, values = (tf.compat.v1.placeholder(each.dtype, each.shape) for each in (table.keys, table.values))
+        fill = _FILLING[handle.op.type.startswith("Mutable"), handle.dtype == tf.resource]
+        session.run(fill(table_handle=handle, keys=keys, values=values), {keys: table.keys, values: table.values})
 
 
 def _fed(served: Served, arrays: Mapping[str, Any]) -> dict[str, Any]:

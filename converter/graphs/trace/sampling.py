@@ -9,6 +9,7 @@ integer becomes any. Inputs of such graphs, and those that are sizes, counts or 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,23 @@ _WRAPPING = (
 )
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _SMALL = 1 << 24
+_KEYS_SHOWN = 256
+_FAR = (-1, 0, 1, -(1 << 24), 1 << 24, (1 << 31) - 1, -(1 << 40), 1 << 40)
+_LARGEST = (1 << 63) - 1
 _BOOL = 9
 _INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 """What ONNX calls truth values, and integers of 8 to 64 bits."""
 
 
-def sampling_of(graph: Any, described: GraphInput) -> Sampling:
-    """Return what values an input of an onnx_ir.Graph may have: rows of the table that it looks up, where it does."""
+def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = ()) -> Sampling:
+    """Return what values an input of an onnx_ir.Graph may have: rows of the table that it looks up, where it does.
+
+    Or keys that it is compared with, one of many, but those that are `reserved`.
+    """
     if described.name.endswith(_MASK_SUFFIX):
         return Sampling(role="mask")
     rows: list[int] = []
+    keys: list[Any] = []
     waiting = [value for value in graph.inputs if value.name == described.name and not described.dtype.is_floating]
     seen: set[int] = set()
     while waiting:
@@ -60,10 +68,48 @@ def sampling_of(graph: Any, described: GraphInput) -> Sampling:
                 rows.append(table.shape[0 if axis is None else axis.as_int()])
             elif node.op_type in _SAME_VALUES and position == 0:
                 waiting.append(node.outputs[0])
+            elif node.op_type == "Equal":
+                keys += _compared_with(node.inputs[1 - position])
     known = [each for each in rows if isinstance(each, int)]
+    among = _of_keys(keys, described, min(known, default=None), reserved) if keys else None
+    if among is not None:
+        return among
     if known:
         return Sampling(role="ids", high=min(known))
     return Sampling(role="numbers") if _takes_any(graph, described) else Sampling()
+
+
+def _compared_with(value: Any) -> list[Any]:
+    """Return the integers that a value is one of, if it is taken from a constant list."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "Gather":
+        return []
+    listed = constant(producer.inputs[0])
+    return [] if listed is None or listed.ndim != 1 or listed.dtype.kind not in "iu" else [listed]
+
+
+def _of_keys(
+    listed: Sequence[Any], described: GraphInput, rows: int | None, reserved: Collection[int]
+) -> Sampling | None:
+    """Return some keys, among them the first and the last, and integers beside them and far away; None without any.
+
+    All are of the input's type and, where it also chooses from that many `rows`, one of these.
+    """
+    if np.dtype(described.dtype.numpy).kind not in "iu":
+        return None
+    limits, every = np.iinfo(described.dtype.numpy), np.unique(np.concatenate(listed))
+    low, high = (int(limits.min), min(int(limits.max), _LARGEST)) if rows is None else (0, rows - 1)
+    keys = _spread(every[(every >= low) & (every <= high)])
+    near = {key + step for key in keys for step in (-1, 1)}.union(_FAR, (low, high)).difference(reserved)
+    possible = np.array(sorted(each for each in near if low <= each <= high), np.int64)
+    beside = _spread(possible[~np.isin(possible, every)])
+    return Sampling(role="keys", keys=keys, beside=beside) if keys else None
+
+
+def _spread(numbers: Any) -> tuple[int, ...]:
+    """Return at most some of the numbers, from the first to the last."""
+    places = np.linspace(0, max(len(numbers) - 1, 0), min(len(numbers), _KEYS_SHOWN)).round().astype(np.int64)
+    return tuple(int(each) for each in numbers[places])
 
 
 def _takes_any(graph: Any, described: GraphInput) -> bool:

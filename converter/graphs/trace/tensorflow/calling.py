@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from converter.encoding.graph_def import Attribute, Function, Node, node_of
-from converter.encoding.meta_graph import MetaGraph, Signature, TensorInfo
+from converter.encoding.meta_graph import MetaGraph, SavedObject, Signature, TensorInfo
 from converter.encoding.saved_function import Leaf, Leaves, Place, SavedFunction, Shape, Traced, traced
 from converter.errors import ArchitectureError, GraphError, ReadError
+from converter.graphs.trace.tensorflow.operators import makes_table
 
 _CALL = "__call__"
 _TRAINING = "training"
+_CREATE = "_create_resource"
 _HINT = "--weights-only writes no graph"
 _CALLING, _INPUT, _VARIABLE = "StatefulPartitionedCall", "Placeholder", "VarHandleOp"
 _SHOWN = 6
@@ -23,12 +25,15 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
-    """A function that is called as a signature is, the nodes of a main graph that do it, and why it is this one."""
+    """A function that is called as a signature is, the nodes of a main graph that do it, and why it is this one.
+
+    `taken` are the nodes that the main graph has already: constants and tables.
+    """
 
     name: str
     signature: Signature
     nodes: tuple[Node, ...]
-    constants: tuple[str, ...]
+    taken: tuple[str, ...]
     note: str
 
 
@@ -36,8 +41,8 @@ def called(said: MetaGraph, path: str | None) -> Called | None:
     """Return how the root's `__call__` is called, None when it has none that was traced.
 
     Raises ArchitectureError when it was traced in several ways, of which none takes all that the others take;
-    GraphError for one that takes, returns or captures more than tensors, variables and constants; ReadError where
-    objects and graph do not agree.
+    GraphError for one that takes, returns or captures more than tensors, variables, constants and lookup tables;
+    ReadError where objects and graph do not agree.
     """
     objects = said.objects or ()
     place = objects[0].children.get(_CALL, -1) if objects else -1
@@ -61,7 +66,7 @@ def called(said: MetaGraph, path: str | None) -> Called | None:
             outputs={name: _info(maker.call_name, number, leaf) for number, (name, leaf) in enumerate(outputs.items())},
         ),
         nodes=tuple(maker.nodes(list(inputs.values()), captured)),
-        constants=tuple(each.constant for index in captured if (each := objects[index]).constant is not None),
+        taken=tuple(maker.captured(index) for index in captured if objects[index].variable is None),
         note=_note(chosen, ways),
     )
 
@@ -213,7 +218,7 @@ class _Maker:
             variable = self.said.objects[index].variable if self.said.objects else None
             if variable is not None:
                 yield _node(self._handle(index), _VARIABLE, dtype=variable.type_number, shape=variable.shape)
-        captures = list(map(self._captured, captured))
+        captures = list(map(self.captured, captured))
         yield Node(
             name=self.call_name,
             operator=_CALLING,
@@ -228,15 +233,35 @@ class _Maker:
     def _handle(self, index: int) -> str:
         return f"{self.prefix}/variable_{index}"
 
-    def _captured(self, index: int) -> str:
+    def captured(self, index: int) -> str:
+        """Return the node that makes what is captured. Raises GraphError for what none here makes."""
         captured = (self.said.objects or ())[index]
         if captured.variable is not None:
             return self._handle(index)
         if captured.constant is None:
-            raise GraphError(f"{_CALL} uses a table or another resource, not variables and constants alone")
+            return self._table(captured)
         if captured.constant != node_of(captured.constant):
             raise ReadError(f"has a constant whose node is called {captured.constant!r}", path=self.path)
         return captured.constant
+
+    def _table(self, captured: SavedObject) -> str:
+        """Return the node of the main graph that makes a table as the function does that makes the object's."""
+        graph, objects = self.said.graph, self.said.objects or ()
+        place = captured.children.get(_CREATE, -1)
+        function = objects[place].function if 0 <= place < len(objects) else None
+        creators = [name for name in (function.traced if function is not None else ()) if name in graph.functions]
+        wanted = {_shared(node) for name in creators for node in graph.function(name).nodes} - {None}
+        found = [name for name in graph.nodes if _shared(graph.node(name)) in wanted]
+        if len(found) != 1:
+            raise GraphError(f"{_CALL} uses a resource that is no variable, constant or lookup table of the graph")
+        return found[0]
+
+
+def _shared(node: Node) -> tuple[str, str] | None:
+    """Return the operator and the name of a table that has one."""
+    if not makes_table(node.operator) or "shared_name" not in node.attributes:
+        return None
+    return node.operator, node.attributes["shared_name"].text
 
 
 def _node(name: str, operator: str, *, dtype: int, shape: Shape) -> Node:

@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
@@ -20,6 +20,7 @@ from converter.graphs.architecture import Architecture, Declaration, Dimension, 
 from converter.graphs.failures import said_by
 from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.trace.tensorflow.lifting import lift
+from converter.graphs.trace.tensorflow.tables import Table
 from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
@@ -51,13 +52,14 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A GraphDef, its ports, and its variables by the node that makes their handle."""
+    """A GraphDef, its ports, and its variables and tables by the node that makes their handle."""
 
     title: str
     graph: Any
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     variables: Mapping[str, Variable]
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,8 @@ def convert(source: Source) -> Converted:
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
-    inputs = tuple(replace(each, sampling=sampling_of(graph.graph, each)) for each in inputs)
+    reserved = {key for table in source.tables.values() for key in table.reserved}
+    inputs = tuple(replace(each, sampling=sampling_of(graph.graph, each, reserved)) for each in inputs)
     used = [each for each in source.variables.values() if each.name in graph.graph.initializers]
     architecture = Architecture(
         architecture=source.title,
@@ -205,7 +208,7 @@ def _lifted(source: Source) -> Any:
         for node, each in source.variables.items()
     }
     roots = [*map(_output_node, range(len(source.outputs))), *shapes]
-    return lift(graph, variables, roots)
+    return lift(graph, variables, source.tables, roots)
 
 
 def _check(model: Any, title: str) -> None:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
 from converter.errors import ArchitectureError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow.calling import called
-from converter.graphs.trace.tensorflow.operators import COMPUTE
+from converter.graphs.trace.tensorflow.operators import COMPUTE, makes_table
 
 _SERVE, _SERVING = "serve", "serving_default"
 _PLACE = re.compile("[^^:][^:]*:([0-9]{1,5})")
 _CALLS, _OF_ONE = ("PartitionedCall", "StatefulPartitionedCall"), ("Placeholder", "Const", "Identity", "VarHandleOp")
 _DEEPEST = 64
 _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
-TABLES = ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +31,8 @@ class Cut:
     `graph`      the GraphDef
     `nodes`      the nodes of its main graph, as they were stored
     `said`       what the file says of the graph, to be read as data
+    `first`      nodes of the main graph that a loader would run before, where the signature reaches a table: checked,
+                 to be read as data
     `note`       how it was chosen, where no signature says what is served
     """
 
@@ -40,6 +41,7 @@ class Cut:
     graph: bytes
     nodes: Mapping[str, Node]
     said: MetaGraph
+    first: Mapping[str, Node] = field(default_factory=dict)
     note: str = ""
 
 
@@ -58,13 +60,14 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     found = [name for name, each in said.signatures.items() if name not in _NOT_CALLED and each.outputs]
     call = None if found else called(said, path)
     if call is not None:
-        nodes, functions = _reached(said.graph, call.constants, path, call.nodes)
+        nodes, functions = _reached(said.graph, call.taken, path, call.nodes)
         return Cut(
             name=call.name,
             signature=call.signature,
             graph=_encoded(said.graph, nodes, functions),
             nodes=nodes,
             said=said,
+            first=_first(said, nodes, path),
             note=call.note,
         )
     name = _chosen(found, path)
@@ -77,10 +80,15 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     nodes, functions = _reached(said.graph, roots, path)
     for port, info in ports.items():
         _check_place(port, info.tensor, nodes, functions, path)
-    if any(node.operator.removesuffix("V2") in TABLES for node in nodes.values()):
-        _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)
     graph = _encoded(said.graph, nodes, functions)
-    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said)
+    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said, first=_first(said, nodes, path))
+
+
+def _first(said: MetaGraph, nodes: Mapping[str, Node], path: str | None) -> dict[str, Node]:
+    """Return the nodes that would fill tables, where there are any among `nodes`."""
+    if not any(makes_table(node.operator) for node in nodes.values()):
+        return {}
+    return _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)[0]
 
 
 def _check_place(

@@ -3,15 +3,21 @@
 TensorFlow hands a variable's handle through calls and loops down to the operator that reads it, and freezing puts its
 values there, under a name of the reader's. Here what has the handle is given the value itself, under the variable's
 name, the same way down: handles become tensors in main graph and functions, reads become Identity, gathers Gather.
+The handle of a lookup table becomes a number that nobody reads, and what looks values up in it a search (`searching`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from converter.errors import GraphError
 from converter.graphs.trace.tensorflow.inlining import CALLS, inline_calls
+from converter.graphs.trace.tensorflow.searching import Search, set_constant
+from converter.graphs.trace.tensorflow.tables import LIMIT_BYTES, Table
 
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _LOOPS = ("While", "StatelessWhile")
@@ -31,18 +37,31 @@ _PURE = {
     "If": "StatelessIf",
     "Case": "StatelessCase",
 }
-_INT32 = 3
+_FIND, _SIZE = ("LookupTableFind", "LookupTableFindV2"), ("LookupTableSize", "LookupTableSizeV2")
+_INT32, _INT64 = 3, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is in the place of a handle: a value of an element type (as protobuf numbers it); or a table, and none."""
+
+    dtype: int
+    table: Table | None = None
+
 
 Reference = tuple[str, int]
-Known = dict[Reference, int]
-"""The references that are variables' values, and the values' element types (as protobuf numbers them)."""
+Known = dict[Reference, Given]
+"""The references that were handles."""
 
 
-def lift(graph: Any, variables: Mapping[str, tuple[int, Any]], outputs: Iterable[str]) -> Any:
+def lift(
+    graph: Any, variables: Mapping[str, tuple[int, Any]], tables: Mapping[str, Table], outputs: Iterable[str]
+) -> Any:
     """Return the part of a GraphDef that computes the nodes `outputs`, with placeholders for its variables.
 
     `variables` gives element type and shape, as protobuf has them, for a node that makes a handle, or is a variable of
-    TensorFlow 1. Raises GraphError for an operator that does more with a variable than read it.
+    TensorFlow 1; `tables` those that nodes make. Raises GraphError for an operator that does more with a variable than
+    read it, with a table than look values up, and for tables that are too large or not known.
     """
     library = _Library(graph.library)
     lifted = type(graph)(versions=graph.versions)
@@ -54,10 +73,14 @@ def lift(graph: Any, variables: Mapping[str, tuple[int, Any]], outputs: Iterable
         if name in variables:
             dtype, shape = variables[name]
             if node.op not in ("Variable", "VariableV2"):  # their readers take values already
-                known[name, 0] = dtype
+                known[name, 0] = Given(dtype)
             _become(node, "Placeholder", [])
             node.attr["dtype"].type = dtype
             node.attr["shape"].shape.CopyFrom(shape)
+        elif name in tables:
+            known[name, 0] = Given(_INT32, tables[name])
+            _become(node, "Const", [])
+            set_constant(node, np.array(0, np.int32))
     _Body(library, lifted.node, known, is_function=False).rewrite()
     for function in library.used(lifted.node):
         lifted.library.function.add().CopyFrom(function)
@@ -97,10 +120,17 @@ class _Library:
 
     def __init__(self, library: Any) -> None:
         self._functions = {function.signature.name: function for function in library.function}
-        self._made: dict[tuple[str, tuple[tuple[int, int], ...]], tuple[str, dict[int, int]]] = {}
+        self._made: dict[tuple[str, tuple[tuple[int, Given], ...]], tuple[str, dict[int, Given]]] = {}
         self._under_way: set[str] = set()
+        self._tables_bytes = 0
 
-    def specialised(self, name: str, arguments: Mapping[int, int]) -> tuple[str, dict[int, int]]:
+    def count(self, table: Table) -> None:
+        """Take note of a search in a table. Raises GraphError when the constants of all are too large."""
+        self._tables_bytes += table.keys.size * np.dtype(np.int64).itemsize + table.values.nbytes
+        if self._tables_bytes > LIMIT_BYTES:
+            raise GraphError(f"looks values up in tables of more than {LIMIT_BYTES >> 20} MiB, counted at each use")
+
+    def specialised(self, name: str, arguments: Mapping[int, Given]) -> tuple[str, dict[int, Given]]:
         """Return the function that takes values at these arguments, and which of its outputs are such values."""
         key = (name, tuple(sorted(arguments.items())))
         if key not in self._made:
@@ -116,25 +146,26 @@ class _Library:
             self._made[key] = (function.signature.name, outputs)
         return self._made[key]
 
-    def _with_values(self, original: Any, arguments: Mapping[int, int]) -> tuple[Any, dict[int, int]]:
+    def _with_values(self, original: Any, arguments: Mapping[int, Given]) -> tuple[Any, dict[int, Given]]:
         function = type(original)()
         function.CopyFrom(original)
         function.attr.pop("_input_shapes", None)
         known: Known = {}
-        for position, dtype in arguments.items():
+        for position, given in arguments.items():
             argument = function.signature.input_arg[position]
-            argument.type = dtype
+            argument.type = given.dtype
             argument.ClearField("handle_data")
             function.arg_attr.pop(position, None)
-            known[argument.name, 0] = dtype
+            known[argument.name, 0] = given
         body = _Body(self, function.node_def, known, is_function=True)
         body.rewrite()
-        outputs: dict[int, int] = {}
+        outputs: dict[int, Given] = {}
         for position, output in enumerate(function.signature.output_arg):
             returned = body.renamed(function.ret[output.name])
             function.ret[output.name] = returned
             if _reference(returned) in known:
-                output.type = outputs[position] = known[_reference(returned)]
+                outputs[position] = known[_reference(returned)]
+                output.type = outputs[position].dtype
                 output.ClearField("handle_data")
         return function, outputs
 
@@ -176,6 +207,7 @@ class _Body:
         self._known = known
         self._is_function = is_function
         self._renamed: dict[str, str] = {}
+        self._search: Search | None = None
 
     def rewrite(self) -> None:
         """Change the nodes; what else is a variable's value is added to what is known."""
@@ -184,11 +216,13 @@ class _Body:
             size = len(self._known)
             for node in self._nodes:
                 taken = self._taken(node)
-                for number, dtype in (self._handed_on(node, taken) if taken else {}).items():
-                    self._known[node.name, number] = dtype
+                for number, given in (self._handed_on(node, taken) if taken else {}).items():
+                    self._known[node.name, number] = given
         for node in list(self._nodes):
             taken = self._taken(node)
-            if taken:
+            if any(given.table for given in taken.values()) or node.op in (*_FIND, *_SIZE):
+                self._rewrite_of_table(node, taken)
+            elif taken:
                 self._rewrite(node, taken)
             _prepare(node)
         for node in self._nodes:
@@ -198,16 +232,16 @@ class _Body:
         """Return what a reference is called now: a read has its output `value`, an Identity `output`."""
         return self._renamed.get(reference, reference)
 
-    def _taken(self, node: Any) -> dict[int, int]:
-        """Return, by position, the element types of the inputs that are variables."""
+    def _taken(self, node: Any) -> dict[int, Given]:
+        """Return, by position, what of the inputs was a handle."""
         references = [_reference(each) for each in node.input if not each.startswith("^")]
         return {position: self._known[each] for position, each in enumerate(references) if each in self._known}
 
-    def _handed_on(self, node: Any, taken: dict[int, int]) -> dict[int, int]:
-        """Return, by number, the element types of the outputs that are variables."""
+    def _handed_on(self, node: Any, taken: dict[int, Given]) -> dict[int, Given]:
+        """Return, by number, what of the outputs was a handle."""
         if node.op in _PASSING:
-            dtype = next(iter(taken.values()))
-            return {0: dtype, 1: dtype} if node.op == "Switch" else {0: dtype}
+            given = next(iter(taken.values()))
+            return {0: given, 1: given} if node.op == "Switch" else {0: given}
         if node.op in _LOOPS:
             return taken
         if node.op in CALLS:
@@ -216,49 +250,78 @@ class _Body:
             return self._library.specialised(_branches(node)[0].name, _after_selector(taken))[1]
         return {}
 
-    def _rewrite(self, node: Any, taken: dict[int, int]) -> None:
+    def _rewrite_of_table(self, node: Any, taken: dict[int, Given]) -> None:
+        table = taken[0].table if taken.keys() == {0} else None
+        if node.op in (*_FIND, *_SIZE) and table is None:
+            raise GraphError(f"looks values up in a table that is not known (node {node.name!r})")
+        data, controls = _split(node.input)
+        if node.op in _FIND and table is not None and len(data) == 3:
+            self._library.count(table)
+            self._search = self._search or Search(self._nodes, is_function=self._is_function)
+            key_type, value_type = node.attr["Tin"].type, node.attr["Tout"].type
+            found = self._search.found(table, data[1], data[2], key_type=key_type, value_type=value_type)
+            _become(node, "Identity", [found, *controls])
+            node.attr["T"].type = value_type
+            self._renamed[f"{node.name}:values:0"] = f"{node.name}:output:0"
+        elif node.op in _SIZE and table is not None:
+            _become(node, "Const", controls)
+            set_constant(node, np.array(len(table.keys), np.int64))
+            self._renamed[f"{node.name}:size:0"] = f"{node.name}:output:0"
+        elif node.op in (*_PASSING, *CALLS, *_LOOPS, *_BRANCHES):
+            if node.op in _PASSING and len(set(taken.values())) > 1:
+                raise GraphError(f"chooses between tables (node {node.name!r})")
+            self._rewrite(node, taken)
+        else:
+            raise GraphError(
+                f"operator {node.op} (node {node.name!r}) does more with a table than look values up in it"
+            )
+
+    def _rewrite(self, node: Any, taken: dict[int, Given]) -> None:
         attributes = {key: _copied(value) for key, value in node.attr.items()}
         match node.op:
             case "ReadVariableOp":
                 _become(node, "Identity", list(node.input))
-                node.attr["T"].type = taken[0]
+                node.attr["T"].type = taken[0].dtype
                 self._renamed[f"{node.name}:value:0"] = f"{node.name}:output:0"
             case "ResourceGather":
                 data, controls = _split(node.input)
                 batch_dims = node.attr["batch_dims"].i
                 axis = self._constant(f"{node.name}/axis_of_value", batch_dims)
                 _become(node, "GatherV2", [*data, axis, *controls])
-                node.attr["Tparams"].type = taken[0]
+                node.attr["Tparams"].type = taken[0].dtype
                 node.attr["Tindices"].CopyFrom(attributes["Tindices"])
                 node.attr["Taxis"].type = _INT32
                 node.attr["batch_dims"].i = batch_dims
             case "ResourceGatherNd":
                 _become(node, "GatherNd", list(node.input))
-                node.attr["Tparams"].type = taken[0]
+                node.attr["Tparams"].type = taken[0].dtype
                 node.attr["Tindices"].CopyFrom(attributes["Tindices"])
             case "VariableShape":
                 _become(node, "Shape", list(node.input))
-                node.attr["T"].type = taken[0]
+                node.attr["T"].type = taken[0].dtype
                 node.attr["out_type"].type = attributes["out_type"].type if "out_type" in attributes else _INT32
             case operator if operator in _PASSING:
-                node.attr["T"].type = next(iter(taken.values()))
+                node.attr["T"].type = next(iter(taken.values())).dtype
                 node.attr.pop("_output_shapes", None)
             case operator if operator in (*CALLS, *_LOOPS, *_BRANCHES):
                 self._rewrite_call(node, taken)
             case operator:
                 raise GraphError(f"operator {operator} (node {node.name!r}) does more with a variable than read it")
 
-    def _rewrite_call(self, node: Any, taken: dict[int, int]) -> None:
-        outputs: dict[int, int] = {}
+    def _rewrite_call(self, node: Any, taken: dict[int, Given]) -> None:
+        outputs: dict[int, Given] = {}
         if node.op in _LOOPS:
             for part in ("cond", "body"):
                 called = node.attr[part].func
-                called.name, _ = self._library.specialised(called.name, taken)
+                called.name, outputs = self._library.specialised(called.name, taken)
+            _check_alike(node, _tables(taken), _tables(outputs))
             _set_types(node.attr["T"], taken)
         elif node.op in _BRANCHES:
             inner = _after_selector(taken)
+            first = self._library.specialised(_branches(node)[0].name, inner)[1]
             for called in _branches(node):
                 called.name, outputs = self._library.specialised(called.name, inner)
+                _check_alike(node, _tables(first), _tables(outputs))
             _set_types(node.attr["Tin"], inner)
             _set_types(node.attr["Tout"], outputs)
         else:
@@ -314,11 +377,20 @@ def _branches(node: Any) -> list[Any]:
     return [node.attr["then_branch"].func, node.attr["else_branch"].func]
 
 
-def _after_selector(taken: Mapping[int, int]) -> dict[int, int]:
+def _after_selector(taken: Mapping[int, Given]) -> dict[int, Given]:
     """Return the arguments of a branch by position: the first input only chooses it."""
-    return {position - 1: dtype for position, dtype in taken.items()}
+    return {position - 1: given for position, given in taken.items()}
 
 
-def _set_types(attribute: Any, types: Mapping[int, int]) -> None:
-    for position, dtype in types.items():
-        attribute.list.type[position] = dtype
+def _tables(taken: Mapping[int, Given]) -> dict[int, Table]:
+    return {position: given.table for position, given in taken.items() if given.table is not None}
+
+
+def _check_alike(node: Any, ours: Mapping[int, Table], theirs: Mapping[int, Table]) -> None:
+    if ours != theirs:
+        raise GraphError(f"chooses between tables (node {node.name!r})")
+
+
+def _set_types(attribute: Any, types: Mapping[int, Given]) -> None:
+    for position, given in types.items():
+        attribute.list.type[position] = given.dtype

@@ -99,8 +99,9 @@ ResourceSparseApplyAdagrad ResourceSparseApplyAdagradV2 ResourceSparseApplyFtrl 
 ResourceSparseApplyMomentum ResourceSparseApplyRMSProp
 
 AnonymousHashTable HashTable HashTableV2 InitializeTable InitializeTableV2 LookupTableExportV2 LookupTableFind
-LookupTableFindV2 LookupTableImportV2 LookupTableInsertV2 LookupTableRemoveV2 LookupTableSize LookupTableSizeV2
-MutableDenseHashTableV2 MutableHashTable MutableHashTableV2
+LookupTableFindV2 LookupTableImport LookupTableImportV2 LookupTableInsertV2 LookupTableRemoveV2 LookupTableSize
+LookupTableSizeV2 MutableDenseHashTable MutableDenseHashTableV2 MutableHashTable MutableHashTableOfTensors
+MutableHashTableOfTensorsV2 MutableHashTableV2
 
 AsString DecodeBase64 EncodeBase64 ReduceJoin RegexFullMatch RegexReplace StaticRegexFullMatch StaticRegexReplace
 StringFormat StringJoin StringLength StringLower StringNGrams StringSplit StringSplitV2 StringStrip StringToHashBucket
@@ -108,3 +109,9 @@ StringToHashBucketFast StringToHashBucketStrong StringToNumber StringUpper Subst
 UnicodeDecodeWithOffsets UnicodeEncode UnicodeScript UnicodeTranscode UnsortedSegmentJoin
 """
 COMPUTE = frozenset(_COMPUTE.split())
+_TABLES = ("HashTable", "MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
+
+
+def makes_table(operator: str) -> bool:
+    """Whether an operator makes a lookup table that goes by a name."""
+    return operator.removesuffix("V2") in _TABLES

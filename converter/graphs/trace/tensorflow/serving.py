@@ -1,23 +1,27 @@
-"""What a SavedModel serves, cut and checked, with its variables as they are read from its bundle. No TensorFlow.
+"""What a SavedModel serves, cut and checked, with its variables and its tables as they are read. No TensorFlow.
 
 Whoever converts the graph and whoever runs it take the same from here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.encoding.folder import open_inside
+from converter.encoding.graph_def import Node as GraphNode
 from converter.encoding.meta_graph import SavedObject, TensorInfo
 from converter.encoding.object_graph import Node, object_graph
 from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle
 from converter.encoding.tensorflow_variables import variable_names
 from converter.errors import GraphError, MissingExtraError, ReadError
 from converter.graphs.trace.tensorflow.conversion import Port, Variable
-from converter.graphs.trace.tensorflow.cutting import TABLES, Cut, cut
+from converter.graphs.trace.tensorflow.cutting import Cut, cut
+from converter.graphs.trace.tensorflow.operators import makes_table
+from converter.graphs.trace.tensorflow.tables import Table, tables
 from converter.model.dtype import DType
 from converter.model.tensor import Tensor
 
@@ -39,7 +43,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A signature: the GraphDef that computes it, its ports, its variables by the node that makes their handle.
+    """A signature: the GraphDef that computes it, its ports, variables and tables by the node that makes their handle.
 
     `note` says what was taken in the place of one.
     """
@@ -49,6 +53,7 @@ class Served:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     variables: Mapping[str, Held]
+    tables: Mapping[str, Table]
     note: str = ""
 
     def graph_def(self) -> Any:
@@ -65,23 +70,22 @@ class Served:
 
 
 def serve(folder: Path) -> Served:
-    """Return what the SavedModel in `folder` serves. Nothing is run, no tensor read.
+    """Return what the SavedModel in `folder` serves. Nothing is run, no tensor read but those of tables.
 
-    Raises what `cutting.cut` does, ReadError for a damaged bundle, GraphError for a variable without values, for text
-    and for tables: targets are made of ONNX's operators, and these have none.
+    Raises what `cutting.cut` and `tables.tables` do, ReadError for a damaged bundle, GraphError for a variable without
+    values, and for text: targets are made of ONNX's operators, and these have none.
     """
     file = open_inside(folder, _GRAPH_NAME)
     part = cut(file.read(0, file.size), str(file.path))
-    table = next((node for node in part.nodes.values() if node.operator.removesuffix("V2") in TABLES), None)
-    if table is not None:
-        raise GraphError(f"looks values up in a table (node {table.name!r}), which no graph here has", hint=_ALONE)
     bundle = read_bundle(folder / _VARIABLES, root=folder)
+    has_tables = any(makes_table(node.operator) for node in part.nodes.values())
     return Served(
         title=part.name if part.note else f"the signature {part.name}",
         graph=part.graph,
         inputs=tuple(_port(name, info) for name, info in sorted(part.signature.inputs.items())),
         outputs=tuple(_port(name, info) for name, info in sorted(part.signature.outputs.items())),
         variables=dict(_variables(part, bundle)),
+        tables=tables(part, _keys_of_tables(part, bundle), bundle) if has_tables else {},
         note=part.note,
     )
 
@@ -108,7 +112,20 @@ def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, Held]]:
     if objects is None:
         yield from _variables_by_node(part, bundle, names)
         return
-    keys = _keys(objects, object_graph(bundle))
+    keys = _saved(objects, object_graph(bundle))
+    for handle, index in _captured(part):
+        variable = objects[index].variable
+        if handle.operator not in _HANDLES or variable is None:
+            continue
+        key = keys[index].key if index in keys else None
+        if key is None:
+            raise GraphError("is a variable of the graph that has no values", tensor=variable.name)
+        dtype = _dtype(variable.type_number, variable.name)
+        yield handle.name, _held(bundle, key, names, dtype, is_trainable=variable.is_trainable)
+
+
+def _captured(part: Cut) -> Iterator[tuple[GraphNode, int]]:
+    """Yield the nodes of the main graph that functions capture, and the objects that they are."""
     for node in part.nodes.values():
         called = node.attributes["f"].called if "f" in node.attributes else ()
         captures = part.said.captures.get(called[0], ()) if called else ()
@@ -116,13 +133,27 @@ def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, Held]]:
         if len(captures) > len(data):
             raise ReadError(f"has a call (node {node.name!r}) without what the function captures")
         for reference, index in zip(data[len(data) - len(captures) :], captures, strict=True):
-            handle, variable = part.nodes[reference.partition(":")[0]], objects[index].variable
-            if handle.operator not in _HANDLES or variable is None:
-                continue
-            if index not in keys:
-                raise GraphError("is a variable of the graph that has no values", tensor=variable.name)
-            dtype = _dtype(variable.type_number, variable.name)
-            yield handle.name, _held(bundle, keys[index], names, dtype, is_trainable=variable.is_trainable)
+            yield part.nodes[reference.partition(":")[0]], index
+
+
+def _keys_of_tables(part: Cut, bundle: Bundle) -> dict[str, str]:
+    """Return by node what the keys of its table's tensors start with, if there are any."""
+    if part.said.objects is None:
+        return _keys_by_node(part)
+    saved = _saved(part.said.objects, object_graph(bundle))
+    return {handle.name: saved[index].table or "" for handle, index in _captured(part) if index in saved}
+
+
+def _keys_by_node(part: Cut) -> dict[str, str]:
+    """Return what TensorFlow 1 calls the tensors of a table: as its node, without scopes; of two it saves neither."""
+    graph = part.said.graph
+    makers = [name for name in graph.nodes if makes_table(graph.node(name).operator)]
+    last = Counter(name.rpartition("/")[2] for name in makers)
+    return {name: name.rpartition("/")[2] for name in makers if last[name.rpartition("/")[2]] == 1}
+
+
+def _shared_name(node: GraphNode) -> str:
+    return node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
 
 
 def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, is_trainable: bool) -> Held:
@@ -133,34 +164,29 @@ def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, i
     return Held(variable=variable, tensor=bundle.tensors[key])
 
 
-def _keys(saved: Sequence[SavedObject], checkpoint: Sequence[Node]) -> dict[int, str]:
-    """Return the key of every variable of the graph by its node: both graphs have the same paths from the root."""
-    keys: dict[int, str] = {}
-    seen: set[int] = set()
-    waiting = [(0, 0)] if checkpoint and saved else []
+def _saved(objects: Sequence[SavedObject], checkpoint: Sequence[Node]) -> dict[int, Node]:
+    """Return the checkpoint's object for each of the graph: both have the same paths from the root."""
+    found: dict[int, Node] = {}
+    waiting = [(0, 0)] if checkpoint and objects else []
     while waiting:
         ours, theirs = waiting.pop()
-        if ours in seen or not 0 <= ours < len(saved):
+        if ours in found or not 0 <= ours < len(objects):
             continue
-        seen.add(ours)
-        key = checkpoint[theirs].key
-        if key is not None:
-            keys[ours] = key
+        found[ours] = checkpoint[theirs]
         children = checkpoint[theirs].children
         waiting += [
             (child, children[local_name])
-            for local_name, child in saved[ours].children.items()
-            if local_name in children and child not in seen
+            for local_name, child in objects[ours].children.items()
+            if local_name in children and child not in found
         ]
-    return keys
+    return found
 
 
 def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> Iterator[tuple[str, Held]]:
     for node in part.nodes.values():
         if node.operator not in _HANDLES:
             continue
-        shared = node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
-        key = next((key for key in (shared, node.name) if key in bundle.entries), None)
+        key = next((key for key in (_shared_name(node), node.name) if key in bundle.entries), None)
         if key is not None and "dtype" in node.attributes:
             dtype = _dtype(node.attributes["dtype"].type_number, node.name)
             yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.said.trained)

@@ -1,0 +1,113 @@
+"""TensorFlow's constants without TensorFlow: the numbers of a TensorProto.
+
+tensorflow/core/framework/{tensor,tensor_shape}.proto, TF 2.21. Elements are bytes as memory has them, or listed one by
+one, where the last stands for all that follow it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message, fields, read_varint
+from converter.encoding.saved_function import shape_of
+from converter.errors import ReadError
+
+_TENSOR = {1: VARINT, 2: LENGTH_DELIMITED, 4: LENGTH_DELIMITED}
+_FLOATS, _DOUBLES, _SMALL_INTEGERS, _INTEGERS, _BOOLEANS, _UNSIGNED_32, _UNSIGNED_64 = 5, 6, 7, 10, 11, 16, 17
+_LISTED = {
+    1: ("<f4", _FLOATS),
+    2: ("<f8", _DOUBLES),
+    3: ("<i4", _SMALL_INTEGERS),
+    4: ("|u1", _SMALL_INTEGERS),
+    5: ("<i2", _SMALL_INTEGERS),
+    6: ("|i1", _SMALL_INTEGERS),
+    9: ("<i8", _INTEGERS),
+    10: ("|u1", _BOOLEANS),
+    17: ("<u2", _SMALL_INTEGERS),
+    22: ("<u4", _UNSIGNED_32),
+    23: ("<u8", _UNSIGNED_64),
+}
+"""By a type's number: what its elements are as bytes, and the field that lists them."""
+_BOOL = 10
+_FIXED = {_FLOATS: FIXED32, _DOUBLES: FIXED64}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A constant whose numbers are unread; `type_number` is its type, 0 extents and up are its shape."""
+
+    type_number: int
+    shape: tuple[int, ...]
+    data: memoryview
+    path: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """How large its array is."""
+        return math.prod(self.shape) * np.dtype(_LISTED[self.type_number][0]).itemsize
+
+    def numpy(self) -> Any:
+        """Return the array. Raises ReadError for more or other elements than it says."""
+        stored, field = _LISTED[self.type_number]
+        dtype, count = np.dtype(stored), math.prod(self.shape)
+        content = Message.parse(self.data, _TENSOR, self.path).content(4)
+        if content:
+            if len(content) != self.nbytes:
+                raise ReadError(f"has a constant of {len(content)} bytes for {list(self.shape)}", path=self.path)
+            found = np.frombuffer(content, dtype)
+        else:
+            listed = list(_numbers(self.data, field, self.path))
+            if len(listed) > count:
+                raise ReadError(f"has a constant of {len(listed)} numbers for {list(self.shape)}", path=self.path)
+            found = np.zeros(count, dtype)
+            found[: len(listed)] = _as_stored(listed, dtype)
+            if listed:
+                found[len(listed) :] = found[len(listed) - 1]
+        found = found.reshape(self.shape)
+        return found != 0 if self.type_number == _BOOL else found
+
+
+def constant(data: memoryview, path: str | None) -> Constant | None:
+    """Return a constant of integers, floats or truth values, None for one of anything else.
+
+    Raises ReadError for a shape that is none.
+    """
+    message = Message.parse(data, _TENSOR, path)
+    number, shape = message.unsigned(1), shape_of(message.content(2), path)
+    if number not in _LISTED:
+        return None
+    if shape is None or None in shape:
+        raise ReadError("has a constant whose shape is not known", path=path)
+    return Constant(type_number=number, shape=tuple(each or 0 for each in shape), data=data, path=path)
+
+
+def _numbers(data: memoryview, field: int, path: str | None) -> Iterator[int]:
+    """Yield the bits of the elements of a repeated field, packed or not."""
+    for number, wire_type, value in fields(data, path):
+        if number != field:
+            continue
+        if isinstance(value, int):
+            if wire_type != _FIXED.get(field, VARINT):
+                raise ReadError(f"field {number} of a message has wire type {wire_type}", path=path)
+            yield value
+        elif field in _FIXED:
+            width = 4 if _FIXED[field] == FIXED32 else 8
+            if len(value) % width:
+                raise ReadError("ends inside a number", path=path)
+            yield from map(int, np.frombuffer(value, f"<u{width}"))
+        else:
+            position = 0
+            while position < len(value):
+                element, position = read_varint(value, position, path)
+                yield element
+
+
+def _as_stored(listed: list[int], dtype: Any) -> Any:
+    """Return numbers whose bits are listed: those of floats, or of integers extended to 64."""
+    bits = np.array(listed, np.uint64)
+    return bits.astype(f"<u{dtype.itemsize}").view(dtype)

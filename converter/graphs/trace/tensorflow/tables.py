@@ -1,0 +1,249 @@
+"""What the lookup tables of a SavedModel hold, read as data: integers, and the numbers that they stand for.
+
+A loader runs a graph to fill a table. Of that graph nothing is run here: the constants that it hands to a table are
+read, or, for tables that TensorFlow saves with the variables, the tensors in the bundle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.encoding.graph_def import Function, Node, node_of
+from converter.encoding.protobuf import LENGTH_DELIMITED, Message
+from converter.encoding.saved_function import shape_of
+from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle
+from converter.encoding.tensor_proto import constant
+from converter.errors import GraphError, ReadError
+from converter.graphs.trace.tensorflow.cutting import Cut
+from converter.graphs.trace.tensorflow.operators import makes_table
+from converter.model.dtype import DType
+
+LIMIT_BYTES = 256 << 20
+"""Of the tables of a graph, which holds them as constants: messages of protobuf have at most 2 GiB."""
+_ALONE = "--weights-only writes no graph"
+_STATIC, _OF_ROWS, _DENSE = "HashTable", "MutableHashTableOfTensors", "MutableDenseHashTable"
+_TEXT = 7
+_KEY_TYPES = {TYPE_NUMBERS[each]: each for each in (DType.INT32, DType.INT64)}
+_VALUE_TYPES = {
+    TYPE_NUMBERS[each]: each for each in (DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64, DType.BOOL)
+}
+_FILLING = ("InitializeTable", "LookupTableImport")
+_ASKING = ("LookupTableFind", "LookupTableSize", "LookupTableExport")
+_CALLS, _SAME, _CONSTANT = ("PartitionedCall", "StatefulPartitionedCall"), "Identity", "Const"
+_SHAPE, _TENSOR = 7, 8
+_VISITS_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """A table: its keys in order, each once, and as many values, of numbers or of rows of numbers.
+
+    `reserved` are the keys that it cannot be asked for.
+    """
+
+    keys: Any
+    values: Any
+    reserved: tuple[int, ...] = ()
+
+
+def tables(part: Cut, saved: Mapping[str, str], bundle: Bundle) -> dict[str, Table]:
+    """Return the tables of a cut graph by the node that makes them.
+
+    `saved` says for such a node under which key the bundle may have what is in its table, without `-keys` and
+    `-values`. Raises GraphError for text, for what is filled with more than constants and for what is too large;
+    ReadError for what is no table.
+    """
+    makers = {node.name: node for node in part.nodes.values() if makes_table(node.operator)}
+    for node in makers.values():
+        _check_types(node)
+    fillings: dict[str, list[_Filling]] = {}
+    for filling in _Walk(part).fillings() if makers else ():
+        fillings.setdefault(filling.table, []).append(filling)
+    found: dict[str, Table] = {}
+    size = 0
+    for name, node in makers.items():
+        key, filled = saved.get(name, ""), fillings.get(name, [])
+        is_saved = node.operator.removesuffix("V2") != _STATIC and f"{key}-keys" in bundle.entries
+        if len(filled) + is_saved != 1:
+            how = "in several ways" if filled else "by nothing in its file"
+            raise GraphError(f"looks values up in a table (node {name!r}) that is filled {how}", hint=_ALONE)
+        keys, values = _saved(key, bundle, node) if is_saved else _constants(filled[0], node)
+        found[name] = _table(node, keys, values, _reserved(node, part))
+        size += found[name].keys.nbytes + found[name].values.nbytes
+        _check_size(size, name)
+    return found
+
+
+def _check_types(node: Node) -> None:
+    numbers = [_type_number(node, key) for key in ("key_dtype", "value_dtype")]
+    if _TEXT in numbers:
+        raise GraphError(
+            f"looks values up in a table of text (node {node.name!r}), which no graph has here", hint=_ALONE
+        )
+    if numbers[0] not in _KEY_TYPES or numbers[1] not in _VALUE_TYPES:
+        raise GraphError(f"looks values up in a table of a type that none has here (node {node.name!r})", hint=_ALONE)
+
+
+def _type_number(node: Node, key: str) -> int:
+    return node.attributes[key].type_number if key in node.attributes else 0
+
+
+def _check_size(nbytes: int, name: str) -> None:
+    if nbytes > LIMIT_BYTES:
+        raise GraphError(
+            f"looks values up in tables (one is node {name!r}) of {nbytes >> 20} MiB, of which a graph holds at most "
+            f"{LIMIT_BYTES >> 20} as constants",
+            hint=_ALONE,
+        )
+
+
+def _saved(key: str, bundle: Bundle, node: Node) -> tuple[Any, Any]:
+    arrays = []
+    for name in (f"{key}-keys", f"{key}-values"):
+        if name not in bundle.tensors:
+            raise ReadError(f"is not there, though the table of node {node.name!r} was saved", tensor=name)
+        _check_size(bundle.tensors[name].nbytes, node.name)
+        arrays.append(bundle.tensors[name].numpy())
+    return arrays[0], arrays[1]
+
+
+def _constants(filling: _Filling, node: Node) -> tuple[Any, Any]:
+    keys, values = (_array(each, node) for each in (filling.keys, filling.values))
+    return keys, values
+
+
+def _array(stored: Node | None, node: Node) -> Any:
+    """Return the array of a Const; of one of another kind than tables here have, None."""
+    attribute = stored.attributes.get("value") if stored is not None and stored.operator == _CONSTANT else None
+    if attribute is None:
+        raise GraphError(f"looks values up in a table (node {node.name!r}) that no constants fill", hint=_ALONE)
+    found = constant(_content(attribute.data, _TENSOR), None)
+    if found is None:
+        return np.zeros(0, object)
+    _check_size(found.nbytes, node.name)
+    return found.numpy()
+
+
+def _content(data: memoryview, number: int) -> memoryview:
+    return Message.parse(data, {number: LENGTH_DELIMITED}).content(number)
+
+
+def _reserved(node: Node, part: Cut) -> tuple[int, ...]:
+    """Return the keys of an empty and of a deleted place in a table that has such."""
+    if node.operator.removesuffix("V2") != _DENSE:
+        return ()
+    arrays = [_array(part.nodes[each], node) for each in node.sources[:2]]
+    if any(each.shape or each.dtype.kind != "i" for each in arrays):
+        raise GraphError(f"looks rows of numbers up in a table (node {node.name!r})", hint=_ALONE)
+    return tuple(int(each) for each in arrays)
+
+
+def _table(node: Node, keys: Any, values: Any, reserved: tuple[int, ...]) -> Table:
+    """Return the table that a node is filled with. Raises ReadError when keys and values are not those of one."""
+    which = f"has a table (node {node.name!r})"
+    key_type, value_type = _KEY_TYPES[_type_number(node, "key_dtype")], _VALUE_TYPES[_type_number(node, "value_dtype")]
+    if keys.dtype != key_type.numpy or values.dtype != value_type.numpy:
+        raise ReadError(f"{which} from {key_type.value} to {value_type.value}, filled with another type")
+    count = keys.shape[0] if keys.ndim else -1
+    rows = _rows(node, values.shape[1:])
+    if keys.size != count or values.size != count * math.prod(rows):
+        raise ReadError(f"{which} filled with keys and values of shapes {list(keys.shape)} and {list(values.shape)}")
+    keys, values = keys.reshape(count), values.reshape(count, *rows)
+    if reserved:
+        is_there = ~np.isin(keys, reserved)
+        keys, values = keys[is_there], values[is_there]
+    _check_keys(which, keys, values)
+    keys, places = np.unique(keys, return_index=True)
+    return Table(keys=keys, values=values[places], reserved=reserved)
+
+
+def _rows(node: Node, stored: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of one value: numbers, rows as they are stored, or what a dense table says."""
+    kind = node.operator.removesuffix("V2")
+    if kind == _OF_ROWS:
+        return stored
+    if kind != _DENSE or "value_shape" not in node.attributes:
+        return ()
+    said = shape_of(_content(node.attributes["value_shape"].data, _SHAPE), None)
+    if said is None or None in said:
+        raise ReadError(f"has a table (node {node.name!r}) whose values have no shape")
+    return tuple(each or 0 for each in said)
+
+
+def _check_keys(which: str, keys: Any, values: Any) -> None:
+    """Raise ReadError when a key stands for two things."""
+    order = np.argsort(keys, kind="stable")
+    again = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    first, second = order[again], order[again + 1]
+    stored = np.ascontiguousarray(values).reshape(len(keys), math.prod(values.shape[1:])).view(np.uint8)
+    differing = np.flatnonzero((stored[first] != stored[second]).any(axis=1))
+    if len(differing):
+        raise ReadError(f"{which} with two values for the key {keys[first[differing[0]]]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filling:
+    """What a loader would do to a table: give it constants, or, where they are None, something else."""
+
+    table: str
+    keys: Node | None = None
+    values: Node | None = None
+
+
+class _Walk:
+    """The nodes that a loader would run first, followed into the functions that they call."""
+
+    def __init__(self, part: Cut) -> None:
+        self._part = part
+        self._functions: dict[str, Function] = {}
+        self._visited = 0
+
+    def fillings(self) -> Iterator[_Filling]:
+        """Yield what is done to tables of the cut graph. Raises GraphError for calls without end."""
+        yield from self._of(self._part.first, {})
+
+    def _of(self, nodes: Mapping[str, Node], known: dict[str, Node | None]) -> Iterator[_Filling]:
+        """`known` has the nodes of the main graph that arguments are, and those that were looked for before."""
+        for node in nodes.values():
+            given = [_resolved(node_of(each), nodes, known) for each in node.inputs if not each.startswith("^")]
+            self._visited += 1 + len(given)
+            if self._visited > _VISITS_LIMIT:
+                raise GraphError("fills its tables in too many steps", hint=_ALONE)
+            kind = node.operator.removesuffix("V2")
+            handed = [
+                each
+                for each in given
+                if each is not None and makes_table(each.operator) and self._part.nodes.get(each.name) is each
+            ]
+            if kind in _FILLING and handed == given[:1] and len(given) == 3:
+                yield _Filling(table=handed[0].name, keys=given[1], values=given[2])
+            elif node.operator in _CALLS and "f" in node.attributes and node.attributes["f"].called:
+                function = self._function(node.attributes["f"].called[0])
+                arguments = dict(zip((each.name for each in function.arguments), given, strict=False))
+                yield from self._of({each.name: each for each in function.nodes}, arguments)
+            elif kind not in _ASKING and node.operator != _SAME:
+                yield from (_Filling(table=each.name) for each in handed)
+
+    def _function(self, name: str) -> Function:
+        if name not in self._functions:
+            self._functions[name] = self._part.said.graph.function(name)
+        return self._functions[name]
+
+
+def _resolved(name: str, nodes: Mapping[str, Node], known: dict[str, Node | None]) -> Node | None:
+    """Return the node that makes a tensor, beyond those that only hand it on; None for what is not in sight."""
+    trail = []
+    while name not in known:
+        node = nodes.get(name)
+        is_same = node is not None and node.operator == _SAME and len(node.inputs) > 0
+        known[name] = None if is_same else node
+        trail.append(name)
+        if node is not None and is_same:
+            name = node_of(node.inputs[0])
+    known.update(dict.fromkeys(trail, known[name]))
+    return known[name]
