@@ -13,6 +13,7 @@ import pytest
 
 from converter.dialects.identity.classes import KnownClass, KnownType, known_type
 from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.identity.sightings import sightings
 from converter.dialects.identity.ties import declared_ties
 from converter.errors import ArchitectureError, UsageError
 
@@ -394,3 +395,11 @@ def test_output_embeddings_may_be_missing_where_the_config_ties_them() -> None:
     assert (tied.architecture, tied.prefix) == ("MistralForCausalLM", "")
     untied = infer_architecture(names, {**config, "tie_word_embeddings": False})  # type: ignore[arg-type]
     assert (untied.architecture, untied.prefix) == ("MistralModel", "model.")
+
+
+def test_names_of_very_many_components_are_not_tried_at_each() -> None:
+    known = known_type("gpt2")
+    assert known is not None
+    assert not known.anchor
+    deep = len(list(sightings(known, ("a." * 10_000 + "weight",))))
+    assert deep == len(list(sightings(known, ("a." * 10 + "weight",)))) > len(list(sightings(known, ("a.b.weight",))))

@@ -11,6 +11,10 @@ POOLER = "pooler"
 """The part of base models that releases of transformers keep in other classes: it tells, and is never missed."""
 
 
+_DEEPEST = 8
+"""How many components may stand before all names: wrappers have one or two, names of strangers 10,000."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
     """Names less `prefix`, which stands before all of them, seen as those of a class whose base model has a name.
@@ -125,7 +129,7 @@ def _outers(names: tuple[str, ...]) -> Iterator[str]:
     yield outer
     if not names:
         return
-    for part in names[0].split(".")[:-1]:
+    for part in names[0].split(".", _DEEPEST)[:-1]:
         outer += f"{part}."
         if not all(name.startswith(outer) for name in names):
             return
