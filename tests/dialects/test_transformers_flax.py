@@ -207,6 +207,20 @@ def test_without_a_config_names_stay(tmp_path: Path) -> None:
     assert any("layout as stored" in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize("named", [{}, {"architectures": ["BigBirdForTokenClassification"]}])
+def test_a_pooler_that_nothing_uses_is_made_where_the_class_is_told(named: dict[str, Any]) -> None:
+    """By the config, or by the tensors: a classifier of tokens has one in PyTorch alone."""
+    config = config_of(model_type="big_bird", hidden_size=4, **named)
+    weights = {
+        "bert__embeddings__position_embeddings__embedding": np.ones((6, 4), np.float32),
+        "classifier__kernel": np.ones((4, 3), np.float32),
+        "classifier__bias": np.ones(3, np.float32),
+    }
+    made = flax.to_canonical(flax_checkpoint(config, **weights))
+    assert made.tensors["bert.pooler.weight"].shape == (4, 4)
+    assert [line.target for line in made.lines] == ["bert.pooler.bias", "bert.pooler.weight"]
+
+
 @pytest.mark.parametrize("positions", [None, 0, True, 1 << 40])
 def test_a_config_that_asks_for_an_impossible_position_table_is_refused(positions: Any) -> None:
     values = {"model_type": "roformer", "hidden_size": 24, "num_attention_heads": 3, "max_position_embeddings": 8}

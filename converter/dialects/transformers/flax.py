@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.identity.classes import class_named
+from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.keras.rearrangement import Rearrangement
 from converter.dialects.tables.rows import layout_of
 from converter.dialects.transformers.flax_names import Names
@@ -153,11 +154,21 @@ class _Reading:
         for name, tensor in _computed(self.names, dtype, self.tensors, is_stored=True):
             self.tensors[name] = tensor
             self.lines.append(defaulted(name, "computed from the config: Flax does not store it"))
-        for template in self.names.table.lacks.get(class_named(self.config.values) or "", ()):
+        for template in self.names.table.lacks.get(self._architecture(), ()):
             if template not in self.tensors:
                 shape = _pooler_shape(self.config.values, template)
                 self.tensors[template] = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
                 self.lines.append(defaulted(template, "0: this class of PyTorch has a pooler, and does not use it"))
+
+    def _architecture(self) -> str:
+        """Return the class that the config names, or the one that the tensors are of; "" where nothing says it."""
+        named = class_named(self.config.values)
+        if named is not None:
+            return named
+        try:
+            return infer_architecture(self.tensors, self.config.values).architecture
+        except ArchitectureError:
+            return ""
 
     def checkpoint_made(self) -> Checkpoint:
         source, config = self.source, self.config
