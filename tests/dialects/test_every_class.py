@@ -29,6 +29,8 @@ _ENCODERS = (
     *("roformer", "xlm-roberta"),
 )
 _TYPES_OF_A_PART = 25
+_DIFFERENT_INSIDE = {"PerceiverForImageClassificationLearned", "PerceiverForSequenceClassification"}
+"""Classes that only the way in to the base model tells apart, whose names below the first component no table has."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,28 @@ def _is_like(ours: Sample, other: Sample) -> bool:
     return ours.known is not other.known and all(name in other.known.ties for name in more)
 
 
+def _told(sample: Sample) -> Inference | None:
+    """Return what the tensors and the config tell without the class's name, None when they are of several."""
+    try:
+        return infer_architecture(sample.tensors, sample.config)
+    except ArchitectureError as error:
+        if "nothing says which" in error.message and sample.known.name in error.message:
+            return None
+        raise
+
+
 @pytest.mark.parametrize("model_type", _chosen())
 def test_every_class_is_told(model_type: str) -> None:
     """By its config where that names it; without the name too, but where another class has all the same names."""
     samples = _samples(model_type)
+    assert samples
     for sample in samples:
         name = sample.known.name
         named = {**sample.config, "architectures": [name]}
         assert infer_architecture(sample.tensors, named) == Inference(architecture=name, basis="config")
-        if model_type not in _ENCODERS and any(_is_like(sample, other) for other in samples):
-            with pytest.raises(ArchitectureError, match=rf"{name}.*, nothing says which"):
-                infer_architecture(sample.tensors, sample.config)
-        else:
-            told = infer_architecture(sample.tensors, sample.config)
+        told = _told(sample)
+        if told is not None:
             assert (told.architecture, told.prefix, told.basis) == (name, "", "head tensors")
+        elif name not in _DIFFERENT_INSIDE:
+            assert model_type not in _ENCODERS
+            assert any(_is_like(sample, other) for other in samples), name
