@@ -33,6 +33,12 @@ def test_a_table_is_what_the_code_says(table: Callable[[], str]) -> None:
     assert match[1].strip() == table()
 
 
+def test_what_it_names_of_the_code_is_there() -> None:
+    paths = set(re.findall(r"`((?:converter|tests|fixtures)/[\w./-]*)`", README))
+    assert len(paths) > 30
+    assert [each for each in sorted(paths) if not (ROOT / each).exists()] == []
+
+
 def test_the_first_screen_has_the_two_commands() -> None:
     commands = blocks("sh")
     assert len(commands) == 2
