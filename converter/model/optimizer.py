@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from converter.model.tensor import Tensor
@@ -17,6 +18,15 @@ class ParameterGroup:
     hyperparameters: Mapping[str, Any]
 
 
+class Convention(Enum):
+    """Whose slots, signs and hyperparameters an optimizer state has."""
+
+    TORCH = "those of torch.optim"
+    KERAS = "those of Keras 3, and of the optimizers of tf_keras that came with 2.11"
+    KERAS_LEGACY = "those of the optimizers of Keras before 2.11"
+    TENSORFLOW_1 = "those of tf.compat.v1.train, under the names and in the signs of torch.optim's slots"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerState:
     """What an optimizer remembers between steps.
@@ -25,9 +35,7 @@ class OptimizerState:
     completed updates when all parameters agree on it, and None when they do not (then slot `step` holds theirs)
     or the algorithm keeps none. `basis` says what the names of the parameters rest on.
 
-    `convention` is "torch" (slots, signs and hyperparameters of torch.optim), "keras" (those of Keras 3 and of the
-    optimizers of tf_keras that came with 2.11), "keras-legacy" (those before) or "tensorflow-1" (tf.compat.v1.train).
-    Slots of Keras have Keras 3's names, those of TensorFlow 1 torch's.
+    Slots have Keras 3's names where the `convention` is one of Keras's, else torch's.
 
     `beside` has what an optimizer of Keras did besides, as its config says it (`clipnorm`, a schedule as
     `learning_rate`), and what one of PyTorch was given that no table knows: not in the groups, and said if it stays so.
@@ -38,7 +46,7 @@ class OptimizerState:
     groups: tuple[ParameterGroup, ...]
     slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     basis: str = "named"
-    convention: str = "torch"
+    convention: Convention = Convention.TORCH
     beside: Mapping[str, Any] = field(default_factory=dict)
 
     def without(self, names: Collection[str]) -> OptimizerState:

@@ -12,7 +12,6 @@ from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
-from converter.dialects.optimizer.conversion import TENSORFLOW_1
 from converter.dialects.optimizer.semantics import said_of
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
@@ -25,7 +24,7 @@ from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, without
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.options import Options
 from converter.report import OptimizerReport
 
@@ -52,7 +51,7 @@ def with_settled_optimizer(
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options, workshop)
     checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
-    if checkpoint.optimizer is None or checkpoint.optimizer.convention != TENSORFLOW_1:
+    if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
 
@@ -157,7 +156,7 @@ def with_arranged_optimizer(
     """
     state = checkpoint.optimizer
     is_wanted = options.optimizer != "drop" and Part.OPTIMIZER in target.holds
-    if state is None or not is_wanted or target.parameters == "named" or state.convention != "torch":
+    if state is None or not is_wanted or target.parameters == "named" or state.convention is not Convention.TORCH:
         return checkpoint
     order = None
     config = checkpoint.config
@@ -193,7 +192,7 @@ def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
     for name, value in asked.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--hyperparameter {name} is {value}")
-    if state.convention == "torch":
+    if state.convention is Convention.TORCH:
         return dict(asked)
     spelt = {_KERAS.get(name, name): value for name, value in asked.items() if name != "betas"}
     betas = asked.get("betas")

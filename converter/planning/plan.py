@@ -16,6 +16,7 @@ from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint
+from converter.model.optimizer import Convention
 from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_values import check_applicable, with_config_values
@@ -122,7 +123,7 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options, worksh
 def _named(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
-    is_of_torch = named.optimizer is not None and named.optimizer.convention == "torch"
+    is_of_torch = named.optimizer is not None and named.optimizer.convention is Convention.TORCH
     if named.dialect != "pytorch" or not target.keeps_names:
         named = canonical(named)
     return with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)

@@ -13,7 +13,7 @@ from converter.dialects import canonical
 from converter.dialects.wrappers import unwrapped
 from converter.errors import VerificationError, escape
 from converter.model.checkpoint import Checkpoint
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Tensor, is_equal
 from converter.proof.weights import verify_optimizer
 
@@ -124,7 +124,7 @@ def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[
     if what is not None:
         return what, notes
     ours, theirs = _by_parameter(left.optimizer), _by_parameter(right.optimizer)
-    if ours.convention == theirs.convention == "torch":
+    if ours.convention is theirs.convention is Convention.TORCH:
         theirs, rounded = _with_rounded_momentum(ours, replace(theirs, groups=ours.groups))
         notes += rounded
         if ours.algorithm == "sgd" and ours.step != theirs.step and None in (ours.step, theirs.step):
@@ -147,7 +147,7 @@ def _settings(left: OptimizerState, right: OptimizerState) -> tuple[str | None, 
 
     Where parameters differ is left to others.
     """
-    if (left.convention, right.convention) != ("torch", "torch"):
+    if not left.convention is right.convention is Convention.TORCH:
         return None, ()
     sides = [
         {name: group.hyperparameters for group in state.groups for name in group.parameters} for state in (left, right)
@@ -204,7 +204,7 @@ def _is_next_to(left: Tensor, right: Tensor) -> bool:
 
 def _by_parameter(state: OptimizerState) -> OptimizerState:
     """Return the same state with a group for every parameter: how they are grouped changes no update."""
-    if not state.slots or state.convention != "torch":
+    if not state.slots or state.convention is not Convention.TORCH:
         return state
     groups = {name: replace(group, parameters=(name,)) for group in state.groups for name in group.parameters}
     return replace(state, groups=tuple(groups[name] for name in sorted(groups)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.errors import VerificationError
 from converter.model.checkpoint import Checkpoint
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Tensor, is_equal
 from converter.observer import SILENT, Observer
 
@@ -92,9 +92,10 @@ def verify_optimizer(
 
 def _comparable(state: OptimizerState) -> list[tuple[Any, dict[str, Any]]]:
     """Return what must be alike of the groups: torch.optim's in order, Keras's where slots say what is in them."""
+    is_of_torch = state.convention is Convention.TORCH
     return [
         (
-            group.parameters if state.convention == "torch" else frozenset(group.parameters if state.slots else ()),
+            group.parameters if is_of_torch else frozenset(group.parameters if state.slots else ()),
             {key: tuple(value) if isinstance(value, list) else value for key, value in group.hyperparameters.items()},
         )
         for group in state.groups

@@ -23,7 +23,7 @@ from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.dialects.optimizer.semantics import said_of, to_keras, to_torch
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 from tests.dialects.test_optimizer_semantics import CASES, NAMES, SHAPES, checkpoint_of, slot, state_of
 
@@ -156,7 +156,7 @@ def keras_state(algorithm: str, *slots: str, legacy: bool = False, **held: Any) 
         step=9,
         groups=(ParameterGroup(parameters=NAMES, hyperparameters=hyperparameters),),
         slots={name: {parameter: slot("exp_avg_sq", SHAPES[parameter]) for parameter in NAMES} for name in slots},
-        convention="keras-legacy" if legacy else "keras",
+        convention=Convention.KERAS_LEGACY if legacy else Convention.KERAS,
     )
     tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in SHAPES.items()}
     return Checkpoint(tensors=tensors, optimizer=state)

@@ -20,7 +20,7 @@ from converter.dialects.optimizer.settings import algorithm_of
 from converter.dialects.optimizer.writing import call_of
 from converter.errors import CkconvError, LossError
 from converter.model.checkpoint import Checkpoint
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 from tests.dialects import keras_settings_dump
 
@@ -73,7 +73,7 @@ def test_an_average_of_weights_and_accumulated_gradients_are_refused() -> None:
 # states on their way
 
 
-def state_of(convention: str = "keras", *, step: int = 10, **config: Any) -> Checkpoint:
+def state_of(convention: Convention = Convention.KERAS, *, step: int = 10, **config: Any) -> Checkpoint:
     weight = ArrayTensor.of(np.ones((2, 2), np.float32))
     state = OptimizerState(
         algorithm="sgd",
@@ -118,7 +118,7 @@ def test_a_schedule_of_others_stays_a_number_in_keras_and_is_said() -> None:
 
 
 def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
-    made = to_torch(state_of("keras-legacy", learning_rate=0.11, decay=0.01, momentum=0.0))
+    made = to_torch(state_of(Convention.KERAS_LEGACY, learning_rate=0.11, decay=0.01, momentum=0.0))
     state = optimizer_of(made)
     assert state.groups[0].hyperparameters["lr"] == pytest.approx(0.1)
     assert "what decay 0.01 gives at step 10" in said_of(state)[0]

@@ -90,8 +90,8 @@ FAULTS = (
     ),
     Fault(
         module="proof/weights.py",
-        old='if state.convention == "torch" else frozenset(',
-        new="if False else frozenset(",
+        old="group.parameters if is_of_torch else frozenset(",
+        new="frozenset(",
         tests=_WEIGHTS,
         what="the order of torch's parameters is not compared",
     ),

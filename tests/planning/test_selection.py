@@ -15,7 +15,7 @@ from converter.errors import LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.ledger import Status, dropped
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor
 from converter.report import Report
 from tests.conftest import ROOT
@@ -327,7 +327,7 @@ def test_hyperparameters_of_keras_may_have_the_names_of_torch(tmp_path: Path) ->
     source = ROOT / "fixtures" / "keras" / "model.h5"
     read = converter.read(source).optimizer
     assert read is not None
-    assert read.convention == "keras"
+    assert read.convention is Convention.KERAS
     held = carried(source, tmp_path, "lr=0.5", "eps=0", "betas=[0.8, 0.99]").groups[0].hyperparameters
     assert (held["lr"], held["eps"], list(held["betas"])) == (0.5, 0, [0.8, 0.99])
     assert carried(source, tmp_path, "learning_rate=0.25").groups[0].hyperparameters["lr"] == 0.25

@@ -12,7 +12,7 @@ import pytest
 from converter.errors import LossError, VerificationError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import defaulted, dropped
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.output import Output
 from converter.model.tensor import ArrayTensor, Tensor
 from converter.proof.weights import names_of_parameters, verify_optimizer, verify_weights
@@ -149,7 +149,7 @@ def test_a_difference_in_the_optimizer(found: OptimizerState | None, said: str) 
 
 
 def test_order_in_a_group_of_keras_means_nothing() -> None:
-    keras = state(convention="keras")
+    keras = state(convention=Convention.KERAS)
     verify_optimizer(keras, replace(keras, groups=(group(("b", "a")),)), path=PATH)
     with pytest.raises(VerificationError, match="groups differ"):
         verify_optimizer(keras, replace(keras, groups=(group(("a",)),)), path=PATH)

@@ -14,12 +14,9 @@ from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.errors import LossError
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, defaulted
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
 
-_LEGACY = "keras-legacy"
-TENSORFLOW_1 = "tensorflow-1"
-"""A convention: slots of tf.compat.v1.train's optimizers, by the names and in the signs of torch.optim's."""
 OWN_PACKAGE = "ckconv>"
 """What the registered names of the optimizers in converter.keras_optimizers start with."""
 
@@ -80,13 +77,13 @@ class FromKeras:
     @property
     def is_legacy(self) -> bool:
         """Whether it is an optimizer of Keras 2 before 2.11."""
-        return self.state.convention == _LEGACY
+        return self.state.convention is Convention.KERAS_LEGACY
 
     def value(self, name: str, default: Any) -> Any:
         """Return a hyperparameter, or Keras's default, which is then a ledger line."""
         if name in self.given:
             return self.given[name]
-        whose = "TensorFlow's" if self.state.convention == TENSORFLOW_1 else "Keras's"
+        whose = "TensorFlow's" if self.state.convention is Convention.TENSORFLOW_1 else "Keras's"
         hint = f"the file does not say; {default} is {whose} default, --hyperparameter {name}=VALUE sets another"
         self.lines.append(defaulted(f"optimizer.{name}", hint))
         return default

@@ -13,7 +13,7 @@ from typing import Any
 from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, algorithm_of
 from converter.encoding.object_graph import Node
 from converter.errors import LossError
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import Tensor
 
 _SLOTS = {
@@ -110,7 +110,7 @@ class _Sorted:
             groups=(group,),
             slots=self.slots,
             basis=basis,
-            convention="keras-legacy" if self.is_legacy else "keras",
+            convention=Convention.KERAS_LEGACY if self.is_legacy else Convention.KERAS,
         )
 
 

@@ -17,13 +17,13 @@ from typing import Any
 from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.algorithms import ALGORITHMS
 from converter.dialects.optimizer.besides import with_besides
-from converter.dialects.optimizer.conversion import OWN_PACKAGE, TENSORFLOW_1, FromKeras, FromTorch
+from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
 from converter.dialects.optimizer.keras_settings import beside, said
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import defaulted
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 
 _DROP = "--optimizer drop converts the weights without it"
 _SHOWN = 5
@@ -53,7 +53,7 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
     state = checkpoint.optimizer
     if state is None:
         return checkpoint
-    if state.convention == "torch":
+    if state.convention is Convention.TORCH:
         why = _disagreement(state, checkpoint)
         if why is not None:
             return replace(checkpoint, optimizer=None, optimizer_refused=why)
@@ -85,7 +85,7 @@ def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
 def _to_torch(made: FromKeras) -> OptimizerState:
     state = made.state
     besides = beside(made.given, state.algorithm, is_legacy=made.is_legacy)
-    if state.convention == TENSORFLOW_1:
+    if state.convention is Convention.TENSORFLOW_1:
         return replace(tensorflow1.to_torch(made), beside=besides)
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"Keras's {state.algorithm} has no equivalent in PyTorch")
@@ -94,12 +94,12 @@ def _to_torch(made: FromKeras) -> OptimizerState:
         ParameterGroup(parameters=group.parameters, hyperparameters={**hyperparameters, **_own_decay(group, state)})
         for group in state.groups
     )
-    return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention="torch", beside=besides)
+    return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention=Convention.TORCH, beside=besides)
 
 
 def said_of(state: OptimizerState) -> list[str]:
     """Return the lines that a user should read of what a state's optimizer did besides, and this one does not."""
-    is_in_torch = state.convention == "torch"
+    is_in_torch = state.convention is Convention.TORCH
     given = state.groups[0].hyperparameters if state.groups else {}
     rate = given.get("lr" if is_in_torch else "learning_rate")
     return said(state.beside, rate, state.step or 0, is_in_torch=is_in_torch)
@@ -135,7 +135,7 @@ def to_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool = False) 
     Raises LossError, without a path, for state that Keras has no equivalent for.
     """
     state = checkpoint.optimizer
-    if state is None or state.convention != "torch":
+    if state is None or state.convention is not Convention.TORCH:
         return checkpoint
     try:
         made = FromTorch(
@@ -196,7 +196,7 @@ def _to_keras(made: FromTorch) -> OptimizerState:
         groups=tuple(groups),
         slots=slots,
         basis=state.basis,
-        convention="keras-legacy" if flavor is Flavor.LEGACY else "keras",
+        convention=Convention.KERAS_LEGACY if flavor is Flavor.LEGACY else Convention.KERAS,
         beside=left,
     )
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.optimizer.conversion import TENSORFLOW_1, Converted, FromKeras, not_zero
+from converter.dialects.optimizer.conversion import Converted, FromKeras, not_zero
 from converter.dialects.optimizer.epsilon import Squares, beside_root, correction
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import defaulted
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import Tensor
 
 STEP = "global_step"
@@ -73,7 +73,7 @@ def with_state(checkpoint: Checkpoint, variables: Mapping[str, Tensor]) -> Check
         step=None if step is None else int(step),
         groups=(ParameterGroup(parameters=parameters, hyperparameters=scalars),),
         slots={slot: held[end] for end, slot in layout.items()},
-        convention=TENSORFLOW_1,
+        convention=Convention.TENSORFLOW_1,
     )
     return replace(checkpoint, optimizer=state)
 
@@ -93,7 +93,7 @@ def _scalars(variables: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 def is_complete(state: OptimizerState) -> bool:
     """Whether a state has what no checkpoint of TensorFlow 1 says and nothing can stand for: its learning rate."""
-    return state.convention != TENSORFLOW_1 or "learning_rate" in state.groups[0].hyperparameters
+    return state.convention is not Convention.TENSORFLOW_1 or "learning_rate" in state.groups[0].hyperparameters
 
 
 def to_torch(made: FromKeras) -> OptimizerState:
@@ -121,7 +121,7 @@ def to_torch(made: FromKeras) -> OptimizerState:
         step=step,
         groups=tuple(each for each in groups if each.parameters),
         slots=slots,
-        convention="torch",
+        convention=Convention.TORCH,
     )
 
 

@@ -28,7 +28,7 @@ from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
 _COUNTER = "num_batches_tracked"
@@ -242,7 +242,7 @@ class _Translation:
     def _optimizer(self, renamed: Mapping[str, str]) -> OptimizerState | None:
         """Return the optimizer's state with each slot named and laid out as its variable."""
         state = self.checkpoint.optimizer
-        if state is None or state.convention == "torch":
+        if state is None or state.convention is Convention.TORCH:
             return state
 
         def translated_slots(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

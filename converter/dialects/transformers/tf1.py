@@ -17,7 +17,7 @@ from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import LedgerLine, dropped
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Tensor
 
 _EXPORT = "module/"
@@ -86,7 +86,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
 
 def _optimizer(state: OptimizerState, matches: Mapping[str, Match]) -> OptimizerState:
     """Return the state of the weights that have matches, each slot named and laid out as its weight."""
-    if state.convention == "torch":
+    if state.convention is Convention.TORCH:
         return state
     known = state.without({name for group in state.groups for name in group.parameters if name not in matches})
     slots = {

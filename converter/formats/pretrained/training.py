@@ -28,7 +28,7 @@ from converter.encoding.torch_file import Walk, archive_of, torch_file
 from converter.errors import CkconvError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import LedgerLine, dropped
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor, tensor_names
 
@@ -128,7 +128,7 @@ def files(
     extras = dict(checkpoint.extras)
     outputs: list[OutputFile] = []
     state = checkpoint.optimizer
-    is_of_torch = state is not None and state.convention == "torch"
+    is_of_torch = state is not None and state.convention is Convention.TORCH
     if state is not None and is_of_torch:
         outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(state))))
     elif state is not None:
@@ -163,7 +163,7 @@ def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
 def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...]]:
     """Return what scheduler.pt holds, and what is to be said of it: Trainer reads optimizer.pt only beside one."""
     state = checkpoint.optimizer
-    if state is None or state.convention != "torch":
+    if state is None or state.convention is not Convention.TORCH:
         return scheduler, ()
     if scheduler is None:
         said = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
@@ -181,7 +181,7 @@ def _state(
     kept = extras.pop("trainer_state", None)
     state: dict[str, Any] = dict(kept) if isinstance(kept, Mapping) else {}
     epoch, step = extras.pop("epoch", None), extras.pop("global_step", None)
-    is_keras = checkpoint.optimizer is not None and checkpoint.optimizer.convention != "torch"
+    is_keras = checkpoint.optimizer is not None and checkpoint.optimizer.convention is not Convention.TORCH
     if step is None and checkpoint.optimizer is not None and not is_keras:
         step = checkpoint.optimizer.step
     if isinstance(epoch, int | float):
