@@ -74,6 +74,14 @@ def called(folder: Path, table: Any) -> None:
     tf.saved_model.save(Called(), str(folder), signatures={})
 
 
+def saved_again(folder: Path, kind: str) -> None:
+    """Save what TensorFlow's loader makes of another source: its tables are made and filled by calls of calls."""
+    before = folder.with_name("before")
+    SOURCES[kind](before)
+    loaded = tf.saved_model.load(str(before))
+    tf.saved_model.save(loaded, str(folder), signatures=loaded.signatures)
+
+
 def of_keras(folder: Path, *, through: str = "export", adapted: Any = None, **options: Any) -> None:
     import keras
 
@@ -192,6 +200,10 @@ SOURCES: dict[str, Callable[[Path], None]] = {
     "called": lambda folder: called(folder, static(ids(3, 5), ids(10, 11), -1)),
     "called mutable": lambda folder: called(folder, mutable(ids(3, 5), ids(10, 11), -1)),
     "called dense": lambda folder: called(folder, dense(ids(3, 5), ids(10, 11), -1)),
+    "saved again": lambda folder: saved_again(folder, "static"),
+    "mutable saved again": lambda folder: saved_again(folder, "mutable"),
+    "dense saved again": lambda folder: saved_again(folder, "dense"),
+    "keras saved again": lambda folder: saved_again(folder, "keras"),
     "tensorflow-1": lambda folder: of_tensorflow_1(folder, _static_of_1, is_first=True),
     "tensorflow-1 mutable": lambda folder: of_tensorflow_1(folder, _mutable_of_1, is_first=False),
     "tensorflow-1 references": lambda folder: of_tensorflow_1(folder, _of_references, is_first=True),

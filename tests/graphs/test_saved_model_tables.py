@@ -28,7 +28,7 @@ from tests.conftest import ROOT, Ckconv
 tf = pytest.importorskip("tensorflow")
 onnx_ir = pytest.importorskip("onnx_ir")
 onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("keras")
+keras = pytest.importorskip("keras")
 
 from tests.graphs.hostile_saved_models import add_save, let_table_save, read  # noqa: E402
 from tests.graphs.lookup_sources import INT64, SOURCES, ids, mutable, saved, static  # noqa: E402
@@ -119,6 +119,26 @@ def test_another_value_in_a_table_is_noticed(made: tuple[Path, Answer]) -> None:
     )
     np.testing.assert_array_equal(ours, [1.5, -7.0])
     np.testing.assert_array_equal(other, [2.5, -7.0])
+
+
+def test_a_keras_file_has_the_tables_of_its_config(tmp_path: Path, ckconv: Ckconv) -> None:
+    def model(layer: Any, dtype: str = "int64") -> Any:
+        key = keras.Input((3,), dtype=dtype, name="key")
+        return keras.Model(key, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Embedding(9, 4)(layer(key)))))
+
+    model(keras.layers.IntegerLookup(vocabulary=[10, 12, -7, 52])).save(tmp_path / "plain.keras")
+    report = converter.convert(tmp_path / "plain.keras", tmp_path / "out.onnx")
+    assert report.verification.outputs
+    assert "a lookup table of 4 keys is a constant of the graph" in report.warnings
+    adapted = keras.layers.IntegerLookup()
+    adapted.adapt(np.array([5, 5, 7]))
+    model(adapted).save(tmp_path / "adapted.keras")
+    model(keras.layers.StringLookup(vocabulary=["a", "b"]), "string").save(tmp_path / "text.keras")
+    for name, said in {"adapted": "keys the config does not have", "text": "in a table of text"}.items():
+        refused = ckconv(tmp_path / f"{name}.keras", tmp_path / f"{name}.onnx")
+        assert refused.returncode == 7, refused.stderr
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
 
 
 def test_weights_alone_keep_what_is_saved_with_them(made: tuple[Path, Answer], tmp_path: Path) -> None:
@@ -269,7 +289,7 @@ def of_half(graph: Any) -> None:
         (keys(3, 5, 3), ReadError, "two values for the key 3"),
         (keys(3, 5, 9, dtype=np.int32), ReadError, "filled with another type"),
         (keys(3, 5, 9, dtype=np.complex64), ReadError, "filled with another type"),
-        (endless_keys, GraphError, "of which a graph holds at most 256 as constants"),
+        (endless_keys, GraphError, "of which a graph holds at most 64 as constants"),
         (computed_keys, GraphError, "that no constants fill"),
         (ring, GraphError, "that no constants fill"),
         (twice, GraphError, "filled in several ways"),
@@ -288,6 +308,22 @@ def test_what_fills_no_table_of_numbers_is_refused(
     with pytest.raises(error, match=match) as caught:
         serve(changed(plain, tmp_path / "changed", change))
     assert "\n" not in str(caught.value)
+
+
+def test_a_node_called_as_one_of_a_table_is_refused(made: tuple[Path, Answer], tmp_path: Path) -> None:
+    """What makes a table in a function stands in the main graph afterwards, under names that are to be free."""
+    model = model_of(made, "dense saved again")
+    ((name, table),) = serve(model).tables.items()
+    assert table.reserved == (-1, -2)
+
+    def planted(graph: Any) -> None:
+        node = graph.graph_def.node.add(name=f"{name}/empty_key", op="Const")
+        tensor = tf.make_tensor_proto(3, INT64)
+        node.attr["dtype"].type = tensor.dtype
+        node.attr["value"].tensor.CopyFrom(tensor)
+
+    with pytest.raises(ReadError, match=f"'{name}/empty_key', as one of a table is"):
+        serve(changed(model, tmp_path / "changed", planted))
 
 
 def with_saved(model: Path, folder: Path, **arrays: Any) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
@@ -60,7 +60,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     found = [name for name, each in said.signatures.items() if name not in _NOT_CALLED and each.outputs]
     call = None if found else called(said, path)
     if call is not None:
-        nodes, functions = _reached(said.graph, call.taken, path, call.nodes)
+        nodes, functions = _reached_with_tables(said.graph, call.taken, path, call.nodes)
         return Cut(
             name=call.name,
             signature=call.signature,
@@ -77,7 +77,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
         if not info.tensor:
             raise GraphError(f"{port!r} of the signature is not one tensor", path=path)
     roots = [node_of(info.tensor) for each in (signature.inputs, signature.outputs) for info in each.values()]
-    nodes, functions = _reached(said.graph, roots, path)
+    nodes, functions = _reached_with_tables(said.graph, roots, path)
     for port, info in ports.items():
         _check_place(port, info.tensor, nodes, functions, path)
     graph = _encoded(said.graph, nodes, functions)
@@ -86,9 +86,9 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
 
 def _first(said: MetaGraph, nodes: Mapping[str, Node], path: str | None) -> dict[str, Node]:
     """Return the nodes that would fill tables, where there are any among `nodes`."""
-    if not any(makes_table(node.operator) for node in nodes.values()):
-        return {}
-    return _reached(said.graph, [each for each in said.initialisers if each in said.graph.nodes], path)[0]
+    tables = [node for node in nodes.values() if makes_table(node.operator)]
+    roots = [each for each in said.initialisers if each in said.graph.nodes]
+    return _reached(said.graph, roots, path, tables)[0] if tables else {}
 
 
 def _check_place(
@@ -163,6 +163,66 @@ def _reached(
             waiting_calls += graph.gradients(name)
     _check_depth(functions, path)
     return nodes, functions
+
+
+def _reached_with_tables(
+    graph: Graph, roots: Sequence[str], path: str | None, made: Sequence[Node] = ()
+) -> tuple[dict[str, Node], dict[str, Function]]:
+    """Return what is reached, with tables for calls that make them, as what was loaded and saved again has."""
+    nodes, functions = _reached(graph, roots, path, made)
+    makers: dict[str, list[Node]] = {}
+    tables: list[Node] = []
+    taken: set[str] = set(graph.nodes)
+    for node in nodes.values():
+        for name in _called_alone(node):
+            if name not in makers:
+                makers[name] = _table_returned(functions, name)
+            table = list(_under_name(node.name, makers[name]))
+            clash = taken.intersection(each.name for each in table[1:])
+            if clash:
+                raise ReadError(f"has a node called {min(clash)!r}, as one of a table is", path=path)
+            taken.update(each.name for each in table)
+            tables += table
+    return _reached(graph, roots, path, (*made, *tables)) if tables else (nodes, functions)
+
+
+def _table_returned(functions: Mapping[str, Function], name: str) -> list[Node]:
+    """Return the node that makes the table which a function returns, and those it takes from; nothing for another."""
+    for _ in range(_DEEPEST):
+        function = functions[name]
+        inner = {each.name: each for each in function.nodes}
+        node = _returned(function, inner) if len(function.results) == 1 else None
+        if node is not None and makes_table(node.operator):
+            return [node, *(inner[each] for each in node.sources if each in inner)]
+        following = _called_alone(node) if node is not None else ()
+        if not following:
+            break
+        name = following[0]
+    return []
+
+
+def _called_alone(node: Node) -> tuple[str, ...]:
+    """Return the function that a node calls without arguments, if it does."""
+    is_call = node.operator in _CALLS and not node.inputs and "f" in node.attributes
+    return node.attributes["f"].called[:1] if is_call else ()
+
+
+def _under_name(name: str, made: Sequence[Node]) -> Iterator[Node]:
+    """Yield the first node under this name, and the others, which it takes from, under names that start with it."""
+    for table in made[:1]:
+        yield replace(table, name=name, inputs=tuple(f"{name}/{each.name}" for each in made[1:]))
+    yield from (replace(each, name=f"{name}/{each.name}") for each in made[1:])
+
+
+def _returned(function: Function, inner: Mapping[str, Node]) -> Node | None:
+    """Return the node whose output a function of one result returns."""
+    reference = function.returned.get(function.results[0].name, "")
+    for _ in range(_DEEPEST):
+        node = inner.get(node_of(reference))
+        if node is None or node.operator != "Identity" or not node.inputs:
+            return node
+        reference = node.inputs[0]
+    return None
 
 
 def _callees(node: Node, graph: Graph, where: str | None, path: str | None) -> list[str]:

@@ -13,8 +13,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
@@ -24,6 +25,7 @@ from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.graphs.trace.tensorflow.patches import convertible
+from converter.graphs.trace.tensorflow.tables import Table, said_of
 from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
@@ -67,7 +69,8 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    return converted.architecture.to_json()
+    note = said_of(source.tables.values())
+    return replace(converted.architecture, notes=(note,) if note else ()).to_json()
 
 
 def _structure(model: Any) -> Any:
@@ -286,7 +289,8 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
     with convertible(model):
         concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
     graph = concrete.graph.as_graph_def()
-    variables = dict(_variables(model, concrete, names))
+    tables = dict(_tables(model, concrete))
+    variables = dict(_variables(model, concrete, names, tables))
     _fill_constants(graph, concrete)
     return Source(
         title=f"the Keras model {model.name}",
@@ -297,6 +301,7 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
             for name, each in zip(order[: len(concrete.outputs)], concrete.outputs, strict=True)
         ),
         variables=variables,
+        tables=tables,
     )
 
 
@@ -361,12 +366,34 @@ def _port(name: str, tensor: Any) -> Port:
         raise GraphError(f"has elements of type {tensor.dtype.name}, which no tensor here has", tensor=name) from error
 
 
-def _variables(model: Any, concrete: Any, names: Mapping[int, str]) -> Iterator[tuple[str, Variable]]:
+def _tables(model: Any, concrete: Any) -> Iterator[tuple[str, Table]]:
+    """Yield the tables of preprocessing layers that the graph captured, by the placeholder of their handle."""
+    import tensorflow as tf
+
+    kinds = tf.lookup.StaticHashTable, tf.lookup.experimental.MutableHashTable
+    found = (getattr(layer, "lookup_table", None) for layer in model._flatten_layers())
+    held = {id(each.resource_handle): each for each in found if isinstance(each, kinds)}
+    for outer, inner in concrete.graph.captures:
+        table = held.get(id(outer))
+        if table is None:
+            continue
+        if tf.string in (table.key_dtype, table.value_dtype):
+            raise GraphError(f"looks values up in a table of text (node {inner.op.name!r}), which no graph has here")
+        try:
+            keys, values = table.export()
+        except tf.errors.OpError as error:
+            raise GraphError("looks values up in a table whose keys the config does not have") from error
+        yield inner.op.name, Table.of(keys.numpy(), values.numpy())
+
+
+def _variables(
+    model: Any, concrete: Any, names: Mapping[int, str], tables: Collection[str]
+) -> Iterator[tuple[str, Variable]]:
     """Yield the variables that the graph captured, by the placeholder of their handle."""
     held = {id(_tensorflow_variable(each).handle): each for each in model.variables}
     for outer, inner in concrete.graph.captures:
         variable = held.get(id(outer))
-        if inner.dtype.name != "resource":
+        if inner.dtype.name != "resource" or inner.op.name in tables:
             continue
         if variable is None or id(variable) not in names:
             raise GraphError(

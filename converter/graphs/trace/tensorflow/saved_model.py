@@ -17,7 +17,7 @@ from converter.graphs.movement import Step
 from converter.graphs.passes.attach import attach
 from converter.graphs.trace.tensorflow.conversion import Source, convert
 from converter.graphs.trace.tensorflow.serving import serve
-from converter.graphs.trace.tensorflow.tables import Table
+from converter.graphs.trace.tensorflow.tables import said_of
 from converter.model.kernels import kernel_axes, weight_axes
 
 
@@ -51,17 +51,8 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    notes = tuple(each for each in (served.note, _said_of(served.tables)) if each)
+    notes = tuple(each for each in (served.note, said_of(served.tables.values())) if each)
     return replace(architecture, notes=notes).to_json()
-
-
-def _said_of(tables: Mapping[str, Table]) -> str:
-    counts = [str(len(each.keys)) for each in tables.values()]
-    if not counts:
-        return ""
-    shown = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
-    many = f"{len(counts)} lookup tables ({shown} keys) are constants"
-    return f"{many if len(counts) > 1 else f'a lookup table of {shown} keys is a constant'} of the graph"
 
 
 def _with_weights(model: Any, architecture: Architecture, kernels: frozenset[str]) -> Architecture:

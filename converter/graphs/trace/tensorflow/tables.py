@@ -7,7 +7,7 @@ read, or, for tables that TensorFlow saves with the variables, the tensors in th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ from converter.graphs.trace.tensorflow.cutting import Cut
 from converter.graphs.trace.tensorflow.operators import makes_table
 from converter.model.dtype import DType
 
-LIMIT_BYTES = 256 << 20
-"""Of the tables of a graph, which holds them as constants: messages of protobuf have at most 2 GiB."""
+LIMIT_BYTES = 64 << 20
+"""Of the tables of a graph, which holds them as constants: making one of 64 MiB takes 4 GiB of memory."""
 _ALONE = "--weights-only writes no graph"
 _STATIC, _OF_ROWS, _DENSE = "HashTable", "MutableHashTableOfTensors", "MutableDenseHashTable"
 _TEXT = 7
@@ -49,6 +49,21 @@ class Table:
     keys: Any
     values: Any
     reserved: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, keys: Any, values: Any, reserved: tuple[int, ...] = ()) -> Table:
+        """Return the table with these keys, in any order, and of those that are alike the first."""
+        keys, places = np.unique(keys, return_index=True)
+        return cls(keys=keys, values=values[places], reserved=reserved)
+
+
+def said_of(tables: Iterable[Table]) -> str:
+    """Return what a report says of the tables of a graph, nothing where there are none."""
+    counts = [str(len(each.keys)) for each in tables]
+    if len(counts) < 2:
+        return f"a lookup table of {counts[0]} keys is a constant of the graph" if counts else ""
+    shown = f"{', '.join(counts[:-1])} and {counts[-1]}"
+    return f"{len(counts)} lookup tables ({shown} keys) are constants of the graph"
 
 
 def tables(part: Cut, saved: Mapping[str, str], bundle: Bundle) -> dict[str, Table]:
@@ -158,8 +173,7 @@ def _table(node: Node, keys: Any, values: Any, reserved: tuple[int, ...]) -> Tab
         is_there = ~np.isin(keys, reserved)
         keys, values = keys[is_there], values[is_there]
     _check_keys(which, keys, values)
-    keys, places = np.unique(keys, return_index=True)
-    return Table(keys=keys, values=values[places], reserved=reserved)
+    return Table.of(keys, values, reserved)
 
 
 def _rows(node: Node, stored: tuple[int, ...]) -> tuple[int, ...]:
