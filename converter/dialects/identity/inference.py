@@ -122,11 +122,15 @@ def _by_layers(
 ) -> Inference:
     """Return the class that `config` names if it is one of the `best`, else the one of them that it is.
 
-    Layers beside a base model that no class has are a head of the user's. Where a type has none that all its models
-    have, they may be the base model's too: then what the config names is believed, if nothing proves another class.
+    A class that the config names and that has a place for more of the layers is believed to lack some of its own.
+    Layers beside a base model that no class has are a head of the user's. Where nothing anchors the base models of a
+    type, they may be theirs too: then what the config names is believed, if nothing proves another class.
     """
     named = class_named(config)
     first, unknown = best[0], best[0].left_over
+    own = min((fit for fit in found if fit.known.name == named), key=lambda fit: fit.rank, default=None)
+    if own is not None and len(own.left_over) < len(unknown):
+        return _inference(own, "config")
     if unknown and known.anchor and not first.is_proven:
         raise _foreign(known, unknown)
     for fit in best:
@@ -134,10 +138,7 @@ def _by_layers(
             return _inference(fit, "config")
     is_believed = not known.anchor and named is not None and _CLASS_NAME.fullmatch(named) is not None
     if unknown and is_believed and named is not None and not (first.is_proven and named in known.classes):
-        own = [fit for fit in found if fit.known.name == named]
-        if not own:
-            return Inference(architecture=named, basis="config")
-        return _inference(min(own, key=lambda fit: fit.rank), "config")
+        return Inference(architecture=named, basis="config") if own is None else _inference(own, "config")
     if unknown and not first.is_proven and first.sighting.base_prefix:
         raise _foreign(known, unknown)
     alike = [fit for fit in best if fit.prefix == first.prefix]

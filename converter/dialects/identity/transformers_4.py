@@ -12,6 +12,9 @@ from typing import Any
 from converter.dialects.identity.classes import class_named
 from converter.dialects.tables import ModelClass, TensorFlowTable, tensorflow_table
 
+INNER_PREFIXES = frozenset({"audio_model.", "text_model.", "vision_model."})
+"""What towers have before all of their names, and save no more since transformers 5, which reads either."""
+
 
 def classes_like(table: TensorFlowTable, present: Iterable[str], named: str | None, start: str) -> list[ModelClass]:
     """Return the classes that have tensors of the templates `present`, the likeliest first; those that fit alike.

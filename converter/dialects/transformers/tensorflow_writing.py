@@ -113,7 +113,7 @@ def _translated(checkpoint: Checkpoint, config: Config) -> tuple[_Translation, t
     except ArchitectureError:
         inference = Inference(architecture=named or "", basis="config")
     by_name = None
-    if named is not None and named != inference.architecture and knows(config):
+    if named is not None and (named != inference.architecture or inference.prefix) and knows(config):
         by_name = _as_class(checkpoint, config, named, "")
         if by_name.is_whole:
             return by_name, ()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.declaring import check_choices, option
+from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
-from converter.dialects.identity.transformers_4 import is_class_named
+from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
 from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import epsilon_option
@@ -170,8 +171,11 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
         inference = infer_architecture(checkpoint.tensors, config.values)
     except ArchitectureError as error:
         return config, None, (f"config.json is left as it is: {error.message}",)
-    if not inference.prefix and is_class_named(checkpoint.names, config.values):
-        return config, replace(inference, architecture=config.values["architectures"][0]), ()
+    named = class_named(config.values)
+    if named is not None and is_class_named(checkpoint.names, config.values):
+        return config, replace(inference, architecture=named, prefix=""), ()
+    if named == inference.architecture and inference.prefix in INNER_PREFIXES:
+        inference = replace(inference, prefix="")
     corrected = config.with_values({"architectures": [inference.architecture]})
     warnings = () if inference.note is None else (inference.note,)
     if corrected.raw != config.raw:
