@@ -78,6 +78,7 @@ def test_what_has_other_elements_is_none_and_a_large_one_is_not_made() -> None:
     ("data", "match"),
     [
         (shaped(9, 2, more=content_field(4, b"\0" * 15)), "15 bytes"),
+        (shaped(9, 2, more=content_field(4, b"\0" * 24)), "24 bytes"),
         (shaped(9, 2, more=content_field(10, varint(1) * 3)), "3 numbers"),
         (shaped(9, 2, more=content_field(10, b"\xff")), "inside a number"),
         (shaped(1, 2, more=content_field(5, b"\0" * 7)), "inside a number"),

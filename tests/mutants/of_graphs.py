@@ -11,6 +11,7 @@ _INPUTS = "tests/graphs/test_inputs.py"
 _PASSES = "tests/graphs/test_passes.py"
 _PRECISION = "tests/graphs/test_precision.py"
 _SAMPLING = "tests/graphs/test_sampling.py"
+_TABLES = "tests/graphs/test_saved_model_tables.py"
 
 FAULTS = (
     Fault(
@@ -690,5 +691,75 @@ FAULTS = (
         new="",
         tests=_SAMPLING + " -k not_every",
         what="what is computed of a number is not looked at",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/tables.py",
+        old="    if len(differing):",
+        new="    if len(differing) > 1:",
+        tests=_TABLES + " -k fills_no_table",
+        what="a key of a table may stand for two values",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/tables.py",
+        old="        if len(filled) + is_saved != 1:",
+        new="        if len(filled) + is_saved < 1:",
+        tests=_TABLES + " -k fills_no_table",
+        what="a table that is filled twice has what comes first",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/tables.py",
+        old="            if self._visited > _VISITS_LIMIT:",
+        new="            if self._visited < 0:",
+        tests=_TABLES + " -k fills_no_table",
+        what="functions that call one another many times hold up a conversion",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/lifting.py",
+        old="            _check_alike(node, _tables(taken), _tables(outputs))",
+        new="            _check_alike(node, _tables(taken), _tables(taken))",
+        tests=_TABLES + " -k no_search",
+        what="a loop that turns two tables looks one up alone",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/lifting.py",
+        old="        if self._tables_bytes > LIMIT_BYTES:",
+        new="        if self._tables_bytes < 0:",
+        tests=_TABLES + " -k large_table",
+        what="many searches in a large table take any memory",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/cutting.py",
+        old="            if clash:",
+        new="            if len(clash) > 1:",
+        tests=_TABLES + " -k one_of_a_table",
+        what="a node of the graph is taken for one of a table",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="    beside = _spread(possible[~np.isin(possible, every)])",
+        new="    beside = _spread(possible)",
+        tests=_SAMPLING,
+        what="keys of a table are taken for integers that it lacks",
+    ),
+    Fault(
+        module="graphs/trace/sampling.py",
+        old="    keys = _spread(every[(every >= low) & (every <= high)])",
+        new="    keys = _spread(every[every >= low])",
+        tests=_SAMPLING,
+        what="keys are drawn that the type of an input does not hold",
+    ),
+    Fault(
+        module="graphs/inputs.py",
+        old="    others = sampling.beside if beside and sampling.beside else sampling.keys",
+        new="    others = sampling.beside if sampling.beside else sampling.keys",
+        tests=_CASES,
+        what="no set of inputs has keys of a table alone, on which any source runs",
+    ),
+    Fault(
+        module="graphs/cases.py",
+        old="    counts = {each.name: 2 * max(len(each.sampling.keys), len(each.sampling.beside)) for each in asked}",
+        new="    counts = {each.name: 2 for each in asked}",
+        tests=_CASES,
+        what="of the keys of a table a few are asked for",
     ),
 )
