@@ -39,7 +39,7 @@ _NAMED = {1: LENGTH_DELIMITED}
 _ENTRY = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _NUMBERED_ENTRY = {1: VARINT, 2: LENGTH_DELIMITED}
 _TENSOR = {1: VARINT, 14: LENGTH_DELIMITED, 15: LENGTH_DELIMITED}
-_LIST, _TEXT, _TYPE, _SHAPE, _TENSOR_VALUE, _OF_CALLER, _CALLED = 1, 2, 6, 7, 8, 9, 10
+_LIST, _TEXT, _TRUTH, _TYPE, _SHAPE, _TENSOR_VALUE, _OF_CALLER, _CALLED = 1, 2, 5, 6, 7, 8, 9, 10
 _VALUES = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: VARINT, 4: FIXED32, 5: VARINT, 6: VARINT}
 _VALUES |= dict.fromkeys((7, 8, 9, 10), LENGTH_DELIMITED)
 _LISTED = frozenset(range(2, 10))
@@ -91,6 +91,11 @@ class Attribute:
     def type_number(self) -> int:
         """A type's number, 0 for what is none."""
         return self._message().unsigned(_TYPE) if self.kind == _TYPE else 0
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it is the truth value True."""
+        return self.kind == _TRUTH and bool(self._message().unsigned(_TRUTH))
 
     @property
     def called(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ _BOUND_INPUTS = 2
 _VARIABLE_NAME = {1: LENGTH_DELIMITED}
 _TRAINED = "trainable_variables"
 _INITIALISERS = ("saved_model_main_op", "legacy_init_op", "table_initializer")
+"""Of these a loader runs the first that there is, and none beside the signature below."""
 _INITIALISING = "__saved_model_init_op"
 
 
@@ -111,9 +112,11 @@ def _meta_graph(message: Message, path: str | None) -> MetaGraph:
     objects = tuple(_object(each, path) for each in saved.repeated(1))
     traced = dict(entries(saved.repeated(2), path))
     captures = {name: tuple(_bound_inputs(content, len(objects), path)) for name, content in traced.items()}
-    initialisers = [node for name in _INITIALISERS if name in collections for node in _listed(collections[name], path)]
     if _INITIALISING in signatures:
-        initialisers += [node_of(each.tensor) for each in signatures[_INITIALISING].outputs.values()]
+        initialisers = [node_of(each.tensor) for each in signatures[_INITIALISING].outputs.values()]
+    else:
+        listed = [_listed(collections[name], path) for name in _INITIALISERS if name in collections]
+        initialisers = list(listed[0]) if listed else []
     return MetaGraph(
         graph=Graph(message.content(2), path),
         signatures=signatures,

@@ -52,7 +52,7 @@ class Constant:
         return math.prod(self.shape) * np.dtype(_LISTED[self.type_number][0]).itemsize
 
     def numpy(self) -> Any:
-        """Return the array. Raises ReadError for more or other elements than it says."""
+        """Return the array. Raises ReadError for more or other elements than it says, and for a shape that none has."""
         stored, field = _LISTED[self.type_number]
         dtype, count = np.dtype(stored), math.prod(self.shape)
         content = Message.parse(self.data, _TENSOR, self.path).content(4)
@@ -68,7 +68,10 @@ class Constant:
             found[: len(listed)] = _as_stored(listed, dtype)
             if listed:
                 found[len(listed) :] = found[len(listed) - 1]
-        found = found.reshape(self.shape)
+        try:
+            found = found.reshape(self.shape)
+        except ValueError as error:
+            raise ReadError(f"has a constant of a shape that no array has: {error}", path=self.path) from error
         return found != 0 if self.type_number == _BOOL else found
 
 

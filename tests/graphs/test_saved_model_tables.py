@@ -246,6 +246,52 @@ def never(graph: Any) -> None:
     graph.collection_def.clear()
 
 
+def of_extents(*extents: int) -> Callable[[Any], object]:
+    """Keys and values of a shape, all of them 7."""
+
+    def change(graph: Any) -> None:
+        for place in (1, 2):
+            tensor = constant(graph, place)
+            tensor.tensor_content = b""
+            tensor.int64_val.extend([7] if all(extents) else [])
+            del tensor.tensor_shape.dim[:]
+            for extent in extents:
+                tensor.tensor_shape.dim.add(size=extent)
+
+    return change
+
+
+def never_by_signature(graph: Any) -> None:
+    """The nodes of the collection are run by no loader that finds the signature."""
+    graph.graph_def.node.add(name="nothing", op="NoOp")
+    graph.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"].name = "nothing"
+
+
+def of_one_name(graph: Any) -> None:
+    """Another node makes the same table, and something else fills that."""
+    graph.graph_def.node.add().CopyFrom(next(each for each in graph.graph_def.node if each.op == "HashTableV2"))
+    graph.graph_def.node[-1].name = "twin"
+    twice(graph)
+    next(each for each in graph.graph_def.node if each.name == "again").input[0] = "twin"
+
+
+def of_one_name_in_the_filler(graph: Any) -> None:
+    _, function = filler(graph)
+    function.node_def.add().CopyFrom(next(each for each in graph.graph_def.node if each.op == "HashTableV2"))
+
+
+def on_one_side(graph: Any) -> None:
+    call, _ = filler(graph)
+    no = graph.graph_def.node.add(name="no", op="Const")
+    no.attr["dtype"].type = tf.bool.as_datatype_enum
+    no.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(False))
+    switch = graph.graph_def.node.add(name="switch", op="Switch", input=["no", "no"])
+    taken = graph.graph_def.node.add(name="taken", op="Identity", input=["switch:1"])
+    for node in (switch, taken):
+        node.attr["T"].type = tf.bool.as_datatype_enum
+    call.input.append("^taken")
+
+
 def removes(graph: Any) -> None:
     _, function = filler(graph)
     found = next(each for each in function.node_def if each.op == "LookupTableImportV2")
@@ -290,10 +336,17 @@ def of_half(graph: Any) -> None:
         (keys(3, 5, 9, dtype=np.int32), ReadError, "filled with another type"),
         (keys(3, 5, 9, dtype=np.complex64), ReadError, "filled with another type"),
         (endless_keys, GraphError, "of which a graph holds at most 64 as constants"),
+        (of_extents(5 << 20), GraphError, "of 80 MiB, of which a graph holds at most 64"),
+        (of_extents(3, *[1] * 70), ReadError, "of a shape that no array has"),
+        (of_extents(0, 1 << 40, 1 << 40), ReadError, "of a shape that no array has"),
         (computed_keys, GraphError, "that no constants fill"),
         (ring, GraphError, "that no constants fill"),
         (twice, GraphError, "filled in several ways"),
         (never, GraphError, "filled by nothing in its file"),
+        (never_by_signature, GraphError, "filled by nothing in its file"),
+        (of_one_name, GraphError, "has two nodes, '[^']*' and '[^']*', that make the table"),
+        (of_one_name_in_the_filler, GraphError, "that make the table"),
+        (on_one_side, GraphError, "fills its tables only where node 'switch' says so"),
         (removes, GraphError, "filled in several ways"),
         (writes, SafetyError, "operator SaveV2 .*may do more than compute"),
         (many_calls, GraphError, "too many steps"),

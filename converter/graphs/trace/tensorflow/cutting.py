@@ -15,7 +15,7 @@ from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
 from converter.errors import ArchitectureError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow.calling import called
-from converter.graphs.trace.tensorflow.operators import COMPUTE, makes_table
+from converter.graphs.trace.tensorflow.operators import COMPUTE, makes_table, name_of_table
 
 _SERVE, _SERVING = "serve", "serving_default"
 _PLACE = re.compile("[^^:][^:]*:([0-9]{1,5})")
@@ -67,7 +67,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
             graph=_encoded(said.graph, nodes, functions),
             nodes=nodes,
             said=said,
-            first=_first(said, nodes, path),
+            first=_first(said, nodes, functions, path),
             note=call.note,
         )
     name = _chosen(found, path)
@@ -81,14 +81,33 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     for port, info in ports.items():
         _check_place(port, info.tensor, nodes, functions, path)
     graph = _encoded(said.graph, nodes, functions)
-    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said, first=_first(said, nodes, path))
+    first = _first(said, nodes, functions, path)
+    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said, first=first)
 
 
-def _first(said: MetaGraph, nodes: Mapping[str, Node], path: str | None) -> dict[str, Node]:
-    """Return the nodes that would fill tables, where there are any among `nodes`."""
+def _first(
+    said: MetaGraph, nodes: Mapping[str, Node], functions: Mapping[str, Function], path: str | None
+) -> dict[str, Node]:
+    """Return the nodes that would fill tables, where there are any among `nodes`.
+
+    Raises GraphError for a table that several nodes make: what fills one would fill the other.
+    """
     tables = [node for node in nodes.values() if makes_table(node.operator)]
+    if not tables:
+        return {}
     roots = [each for each in said.initialisers if each in said.graph.nodes]
-    return _reached(said.graph, roots, path, tables)[0] if tables else {}
+    first, called = _reached(said.graph, roots, path, tables)
+    inner = [node for function in {**called, **functions}.values() for node in function.nodes]
+    makers: dict[str, Node] = {}
+    for node in (*{**first, **nodes}.values(), *inner):
+        name = name_of_table(node)
+        if name and makers.setdefault(name, node) is not node:
+            raise GraphError(
+                f"has two nodes, {makers[name].name!r} and {node.name!r}, that make the table {name!r}",
+                path=path,
+                hint="--weights-only writes no graph",
+            )
+    return first
 
 
 def _check_place(

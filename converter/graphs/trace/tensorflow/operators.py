@@ -9,6 +9,8 @@ over programs of other kinds (XlaLaunch).
 
 from __future__ import annotations
 
+from converter.encoding.graph_def import Node
+
 _COMPUTE = """
 Abs Acos Acosh Add AddN AddV2 All Angle Any ApproximateEqual ApproxTopK ArgMax ArgMin Asin Asinh Assert Atan Atan2
 Atanh Betainc BesselI0 BesselI0e BesselI1 BesselI1e Bincount Bitcast BitwiseAnd BitwiseOr BitwiseXor Bucketize Cast
@@ -115,3 +117,12 @@ _TABLES = ("HashTable", "MutableHashTable", "MutableHashTableOfTensors", "Mutabl
 def makes_table(operator: str) -> bool:
     """Whether an operator makes a lookup table that goes by a name."""
     return operator.removesuffix("V2") in _TABLES
+
+
+def name_of_table(node: Node) -> str:
+    """Return the name that the table of a node has for others too, empty for what has none or makes no table."""
+    if not makes_table(node.operator):
+        return ""
+    given = node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
+    by_node = "use_node_name_sharing" in node.attributes and node.attributes["use_node_name_sharing"].is_true
+    return given or (node.name if by_node else "")

@@ -35,6 +35,7 @@ _VALUE_TYPES = {
 _FILLING = ("InitializeTable", "LookupTableImport")
 _ASKING = ("LookupTableFind", "LookupTableSize", "LookupTableExport")
 _CALLS, _SAME, _CONSTANT = ("PartitionedCall", "StatefulPartitionedCall"), "Identity", "Const"
+_CHOOSES = "Switch"
 _SHAPE, _TENSOR = 7, 8
 _VISITS_LIMIT = 100_000
 
@@ -88,9 +89,9 @@ def tables(part: Cut, saved: Mapping[str, str], bundle: Bundle) -> dict[str, Tab
             how = "in several ways" if filled else "by nothing in its file"
             raise GraphError(f"looks values up in a table (node {name!r}) that is filled {how}", hint=_ALONE)
         keys, values = _saved(key, bundle, node) if is_saved else _constants(filled[0], node)
-        found[name] = _table(node, keys, values, _reserved(node, part))
-        size += found[name].keys.nbytes + found[name].values.nbytes
+        size += keys.nbytes + values.nbytes
         _check_size(size, name)
+        found[name] = _table(node, keys, values, _reserved(node, part))
     return found
 
 
@@ -168,7 +169,10 @@ def _table(node: Node, keys: Any, values: Any, reserved: tuple[int, ...]) -> Tab
     rows = _rows(node, values.shape[1:])
     if keys.size != count or values.size != count * math.prod(rows):
         raise ReadError(f"{which} filled with keys and values of shapes {list(keys.shape)} and {list(values.shape)}")
-    keys, values = keys.reshape(count), values.reshape(count, *rows)
+    try:
+        keys, values = keys.reshape(count), values.reshape(count, *rows)
+    except ValueError as error:
+        raise ReadError(f"{which} whose values have a shape that no array has: {error}") from error
     if reserved:
         is_there = ~np.isin(keys, reserved)
         keys, values = keys[is_there], values[is_there]
@@ -223,25 +227,33 @@ class _Walk:
 
     def _of(self, nodes: Mapping[str, Node], known: dict[str, Node | None]) -> Iterator[_Filling]:
         """`known` has the nodes of the main graph that arguments are, and those that were looked for before."""
+        filling = []
         for node in nodes.values():
             given = [_resolved(node_of(each), nodes, known) for each in node.inputs if not each.startswith("^")]
             self._visited += 1 + len(given)
             if self._visited > _VISITS_LIMIT:
                 raise GraphError("fills its tables in too many steps", hint=_ALONE)
-            kind = node.operator.removesuffix("V2")
-            handed = [
-                each
-                for each in given
-                if each is not None and makes_table(each.operator) and self._part.nodes.get(each.name) is each
-            ]
-            if kind in _FILLING and handed == given[:1] and len(given) == 3:
-                yield _Filling(table=handed[0].name, keys=given[1], values=given[2])
-            elif node.operator in _CALLS and "f" in node.attributes and node.attributes["f"].called:
-                function = self._function(node.attributes["f"].called[0])
-                arguments = dict(zip((each.name for each in function.arguments), given, strict=False))
-                yield from self._of({each.name: each for each in function.nodes}, arguments)
-            elif kind not in _ASKING and node.operator != _SAME:
-                yield from (_Filling(table=each.name) for each in handed)
+            for each in self._by(node, given):
+                filling.append(node.name)
+                yield each
+        _check_always(filling, nodes)
+
+    def _by(self, node: Node, given: list[Node | None]) -> Iterator[_Filling]:
+        """Yield what one node does to tables, of which it is handed those in `given`."""
+        kind = node.operator.removesuffix("V2")
+        handed = [
+            each
+            for each in given
+            if each is not None and makes_table(each.operator) and self._part.nodes.get(each.name) is each
+        ]
+        if kind in _FILLING and handed == given[:1] and len(given) == 3:
+            yield _Filling(table=handed[0].name, keys=given[1], values=given[2])
+        elif node.operator in _CALLS and "f" in node.attributes and node.attributes["f"].called:
+            function = self._function(node.attributes["f"].called[0])
+            arguments = dict(zip((each.name for each in function.arguments), given, strict=False))
+            yield from self._of({each.name: each for each in function.nodes}, arguments)
+        elif kind not in _ASKING and node.operator != _SAME:
+            yield from (_Filling(table=each.name) for each in handed)
 
     def _function(self, name: str) -> Function:
         if name not in self._functions:
@@ -261,3 +273,16 @@ def _resolved(name: str, nodes: Mapping[str, Node], known: dict[str, Node | None
             name = node_of(node.inputs[0])
     known.update(dict.fromkeys(trail, known[name]))
     return known[name]
+
+
+def _check_always(names: list[str], nodes: Mapping[str, Node]) -> None:
+    """Raise GraphError unless a loader runs these nodes in any case: a Switch lets those behind one side of it rest."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in seen:
+            seen.add(name)
+            if nodes[name].operator == _CHOOSES:
+                raise GraphError(f"fills its tables only where node {name!r} says so", hint=_ALONE)
+            waiting += nodes[name].sources
