@@ -2,7 +2,7 @@
 
 Messages: tensorflow/core/protobuf/{saved_model,meta_graph,saved_object_graph}.proto and
 tensorflow/core/framework/variable.proto, TF 2.21. All of it is data here: savers, initialisers, assets and collections
-are what a loader would run, and nothing else reads them.
+are what a loader would run. Nothing else reads them, but for the constants that initialisers put into tables.
 """
 
 from __future__ import annotations
