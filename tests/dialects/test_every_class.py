@@ -1,6 +1,6 @@
 """Every class of the table is told from its tensors: built without weights, and asked for without its name.
 
-A slice of the model types, seeded by CKCONV_ORACLE_SEED, and the encoders; all types with CKCONV_ORACLE_FULL=1.
+A slice of the model types, seeded by CKCONV_ORACLE_SEED, and some always; all types with CKCONV_ORACLE_FULL=1.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ _ENCODERS = (
     *("albert", "bert", "camembert", "distilbert", "electra", "megatron-bert", "roberta", "roberta-prelayernorm"),
     *("roformer", "xlm-roberta"),
 )
+_TENSORFLOWS = (
+    *("blip_text_model", "blip_vision_model", "clip_text_model", "clip_vision_model", "data2vec-vision", "groupvit"),
+    *("groupvit_text_model", "groupvit_vision_model", "idefics", "layoutlmv3", "lxmert", "roberta-prelayernorm", "sam"),
+    *("sam_vision_model", "swiftformer", "tapas", "vit_mae"),
+)
+"""Types that only the tables of other frameworks' names had."""
+
 _TYPES_OF_A_PART = 25
 _DIFFERENT_INSIDE = {"PerceiverForImageClassificationLearned", "PerceiverForSequenceClassification"}
 """Classes that only the way in to the base model tells apart, whose names below the first component no table has."""
@@ -41,7 +48,7 @@ class Shape:
 def _chosen() -> list[str]:
     if environment.IS_FULL:
         return _TYPES
-    return sorted({*_ENCODERS, *random.Random(environment.SEED).sample(_TYPES, _TYPES_OF_A_PART)})
+    return sorted({*_ENCODERS, *_TENSORFLOWS, *random.Random(environment.SEED).sample(_TYPES, _TYPES_OF_A_PART)})
 
 
 @dataclass(frozen=True)

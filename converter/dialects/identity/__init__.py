@@ -6,6 +6,7 @@
 - `tie_breaks`  what tells classes apart that have the same layers
 - `inference`   the answer: the class, why, and what stands before its names
 - `ties`        which of its names are one tensor
+- `transformers_4`  what the table of TensorFlow's names says besides, and how classes of releases before 5 differ
 
 What a class must find in a folder, names and shapes, is a question of the same table.
 """

@@ -2,10 +2,11 @@
 
     python -m tests.oracle.generate.classes TABLE [model type ...]
 
-in an environment with transformers 5 and torch. Every class that transformers lists for a task is built on the meta
-device: from the default config of its model type, with two layers where it takes that; from that of the zoo, where it
-has one; and with each switch of the config flipped. What only a flipped config has is optional. Of the names that
-save_pretrained would write, the first components of the base model's are kept, and the whole names of all else.
+in an environment with transformers 5 and torch. Every class that transformers lists for a task, or that is named as
+others for one where it lists none of a model type, is built on the meta device: from the default config of its model
+type, with two layers where it takes that; from that of the zoo, where it has one; and with each switch of the config
+flipped. What only a flipped config has is optional. Of the names that save_pretrained would write, the first components
+of the base model's are kept, and the whole names of all else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from converter.dialects.identity.classes import POSITION_EMBEDDINGS, layer_of, template_of
-from converter.dialects.identity.tasks import CHOICE_TASK, LISTS
+from converter.dialects.identity.tasks import CAUSAL_TASK, CHOICE_TASK, CLASS_SUFFIXES, LISTS
 from converter.graphs.trace.canonical_names import tied_names
 from converter.graphs.trace.model_building import abstract_model, model_config
 from converter.graphs.trace.saved_form import saved_form
@@ -36,7 +37,16 @@ from tests.oracle.generate.memory import model_classes, small
 
 _LAYERS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?layers?|(en|de)coder_layers|depth")
 _NO_TENSORS = ("output_", "return_", "use_cache", "is_decoder", "_")
-_POSITIONS = "position_embedding_type"
+_OTHER_CHANGES = ({"position_embedding_type": "rotary"}, {"n_langs": 2, "use_lang_emb": True})
+_FILLED = {
+    "head_dim": 64,
+    "layer_types": ["full_attention"] * 2,
+    "num_key_value_heads": 2,
+    "prediction_length": 4,
+    "vocab_size": 32,
+    "vocabulary_map": {"<image>": 4},
+}
+"""What a config leaves open that its classes need."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,24 @@ def listed(model_type: str) -> Mapping[str, list[str]]:
     return found
 
 
+def named_for_tasks(names: Sequence[str]) -> Mapping[str, list[str]]:
+    """Return class -> its task, of classes that transformers exports, by how they are called."""
+    found = {}
+    for name in names:
+        tasks = [task for task, suffix in CLASS_SUFFIXES.items() if name.endswith(suffix)]
+        tasks = [CAUSAL_TASK] if name.endswith("LMHeadModel") else tasks
+        if tasks and hasattr(transformers, name):
+            found[name] = [max(tasks, key=lambda task: len(CLASS_SUFFIXES[task]))]
+    return found
+
+
 def usual_configs(model_type: str) -> Iterator[Any]:
     """Yield configs that anyone may have: the default one, those of equal and of other widths, that of the zoo."""
     config_class = transformers.CONFIG_MAPPING[model_type]
     default = shrunk(config_class)
     yield default
+    if open_keys := {key: value for key, value in _FILLED.items() if vars(default).get(key, 0) is None}:
+        yield shrunk(config_class, **open_keys)
     if "embedding_size" in vars(default) and "hidden_size" in vars(default):
         yield shrunk(config_class, embedding_size=default.hidden_size)
         yield shrunk(config_class, embedding_size=default.hidden_size // 2)
@@ -107,8 +130,7 @@ def flipped_configs(config: Any) -> Iterator[Any]:
     """Yield the config with each of its own switches flipped."""
     switches = {key: not value for key, value in vars(config).items() if isinstance(value, bool)}
     changes: list[dict[str, Any]] = [{key: value} for key, value in switches.items() if not key.startswith(_NO_TENSORS)]
-    if _POSITIONS in vars(config):
-        changes.append({_POSITIONS: "rotary"})
+    changes += [change for change in _OTHER_CHANGES if change.keys() <= vars(config).keys()]
     for change in changes:
         try:
             yield type(config)(**{**config.to_dict(), **change})
@@ -188,7 +210,7 @@ def model_of(model_type: str, others: Sequence[str]) -> dict[str, Any]:
     classes: dict[str, Any] = {}
     first: dict[str, Model] = {}
     has_positions = []
-    for name, tasks in sorted(listed(model_type).items()):
+    for name, tasks in sorted((listed(model_type) or named_for_tasks(others)).items()):
         usual = models_of(name, configs, is_told=True)
         if usual:
             models = models_of(name, flipped)
@@ -232,7 +254,8 @@ def main(table: Path, model_types: list[str]) -> None:
         others[class_.config_class.model_type].append(class_.__name__)
     known = {name for lists in LISTS.values() for each in lists for name in getattr(modeling_auto, each, {})}
     found = {}
-    for model_type in sorted(known & set(model_types or known) & set(transformers.CONFIG_MAPPING)):
+    wanted = set(model_types) or known | set(others)
+    for model_type in sorted(wanted & set(transformers.CONFIG_MAPPING)):
         try:
             found[model_type] = model_of(model_type, others[model_type])
         except Exception as error:  # a config that does not build by default
