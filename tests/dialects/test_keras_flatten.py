@@ -266,3 +266,15 @@ def test_what_takes_a_flattened_map_in_no_way_that_is_known_must_be_allowed(tmp_
     model = stepwise(k.Reshape((3, 2, 40)), layer)
     checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
     assert [line.is_refused_by_default for line in checkpoint.lines if line.name == FLATTEN_ORDER] == [True]
+
+
+@pytest.mark.parametrize("is_bidirectional", [False, True])
+def test_a_cell_of_its_own_behind_a_flatten_must_be_allowed(is_bidirectional: bool, tmp_path: Path) -> None:
+    k = keras.layers
+    layer = k.RNN(k.GRUCell(3), name="rnn")
+    model = stepwise(k.Bidirectional(layer, name="both") if is_bidirectional else layer)
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    (line,) = [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    assert line.is_refused_by_default
+    assert "/kernel" in line.reason
+    assert "recurrent_kernel" not in line.reason

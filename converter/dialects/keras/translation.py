@@ -238,6 +238,7 @@ class _Forward:
 
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
     slots: dict[str, tuple[Module, Slot]] = {}
+    taken: Mapping[str, Features] = {}
     misordered: list[str] = []
     if config is not None:
         model = architecture.parse(config)
@@ -251,6 +252,11 @@ def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
         ]
     left = {name: checkpoint.tensor(name).shape for name in checkpoint.names if name not in slots}
     guessed = _by_leaves(left)
+    misordered += [
+        name
+        for name, (module, slot) in guessed.items()
+        if leaves.without_cell(module.path) in taken and takes_features(slot)
+    ]
     misordered += _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
     return _Found(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))
 
