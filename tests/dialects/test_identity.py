@@ -336,6 +336,18 @@ def test_what_no_class_has(
     assert infer_architecture(change(sample.tensors), sample.config, task="base").architecture == "BertModel"
 
 
+def test_a_class_that_a_config_names_may_lack_some_of_its_head(samples: dict[str, Sample]) -> None:
+    """Where no other class has a place for what is there; configs of some types leave layers out."""
+    sample = samples["RobertaForSequenceClassification"]
+    half = {name: tensor for name, tensor in sample.tensors.items() if "out_proj" not in name}
+    found = infer_architecture(half, sample.config)
+    assert (found.architecture, found.basis) == (sample.architecture, "config")
+    assert found.note == "the checkpoint has no classifier.out_proj"
+    for config in (sample.config_less("architectures"), sample.config_less(architectures=["RobertaModel"])):
+        with pytest.raises(ArchitectureError, match=r"no class of the roberta family has classifier\.dense"):
+            infer_architecture(half, config)
+
+
 def test_a_layer_beside_a_head_is_noted(samples: dict[str, Sample]) -> None:
     sample = samples["BertForQuestionAnswering"]
     weighted = {**sample.tensors, "loss.weight": Shape((2,))}

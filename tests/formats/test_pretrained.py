@@ -69,14 +69,17 @@ def test_ties_of_any_model_type_are_stored_once(tmp_path: Path) -> None:
     assert "lm_head.weight" in converter.read(tmp_path / "twice").names
 
 
-@pytest.mark.parametrize("flavor", ["safetensors", "tf"])
-def test_a_tower_keeps_the_names_of_its_release(flavor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tower", "flavor"), [("CLIPText", "safetensors"), ("CLIPText", "tf"), ("SiglipText", "safetensors")]
+)
+def test_a_tower_keeps_the_names_of_its_release(tower: str, flavor: str, tmp_path: Path) -> None:
     """Releases before 5 have ``text_model.`` before all of them, and transformers 5 reads either."""
-    config = transformers.CLIPTextConfig(
+    config = getattr(transformers, f"{tower}Config")(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=32
     )
-    model = transformers.CLIPTextModel(config)
-    model.config.architectures = ["CLIPTextModel"]
+    class_ = getattr(transformers, f"{tower}Model")
+    model = class_(config)
+    model.config.architectures = [class_.__name__]
     values = json.loads(model.config.to_json_string())
     given = Config(values=values, raw=json.dumps(values).encode())
     tensors = {f"text_model.{key}": ArrayTensor.of(each.detach().numpy()) for key, each in model.state_dict().items()}
@@ -86,7 +89,7 @@ def test_a_tower_keeps_the_names_of_its_release(flavor: str, tmp_path: Path) -> 
     assert report.counts["dropped"] == 0
     if flavor == "safetensors":
         assert set(converter.read(tmp_path / "out").names) == set(tensors)
-        loaded(transformers.CLIPTextModel, tmp_path / "out")
+        loaded(class_, tmp_path / "out")
 
 
 def test_ties_are_stored_once_under_the_name_transformers_keeps(tmp_path: Path) -> None:

@@ -383,6 +383,20 @@ FAULTS = (
         what="a head of the user's goes with the base model that a config names",
     ),
     Fault(
+        module="dialects/identity/inference.py",
+        old="    if own is not None and len(own.left_over) < len(unknown):",
+        new="    if own is None and unknown is None:",
+        tests=_IDENTITY + "::test_a_class_that_a_config_names_may_lack_some_of_its_head",
+        what="a class that lacks a layer of its head is refused",
+    ),
+    Fault(
+        module="formats/pretrained/__init__.py",
+        old="    if named == inference.architecture and inference.prefix in INNER_PREFIXES:",
+        new="    if named is None and inference.prefix in INNER_PREFIXES:",
+        tests="tests/formats/test_pretrained.py::test_a_tower_keeps_the_names_of_its_release",
+        what="a tower of an older release loses what stands before its names",
+    ),
+    Fault(
         module="dialects/identity/tie_breaks.py",
         old="    if len(left) != 1:",
         new="    if not left:",
