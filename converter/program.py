@@ -69,7 +69,7 @@ def write(
     general, specific = Options.split(options)
     require_sandbox(general)
     target = Target.of(destination, to, general)
-    given = Source(checkpoint=checkpoint, path=None, format=checkpoint.dialect)
+    given = Source(checkpoint=checkpoint, path=None, format=str(checkpoint.dialect))
     return _made(given, target, general, specific, observer)
 
 

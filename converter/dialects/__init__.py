@@ -17,7 +17,7 @@ from converter.dialects.keras import to_pytorch
 from converter.dialects.optimizer.semantics import to_torch
 from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
 from converter.entry_points import DIALECTS, added
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 
 __all__ = ["canonical"]
 
@@ -31,18 +31,18 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     layer has; LossError for a variable that no table has.
     """
     match checkpoint.dialect:
-        case "tensorflow" if tf1.model_type_of(checkpoint.names) is not None:
+        case Dialect.TENSORFLOW if tf1.model_type_of(checkpoint.names) is not None:
             return to_torch(tf1.to_canonical(checkpoint))
-        case "tensorflow" if checkpoint.keras_config is None and torch_names.are_torchs(checkpoint.names):
+        case Dialect.TENSORFLOW if checkpoint.keras_config is None and torch_names.are_torchs(checkpoint.names):
             return torch_names.to_canonical(checkpoint)
-        case "keras" | "tensorflow":
+        case Dialect.KERAS | Dialect.TENSORFLOW:
             return to_torch(tensorflow.to_canonical(checkpoint) or to_pytorch(checkpoint))
-        case "flax":
+        case Dialect.FLAX:
             return flax.to_canonical(checkpoint)
-        case "generic":
+        case Dialect.GENERIC:
             said = "layout as stored: nothing says which framework's names these are"
             return replace(checkpoint, warnings=(*checkpoint.warnings, said))
-        case "pytorch":
+        case Dialect.PYTORCH:
             return memory.to_hub(old_names.renewed(checkpoint))
         case other:
             return _of_other_packages().get(other, _unchanged)(checkpoint)

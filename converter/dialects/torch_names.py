@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.kernels import KERNEL, LEAST_RANK, WEIGHT, to_weight
 
 
@@ -30,4 +30,6 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     named = checkpoint.with_names(lambda name: weights.get(name, name))
     moved = {new: to_weight(named.tensors[new]) for new in weights.values()}
     said = "layouts are taken to be PyTorch's, as the names are"
-    return replace(named, tensors={**named.tensors, **moved}, dialect="pytorch", warnings=(*checkpoint.warnings, said))
+    return replace(
+        named, tensors={**named.tensors, **moved}, dialect=Dialect.PYTORCH, warnings=(*checkpoint.warnings, said)
+    )

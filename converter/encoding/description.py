@@ -15,14 +15,14 @@ from typing import Any
 
 from converter.encoding import json as strict_json
 from converter.errors import ReadError, WriteError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import SourceFile
 from converter.model.output import Provenance
 
 FILE_NAME = "ckconv.json"
 LIMIT_BYTES = 64 << 20
 
-_DIALECTS = ("pytorch", "tensorflow", "keras", "flax", "generic")
+_DIALECTS = tuple(Dialect)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Description:
     def _known(self) -> bytes:
         values = {
             **self.more,
-            "dialect": self.checkpoint.dialect,
+            "dialect": str(self.checkpoint.dialect),
             "names": dict(self.names),
             "ties": dict(self.checkpoint.aliases),
             "buffers": sorted(self.checkpoint.buffers),
@@ -97,7 +97,7 @@ def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Path) -
             raise ReadError(f"cannot be tied to {owner!r}", path=path, tensor=name)
     return replace(
         renamed,
-        dialect=document["dialect"],
+        dialect=Dialect(document["dialect"]),
         aliases=ties,
         buffers=known_names(document.get("buffers", []), renamed, path),
         frozen=known_names(document.get("frozen", []), renamed, path),

@@ -19,13 +19,13 @@ from converter.encoding.flax_file import CHUNKED, FILE_NAME, OWN_KEY
 from converter.encoding.folder import CONFIG_NAME, open_inside
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.output import Late, Output, OutputFile, Provenance
 
 _SUFFIX = ".msgpack"
-_DIALECTS_OF_PATHS = ("flax", "tensorflow", "keras")
+_DIALECTS_OF_PATHS = (Dialect.FLAX, Dialect.TENSORFLOW, Dialect.KERAS)
 
 
 def sniff(probe: Probe) -> bool:
@@ -48,7 +48,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     if separator not in ("/", ".", ""):
         raise ReadError(f"joins names with {separator!r}", path=file.path)
     tensors, lines = flax_file.tensors_of(file, tree, separator)
-    checkpoint = Checkpoint(tensors=tensors, dialect="flax", lines=lines)
+    checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.FLAX, lines=lines)
     return described(checkpoint, {**document, "ties": {}}, file.path) if document else checkpoint
 
 
@@ -63,7 +63,7 @@ def _document(file: SourceFile, value: Any) -> dict[str, Any]:
 
 def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names as the Flax class of its config stores it, if a table knows that."""
-    if checkpoint.dialect != "pytorch" or not dialect.is_known(checkpoint.config):
+    if checkpoint.dialect != Dialect.PYTORCH or not dialect.is_known(checkpoint.config):
         return checkpoint
     return dialect.from_canonical(checkpoint)
 
@@ -75,7 +75,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     `/` or, in dialects that use it, at `.`; when a name is the start of another, not at all.
     """
     names = {name: name for name in checkpoint.names}
-    if checkpoint.dialect == "flax" and dialect.is_known(checkpoint.config):
+    if checkpoint.dialect == Dialect.FLAX and dialect.is_known(checkpoint.config):
         loadable = flax_file.loadable_pieces({name: checkpoint.tensor(name) for name in names}, provenance)
         return Output(files=(OutputFile(name=FILE_NAME, pieces=loadable),), names=names)
     preferred = "/" if checkpoint.dialect in _DIALECTS_OF_PATHS else "."

@@ -32,7 +32,7 @@ from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.keras_source import graph_source, is_hostile
-from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, LedgerLine, without
@@ -43,7 +43,7 @@ _OPTIMIZER = "optimizer_weights"
 _NOT_RESTORED = (
     "Keras 3 loads no moments of an optimizer from .h5 files, its own neither (3.15.1): a .keras file goes on"
 )
-_DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
+_DIALECTS = (Dialect.PYTORCH, Dialect.TENSORFLOW, Dialect.GENERIC, Dialect.KERAS)
 
 
 def sniff(probe: Probe) -> bool:
@@ -129,7 +129,7 @@ def _plain(root: hdf5.Group) -> Checkpoint:
             aliases[name] = first[id(dataset)]
         else:
             tensors[name] = dataset.tensor
-    named = "keras" if dialect.are_keras(tensors) else "generic"
+    named = Dialect.KERAS if dialect.are_keras(tensors) else Dialect.GENERIC
     return Checkpoint(tensors=tensors, aliases=aliases, dialect=named, lines=tuple(lines))
 
 
@@ -173,7 +173,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
-    if keras.dialect == "pytorch" and is_alone and tensorflow_classes.knows(checkpoint.config):
+    if keras.dialect == Dialect.PYTORCH and is_alone and tensorflow_classes.knows(checkpoint.config):
         made = tensorflow_writing.from_canonical(replace(checkpoint, optimizer=None))
         return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
@@ -182,7 +182,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out a file that Keras opens: of an `adapted` checkpoint by its config or class, others by names."""
     config = checkpoint.keras_config
-    is_keras = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
+    is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
     if is_keras:
         content, names, warnings = _keras_file(checkpoint, late)
@@ -263,7 +263,7 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     places = {name: f"{layer}/{leaf}" for layer, held in by_layer.items() for name, leaf in held}
     listed = [layer for layer in by_layer if layer != layers.TOP_LEVEL]
     root: dict[str, object] = {
-        "ckconv_dialect": checkpoint.dialect,
+        "ckconv_dialect": str(checkpoint.dialect),
         "backend": "tensorflow",
         "layer_names": listed,
         "ckconv": late,

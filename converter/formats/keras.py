@@ -30,7 +30,7 @@ from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.keras_source import graph_source, is_hostile
-from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
@@ -49,7 +49,7 @@ _NOT_WEIGHTS = {
 }
 _SEED = "seed_generator"
 _OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
-_DIALECTS = ("pytorch", "tensorflow", "generic", "keras")
+_DIALECTS = (Dialect.PYTORCH, Dialect.TENSORFLOW, Dialect.GENERIC, Dialect.KERAS)
 _DATE_SAVED = "1980-01-01@00:00:00"
 
 
@@ -127,7 +127,7 @@ def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         elements = sum(math.prod(each.shape) for each in once.values())
         graph = graph_source(path, config.values, elements=elements, places=_by_place(listed))
-    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect="keras", graph=graph, lines=tuple(lines))
+    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect=Dialect.KERAS, graph=graph, lines=tuple(lines))
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
 
 
@@ -281,7 +281,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     """
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
     config = checkpoint.keras_config
-    has_model = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
+    has_model = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     if options.container == "archive" and not has_model:
         hint = "--config FILE gives it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
@@ -369,7 +369,7 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[
         link = escaped(module) if dot else ""
         by_module.setdefault(set_apart(module) if link in taken else link, []).append(name)
     places: dict[str, str] = {}
-    attributes: dict[str, dict[str, object]] = {"": {"ckconv_dialect": checkpoint.dialect, "ckconv": late}}
+    attributes: dict[str, dict[str, object]] = {"": {"ckconv_dialect": str(checkpoint.dialect), "ckconv": late}}
     escapes: list[str] = []
     for link, held in by_module.items():
         group = f"{link}/{_VARIABLES}".lstrip("/")

@@ -23,7 +23,7 @@ from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT
 from converter.errors import GraphError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.source import GraphSource
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
 from converter.model.output import Late, Output, Provenance, Workshop
@@ -82,7 +82,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     document = metadata.pop(_DESCRIPTION, None)
     lines = [dropped(name, "text, not numbers", is_refused_by_default=True) for name in model.texts]
     lines += [dropped(name, "of a graph inside the graph", is_refused_by_default=True) for name in model.nested]
-    dialect = "pytorch" if any("." in name for name in model.tensors) else "generic"
+    dialect = Dialect.PYTORCH if any("." in name for name in model.tensors) else Dialect.GENERIC
     warnings = ("training_info not carried: the graphs that train a model have no counterpart here",)
     checkpoint = Checkpoint(
         tensors=model.tensors,

@@ -22,7 +22,7 @@ from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.lower.torch.names import module_names
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
@@ -61,7 +61,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         if not name.startswith(_OWN_CONSTANTS)
     ]
     checkpoint = Checkpoint(
-        tensors=state.tensors, aliases=state.aliases, buffers=state.buffers, dialect="pytorch", lines=tuple(lines)
+        tensors=state.tensors, aliases=state.aliases, buffers=state.buffers, dialect=Dialect.PYTORCH, lines=tuple(lines)
     )
     document = archive.document()
     return checkpoint if document is None else described(checkpoint, parse_document(document, file.path), file.path)

@@ -28,7 +28,7 @@ from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.source import GraphSource
 from converter.graphs.traced import TracedGraph
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight
 from converter.model.ledger import Kind, without
@@ -75,7 +75,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     tensors, lines = weights(bundle, names, kinds)
     checkpoint = Checkpoint(
         tensors=tensors,
-        dialect="tensorflow",
+        dialect=Dialect.TENSORFLOW,
         config=read_config(path, f"{_EXTRA}/{CONFIG_NAME}"),
         assets={
             name.removeprefix(f"{_EXTRA}/"): file

@@ -34,7 +34,7 @@ from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_fi
 from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
 from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
-from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance
@@ -103,7 +103,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     names = _unambiguous_names(bundle, kinds)
     tensors, lines = weights(bundle, names, kinds)
     config = _released_config(prefix.parent)
-    checkpoint = Checkpoint(tensors=tensors, dialect="tensorflow", config=config, lines=lines, warnings=warnings)
+    checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.TENSORFLOW, config=config, lines=lines, warnings=warnings)
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return tensorflow1.with_state(checkpoint, bundle.tensors)
     return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in kinds})
@@ -223,7 +223,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     names of the tensors for keys.
     """
     config = checkpoint.keras_config
-    is_keras = checkpoint.dialect == "keras" and config is not None and dialect.is_model(config.values)
+    is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     names, tensors, graph, more = (_objects if is_keras else _names)(checkpoint)
     description = Description(
         checkpoint=checkpoint, provenance=provenance, names=names, more={"prefix": _PREFIX, **more}

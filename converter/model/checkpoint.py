@@ -55,6 +55,23 @@ class Config:
         return self.with_values(dict.fromkeys(keys, dtype))
 
 
+class Dialect(str, Enum):
+    """Whose names and layouts tensors have. Those of other packages are called by names of their own."""
+
+    PYTORCH = "pytorch"
+    """what everything is translated to"""
+    KERAS = "keras"
+    """paths of layers and variables"""
+    TENSORFLOW = "tensorflow"
+    """names of the variables of a graph, or paths of objects"""
+    FLAX = "flax"
+    """paths of modules and leaves"""
+    GENERIC = "generic"
+    """names as they are stored: nothing says whose they are"""
+
+    __str__ = str.__str__
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Tensors by name, and what came with them. Immutable; transformations return new ones.
@@ -64,7 +81,7 @@ class Checkpoint:
     `origins`     name -> what the source calls it, where that differs
     `buffers`     names in `tensors` known not to be parameters
     `frozen`      names of parameters that the source marks as not trained
-    `dialect`     whose names and layouts these are: "pytorch", or "generic" for names as stored
+    `dialect`     whose names and layouts these are: a Dialect, or the name of one of another package
     `config`      the model's config.json, where there is one
     `keras_config`   how Keras builds the model; beside `config` where a Keras model wraps one of transformers
     `assets`      tokenizer and other files by name, copied as bytes
@@ -84,7 +101,7 @@ class Checkpoint:
     origins: Mapping[str, str] = field(default_factory=dict)
     buffers: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
-    dialect: str = "pytorch"
+    dialect: str = Dialect.PYTORCH
     config: Config | None = None
     keras_config: Config | None = None
     optimizer: OptimizerState | None = None

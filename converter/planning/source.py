@@ -14,7 +14,7 @@ from converter.dialects.keras import is_model as is_keras_model
 from converter.encoding.folder import CONFIG_NAME, LEVELS_OF_CONFIG, parse_config, read_assets, read_config
 from converter.errors import CkconvError, MissingExtraError, ReadError
 from converter.formats import Format, Probe
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.file import SourceFile
 from converter.model.growth import check_growth
 from converter.model.tensor import files_of
@@ -115,7 +115,7 @@ def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
 
     save_pretrained puts SavedModels at saved_model/1, and the config beside saved_model. Nothing else is looked at.
     """
-    if checkpoint.dialect != "tensorflow" or (folder / CONFIG_NAME).exists():
+    if checkpoint.dialect != Dialect.TENSORFLOW or (folder / CONFIG_NAME).exists():
         return folder
     above = folder.absolute().parent
     if folder.name.isdigit() and above.name == "saved_model":

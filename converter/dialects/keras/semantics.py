@@ -16,10 +16,10 @@ from converter.dialects.keras.grouping import lines
 from converter.dialects.keras.modules import RECURRENT, WITHOUT_VARIABLES
 from converter.dialects.keras.settings import CALLS, COMMON, INERT, LAYERS, OLDER, OLDER_HELD, Fate, Rule
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.ledger import Setting
 
-_OF_KERAS = ("keras", "tensorflow")
+_OF_KERAS = (Dialect.KERAS, Dialect.TENSORFLOW)
 _SHOWN_CHARACTERS = 60
 
 
@@ -30,7 +30,7 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
     the source. A config of no Keras model is none to look at.
     """
     config = None if source.keras_config is None else source.keras_config.values
-    is_of_keras, is_for_keras = source.dialect in _OF_KERAS, planned.dialect == "keras"
+    is_of_keras, is_for_keras = source.dialect in _OF_KERAS, planned.dialect == Dialect.KERAS
     if has_own_graph or is_of_keras is is_for_keras or not architecture.is_model(config):
         return planned
     assert config is not None

@@ -13,7 +13,7 @@ from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
 from converter.errors import ArchitectureError, LossError, ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.optimizer import OptimizerState
@@ -56,7 +56,7 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
     """Return a checkpoint of PyTorch's names as the formats of Keras store it: `to_keras` if its config is Keras's."""
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
-    if checkpoint.dialect != "pytorch" or config is None or not architecture.is_model(config):
+    if checkpoint.dialect != Dialect.PYTORCH or config is None or not architecture.is_model(config):
         return checkpoint
     return to_keras(checkpoint, config)
 
@@ -106,7 +106,7 @@ class _Found:
             origins=made.origins,
             buffers=frozenset(made.buffers & tensors.keys()),
             frozen=frozenset(made.frozen & tensors.keys()),
-            dialect="pytorch" if self.slots else "generic",
+            dialect=Dialect.PYTORCH if self.slots else Dialect.GENERIC,
             optimizer=optimizer,
             optimizer_refused=refused,
             lines=(*checkpoint.lines, *made.lines, *self._flatten_lines()),
@@ -396,7 +396,7 @@ class _Inverse:
             origins=self.origins,
             buffers=frozenset(name for name, _, slot in held if slot.is_buffer),
             frozen=frozenset(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer),
-            dialect="keras",
+            dialect=Dialect.KERAS,
             optimizer=None if source.optimizer is None else self._optimizer(source.optimizer, held),
             lines=(*source.lines, *self.lines),
         )

@@ -13,7 +13,7 @@ from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.optimizer import OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
@@ -39,7 +39,7 @@ def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Chec
     as `keras.to_keras` does, and LossError for an optimizer that Keras does not have.
     """
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
-    if checkpoint.dialect != "pytorch" or config is None or not keras.is_model(config):
+    if checkpoint.dialect != Dialect.PYTORCH or config is None or not keras.is_model(config):
         return checkpoint
     if checkpoint.config is not None and keras.config_modules(keras.parse(config))[1]:
         said = "names and layouts are PyTorch's: the Keras config has layers that no table knows"

@@ -20,7 +20,7 @@ from converter.dialects.transformers.flax_names import Names
 from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
@@ -182,7 +182,7 @@ class _Reading:
             origins={name: origin for name, origin in self.origins.items() if name != origin},
             buffers=frozenset(name for name in self.tensors if name.rpartition(".")[2] in (*_RUNNING, _COUNTER)),
             frozen=frozenset(),
-            dialect="pytorch",
+            dialect=Dialect.PYTORCH,
             config=config,
             lines=(*source.lines, *self.lines),
             warnings=(*source.warnings, *self.warnings),
@@ -313,7 +313,7 @@ class _Writing:
             buffers=frozenset(new[leaf] for leaf in in_statistics),
             frozen=frozenset(),
             optimizer=None,
-            dialect="flax",
+            dialect=Dialect.FLAX,
             lines=(*kept, *(line for line in lines if line.name not in made)),
             warnings=(*source.warnings, *said),
         )
@@ -385,7 +385,7 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint:
         origins=origins,
         buffers=frozenset(name for name in tensors if name.rpartition(".")[2] in _RUNNING),
         frozen=frozenset(),
-        dialect="pytorch",
+        dialect=Dialect.PYTORCH,
         lines=(*checkpoint.lines, dropped("model-type", said, is_refused_by_default=True)),
     )
 

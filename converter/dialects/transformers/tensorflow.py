@@ -25,7 +25,7 @@ from converter.dialects.transformers import composites, heads
 from converter.dialects.transformers.matching import Encoder, located, plain
 from converter.dialects.transformers.mechanical import translated
 from converter.errors import ArchitectureError, LossError, ReadError
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.optimizer import Convention, OptimizerState
@@ -104,7 +104,7 @@ class _Translation:
             origins={renamed[name]: origin for name, origin in self.origins.items() if renamed[name] != origin},
             buffers=frozenset(new for name, new in renamed.items() if _is_buffer(name)),
             frozen=frozenset(renamed[name] for name in self._frozen()),
-            dialect="pytorch",
+            dialect=Dialect.PYTORCH,
             config=corrected,
             optimizer=self._optimizer(renamed),
             metadata=metadata,
@@ -331,7 +331,7 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint | None:
         origins=origins,
         buffers=frozenset(name for name in tensors if _is_buffer(name)),
         frozen=frozenset(),
-        dialect="pytorch",
+        dialect=Dialect.PYTORCH,
         lines=(*checkpoint.lines, dropped("model-type", said, is_refused_by_default=True)),
     )
 

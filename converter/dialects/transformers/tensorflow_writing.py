@@ -27,7 +27,7 @@ from converter.dialects.transformers.tensorflow_classes import (
     named_class,
 )
 from converter.errors import ArchitectureError, LossError, ReadError, UsageError
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.optimizer import OptimizerState
@@ -44,7 +44,7 @@ _IS_EXTENSION = 2
 
 def is_laid_out(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint is one that `from_canonical` returned."""
-    return checkpoint.dialect == "keras" and checkpoint.keras_config is None and knows(checkpoint.config)
+    return checkpoint.dialect == Dialect.KERAS and checkpoint.keras_config is None and knows(checkpoint.config)
 
 
 def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
@@ -92,7 +92,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         origins=translation.origins,
         buffers=frozenset(name for name in translation.tensors if _STATISTICS.search(name.removesuffix(":0"))),
         frozen=frozenset(),
-        dialect="keras",
+        dialect=Dialect.KERAS,
         config=checkpoint.config.with_values({"architectures": [translation.model.torch.name]}),
         keras_config=None,
         optimizer=None,

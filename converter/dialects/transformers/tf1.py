@@ -15,7 +15,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.tables import tensorflow_1_table
 from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Tensor
@@ -76,7 +76,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
         origins=origins,
         buffers=frozenset(),
         frozen=frozenset(),
-        dialect="pytorch",
+        dialect=Dialect.PYTORCH,
         config=config,
         optimizer=None if checkpoint.optimizer is None else _optimizer(checkpoint.optimizer, matches),
         lines=(*checkpoint.lines, *lines),

@@ -13,7 +13,7 @@ from pathlib import Path
 from converter.encoding.hdf5.reading import Dataset, Group, read
 from converter.encoding.hdf5.writing import Placed
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, LedgerLine, Status, dropped, no_weight
 from converter.model.output import Late
@@ -69,7 +69,7 @@ def layered(root: Group, weights: Group, path: Path) -> Checkpoint:
         else:
             tensors[f"{layer}/{name}"] = dataset.tensor
     lines += unlisted(root, set(first))
-    return Checkpoint(tensors=tensors, aliases=aliases, dialect="keras", lines=tuple(lines))
+    return Checkpoint(tensors=tensors, aliases=aliases, dialect=Dialect.KERAS, lines=tuple(lines))
 
 
 def weights_of(weights: Group, path: Path) -> Iterator[tuple[str, str, Dataset]]:

@@ -26,7 +26,7 @@ from converter.encoding.folder import CONFIG_NAME, open_inside, read_assets, rea
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, Probe
 from converter.formats.pretrained import training, weights
-from converter.model.checkpoint import Checkpoint, Config, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import Tensor, is_equal
 
@@ -78,7 +78,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     Raises ArchitectureError for a flavour of a framework that has no such model.
     """
     flavor = weights.FLAVORS[options.flavor]
-    if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != "pytorch":
+    if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
     heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     model = _without(checkpoint, heads)

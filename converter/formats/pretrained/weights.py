@@ -12,7 +12,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.hdf5 import layers
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine
 from converter.model.output import Late, OutputFile, Provenance
@@ -99,7 +99,7 @@ def _write_bin(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) 
 def _read_tf(folder: Path, entries: frozenset[str]) -> Checkpoint:
     if _TF_NAME not in entries:
         tensors = shards.read(folder, _TF_NAME + _INDEX, _shard_reader(folder))
-        return Checkpoint(tensors=tensors, dialect="keras")
+        return Checkpoint(tensors=tensors, dialect=Dialect.KERAS)
     file = open_inside(folder, _TF_NAME)
     root = hdf5.read(file)
     return layers.layered(root, root.group("model_weights") or root, file.path)
@@ -146,7 +146,7 @@ def _read_flax(folder: Path, entries: frozenset[str]) -> Checkpoint:
         tensors = read_file(open_inside(folder, flax_file.FILE_NAME))
     else:
         tensors = shards.read(folder, flax_file.FILE_NAME + _INDEX, read_file)
-    return Checkpoint(tensors=tensors, dialect="flax", lines=tuple(lines))
+    return Checkpoint(tensors=tensors, dialect=Dialect.FLAX, lines=tuple(lines))
 
 
 def _write_flax(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -> tuple[OutputFile, ...]:
