@@ -361,8 +361,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old='    if checkpoint.dialect != "tensorflow" or (folder / CONFIG_NAME).exists():',
-        new='    if checkpoint.dialect != "tensorflow":',
+        old="    if checkpoint.dialect != Dialect.TENSORFLOW or (folder / CONFIG_NAME).exists():",
+        new="    if checkpoint.dialect != Dialect.TENSORFLOW:",
         tests=_PLACES,
         what="the config above a SavedModel goes before its own",
     ),
