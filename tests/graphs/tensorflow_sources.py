@@ -78,7 +78,7 @@ def exported(folder: Path) -> Path:
 
 
 def arithmetic(folder: Path) -> Path:
-    """Quotients and remainders of negative integers, and choices between floats of which one is none."""
+    """Quotients and remainders of negative integers, comparisons of large ones, choices of floats and none."""
     import tensorflow as tf
 
     class Arithmetic(tf.Module):
@@ -98,6 +98,8 @@ def arithmetic(folder: Path) -> Path:
                 "of floats": x // 3.0 + x % 3.0,
                 "root": tf.where(x >= 0, tf.sqrt(x), -x),
                 "inverse": tf.where(x == 0, 0.0, 1 / x),
+                "further": tf.cast((1 << 30) + small > (1 << 30), tf.float32),
+                "nearer": tf.cast((1 << 30) + numbers < (1 << 30), tf.float32),
             }
 
     module = Arithmetic()

@@ -13,7 +13,7 @@ import numpy as np
 
 Handler = Callable[..., Any]
 
-_INT32, _DOUBLE = 6, 11  # of TensorProto.DataType
+_INT32, _INT64, _DOUBLE = 6, 7, 11  # of TensorProto.DataType
 _FLOATS = (1, 10, _DOUBLE)
 
 
@@ -147,10 +147,12 @@ def _mend() -> None:
     """Replace what tf2onnx has otherwise than TensorFlow.
 
     A choice between floats: it adds both, times 0 and 1, which NaN and infinity do not survive. Quotient and remainder
-    of integers: it rounds towards zero.
+    of integers: it rounds towards zero. What is greater or less: it compares integers as float32, which does not tell
+    all of them apart.
     """
     from tf2onnx.handler import tf_op
     from tf2onnx.onnx_opset.controlflow import Select
+    from tf2onnx.onnx_opset.logical import GreaterLess
     from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
 
     added = Select.version_7
@@ -176,7 +178,13 @@ def _mend() -> None:
             return
         node.type = "Mod"
 
+    def compared(_: Any, context: Any, node: Any, /, **more: Any) -> None:
+        if context.get_dtype(node.input[0]) not in (_INT32, _INT64):
+            GreaterLess.version_7(context, node, **more)
+
     Select.version_7 = classmethod(chosen)
+    for operator in ("Greater", "Less"):
+        tf_op(operator)(type(operator, (), {"version_9": classmethod(compared)}))
     tf_op("FloorDiv")(type("FloorDiv", (), {"version_10": classmethod(quotient)}))
     tf_op("FloorMod")(type("FloorMod", (), {"version_10": classmethod(modulo)}))
 
