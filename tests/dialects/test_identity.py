@@ -273,7 +273,11 @@ def test_one_row(samples: dict[str, Sample], stem: str, hint: dict[str, Any], su
     sample = samples[f"{stem}ForMultipleChoice"]
     config = sample.config_less("architectures", "id2label", "label2id", **hint)
     if suffix is not None:
-        assert infer_architecture(sample.tensors, config).architecture == stem + suffix
+        told = infer_architecture(sample.tensors, config)
+        assert told.architecture == stem + suffix
+        other = "Sequence" if suffix == "ForMultipleChoice" else "Multiple"
+        is_by_labels = "problem_type" not in hint
+        assert (f"number of labels tells it from {stem}For{other}" in str(told.note)) == is_by_labels
         return
     assert infer_architecture(sample.tensors, {**config, "num_labels": 1}).architecture.startswith(stem)
     with pytest.raises(ArchitectureError, match="ForMultipleChoice") as caught:

@@ -47,6 +47,7 @@ def told_apart(fits: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mappi
         left = _without(left, CAUSAL_TASK, MASKED_TASK)
     if config.get("problem_type") is not None:
         left = _without(_without(left, TOKEN_TASK, SEQUENCE_TASK), CHOICE_TASK, SEQUENCE_TASK)
+    by_labels = left
     match _labels(config):
         case 1:
             left = _without(_without(left, CHOICE_TASK, SEQUENCE_TASK), CHOICE_TASK, TOKEN_TASK)
@@ -54,6 +55,10 @@ def told_apart(fits: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mappi
             left = _without(_without(left, SEQUENCE_TASK, CHOICE_TASK), TOKEN_TASK, CHOICE_TASK)
     if len(left) != 1:
         raise ambiguous(left)
+    if len(by_labels) > 1:
+        others = ", ".join(fit.known.name for fit in by_labels if fit not in left)
+        labels = f"the config's number of labels tells it from {others}"
+        reason = labels if reason is None else f"{reason}; {labels}"
     return left[0], reason
 
 
