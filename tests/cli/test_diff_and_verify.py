@@ -94,8 +94,10 @@ def test_what_differs_is_said(tmp_path: Path, ckconv: Ckconv) -> None:
         "differs: value: other values",
         "different: 1 same, 3 differ, 1 only in A, 1 only in B",
     ]
-    answer = json.loads(ckconv("diff", left, right, "--json").stdout)
+    result = ckconv("diff", left, right, "--json")
+    answer = json.loads(result.stdout)
     assert (answer["status"], answer["exit_code"], answer["only_left"]) == ("different", 1, ["left"])
+    assert result.returncode == 1
     assert ckconv("diff", left, left, "--quiet").stdout == ""
 
 
