@@ -78,7 +78,7 @@ def exported(folder: Path) -> Path:
 
 
 def arithmetic(folder: Path) -> Path:
-    """Quotients and remainders of negative integers, comparisons of large ones, choices of floats and none."""
+    """Quotients and remainders of negative integers, comparisons of large numbers, choices of floats and none."""
     import tensorflow as tf
 
     class Arithmetic(tf.Module):
@@ -100,6 +100,9 @@ def arithmetic(folder: Path) -> Path:
                 "inverse": tf.where(x == 0, 0.0, 1 / x),
                 "further": tf.cast((1 << 30) + small > (1 << 30), tf.float32),
                 "nearer": tf.cast((1 << 30) + numbers < (1 << 30), tf.float32),
+                "sorted": tf.cast(tf.sort((1 << 30) + numbers) - (1 << 30), tf.float32),
+                "largest": tf.cast(tf.math.top_k(1e9 + tf.cast(numbers, tf.float64), 3).values - 1e9, tf.float32),
+                "places": tf.cast(tf.math.top_k((1 << 30) + small, 3).indices, tf.float32),
             }
 
     module = Arithmetic()

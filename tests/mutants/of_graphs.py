@@ -762,4 +762,32 @@ FAULTS = (
         tests=_CASES,
         what="of the keys of a table a few are asked for",
     ),
+    Fault(
+        module="graphs/trace/tensorflow/handlers.py",
+        old="        if context.get_dtype(node.input[0]) not in (_INT32, _INT64):\n            GreaterLess.",
+        new="        if context.get_dtype(node.input[0]) not in (_INT32,):\n            GreaterLess.",
+        tests="tests/graphs/test_tensorflow_graphs.py -k arithmetic",
+        what="large integers are compared as float32",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/handlers.py",
+        old="not in (_INT32, _INT64, _DOUBLE):\n            TopKV2.",
+        new="not in (_INT32, _DOUBLE):\n            TopKV2.",
+        tests="tests/graphs/test_tensorflow_graphs.py -k arithmetic",
+        what="large integers are sorted as float32",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/tables.py",
+        old="        _check_always(filling, nodes)\n",
+        new="",
+        tests=_TABLES + " -k fills_no_table",
+        what="a table that one side of a Switch fills is taken for filled",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/cutting.py",
+        old="        if name and makers.setdefault(name, node) is not node:",
+        new="        if not name and makers.setdefault(name, node) is not node:",
+        tests=_TABLES + " -k fills_no_table",
+        what="two nodes of one table are taken for two tables",
+    ),
 )

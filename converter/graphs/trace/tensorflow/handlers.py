@@ -147,13 +147,14 @@ def _mend() -> None:
     """Replace what tf2onnx has otherwise than TensorFlow.
 
     A choice between floats: it adds both, times 0 and 1, which NaN and infinity do not survive. Quotient and remainder
-    of integers: it rounds towards zero. What is greater or less: it compares integers as float32, which does not tell
-    all of them apart.
+    of integers: it rounds towards zero. What is greater or less, and the largest: it compares as float32, which does
+    not tell all integers apart, nor all numbers of double precision.
     """
     from tf2onnx.handler import tf_op
     from tf2onnx.onnx_opset.controlflow import Select
     from tf2onnx.onnx_opset.logical import GreaterLess
     from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
+    from tf2onnx.onnx_opset.tensor import TopKV2
 
     added = Select.version_7
 
@@ -181,8 +182,26 @@ def _mend() -> None:
     def compared(_: Any, context: Any, node: Any, /, **more: Any) -> None:
         if context.get_dtype(node.input[0]) not in (_INT32, _INT64):
             GreaterLess.version_7(context, node, **more)
+            return
+        for place, taken in enumerate(list(node.input)):  # the counter of a loop is of int64 later, whatever it is here
+            wide = context.make_node("Cast", [taken], attr={"to": _INT64}).output[0]
+            context.replace_input(node, taken, wide, place)
+
+    def largest(_: Any, context: Any, node: Any, /, **more: Any) -> None:
+        if context.get_dtype(node.input[0]) not in (_INT32, _INT64, _DOUBLE):
+            TopKV2.version_13(context, node, **more)
+            return
+        index_type = context.get_dtype(node.output[1])
+        count = context.make_node("Cast", [node.input[1]], attr={"to": _INT64}).output[0]
+        one = context.make_const(f"{node.name}/one", np.array([1], np.int64)).output[0]
+        context.replace_input(node, node.input[1], context.make_node("Reshape", [count, one]).output[0], 1)
+        cast = context.insert_new_node_on_output("Cast", node.output[1], name=f"{node.name}/cast", to=index_type)
+        context.set_dtype(cast.output[0], index_type)
+        context.copy_shape(node.output[1], cast.output[0])
+        context.set_dtype(node.output[1], _INT64)
 
     Select.version_7 = classmethod(chosen)
+    tf_op("TopKV2", onnx_op="TopK")(type("TopKV2", (), {"version_13": classmethod(largest)}))
     for operator in ("Greater", "Less"):
         tf_op(operator)(type(operator, (), {"version_9": classmethod(compared)}))
     tf_op("FloorDiv")(type("FloorDiv", (), {"version_10": classmethod(quotient)}))
