@@ -28,6 +28,8 @@ import os
 import unicodedata
 from typing import Any
 
+WITHOUT_GRAPH = "--weights-only writes no graph"
+"""The hint where a graph is what cannot be carried."""
 _NAME_LIMIT_CHARACTERS = 200
 _MESSAGE_LIMIT_CHARACTERS = 600
 

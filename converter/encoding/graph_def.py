@@ -143,6 +143,10 @@ class Node:
         """The nodes that it takes from, or waits for."""
         return tuple(map(node_of, self.inputs))
 
+    def text(self, key: str) -> str:
+        """Return an attribute that is text, empty for one that is none or not there."""
+        return self.attributes[key].text if key in self.attributes else ""
+
     def encoded(self) -> bytes:
         """The NodeDef anew, without device and annotations; what a node holds on to is called as the node is."""
         entries = [

@@ -10,7 +10,15 @@ from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
 from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, GraphError, LimitError, LossError, MissingExtraError, UsageError
+from converter.errors import (
+    WITHOUT_GRAPH,
+    ArchitectureError,
+    GraphError,
+    LimitError,
+    LossError,
+    MissingExtraError,
+    UsageError,
+)
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
@@ -98,7 +106,7 @@ def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architectur
     there = set(map(planned.origin, planned.names))
     for name in (*architecture.parameters, *architecture.buffers):
         if name in source.names and source.origin(name) not in there:
-            raise LossError("was left out, and the graph uses it", tensor=name, hint="--weights-only writes no graph")
+            raise LossError("was left out, and the graph uses it", tensor=name, hint=WITHOUT_GRAPH)
 
 
 def _from_config(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:

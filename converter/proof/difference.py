@@ -147,7 +147,7 @@ def _settings(left: OptimizerState, right: OptimizerState) -> tuple[str | None, 
 
     Where parameters differ is left to others.
     """
-    if not left.convention is right.convention is Convention.TORCH:
+    if {left.convention, right.convention} != {Convention.TORCH}:
         return None, ()
     sides = [
         {name: group.hyperparameters for group in state.groups for name in group.parameters} for state in (left, right)

@@ -764,8 +764,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/trace/tensorflow/handlers.py",
-        old="        if context.get_dtype(node.input[0]) not in (_INT32, _INT64):\n            GreaterLess.",
-        new="        if context.get_dtype(node.input[0]) not in (_INT32,):\n            GreaterLess.",
+        old="        if dtype not in (_INT32, _INT64):\n            GreaterLess.",
+        new="        if dtype not in (_INT32,):\n            GreaterLess.",
         tests="tests/graphs/test_tensorflow_graphs.py -k arithmetic",
         what="large integers are compared as float32",
     ),

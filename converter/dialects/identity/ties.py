@@ -15,6 +15,7 @@ from converter.dialects.identity.classes import KnownType, known_type, type_with
 from converter.dialects.identity.sightings import fits
 from converter.dialects.identity.tie_breaks import Shaped
 from converter.dialects.identity.transformers_4 import named_in_table
+from converter.dialects.tables import ModelClass, TensorFlowTable
 
 _KEY = "tie_word_embeddings"
 
@@ -75,12 +76,7 @@ def _of_transformers_4(names: Iterable[str], config: Mapping[str, Any]) -> dict[
     if found is None:
         return {}
     table, known = found
-    prefix = f"{table.prefix}." if known.is_base else ""
-    held = set(names)
-    pairs = {
-        alias.removeprefix(prefix): owner.removeprefix(prefix)
-        for alias, owner in known.ties_with(config, default=table.tied_by_default).items()
-    }
+    pairs, held = _own(table, known, known.ties_with(config, default=table.tied_by_default)), set(names)
     return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
 
 
@@ -89,8 +85,11 @@ def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, st
     found = named_in_table(config)
     if found is None or config.get(_KEY, found[0].tied_by_default):
         return {}
-    table, known = found
-    prefix = f"{table.prefix}." if known.is_base else ""
-    held = set(names)
-    pairs = {a.removeprefix(prefix): o.removeprefix(prefix) for a, o in known.ties_when_untied.items()}
+    pairs, held = _own(*found, found[1].ties_when_untied), set(names)
     return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}
+
+
+def _own(table: TensorFlowTable, known: ModelClass, ties: Mapping[str, str]) -> dict[str, str]:
+    """Return ties in the class's own names: a base model's are not below the name that others have for it."""
+    prefix = f"{table.prefix}." if known.is_base else ""
+    return {alias.removeprefix(prefix): owner.removeprefix(prefix) for alias, owner in ties.items()}

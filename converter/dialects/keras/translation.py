@@ -63,8 +63,11 @@ def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
 
 def config_modules(model: architecture.Layer) -> tuple[list[Module], list[architecture.Layer]]:
     """Return the modules of a model, those behind a Flatten with their rows permuted, and its unknown layers."""
+    return _modules(model, flattening.taken(model))
+
+
+def _modules(model: architecture.Layer, taken: Mapping[str, Features]) -> tuple[list[Module], list[architecture.Layer]]:
     modules, unknown = architecture.modules(model)
-    taken = flattening.taken(model)
     return [_behind_flatten(module, _features(module, taken)) for module in modules], unknown
 
 
@@ -242,9 +245,9 @@ def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
     misordered: list[str] = []
     if config is not None:
         model = architecture.parse(config)
-        modules, _ = config_modules(model)
-        slots = _matched(checkpoint.names, modules)
         taken = flattening.taken(model)
+        modules, _ = _modules(model, taken)
+        slots = _matched(checkpoint.names, modules)
         misordered = [
             name
             for name, (module, slot) in slots.items()

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from converter.encoding.graph_def import Attribute, Function, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, SavedObject, Signature, TensorInfo
 from converter.encoding.saved_function import Leaf, Leaves, Place, SavedFunction, Shape, Traced, traced
-from converter.errors import ArchitectureError, GraphError, ReadError
+from converter.errors import WITHOUT_GRAPH, ArchitectureError, GraphError, ReadError
 from converter.graphs.trace.tensorflow.operators import makes_table
 
 _CALL = "__call__"
 _TRAINING = "training"
 _CREATE = "_create_resource"
-_HINT = "--weights-only writes no graph"
 _CALLING, _INPUT, _VARIABLE = "StatefulPartitionedCall", "Placeholder", "VarHandleOp"
 _SHOWN = 6
 
@@ -89,7 +88,7 @@ def _chosen(ways: Sequence[Traced], path: str | None) -> Traced:
             f"is a SavedModel without a signature whose {_CALL} was traced in {len(serving)} ways, none of which takes "
             f"what the others do: {shown}",
             path=path,
-            hint=_HINT,
+            hint=WITHOUT_GRAPH,
         )
     return chosen
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
-from converter.errors import ArchitectureError, GraphError, ReadError, SafetyError
+from converter.errors import WITHOUT_GRAPH, ArchitectureError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow.calling import called
+from converter.graphs.trace.tensorflow.inlining import CALLS
 from converter.graphs.trace.tensorflow.operators import COMPUTE, makes_table, name_of_table
 
 _SERVE, _SERVING = "serve", "serving_default"
 _PLACE = re.compile("[^^:][^:]*:([0-9]{1,5})")
-_CALLS, _OF_ONE = ("PartitionedCall", "StatefulPartitionedCall"), ("Placeholder", "Const", "Identity", "VarHandleOp")
+_OF_ONE = ("Placeholder", "Const", "Identity", "VarHandleOp")
 _DEEPEST = 64
 _NOT_CALLED = ("__saved_model_init_op", "__saved_model_train_op")
 
@@ -105,7 +106,7 @@ def _first(
             raise GraphError(
                 f"has two nodes, {makers[name].name!r} and {node.name!r}, that make the table {name!r}",
                 path=path,
-                hint="--weights-only writes no graph",
+                hint=WITHOUT_GRAPH,
             )
     return first
 
@@ -116,7 +117,7 @@ def _check_place(
     """Raise ReadError unless `tensor` is an output of a node, and one that it can have as far as that is known here."""
     place = _PLACE.fullmatch(tensor)
     node = nodes[node_of(tensor)]
-    called = node.attributes["f"].called if node.operator in _CALLS and "f" in node.attributes else ()
+    called = node.attributes["f"].called if node.operator in CALLS and "f" in node.attributes else ()
     count = 1 if node.operator in _OF_ONE else len(functions[called[0]].results) if called else None
     if place is None or (count is not None and int(place[1]) >= count):
         raise ReadError(f"has a signature whose {port!r} is {tensor!r}, which no node has for an output", path=path)
@@ -154,7 +155,7 @@ def _chosen(found: Sequence[str], path: str | None) -> str:
         return _SERVING
     if len(found) != 1:
         which = f"several signatures, none of them {_SERVING}: {', '.join(sorted(found))}" if found else "no signature"
-        raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint="--weights-only writes no graph")
+        raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint=WITHOUT_GRAPH)
     return found[0]
 
 
@@ -222,7 +223,7 @@ def _table_returned(functions: Mapping[str, Function], name: str) -> list[Node]:
 
 def _called_alone(node: Node) -> tuple[str, ...]:
     """Return the function that a node calls without arguments, if it does."""
-    is_call = node.operator in _CALLS and not node.inputs and "f" in node.attributes
+    is_call = node.operator in CALLS and not node.inputs and "f" in node.attributes
     return node.attributes["f"].called[:1] if is_call else ()
 
 

@@ -180,10 +180,10 @@ def _mend() -> None:
         node.type = "Mod"
 
     def compared(_: Any, context: Any, node: Any, /, **more: Any) -> None:
-        if context.get_dtype(node.input[0]) not in (_INT32, _INT64):
+        dtype = context.get_dtype(node.input[0])
+        if dtype not in (_INT32, _INT64):
             GreaterLess.version_7(context, node, **more)
-            return
-        for place, taken in enumerate(list(node.input)):  # the counter of a loop is of int64 later, whatever it is here
+        for place, taken in enumerate(node.input if dtype == _INT32 else ()):  # a loop's counter is of int64 later
             wide = context.make_node("Cast", [taken], attr={"to": _INT64}).output[0]
             context.replace_input(node, taken, wide, place)
 

@@ -123,6 +123,5 @@ def name_of_table(node: Node) -> str:
     """Return the name that the table of a node has for others too, empty for what has none or makes no table."""
     if not makes_table(node.operator):
         return ""
-    given = node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
     by_node = "use_node_name_sharing" in node.attributes and node.attributes["use_node_name_sharing"].is_true
-    return given or (node.name if by_node else "")
+    return node.text("shared_name") or (node.name if by_node else "")

@@ -17,7 +17,7 @@ from converter.encoding.meta_graph import SavedObject, TensorInfo
 from converter.encoding.object_graph import Node, object_graph
 from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle
 from converter.encoding.tensorflow_variables import variable_names
-from converter.errors import GraphError, MissingExtraError, ReadError
+from converter.errors import WITHOUT_GRAPH, GraphError, MissingExtraError, ReadError
 from converter.graphs.trace.tensorflow.conversion import Port, Variable
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
 from converter.graphs.trace.tensorflow.operators import makes_table
@@ -29,7 +29,6 @@ _GRAPH_NAME = "saved_model.pb"
 _VARIABLES = "variables/variables"
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
 _TEXT = 7
-_ALONE = "--weights-only writes no graph"
 _DTYPES = {number: dtype for dtype, number in TYPE_NUMBERS.items()}
 
 
@@ -96,7 +95,7 @@ def _port(name: str, info: TensorInfo) -> Port:
 
 def _dtype(number: int, name: str) -> DType:
     if number == _TEXT:
-        raise GraphError("is text, which no graph here takes or returns", tensor=name, hint=_ALONE)
+        raise GraphError("is text, which no graph here takes or returns", tensor=name, hint=WITHOUT_GRAPH)
     if number not in _DTYPES:
         raise GraphError(f"has elements of a type ({number}) that no tensor here has", tensor=name)
     return _DTYPES[number]
@@ -152,10 +151,6 @@ def _keys_by_node(part: Cut) -> dict[str, str]:
     return {name: name.rpartition("/")[2] for name in makers if last[name.rpartition("/")[2]] == 1}
 
 
-def _shared_name(node: GraphNode) -> str:
-    return node.attributes["shared_name"].text if "shared_name" in node.attributes else ""
-
-
 def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, is_trainable: bool) -> Held:
     if key not in bundle.tensors:
         raise GraphError("is a variable of the graph that has no values", tensor=names.get(key, key))
@@ -186,7 +181,7 @@ def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> I
     for node in part.nodes.values():
         if node.operator not in _HANDLES:
             continue
-        key = next((key for key in (_shared_name(node), node.name) if key in bundle.entries), None)
+        key = next((key for key in (node.text("shared_name"), node.name) if key in bundle.entries), None)
         if key is not None and "dtype" in node.attributes:
             dtype = _dtype(node.attributes["dtype"].type_number, node.name)
             yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.said.trained)

@@ -18,14 +18,14 @@ from converter.encoding.protobuf import LENGTH_DELIMITED, Message
 from converter.encoding.saved_function import shape_of
 from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle
 from converter.encoding.tensor_proto import constant
-from converter.errors import GraphError, ReadError
+from converter.errors import WITHOUT_GRAPH, GraphError, ReadError
 from converter.graphs.trace.tensorflow.cutting import Cut
+from converter.graphs.trace.tensorflow.inlining import CALLS
 from converter.graphs.trace.tensorflow.operators import makes_table
 from converter.model.dtype import DType
 
 LIMIT_BYTES = 64 << 20
 """Of the tables of a graph, which holds them as constants: making one of 64 MiB takes 4 GiB of memory."""
-_ALONE = "--weights-only writes no graph"
 _STATIC, _OF_ROWS, _DENSE = "HashTable", "MutableHashTableOfTensors", "MutableDenseHashTable"
 _TEXT = 7
 _KEY_TYPES = {TYPE_NUMBERS[each]: each for each in (DType.INT32, DType.INT64)}
@@ -34,7 +34,7 @@ _VALUE_TYPES = {
 }
 _FILLING = ("InitializeTable", "LookupTableImport")
 _ASKING = ("LookupTableFind", "LookupTableSize", "LookupTableExport")
-_CALLS, _SAME, _CONSTANT = ("PartitionedCall", "StatefulPartitionedCall"), "Identity", "Const"
+_SAME, _CONSTANT = "Identity", "Const"
 _CHOOSES = "Switch"
 _SHAPE, _TENSOR = 7, 8
 _VISITS_LIMIT = 100_000
@@ -87,7 +87,7 @@ def tables(part: Cut, saved: Mapping[str, str], bundle: Bundle) -> dict[str, Tab
         is_saved = node.operator.removesuffix("V2") != _STATIC and f"{key}-keys" in bundle.entries
         if len(filled) + is_saved != 1:
             how = "in several ways" if filled else "by nothing in its file"
-            raise GraphError(f"looks values up in a table (node {name!r}) that is filled {how}", hint=_ALONE)
+            raise GraphError(f"looks values up in a table (node {name!r}) that is filled {how}", hint=WITHOUT_GRAPH)
         keys, values = _saved(key, bundle, node) if is_saved else _constants(filled[0], node)
         size += keys.nbytes + values.nbytes
         _check_size(size, name)
@@ -99,10 +99,12 @@ def _check_types(node: Node) -> None:
     numbers = [_type_number(node, key) for key in ("key_dtype", "value_dtype")]
     if _TEXT in numbers:
         raise GraphError(
-            f"looks values up in a table of text (node {node.name!r}), which no graph has here", hint=_ALONE
+            f"looks values up in a table of text (node {node.name!r}), which no graph has here", hint=WITHOUT_GRAPH
         )
     if numbers[0] not in _KEY_TYPES or numbers[1] not in _VALUE_TYPES:
-        raise GraphError(f"looks values up in a table of a type that none has here (node {node.name!r})", hint=_ALONE)
+        raise GraphError(
+            f"looks values up in a table of a type that none has here (node {node.name!r})", hint=WITHOUT_GRAPH
+        )
 
 
 def _type_number(node: Node, key: str) -> int:
@@ -114,7 +116,7 @@ def _check_size(nbytes: int, name: str) -> None:
         raise GraphError(
             f"looks values up in tables (one is node {name!r}) of {nbytes >> 20} MiB, of which a graph holds at most "
             f"{LIMIT_BYTES >> 20} as constants",
-            hint=_ALONE,
+            hint=WITHOUT_GRAPH,
         )
 
 
@@ -137,7 +139,7 @@ def _array(stored: Node | None, node: Node) -> Any:
     """Return the array of a Const; of one of another kind than tables here have, None."""
     attribute = stored.attributes.get("value") if stored is not None and stored.operator == _CONSTANT else None
     if attribute is None:
-        raise GraphError(f"looks values up in a table (node {node.name!r}) that no constants fill", hint=_ALONE)
+        raise GraphError(f"looks values up in a table (node {node.name!r}) that no constants fill", hint=WITHOUT_GRAPH)
     found = constant(_content(attribute.data, _TENSOR), None)
     if found is None:
         return np.zeros(0, object)
@@ -155,7 +157,7 @@ def _reserved(node: Node, part: Cut) -> tuple[int, ...]:
         return ()
     arrays = [_array(part.nodes[each], node) for each in node.sources[:2]]
     if any(each.shape or each.dtype.kind != "i" for each in arrays):
-        raise GraphError(f"looks rows of numbers up in a table (node {node.name!r})", hint=_ALONE)
+        raise GraphError(f"looks rows of numbers up in a table (node {node.name!r})", hint=WITHOUT_GRAPH)
     return tuple(int(each) for each in arrays)
 
 
@@ -232,7 +234,7 @@ class _Walk:
             given = [_resolved(node_of(each), nodes, known) for each in node.inputs if not each.startswith("^")]
             self._visited += 1 + len(given)
             if self._visited > _VISITS_LIMIT:
-                raise GraphError("fills its tables in too many steps", hint=_ALONE)
+                raise GraphError("fills its tables in too many steps", hint=WITHOUT_GRAPH)
             for each in self._by(node, given):
                 filling.append(node.name)
                 yield each
@@ -248,7 +250,7 @@ class _Walk:
         ]
         if kind in _FILLING and handed == given[:1] and len(given) == 3:
             yield _Filling(table=handed[0].name, keys=given[1], values=given[2])
-        elif node.operator in _CALLS and "f" in node.attributes and node.attributes["f"].called:
+        elif node.operator in CALLS and "f" in node.attributes and node.attributes["f"].called:
             function = self._function(node.attributes["f"].called[0])
             arguments = dict(zip((each.name for each in function.arguments), given, strict=False))
             yield from self._of({each.name: each for each in function.nodes}, arguments)
@@ -284,5 +286,5 @@ def _check_always(names: list[str], nodes: Mapping[str, Node]) -> None:
         if name in nodes and name not in seen:
             seen.add(name)
             if nodes[name].operator == _CHOOSES:
-                raise GraphError(f"fills its tables only where node {name!r} says so", hint=_ALONE)
+                raise GraphError(f"fills its tables only where node {name!r} says so", hint=WITHOUT_GRAPH)
             waiting += nodes[name].sources
