@@ -194,6 +194,6 @@ def test_a_large_sparse_file_opens_in_no_time(tmp_path: Path) -> None:
     path = tmp_path / "x.msgpack"
     path.write_bytes(b"\x81" + text("w") + b"\xc9" + (len(body) + length).to_bytes(4, "big") + b"\x01" + body)
     os.truncate(path, path.stat().st_size + length)
-    began = time.monotonic()
+    began = time.process_time()
     assert converter.read(path).tensors["w"].nbytes == length
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

@@ -206,9 +206,9 @@ def test_a_large_sparse_file_beside_opens_in_no_time(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(protobuf.number_field(1, 10) + graph)
     (tmp_path / "data").touch()
     os.truncate(tmp_path / "data", size)
-    began = time.monotonic()
+    began = time.process_time()
     assert converter.read(tmp_path / "x.onnx").tensors["w"].nbytes == size
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_no_framework_is_imported(tmp_path: Path) -> None:
