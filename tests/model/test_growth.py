@@ -61,6 +61,14 @@ def test_a_file_counts_once(tmp_path: Path) -> None:
         check_growth(Checkpoint(tensors=tensors), tmp_path)
 
 
+def test_a_source_is_stored_though_its_tensors_are_read_from_nowhere(tmp_path: Path) -> None:
+    made = ArrayTensor.of(np.zeros(65 << 20, np.uint8))  # as a reader makes of what is compressed or filled in
+    stored = large(tmp_path)
+    check_growth(Checkpoint(tensors={"x": made}), stored.file.path)
+    with pytest.raises(ReadError, match="of which 0 are stored"):
+        check_growth(Checkpoint(tensors={"x": made}), tmp_path)
+
+
 def test_moments_count(tmp_path: Path) -> None:
     tensors = views(large(tmp_path), 4)
     group = ParameterGroup(parameters=tuple(tensors), hyperparameters={})

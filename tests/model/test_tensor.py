@@ -26,6 +26,7 @@ from converter.model.tensor import (
     files_of,
     identity,
     is_equal,
+    is_same_bytes,
     strided,
     tensor_names,
 )
@@ -209,6 +210,20 @@ def test_equality_is_of_bits() -> None:
     assert not is_equal(nan, ArrayTensor.of(np.array([np.nan], np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_same"),
+    [
+        ((b"ab", b"c"), (b"a", b"", b"bc"), True),
+        ((b"ab",), (b"ab", b"c"), False),
+        ((b"ab", b"c"), (b"ab",), False),
+        ((b"ab", b"c"), (b"ab", b"d"), False),
+        ((), (b"",), True),
+    ],
+)
+def test_streams_are_the_same_to_their_ends(ours: tuple[bytes, ...], theirs: tuple[bytes, ...], is_same: bool) -> None:
+    assert is_same_bytes(map(memoryview, ours), map(memoryview, theirs)) is is_same
+
+
 def test_what_is_one_tensor_looked_at_in_one_way(stored: FileTensor) -> None:
     def again(**changed: object) -> FileTensor:
         return replace(stored, **changed)  # type: ignore[arg-type]
@@ -279,6 +294,16 @@ def test_a_cast_counts_what_it_loses(dtype: DType) -> None:
     cast.numpy()
     assert isinstance(cast.operation, Cast)
     assert (cast.operation.tally.overflowed, cast.operation.tally.subnormal) == (len(overflowing), 2)
+
+
+def test_a_cast_counts_in_every_piece() -> None:
+    values = np.zeros(CHUNK_BYTES // 4 + 2, np.float32)
+    values[[0, -1]], values[[1, -2]] = 3e38, 1e-44
+    cast = ArrayTensor.of(values).cast(DType.FLOAT16)
+    assert len(list(cast.chunks())) == 2
+    assert isinstance(cast, ComputedTensor)
+    assert isinstance(cast.operation, Cast)
+    assert (cast.operation.tally.overflowed, cast.operation.tally.subnormal) == (2, 2)
 
 
 @pytest.fixture
