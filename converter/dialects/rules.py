@@ -89,9 +89,6 @@ class RuleTable:
         """
         chosen = {name: self._rule_for(name, direction) for name in checkpoint.names}
         new = {name: name if rule is None else rule[1] for name, rule in chosen.items()}
-        if len(set(new.values())) != len(new):
-            twice = next(name for name in new if list(new.values()).count(new[name]) > 1)
-            raise LossError(f"and another would both be called {new[twice]!r}", tensor=twice)
         transposed = {name for name, rule in chosen.items() if rule is not None and rule[0].layout == "transpose"}
         for alias, owner in checkpoint.aliases.items():
             if (alias in transposed) != (owner in transposed):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.encoding import json as strict_json
-from converter.errors import ReadError, WriteError
+from converter.errors import LossError, ReadError, WriteError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import SourceFile
 from converter.model.output import Provenance
@@ -87,10 +87,10 @@ def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Path) -
     originals, ties = (_names_by_name(document.get(key, {}), path) for key in ("names", "ties"))
     for name in originals:
         if name not in checkpoint.tensors:
-            raise ReadError("is renamed, and not there", path=path, tensor=name)
+            raise ReadError("is in the table of names, but not in the file", path=path, tensor=name)
     try:
         renamed = checkpoint.with_names(lambda name: originals.get(name, name))
-    except ReadError as error:
+    except LossError as error:
         raise ReadError(error.message, path=path, tensor=error.tensor) from error
     for name, owner in ties.items():
         if name in renamed.tensors or owner not in renamed.tensors:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from converter.errors import ReadError
+from converter.errors import LossError
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, Setting
 from converter.model.optimizer import OptimizerState
@@ -154,14 +154,14 @@ class Checkpoint:
     def with_names(self, new_name: Callable[[str], str]) -> Checkpoint:
         """Return the checkpoint with every tensor, alias and optimizer slot renamed together.
 
-        Raises ReadError when two names would become one.
+        Raises LossError when two names would become one.
         """
         renamed = {name: new_name(name) for name in self.names}
         if len(set(renamed.values())) != len(renamed):
             taken: dict[str, str] = {}
             for old, new in renamed.items():
                 if new in taken:
-                    raise ReadError(f"and {taken[new]!r} would both be called {new!r}", tensor=old)
+                    raise both_named(old, taken[new], new)
                 taken[new] = old
         return replace(
             self,
@@ -172,3 +172,8 @@ class Checkpoint:
             frozen=frozenset(renamed[name] for name in self.frozen),
             optimizer=None if self.optimizer is None else self.optimizer.with_names(renamed),
         )
+
+
+def both_named(name: str, other: str, new: str) -> LossError:
+    """Return the error for two tensors that would get one name: one of them would be lost."""
+    return LossError(f"{name!r} and {other!r} would both be named {new!r}", tensor=name)

@@ -10,7 +10,7 @@ import pytest
 
 import converter
 from converter.dialects import canonical
-from converter.errors import ReadError
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
 
@@ -42,7 +42,7 @@ def test_names_stay_where_nothing_says_whose_they_are() -> None:
 
 
 def test_a_tensor_under_both_names_is_refused() -> None:
-    with pytest.raises(ReadError, match="would both be called"):
+    with pytest.raises(LossError, match="would both be named"):
         canonical(checkpoint(BERT, "LayerNorm.gamma", "LayerNorm.weight"))
 
 

@@ -57,7 +57,7 @@ def test_what_could_be_read_two_ways_is_refused() -> None:
     assert overlapping.apply(checkpoint("a.y"), "forward").names == ("b.y",)
     with pytest.raises(LossError, match="several rules"):
         overlapping.apply(checkpoint("a.x"), "forward")
-    with pytest.raises(LossError, match="would both be called"):
+    with pytest.raises(LossError, match="would both be named"):
         RuleTable(rules=(Rule(left="a", right="b"),)).apply(checkpoint("a", "b"), "forward")
     with pytest.raises(UsageError, match="neither side"):
         RuleTable(rules=(LAYER,)).direction_of(["x"])

@@ -232,7 +232,7 @@ def test_a_document_about_another_checkpoint_is_not_heeded(tmp_path: Path) -> No
     assert assert_reads(tmp_path / "out" / "mine", {"w": KERNEL}).dialect == "tensorflow"
     document = {"dialect": "pytorch", "prefix": "ckpt", "names": {"x": "y"}}
     (tmp_path / "out" / "ckconv.json").write_text(json.dumps(document))
-    assert_refused(tmp_path / "out", "renamed, and not there")
+    assert_refused(tmp_path / "out", "in the table of names, but not in the file")
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ DOCUMENT: dict[str, Any] = {
 BAD_DOCUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"dialect": "klingon"}, "in which dialect"),
     ({"dialect": None}, "in which dialect"),
-    ({"names": {"gone": "w"}}, "is renamed, and not there"),
-    ({"names": {"stored": "b"}}, "would both be called"),
+    ({"names": {"gone": "w"}}, "is in the table of names, but not in the file"),
+    ({"names": {"stored": "b"}}, "would both be named"),
     ({"names": {"stored": 1}}, "names by name"),
     ({"names": ["stored"]}, "names by name"),
     ({"ties": {"tied": "gone"}}, "cannot be tied to 'gone'"),

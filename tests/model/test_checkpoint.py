@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converter.errors import ReadError
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
@@ -50,7 +50,7 @@ def test_origins_survive_a_second_renaming(checkpoint: Checkpoint) -> None:
 
 
 def test_two_names_never_become_one(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ReadError, match="would both be called 'same'"):
+    with pytest.raises(LossError, match="would both be named 'same'"):
         checkpoint.with_names(lambda name: "same")
 
 

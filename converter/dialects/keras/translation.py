@@ -12,10 +12,11 @@ import numpy as np
 from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
+from converter.dialects.rewriting import Rewriting
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
-from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.ledger import dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor, concat
 
@@ -30,7 +31,7 @@ def to_pytorch(checkpoint: Checkpoint) -> Checkpoint:
 
     The layers of a Keras config say what each variable is, names and shapes say it where there is none. What neither
     says keeps name and layout, with a warning. Defaulted tensors, and rows in an order that cannot be known, are
-    ledger lines. Raises ReadError when two names become one, or a shape is not what its layer has.
+    ledger lines. Raises LossError when two names become one, ReadError for a shape that is not what its layer has.
     """
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
     found = _found(checkpoint, config if architecture.is_model(config) else None)
@@ -50,7 +51,7 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
         raise ArchitectureError(
             f"layer {layer.path!r} is a {layer.class_name}, whose variables cannot be named", hint="--weights-only"
         )
-    return _Inverse(checkpoint=checkpoint).translated(modules)
+    return _Inverse(made=Rewriting(source=checkpoint)).translated(modules)
 
 
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
@@ -92,29 +93,23 @@ class _Found:
     misordered: tuple[str, ...] = ()
 
     def translated(self, checkpoint: Checkpoint) -> Checkpoint:
-        made = _Forward(checkpoint=checkpoint)
+        forward = _Forward(made=Rewriting(source=checkpoint))
         stored = [name for name in checkpoint.names if name not in self.slots]
         for name in checkpoint.names:
             if name in self.slots:
-                made.add_slot(name, *self.slots[name])
+                forward.add_slot(name, *self.slots[name])
             else:
-                made.add_as_stored(name)
-        aliases = self._ties(checkpoint, made.names)
+                forward.add_as_stored(name)
+        made = forward.made
+        made.aliases = self._ties(checkpoint, forward.names)
+        made.tensors = {name: tensor for name, tensor in made.tensors.items() if name not in made.aliases}
+        made.buffers &= made.tensors.keys()
+        made.frozen &= made.tensors.keys()
+        self._note_flatten(made)
+        self._warn(made, stored)
         optimizer, refused = self._optimizer(checkpoint)
-        tensors = {name: tensor for name, tensor in made.tensors.items() if name not in aliases}
-        return replace(
-            checkpoint,
-            tensors=tensors,
-            aliases=aliases,
-            origins=made.origins,
-            buffers=frozenset(made.buffers & tensors.keys()),
-            frozen=frozenset(made.frozen & tensors.keys()),
-            dialect=Dialect.PYTORCH if self.slots else Dialect.GENERIC,
-            optimizer=optimizer,
-            optimizer_refused=refused,
-            lines=(*checkpoint.lines, *made.lines, *self._flatten_lines()),
-            warnings=(*checkpoint.warnings, *self._warnings(stored)),
-        )
+        dialect = Dialect.PYTORCH if self.slots else Dialect.GENERIC
+        return made.done(dialect, optimizer=optimizer, optimizer_refused=refused)
 
     def _ties(self, checkpoint: Checkpoint, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The ties that are still ties: both sides went through the same rearrangement."""
@@ -154,48 +149,41 @@ class _Found:
         module, slot = self.slots[name]
         return dict(zip(map(module.torch_name, slot.torch), _to_torch(tensor, slot), strict=True))
 
-    def _flatten_lines(self) -> list[LedgerLine]:
-        if not self.misordered:
-            return []
-        reason = (
-            f"{_listed(self.misordered)}: behind a Flatten, as it seems, whose channels no config tells; "
-            "rows stay in Keras's order, channels last"
-        )
-        return [dropped(FLATTEN_ORDER, reason, is_refused_by_default=True)]
+    def _note_flatten(self, made: Rewriting) -> None:
+        if self.misordered:
+            reason = (
+                f"{_listed(self.misordered)}: behind a Flatten, as it seems, whose channels no config tells; "
+                "rows stay in Keras's order, channels last"
+            )
+            made.lines.append(dropped(FLATTEN_ORDER, reason, is_refused_by_default=True))
 
-    def _warnings(self, stored: Sequence[str]) -> list[str]:
-        said = []
+    def _warn(self, made: Rewriting, stored: Sequence[str]) -> None:
         if stored:
-            said.append(f"layout as stored: {_listed(stored)}: neither config nor names say what they are")
+            made.warnings.append(f"layout as stored: {_listed(stored)}: neither config nor names say what they are")
         if self.guessed:
-            said.append(
+            made.warnings.append(
                 f"layouts of {len(self.guessed)} tensors follow from their Keras names and shapes, without a config; "
                 "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not told"
             )
-        return said
 
 
 @dataclass(slots=True, kw_only=True)
 class _Forward:
-    """A checkpoint on its way to PyTorch's names: what has been translated so far."""
+    """A checkpoint on its way to PyTorch's names. `names` is what each variable has become."""
 
-    checkpoint: Checkpoint
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
+    made: Rewriting
     names: dict[str, list[str]] = field(default_factory=dict)
-    buffers: set[str] = field(default_factory=set)
-    frozen: set[str] = field(default_factory=set)
-    lines: list[LedgerLine] = field(default_factory=list)
 
     def add_as_stored(self, name: str) -> None:
         """Keep a variable as it is."""
-        self._add(name, self.checkpoint.tensor(name), name)
-        self.buffers.update({name} & self.checkpoint.buffers)
-        self.frozen.update({name} & self.checkpoint.frozen)
+        self._put(name, name)
+        self.made.buffers.update({name} & self.made.source.buffers)
+        self.made.frozen.update({name} & self.made.source.frozen)
 
     def add_slot(self, name: str, module: Module, slot: Slot) -> None:
         """Add what PyTorch has for a variable, and what only PyTorch has beside it."""
-        tensor = self.checkpoint.tensor(name)
+        made = self.made
+        tensor = made.source.tensor(name)
         try:
             parts = _to_torch(tensor, slot)
         except ReadError as error:
@@ -203,40 +191,32 @@ class _Forward:
             raise
         for leaf, part in zip(slot.torch, parts, strict=True):
             new = module.torch_name(leaf)
-            self._add(new, part, name)
+            self._put(name, new, part)
             if slot.is_buffer:
-                self.buffers.add(new)
-            elif not module.is_trainable or name in self.checkpoint.frozen:
-                self.frozen.add(new)
+                made.buffers.add(new)
+            elif not module.is_trainable or name in made.source.frozen:
+                made.frozen.add(new)
         if slot.added is not None:
-            why = "zeros: Keras has one bias where PyTorch adds two"
-            self._add_default(module.torch_name(slot.added), parts[0].dtype, parts[0].shape, 0, why)
+            zeros = _filled(parts[0].dtype, parts[0].shape, 0)
+            made.default(module.torch_name(slot.added), zeros, "zeros: Keras has one bias where PyTorch adds two")
         if slot is module.slots[-1]:
             self._add_constants(module, tensor)
 
     def _add_constants(self, module: Module, like: Tensor) -> None:
         for leaf, value in (module.constants or {}).items():
-            name, why = module.torch_name(leaf), f"{value}: Keras has no such variable"
-            if leaf == _COUNTER:
-                self._add_default(name, DType.INT64, (), value, why)
-                self.buffers.add(name)
-            else:
-                self._add_default(name, like.dtype, like.shape, value, why)
+            name, is_counter = module.torch_name(leaf), leaf == _COUNTER
+            constant = _filled(DType.INT64, (), value) if is_counter else _filled(like.dtype, like.shape, value)
+            self.made.default(name, constant, f"{value}: Keras has no such variable")
+            if is_counter:
+                self.made.buffers.add(name)
 
-    def _add_default(self, name: str, dtype: DType, shape: tuple[int, ...], value: int, why: str) -> None:
-        array = np.full(shape, value, dtype.numpy)
-        self._add(name, ArrayTensor(dtype=dtype, shape=shape, array=array), None)
-        self.lines.append(defaulted(name, why))
+    def _put(self, name: str, new: str, tensor: Tensor | None = None) -> None:
+        self.made.put(name, new, tensor)
+        self.names.setdefault(name, []).append(new)
 
-    def _add(self, name: str, tensor: Tensor, source: str | None) -> None:
-        if name in self.tensors:
-            taken = self.origins.get(name, name)
-            raise ReadError(f"and {taken!r} would both be called {name!r}", tensor=source)
-        self.tensors[name] = tensor
-        if source is not None:
-            self.names.setdefault(source, []).append(name)
-            if self.checkpoint.origin(source) != name:
-                self.origins[name] = self.checkpoint.origin(source)
+
+def _filled(dtype: DType, shape: tuple[int, ...], value: int) -> Tensor:
+    return ArrayTensor(dtype=dtype, shape=shape, array=np.full(shape, value, dtype.numpy))
 
 
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
@@ -374,35 +354,27 @@ class _Sum:
 
 @dataclass(slots=True, kw_only=True)
 class _Inverse:
-    checkpoint: Checkpoint
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    lines: list[LedgerLine] = field(default_factory=list)
+    """A checkpoint on its way to the names and layouts of a Keras config."""
+
+    made: Rewriting
     used: set[str] = field(default_factory=set)
 
     def translated(self, modules: Sequence[Module]) -> Checkpoint:
+        made, source = self.made, self.made.source
         for module in modules:
             for slot in module.slots:
                 self._add(module, slot)
         constants = {
             module.torch_name(leaf): value for module in modules for leaf, value in (module.constants or {}).items()
         }
-        for name in self.checkpoint.names:
+        for name in source.names:
             if name not in self.used:
                 self._drop(name, constants.get(name))
-        source = self.checkpoint
         held = [(f"{module.path}/{slot.keras}", module, slot) for module in modules for slot in module.slots]
-        return replace(
-            source,
-            tensors=self.tensors,
-            aliases={},
-            origins=self.origins,
-            buffers=frozenset(name for name, _, slot in held if slot.is_buffer),
-            frozen=frozenset(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer),
-            dialect=Dialect.KERAS,
-            optimizer=None if source.optimizer is None else self._optimizer(source.optimizer, held),
-            lines=(*source.lines, *self.lines),
-        )
+        made.buffers.update(name for name, _, slot in held if slot.is_buffer)
+        made.frozen.update(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer)
+        optimizer = None if source.optimizer is None else self._optimizer(source.optimizer, held)
+        return made.done(Dialect.KERAS, optimizer=optimizer)
 
     def _optimizer(self, state: OptimizerState, held: Sequence[tuple[str, Module, Slot]]) -> OptimizerState:
         """The state with each slot joined and rearranged as its weight is, in the order of the trained weights.
@@ -451,51 +423,45 @@ class _Inverse:
     def _owners(self, module: Module, slot: Slot) -> list[str]:
         """The parameters that a variable is of, each by the name that its optimizer state has among tied ones."""
         names = map(module.torch_name, slot.torch)
-        return [self.checkpoint.aliases.get(name, name) for name in names]
+        return [self.made.source.aliases.get(name, name) for name in names]
 
     def _add(self, module: Module, slot: Slot) -> None:
         name = f"{module.path}/{slot.keras}"
         parts = [self._part(module.torch_name(leaf), name) for leaf in slot.torch]
-        first = module.torch_name(slot.torch[0])
+        made, source = self.made, self.made.source
+        first, *others = map(module.torch_name, slot.torch)
         tensor = parts[0]
-        if slot.added is not None and module.torch_name(slot.added) in self.checkpoint.names:
+        if slot.added is not None and module.torch_name(slot.added) in source.names:
             added = module.torch_name(slot.added)
             self.used.add(added)
             summed = _Sum()
-            inputs = (tensor, self.checkpoint.tensor(added))
+            inputs = (tensor, source.tensor(added))
             dtype, shape = summed.declare(inputs)
             tensor = ComputedTensor(dtype=dtype, shape=shape, inputs=inputs, operation=summed)
-            reason = f"added to {self.checkpoint.origin(first)}: Keras has one bias where PyTorch adds two"
-            self.lines.append(dropped(self.checkpoint.origin(added), reason))
-        if len(parts) > 1:
-            others = [module.torch_name(leaf) for leaf in slot.torch[1:]]
-            reason = f"stored with {self.checkpoint.origin(first)}, as {name}"
-            self.lines += [
-                LedgerLine(status=Status.MAPPED, name=self.checkpoint.origin(other), target=name, reason=reason)
-                for other in others
-            ]
+            made.drop(added, f"added to {source.origin(first)}: Keras has one bias where PyTorch adds two")
+        for other in others:
+            made.join(other, name, f"stored with {source.origin(first)}, as {name}")
         try:
-            self.tensors[name] = _to_keras([tensor, *parts[1:]], slot)
+            tensor = _to_keras([tensor, *parts[1:]], slot)
         except ReadError as error:
             error.tensor = error.tensor or first
             raise
-        if self.checkpoint.origin(first) != name:
-            self.origins[name] = self.checkpoint.origin(first)
+        made.put(first, name, tensor)
 
     def _part(self, name: str, slot: str) -> Tensor:
-        if name not in self.checkpoint.tensors and name not in self.checkpoint.aliases:
+        if name not in self.made.source.tensors and name not in self.made.source.aliases:
             raise LossError(f"has no tensor for it: {name!r} is not in the checkpoint", tensor=slot)
         self.used.add(name)
-        return self.checkpoint.tensor(name)
+        return self.made.source.tensor(name)
 
     def _drop(self, name: str, constant: int | None) -> None:
-        origin = self.checkpoint.origin(name)
+        made = self.made
         if name.rpartition(".")[2] == _COUNTER:
-            self.lines.append(dropped(origin, "Keras does not count the batches of BatchNormalization"))
-        elif constant is not None and np.all(self.checkpoint.tensor(name).numpy() == constant):
-            self.lines.append(dropped(origin, f"{constant} throughout, which is what the Keras layer without it has"))
+            made.drop(name, "Keras does not count the batches of BatchNormalization")
+        elif constant is not None and np.all(made.source.tensor(name).numpy() == constant):
+            made.drop(name, f"{constant} throughout, which is what the Keras layer without it has")
         else:
-            self.lines.append(dropped(origin, "no layer of the Keras config holds it", is_refused_by_default=True))
+            made.drop(name, "no layer of the Keras config holds it", is_refused_by_default=True)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ A leaf is named by the keys on the way to it, joined with `/`; models with batch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables.rows import layout_of
 from converter.dialects.transformers.flax_names import Names
 from converter.dialects.transformers.old_configs import of_old_release
@@ -22,7 +23,7 @@ from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
-from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.ledger import Status, dropped
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
 _PARAMETERS, _STATISTICS = "params", "batch_stats"
@@ -49,12 +50,12 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     config = checkpoint.config
     model_type = None if config is None else config.values.get("model_type")
     if config is None or not isinstance(model_type, str):
-        said = "layout as stored: no config says which model this is"
-        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+        warning = "layout as stored: no config says which model this is"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     names = Names.of(config.values)
     if names is None:
         return _by_rules(checkpoint, model_type)
-    reading = _Reading(source=checkpoint, config=config, names=names)
+    reading = _Reading(made=Rewriting(source=checkpoint), config=config, names=names)
     reading.add_leaves()
     reading.tie()
     reading.split()
@@ -74,7 +75,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if config is None or names is None:
         model_type = None if config is None else config.values.get("model_type")
         raise ArchitectureError(f"no table knows Flax's names of the model type {model_type!r}")
-    writing = _Writing(source=checkpoint, config=config.values, names=names)
+    writing = _Writing(made=Rewriting(source=checkpoint), config=config.values, names=names)
     for name in checkpoint.names:
         writing.add(name)
     writing.repeat_ties()
@@ -85,23 +86,16 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
 class _Reading:
     """A Flax checkpoint on its way to PyTorch's names."""
 
-    source: Checkpoint
+    made: Rewriting
     config: Config
     names: Names
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    lines: list[LedgerLine] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def add_leaves(self) -> None:
         unknown: list[str] = []
-        for path in self.source.names:
+        for path in self.made.source.names:
             found = self.names.to_canonical(_without_collection(path))
             if found is None:
                 unknown.append(path)
-            elif found[0] in self.tensors:
-                raise ReadError(f"and {self.origins[found[0]]!r} would both be called {found[0]!r}", tensor=path)
             else:
                 self._add(path, *found)
         if unknown:
@@ -111,29 +105,25 @@ class _Reading:
             )
 
     def _add(self, path: str, name: str, layout: Rearrangement | None) -> None:
-        self.tensors[name] = _arranged(self.source.tensor(path), layout, path, to_torch=True)
-        self.origins[name] = self.source.origin(path)
+        self.made.put(path, name, laid_out(self.made.source.tensor(path), layout, path, to_torch=True))
         module, _, leaf = name.rpartition(".")
         if leaf == _RUNNING[-1]:
-            counter = f"{module}.{_COUNTER}"
-            self.tensors[counter] = ArrayTensor.of(np.zeros((), np.int64))
-            self.lines.append(defaulted(counter, "0: Flax does not count the batches"))
+            zero = ArrayTensor.of(np.zeros((), np.int64))
+            self.made.default(f"{module}.{_COUNTER}", zero, "0: Flax does not count the batches")
 
     def tie(self) -> None:
         """Make ties of what Flax stores twice; a config that ties them is changed when they differ."""
+        made = self.made
         for alias, owner in _ties(self.names, self.config.values):
-            if alias not in self.tensors or owner not in self.tensors:
+            if alias not in made.tensors or owner not in made.tensors:
                 continue
-            if is_equal(self.tensors[alias], self.tensors[owner]):
-                del self.tensors[alias]
-                origin = self.origins.pop(alias)
-                reason = f"the same as {self.origins[owner]}"
-                self.lines.append(LedgerLine(status=Status.TIED, name=origin, target=owner, reason=reason))
+            if is_equal(made.tensors[alias], made.tensors[owner]):
+                made.merge(alias, owner)
             else:
                 self.config = self.config.with_values({"tie_word_embeddings": False})
-                self.warnings.append(
-                    f"config.json: tie_word_embeddings is now false: {self.origins[alias]} is not "
-                    f"{self.origins[owner]}, and the Flax class uses both"
+                made.warnings.append(
+                    f"config.json: tie_word_embeddings is now false: {made.origins[alias]} is not "
+                    f"{made.origins[owner]}, and the Flax class uses both"
                 )
 
     def split(self) -> None:
@@ -142,23 +132,23 @@ class _Reading:
         for start in () if found is None else ("", f"{self.names.table.prefix}."):
             assert found is not None
             once, several = start + found[0], [start + name for name in found[1]]
-            if once in self.tensors:
+            if once in self.made.tensors:
                 first, *others = several
-                self.tensors[first], self.origins[first] = self.tensors.pop(once), self.origins.pop(once)
-                self.aliases |= dict.fromkeys(others, first)
-                self.origins |= dict.fromkeys(others, self.origins[first])
+                self.made.move(once, first)
+                self.made.aliases |= dict.fromkeys(others, first)
+                self.made.origins |= dict.fromkeys(others, self.made.origins[first])
 
     def add_what_flax_computes(self) -> None:
         """Add what the PyTorch class saves and Flax has not: position tables, and poolers that nothing uses."""
-        dtype = next((tensor.dtype for tensor in self.tensors.values() if tensor.dtype.is_floating), DType.FLOAT32)
-        for name, tensor in _computed(self.names, dtype, self.tensors, is_stored=True):
-            self.tensors[name] = tensor
-            self.lines.append(defaulted(name, "computed from the config: Flax does not store it"))
+        made = self.made
+        dtype = next((tensor.dtype for tensor in made.tensors.values() if tensor.dtype.is_floating), DType.FLOAT32)
+        for name, tensor in _computed(self.names, dtype, made.tensors, is_stored=True):
+            made.default(name, tensor, "computed from the config: Flax does not store it")
         for template in self.names.table.lacks.get(self._architecture(), ()):
-            if template not in self.tensors:
+            if template not in made.tensors:
                 shape = _pooler_shape(self.config.values, template)
-                self.tensors[template] = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
-                self.lines.append(defaulted(template, "0: this class of PyTorch has a pooler, and does not use it"))
+                zeros = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
+                made.default(template, zeros, "0: this class of PyTorch has a pooler, and does not use it")
 
     def _architecture(self) -> str:
         """Return the class that the config names, or the one that the tensors are of; "" where nothing says it."""
@@ -166,61 +156,41 @@ class _Reading:
         if named is not None:
             return named
         try:
-            return infer_architecture(self.tensors, self.config.values).architecture
+            return infer_architecture(self.made.tensors, self.config.values).architecture
         except ArchitectureError:
             return ""
 
     def checkpoint_made(self) -> Checkpoint:
-        source, config = self.source, self.config
+        config = self.config
         named = class_named(config.values)
         if named in _CLASSES:
             config = config.with_values({"architectures": [_CLASSES[named]]})
-        return replace(
-            source,
-            tensors=self.tensors,
-            aliases=self.aliases,
-            origins={name: origin for name, origin in self.origins.items() if name != origin},
-            buffers=frozenset(name for name in self.tensors if name.rpartition(".")[2] in (*_RUNNING, _COUNTER)),
-            frozen=frozenset(),
-            dialect=Dialect.PYTORCH,
-            config=config,
-            lines=(*source.lines, *self.lines),
-            warnings=(*source.warnings, *self.warnings),
-        )
+        self.made.buffers.update(name for name in self.made.tensors if _is_buffer(name))
+        return self.made.done(Dialect.PYTORCH, config=config)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Writing:
     """A checkpoint of PyTorch's names on its way to Flax's."""
 
-    source: Checkpoint
+    made: Rewriting
     config: Mapping[str, Any]
     names: Names
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    lines: list[LedgerLine] = field(default_factory=list)
 
     def add(self, name: str) -> None:
         own = self._merged(name)
         found = None if own is None else self.names.from_canonical(own)
-        lost = self._fate(name, found is not None)
-        if lost is not None:
-            self.lines.append(lost)
-        elif found is not None:
+        if not self._is_lost(name, found is not None) and found is not None:
             self._put(name, *found)
 
     def _put(self, name: str, leaf: str, layout: Rearrangement | None) -> None:
-        tensor = _arranged(self.source.tensor(name), layout, name, to_torch=False)
-        if leaf not in self.tensors:
-            self.tensors[leaf] = tensor
-            self.origins[leaf] = self.source.origin(name)
-            return
-        is_same = is_equal(self.tensors[leaf], tensor)
-        self.lines.append(
-            LedgerLine(status=Status.TIED, name=self.source.origin(name), target=leaf, reason="stored once")
-            if is_same
-            else dropped(self.source.origin(name), f"Flax has {leaf} alone for it", is_refused_by_default=True)
-        )
+        tensor = laid_out(self.made.source.tensor(name), layout, name, to_torch=False)
+        if leaf not in self.made.tensors:
+            self.made.put(name, leaf, tensor)
+        elif is_equal(self.made.tensors[leaf], tensor):
+            self.made.tie(name, leaf, "stored once")
+        else:
+            self.made.drop(name, f"Flax has {leaf} alone for it", is_refused_by_default=True)
 
     def _merged(self, name: str) -> str | None:
         """Return what a tensor is called that Flax has once and PyTorch under several names."""
@@ -232,27 +202,26 @@ class _Writing:
                 return start + found[0]
         return name
 
-    def _fate(self, name: str, is_known: bool) -> LedgerLine | None:
-        """Return the line of a tensor that Flax has no leaf for, None when it has one."""
-        origin = self.source.origin(name)
-        lacking = self.names.table.lacks.get(class_named(self.config) or "", ())
-        if name in lacking:
-            return dropped(origin, "the Flax class has no pooler, and PyTorch's does not use it")
-        table = self._computed_as(name)
-        if table is not None:
-            is_same = is_equal(table, self.source.tensor(name))
-            said = "a table of positions, which Flax computes" if is_same else "Flax computes other positions"
-            return dropped(origin, said, is_refused_by_default=not is_same)
-        if is_known:
-            return None
-        if name.rpartition(".")[2] == _COUNTER:
-            return dropped(origin, "Flax does not count the batches")
-        if self.names.is_constant(name) or name.endswith(".position_ids"):
-            return dropped(origin, "a constant, which Flax computes")
-        owner = self._twin(name)
-        if owner is not None:
-            return LedgerLine(status=Status.TIED, name=origin, target=owner, reason="Flax has it once")
-        return dropped(origin, "the Flax model has no leaf for it", is_refused_by_default=True)
+    def _is_lost(self, name: str, is_known: bool) -> bool:
+        """Write down what becomes of a tensor that Flax has no leaf for; whether it is one."""
+        made = self.made
+        if name in self.names.table.lacks.get(class_named(self.config) or "", ()):
+            made.drop(name, "the Flax class has no pooler, and PyTorch's does not use it")
+        elif (table := self._computed_as(name)) is not None:
+            is_same = is_equal(table, made.source.tensor(name))
+            reason = "a table of positions, which Flax computes" if is_same else "Flax computes other positions"
+            made.drop(name, reason, is_refused_by_default=not is_same)
+        elif is_known:
+            return False
+        elif name.rpartition(".")[2] == _COUNTER:
+            made.drop(name, "Flax does not count the batches")
+        elif self.names.is_constant(name) or name.endswith(".position_ids"):
+            made.drop(name, "a constant, which Flax computes")
+        elif (owner := self._twin(name)) is not None:
+            made.tie(name, owner, "Flax has it once")
+        else:
+            made.drop(name, "the Flax model has no leaf for it", is_refused_by_default=True)
+        return True
 
     def _computed_as(self, name: str) -> Tensor | None:
         """Return what Flax computes in place of a tensor, None when it stores it."""
@@ -260,13 +229,13 @@ class _Writing:
             known = () if part.table.sinusoids is None else part.table.sinusoids.names
             own = name.removeprefix(start)
             if own in known or f"{part.table.prefix}.{own}" in known:
-                computed = _computed(self.names, self.source.tensor(name).dtype, {}, is_stored=False)
+                computed = _computed(self.names, self.made.source.tensor(name).dtype, {}, is_stored=False)
                 return next((tensor for each, tensor in computed if each.endswith(own)), None)
         return None
 
     def _twin(self, name: str) -> str | None:
         """Return the leaf of a tensor that a name without a leaf is tied to."""
-        source = self.source
+        source = self.made.source
         group = source.aliases.get(name, name)
         tied = [other for other in source.names if other != name and source.aliases.get(other, other) == group]
         mine = source.tensor(name)
@@ -285,38 +254,36 @@ class _Writing:
         """Store once more what Flax stores twice and PyTorch once."""
         for alias, owner in _ties(self.names, self.config):
             found = self.names.from_canonical(alias)
-            if found is None or found[0] in self.tensors or owner not in self.source.names:
+            if found is None or found[0] in self.made.tensors or owner not in self.made.source.names:
                 continue
             leaf, layout = found
-            self.tensors[leaf] = _arranged(self.source.tensor(owner), layout, owner, to_torch=False)
-            self.origins[leaf] = self.source.origin(owner)
+            self.made.put(owner, leaf, laid_out(self.made.source.tensor(owner), layout, owner, to_torch=False))
 
     def checkpoint_made(self) -> Checkpoint:
-        source = self.source
-        in_statistics = {leaf for leaf in self.tensors if _is_statistic(self.names, leaf)}
-        new = {
-            leaf: f"{_STATISTICS if leaf in in_statistics else _PARAMETERS}/{leaf}" if in_statistics else leaf
-            for leaf in self.tensors
-        }
-        lines = [
-            line if line.status is not Status.TIED else replace(line, target=new.get(line.target or "", line.target))
-            for line in self.lines
-        ]
-        said = () if source.optimizer is None else ("optimizer state not carried: Flax's models have none",)
-        made = {line.target for line in source.lines if line.status is Status.DEFAULTED}
-        kept = (line for line in source.lines if line.status is not Status.DEFAULTED)
-        return replace(
-            source,
-            tensors={new[leaf]: tensor for leaf, tensor in self.tensors.items()},
-            aliases={},
-            origins={new[leaf]: origin for leaf, origin in self.origins.items() if origin != new[leaf]},
-            buffers=frozenset(new[leaf] for leaf in in_statistics),
-            frozen=frozenset(),
-            optimizer=None,
-            dialect=Dialect.FLAX,
-            lines=(*kept, *(line for line in lines if line.name not in made)),
-            warnings=(*source.warnings, *said),
-        )
+        made = self.made
+        made.buffers.update(leaf for leaf in made.tensors if _is_statistic(self.names, leaf))
+        if made.buffers:
+            in_collections = {
+                leaf: f"{_STATISTICS if leaf in made.buffers else _PARAMETERS}/{leaf}" for leaf in made.tensors
+            }
+            made.rename(lambda leaf: in_collections.get(leaf, leaf))
+        if made.source.optimizer is not None:
+            made.warnings.append("optimizer state not carried: Flax's models have none")
+        return _without_what_was_made(made).done(Dialect.FLAX, optimizer=None)
+
+
+def _without_what_was_made(made: Rewriting) -> Rewriting:
+    """Forget the lines of tensors that were made on the way to PyTorch's names, which Flax does not store."""
+    lines = made.source.lines
+    defaulted = {line.target for line in lines if line.status is Status.DEFAULTED}
+    kept = tuple(line for line in lines if line.status is not Status.DEFAULTED)
+    made.source = replace(made.source, lines=kept)
+    made.lines = [line for line in made.lines if line.name not in defaulted]
+    return made
+
+
+def _is_buffer(name: str) -> bool:
+    return name.rpartition(".")[2] in (*_RUNNING, _COUNTER)
 
 
 def _is_statistic(names: Names, leaf: str) -> bool:
@@ -360,8 +327,7 @@ def _pooler_shape(config: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint:
     """Translate what no table knows by what leaves are called: a loss that must be allowed."""
-    tensors: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
+    made = Rewriting(source=checkpoint)
     undecided: list[str] = []
     for path in checkpoint.names:
         tensor = checkpoint.tensor(path)
@@ -370,39 +336,19 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint:
         name = ".".join([*modules, "weight" if layout is not None else _LEAVES.get(leaf, leaf)])
         if layout is None and leaf not in (*_LEAVES, "bias"):
             undecided.append(path)
-        if name in tensors:
-            raise LossError(f"and {origins[name]!r} would both be called {name!r}", tensor=path)
-        tensors[name] = _arranged(tensor, layout_of(layout), path, to_torch=True)
-        origins[name] = checkpoint.origin(path)
-    said = (
-        f"no table knows the model type {model_type!r}: {len(tensors)} names follow what Flax calls leaves; undecided: "
-        f"{_listed(undecided) or 'none'}, and what PyTorch's class has besides"
+        made.put(path, name, laid_out(tensor, layout_of(layout), path, to_torch=True))
+    reason = (
+        f"no table knows the model type {model_type!r}: {len(made.tensors)} names follow what Flax calls leaves; "
+        f"undecided: {_listed(undecided) or 'none'}, and what PyTorch's class has besides"
     )
-    return replace(
-        checkpoint,
-        tensors=tensors,
-        aliases={},
-        origins=origins,
-        buffers=frozenset(name for name in tensors if name.rpartition(".")[2] in _RUNNING),
-        frozen=frozenset(),
-        dialect=Dialect.PYTORCH,
-        lines=(*checkpoint.lines, dropped("model-type", said, is_refused_by_default=True)),
-    )
+    made.lines.append(dropped("model-type", reason, is_refused_by_default=True))
+    made.buffers.update(name for name in made.tensors if name.rpartition(".")[2] in _RUNNING)
+    return made.done(Dialect.PYTORCH)
 
 
 def _without_collection(path: str) -> str:
     collection, _, rest = path.partition("/")
     return rest if collection in (_PARAMETERS, _STATISTICS) and rest else path
-
-
-def _arranged(tensor: Tensor, layout: Rearrangement | None, name: str, *, to_torch: bool) -> Tensor:
-    if layout is None:
-        return tensor
-    try:
-        return layout.to_torch(tensor) if to_torch else layout.to_keras(tensor)
-    except ReadError as error:
-        error.tensor = error.tensor or name
-        raise
 
 
 def _listed(names: list[str]) -> str:

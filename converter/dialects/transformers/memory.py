@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.identity.classes import class_named
+from converter.dialects.rewriting import Rewriting
 from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.memory_rows import Packed, Variant, variants
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import LedgerLine, Status
 from converter.model.tensor import Tensor
 
 _OUTER_COMPONENTS = 2
@@ -191,26 +191,26 @@ def to_hub(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of names that transformers 5 has in memory with those that it saves; others as they are.
 
     Needs a config that says the model type. Nothing is read. Raises LossError for names that no row can say on the
-    hub, and for parts that are missing; ReadError when two names become one, or a shape is not what its row has.
+    hub, for parts that are missing, and when two names become one; ReadError for a shape that is not its row's.
     """
     if checkpoint.config is None:
         return checkpoint
     config = checkpoint.config.values
     reading = read_names(checkpoint.names, config)
     if reading.is_ambiguous:
-        said = "names kept: several classes have them in memory, which their config does not tell apart"
-        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+        warning = "names kept: several classes have them in memory, which their config does not tell apart"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     if not reading.in_memory:
         return checkpoint
     if reading.on_hub:
-        said = (
+        warning = (
             f"names kept: {reading.in_memory} kinds are those that transformers 5 has in memory, "
             f"{reading.on_hub} those that it saves"
         )
-        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
-    translation = _Translation(checkpoint=checkpoint, places=reading.places, is_from_memory=True)
-    said = f"{config['model_type']}: names that transformers 5 has in memory, here as save_pretrained writes them"
-    return translation.result(said)
+        return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
+    warning = f"{config['model_type']}: names that transformers 5 has in memory, here as save_pretrained writes them"
+    made = Rewriting(source=checkpoint, warnings=[warning])
+    return _Translation(made=made, places=reading.places, is_from_memory=True).result()
 
 
 def to_memory(checkpoint: Checkpoint) -> Checkpoint:
@@ -223,57 +223,44 @@ def to_memory(checkpoint: Checkpoint) -> Checkpoint:
     reading = read_names(checkpoint.names, checkpoint.config.values)
     if not reading.on_hub or reading.in_memory:
         return checkpoint
-    return _Translation(checkpoint=checkpoint, places=reading.places, is_from_memory=False).result(None)
+    made = Rewriting(source=checkpoint)
+    return _Translation(made=made, places=reading.places, is_from_memory=False).result()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Translation:
     """A checkpoint on its way to the names of the other side."""
 
-    checkpoint: Checkpoint
+    made: Rewriting
     places: Sequence[Place]
     is_from_memory: bool
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
-    lines: list[LedgerLine] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     held: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def result(self, said: str | None) -> Checkpoint:
+    def result(self) -> Checkpoint:
         """Translate everything."""
-        source = self.checkpoint
+        made, source, renamed = self.made, self.made.source, self.renamed
         self.held = {name: source.tensor(name) for name in source.names}
         for name in source.names:
             if name not in self.done:
                 self._translate(name)
-        aliases = {
-            self.renamed[name]: self.renamed[owner]
-            for name, owner in source.aliases.items()
-            if name in self.renamed and owner in self.renamed
-        }
-        is_repacked = len(self.renamed) < len(source.names)
-        return replace(
-            source,
-            tensors={name: tensor for name, tensor in self.tensors.items() if name not in aliases},
-            aliases=aliases,
-            origins={name: origin for name, origin in self.origins.items() if name != origin},
-            buffers=frozenset(self.renamed[name] for name in source.buffers if name in self.renamed),
-            frozen=frozenset(self.renamed[name] for name in source.frozen if name in self.renamed),
-            lines=(*source.lines, *self.lines),
-            warnings=source.warnings if said is None else (*source.warnings, said),
-            **self._optimizer(is_repacked),
-        )
+        for name, owner in source.aliases.items():
+            if name in renamed and owner in renamed:
+                del made.tensors[renamed[name]]
+                made.aliases[renamed[name]] = renamed[owner]
+        made.buffers.update(renamed[name] for name in source.buffers if name in renamed)
+        made.frozen.update(renamed[name] for name in source.frozen if name in renamed)
+        return made.done(source.dialect, **self._optimizer(is_repacked=len(renamed) < len(source.names)))
 
-    def _optimizer(self, is_repacked: bool) -> dict[str, Any]:
-        state = self.checkpoint.optimizer
-        if state is None:
+    def _optimizer(self, *, is_repacked: bool) -> dict[str, Any]:
+        source = self.made.source
+        if source.optimizer is None:
             return {}
         if is_repacked:
             why = "its parameters are stored in another form, not only renamed"
             return {"optimizer": None, "optimizer_refused": why}
-        bare = replace(self.checkpoint, tensors=self.held, aliases={})
-        return {"optimizer": bare.with_names(self.renamed.__getitem__).optimizer}
+        return {"optimizer": source.optimizer.with_names(self.renamed)}
 
     def _translate(self, name: str) -> None:
         for place in self.places:
@@ -304,7 +291,7 @@ class _Translation:
 
     def _rename(self, name: str, new: str) -> None:
         self.renamed[name] = new
-        self._add(name, new, self.held[name])
+        self.made.put(name, new)
 
     def _repack(self, name: str, row: Packed, indices: Indices, *, own: str, other: str) -> None:
         if row.is_in_memory == self.is_from_memory:
@@ -313,23 +300,20 @@ class _Translation:
                 self._check_heads(name, row)
             try:
                 for part, tensor in row.taken_apart(self.held[name], indices):
-                    self._add(name, other + part, tensor)
+                    self.made.put(name, other + part, tensor)
             except ReadError as error:
                 error.tensor = error.tensor or name
                 raise
             return
         whole, (first, *others) = row.put_together(self.held, indices, before=own)
         new = other + row.whole.filled(indices)
-        self._add(first, new, whole)
-        reason = f"stored with {self.checkpoint.origin(first)}, as {new}"
-        self.lines += [
-            LedgerLine(status=Status.MAPPED, name=self.checkpoint.origin(part), target=new, reason=reason)
-            for part in others
-        ]
+        self.made.put(first, new, whole)
+        for part in others:
+            self.made.join(part, new, f"stored with {self.made.source.origin(first)}, as {new}")
         self.done.update((first, *others))
 
     def _check_heads(self, name: str, row: Packed) -> None:
-        config = self.checkpoint.config
+        config = self.made.source.config
         values = {} if config is None else config.values
         parts = [part for part in (values, *values.values()) if isinstance(part, Mapping)]
         is_uneven = any(
@@ -337,9 +321,3 @@ class _Translation:
         )
         if len(row.parts) > 2 and is_uneven:
             raise LossError("joins queries with fewer keys and values: its shape does not say how many", tensor=name)
-
-    def _add(self, source: str, new: str, tensor: Tensor) -> None:
-        if new in self.tensors:
-            raise ReadError(f"and {self.origins[new]!r} would both be called {new!r}", tensor=source)
-        self.tensors[new] = tensor
-        self.origins[new] = self.checkpoint.origin(source)

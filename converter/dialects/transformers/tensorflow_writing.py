@@ -13,6 +13,7 @@ from typing import Any
 
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
+from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables import TensorFlowTable
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
@@ -26,10 +27,10 @@ from converter.dialects.transformers.tensorflow_classes import (
     knows,
     named_class,
 )
-from converter.errors import ArchitectureError, LossError, ReadError, UsageError
+from converter.errors import ArchitectureError, LossError, UsageError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
-from converter.model.ledger import LedgerLine, Status, defaulted, dropped
+from converter.model.ledger import defaulted
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
@@ -84,20 +85,15 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
         raise UsageError("a TensorFlow class needs a config.json", hint="--config FILE names one")
     checkpoint = of_old_release(checkpoint)
     assert checkpoint.config is not None
-    translation, warnings = _translated(checkpoint, checkpoint.config)
-    made = replace(
-        checkpoint,
-        tensors={name: translation.tensors[name] for name in translation.ordered()},
-        aliases={},
-        origins=translation.origins,
-        buffers=frozenset(name for name in translation.tensors if _STATISTICS.search(name.removesuffix(":0"))),
-        frozen=frozenset(),
-        dialect=Dialect.KERAS,
+    translation = _translated(checkpoint, checkpoint.config)
+    rewriting = translation.made
+    rewriting.tensors = {name: rewriting.tensors[name] for name in translation.ordered()}
+    rewriting.buffers.update(name for name in rewriting.tensors if _STATISTICS.search(name.removesuffix(":0")))
+    made = rewriting.done(
+        Dialect.KERAS,
         config=checkpoint.config.with_values({"architectures": [translation.model.torch.name]}),
         keras_config=None,
         optimizer=None,
-        lines=(*checkpoint.lines, *translation.lines),
-        warnings=(*checkpoint.warnings, *warnings, *translation.warnings),
     )
     if checkpoint.optimizer is None:
         return made
@@ -105,7 +101,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     return replace(made, optimizer=translation.optimizer(trained))
 
 
-def _translated(checkpoint: Checkpoint, config: Config) -> tuple[_Translation, tuple[str, ...]]:
+def _translated(checkpoint: Checkpoint, config: Config) -> _Translation:
     """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
     named = named_class(config.values)
     try:
@@ -116,19 +112,21 @@ def _translated(checkpoint: Checkpoint, config: Config) -> tuple[_Translation, t
     if named is not None and (named != inference.architecture or inference.prefix) and knows(config):
         by_name = _as_class(checkpoint, config, named, "")
         if by_name.is_whole:
-            return by_name, ()
+            return by_name
     translation = _as_class(checkpoint, config, inference.architecture or None, inference.prefix)
     if by_name is not None and not translation.is_whole:
-        return by_name, ()
-    notes = () if inference.note is None else (inference.note,)
+        return by_name
+    notes = [] if inference.note is None else [inference.note]
     if named is not None and named != inference.architecture:
-        notes = (*notes, f"config.json: architectures is now {inference.architecture}")
-    return translation, notes
+        notes.append(f"config.json: architectures is now {inference.architecture}")
+    translation.made.warnings[:0] = notes
+    return translation
 
 
 def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, prefix: str) -> _Translation:
     model = class_of(config.values, architecture)
-    translation = _Translation(checkpoint=checkpoint, model=model, config=config.values, prefix=prefix)
+    made = Rewriting(source=checkpoint)
+    translation = _Translation(made=made, model=model, config=config.values, prefix=prefix)
     translation.translate()
     return translation
 
@@ -137,24 +135,20 @@ def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, 
 class _Translation:
     """A checkpoint on its way to TensorFlow's names. `placed` is name -> the row and the variable that it went to."""
 
-    checkpoint: Checkpoint
+    made: Rewriting
     model: TensorFlowClass
     config: Mapping[str, Any]
     prefix: str
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    lines: list[LedgerLine] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     placed: dict[str, tuple[Row, str]] = field(default_factory=dict)
     _rows: dict[str, list[Row]] = field(default_factory=dict)
     _filled: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def translate(self) -> None:
-        """Fill `tensors`, and write down what becomes of everything else."""
-        table = self.model.table
+        """Put every tensor, and write down what becomes of everything else."""
+        table, source = self.model.table, self.made.source
         for row in self.model.rows():
             self._rows.setdefault(key_of(row.canonical.key), []).append(row)
-        names = {self._canonical(name): name for name in self.checkpoint.names if not heads.is_head(name)}
+        names = {self._canonical(name): name for name in source.names if not heads.is_head(name)}
         ties = self.model.torch.ties_with(self.config, default=table.tied_by_default)
         for canonical, name in names.items():
             if not self._is_stored_elsewhere(canonical, name, names, ties):
@@ -162,9 +156,8 @@ class _Translation:
         for copy, owner in self.model.copies.items():
             if owner in names and not self._has(copy):
                 self._add(copy, names[owner])
-        for name in filter(heads.is_head, self.checkpoint.names):
-            self.tensors[name] = self.checkpoint.tensor(name)
-            self.origins[name] = self.checkpoint.origin(name)
+        for name in filter(heads.is_head, source.names):
+            self.made.put(name, name)
         self._make()
         self._note_ties()
         self._note_missing()
@@ -172,7 +165,7 @@ class _Translation:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the checkpoint or of the class is left over."""
-        return not any(line.is_refused_by_default for line in self.lines)
+        return not any(line.is_refused_by_default for line in self.made.lines)
 
     def ordered(self) -> list[str]:
         """Return the variables as Keras lists them: layer by layer, what is trained before what is not."""
@@ -186,20 +179,20 @@ class _Translation:
             if heads.is_head(name):
                 return (2,)
             own = self.model.path(name).split("/")
-            parts = self.model.template(name, len(self.tensors[name].shape)).split("/")
+            parts = self.model.template(name, len(self.made.tensors[name].shape)).split("/")
             steps = [
                 (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
                 for index in range(len(parts))
             ]
             return (_is_untrained(name, self.model.table), steps)
 
-        return sorted(self.tensors, key=place)
+        return sorted(self.made.tensors, key=place)
 
     def _canonical(self, name: str) -> str:
         plain = name.removeprefix(self.prefix)
         with_prefix = f"{self.model.table.prefix}.{plain}"
         choices = (with_prefix, plain) if self.model.torch.is_base and self.model.table.prefix else (plain, with_prefix)
-        rank = len(self.checkpoint.tensor(name).shape)
+        rank = len(self.made.source.tensor(name).shape)
         return next((choice for choice in choices if self._row(choice, rank) is not None), choices[0])
 
     def _row(self, canonical: str, rank: int) -> tuple[Row, str] | None:
@@ -223,38 +216,31 @@ class _Translation:
         self, canonical: str, name: str, names: Mapping[str, str], ties: Mapping[str, str]
     ) -> bool:
         """Whether a tied name's values are those of another variable; it has its line then."""
-        found = self._row(canonical, len(self.checkpoint.tensor(name).shape))
+        found = self._row(canonical, len(self.made.source.tensor(name).shape))
         owner = ties.get(canonical) if found is not None else self.model.torch.ties.get(canonical)
-        if name in self.checkpoint.aliases and owner is None and found is None:
+        if name in self.made.source.aliases and owner is None and found is None:
             by_name = {source: other for other, source in names.items()}
-            owner = by_name.get(self.checkpoint.aliases[name])
+            owner = by_name.get(self.made.source.aliases[name])
         if owner is None or owner not in names or canonical in self.model.copies:
             return False
-        tensor, kept = self.checkpoint.tensor(name), self.checkpoint.tensor(names[owner])
+        tensor, kept = self.made.source.tensor(name), self.made.source.tensor(names[owner])
         if not is_equal(tensor, kept):
             return False
         self._filled[canonical] = (owner, name)
         return True
 
     def _add(self, canonical: str, name: str) -> None:
-        tensor = self._storable(self.checkpoint.tensor(name))
+        tensor = self._storable(self.made.source.tensor(name))
         found = self._row(canonical, len(tensor.shape))
         if found is None:
-            self.lines.append(self._loss(canonical, name))
+            self._drop(canonical, name)
             return
         row, theirs = found
-        try:
-            tensor = tensor if row.layout is None else row.layout.to_keras(tensor)
-        except ReadError as error:
-            error.tensor = error.tensor or name
-            raise
+        tensor = laid_out(tensor, row.layout, name, to_torch=False)
         if canonical.endswith(_INDICES):
             tensor = tensor.cast(DType.INT32)
         variable = self.model.variable(theirs)
-        if variable in self.tensors:
-            raise ReadError(f"and {self.origins[variable]!r} would both be called {variable!r}", tensor=name)
-        self.tensors[variable] = tensor
-        self.origins[variable] = self.checkpoint.origin(name)
+        self.made.put(name, variable, tensor)
         self._filled[canonical] = (variable,)
         self.placed[name] = (row, variable)
 
@@ -263,7 +249,7 @@ class _Translation:
 
         Raises LossError for state of a weight that the class has not, or in parts.
         """
-        state = self.checkpoint.optimizer
+        state = self.made.source.optimizer
         if state is None:
             return None
         named = state.with_names({name: variable for name, (_, variable) in self.placed.items()})
@@ -281,44 +267,42 @@ class _Translation:
         """Return the tensor in a type that HDF5 and TensorFlow both have names for."""
         if tensor.dtype.numpy.isbuiltin != _IS_EXTENSION:
             return tensor
-        said = f"{tensor.dtype.value} is written as float32: TensorFlow reads no such type from HDF5"
-        if said not in self.warnings:
-            self.warnings.append(said)
+        warning = f"{tensor.dtype.value} is written as float32: TensorFlow reads no such type from HDF5"
+        if warning not in self.made.warnings:
+            self.made.warnings.append(warning)
         return tensor.cast(DType.FLOAT32)
 
-    def _loss(self, canonical: str, name: str) -> LedgerLine:
-        origin = self.checkpoint.origin(name)
+    def _drop(self, canonical: str, name: str) -> None:
         if canonical.rpartition(".")[2] == _COUNTER:
-            return dropped(origin, "TensorFlow does not count the batches")
-        if any(canonical == leaf or canonical.endswith(f".{leaf}") for leaf in _COMPUTED):
-            return dropped(origin, "computed by the TensorFlow class")
-        return dropped(origin, f"{self.model.name} has no such variable", is_refused_by_default=True)
+            self.made.drop(name, "TensorFlow does not count the batches")
+        elif any(canonical == leaf or canonical.endswith(f".{leaf}") for leaf in _COMPUTED):
+            self.made.drop(name, "computed by the TensorFlow class")
+        else:
+            self.made.drop(name, f"{self.model.name} has no such variable", is_refused_by_default=True)
 
     def _make(self) -> None:
         """Add the variables that PyTorch has no tensor for."""
-        floats = (tensor.dtype for tensor in self.tensors.values() if tensor.dtype.is_floating)
+        floats = (tensor.dtype for tensor in self.made.tensors.values() if tensor.dtype.is_floating)
         dtype = next(floats, DType.FLOAT32)
         for entry, config in self.model.made:
             for theirs, reason, values in variables_made(entry, config):
                 variable = self.model.variable(theirs)
-                if variable not in self.tensors:
-                    self.tensors[variable] = ArrayTensor.of(values).cast(dtype)
-                    self.lines.append(defaulted(variable, f"{reason}: only the TensorFlow class has it"))
+                if variable not in self.made.tensors:
+                    tensor = ArrayTensor.of(values).cast(dtype)
+                    self.made.default(variable, tensor, f"{reason}: only the TensorFlow class has it")
 
     def _note_ties(self) -> None:
         for filled in list(self._filled.values()):
             if len(filled) == 2:
                 owner, name = filled
                 target = self._filled[owner][0] if len(self._filled.get(owner, ())) == 1 else owner
-                origin = self.checkpoint.origin(name)
-                reason = f"the TensorFlow class uses {target}"
-                self.lines.append(LedgerLine(status=Status.TIED, name=origin, target=target, reason=reason))
+                self.made.tie(name, target, f"the TensorFlow class uses {target}")
 
     def _note_missing(self) -> None:
         """Refuse a checkpoint that lacks what every model of the class has."""
         templates = {
             self.model.template(name, len(tensor.shape))
-            for name, tensor in self.tensors.items()
+            for name, tensor in self.made.tensors.items()
             if not heads.is_head(name)
         }
         present = {self._canonical_of(template) for template in templates}
@@ -329,7 +313,7 @@ class _Translation:
                     continue
                 present.add(canonical)
                 reason = f"no tensor {canonical} for it: transformers would fill it at random"
-                self.lines.append(defaulted(row.theirs.text, reason, is_refused_by_default=True))
+                self.made.lines.append(defaulted(row.theirs.text, reason, is_refused_by_default=True))
 
     def _canonical_of(self, template: str) -> str:
         rows = (*self.model.table.rows.all, *self.model.table.aliases.all)

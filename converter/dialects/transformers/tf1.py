@@ -6,19 +6,18 @@ each is in PyTorch, `tables/tf1.json` says. Their config files have no `model_ty
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from converter.dialects.identity.classes import class_named
+from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables import tensorflow_1_table
 from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import Convention, OptimizerState
-from converter.model.tensor import Tensor
 
 _EXPORT = "module/"
 _TELLING = {
@@ -55,33 +54,21 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     model_type = model_type_of(checkpoint.names)
     if model_type is None:
         raise ReadError("has no names of BERT, ALBERT or ELECTRA as TensorFlow 1 has them")
-    config, said = _with_model_type(checkpoint.config, model_type)
+    config = _with_model_type(checkpoint.config, model_type)
+    made = Rewriting(source=checkpoint)
+    if config is not checkpoint.config:
+        made.warnings.append(f"config.json: model_type is now {model_type}")
     chosen = _GENERATOR if model_type == "electra" and _is_generator(config) else model_type
-    tensors: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
-    lines: list[LedgerLine] = []
     matches: dict[str, Match] = {}
     for name in checkpoint.names:
         found = match(chosen, name)
         if found is None:
-            lines.append(_line(name, model_type, chosen))
+            made.lines.append(_line(name, model_type, chosen))
             continue
         matches[name] = found
-        tensors[found.name] = _to_torch(checkpoint.tensor(name), found, name)
-        origins[found.name] = checkpoint.origin(name)
-    return replace(
-        checkpoint,
-        tensors=tensors,
-        aliases={},
-        origins=origins,
-        buffers=frozenset(),
-        frozen=frozenset(),
-        dialect=Dialect.PYTORCH,
-        config=config,
-        optimizer=None if checkpoint.optimizer is None else _optimizer(checkpoint.optimizer, matches),
-        lines=(*checkpoint.lines, *lines),
-        warnings=(*checkpoint.warnings, *said),
-    )
+        made.put(name, found.name, laid_out(checkpoint.tensor(name), found.layout, name, to_torch=True))
+    optimizer = None if checkpoint.optimizer is None else _optimizer(checkpoint.optimizer, matches)
+    return made.done(Dialect.PYTORCH, config=config, optimizer=optimizer)
 
 
 def _optimizer(state: OptimizerState, matches: Mapping[str, Match]) -> OptimizerState:
@@ -90,20 +77,10 @@ def _optimizer(state: OptimizerState, matches: Mapping[str, Match]) -> Optimizer
         return state
     known = state.without({name for group in state.groups for name in group.parameters if name not in matches})
     slots = {
-        slot: {name: _to_torch(tensor, matches[name], name) for name, tensor in held.items()}
+        slot: {name: laid_out(tensor, matches[name].layout, name, to_torch=True) for name, tensor in held.items()}
         for slot, held in known.slots.items()
     }
     return replace(known, slots=slots).with_names({name: found.name for name, found in matches.items()})
-
-
-def _to_torch(tensor: Tensor, found: Match, name: str) -> Tensor:
-    if found.layout is None:
-        return tensor
-    try:
-        return found.layout.to_torch(tensor)
-    except ReadError as error:
-        error.tensor = error.tensor or name
-        raise
 
 
 def _line(name: str, model_type: str, chosen: str) -> LedgerLine:
@@ -120,14 +97,11 @@ def _is_generator(config: Config | None) -> bool:
     return config is not None and class_named(config.values) in _GENERATOR_CLASSES
 
 
-def _with_model_type(config: Config | None, model_type: str) -> tuple[Config | None, tuple[str, ...]]:
+def _with_model_type(config: Config | None, model_type: str) -> Config | None:
+    """Return the config with its model type; itself where it says so already. Raises ReadError when it says another."""
     if config is None:
-        return None, ()
+        return None
     stated = config.values.get("model_type")
-    if stated == model_type:
-        return config, ()
-    if stated is not None:
+    if stated not in (None, model_type):
         raise ReadError(f"has the names of {model_type}, and its config is of model type {stated!r}")
-    values = {**config.values, "model_type": model_type}
-    raw = (json.dumps(values, indent=2) + "\n").encode("ascii")
-    return Config(values=values, raw=raw), (f"config.json: model_type is now {model_type}",)
+    return config.with_values({"model_type": model_type})
