@@ -347,6 +347,17 @@ def test_no_epsilon_is_better_where_averages_are_centered(place: Any) -> None:
     assert error(without.value) > best * 1.5, "centering makes a difference here"
 
 
+@pytest.mark.parametrize("place", [below_root, beside_root])
+def test_elements_that_never_had_a_gradient_say_nothing_of_an_epsilon(place: Any) -> None:
+    """Rows of an embedding that were never looked up have squares of zero; an average squared may be the larger."""
+    roots = np.exp(np.random.default_rng(5).normal(-6, 1, 200))
+    plain = place(1e-4, Squares(squares={"x": ArrayTensor.of(roots**2)}, averages={}))
+    squares, averages = (np.concatenate([each, [0, 0, 1e-12]]) for each in (roots**2, 0 * roots))
+    averages[-1] = 1e-3
+    tensors = {"squares": {"x": ArrayTensor.of(squares)}, "averages": {"x": ArrayTensor.of(averages)}}
+    assert place(1e-4, Squares(**tensors)) == plain
+
+
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg", "sum"])
 def test_a_slot_of_another_shape_is_refused(name: str) -> None:
     whole = {parameter: ArrayTensor.of(np.ones(shape, np.float32)) for parameter, shape in SHAPES.items()}

@@ -251,6 +251,38 @@ def test_members_and_offsets_beyond_4_gib(tmp_path: Path) -> None:
     assert zlib.crc32(b"after") == members["root/after"].crc32
 
 
+def ends(*records: Record) -> tuple[bytes, bytes, bytes]:
+    """The first local header, the directory, and the end records of an archive."""
+    first, *_, directory, end = zip_archive.archive(records)
+    assert isinstance(first, Late)
+    assert isinstance(directory, Late)
+    assert isinstance(end, bytes)
+    return first.render(), directory.render(), end
+
+
+def hole(size: int) -> Record:
+    return Record(name="x", content=Late(nbytes=size, render=lambda: b""))
+
+
+def test_a_field_that_is_all_ones_is_wide_and_no_other_is() -> None:
+    """What is all ones says that zip64 has the number: a number that happens to be all ones is there, too."""
+    most, name_and_id = (1 << 32) - 1, 1 + 2
+    header, *_ = ends(hole(1))
+    for size in (most - 1, most):
+        local, directory, _ = ends(hole(size))
+        assert struct.unpack_from("<2I", local, 18) == struct.unpack_from("<2I", directory, 20) == (size, size)
+        assert local[30 : 30 + name_and_id] == (b"x\1\0" if size == most else b"xFB")
+        assert directory[46 : 46 + name_and_id] == (b"x\1\0" if size == most else b"x")
+    for offset in (most - 1, most):
+        *_, end = ends(hole(offset - len(header)))
+        assert (len(end) > 22, end[-22 + 16 :][:4]) == (offset == most, offset.to_bytes(4, "little"))
+        *_, directory, _ = ends(hole(offset - len(header)), Record(name="y", content=b""))
+        assert (b"y\1\0" in directory) is (offset == most)
+    for count in ((1 << 16) - 2, (1 << 16) - 1):
+        *_, end = ends(*[Record(name="x", content=b"")] * count)
+        assert (len(end) > 22, end[-22 + 10 :][:2]) == (count == (1 << 16) - 1, count.to_bytes(2, "little"))
+
+
 def deflated(tmp_path: Path, content: bytes) -> tuple[SourceFile, Member]:
     path = tmp_path / "deflated.zip"
     path.write_bytes(made({"root/x": content}, zipfile.ZIP_DEFLATED))

@@ -182,6 +182,22 @@ def test_a_filter_fits_into_the_kernel() -> None:
     assert len(seccomp.program(own_process=1)) // 8 < 4096
 
 
+STRICTER = """
+import json, resource, signal
+from converter.box.limits import Limits
+most = 1 << 30
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+Limits(file_bytes=2 * most, processor_seconds=7).apply()
+kinds = (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_CORE)
+print(json.dumps([*map(resource.getrlimit, kinds), signal.getsignal(signal.SIGXFSZ) is signal.SIG_DFL]))
+"""
+
+
+def test_what_is_stricter_stays_and_no_core_is_dumped() -> None:
+    told = json.loads(run([sys.executable, "-c", STRICTER]).stdout)
+    assert told == [[1 << 30, 1 << 30], [7, 8], [0, 0], True]
+
+
 def test_limits_grow_with_the_model() -> None:
     small, large = (Limits.of(model_bytes=size, timeout_seconds=60) for size in (1 << 10, 1 << 34))
     for name in ("memory_bytes", "file_bytes"):

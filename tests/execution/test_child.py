@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from converter.errors import ArchitectureError, GraphError, MissingExtraError
+from converter.errors import ArchitectureError, GraphError, MissingExtraError, WriteError
 from converter.execution import child
 
 
@@ -29,6 +31,8 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def say(*, lines):\n"
         "    os.write(2, '\\n'.join(lines).encode())\n"
         "    os._exit(3)\n"
+        "def chatter(*, count):\n"
+        "    for number in range(count): os.write(2, b'%1023d\\n' % number)\n"
     )
     monkeypatch.syspath_prepend(os.fspath(module.parent))
     scratch = tmp_path / "scratch"
@@ -40,11 +44,17 @@ def test_values_go_and_come_as_json(tasks: Path) -> None:
     assert child.call("child_tasks:add", tasks, left=[1], right=["a", None]) == [1, "a", None]
 
 
-def test_a_child_is_offline_and_keeps_to_its_scratch(tasks: Path) -> None:
+def test_a_child_is_offline_and_keeps_to_its_scratch(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = ("HOME", "HF_HOME", "KERAS_HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
+    for name in folders:
+        monkeypatch.setenv(name, "/elsewhere")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     environment = child.call("child_tasks:environment", tasks)
-    assert environment["HF_HUB_OFFLINE"] == "1"
-    for name in ("HF_HOME", "KERAS_HOME", "TMPDIR"):
-        assert Path(environment[name]).is_relative_to(tasks)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        assert environment[name] == "1", name
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    for name in folders:
+        assert Path(environment[name]).is_relative_to(tasks), name
 
 
 def test_errors_come_back_as_they_were(tasks: Path) -> None:
@@ -53,7 +63,7 @@ def test_errors_come_back_as_they_were(tasks: Path) -> None:
     assert str(caught.value) == "/x: tensor t: what is it; say"
     with pytest.raises(ArchitectureError, match="its own kind"):
         child.call("child_tasks:refuse_closely", tasks)
-    with pytest.raises(MissingExtraError, match=r"ckconv\[torch\]"):
+    with pytest.raises(MissingExtraError, match=r"tracing needs the extra 'torch'; pip install 'ckconv\[torch\]'"):
         child.call("child_tasks:lack", tasks)
 
 
@@ -90,3 +100,18 @@ LOGGED = [
 def test_a_log_is_no_cause(lines: list[str], cause: str, tasks: Path) -> None:
     with pytest.raises(GraphError, match=f"{cause}$"):
         child.call("child_tasks:say", tasks, lines=lines)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_disk_that_refuses_is_said_to_where_it_is(number: int, tasks: Path) -> None:
+    with pytest.raises(WriteError, match=os.strerror(number)) as caught:
+        child.call("child_tasks:say", tasks, lines=[f"torch.SomeError: {os.strerror(number)}", "and more of it"])
+    assert caught.value.path == os.fspath(tasks)
+
+
+def test_of_much_that_a_child_says_the_end_is_kept(tasks: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    child.call("child_tasks:chatter", tasks, count=1000)
+    said = next(record.getMessage() for record in caplog.records if "child_tasks:chatter" in record.getMessage())
+    assert said.rstrip().endswith(" 999")
+    assert len(said) < 200_000

@@ -19,9 +19,10 @@ from converter.graphs.run.arrays import read_arrays, read_sets, run_sets, write_
 from converter.graphs.run.canary import perturbed, try_groups
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
+from converter.model.file import SourceFile
 from converter.model.ledger import dropped
 from converter.model.optimizer import OptimizerState, ParameterGroup
-from converter.model.tensor import ArrayTensor, Tensor, concat
+from converter.model.tensor import ArrayTensor, FileTensor, Tensor, concat
 from tests.graphs.canaries import Arrays
 
 F32, F16 = DType.FLOAT32, DType.FLOAT16
@@ -232,6 +233,21 @@ def test_which_tensors_share_bytes() -> None:
     assert derives_from(concat([tensor(1, 3, 4), A], axis=0), [tensor(1), A.transpose((1, 0, 2))])
     assert not derives_from(A.transpose((1, 0, 2)), [tensor(2, 3, 4)])
     assert not derives_from(A, [])
+
+
+def test_which_ranges_of_files_share_bytes(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / name).write_bytes(bytes(32))
+    x, y = (SourceFile(tmp_path / name) for name in ("x", "y"))
+
+    def part(file: SourceFile, start: int, stop: int) -> FileTensor:
+        return FileTensor(dtype=DType.UINT8, shape=(stop - start,), file=file, offset=start)
+
+    middle = part(x, 8, 16)
+    for start, stop, is_shared in ((0, 8, False), (0, 9, True), (15, 16, True), (16, 24, False), (0, 32, True)):
+        assert derives_from(part(x, start, stop), [middle]) is is_shared
+        assert derives_from(middle, [part(x, start, stop)]) is is_shared
+        assert not derives_from(part(y, start, stop), [middle])
 
 
 # sets of arrays

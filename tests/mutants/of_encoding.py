@@ -487,4 +487,55 @@ FAULTS = (
         tests=_TENSOR_PROTO,
         what="a constant may have more bytes than it says",
     ),
+    Fault(
+        module="encoding/hdf5/reading.py",
+        old="        if len(chunks) != len(inputs):",
+        new="        if len(chunks) > len(inputs):",
+        tests="tests/encoding/test_hdf5_judging.py",
+        what="of two chunks in one place the second counts",
+    ),
+    Fault(
+        module="encoding/hdf5/reading.py",
+        old="not 0 <= at < extent or at % step",
+        new="not 0 <= at < extent",
+        tests="tests/encoding/test_hdf5_judging.py",
+        what="a chunk may lie between the places of chunks",
+    ),
+    Fault(
+        module="encoding/hdf5/reading.py",
+        old='            if start < end:\n                raise ReadError(f"shares bytes',
+        new='            if start + 1 < end:\n                raise ReadError(f"shares bytes',
+        tests="tests/encoding/test_hdf5_judging.py",
+        what="two datasets may share a byte",
+    ),
+    Fault(
+        module="encoding/hdf5/reading.py",
+        old=(
+            '    if len(data) != dtype.itemsize:\n        raise ReadError(f"has a fill value of {len(data)} bytes")\n'
+        ),
+        new="",
+        tests="tests/encoding/test_hdf5_judging.py",
+        what="a fill value of another size fills a dataset",
+    ),
+    Fault(
+        module="encoding/zip.py",
+        old="if count < _MAX16 and size < _MAX32 and offset < _MAX32:",
+        new="if count <= _MAX16 and size < _MAX32 and offset < _MAX32:",
+        tests=_ZIP,
+        what="an archive of 65,535 members says that zip64 has their number, and has none",
+    ),
+    Fault(
+        module="encoding/zip.py",
+        old='size, size) if size >= _MAX32 else b""\n    unpadded',
+        new='size, size) if size > _MAX32 else b""\n    unpadded',
+        tests=_ZIP,
+        what="a member of 4 GiB less one says that zip64 has its size, and has none",
+    ),
+    Fault(
+        module="encoding/zip.py",
+        old="wide = [value for value in (size, size, offset) if value >= _MAX32]",
+        new="wide = [value for value in (size, size, offset) if value > _MAX32]",
+        tests=_ZIP,
+        what="a directory says that zip64 has a number, and has none",
+    ),
 )

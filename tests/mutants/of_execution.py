@@ -370,4 +370,73 @@ FAULTS = (
         tests="tests/execution/test_child.py",
         what="children are looked at when their time is over",
     ),
+    Fault(
+        module="execution/child.py",
+        old='        "CUDA_VISIBLE_DEVICES": "",\n',
+        new="",
+        tests="tests/execution/test_child.py",
+        what="a child takes the graphics card",
+    ),
+    Fault(
+        module="execution/child.py",
+        old='        "TRANSFORMERS_OFFLINE": "1",\n',
+        new="",
+        tests="tests/execution/test_child.py",
+        what="an older transformers asks the hub",
+    ),
+    Fault(
+        module="execution/child.py",
+        old=(
+            "        **kept(os.environ, is_for_own_code=is_for_own_code),\n"
+            "        **{name: os.fspath(folder) for name in _SCRATCH},\n"
+        ),
+        new=(
+            "        **{name: os.fspath(folder) for name in _SCRATCH},\n"
+            "        **kept(os.environ, is_for_own_code=is_for_own_code),\n"
+        ),
+        tests="tests/execution/test_child.py",
+        what="the user's caches come before the scratch folder",
+    ),
+    Fault(
+        module="execution/child.py",
+        old="        del self._said[pipe][:-_KEPT_BYTES]\n",
+        new="",
+        tests="tests/execution/test_child.py",
+        what="all that a child says is kept in memory",
+    ),
+    Fault(
+        module="execution/child.py",
+        old="errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO",
+        new="errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO",
+        tests="tests/execution/test_child.py",
+        what="a disk that a child cannot write to is a graph that fails",
+    ),
+    Fault(
+        module="execution/child.py",
+        old='return MissingExtraError(error["extra"], error["need"])',
+        new='return MissingExtraError(error["extra"], error["extra"])',
+        tests="tests/execution/test_child.py",
+        what="what a child lacks an extra for is not said",
+    ),
+    Fault(
+        module="box/limits.py",
+        old="        _set(resource.RLIMIT_CORE, 0)\n",
+        new="",
+        tests="tests/execution/test_box.py -k stricter",
+        what="a child that crashes leaves all of its memory in a file",
+    ),
+    Fault(
+        module="box/limits.py",
+        old="if hard == resource.RLIM_INFINITY else min(most + grace, hard)",
+        new="if hard == resource.RLIM_INFINITY else most + grace",
+        tests="tests/execution/test_box.py -k stricter",
+        what="a limit of the system that is stricter is widened",
+    ),
+    Fault(
+        module="box/limits.py",
+        old="_set(resource.RLIMIT_CPU, self.processor_seconds, grace=1)",
+        new="_set(resource.RLIMIT_CPU, self.processor_seconds)",
+        tests="tests/execution/test_box.py -k stricter",
+        what="a child that takes too much processor time is killed before it can be told why",
+    ),
 )

@@ -790,4 +790,11 @@ FAULTS = (
         tests=_TABLES + " -k fills_no_table",
         what="two nodes of one table are taken for two tables",
     ),
+    Fault(
+        module="graphs/movement.py",
+        old="is_apart = left.offset + left.nbytes <= right.offset",
+        new="is_apart = left.offset + left.nbytes < right.offset",
+        tests=_FITTING + " -k share_bytes",
+        what="a tensor shares bytes with the next in its file, and keeps the source's layout with it",
+    ),
 )

@@ -440,4 +440,20 @@ FAULTS = (
         tests="tests/dialects/test_optimizer_conditions.py",
         what="a rate changes one step early",
     ),
+    Fault(
+        module="dialects/optimizer/epsilon.py",
+        old="values = values[np.isfinite(values) & (values > 0)]",
+        new="values = values[np.isfinite(values) & (values >= 0)]",
+        tests=_CONDITIONS,
+        what="elements that never had a gradient count when an epsilon is placed",
+    ),
+    Fault(
+        module="planning/optimizer.py",
+        old=(
+            "        return replace(checkpoint, warnings=(*checkpoint.warnings, said))\n\n\ndef _with_hyperparameters"
+        ),
+        new="        return checkpoint\n\n\ndef _with_hyperparameters",
+        tests="tests/formats/test_what_is_said.py",
+        what="that the optimizer's parameters are in no order that torch goes by is not said",
+    ),
 )

@@ -79,6 +79,18 @@ def test_a_masked_value_excuses_nothing_beside_it(masked: float) -> None:
         compare(values, other)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_masked_values_are_the_same_but_for_two_places_of_their_type(dtype: str) -> None:
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    values = VALUES.astype(kind)
+    values[:, :10] = -1e9
+    place = float(2**29 * ml_dtypes.finfo(kind).eps)
+    wide = values.astype(np.float64)
+    compare(values, moved(wide, (0, 0), 2 * place).astype(kind))
+    with pytest.raises(VerificationError, match=r"differs by .* at \[0, 0\]"):
+        compare(values, moved(wide, (0, 0), 3 * place).astype(kind))
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_nan_and_infinity_on_one_side(wrong: float, is_ours: bool) -> None:
@@ -151,6 +163,25 @@ def test_what_could_not_have_failed_is_not_proven(values: Any, reason: str) -> N
     both = {"0/x": VALUES, "0/y": values}
     comparison = compare_outputs(both, {key: value.copy() for key, value in both.items()}, **options)
     assert [(each.name, each.reason) for each in comparison.unproven] == [("y", reason)]
+
+
+@pytest.mark.parametrize("beside", [np.nan, np.inf, -np.inf])
+def test_a_quarter_of_numbers_proves_and_less_does_not(beside: float) -> None:
+    values = np.full((100, 1), beside)
+    values[:25, 0] = VALUES.ravel()[:25]
+    assert compare(values, values.copy()).unproven == ()
+    values[24] = beside
+    with pytest.raises(UnprovenError, match=r"76\.0% of it is NaN or infinite"):
+        compare(values, values.copy())
+
+
+def test_a_mask_beside_a_number_is_one() -> None:
+    values = np.full((4, 25), -np.inf)
+    values[0, :2] = 1, 2
+    assert compare(values, values.copy()).unproven == ()
+    values[0, 2:] = np.inf
+    with pytest.raises(UnprovenError, match=r"98\.0% of it is NaN or infinite"):
+        compare(values, values.copy())
 
 
 def test_no_output_at_all_is_not_proven() -> None:
