@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import cache
 from types import FunctionType
 
-from converter.dialects import torch_names
 from converter.dialects.keras import to_pytorch
+from converter.dialects.names import torch_names
 from converter.dialects.optimizer.semantics import to_torch
 from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
 from converter.entry_points import DIALECTS, added

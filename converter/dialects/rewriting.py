@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, both_named
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped

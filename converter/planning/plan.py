@@ -10,7 +10,7 @@ from pathlib import Path
 
 from converter.dialects import canonical
 from converter.dialects.keras import with_settings
-from converter.dialects.wrappers import unwrapped
+from converter.dialects.names.wrappers import unwrapped
 from converter.errors import CkconvError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop

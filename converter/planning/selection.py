@@ -7,7 +7,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from converter.dialects.rules import Rule, RuleTable
+from converter.dialects.names.operations import parse
+from converter.dialects.names.rules import Rule, RuleTable
 from converter.encoding import json as strict_json
 from converter.errors import LossError, UsageError
 from converter.formats import Format
@@ -38,14 +39,11 @@ def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:
         return checkpoint
     table = _read_mapping(SourceFile(options.mapping))
     try:
-        direction = table.direction_of(checkpoint.names)
+        is_forward = table.is_forward(checkpoint.names)
     except UsageError as error:
         raise UsageError(error.message, path=options.mapping) from error
-    unused = (
-        f"no tensor is of the rule {rule.left!r} -> {rule.right!r}"
-        for rule in table.unused(checkpoint.names, direction)
-    )
-    mapped = table.apply(checkpoint, direction)
+    mapped = table.apply(checkpoint, is_forward=is_forward)
+    unused = (f"no tensor is of the rule {rule}" for rule in table.unused(checkpoint.names, is_forward=is_forward))
     return replace(mapped, warnings=(*mapped.warnings, *unused))
 
 
@@ -64,9 +62,19 @@ def _read_mapping(file: SourceFile) -> RuleTable:
 
 def _rule(value: Any) -> Rule:
     is_rule = isinstance(value, dict) and {"from", "to"} <= value.keys() <= {"from", "to", "layout"}
-    if not is_rule or not all(isinstance(part, str) for part in value.values()):
-        raise UsageError(f"{value!r} is no rule: it needs from and to, and may have layout")
-    return Rule(left=value["from"], right=value["to"], layout=value.get("layout", "as is"))
+    parts = [_texts(part) for part in value.values()] if is_rule else [()]
+    if not all(parts):
+        raise UsageError(f"{value!r} is no rule: it needs from and to, a name each or a list, and may have layout")
+    left, right = _texts(value["from"]), _texts(value["to"])
+    steps = _texts(value.get("layout", "as is"))
+    operations = (operation for step in steps for operation in parse(step, max(len(left), len(right))))
+    return Rule(left, right, tuple(operations))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return a text or a list of them as a tuple, an empty one for anything else."""
+    texts = value if isinstance(value, list) else [value]
+    return tuple(texts) if all(isinstance(text, str) for text in texts) else ()
 
 
 def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:

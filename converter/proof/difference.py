@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects import canonical
-from converter.dialects.wrappers import unwrapped
+from converter.dialects.names.wrappers import unwrapped
 from converter.errors import VerificationError, escape
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import Convention, OptimizerState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.rewriting import Rewriting, laid_out
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Dialect

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects import canonical, torch_names
+from converter.dialects import canonical
 from converter.dialects.identity.ties import declared_ties
-from converter.dialects.rules import Rule, RuleTable
+from converter.dialects.names import torch_names
+from converter.dialects.names.operations import Reverse
+from converter.dialects.names.rules import Names, Rule, RuleTable
 from converter.dialects.tables.rows import Row, Rows, Template
 from converter.dialects.transformers import tf1
 from converter.dialects.transformers.attributes import Row as Place
@@ -20,7 +22,7 @@ from converter.dialects.transformers.heads import encoder_config, layer_configs
 from converter.dialects.transformers.mechanical import translated
 from converter.dialects.transformers.memory_rows import Packed
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
-from converter.errors import LossError, ReadError, UsageError
+from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.dtype import DType
 from converter.model.optimizer import OptimizerState, ParameterGroup
@@ -36,9 +38,9 @@ def tensor(*shape: int, start: float = 0) -> Tensor:
 
 TABLE = RuleTable(
     rules=(
-        Rule(left="a.{n}", right="x.{n}", layout="transpose"),
-        Rule(left="b.{n}", right="y.{n}", layout="transpose"),
-        Rule(left="c.{n}", right="z.{n}"),
+        Rule(("a.{n}",), ("x.{n}",), (Reverse(),)),
+        Rule(("b.{n}",), ("y.{n}",), (Reverse(),)),
+        Rule(("c.{n}",), ("z.{n}",)),
     )
 )
 
@@ -50,35 +52,38 @@ def tied(alias: str) -> Checkpoint:
 
 
 def test_a_tie_is_kept_where_both_sides_are_transposed() -> None:
-    made = TABLE.apply(tied("b.1"), "forward")
+    made = TABLE.apply(tied("b.1"), is_forward=True)
     assert made.aliases == {"y.1": "x.0"}
     np.testing.assert_array_equal(made.tensor("y.1").numpy(), tensor(2, 3).numpy().T)
     assert made.optimizer is not None
     np.testing.assert_array_equal(made.optimizer.slots["exp_avg"]["x.0"].numpy(), tensor(2, 3, start=50).numpy().T)
-    assert TABLE.apply(made, "backward").aliases == {"b.1": "a.0"}
+    assert TABLE.apply(made, is_forward=False).aliases == {"b.1": "a.0"}
 
 
 @pytest.mark.parametrize("alias", ["c.1", "stays"])
 def test_a_tie_that_is_transposed_on_one_side_is_refused(alias: str) -> None:
-    with pytest.raises(LossError, match="the mapping transposes one of them") as caught:
-        TABLE.apply(tied(alias), "forward")
+    with pytest.raises(LossError, match="the mapping rearranges one of them") as caught:
+        TABLE.apply(tied(alias), is_forward=True)
     assert caught.value.tensor == alias
 
 
+def test_a_tie_to_what_stays_is_refused_as_well() -> None:
+    with pytest.raises(LossError, match="the mapping rearranges one of them"):
+        TABLE.apply(Checkpoint(tensors={"k": tensor(4)}, aliases={"a.0": "k"}), is_forward=True)
+
+
 def test_what_a_rule_may_say() -> None:
-    with pytest.raises(UsageError, match="layout is one of"):
-        Rule(left="a", right="b", layout="transposed")
-    dots = Rule(left="a.{n}+(x)", right="[{n}].b")
-    assert dots.forward("a.7+(x)") == "[7].b"
-    assert dots.forward("aX7+(x)") is None
-    assert dots.backward("[7].b") == "a.7+(x)"
-    assert TABLE.unused(["a.0", "y.3"], "forward") == TABLE.rules[1:]
-    assert TABLE.unused(["a.0", "y.3"], "backward") == (TABLE.rules[0], TABLE.rules[2])
+    dots = Rule(("a.{n}+(x)",), ("[{n}].b",))
+    assert dots.names("a.7+(x)", is_forward=True) == Names(before=("a.7+(x)",), after=("[7].b",))
+    assert dots.names("aX7+(x)", is_forward=True) is None
+    assert dots.names("[7].b", is_forward=False) == Names(before=("[7].b",), after=("a.7+(x)",))
+    assert TABLE.unused(["a.0", "y.3"], is_forward=True) == TABLE.rules[1:]
+    assert TABLE.unused(["a.0", "y.3"], is_forward=False) == (TABLE.rules[0], TABLE.rules[2])
 
 
 def test_a_direction_is_that_of_most_names() -> None:
-    assert TABLE.direction_of(["a.0", "a.1", "y.0"]) == "forward"
-    assert TABLE.direction_of(["a.0", "x.1", "y.0"]) == "backward"
+    assert TABLE.is_forward(["a.0", "a.1", "y.0"])
+    assert not TABLE.is_forward(["a.0", "x.1", "y.0"])
 
 
 # names of torch in TensorFlow

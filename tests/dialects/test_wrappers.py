@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from converter.dialects.wrappers import unwrapped
+from converter.dialects.names.wrappers import unwrapped
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
-from converter.dialects.wrappers import unwrapped
+from converter.dialects.names.wrappers import unwrapped
 from converter.formats import NoOptions
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint

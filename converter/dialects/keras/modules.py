@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.dialects.keras.rearrangement import AS_IS, Rearrangement
+from converter.dialects.names.operations import Rearrange, TwoWay, Unstack
+from converter.dialects.names.rearrangement import AS_IS, Rearrangement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,12 @@ class Slot:
     def names(self) -> tuple[str, ...]:
         """What Keras may call it."""
         return (self.keras,) if self.older is None else (self.keras, self.older)
+
+    @property
+    def operations(self) -> tuple[TwoWay, ...]:
+        """What makes PyTorch's tensors of the variable."""
+        rearranged = () if self.layout is None else (Rearrange(self.layout),)
+        return rearranged if len(self.torch) == 1 else (*rearranged, Unstack(0, len(self.torch)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,14 @@ import numpy as np
 from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
+from converter.dialects.names.operations import applied
 from converter.dialects.rewriting import Rewriting
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import dropped
 from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor, concat
+from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
 
 FLATTEN_ORDER = "flatten-order"
 _COUNTER = "num_batches_tracked"
@@ -147,7 +148,9 @@ class _Found:
         if name not in self.slots:
             return {name: tensor}
         module, slot = self.slots[name]
-        return dict(zip(map(module.torch_name, slot.torch), _to_torch(tensor, slot), strict=True))
+        return dict(
+            zip(map(module.torch_name, slot.torch), applied(slot.operations, [tensor], is_forward=True), strict=True)
+        )
 
     def _note_flatten(self, made: Rewriting) -> None:
         if self.misordered:
@@ -185,7 +188,7 @@ class _Forward:
         made = self.made
         tensor = made.source.tensor(name)
         try:
-            parts = _to_torch(tensor, slot)
+            parts = applied(slot.operations, [tensor], is_forward=True)
         except ReadError as error:
             error.tensor = error.tensor or name
             raise
@@ -318,25 +321,6 @@ def _nearly(path: str, by_path: Mapping[str, list[Module]]) -> list[Module]:
     return longer if len({module.path for module in longer}) == 1 else []
 
 
-def _to_torch(tensor: Tensor, slot: Slot) -> list[Tensor]:
-    if slot.layout is not None:
-        tensor = slot.layout.to_torch(tensor)
-    if len(slot.torch) == 1:
-        return [tensor]
-    if tensor.shape[0] != len(slot.torch):
-        raise ReadError(f"has shape {list(tensor.shape)}, not {len(slot.torch)} rows")
-    return [
-        tensor.take(axis=0, start=index, stop=index + 1).reshape(tensor.shape[1:]) for index in range(len(slot.torch))
-    ]
-
-
-def _to_keras(parts: Sequence[Tensor], slot: Slot) -> Tensor:
-    tensor = parts[0]
-    if len(parts) > 1:
-        tensor = concat([part.reshape((1, *part.shape)) for part in parts], axis=0)
-    return tensor if slot.layout is None else slot.layout.to_keras(tensor)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sum:
     """Two tensors added."""
@@ -412,7 +396,7 @@ class _Inverse:
         ]
         slots = {
             kind: {
-                name: _to_keras([tensors[part] for part in parts[name]], slot)
+                name: applied(slot.operations, [tensors[part] for part in parts[name]], is_forward=False)[0]
                 for name, _, slot in trained
                 if parts[name][0] in tensors
             }
@@ -442,11 +426,11 @@ class _Inverse:
         for other in others:
             made.join(other, name, f"stored with {source.origin(first)}, as {name}")
         try:
-            tensor = _to_keras([tensor, *parts[1:]], slot)
+            (whole,) = applied(slot.operations, [tensor, *parts[1:]], is_forward=False)
         except ReadError as error:
             error.tensor = error.tensor or first
             raise
-        made.put(first, name, tensor)
+        made.put(first, name, whole)
 
     def _part(self, name: str, slot: str) -> Tensor:
         if name not in self.made.source.tensors and name not in self.made.source.aliases:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _DIGITS = re.compile(r"\d+")

@@ -14,7 +14,7 @@ import numpy as np
 
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables.rows import layout_of
 from converter.dialects.transformers.flax_names import Names

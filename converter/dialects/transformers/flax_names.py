@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.tables import FlaxTable, flax_table
 from converter.dialects.tables.rows import Match, Rows, Template
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.tables.rows import layout_of
 
 _OUTER = re.compile(r"[^/]*___([^/]*)")

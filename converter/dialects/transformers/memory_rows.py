@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from converter.dialects.names.operations import Split, TwoWay, Unstack, applied
 from converter.dialects.tables import document
 from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
-from converter.errors import LossError, ReadError
-from converter.model.tensor import Tensor, concat
+from converter.errors import LossError
+from converter.model.tensor import Tensor
 
 _TABLE = "memory"
 _ITEM = "e"
@@ -36,27 +37,21 @@ class Packed:
     is_stacked: bool
     is_in_memory: bool
 
+    @property
+    def operations(self) -> tuple[TwoWay, ...]:
+        """What makes the parts of one item of the whole."""
+        if self.axis is None:
+            return ()
+        return (Split(self.axis - self.is_stacked, (1,) * len(self.parts)),)
+
     def taken_apart(self, tensor: Tensor, indices: Indices) -> Iterator[tuple[str, Tensor]]:
         """Yield name and tensor of every part; nothing is read. Raises ReadError when its shape does not divide."""
-        items = tensor.shape[0] if self.is_stacked and tensor.shape else 1
-        for item in range(items):
-            held = tensor
-            if self.is_stacked:
-                held = tensor.take(axis=0, start=item, stop=item + 1)
-            for number, part in enumerate(self.parts):
-                piece = self._piece(held, number)
-                if self.is_stacked:
-                    piece = piece.reshape(piece.shape[1:])
+        items = [tensor]
+        if self.is_stacked and tensor.shape:
+            items = Unstack(0, tensor.shape[0]).forward([tensor])
+        for item, whole in enumerate(items):
+            for part, piece in zip(self.parts, applied(self.operations, [whole], is_forward=True), strict=True):
                 yield part.filled({**indices, _ITEM: str(item)}), piece
-
-    def _piece(self, tensor: Tensor, number: int) -> Tensor:
-        if self.axis is None:
-            return tensor
-        count = len(self.parts)
-        if len(tensor.shape) <= self.axis or tensor.shape[self.axis] % count:
-            raise ReadError(f"has shape {list(tensor.shape)}, which is not {count} parts on axis {self.axis}")
-        extent = tensor.shape[self.axis] // count
-        return tensor.take(axis=self.axis, start=number * extent, stop=(number + 1) * extent)
 
     def put_together(
         self, tensors: Mapping[str, Tensor], indices: Indices, *, before: str
@@ -73,11 +68,9 @@ class Packed:
             missing = next((name for name in own if name not in tensors), None)
             if missing is not None:
                 raise LossError("is not in the checkpoint, and others are stored together with it", tensor=missing)
-            axis = (self.axis or 0) - self.is_stacked
-            whole = concat([tensors[name] for name in own], axis=axis)
-            items.append(whole.reshape((1, *whole.shape)) if self.is_stacked else whole)
+            items += applied(self.operations, [tensors[name] for name in own], is_forward=False)
             names += own
-        return concat(items, axis=0), tuple(names)
+        return (Unstack(0, len(items)).backward(items) if self.is_stacked else items)[0], tuple(names)
 
     def _items(self, tensors: Mapping[str, Tensor], indices: Indices, before: str) -> int:
         if not self.is_stacked:

@@ -18,7 +18,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.transformers_4 import classes_like
 from converter.dialects.keras import are_keras
-from converter.dialects.keras.rearrangement import Rearrangement
+from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
 from converter.dialects.tables.rows import Match
