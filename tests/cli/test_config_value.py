@@ -73,6 +73,23 @@ def test_unknown_names_are_refused_and_those_of_the_class_are_not(
     assert json.loads((tmp_path / "out" / "config.json").read_text())["chunk_size_feed_forward"] == 4
 
 
+FIXED = """
+architectures attn_implementation auto_map dtype experts_implementation model_type output_attentions
+output_hidden_states quantization_config return_dict torch_dtype transformers_version use_cache use_mems_eval
+"""
+
+
+@pytest.mark.parametrize("name", FIXED.split())
+def test_what_others_decide_is_nobodys_to_change(name: str) -> None:
+    for given in (f"{name}=1", f"text_config.{name}=1"):
+        with pytest.raises(UsageError, match=f"--config-value cannot change {given.removesuffix('=1')}: other options"):
+            Options(config_value=(given,))
+    assert Options(config_value=(f"{name}.own=1", f"{name}_more=1")).config_values == {
+        f"{name}.own": 1,
+        f"{name}_more": 1,
+    }
+
+
 def test_values_are_json_or_words() -> None:
     given = ("a=1", "b=1.5e3", "c=true", "d=null", "e=original_full", 'f="x y"', "g=[1, 2]", 'vision.h={"i": 1}')
     assert Options(config_value=given).config_values == {

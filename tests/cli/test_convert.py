@@ -21,6 +21,7 @@ import pytest
 import safetensors
 
 import converter
+from converter.cli.progress import human_bytes
 from converter.errors import WriteError
 from tests.conftest import ROOT, Ckconv
 
@@ -333,6 +334,14 @@ def test_a_zero_is_a_value(weights: Path, tmp_path: Path, ckconv: Ckconv) -> Non
         assert result.returncode == 0, result.stderr
         refused = ckconv(*command, "--timeout", "0")
         assert (refused.returncode, "--timeout is a number of seconds" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "shown"),
+    [(0, "0 B"), (999, "999 B"), (999_499, "999 kB"), (999_500, "1 MB"), (5_040, "5.04 kB"), (2 * 10**18, "2e+03 PB")],
+)
+def test_sizes_have_three_digits(nbytes: int, shown: str) -> None:
+    assert human_bytes(nbytes) == shown
 
 
 def test_progress_is_silent_without_a_terminal(weights: Path, tmp_path: Path, ckconv: Ckconv) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from converter.cli import _run, convert, verify
 from converter.errors import ReadError, UsageError
+from converter.model.dtype import DType
 from converter.options import Options
 from converter.report import Canary, OutputComparison, Report, Verification
 
@@ -61,6 +62,23 @@ def test_a_choice_is_one_of_those_there_are_as_they_are_written(name: str, known
     for wrong in (known.upper(), known.title(), f" {known}", "", known[:2], None):
         with pytest.raises(UsageError, match=f"--{name} is one of"):
             Options(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        *(("fp64", "float64"), ("fp32", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")),
+        *(("f64", "float64"), ("f32", "float32"), ("f16", "float16"), ("float8_e5m2", "float8_e5m2")),
+    ],
+)
+def test_a_type_has_a_short_name(short: str, whole: str) -> None:
+    assert Options(dtype=short).target_dtype() is DType(whole)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "float", "Float32", "f8"])
+def test_only_real_floating_point_types_are_cast_to(dtype: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown --dtype '{dtype}'; known: float16, bfloat16, float32"):
+        Options(dtype=dtype)
 
 
 def test_two_files_of_arrays_are_one_too_many() -> None:

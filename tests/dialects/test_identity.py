@@ -369,6 +369,17 @@ def test_a_model_type_that_no_table_knows() -> None:
     assert asked == Inference(architecture="HyperLlamaForSequenceClassification", basis="task")
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_class_that_its_table_has_the_name_of_alone_is_believed(prefix: str) -> None:
+    known = known_type("bart")
+    assert known is not None
+    assert "BartEncoder" in known.others
+    tensors = {f"{prefix}{part}.layers.0.fc1.weight": Shape((2, 2)) for part in ("encoder", "decoder")}
+    config = {"model_type": "bart", "architectures": ["BartEncoder"]}
+    assert infer_architecture(tensors, config) == Inference(architecture="BartEncoder", basis="config")
+    assert infer_architecture(tensors, config, task="feature-extraction").architecture == "BartModel"
+
+
 @pytest.mark.parametrize("model_type", ["hyperllama", "llama"])
 @pytest.mark.parametrize("architectures", [None, [], [7], "LlamaModel", ["os.system('x')"], ["../Llama"], ["L" * 101]])
 def test_an_unknown_model_type_needs_a_plausible_class(model_type: str, architectures: Any) -> None:

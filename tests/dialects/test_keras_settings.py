@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 import converter
 from converter.dialects.keras import activations, architecture, leaves, modules
 from converter.dialects.keras.grouping import lines
-from converter.dialects.keras.semantics import settings
+from converter.dialects.keras.semantics import settings, with_settings
 from converter.dialects.keras.settings import COMMON, LAYERS, Fate, Rule
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.ledger import Setting
 from converter.report.page import opened
 from tests.dialects import keras_settings_dump
@@ -193,6 +195,43 @@ def test_what_pytorch_does_otherwise_is_said(class_name: str, config: dict[str, 
     assert any(
         said in line for line in lines(settings(model_of((class_name, config)), is_keras_3=True), is_for_keras=False)
     )
+
+
+def test_a_class_that_no_table_knows_is_said_where_it_has_no_variables() -> None:
+    """One that has some is said by their names, which no module of PyTorch takes."""
+    model = model_of(("Package>Mine", {"factor": 2}), ("Dense", {"units": 2}))
+    for names, is_said in (((), True), (("l1/kernel",), True), (("l0/scale", "l1/kernel"), False)):
+        found = settings(model, names, is_keras_3=True)
+        assert [(each.class_name, each.kind) for each in found] == [("Package>Mine", "unwritten")] * is_said
+
+
+def test_values_as_wide_as_keys_are_no_news() -> None:
+    heads = {"num_heads": 2, "key_dim": 4}
+    assert said_of("MultiHeadAttention", **heads, value_dim=4) == said_of("MultiHeadAttention", **heads)
+    assert "value_dim=3" in said_of("MultiHeadAttention", **heads, value_dim=3)
+
+
+def deep(count: int) -> Any:
+    value: Any = 1
+    for _ in range(count):
+        value = [value, 2]
+    return value
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [{"class_name": "Dense", "config": {"name": "l0", "made_up": deep(5000)}}, {"config": {"name": "l0"}}],
+    ids=["nested without end", "no layer"],
+)
+def test_a_config_that_is_not_understood_is_said_to_be(layer: dict[str, Any]) -> None:
+    def planned(entry: dict[str, Any]) -> Checkpoint:
+        config = {"class_name": "Sequential", "config": {"name": "m", "layers": [entry]}, "keras_version": "3.0.0"}
+        source = Checkpoint(tensors={}, dialect=Dialect.KERAS, keras_config=Config(values=config, raw=b""))
+        return with_settings(replace(source, dialect=Dialect.PYTORCH), source, has_own_graph=False)
+
+    said = "the Keras config is not understood: what its layers compute is not compared"
+    assert planned(layer).warnings == (said,)
+    assert said not in planned({"class_name": "Dense", "config": {"name": "l0", "made_up": deep(3)}}).warnings
 
 
 def test_a_setting_that_no_table_knows_is_said() -> None:

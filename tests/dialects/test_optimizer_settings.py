@@ -131,6 +131,13 @@ def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
             assert schedules.learning_rate_at(schedule, step) == pytest.approx(0.11 / (1 + 0.01 * step))
 
 
+@pytest.mark.parametrize("flavor", Flavor)
+def test_before_the_first_step_nothing_has_decayed(flavor: Flavor) -> None:
+    made = to_torch(state_of(Convention.KERAS_LEGACY, step=0, learning_rate=0.1, decay=0.5, momentum=0.0))
+    rate = optimizer_of(to_keras(made, flavor)).groups[0].hyperparameters["learning_rate"]
+    assert schedules.learning_rate_at(rate, 0) == pytest.approx(0.1)
+
+
 def test_clipping_is_a_note_in_torch_and_goes_along_to_keras() -> None:
     made = to_torch(state_of(learning_rate=0.1, momentum=0.0, clipnorm=1.0, clipvalue=None, loss_scale_factor=8.0))
     first, second = said_of(optimizer_of(made))

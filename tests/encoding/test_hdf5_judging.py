@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,23 @@ def test_what_is_not_is_refused(
         read(file, objects, monkeypatch)
     assert type(caught.value) is kind
     assert caught.value.path == str(file.path)
+
+
+@pytest.mark.parametrize("cut_bytes", [0, 1, 4])
+def test_a_chunk_without_its_checksum(cut_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its values are there; what deflate adds to know that they are right is not."""
+    data = np.arange(8, dtype="<f4").tobytes()
+    stored = zlib.compress(data)[: -cut_bytes or None]
+    (tmp_path / "x.h5").write_bytes(stored)
+    chunked = {**SOUND[_CHUNKED], "shape": [2, 4], "filters": [DEFLATE], "chunks": [[[0, 0], 0, len(stored), 0]]}
+    objects = [{"members": [["w", 1]], "attributes": {}}, chunked]
+    (dataset,) = [each for _, each in read(SourceFile(tmp_path / "x.h5"), objects, monkeypatch).datasets()]
+    assert dataset.tensor is not None
+    if not cut_bytes:
+        assert dataset.tensor.numpy().tobytes() == data
+    else:
+        with pytest.raises(ReadError, match="is cut short"):
+            dataset.tensor.numpy()
 
 
 @pytest.mark.parametrize("count", [4, 5])

@@ -409,6 +409,16 @@ def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:
         read(tmp_path / "x", NoOptions()).tensors["w"].numpy()
 
 
+def test_tensors_of_no_element_are_not_tied(tmp_path: Path) -> None:
+    """They are in one place, and nothing of one is seen in the other."""
+    tensors = {"empty": ArrayTensor.of(np.zeros((0, 2), np.float32)), "w": ArrayTensor.of(np.ones(2, np.float32))}
+    tied = Checkpoint(tensors=tensors, aliases={"empty.too": "empty", "v": "w"})
+    converter.write(tied, tmp_path / "x", to="dcp")
+    (tmp_path / "x" / "ckconv.json").unlink()
+    found = converter.read(tmp_path / "x")
+    assert (set(found.tensors), found.aliases) == ({"empty", "empty.too", "w"}, {"v": "w"})
+
+
 def test_sniff(tmp_path: Path) -> None:
     assert sniff(Probe(FIXTURE / "two-ranks"))
     assert not sniff(Probe(FIXTURE))

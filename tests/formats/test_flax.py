@@ -167,6 +167,16 @@ def test_a_description_that_does_not_fit_is_refused(document: Any, what: str, tm
         read(tmp_path, described(document))
 
 
+def test_a_description_is_not_read_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.dumps({"dialect": "flax"}).encode()
+    whole = b"\x82" + text("__ckconv__") + array(b"\x91" + bytes([len(data)]), "uint8", data) + text("w") + array()
+    monkeypatch.setattr("converter.formats.flax.LIMIT_BYTES", len(data))
+    assert read(tmp_path, whole).names == ("w",)
+    monkeypatch.setattr("converter.formats.flax.LIMIT_BYTES", len(data) - 1)
+    with pytest.raises(ReadError, match="is no document"):
+        read(tmp_path, whole)
+
+
 @pytest.mark.parametrize("value", [b"\x91\x01", b"\xc0", text("x"), b"\x80"])
 def test_a_description_that_is_no_array_is_refused(value: bytes, tmp_path: Path) -> None:
     with pytest.raises(ReadError):

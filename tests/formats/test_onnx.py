@@ -194,6 +194,8 @@ def test_sniff(tmp_path: Path) -> None:
     assert is_model(whole)
     assert is_model(onnx.ModelProto(ir_version=8, producer_name="x").SerializeToString() + whole[2:])
     assert is_model(whole[:-20])
+    for version, is_known in ((2, False), (3, True), (13, True), (99, True), (100, False)):
+        assert is_model(protobuf.number_field(1, version) + whole[2:]) is is_known
     for other in (b"", b"PK\x03\x04", b"\x08\x01\x12\x20" + bytes(32), b"\x80\x02}q\x00.", b"\x08\x0a\x4d", bytes(64)):
         assert not is_model(other)
 

@@ -79,7 +79,7 @@ def test_a_pattern_that_says_nothing(pattern: str, why: str, tmp_path: Path) -> 
         converted(saved(tmp_path / "x.pth"), trainable=pattern)
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN", "Infinity", "-Infinity"])
 def test_a_hyperparameter_is_finite(value: str, tmp_path: Path) -> None:
     source = saved(tmp_path / "x.pth", count=3)
     assert converted(source, hyperparameter=("lr=0.2",))

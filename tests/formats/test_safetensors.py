@@ -212,6 +212,12 @@ def index(folder: Path, weight_map: Any) -> Path:
     return folder
 
 
+def test_a_file_whose_tensors_have_no_element_is_one(tmp_path: Path) -> None:
+    """Nothing stands after its header."""
+    save_file({"empty": np.zeros((0, 3), np.float32)}, tmp_path / "x.safetensors")
+    assert converter.read(tmp_path / "x.safetensors").tensors["empty"].shape == (0, 3)
+
+
 def test_an_index_is_held_to_its_word(tmp_path: Path) -> None:
     craft(tmp_path / "a.safetensors", {"x": entry()}, bytes(8))
     assert converter.read(index(tmp_path, {"x": "a.safetensors"})).names == ("x",)

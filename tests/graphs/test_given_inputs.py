@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -99,28 +100,36 @@ def _damaged(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
-        pytest.param(lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)), id="no directory"),
-        pytest.param(_damaged, id="a bit flipped"),
-        pytest.param(_of(), id="no arrays"),
-        pytest.param(_of(("ids.txt", b"1")), id="no array"),
-        pytest.param(_of(("ids.npy", b"1")), id="no header"),
-        pytest.param(_of(("ids.npy", _member("{'descr': open}"))), id="a header that is code"),
-        pytest.param(_of(("ids.npy", _member(_HEADER % ("|O", "(1, 1)"), b"cos\nsystem\n."))), id="a pickle"),
-        pytest.param(_of(("ids.npy", _member(_HEADER % ("<i8", f"({1 << 40}, {1 << 20})")))), id="huge and empty"),
-        pytest.param(_of(("ids.npy", _member(_HEADER % ("<i8", "(-1, -8)"), bytes(64)))), id="negative"),
-        pytest.param(_of(("ids.npy", bytes(1200 << 20))), id="a bomb"),
-        pytest.param(_of(*((f"{n}/ids.npy", b"") for n in range(5000))), id="many members"),
-    ],
-)
-def test_files_that_are_none_are_refused_cheaply(write: Callable[[Path], None], tmp_path: Path) -> None:
+_NO_FILE = "is not a .npz file, or a damaged one"
+_NONE: list[tuple[str, Callable[[Path], None], str]] = [
+    ("empty", lambda path: path.write_bytes(b""), _NO_FILE),
+    ("no directory", lambda path: path.write_bytes(b"PK\x03\x04" + bytes(40)), _NO_FILE),
+    ("a bit flipped", _damaged, _NO_FILE),
+    ("no arrays", _of(), "has no arrays"),
+    ("no array", _of(("ids.txt", b"1")), "it has 'ids.txt'"),
+    ("no header", _of(("ids.npy", b"1")), "'ids' is not an array"),
+    ("a header that is code", _of(("ids.npy", _member("{'descr': open}"))), "'ids' is not an array"),
+    ("a header of later", _of(("ids.npy", b"\x93NUMPY\x03\x00" + bytes(64))), "'ids' is in version (3, 0) of .npy"),
+    ("a pickle", _of(("ids.npy", _member(_HEADER % ("|O", "(1, 1)"), b"cos\nsystem\n."))), "which no input takes"),
+    ("huge and empty", _of(("ids.npy", _member(_HEADER % ("<i8", f"({1 << 40}, {1 << 20})")))), "has 0 bytes, not"),
+    ("negative", _of(("ids.npy", _member(_HEADER % ("<i8", "(-1, -8)"), bytes(64)))), "which no input takes"),
+    ("bytes too few", _of(("ids.npy", _member(_HEADER % ("<i8", "(1, 2)"), bytes(15)))), "has 15 bytes, not those of"),
+    (
+        "bytes left over",
+        _of(("ids.npy", _member(_HEADER % ("<i8", "(1, 2)"), bytes(17)))),
+        "has 17 bytes, not those of",
+    ),
+    ("a bomb", _of(("ids.npy", bytes(1200 << 20))), "is larger than 1024 MiB"),
+    ("many members", _of(*((f"{n}/ids.npy", b"") for n in range(5000))), "is larger than 1024 MiB or 4096 arrays"),
+]
+
+
+@pytest.mark.parametrize(("write", "why"), [row[1:] for row in _NONE], ids=[row[0] for row in _NONE])
+def test_files_that_are_none_are_refused_cheaply(write: Callable[[Path], None], why: str, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     write(path)
     tracemalloc.start()
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=re.escape(why)) as caught:
         given_cases(path, (_IDS,))
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()

@@ -12,6 +12,7 @@ import pytest
 from converter.errors import GraphError
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
+from converter.graphs.passes.kernels import kernels_of
 from converter.graphs.passes.preparing import convert_opset
 
 ir = pytest.importorskip("onnx_ir")
@@ -225,6 +226,39 @@ def test_a_name_that_an_input_has_is_refused() -> None:
         attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"weight": stored("x", WEIGHT)}, frozenset())
     with pytest.raises(GraphError, match="no initializer"):
         attach(model(lambda x, weight: [ir.node("MatMul", [x, weight])]), {"none": stored("w", WEIGHT)}, frozenset())
+
+
+KERNELS: list[tuple[str, Callable[[Any, Any], list[Any]], bool]] = [
+    ("of a linear layer", lambda x, w: [ir.node("Gemm", [x, w], {"transB": 1})], True),
+    ("as the layer has it", lambda x, w: [ir.node("Gemm", [x, w])], False),
+    ("what is multiplied", lambda x, w: [ir.node("Gemm", [w, x], {"transB": 1})], False),
+    ("turned", lambda x, w: [ir.node("Transpose", [w], {"perm": [1, 0]})], True),
+    ("not turned", lambda x, w: [ir.node("Transpose", [w], {"perm": [0, 1]})], False),
+    ("turned without a word", lambda x, w: [ir.node("Transpose", [w])], False),
+    ("of a convolution", lambda x, w: [ir.node("Conv", [x, w])], True),
+    ("of groups", lambda x, w: [ir.node("Conv", [x, w], {"group": 2})], True),
+    ("what is convolved", lambda x, w: [ir.node("Conv", [w, x])], False),
+    ("of another domain", lambda x, w: [ir.node("Gemm", [x, w], {"transB": 1}, domain="own")], False),
+    ("added, too", lambda x, w: [ir.node("Add", [w, w]), ir.node("Gemm", [x, w], {"transB": 1})], False),
+    ("nobody's", lambda x, w: [ir.node("Identity", [x])], False),
+]
+
+
+@pytest.mark.parametrize(("build", "is_kernel"), [row[1:] for row in KERNELS], ids=[row[0] for row in KERNELS])
+def test_which_weights_tensorflow_would_have_as_kernels(
+    build: Callable[[Any, Any], list[Any]], is_kernel: bool
+) -> None:
+    made = model(build)
+    assert list(kernels_of(made)) == (["weight"] if is_kernel else [])
+    made.graph.outputs.append(made.graph.initializers["weight"])
+    assert list(kernels_of(made)) == []
+
+
+def test_a_depthwise_convolution_has_no_kernel_of_its_own() -> None:
+    for extents, groups, is_kernel in (((6, 1, 3), 6, False), ((6, 1, 3), 1, True), ((6, 2, 3), 3, True)):
+        weight = parameter("deep", np.zeros(extents, np.float32))
+        made = model(lambda x, _: [ir.node("Conv", [x, weight], {"group": groups})], weight)  # noqa: B023
+        assert list(kernels_of(made)) == (["deep"] if is_kernel else [])
 
 
 def test_opsets() -> None:

@@ -213,4 +213,18 @@ FAULTS = (
         tests="tests/cli/test_options.py -k files",
         what="of two files of --inputs the first is taken",
     ),
+    Fault(
+        module="cli/progress.py",
+        old="while value >= 999.5 and",
+        new="while value >= 1000 and",
+        tests="tests/cli/test_convert.py -k three_digits",
+        what="999,600 bytes are 1e+03 kB",
+    ),
+    Fault(
+        module="options.py",
+        old='"bf16": "bfloat16"',
+        new='"bf16": "float16"',
+        tests=_OPTIONS + " -k short_name",
+        what="bf16 is the other half precision",
+    ),
 )

@@ -520,4 +520,32 @@ FAULTS = (
         tests="tests/formats/test_keras.py tests/dialects/test_keras_layers.py tests/formats/test_what_is_kept.py",
         what="SeparableConv1D of a weights file has no names",
     ),
+    Fault(
+        module="dialects/keras/semantics.py",
+        old="    except (ReadError, RecursionError):",
+        new="    except ReadError:",
+        tests="tests/dialects/test_keras_settings.py -k not_understood",
+        what="a config nested without end ends the program",
+    ),
+    Fault(
+        module="dialects/keras/semantics.py",
+        old='if value is None or (name == "value_dim" and value == found.config.get("key_dim")):',
+        new="if value is None:",
+        tests="tests/dialects/test_keras_settings.py -k as_wide",
+        what="values as wide as keys are said to be of another width",
+    ),
+    Fault(
+        module="dialects/identity/inference.py",
+        old="if known is None or (wanted is None and named in known.others):",
+        new="if known is None:",
+        tests=_IDENTITY + " -k of_alone",
+        what="a class that a table has the name of alone is taken for another",
+    ),
+    Fault(
+        module="dialects/keras/semantics.py",
+        old="            if layer.is_operation or layer.name not in owners:",
+        new="            if layer.is_operation:",
+        tests="tests/dialects/test_keras_settings.py -k no_variables",
+        what="a layer of the user's own that only computes is left out without a word",
+    ),
 )

@@ -456,4 +456,11 @@ FAULTS = (
         tests="tests/formats/test_what_is_said.py",
         what="that the optimizer's parameters are in no order that torch goes by is not said",
     ),
+    Fault(
+        module="dialects/optimizer/besides.py",
+        old="1 + decay * (state.step or 0)",
+        new="1 + decay * (state.step or 1)",
+        tests="tests/dialects/test_optimizer_settings.py -k before_the_first",
+        what="a rate has decayed before the first step",
+    ),
 )

@@ -12,11 +12,14 @@ import pytest
 
 import converter
 from converter.errors import LossError, ReadError, UsageError
+from converter.formats import registry
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.ledger import Status, dropped
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor
+from converter.options import Options
+from converter.planning.selection import selected
 from converter.report import Report
 from tests.conftest import ROOT
 
@@ -229,6 +232,20 @@ def test_what_a_format_cannot_hold_is_held_exactly_or_refused(tmp_path: Path) ->
     with pytest.raises(LossError, match="complex128"):
         written(tmp_path, wide, to="safetensors", dtype="float16")
     assert written(tmp_path, wide)[1].tensors["wide"].dtype is DType.COMPLEX128
+
+
+def test_only_what_float32_has_exactly_is_held_in_it() -> None:
+    """As a format of another package may have it, which knows neither 8-bit nor double precision."""
+    narrow = replace(registry()["dcp"], dtypes=frozenset({DType.FLOAT32}))
+    source = Checkpoint(tensors={"a": eight_bits(DType.FLOAT8_E4M3FN)})
+    assert selected(source, narrow, Options()).tensors["a"].dtype is DType.FLOAT32
+    for dtype in ("float64", "float16", "int8"):
+        wide = Checkpoint(tensors={"a": tensor(1, dtype=dtype)})
+        with pytest.raises(LossError, match=f"is {dtype}, which dcp cannot hold"):
+            selected(wide, narrow, Options())
+    none = replace(narrow, dtypes=frozenset({DType.INT8}))
+    with pytest.raises(LossError, match="is float8_e4m3fn, which dcp cannot hold"):
+        selected(source, none, Options())
 
 
 def test_values_that_a_cast_loses_are_counted(tmp_path: Path) -> None:

@@ -245,6 +245,14 @@ def test_where_a_config_may_be(place: str, config: str, values: dict[str, Any], 
     assert own.values == {"model_type": "own"}
 
 
+@pytest.mark.parametrize("place", ["m/saved_model/1", "m/checkpoint"])
+def test_no_other_dialect_looks_above_for_a_config(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    converter.write(NETWORK, tmp_path / place / "x.safetensors")
+    (tmp_path / "m" / "config.json").write_text('{"model_type": "bert"}')
+    assert converter.read(tmp_path / place).config is None
+
+
 def test_a_folder_is_of_the_format_whose_file_it_has(source: Path) -> None:
     (source.parent / "config.json").unlink()
     folder = source.parent

@@ -1,0 +1,152 @@
+"""Which graph a target gets, and what the processes that make it are asked: these are stood in for here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.errors import CkconvError, GraphError, LimitError, LossError, UsageError
+from converter.execution.workshop import LocalWorkshop
+from converter.formats import registry
+from converter.graphs.architecture import Architecture
+from converter.graphs.source import GraphSource
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.dtype import DType
+from converter.model.tensor import ArrayTensor
+from converter.options import Options
+from converter.planning import graph as planning
+from converter.planning.graph import with_graph
+
+NAMES = ("fc.weight", "fc.bias")
+ARCHITECTURE = Architecture(
+    architecture="BertModel",
+    parameters=dict.fromkeys(NAMES, (DType.FLOAT32, (2,))),
+    notes=("how it was chosen",),
+)
+CONFIG = Config(values={"model_type": "hyper", "architectures": ["BertModel"]}, raw=b"{}")
+OWN, OF_CLASS, OF_MODULE, PREPARED = "own:trace", planning._TRACE, planning._TRACE_MODULE, planning._PREPARE
+GRAPH = GraphSource(model=Path("/x"), trace=OWN, reference="own:run", extra="onnx", arguments={"names": {}})
+SOURCE = Checkpoint(tensors={name: ArrayTensor.of(np.ones(2, np.float32)) for name in NAMES}, graph=GRAPH)
+SAID = "the source's own graph is not used: "
+
+
+class Asked(dict[str, dict[str, Any]]):
+    """The calls that were made, by function, in their order; `failing` raises for those that it has."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.failing: dict[str, CkconvError] = {}
+        self.workshop = LocalWorkshop(folder=folder, scratch=folder)
+
+        def call(_: LocalWorkshop, function: str, **arguments: Any) -> Any:
+            self[function] = arguments
+            if function in self.failing:
+                raise self.failing[function]
+            return {"kernels": []} if function == PREPARED else ARCHITECTURE.to_json()
+
+        monkeypatch.setattr(LocalWorkshop, "call", call)
+        monkeypatch.setattr(planning, "require", lambda *_: None)
+
+    def made(
+        self, source: Checkpoint, planned: Checkpoint | None = None, to: str = "onnx", **options: Any
+    ) -> Checkpoint:
+        self.clear()
+        return with_graph(planned or source, source, registry()[to], Options(**options), self.workshop)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(tmp_path, monkeypatch)
+
+
+def test_the_sources_own_goes_before_that_of_its_class(asked: Asked) -> None:
+    made = asked.made(replace(SOURCE, config=CONFIG))
+    assert [*asked] == [OWN, PREPARED]
+    assert made.warnings == ARCHITECTURE.notes
+    assert made.graph.reference.takes_weights is False
+    assert asked.made(replace(SOURCE, config=CONFIG, graph=None)).graph.reference.takes_weights is True
+    assert [*asked] == [OF_CLASS, PREPARED]
+
+
+def test_a_cache_is_that_of_the_class(asked: Asked) -> None:
+    asked.made(replace(SOURCE, config=CONFIG), with_cache=True)
+    assert [*asked] == [OF_CLASS, PREPARED]
+    assert asked[OF_CLASS]["with_cache"] is True
+
+
+def test_who_names_a_model_means_it(asked: Asked) -> None:
+    named = {"model": "package:factory", "inputs": "x:float32[n]"}
+    asked.made(replace(SOURCE, config=CONFIG), **named)
+    assert [*asked] == [OF_MODULE, PREPARED]
+    assert asked[OF_MODULE]["factory"] == "package:factory"
+    with pytest.raises(UsageError, match="--model needs --inputs"):
+        asked.made(SOURCE, model="package:factory")
+
+
+def test_a_graph_that_fails_gives_way_to_that_of_the_class_and_is_said_to(asked: Asked) -> None:
+    asked.failing[OWN] = GraphError("it is odd")
+    made = asked.made(replace(SOURCE, config=CONFIG))
+    assert [*asked] == [OWN, OF_CLASS, PREPARED]
+    assert SAID + "it is odd" in made.warnings
+    with pytest.raises(GraphError, match="it is odd"):
+        asked.made(SOURCE)
+
+
+def test_a_limit_that_is_reached_is_no_graph_that_fails(asked: Asked) -> None:
+    asked.failing[OWN] = LimitError("it took too long")
+    with pytest.raises(LimitError, match="it took too long"):
+        asked.made(replace(SOURCE, config=CONFIG))
+    assert [*asked] == [OWN]
+
+
+@pytest.mark.parametrize("options", [{"include": ("fc.weight",)}, {"exclude": ("fc.bias",)}])
+def test_what_the_graph_uses_is_not_left_out(options: dict[str, Any], asked: Asked) -> None:
+    left = replace(SOURCE, tensors={"fc.weight": SOURCE.tensors["fc.weight"]})
+    with pytest.raises(LossError, match="was left out, and the graph uses it") as caught:
+        asked.made(SOURCE, left, **options)
+    assert caught.value.tensor == "fc.bias"
+    renamed = SOURCE.with_names(lambda name: f"new.{name}")
+    assert asked.made(SOURCE, renamed, **options).graph is not None
+
+
+def test_own_classes_are_for_graphs_that_have_some(asked: Asked) -> None:
+    given = ("package:Own",)
+    asked.made(SOURCE, custom_objects=given)
+    assert "custom_objects" not in asked[OWN]
+    takes = replace(SOURCE, graph=replace(GRAPH, takes_custom_objects=True))
+    made = asked.made(takes, custom_objects=given)
+    assert asked[OWN]["custom_objects"] == ["package:Own"]
+    assert made.graph.reference.arguments["custom_objects"] == ["package:Own"]
+    assert "custom_objects" not in asked.made(takes).graph.reference.arguments
+
+
+@pytest.mark.parametrize(("opset", "exported"), [(None, None), (17, None), (18, 18), (25, 25), (26, None)])
+def test_an_opset_is_that_of_the_graph_and_of_the_export_where_torch_has_it(
+    opset: int | None, exported: int | None, asked: Asked
+) -> None:
+    asked.made(replace(SOURCE, config=CONFIG, graph=None), opset=opset)
+    assert (asked[OF_CLASS]["opset"], asked[PREPARED]["opset"]) == (exported, opset)
+    asked.made(SOURCE, model="package:factory", inputs="x:float32[n]", opset=opset)
+    assert (asked[OF_MODULE]["opset"], asked[PREPARED]["opset"]) == (exported, opset)
+
+
+@pytest.mark.parametrize("to", ["onnx", "savedmodel", "pt2"])
+def test_what_a_runtime_computes_inexactly_is_prepared_for_it(to: str, asked: Asked) -> None:
+    asked.made(SOURCE, to=to)
+    assert asked[PREPARED]["inexact"] == (["DFT", "STFT"] if to == "onnx" else [])
+    assert asked[PREPARED]["declared"] == list(NAMES)
+
+
+def test_a_prefix_before_all_names_is_none_of_the_models(asked: Asked) -> None:
+    named = {"model": "package:factory", "inputs": "x:float32[n]"}
+    before = SOURCE.with_names(lambda name: f"net.{name}")
+    assert asked.made(before, **named).names == NAMES
+    more = replace(before, tensors={**before.tensors, "other.fc.weight": SOURCE.tensors["fc.weight"]})
+    assert asked.made(more, **named).names == NAMES
+    partly = SOURCE.with_names(lambda name: f"net.{name}" if name == "fc.weight" else name)
+    made = asked.made(partly, **named)
+    assert [line.target for line in made.lines if line.target] == ["fc.weight"]
