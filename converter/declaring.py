@@ -49,12 +49,13 @@ def option(
     *,
     metavar: str | None = None,
     flag: str | None = None,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | type[Enum] = (),
     use: Use = Use.DECIDES,
     extra: str | None = None,
 ) -> Any:
     """Return a dataclass field that is an option (`Declaration`)."""
-    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=choices, use=use, extra=extra)
+    values = choices if isinstance(choices, tuple) else tuple(member.value for member in choices)
+    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=values, use=use, extra=extra)
     return field(default=default, metadata={_DECLARATION: declared})
 
 
@@ -71,11 +72,18 @@ def flag_of(item: Field[Any]) -> str:
     return (None if declared is None else declared.flag) or "--" + item.name.replace("_", "-")
 
 
-def check_choices(options: Any) -> None:
-    """Raise UsageError for a value of `options`, an instance of such a dataclass, that is not among the choices."""
+def set_choices(options: Any) -> None:
+    """Make members of enumerations of the values that `options`, an instance of such a dataclass, has for them.
+
+    Raises UsageError for a value that is not among the choices of its option.
+    """
     for item, declared in options_of(type(options)):
         value = getattr(options, item.name)
-        if declared.choices and value not in declared.choices:
+        if not declared.choices or isinstance(value, Enum):
+            continue
+        if value not in declared.choices:
             is_pair = len(declared.choices) == 2
             known = " or ".join(declared.choices) if is_pair else f"one of {', '.join(declared.choices)}"
             raise UsageError(f"{flag_of(item)} is {known}, not {value!r}")
+        if isinstance(item.default, Enum):
+            object.__setattr__(options, item.name, type(item.default)(value))

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from converter.declaring import Use, check_choices, option, options_of
+from converter.declaring import Use, option, options_of, set_choices
 from converter.encoding.shards import parse_size
 from converter.errors import UsageError
 from converter.model.dtype import DType
@@ -51,6 +52,28 @@ _FIXED_IN_CONFIG = frozenset(  # by --task, --dtype and --with-cache, or by what
 )
 
 
+class OptimizerMode(str, Enum):
+    """What is asked of optimizer state."""
+
+    AUTO = "auto"
+    """carried wherever the target can"""
+    KEEP = "keep"
+    """carried, or the conversion fails"""
+    DROP = "drop"
+    """left out"""
+
+
+class Verify(str, Enum):
+    """What is to be proven of a target."""
+
+    AUTO = "auto"
+    """its weights, and its outputs where what they need is installed"""
+    WEIGHTS = "weights"
+    OUTPUTS = "outputs"
+    """both, or the conversion fails"""
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of `convert`, whatever its formats; those of a format are in its module.
@@ -89,10 +112,10 @@ class Options:
     )
     include: tuple[str, ...] = option((), "Convert only tensors of such names, a shell pattern.", metavar="PATTERN")
     exclude: tuple[str, ...] = option((), "Leave tensors of such names out, a shell pattern.", metavar="PATTERN")
-    optimizer: str = option(
-        "auto",
+    optimizer: OptimizerMode = option(
+        OptimizerMode.AUTO,
         "Carry optimizer state wherever DST can, fail where it cannot, or leave it out.",
-        choices=("auto", "keep", "drop"),
+        choices=OptimizerMode,
     )
     hyperparameter: tuple[str, ...] = option(
         (), "Of the optimizer, instead of what the file says or lacks: learning_rate=1e-3.", metavar="NAME=VALUE"
@@ -122,10 +145,10 @@ class Options:
     opset: int | None = option(
         None, "Version of ONNX's operators that the graph is in; by default what the exporter gives.", metavar="N"
     )
-    verify: str = option(
-        "auto",
+    verify: Verify = option(
+        Verify.AUTO,
         "What is proven: weights always, and outputs where what they need is installed; weights; outputs; nothing.",
-        choices=("auto", "weights", "outputs", "none"),
+        choices=Verify,
         use=Use.PROVES,
     )
     atol: float | None = option(
@@ -169,9 +192,10 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if self.data is not None and self.verify in ("weights", "none"):
-            raise UsageError(f"--inputs {self.data} is for outputs, which --verify {self.verify} does not compare")
+        set_choices(self)
+        if self.data is not None and self.verify in (Verify.WEIGHTS, Verify.NONE):
+            why = f"which --verify {self.verify.value} does not compare"
+            raise UsageError(f"--inputs {self.data} is for outputs, {why}")
         if self.declared_inputs is not None and self.model is None:
             raise UsageError(
                 f"--inputs {self.declared_inputs!r} says what --model takes, and there is no --model",
@@ -229,7 +253,8 @@ class Options:
         named = {
             item.name: getattr(self, item.name) for item, declared in options_of(Options) if declared.use is Use.DECIDES
         }
-        return {name: repr(value) for name, value in (named | {"inputs": self.declared_inputs}).items()}
+        named["inputs"] = self.declared_inputs
+        return {name: repr(value.value if isinstance(value, Enum) else value) for name, value in named.items()}
 
     @property
     def declared_inputs(self) -> str | None:

@@ -69,7 +69,7 @@ def click_option(kind: type, item: Field[Any], declared: Declaration) -> Callabl
         del settings["default"]
     elif Path in types_:
         settings["type"] = click.Path(path_type=Path)
-    elif str not in types_:
+    elif str not in types_ and not declared.choices:
         settings["type"] = next(each for each in (int, float) if each in types_)
     return click.option(flag_of(item), item.name, **settings)
 

@@ -16,7 +16,7 @@ from converter.dialects.optimizer.conventions import Groups, ModuleOrder, candid
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.optimizer import NAMED, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor
 
 Shape = tuple[int, ...]
@@ -233,9 +233,9 @@ def _named(
 ) -> tuple[Groups, str]:
     listed = tuple(names for names in entries.names if names is not None)
     if len(listed) == len(entries.groups):
-        return _resolved(listed, entries, checkpoint), "named"
+        return _resolved(listed, entries, checkpoint), NAMED
     if all(isinstance(number, str) for ids in entries.groups for number in ids):
-        return _resolved(entries.groups, entries, checkpoint), "named"
+        return _resolved(entries.groups, entries, checkpoint), NAMED
     if order is None and not is_in_module_order:
         raise LossError("its parameters are numbered in an order that the file of the weights does not keep")
     sizes = [len(ids) for ids in entries.groups]

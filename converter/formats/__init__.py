@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,14 @@ def unchanged(checkpoint: Checkpoint, options: Any) -> Checkpoint:
     return checkpoint
 
 
+class ParameterOrder(Enum):
+    """How an optimizer that loads a target's files finds its parameters."""
+
+    NAMED = "by name"
+    MODEL = "by number, in the order of the model"
+    TRAINER = "by number, in the two groups of transformers.Trainer, each in the order of the model"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """All that the program knows about a format.
@@ -51,8 +60,7 @@ class Format:
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
     `keeps_names`    whether names that a PyTorch model has in memory stay as they are: files of torch.save hold either
-    `parameters`     how an optimizer that loads its files finds its parameters: "named"; "in order", that of the
-                     model; or "in Trainer's groups", the two of transformers.Trainer in that order
+    `parameters`     how an optimizer that loads its files finds its parameters
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
     `by_suffix`      write options that the name of a destination which is one file decides; the suffix "" is any
@@ -78,7 +86,7 @@ class Format:
     file_name: str | None = None
     entries: tuple[str, ...] = ()
     keeps_names: bool = False
-    parameters: str = "named"
+    parameters: ParameterOrder = ParameterOrder.NAMED
     adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged
     read_options: type = NoOptions
     write_options: type = NoOptions

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter.declaring import check_choices
+from converter.declaring import set_choices
 from converter.dialects import keras as dialect
 from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
@@ -43,7 +43,7 @@ _OPTIMIZER = "optimizer_weights"
 _NOT_RESTORED = (
     "Keras 3 loads no moments of an optimizer from .h5 files, its own neither (3.15.1): a .keras file goes on"
 )
-_DIALECTS = (Dialect.PYTORCH, Dialect.TENSORFLOW, Dialect.GENERIC, Dialect.KERAS)
+_DIALECTS = tuple(Dialect)
 
 
 def sniff(probe: Probe) -> bool:
@@ -166,7 +166,7 @@ class WriteOptions:
     epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        set_choices(self)
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:

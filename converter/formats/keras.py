@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter.declaring import check_choices, option
+from converter.declaring import option, set_choices
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
 from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
@@ -49,7 +49,7 @@ _NOT_WEIGHTS = {
 }
 _SEED = "seed_generator"
 _OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
-_DIALECTS = (Dialect.PYTORCH, Dialect.TENSORFLOW, Dialect.GENERIC, Dialect.KERAS)
+_DIALECTS = tuple(Dialect)
 _DATE_SAVED = "1980-01-01@00:00:00"
 
 
@@ -266,7 +266,7 @@ class WriteOptions:
     epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        set_choices(self)
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:

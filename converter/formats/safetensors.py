@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.declaring import check_choices, option
+from converter.declaring import option, set_choices
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME
 from converter.formats import Format, NoOptions, Probe
@@ -30,7 +30,7 @@ class WriteOptions:
     max_shard_size: str | None = shards.shard_size_option(None)
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        set_choices(self)
 
 
 def sniff(probe: Probe) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.declaring import check_choices, option
+from converter.declaring import option, set_choices
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.transformers.heads import config_around
@@ -151,7 +151,7 @@ class WriteOptions:
     )
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        set_choices(self)
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

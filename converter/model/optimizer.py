@@ -18,6 +18,10 @@ class ParameterGroup:
     hyperparameters: Mapping[str, Any]
 
 
+NAMED = "named"
+"""What the names of an optimizer's parameters rest on where the source has them."""
+
+
 class Convention(Enum):
     """Whose slots, signs and hyperparameters an optimizer state has."""
 
@@ -45,7 +49,7 @@ class OptimizerState:
     step: int | None
     groups: tuple[ParameterGroup, ...]
     slots: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    basis: str = "named"
+    basis: str = NAMED
     convention: Convention = Convention.TORCH
     beside: Mapping[str, Any] = field(default_factory=dict)
 

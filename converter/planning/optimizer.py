@@ -20,13 +20,13 @@ from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
-from converter.formats import Format
+from converter.formats import Format, ParameterOrder
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, without
-from converter.model.optimizer import Convention, OptimizerState
-from converter.options import Options
-from converter.report import OptimizerReport
+from converter.model.optimizer import NAMED, Convention, OptimizerState
+from converter.options import OptimizerMode, Options
+from converter.report import OptimizerReport, OptimizerStatus
 
 _ORDER = "converter.graphs.trace.parameter_order:parameter_order"
 _ORDER_LIMIT_BYTES = 64 << 20
@@ -41,7 +41,7 @@ def with_settled_optimizer(
     the config names, built in a child process. `optimizer_refused` says why neither could be had. Raises UsageError
     for an order or a hyperparameter that the state has no use for.
     """
-    if options.optimizer == "drop" or Part.OPTIMIZER not in target.holds:
+    if options.optimizer is OptimizerMode.DROP or Part.OPTIMIZER not in target.holds:
         return checkpoint
     is_numbered = checkpoint.optimizer_numbered is not None
     if (options.param_order is not None or options.trainable is not None) and not is_numbered:
@@ -65,7 +65,7 @@ def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Opt
     if is_complete(state):
         return replace(checkpoint, lines=without(checkpoint.lines, Kind.OPTIMIZER))
     why, hint = "the file does not say its learning rate", "--hyperparameter learning_rate=VALUE carries it"
-    if options.optimizer == "keep":
+    if options.optimizer is OptimizerMode.KEEP:
         raise LossError(f"optimizer state: {why}", hint=hint)
     said = f"optimizer state ({state.algorithm}) not carried: {why}; {hint}"
     return replace(checkpoint, optimizer=None, warnings=(*checkpoint.warnings, said))
@@ -155,15 +155,17 @@ def with_arranged_optimizer(
     groups keep the order of a model of torch, as an optimizer of torch does. What cannot be arranged is a warning.
     """
     state = checkpoint.optimizer
-    is_wanted = options.optimizer != "drop" and Part.OPTIMIZER in target.holds
-    if state is None or not is_wanted or target.parameters == "named" or state.convention is not Convention.TORCH:
+    is_wanted = options.optimizer is not OptimizerMode.DROP and Part.OPTIMIZER in target.holds
+    if state is None or not is_wanted or state.convention is not Convention.TORCH:
+        return checkpoint
+    if target.parameters is ParameterOrder.NAMED:
         return checkpoint
     order = None
     config = checkpoint.config
     try:
         if not is_in_model_order and config is not None and "model_type" in config.values:
             order = _order_of_class(checkpoint, options, workshop)
-        if target.parameters == "in Trainer's groups":
+        if target.parameters is ParameterOrder.TRAINER:
             return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))
         return checkpoint if order is None else replace(checkpoint, optimizer=in_order(state, order))
     except (LossError, *_NO_CLASS) as error:
@@ -208,13 +210,13 @@ def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, op
     state = planned.optimizer or source.optimizer
     if state is None and source.optimizer_refused is None:
         return OptimizerReport()
-    reason = "as asked" if options.optimizer == "drop" else f"{target.name} does not hold it"
+    reason = "as asked" if options.optimizer is OptimizerMode.DROP else f"{target.name} does not hold it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
         reason = "the file does not say its learning rate"
-    known = OptimizerReport(status="dropped", reason=reason)
+    known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)
-    return known if planned.optimizer is None else replace(known, status="carried", reason=None)
+    return known if planned.optimizer is None else replace(known, status=OptimizerStatus.CARRIED, reason=None)
 
 
 def with_wanted_optimizer(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
@@ -223,10 +225,10 @@ def with_wanted_optimizer(checkpoint: Checkpoint, target: Format, options: Optio
     Raises LossError when state must be kept and cannot be, or when its parameters are ambiguous.
     """
     refused = checkpoint.optimizer_refused
-    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):
+    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):
         return replace(checkpoint, optimizer=None)
     if Part.OPTIMIZER not in target.holds:
-        if options.optimizer == "keep":
+        if options.optimizer is OptimizerMode.KEEP:
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         return replace(checkpoint, optimizer=None)
     if refused is not None:
@@ -240,7 +242,7 @@ def with_wanted_optimizer(checkpoint: Checkpoint, target: Format, options: Optio
 
 def _basis(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Say what the names of the parameters rest on, unless the source names them."""
-    if state.basis == "named":
+    if state.basis == NAMED:
         return ()
     alike = 0
     for group in state.groups:
@@ -257,6 +259,6 @@ def with_adapted_optimizer(chosen: Checkpoint, planned: Checkpoint, target: Form
     """
     if planned.optimizer is not None:
         return replace(planned, warnings=(*planned.warnings, *said_of(planned.optimizer)))
-    if options.optimizer == "keep" and chosen.optimizer is not None:
+    if options.optimizer is OptimizerMode.KEEP and chosen.optimizer is not None:
         raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
     return planned

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from converter.errors import UsageError
 from converter.execution.workshop import LocalWorkshop
-from converter.options import Options
+from converter.options import Options, Verify
 from converter.planning import Plan
 from converter.proof.outputs import verify_foreign_outputs, verify_outputs
 from converter.proof.weights import names_of_parameters, verify_optimizer, verify_weights
@@ -21,7 +21,7 @@ def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> 
     Nobody but this program has written it, unless it is there already (`Target.is_there`). Raises VerificationError
     when it does not, UnprovenError when proof was asked for and there is none.
     """
-    if options.verify == "none":
+    if options.verify is Verify.NONE:
         return Verification()
     target, planned, names = plan.target.format, plan.checkpoint, plan.output.names
     workshop.observer.stage("verifying", planned.nbytes)
@@ -30,10 +30,10 @@ def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> 
     if planned.optimizer is not None:
         parameters = names_of_parameters(planned.optimizer, planned, names)
         verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)
-    if options.verify != "weights" and target.runner is not None and planned.graph is not None:
+    if options.verify is not Verify.WEIGHTS and target.runner is not None and planned.graph is not None:
         if plan.target.is_there:
             return verify_foreign_outputs(planned, plan.output, path, target, options, workshop)
         return verify_outputs(planned, path, target.runner, options, workshop)
-    if options.verify == "outputs":
+    if options.verify is Verify.OUTPUTS:
         raise UsageError("--verify outputs needs a target that runs")
     return Verification(weights=True)

@@ -32,7 +32,7 @@ from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output
 from converter.model.tensor import Array
-from converter.options import Options
+from converter.options import Options, Verify
 from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
 from converter.report import Canary, Verification
 
@@ -102,7 +102,7 @@ def verify_outputs(
             compare = partial(compare, rounding=rounding)
             comparison = compare(expected, found)
     except UnprovenError as error:
-        if options.verify == "outputs":
+        if options.verify is Verify.OUTPUTS:
             raise
         reason = error.message.removeprefix("outputs not proven: ")
         return reached(Verification(weights=True, reason=reason, is_unproven=True, per_output=error.per_output))
@@ -158,7 +158,7 @@ def _left_out(name: str, reason: str) -> str:
 
 def _budget(options: Options) -> Budget:
     """Return what sets of inputs may cost: more where outputs must be proven, never much of the time that there is."""
-    budget = Budget(seconds=120.0, nbytes=4 << 30) if options.verify == "outputs" else Budget()
+    budget = Budget(seconds=120.0, nbytes=4 << 30) if options.verify is Verify.OUTPUTS else Budget()
     return replace(budget, seconds=min(budget.seconds, options.timeout / 8))
 
 
@@ -167,10 +167,10 @@ def _settled(verification: Verification, comparison: Comparison, options: Option
     canary = verification.canary
     if canary is not None and canary.tried and not canary.noticed:
         reason = f"they do not change with any of {canary.tried} groups of weights"
-        if options.verify == "outputs":
+        if options.verify is Verify.OUTPUTS:
             raise UnprovenError(f"outputs not proven: {reason}", path=staged)
         return replace(verification, outputs=False, is_unproven=True, reason=reason)
-    if comparison.unproven and options.verify == "outputs":
+    if comparison.unproven and options.verify is Verify.OUTPUTS:
         raise UnprovenError(f"outputs not proven: {unproven_reason(comparison.unproven)}", path=staged)
     return verification
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from converter.errors import CkconvError, escape
@@ -14,15 +15,35 @@ from converter.report.verification import Canary, OutputComparison, Verification
 __all__ = ["Canary", "OptimizerReport", "OutputComparison", "Report", "Verification", "failure"]
 
 
+class OptimizerStatus(str, Enum):
+    """What became of optimizer state. Values are what reports print."""
+
+    CARRIED = "carried"
+    DROPPED = "dropped"
+    ABSENT = "absent"
+
+    __str__ = str.__str__
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerReport:
-    """What became of the optimizer state: `status` is "carried", "dropped" or "absent"."""
+    """What became of the optimizer state: `reason` says why it was dropped."""
 
-    status: str = "absent"
+    status: OptimizerStatus = OptimizerStatus.ABSENT
     algorithm: str | None = None
     step: int | None = None
     basis: str | None = None
     reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "status": self.status.value,
+            "algorithm": self.algorithm,
+            "step": self.step,
+            "basis": self.basis,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +76,7 @@ class Report:
         """The last line that a user sees."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         checked = "nothing written (dry run)" if self.is_dry_run else str(self.verification)
-        return f"ok: {counts}; optimizer {self.optimizer.status}; {checked}"
+        return f"ok: {counts}; optimizer {self.optimizer.status.value}; {checked}"
 
     def losses(self) -> list[str]:
         """What a user should know besides the counts, one line for each reason, safe to print."""
@@ -67,13 +88,12 @@ class Report:
             f"{status}: {listed(names, NAMES_TOGETHER)}: {escape(reason, REASON_CHARACTERS)}"
             for (status, reason), names in alike.items()
         ]
-        if self.optimizer.status == "dropped":
+        if self.optimizer.status is OptimizerStatus.DROPPED:
             said.append(f"dropped: optimizer state: {self.optimizer.reason}")
         return [*said, *noted(self.warnings), *self.verification.noted]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints."""
-        optimizer = self.optimizer
         return {
             "status": "ok",
             "exit_code": 0,
@@ -88,13 +108,7 @@ class Report:
                 {"name": line.name, "target": line.target, "status": line.status.value, "reason": line.reason}
                 for line in self.lines
             ],
-            "optimizer": {
-                "status": optimizer.status,
-                "algorithm": optimizer.algorithm,
-                "step": optimizer.step,
-                "basis": optimizer.basis,
-                "reason": optimizer.reason,
-            },
+            "optimizer": self.optimizer.as_dict(),
             "verification": self.verification.as_dict(),
             "warnings": list(self.warnings),
             "settings": [
@@ -120,7 +134,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "target": target,
         "counts": {status.value: 0 for status in Status},
         "tensors": [],
-        "optimizer": {"status": "absent", "algorithm": None, "step": None, "basis": None, "reason": None},
+        "optimizer": OptimizerReport().as_dict(),
         "verification": Verification().as_dict(),
         "warnings": [],
         "settings": [],

@@ -22,11 +22,11 @@ from converter.execution.local import stream
 from converter.formats import Probe, by_name, detect, foreign_entry, of_suffix, options_of, registry
 from converter.graphs.architecture import Architecture, GraphInput
 from converter.graphs.traced import Reference, TracedGraph
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
 from converter.model.output import Late, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
-from converter.testing import destination_of
+from converter.testing import assert_same, destination_of
 from converter.testing import options_of as needed_of
 
 
@@ -61,6 +61,15 @@ def test_frozen_parameters_buffers_and_ties_come_back(name: str, tmp_path: Path)
     assert found.buffers == NETWORK.buffers
     assert found.aliases == NETWORK.aliases
     assert found.tensor("decoder.weight").shape == (4, 3)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.PYTORCH, Dialect.FLAX, Dialect.GENERIC])
+@pytest.mark.parametrize("name", ["dcp", "h5", "keras", "savedmodel", "tf-checkpoint"])
+def test_whose_names_they_are_is_kept(name: str, dialect: Dialect, tmp_path: Path) -> None:
+    source = Checkpoint(tensors={"x/y": tensor(2, 3), "z": tensor(3)}, dialect=dialect)
+    found = converter.read(written(name, source, tmp_path))
+    assert found.dialect == dialect
+    assert_same(source, found)
 
 
 @pytest.mark.parametrize("name", ["h5", "keras", "pytorch", *KEEP_ALL])

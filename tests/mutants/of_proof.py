@@ -398,8 +398,8 @@ FAULTS = (
     ),
     Fault(
         module="report/__init__.py",
-        old='        if self.optimizer.status == "dropped":',
-        new='        if self.optimizer.status != "absent":',
+        old="        if self.optimizer.status is OptimizerStatus.DROPPED:",
+        new="        if self.optimizer.status is not OptimizerStatus.ABSENT:",
         tests=_SAID,
         what="state that was carried is said to be dropped",
     ),

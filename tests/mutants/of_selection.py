@@ -179,11 +179,11 @@ FAULTS = (
     Fault(
         module="planning/optimizer.py",
         old=(
-            '        if options.optimizer == "keep":\n'
+            "        if options.optimizer is OptimizerMode.KEEP:\n"
             '            raise LossError(f"{target.name} does not hold optimizer state", '
         ),
         new=(
-            '        if options.optimizer == "keep" and refused is not None:\n'
+            "        if options.optimizer is OptimizerMode.KEEP and refused is not None:\n"
             '            raise LossError(f"{target.name} does not hold optimizer state", '
         ),
         tests=_SELECTION,
@@ -198,9 +198,9 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):\n'
+        old="    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):\n"
         "        return replace(checkpoint, optimizer=None)",
-        new='    if options.optimizer == "drop" or (checkpoint.optimizer is None and refused is None):\n'
+        new="    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):\n"
         "        return checkpoint",
         tests=_SELECTION,
         what="--optimizer drop keeps it",
@@ -214,15 +214,15 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='    if state.basis == "named":\n        return ()',
+        old="    if state.basis == NAMED:\n        return ()",
         new="    if False:\n        return ()",
         tests=_SELECTION,
         what="names that the file has are said to rest on order",
     ),
     Fault(
         module="planning/optimizer.py",
-        old='    reason = "as asked" if options.optimizer == "drop" else',
-        new='    reason = "as asked" if options.optimizer != "keep" else',
+        old='    reason = "as asked" if options.optimizer is OptimizerMode.DROP else',
+        new='    reason = "as asked" if options.optimizer is not OptimizerMode.KEEP else',
         tests=_SELECTION,
         what="the report says that state was dropped as asked, and nobody asked",
     ),
@@ -256,8 +256,11 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='    if options.optimizer == "keep":\n        raise LossError(f"optimizer state: {why}", hint=hint)\n',
-        new="",
+        old=(
+            "if options.optimizer is OptimizerMode.KEEP:\n"
+            '        raise LossError(f"optimizer state: {why}", hint=hint)\n'
+        ),
+        new="pass\n",
         tests=_SELECTION,
         what="--optimizer keep drops that of TensorFlow 1 whose rate is not known",
     ),

@@ -17,7 +17,7 @@ from converter.errors import (
     VerificationError,
 )
 from converter.model.ledger import LedgerLine, Status, dropped
-from converter.report import OptimizerReport, OutputComparison, Report, Verification, failure
+from converter.report import OptimizerReport, OptimizerStatus, OutputComparison, Report, Verification, failure
 from converter.report.ledger import check_allowed
 
 REPORT = Report(source="a", target="b", source_format="pytorch", target_format="onnx")
@@ -54,7 +54,7 @@ PROVEN = OutputComparison(name="logits", dtype="float32", max_abs=1e-6, share=1.
     ],
 )
 def test_verdicts(verification: Verification, said: str) -> None:
-    report = replace(REPORT, verification=verification, optimizer=OptimizerReport(status="carried"))
+    report = replace(REPORT, verification=verification, optimizer=OptimizerReport(status=OptimizerStatus.CARRIED))
     assert report.verdict == f"ok: 0 mapped, 0 tied, 0 dropped, 0 defaulted; optimizer carried; {said}"
     told = json.loads(json.dumps(report.as_dict()))["verification"]
     assert (told["weights"], told["outputs"]) == (verification.weights, verification.outputs)

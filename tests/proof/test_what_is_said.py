@@ -10,7 +10,7 @@ import pytest
 
 from converter.errors import CkconvError, LossError, WriteError
 from converter.model.ledger import LedgerLine, Setting, Status, defaulted, dropped
-from converter.report import Canary, OptimizerReport, OutputComparison, Report, Verification
+from converter.report import Canary, OptimizerReport, OptimizerStatus, OutputComparison, Report, Verification
 from converter.report.ledger import listed
 from converter.report.page import is_ledger, opened
 
@@ -40,7 +40,7 @@ def test_losses_are_said_by_reason() -> None:
     report = replace(
         REPORT,
         lines=lines,
-        optimizer=OptimizerReport(status="dropped", reason="as asked"),
+        optimizer=OptimizerReport(status=OptimizerStatus.DROPPED, reason="as asked"),
         warnings=("mind \n the gap",),
         verification=Verification(left_out=("one set",)),
     )
@@ -53,7 +53,7 @@ def test_losses_are_said_by_reason() -> None:
         "note: mind \\n the gap",
         "note: one set",
     ]
-    for status in ("carried", "absent"):
+    for status in (OptimizerStatus.CARRIED, OptimizerStatus.ABSENT):
         assert not any(
             "optimizer" in each for each in replace(report, optimizer=OptimizerReport(status=status)).losses()
         )

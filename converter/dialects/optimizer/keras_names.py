@@ -13,7 +13,7 @@ from typing import Any
 from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, algorithm_of
 from converter.encoding.object_graph import Node
 from converter.errors import LossError
-from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
+from converter.model.optimizer import NAMED, Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import Tensor
 
 _SLOTS = {
@@ -147,7 +147,7 @@ def state_by_names(
         found.add_slot(slot, full[weight], tensor, weights)
         found.title = found.title or title
         found.is_legacy = found.is_legacy or is_legacy
-    return found.state(weights, "named")
+    return found.state(weights, NAMED)
 
 
 def _owners(
@@ -197,7 +197,7 @@ def state_by_positions(
     if rest and rest[0].shape == () and rest[0].dtype.is_floating:
         found.add_scalar("learning_rate", rest.pop(0))
     if not rest and found.step == 0:
-        return found.state((), "named")  # Keras makes the slots at the first step
+        return found.state((), NAMED)  # Keras makes the slots at the first step
     fits: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
     for plan in _PLANS["adam" if algorithm == "adamw" else algorithm]:
         parts = [part.split() for part in plan.split("|")]
@@ -339,4 +339,4 @@ def _legacy(
         if owner is None or key is None or owner not in names:
             raise LossError(f"its {slot.name} {nodes[slot.node].full_name!r} belongs to no weight")
         found.add_slot(slot.name, names[owner], tensors[key], weights)
-    return found.state(weights, "named")
+    return found.state(weights, NAMED)

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converter.declaring import check_choices, option
+from converter.declaring import option, set_choices
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
@@ -24,7 +24,7 @@ from converter.dialects.transformers.heads import is_head
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME, open_inside, read_assets, read_config
 from converter.errors import ArchitectureError
-from converter.formats import Format, NoOptions, Probe
+from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.output import Output, OutputFile, Provenance
@@ -45,7 +45,7 @@ class WriteOptions:
     epsilon: str = epsilon_option()
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        set_choices(self)
 
 
 def sniff(probe: Probe) -> bool:
@@ -213,7 +213,7 @@ FORMAT = Format(
     read=read,
     write=write,
     adapt=adapted,
-    parameters="in Trainer's groups",
+    parameters=ParameterOrder.TRAINER,
     write_options=WriteOptions,
     entries=(
         "*" + safetensors.SUFFIX,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converter.encoding.pickle import looks_like_pickle
-from converter.formats import Format, NoOptions, Probe
+from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pytorch.reading import read_checkpoint
 from converter.formats.pytorch.writing import write_checkpoint
 from converter.model.checkpoint import Checkpoint, Part
@@ -51,6 +51,6 @@ FORMAT = Format(
     write=write,
     file_name=FILE_NAME,
     keeps_names=True,
-    parameters="in order",
+    parameters=ParameterOrder.MODEL,
     entries=tuple("*" + suffix for suffix in SUFFIXES),
 )
