@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import converter
-from converter.model.checkpoint import Checkpoint
+from converter.cli.inspect import describe
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 from tests.conftest import Ckconv
 
@@ -38,3 +40,34 @@ def test_canonical_names_and_layouts(tmp_path: Path, ckconv: Ckconv) -> None:
 
     assert names() == ["module.dense.weight"]
     assert names("--canonical") == ["dense.weight"]
+
+
+def test_all_that_is_known_of_a_checkpoint_is_told() -> None:
+    one = ArrayTensor.of(np.ones((2, 3), np.float16))
+    group = ParameterGroup(parameters=("a",), hyperparameters={})
+    state = OptimizerState(algorithm="sgd", step=7, groups=(group,), slots={"momentum_buffer": {"a": one}})
+    told = describe(
+        Checkpoint(
+            tensors={"a": one},
+            aliases={"b": "a"},
+            config=Config(values={"architectures": ["One", "Two"]}, raw=b""),
+            optimizer=state,
+            optimizer_refused="why it is",
+            extras={"epoch": 3},
+            warnings=("mind this",),
+        )
+    )
+    tensor = {"dtype": "float16", "shape": [2, 3]}
+    assert told == {
+        "bytes": 12,
+        "parts": ["config", "extras", "optimizer", "weights"],
+        "architecture": "One, Two",
+        "tensors": [{"name": "a", **tensor, "tied_to": None}, {"name": "b", **tensor, "tied_to": "a"}],
+        "optimizer": {"algorithm": "sgd", "step": 7, "basis": "named", "slots": ["momentum_buffer"]},
+        "optimizer_refused": "why it is",
+        "extras": ["epoch"],
+        "assets": [],
+        "warnings": ["mind this"],
+    }
+    assert describe(Checkpoint(tensors={}))["optimizer"] is None
+    assert describe(Checkpoint(tensors={}))["architecture"] is None

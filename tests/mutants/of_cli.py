@@ -227,4 +227,18 @@ FAULTS = (
         tests=_OPTIONS + " -k short_name",
         what="bf16 is the other half precision",
     ),
+    Fault(
+        module="cli/inspect.py",
+        old='        "optimizer_refused": checkpoint.optimizer_refused,\n',
+        new='        "optimizer_refused": None,\n',
+        tests="tests/cli/test_inspect.py -k all_that",
+        what="why an optimizer cannot be used is not shown",
+    ),
+    Fault(
+        module="cli/inspect.py",
+        old='"warnings": list(checkpoint.warnings),',
+        new='"warnings": [],',
+        tests="tests/cli/test_inspect.py -k all_that",
+        what="what a user should know of a source is not shown",
+    ),
 )

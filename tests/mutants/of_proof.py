@@ -550,4 +550,35 @@ FAULTS = (
         tests=_COMPARING,
         what="a quarter of numbers is too few",
     ),
+    Fault(
+        module="proof/__init__.py",
+        old="        verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)\n",
+        new="",
+        tests="tests/proof/test_prove.py",
+        what="the optimizer's state is published without being looked at",
+    ),
+    Fault(
+        module="proof/__init__.py",
+        old='    if options.verify == "none":',
+        new='    if options.verify in ("none", "weights"):',
+        tests="tests/proof/test_prove.py",
+        what="--verify weights verifies nothing",
+    ),
+    Fault(
+        module="proof/__init__.py",
+        old='        raise UsageError("--verify outputs needs a target that runs")\n',
+        new="        return Verification(weights=True)\n",
+        tests="tests/proof/test_prove.py",
+        what="proof of outputs was asked for, and there is none",
+    ),
+    Fault(
+        module="proof/__init__.py",
+        old=(
+            "    verify_weights(planned, found, names, path=path, observer=workshop.observer, "
+            "run=workshop.workers.run)\n"
+        ),
+        new="",
+        tests="tests/proof/test_prove.py",
+        what="tensors are published without being looked at",
+    ),
 )
