@@ -374,7 +374,9 @@ def test_a_class_that_its_table_has_the_name_of_alone_is_believed(prefix: str) -
     known = known_type("bart")
     assert known is not None
     assert "BartEncoder" in known.others
-    tensors = {f"{prefix}{part}.layers.0.fc1.weight": Shape((2, 2)) for part in ("encoder", "decoder")}
+    layers = [f"{part}.layers.0.fc1.weight" for part in ("encoder", "decoder")]
+    tensors = {prefix + name: Shape((2, 2)) for name in ("shared.weight", *layers)}
+    assert infer_architecture(tensors, {"model_type": "bart"}).architecture == "BartModel"
     config = {"model_type": "bart", "architectures": ["BartEncoder"]}
     assert infer_architecture(tensors, config) == Inference(architecture="BartEncoder", basis="config")
     assert infer_architecture(tensors, config, task="feature-extraction").architecture == "BartModel"
