@@ -559,8 +559,8 @@ FAULTS = (
     ),
     Fault(
         module="proof/__init__.py",
-        old='    if options.verify == "none":',
-        new='    if options.verify in ("none", "weights"):',
+        old="    if options.verify is Verify.NONE:",
+        new="    if options.verify in (Verify.NONE, Verify.WEIGHTS):",
         tests="tests/proof/test_prove.py",
         what="--verify weights verifies nothing",
     ),
