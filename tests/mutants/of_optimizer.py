@@ -463,4 +463,70 @@ FAULTS = (
         tests="tests/dialects/test_optimizer_settings.py -k before_the_first",
         what="a rate has decayed before the first step",
     ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old="or value != int(value):",
+        new="or False:",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="a step and a half is a step",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old="        if tensor.shape != shape:\n",
+        new="        if tensor.size != weights[weight].size:\n",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="a slot that is turned is its weight's",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old=(
+            "        if weight in self.slots.setdefault(name, {}):\n"
+            '            raise LossError(f"it has two {slot} for {weight!r}")\n'
+        ),
+        new="        self.slots.setdefault(name, {})\n",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="of two slots of one kind the second counts",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old='        if self.step is None:\n            raise LossError("it has no step count")\n',
+        new="",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="an optimizer without a step count has none to go on from",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old='if "learning_rate" in self.scalars and not is_scheduled:',
+        new='if "learning_rate" in self.scalars:',
+        tests="tests/dialects/test_optimizer_names.py",
+        what="the rate of a schedule becomes a constant",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old="bool(settings.config[switch]) != (slot in slots)",
+        new="bool(settings.config[switch]) and slot not in slots",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="a slot that the config says is not there is found among those without names",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old="is_certain = len({weights[name].shape for name in order}) == len(order)",
+        new="is_certain = True",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="that parameters of one shape rest on order is not said",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old="        if len(owners) != 1:\n",
+        new="        if not owners:\n",
+        tests="tests/dialects/test_optimizer_names.py",
+        what="a variable that could be of two weights is that of the first",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_layouts.py",
+        old='"rmsprop": (("velocity",), ("momentum",), ("average_gradient",)),',
+        new='"rmsprop": (("velocity",), ("average_gradient",), ("momentum",)),',
+        tests="tests/dialects/test_optimizer_names.py",
+        what="RMSprop's momentum and averages stand in the places of one another",
+    ),
 )

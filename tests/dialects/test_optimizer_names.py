@@ -1,0 +1,172 @@
+"""Which weight a variable of a Keras optimizer belongs to, told from names or numbers: one row for what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.keras_layouts import config_of, variables
+from converter.dialects.optimizer.keras_names import state_by_names, state_by_positions
+from converter.dialects.optimizer.semantics import to_keras
+from converter.dialects.optimizer.settings import Settings
+from converter.errors import LossError
+from converter.model.optimizer import OptimizerState
+from converter.model.tensor import ArrayTensor, Tensor
+from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of
+
+
+def tensor(*shape: int, value: float = 0, dtype: str = "float32") -> Tensor:
+    return ArrayTensor.of(np.full(shape, value, dtype))
+
+
+def count(value: float, dtype: str = "int64") -> Tensor:
+    return tensor(value=value, dtype=dtype)
+
+
+KERNEL, BIAS = tensor(3, 2), tensor(2)
+WEIGHTS = {"fc/kernel": KERNEL, "fc/bias": BIAS}
+NAMED: dict[str, Tensor] = {
+    "adam/iteration": count(3),
+    "adam/learning_rate": count(0.5, "float32"),
+    "adam/fc_kernel_momentum": KERNEL,
+    "adam/fc_kernel_velocity": KERNEL,
+    "adam/fc_bias_momentum": BIAS,
+    "adam/fc_bias_velocity": BIAS,
+}
+ADAM = Settings(class_name="Adam", config={"learning_rate": 0.1, "beta_1": 0.9})
+BY_NAME: list[tuple[str, Mapping[str, Tensor | None], str]] = [
+    ("a step below zero", {"adam/iteration": count(-1)}, "its step count -1 is none"),
+    ("a step and a half", {"adam/iteration": count(1.5, "float32")}, "its step count 1.5 is none"),
+    ("more steps than a double counts", {"adam/iteration": count(1 << 53)}, "its step count .* is none"),
+    ("two step counts", {"adam/iter": count(3)}, "its step count 3 is none, or there twice"),
+    ("no step count", {"adam/iteration": None}, "it has no step count"),
+    ("another shape", {"adam/fc_kernel_momentum": tensor(3, 3)}, r"has shape \[3, 3\], the weight \[3, 2\]"),
+    ("turned", {"adam/fc_kernel_momentum": tensor(2, 3)}, r"has shape \[2, 3\], the weight \[3, 2\]"),
+    ("two of a slot", {"Adam/m/fc/kernel": KERNEL}, "it has two m for 'fc/kernel'"),
+    ("a slot that one lacks", {"adam/fc_bias_velocity": None}, "it has no velocity for 'fc/bias', which has other"),
+    ("a slot of nobody's", {"adam/out_kernel_momentum": KERNEL}, "'adam/out_kernel_momentum' belongs to no weight"),
+    ("a slot of no kind", {"adam/fc_kernel_odd": KERNEL}, "'adam/fc_kernel_odd' belongs to no weight"),
+]
+
+
+def by_names(variables: Mapping[str, Tensor], settings: Settings = ADAM) -> OptimizerState:
+    return state_by_names(variables, WEIGHTS, settings, None)
+
+
+def test_variables_by_name() -> None:
+    state = by_names(NAMED)
+    assert (state.algorithm, state.step, state.basis) == ("adam", 3, "named")
+    assert {slot: set(held) for slot, held in state.slots.items()} == {
+        "momentum": set(WEIGHTS),
+        "velocity": set(WEIGHTS),
+    }
+    assert state.groups[0].hyperparameters == {"learning_rate": 0.5, "beta_1": 0.9, "class_name": "Adam"}
+
+
+@pytest.mark.parametrize(("change", "why"), [row[1:] for row in BY_NAME], ids=[row[0] for row in BY_NAME])
+def test_variables_that_are_of_no_weight_as_they_are(change: Mapping[str, Tensor | None], why: str) -> None:
+    changed = {name: tensor for name, tensor in {**NAMED, **change}.items() if tensor is not None}
+    with pytest.raises(LossError, match=why):
+        by_names(changed)
+
+
+def test_a_name_of_two_weights_is_ambiguous() -> None:
+    weights = {"a/b_c": BIAS, "a_b/c": BIAS}
+    variables = {"adam/iteration": count(3), "adam/a_b_c_momentum": BIAS}
+    with pytest.raises(LossError, match="could belong to 2 weights"):
+        state_by_names(variables, weights, ADAM, None)
+
+
+def test_a_rate_that_a_schedule_gives_stays_one() -> None:
+    schedule = {"class_name": "CosineDecay", "config": {}}
+    state = by_names(NAMED, Settings(class_name="Adam", config={"learning_rate": schedule}))
+    assert state.groups[0].hyperparameters["learning_rate"] == schedule
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (Settings(class_name="Adafactor"), "no other framework has the optimizer 'Adafactor'"),
+        (Settings(class_name="Adam", config={"use_ema": True}), "it uses use_ema"),
+        (Settings(class_name="Adam", config={"gradient_accumulation_steps": 4}), "uses gradient_accumulation_steps"),
+    ],
+)
+def test_an_optimizer_that_no_other_framework_has(settings: Settings, why: str) -> None:
+    with pytest.raises(LossError, match=why):
+        by_names(NAMED, settings)
+    with pytest.raises(LossError, match=why):
+        by_positions(NUMBERED, settings)
+
+
+HEAD = [count(3), count(0.5, "float32")]
+NUMBERED = [*HEAD, KERNEL, KERNEL, BIAS, BIAS]
+WITH_MAXIMA = [*NUMBERED, KERNEL, BIAS]
+
+
+def by_positions(
+    variables: Sequence[Tensor],
+    settings: Settings = ADAM,
+    weights: Mapping[str, Tensor] = WEIGHTS,
+    orders: Callable[[Any], list[tuple[str, ...]]] = lambda shapes: [("fc/kernel", "fc/bias")],
+) -> OptimizerState:
+    return state_by_positions(variables, weights, orders, settings)
+
+
+def amsgrad(is_on: bool) -> Settings:
+    return Settings(class_name="Adam", config={"amsgrad": is_on})
+
+
+def test_variables_by_number() -> None:
+    state = by_positions(NUMBERED)
+    assert (state.algorithm, state.step, state.basis) == ("adam", 3, "verified (shapes)")
+    assert state.groups[0].parameters == ("fc/kernel", "fc/bias")
+    assert by_positions(NUMBERED, amsgrad(False)).slots.keys() == {"momentum", "velocity"}
+    assert by_positions(WITH_MAXIMA, amsgrad(True)).slots.keys() == {"momentum", "velocity", "velocity_hat"}
+    alike = {"a": BIAS, "b": BIAS}
+    assert by_positions([*HEAD, *[BIAS] * 4], weights=alike, orders=lambda _: [("a", "b")]).basis == "verified (order)"
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "why"),
+    [
+        ([], ADAM, "its first variable is no step count"),
+        (NUMBERED[1:], ADAM, "its first variable is no step count"),
+        ([tensor(1, dtype="int64"), *NUMBERED[1:]], ADAM, "its first variable is no step count"),
+        (NUMBERED[:-1], ADAM, "its 3 variables, which have no names, fit no order"),
+        ([*HEAD, KERNEL, BIAS, KERNEL, BIAS], ADAM, "fit no order"),
+        (NUMBERED, amsgrad(True), "fit no order"),
+        (WITH_MAXIMA, amsgrad(False), "fit no order"),
+        (NUMBERED, Settings(), "does not say which optimizer"),
+    ],
+)
+def test_numbers_that_fit_nothing(variables: list[Tensor], settings: Settings, why: str) -> None:
+    with pytest.raises(LossError, match=why):
+        by_positions(variables, settings)
+
+
+def test_numbers_that_fit_two_orders() -> None:
+    alike = {"a": BIAS, "b": BIAS}
+    with pytest.raises(LossError, match="fit several orders"):
+        by_positions([*HEAD, *[BIAS] * 4], weights=alike, orders=lambda _: [("a", "b"), ("b", "a")])
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_names_and_numbers_are_read_as_they_are_written(kind: str) -> None:
+    source = checkpoint_of(kind)
+    state = to_keras(source, Flavor.KERAS_3).optimizer
+    assert state is not None
+    written = variables(state, Flavor.KERAS_3)
+    settings = Settings(class_name=config_of(state)[0], config=config_of(state)[1])
+    order = state.groups[0].parameters
+    for found in (
+        state_by_names(written, source.tensors, settings, None),
+        state_by_positions([*written.values()], source.tensors, lambda _: [order], settings),
+    ):
+        assert (found.algorithm, found.step) == (state.algorithm, state.step)
+        assert {slot: {name: id(each) for name, each in held.items()} for slot, held in found.slots.items()} == {
+            slot: {name: id(each) for name, each in held.items()} for slot, held in state.slots.items()
+        }
