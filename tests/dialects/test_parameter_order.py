@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.conventions import ModuleOrder, trainer_exempts
+from converter.dialects.optimizer.conventions import ModuleOrder, trainer_exempts, without_frozen_modules
 from converter.dialects.optimizer.keras_names import state_by_positions
 from converter.dialects.optimizer.settings import Settings
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
@@ -397,3 +397,12 @@ def test_variables_that_are_only_numbered(
 def test_positions_that_are_not_certain(shapes: tuple[Shape, ...], config: dict[str, Any], why: str) -> None:
     with pytest.raises(LossError, match=why):
         positions(*shapes, **config)
+
+
+@pytest.mark.parametrize(("count", "found"), [(20, 2), (120, 0)])
+def test_of_very_many_ways_to_freeze_modules_none_is_looked_for(count: int, found: int) -> None:
+    """All modules are alike: two ways already say that it is not certain, and thousands are not gone through for it."""
+    one = ArrayTensor.of(np.zeros(1, np.float32))
+    checkpoint = Checkpoint(tensors={f"layer{number}.weight": one for number in range(count)})
+    ways = list(without_frozen_modules([count // 2], checkpoint, None, lambda *_: True))
+    assert len(ways) == found

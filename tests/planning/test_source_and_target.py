@@ -170,6 +170,14 @@ def test_nothing_that_is_read_is_written_over(name: str, source: Path, tmp_path:
     assert (source.parent / name).read_bytes() == before
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_a_source_that_is_its_own_destination_is_not_even_read(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UsageError, match="is the source itself"):
+        converter.convert(tmp_path / "x.pth", tmp_path / "x.pth", overwrite=True)
+    assert (tmp_path / "x.pth").read_bytes() == content
+
+
 @pytest.mark.parametrize("place", ["m/saved_model/1", "m/saved_model", "m"])
 def test_nor_is_a_config_above(place: str, tmp_path: Path) -> None:
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
