@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,6 +31,7 @@ from converter.box.limits import Limits, is_out_of_memory
 from converter.errors import CkconvError, GraphError, LimitError, MissingExtraError, WriteError
 from converter.execution.hashing import signals_held_back
 from converter.execution.inside import ARGUMENTS, RESULT
+from converter.model.child_function import Call, ChildFunction, P, R
 
 _LOG = logging.getLogger(__name__)
 _MODULES = {
@@ -39,12 +40,6 @@ _MODULES = {
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
 }
 _INSIDE = "converter.execution.inside"
-_DOING = {
-    "trace": "reading the graph",
-    "passes": "preparing the graph",
-    "lower": "building the graph",
-    "run": "comparing outputs",
-}
 _SCRATCH = ("HOME", "HF_HOME", "KERAS_HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCH_HOME", "MPLCONFIGDIR")
 _LOGGED = re.compile(r"\s*([IW]\d{4} [\d:.]+ |\d{4}-\d\d-\d\d [\d:.,]+: [IW] |(INFO|WARNING):)")
 """What frameworks log on their way, in the styles of glog, of TensorFlow and of absl: no cause of an end."""
@@ -88,27 +83,12 @@ class Terms:
 NO_TERMS = Terms()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """``package.module:function(**arguments)``; the arguments are JSON values."""
-
-    function: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def what(self) -> str:
-        """What the child does, in plain words, such as "comparing outputs: onnxruntime"."""
-        *folders, module = self.function.partition(":")[0].split(".")
-        doing = next((words for folder, words in _DOING.items() if folder in folders), "a child process")
-        return f"{doing}: {module.replace('_', ' ')}"
+def call(function: ChildFunction[P, R], scratch: Path, *args: P.args, **arguments: P.kwargs) -> R:
+    """Call one function as `call_all` does several."""
+    return call_all([function.call(*args, **arguments)], scratch)[0]
 
 
-def call(function: str, scratch: Path, **arguments: Any) -> Any:
-    """Do one call as `call_all` does several."""
-    return call_all([Call(function=function, arguments=arguments)], scratch)[0]
-
-
-def call_all(calls: Sequence[Call], scratch: Path, *, terms: Terms = NO_TERMS, at_once: int = 1) -> list[Any]:
+def call_all(calls: Sequence[Call[R]], scratch: Path, *, terms: Terms = NO_TERMS, at_once: int = 1) -> list[R]:
     """Run every call in a child process of its own, `at_once` of them at a time, and return what they return.
 
     Results are JSON values. `scratch` is an existing folder that the children may fill.
@@ -117,13 +97,13 @@ def call_all(calls: Sequence[Call], scratch: Path, *, terms: Terms = NO_TERMS, a
     LimitError when one reached a limit of its `terms`, WriteError when the disk would not take what it wrote,
     GraphError when it failed in any other way.
     """
-    results: list[Any] = []
+    results: list[R] = []
     for first in range(0, len(calls), at_once):
         results += _together(calls[first : first + at_once], scratch, terms)
     return results
 
 
-def _together(calls: Sequence[Call], scratch: Path, terms: Terms) -> list[Any]:
+def _together(calls: Sequence[Call[R]], scratch: Path, terms: Terms) -> list[R]:
     children: list[_Child] = []
     try:
         for each in calls:
@@ -157,12 +137,12 @@ def _over(children: Sequence[_Child]) -> list[_Child]:
 class _Child:
     """A process in a session of its own: a terminal's signals are for the process that waits, which ends this one."""
 
-    def __init__(self, call: Call, scratch: Path, terms: Terms) -> None:
+    def __init__(self, call: Call[Any], scratch: Path, terms: Terms) -> None:
         self._call, self._scratch, self._terms = call, scratch, terms
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="call-", dir=scratch))
             request = {
-                "function": call.function,
+                "function": call.address,
                 "arguments": call.arguments,
                 "box": _box(scratch, terms).to_json(),
                 "is_box_required": terms.is_box_required,
@@ -213,7 +193,7 @@ class _Child:
             while not pipe.closed and wait([pipe.fileno()], 0):
                 self.hear(pipe)
         out, said = (self._said[pipe].decode("utf-8", "backslashreplace") for pipe in self.pipes)
-        _LOG.debug("%s: %s%s", self._call.function, out, said)
+        _LOG.debug("%s: %s%s", self._call.address, out, said)
         result = self._folder / RESULT
         limits = self._terms.limits
         if code == -signal.SIGXCPU:
@@ -223,7 +203,7 @@ class _Child:
         if code != 0 and is_out_of_memory(said):
             raise self._memory_limit()
         if code != 0 or not result.exists():
-            raise _failure(self._call.function, code, said, self._scratch)
+            raise _failure(self._call.what, code, said, self._scratch)
         answer = json.loads(result.read_text())
         _tell(answer["missing"])
         if "limit" in answer:
@@ -273,14 +253,14 @@ def _tell(missing: Sequence[str]) -> None:
             _LOG.info("child processes do without %s", layer)
 
 
-def _failure(function: str, code: int, said: str, scratch: Path) -> CkconvError:
+def _failure(what: str, code: int, said: str, scratch: Path) -> CkconvError:
     """Return the error for a child that ended without an answer; frameworks have errors of their own for full disks."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         if os.strerror(number) in said:
             return WriteError(os.strerror(number), path=scratch)
     lines = [line for line in said.splitlines() if line.strip() and not _LOGGED.match(line)]
     how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-    return GraphError(f"{function} failed: {lines[-1].strip() if lines else how}")
+    return GraphError(f"{what} failed: {lines[-1].strip() if lines else how}")
 
 
 def _environment(folder: Path, *, is_for_own_code: bool) -> dict[str, str]:

@@ -14,6 +14,7 @@ from converter import box, errors
 from converter.box.limits import is_out_of_memory
 from converter.box.privileges import die_with
 from converter.errors import CkconvError, MissingExtraError, SafetyError
+from converter.model.child_function import child_function
 
 ARGUMENTS, RESULT = "arguments.json", "result.json"
 _LOG = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def _flattened(error: CkconvError) -> dict[str, Any]:
     return {**flat, "hint": error.hint}
 
 
+@child_function("a child process")
 def nothing() -> None:
     """Do nothing, in a box: whether it closes is the question."""
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from converter.errors import WriteError
 from converter.execution import child, local
-from converter.execution.child import NO_TERMS, Call, Terms
+from converter.execution.child import NO_TERMS, Terms
 from converter.execution.parallel import SERIAL, Workers
 from converter.execution.resume import NOTHING, Earlier
 from converter.model.checkpoint import Checkpoint
+from converter.model.child_function import Call, ChildFunction, P, R
 from converter.model.output import Output, OutputFile
 from converter.observer import SILENT, Observer
 
@@ -58,11 +58,11 @@ class LocalWorkshop:
         """Write `file` into `folder`, in bounded memory."""
         local.stream(file, folder, observer=self.observer, workers=self.workers)
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        """Run ``package.module:function`` in a child process, offline, with arguments and result as JSON."""
-        return self.call_all([Call(function=function, arguments=arguments)])[0]
+    def call(self, function: ChildFunction[P, R], *args: P.args, **arguments: P.kwargs) -> R:
+        """Run `function` in a child process, offline, with arguments and result as JSON."""
+        return self.call_all([function.call(*args, **arguments)])[0]
 
-    def call_all(self, calls: Sequence[Call], *, at_once: int = 1) -> list[Any]:
+    def call_all(self, calls: Sequence[Call[R]], *, at_once: int = 1) -> list[R]:
         """Run each of `calls` as `call` does, `at_once` at a time, and return what they return.
 
         When one fails, none of the others is waited for.

@@ -21,7 +21,9 @@ from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
 from converter.entry_points import FORMATS, added
 from converter.errors import UnknownFormatError, UsageError
 from converter.formats.probe import Probe
+from converter.graphs.run.answers import Answer
 from converter.model.checkpoint import Checkpoint, Part
+from converter.model.child_function import ChildFunction
 from converter.model.dtype import DType
 from converter.model.output import Output, Provenance
 
@@ -64,8 +66,9 @@ class Format:
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
     `by_suffix`      write options that the name of a destination which is one file decides; the suffix "" is any
-    `runner`         the ``package.module:function`` that runs files which this program just wrote on given inputs
-                     (converter.graphs.run), None for formats without a graph
+    `runner`         runs files which this program just wrote on given inputs, None for formats without a graph:
+                     ``run(model=, inputs=, outputs=)`` as in converter.graphs.calls; with parameters `canary` and
+                     `since`, it changes weights too
     `foreign_runner` one that runs such files wherever they come from, and so without their framework's loader; None
                      where there is none
     `inexact`        the ONNX operators that its runtime computes less exactly than single precision allows; graphs
@@ -91,8 +94,8 @@ class Format:
     read_options: type = NoOptions
     write_options: type = NoOptions
     by_suffix: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    runner: str | None = None
-    foreign_runner: str | None = None
+    runner: ChildFunction[..., Answer] | None = None
+    foreign_runner: ChildFunction[..., Answer] | None = None
     inexact: tuple[str, ...] = ()
     is_same_program: Callable[[Path, Path], bool] | None = None
 

@@ -22,6 +22,7 @@ from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT
 from converter.errors import GraphError, ReadError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.calls import check_onnx, open_onnx, run_onnx, trace_onnx
 from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.file import SourceFile
@@ -31,10 +32,6 @@ from converter.model.output import Late, Output, Provenance, Workshop
 _FILE_NAME = "model.onnx"
 _SUFFIX = ".onnx"
 _DESCRIPTION = "ckconv"
-_TRACE = "converter.graphs.trace.onnx_model:trace"
-_CHECK = "converter.graphs.run.onnxruntime:check"
-_OPEN = "converter.graphs.run.onnxruntime:open_session"
-_RUN = "converter.graphs.run.onnxruntime:run"
 _INEXACT = ("DFT", "STFT")
 _MARK = ".>"
 _MODEL_FIELDS = {
@@ -101,11 +98,9 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
 def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
     return GraphSource(
         model=path.absolute(),
-        trace=_TRACE,
-        reference=_RUN,
+        trace=trace_onnx.given(names=dict(names)),
+        reference=run_onnx.given(inexact=list(_INEXACT)),
         extra="onnx",
-        arguments={"names": dict(names)},
-        reference_arguments={"inexact": list(_INEXACT)},
     )
 
 
@@ -159,7 +154,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
     def build(workshop: Workshop) -> None:
         # In a process each: what the checker has freed, its process still holds.
-        for function in (_CHECK, _OPEN):
+        for function in (check_onnx, open_onnx):
             workshop.call(function, model=os.fspath(workshop.folder / _FILE_NAME))
 
     return Output(files=files, names=names, build=build)
@@ -194,8 +189,8 @@ FORMAT = Format(
     write=write,
     write_options=WriteOptions,
     extra="onnx",
-    runner=_RUN,
-    foreign_runner=_RUN,
+    runner=run_onnx,
+    foreign_runner=run_onnx,
     inexact=_INEXACT,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, "*" + _SUFFIX + ".data", "*" + _SUFFIX + "_data"),

@@ -21,6 +21,7 @@ from converter.encoding.pt2_program import idle_program
 from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.calls import build_torch_program, run_torch_program
 from converter.graphs.lower.torch.names import module_names
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
@@ -32,8 +33,6 @@ from converter.model.tensor import is_equal
 _FILE_NAME = "model.pt2"
 _SUFFIX = ".pt2"
 _STATE_NAME = "model.pth"
-_BUILD = "converter.graphs.lower.torch.program:build"
-_RUN = "converter.graphs.run.torch_export:run"
 _OWN_CONSTANTS = "_constants."
 _POSITIONS = 16
 
@@ -113,8 +112,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
     def build(workshop: Workshop) -> None:
         made = workshop.scratch / "program.pt2"
-        answer = workshop.call(
-            _BUILD,
+        inputs = workshop.call(
+            build_torch_program,
             graph=os.fspath(graph.file),
             architecture=graph.architecture.to_json(),
             tensors={name: [tensor.dtype.value, list(tensor.shape)] for name, tensor in checkpoint.tensors.items()},
@@ -124,7 +123,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             file=os.fspath(made),
         )
         program = pt2.Archive(SourceFile(made)).parts()
-        workshop.stream(archive(program, answer["inputs"]), workshop.folder)
+        workshop.stream(archive(program, inputs), workshop.folder)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     return Output(files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes)
@@ -172,7 +171,7 @@ FORMAT = Format(
     write_options=WriteOptions,
     by_suffix={"": {"state_dict": False}},
     extra="torch",
-    runner=_RUN,
+    runner=run_torch_program,
     is_same_program=is_same_program,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, _STATE_NAME),

@@ -26,6 +26,12 @@ from converter.encoding.tensor_bundle import Bundle, read_bundle
 from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
+from converter.graphs.calls import (
+    build_saved_model,
+    run_foreign_saved_model,
+    run_saved_model,
+    trace_saved_model,
+)
 from converter.graphs.source import GraphSource
 from converter.graphs.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -42,10 +48,6 @@ _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
 _STAGED_SLOTS, _STAGED_KERNELS = "optimizer.safetensors", "kernels.safetensors"
 _KERNELS = "kernels"
-_TRACE = "converter.graphs.trace.tensorflow.saved_model:trace"
-_REFERENCE = "converter.graphs.run.foreign_saved_model:run"
-_BUILD = "converter.graphs.lower.tensorflow.saved_model:build"
-_RUN = "converter.graphs.run.saved_model:run"
 _TAKEN_AS_IS = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
 _REFUSED = re.compile(r"[^A-Za-z0-9_./-]")
 _NOT_VARIABLES = {DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2FNUZ, DType.FLOAT8_E8M0FNU}
@@ -131,10 +133,9 @@ def _slots(bundle: Bundle, names: Mapping[str, str], kinds: Mapping[str, Kind], 
 def _graph(path: Path, names: Mapping[str, str], kernels: tuple[str, ...] = ()) -> GraphSource:
     return GraphSource(
         model=path.absolute(),
-        trace=_TRACE,
-        reference=_REFERENCE,
+        trace=trace_saved_model.given(names=dict(names), kernels=list(kernels)),
+        reference=run_foreign_saved_model,
         extra="tensorflow",
-        arguments={"names": dict(names), "kernels": list(kernels)},
     )
 
 
@@ -199,7 +200,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         workshop.stream(staged, workshop.scratch)
         workshop.stream(of_optimizer, workshop.scratch)
         workshop.call(
-            _BUILD,
+            build_saved_model,
             graph=graph,
             weights=os.fspath(workshop.scratch / staged.name),
             folder=os.fspath(workshop.folder),
@@ -245,7 +246,7 @@ FORMAT = Format(
     write=write,
     write_options=WriteOptions,
     extra="tensorflow",
-    runner=_RUN,
-    foreign_runner=_REFERENCE,
+    runner=run_saved_model,
+    foreign_runner=run_foreign_saved_model,
     entries=("saved_model.pb", "variables", "assets", _EXTRA, "fingerprint.pb", "keras_metadata.pb"),
 )

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import CkconvError, SafetyError
+from converter.graphs.calls import run_keras, trace_keras
 from converter.graphs.source import GraphSource
 from converter.graphs.trace.tensorflow import keras_config
-
-_TRACE = "converter.graphs.trace.tensorflow.keras:trace"
-_REFERENCE = "converter.graphs.run.keras:run"
 
 
 def is_hostile(config: Mapping[str, Any]) -> bool:
@@ -42,10 +40,7 @@ def graph_source(
         named = {"layers": [[name, list(held)] for name, held in layers]}
     return GraphSource(
         model=path.absolute(),
-        trace=_TRACE,
-        reference=_REFERENCE,
+        trace=trace_keras.given(config=config, elements=elements, **named),
+        reference=run_keras.given(config=config, elements=elements),
         extra="tensorflow",
-        arguments={"config": config, "elements": elements, **named},
-        reference_arguments={"config": config, "elements": elements},
-        takes_custom_objects=True,
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from converter.graphs.run.answers import Answer
+from converter.model.child_function import ChildFunction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,23 +16,23 @@ class GraphSource:
     """What a reader puts into `Checkpoint.graph`. Nothing is run before a target asks for the graph.
 
     `model`      the file or folder that holds the graph
-    `trace`      ``package.module:function``, called in a child process as ``trace(model=, graph=, **arguments)``. It
-                 writes the ONNX file `graph`, whose external initializers (location "weights") are called as the
-                 reader calls the tensors, in their element types and layouts as stored; functions are inlined. It
-                 returns `Architecture.to_json()`, in the same names. It raises SafetyError before anything of a hostile
-                 file is run, GraphError for what has no ONNX form
-    `reference`  ``package.module:function``, called in a child process as
-                 ``run(model=, architecture=, inputs=, outputs=, **reference_arguments)``: runs `model` itself on the
-                 inputs of an .npz file
+    `trace`      ``trace(model=, graph=)`` writes the ONNX file `graph`, whose external initializers (location
+                 "weights") are called as the reader calls the tensors, in their element types and layouts as stored;
+                 functions are inlined. It returns `Architecture.to_json()`, in the same names. It raises SafetyError
+                 before anything of a hostile file is run, GraphError for what has no ONNX form
+    `reference`  ``run(model=, inputs=, outputs=)`` runs `model` itself on the inputs of an .npz file; with a parameter
+                 `nudge` it can change every weight in its last place before
     `extra`      the pip extra that both need
-    `takes_custom_objects`   whether both take `custom_objects` and `folder`: the user's own classes, and where they are
-    `arguments`, `reference_arguments`   more keywords of `trace` and of `reference`, JSON values
     """
 
     model: Path
-    trace: str
-    reference: str
+    trace: ChildFunction[..., dict[str, Any]]
+    reference: ChildFunction[..., Answer]
     extra: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    reference_arguments: Mapping[str, Any] = field(default_factory=dict)
-    takes_custom_objects: bool = False
+
+    def with_custom_objects(self, custom_objects: Sequence[str], folder: str) -> GraphSource:
+        """Return the same with the user's own classes, and the folder where they are, where it has a use for them."""
+        if not self.trace.takes("custom_objects"):
+            return self
+        own = {"custom_objects": list(custom_objects), "folder": folder}
+        return replace(self, trace=self.trace.given(**own), reference=self.reference.given(**own))

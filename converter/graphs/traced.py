@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from converter.graphs.architecture import Architecture
+from converter.graphs.run.answers import Answer
+from converter.model.child_function import ChildFunction
 
 WEIGHTS_LOCATION = "weights"
 """Where the external initializers of such a file claim to be; no file is called so."""
@@ -19,17 +19,15 @@ MODULE_KEY = "module"
 class Reference:
     """What a graph's outputs are compared with.
 
-    `runner`         ``package.module:function`` as in converter.graphs.run
+    `runner`         ``run(model=, inputs=, outputs=)``, one of the references of converter.graphs.calls
     `model`          what it is given to run: the source itself, or a folder
     `takes_weights`  whether that folder is to have the checkpoint's tensors in model.safetensors; the source itself has
                      its own, before any cast
-    `arguments`      more keywords of the runner, JSON values
     """
 
-    runner: str
+    runner: ChildFunction[..., Answer]
     model: Path
     takes_weights: bool
-    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from converter.model.child_function import ChildFunction, P, R
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, Status
 from converter.model.tensor import Tensor
@@ -87,8 +88,8 @@ class Workshop(Protocol):
     def stream(self, file: OutputFile, folder: Path) -> None:
         """Write `file` into `folder`, in bounded memory."""
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        """Run ``package.module:function`` in a child process, offline, with arguments and result as JSON."""
+    def call(self, function: ChildFunction[P, R], *args: P.args, **arguments: P.kwargs) -> R:
+        """Run `function` in a child process, offline, with arguments and result as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

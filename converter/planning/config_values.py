@@ -12,10 +12,10 @@ from converter.encoding.folder import CONFIG_NAME
 from converter.errors import UsageError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
+from converter.graphs.calls import unknown_config_names
 from converter.model.checkpoint import Checkpoint, Part
 from converter.options import Options
 
-_UNKNOWN = "converter.graphs.trace.config_attributes:unknown"
 _OPTION = "--config-value"
 
 
@@ -47,7 +47,7 @@ def with_config_values(checkpoint: Checkpoint, options: Options, workshop: Local
         require("torch", f"{_OPTION} {new[0]}, which config.json does not have,")
         file = workshop.scratch / CONFIG_NAME
         file.write_bytes(config.raw)
-        for name in workshop.call(_UNKNOWN, config=os.fspath(file), names=new):
+        for name in workshop.call(unknown_config_names, config=os.fspath(file), names=new):
             raise UsageError(f"{_OPTION}: {name!r} is neither in config.json nor known to its class")
     values: dict[str, Any] = dict(config.values)
     warnings = []

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
 from converter.encoding.folder import CONFIG_NAME
@@ -22,6 +21,7 @@ from converter.errors import (
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
+from converter.graphs import calls
 from converter.graphs.architecture import Architecture
 from converter.graphs.declared_inputs import parse_inputs
 from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
@@ -32,13 +32,8 @@ from converter.model.checkpoint import Checkpoint
 from converter.options import Options
 
 _GRAPH_NAME = "graph.onnx"
-_PREPARE = "converter.graphs.passes.preparing:run"
-_TRACE_MODULE = "converter.graphs.trace.user_module:trace"
-_RUN_MODULE = "converter.graphs.run.user_module:run"
 _MODULE_NAME = "module.json"
-_TRACE = "converter.graphs.trace.transformers:trace"
 _EXPORTED_OPSETS = range(18, 26)
-_REFERENCE = "converter.graphs.run.transformers:run"
 
 
 def with_graph(
@@ -82,10 +77,9 @@ def _from_source(
     require(graph.extra, "reading the graph of the source")
     workshop.observer.stage("reading the graph")
     file = workshop.scratch / _GRAPH_NAME
-    own: dict[str, Any] = {}
-    if graph.takes_custom_objects and options.custom_objects:
-        own = {"custom_objects": list(options.custom_objects), "folder": os.getcwd()}
-    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file), **graph.arguments, **own)
+    if options.custom_objects:
+        graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
+    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file))
     architecture = Architecture.from_json(answer)
     planned = replace(planned, warnings=(*planned.warnings, *architecture.notes))
     if planned.config is not None:
@@ -93,12 +87,7 @@ def _from_source(
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, architecture)
     fitted = fitted_to_source(planned, source, architecture)
-    reference = Reference(
-        runner=graph.reference,
-        model=graph.model,
-        takes_weights=False,
-        arguments={**graph.reference_arguments, **own},
-    )
+    reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
     return _attached(fitted, file, reference, target, options, workshop)
 
 
@@ -127,7 +116,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     file = workshop.scratch / _GRAPH_NAME
     workshop.observer.stage(f"tracing {inference.architecture}")
     answer = workshop.call(
-        _TRACE,
+        calls.trace_transformers,
         config=os.fspath(config_file),
         architecture=inference.architecture,
         graph=os.fspath(file),
@@ -137,7 +126,8 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
     fitted = fitted_to_class(named, Architecture.from_json(answer))
-    reference = Reference(runner=_REFERENCE, model=workshop.scratch, takes_weights=True)
+    runner = calls.run_transformers.given(architecture=inference.architecture)
+    reference = Reference(runner=runner, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
 
 
@@ -152,7 +142,7 @@ def _from_module(
     workshop.observer.stage(f"tracing {factory}")
     file, place = workshop.scratch / _GRAPH_NAME, {"factory": factory, "folder": os.getcwd()}
     answer = workshop.call(
-        _TRACE_MODULE,
+        calls.trace_user_module,
         **place,
         inputs=[each.to_json() for each in inputs],
         graph=os.fspath(file),
@@ -161,7 +151,7 @@ def _from_module(
     (workshop.scratch / _MODULE_NAME).write_text(json.dumps(place))
     architecture = Architecture.from_json(answer)
     fitted = fitted_to_class(_without_prefix(checkpoint, architecture), architecture)
-    reference = Reference(runner=_RUN_MODULE, model=workshop.scratch, takes_weights=True)
+    reference = Reference(runner=calls.run_user_module, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
 
 
@@ -186,8 +176,8 @@ def _attached(
 ) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
     architecture = fitted.architecture
-    prepared = workshop.call(
-        _PREPARE,
+    kernels = workshop.call(
+        calls.prepare,
         graph=os.fspath(file),
         stored={name: each.to_json() for name, each in fitted.stored.items()},
         declared=[*architecture.parameters, *architecture.buffers],
@@ -195,6 +185,5 @@ def _attached(
         opset=options.opset,
         inexact=list(target.inexact),
     )
-    kernels = frozenset(prepared["kernels"])
-    graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=kernels)
+    graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=frozenset(kernels))
     return replace(fitted.checkpoint, graph=graph)

@@ -21,6 +21,7 @@ from converter.errors import ArchitectureError, GraphError, LossError, MissingEx
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format, ParameterOrder
+from converter.graphs.calls import parameter_order
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import Kind, without
@@ -28,7 +29,6 @@ from converter.model.optimizer import NAMED, Convention, OptimizerState
 from converter.options import OptimizerMode, Options
 from converter.report import OptimizerReport, OptimizerStatus
 
-_ORDER = "converter.graphs.trace.parameter_order:parameter_order"
 _ORDER_LIMIT_BYTES = 64 << 20
 
 
@@ -135,7 +135,7 @@ def _order_of_class(checkpoint: Checkpoint, options: Options, workshop: LocalWor
     config = checkpoint.config.with_values({"architectures": [inference.architecture]})
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
-    answer = workshop.call(_ORDER, config=str(config_file), architecture=inference.architecture)
+    answer = workshop.call(parameter_order, config=str(config_file), architecture=inference.architecture)
     known = frozenset(checkpoint.names)
     listed = [[inference.prefix + name for name in names] for names in answer["parameters"]]
     names = tuple(next((name for name in spellings if name in known), spellings[0]) for spellings in listed)

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from converter.box.limits import Limits
-from converter.execution.child import Call, Terms, call_all
+from converter.execution.child import Terms, call_all
+from converter.execution.inside import nothing
 from converter.graphs.source import GraphSource
 from converter.options import Options
 from converter.planning.source import Source
-
-_NOTHING = "converter.execution.inside:nothing"
 
 
 def terms_of(source: Source, options: Options, *, reads: Sequence[Path] = ()) -> Terms:
@@ -52,4 +51,4 @@ def require_sandbox(options: Options) -> None:
     """Raise SafetyError where `options` demand the whole sandbox and this system does not have it."""
     if options.require_sandbox:
         with tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
-            call_all([Call(function=_NOTHING)], Path(folder), terms=Terms(is_box_required=True))
+            call_all([nothing.call()], Path(folder), terms=Terms(is_box_required=True))

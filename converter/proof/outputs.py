@@ -16,20 +16,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from converter.encoding import safetensors
 from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
-from converter.execution.child import Call
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs.cases import Budget, Case, Cases, sample_cases, unreached
 from converter.graphs.given_inputs import given_cases
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_arrays, write_sets
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
+from converter.model.child_function import Call, ChildFunction
 from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options, Verify
@@ -37,21 +37,19 @@ from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_ou
 from converter.report import Canary, Verification
 
 Outputs = Mapping[str, Array]
-_Call = tuple[str, Path, Mapping[str, Any]]
-"""A runner, the model it is to run, and more of its arguments."""
-_OWN = "converter.graphs.run."
-"""Where runners are that can change weights: references in the last place, targets a group of one name at a time."""
+Runner = ChildFunction[..., Answer]
+_Run = tuple[Runner, Path]
+"""A runner, and the model it is to run."""
 
 
 def verify_outputs(
-    checkpoint: Checkpoint, staged: Path, runner: str, options: Options, workshop: LocalWorkshop
+    checkpoint: Checkpoint, staged: Path, runner: Runner, options: Options, workshop: LocalWorkshop
 ) -> Verification:
     """Run the reference and the `staged` target on the same sets of inputs, and compare what they give.
 
-    `runner` is the ``package.module:function`` that runs the target. The sets are those of converter.graphs.cases, or
-    the user's own. One on which the reference does not run is left out, and the verification says so; the user's own
-    must all run. After that, weights of the target are changed, a
-    group at a time, which the same comparison has to notice (converter.graphs.run.canary).
+    `runner` runs the target. The sets are those of converter.graphs.cases, or the user's own. One on which the
+    reference does not run is left out, and the verification says so; the user's own must all run. After that, weights
+    of the target are changed, a group at a time, which the same comparison has to notice (converter.graphs.run.canary).
 
     Raises VerificationError when an output is out of tolerance, or the target does not run where the reference does;
     GraphError when the reference runs on no set; UsageError for inputs of the user's that do not fit; UnprovenError,
@@ -70,15 +68,15 @@ def verify_outputs(
     )
     runs = _Runs(
         workshop=workshop,
-        architecture=graph.architecture.architecture,
         inputs=workshop.scratch / "inputs.npz",
         # Each holds the weights: both at once only where these are small.
         at_once=2 if checkpoint.nbytes <= options.memory_bytes else 1,
     )
     canary = workshop.scratch / "canary.npz"
-    watching = {"canary": os.fspath(canary), "since": time.monotonic()} if runner.startswith(_OWN) else {}
+    if runner.takes("canary"):
+        runner = runner.given(canary=os.fspath(canary), since=time.monotonic())
     compared, left_out, (expected, found, answer) = _both(
-        runs, chosen.cases, ("reference", _call(reference)), ("target", (runner, staged, watching))
+        runs, chosen.cases, ("reference", (reference.runner, reference.model)), ("target", (runner, staged))
     )
     if data is not None and left_out:
         raise UsageError(left_out[0], path=data)
@@ -118,8 +116,8 @@ def verify_outputs(
 
 
 def _both(
-    runs: _Runs, cases: Sequence[Case], reference: tuple[str, _Call], target: tuple[str, _Call]
-) -> tuple[list[Case], list[str], tuple[Outputs, Outputs, Mapping[str, Any]]]:
+    runs: _Runs, cases: Sequence[Case], reference: tuple[str, _Run], target: tuple[str, _Run]
+) -> tuple[list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
     """Run both sides on the sets: those to compare, a note for each that one of them does not take, and outputs.
 
     A reference that ends without an answer, out of memory or time, is run once more on the plainest sets alone.
@@ -134,12 +132,12 @@ def _both(
             raise error
         compared, notes, outputs = _both(runs, plain, reference, target)
         return compared, [*notes, *(_left_out(case.name, reason) for case in cases if not case.is_plain)], outputs
-    failed: Mapping[str, str] = theirs.get("failed", {})
+    failed = theirs["failed"]
     unfit = {name: reason for name, reason in ours.get("unfit", {}).items() if name not in failed}
     compared = [case for case in cases if case.name not in failed and case.name not in unfit]
     if not compared:
         raise GraphError(f"the source does not run: {next(iter(failed.values()), 'no inputs')}")
-    for name, reason in ours.get("failed", {}).items():
+    for name, reason in ours["failed"].items():
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
     names = {case.name for case in compared}
@@ -180,7 +178,6 @@ class _Runs:
     """Runs of models on one file of inputs, each in a process of its own."""
 
     workshop: LocalWorkshop
-    architecture: str
     inputs: Path
     at_once: int = 1
 
@@ -188,7 +185,7 @@ class _Runs:
         """Write the inputs of all that is run from now on."""
         write_sets(os.fspath(self.inputs), {case.name: case.arrays for case in cases})
 
-    def failure(self, call: tuple[str, _Call]) -> str | None:
+    def failure(self, call: tuple[str, _Run]) -> str | None:
         """Return why a model ends without an answer, None when it does not."""
         try:
             self.run([call])
@@ -196,26 +193,16 @@ class _Runs:
             return error.message
         return None
 
-    def run(self, calls: Sequence[tuple[str, _Call]]) -> list[tuple[Outputs, Mapping[str, Any]]]:
+    def run(self, calls: Sequence[tuple[str, _Run]]) -> list[tuple[Outputs, Answer]]:
         """Return the outputs of each, by ``<case>/<output>``, and what the runner answered; the names are of files."""
         files = [self.workshop.scratch / f"outputs-{name}.npz" for name, _ in calls]
-        made = [self._made(call, file) for (_, call), file in zip(calls, files, strict=True)]
-        answers = self.workshop.call_all(made, at_once=self.at_once)
+        prepared = [self._call(run, file) for (_, run), file in zip(calls, files, strict=True)]
+        answers = self.workshop.call_all(prepared, at_once=self.at_once)
         return [(read_arrays(os.fspath(file)), answer) for file, answer in zip(files, answers, strict=True)]
 
-    def _made(self, call: _Call, outputs: Path) -> Call:
-        function, model, arguments = call
-        given = {
-            "model": os.fspath(model),
-            "architecture": self.architecture,
-            "inputs": os.fspath(self.inputs),
-            "outputs": os.fspath(outputs),
-        }
-        return Call(function=function, arguments={**given, **arguments})
-
-
-def _call(reference: Reference, **more: Any) -> _Call:
-    return reference.runner, reference.model, {**reference.arguments, **more}
+    def _call(self, run: _Run, outputs: Path) -> Call[Answer]:
+        runner, model = run
+        return runner.call(model=os.fspath(model), inputs=os.fspath(self.inputs), outputs=os.fspath(outputs))
 
 
 def _comparing(reference: Reference, options: Options, staged: Path) -> partial[Comparison]:
@@ -271,11 +258,11 @@ def _rounding(
 
     Raises `difference` where that is no excuse, or cannot be told.
     """
-    if not reference.runner.startswith(_OWN):
+    runner, model = reference.runner, reference.model
+    if not runner.takes("nudge"):
         raise difference
     try:
-        calls = [("again", _call(reference)), ("nudged", _call(reference, nudge=True))]
-        (again, _), (nudged, _) = runs.run(calls)
+        (again, _), (nudged, _) = runs.run([("again", (runner, model)), ("nudged", (runner.given(nudge=True), model))])
     except GraphError:
         raise difference from None
     if not (expected.keys() <= again.keys() and expected.keys() <= nudged.keys()):  # it does not run any more
@@ -303,7 +290,7 @@ def _moved(array: Array, other: Array) -> float:
     return float(np.max(moved, where=np.isfinite(moved), initial=0.0))
 
 
-def _judged(answer: Mapping[str, Any], outputs: Path, expected: Outputs, compare: partial[Comparison]) -> Canary | None:
+def _judged(answer: Answer, outputs: Path, expected: Outputs, compare: partial[Comparison]) -> Canary | None:
     """Return which of the groups of weights that were changed the comparison noticed."""
     told = answer.get("canary")
     if told is None or not any(key.startswith(f"{told['case']}/") for key in expected):

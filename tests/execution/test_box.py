@@ -17,12 +17,14 @@ from converter.box import landlock, seccomp, system_calls
 from converter.box.environment import kept
 from converter.box.limits import Limits
 from converter.errors import LimitError, SafetyError
-from converter.execution.child import NO_TERMS, Call, Terms, call_all
+from converter.execution.child import NO_TERMS, Terms, call_all
+from converter.model.child_function import child_function
 from converter.planning import sandbox
+from tests.faults import attempts
 from tests.faults.conversions import run
 
 pytestmark = pytest.mark.skipif(landlock.version() < 3, reason="this kernel has no Landlock 3: there is less of a box")
-HERE = "tests.faults.attempts"
+HERE = attempts.__name__
 
 
 @pytest.fixture
@@ -34,7 +36,8 @@ def secret(tmp_path: Path) -> Path:
 
 
 def called(function: str, folder: Path, terms: Terms = NO_TERMS, /, **arguments: Any) -> Any:
-    return call_all([Call(function=f"{HERE}:{function}", arguments=arguments)], folder, terms=terms)[0]
+    tried = child_function("a child process: attempts")(getattr(attempts, function))
+    return call_all([tried.call(**arguments)], folder, terms=terms)[0]
 
 
 def test_what_is_out_of_reach(secret: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError, WriteError
 from converter.execution import child
+from converter.model.child_function import ChildFunction, child_function
 
 
 @pytest.fixture
@@ -35,13 +39,18 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    for number in range(count): os.write(2, b'%1023d\\n' % number)\n"
     )
     monkeypatch.syspath_prepend(os.fspath(module.parent))
+    monkeypatch.delitem(sys.modules, "child_tasks", raising=False)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return scratch
 
 
+def task(name: str) -> ChildFunction[..., Any]:
+    return child_function("a task")(getattr(importlib.import_module("child_tasks"), name))
+
+
 def test_values_go_and_come_as_json(tasks: Path) -> None:
-    assert child.call("child_tasks:add", tasks, left=[1], right=["a", None]) == [1, "a", None]
+    assert child.call(task("add"), tasks, left=[1], right=["a", None]) == [1, "a", None]
 
 
 def test_a_child_is_offline_and_keeps_to_its_scratch(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +58,7 @@ def test_a_child_is_offline_and_keeps_to_its_scratch(tasks: Path, monkeypatch: p
     for name in folders:
         monkeypatch.setenv(name, "/elsewhere")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    environment = child.call("child_tasks:environment", tasks)
+    environment = child.call(task("environment"), tasks)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         assert environment[name] == "1", name
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
@@ -59,18 +68,18 @@ def test_a_child_is_offline_and_keeps_to_its_scratch(tasks: Path, monkeypatch: p
 
 def test_errors_come_back_as_they_were(tasks: Path) -> None:
     with pytest.raises(ArchitectureError) as caught:
-        child.call("child_tasks:refuse", tasks)
+        child.call(task("refuse"), tasks)
     assert str(caught.value) == "/x: tensor t: what is it; say"
     with pytest.raises(ArchitectureError, match="its own kind"):
-        child.call("child_tasks:refuse_closely", tasks)
+        child.call(task("refuse_closely"), tasks)
     with pytest.raises(MissingExtraError, match=r"tracing needs the extra 'torch'; pip install 'ckconv\[torch\]'"):
-        child.call("child_tasks:lack", tasks)
+        child.call(task("lack"), tasks)
 
 
 @pytest.mark.parametrize(("function", "message"), [("crash", "a bug"), ("die", "failed")])
 def test_other_failures_are_one_line(tasks: Path, function: str, message: str) -> None:
     with pytest.raises(GraphError, match=message) as caught:
-        child.call(f"child_tasks:{function}", tasks)
+        child.call(task(function), tasks)
     assert "\n" not in str(caught.value)
 
 
@@ -99,19 +108,19 @@ LOGGED = [
 )
 def test_a_log_is_no_cause(lines: list[str], cause: str, tasks: Path) -> None:
     with pytest.raises(GraphError, match=f"{cause}$"):
-        child.call("child_tasks:say", tasks, lines=lines)
+        child.call(task("say"), tasks, lines=lines)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 def test_a_disk_that_refuses_is_said_to_where_it_is(number: int, tasks: Path) -> None:
     with pytest.raises(WriteError, match=os.strerror(number)) as caught:
-        child.call("child_tasks:say", tasks, lines=[f"torch.SomeError: {os.strerror(number)}", "and more of it"])
+        child.call(task("say"), tasks, lines=[f"torch.SomeError: {os.strerror(number)}", "and more of it"])
     assert caught.value.path == os.fspath(tasks)
 
 
 def test_of_much_that_a_child_says_the_end_is_kept(tasks: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    child.call("child_tasks:chatter", tasks, count=1000)
+    child.call(task("chatter"), tasks, count=1000)
     said = next(record.getMessage() for record in caplog.records if "child_tasks:chatter" in record.getMessage())
     assert said.rstrip().endswith(" 999")
     assert len(said) < 200_000

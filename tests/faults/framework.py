@@ -5,6 +5,7 @@ Run as ``python -m tests.faults.framework FUNCTION DESTINATION``.
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from converter.errors import CkconvError
 from converter.execution.child import Terms
 from converter.execution.publish import staging
 from converter.execution.workshop import LocalWorkshop
+from converter.model.child_function import child_function
 
 
 def work(*, folder: str) -> None:
@@ -33,6 +35,9 @@ def fill(*, folder: str) -> None:
         raise RuntimeError(f"{folder}; {error.strerror} [Op:SaveV2]") from None
 
 
+FUNCTIONS = {function.__name__: child_function(function.__name__)(function) for function in (work, fill)}
+
+
 def main(function: str, destination: Path) -> int:
     """Call a function of this module in a child process and publish what it writes."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -41,7 +46,8 @@ def main(function: str, destination: Path) -> int:
         with staging(destination) as stage:
             terms = Terms(writes=(stage.output,))
             workshop = LocalWorkshop(folder=stage.output, scratch=stage.scratch, terms=terms)
-            workshop.call(f"tests.faults.framework:{function}", folder=str(stage.output))
+            functions = importlib.import_module("tests.faults.framework").FUNCTIONS  # this module is called __main__
+            workshop.call(functions[function], folder=str(stage.output))
             stage.publish(stage.output, overwrite=True)
     except CkconvError as error:
         error.path = str(destination)

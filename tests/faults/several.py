@@ -18,7 +18,8 @@ import numpy as np
 import converter
 from converter.errors import CkconvError, GraphError
 from converter.execution import child
-from converter.execution.child import Call, Terms
+from converter.execution.child import Terms
+from converter.graphs.calls import run_foreign_saved_model
 from converter.graphs.run.arrays import write_arrays
 from converter.graphs.trace.tensorflow.serving import serve
 from tests.faults.traced import Account, trace
@@ -26,7 +27,6 @@ from tests.faults.traced import Account, trace
 TIMEOUT_SECONDS = 300
 RUN = "run"
 _DAY_SECONDS = 86_400
-_RUNNER = "converter.graphs.run.foreign_saved_model:run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +60,9 @@ def _treat(what: str, source: Path, folder: Path, verify: str) -> None:
         ones = {f"0/{name}": np.ones([min(each or 2, 64) for each in shape], "f4") for name, shape in shapes.items()}
         write_arrays(str(folder / "inputs.npz"), ones)
         given = {"model": source, "inputs": folder / "inputs.npz", "outputs": folder / "outputs.npz"}
-        arguments = {"architecture": "", **{name: os.fspath(path) for name, path in given.items()}}
+        arguments = {name: os.fspath(path) for name, path in given.items()}
         terms = Terms(reads=(source,), timeout_seconds=TIMEOUT_SECONDS)
-        (answer,) = child.call_all([Call(function=_RUNNER, arguments=arguments)], folder, terms=terms)
+        (answer,) = child.call_all([run_foreign_saved_model.call(**arguments)], folder, terms=terms)
         if answer["failed"]:
             raise GraphError(next(iter(answer["failed"].values())))
         return

@@ -14,6 +14,7 @@ import pytest
 import converter
 from converter.errors import LossError, UsageError
 from converter.execution.workshop import LocalWorkshop
+from converter.model.child_function import ChildFunction
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -40,7 +41,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 Groups = list[dict[str, Any]]
-ANSWERS: dict[tuple[str, str, str], Any] = {}
+ANSWERS: dict[tuple[ChildFunction[..., Any], str, str], Any] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def each_class_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process with transformers takes seconds to start: a class has one, whichever conversion asks first."""
     call = LocalWorkshop.call
 
-    def answered(self: LocalWorkshop, function: str, **arguments: Any) -> Any:
+    def answered(self: LocalWorkshop, function: ChildFunction[..., Any], **arguments: Any) -> Any:
         key = (function, arguments["architecture"], Path(arguments["config"]).read_text())
         if key not in ANSWERS:
             ANSWERS[key] = call(self, function, **arguments)

@@ -21,6 +21,7 @@ from converter.errors import ReadError, SafetyError, UnknownFormatError, UsageEr
 from converter.execution.local import stream
 from converter.formats import Probe, by_name, detect, foreign_entry, of_suffix, options_of, registry
 from converter.graphs.architecture import Architecture, GraphInput
+from converter.graphs.calls import run_onnx
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
@@ -492,7 +493,7 @@ def test_a_tensor_that_is_called_as_an_input(tmp_path: Path) -> None:
         inputs=(GraphInput(name="x", dtype=DType.FLOAT32, shape=(2,)),),
         outputs=("y",),
     )
-    reference = Reference(runner="none", model=tmp_path, takes_weights=False)
+    reference = Reference(runner=run_onnx, model=tmp_path, takes_weights=False)
     graph = TracedGraph(file=tmp_path / "graph.onnx", architecture=architecture, reference=reference)
     tensors = {"w": tensor(2, start=5), "x": tensor(2, start=7), "y": tensor(2, start=9), ".>x": tensor(2, start=11)}
     provenance = Provenance(tool="test", source_name="x", source_sha256=lambda: "")

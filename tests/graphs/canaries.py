@@ -37,7 +37,6 @@ def with_canary(run: Callable[..., Any], file: Path, folder: Path) -> tuple[dict
     """
     answer = run(
         model=str(file),
-        architecture="",
         inputs=str(folder / "inputs.npz"),
         outputs=str(folder / "outputs.npz"),
         canary=str(folder / "canary.npz"),

@@ -25,14 +25,14 @@ import numpy as np
 
 from converter.errors import CkconvError
 from converter.execution import child
-from converter.execution.child import Call, Terms
+from converter.execution.child import Terms
+from converter.graphs.calls import run_foreign_saved_model
 from converter.graphs.run.arrays import write_arrays
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
 from converter.graphs.trace.tensorflow.operators import COMPUTE
 
 _HOSTILE = ("WriteFile", "SaveV2", "ReadFile", "PyFunc", "PrintV2", "MergeV2Checkpoints")
 _BYTES = (0x00, 0x01, 0x0A, 0x12, 0x1A, 0x2A, 0x52, 0x7F, 0x80, 0xFF)
-_RUN = "converter.graphs.run.foreign_saved_model:run"
 
 
 def mutant(saved: Any, seed: int, number: int) -> bytes:
@@ -249,9 +249,9 @@ def ran(data: bytes, model: Path, folder: Path) -> str:
     write_arrays(str(folder / "inputs.npz"), ones)
     before = _listed(folder, scratch)
     given = {"model": source, "inputs": folder / "inputs.npz", "outputs": scratch / "outputs.npz"}
-    arguments = {"architecture": "", **{name: os.fspath(path) for name, path in given.items()}}
+    arguments = {name: os.fspath(path) for name, path in given.items()}
     try:
-        child.call_all([Call(function=_RUN, arguments=arguments)], scratch, terms=Terms(reads=(folder,)))
+        child.call_all([run_foreign_saved_model.call(**arguments)], scratch, terms=Terms(reads=(folder,)))
         outcome = "ran"
     except CkconvError as error:
         said = str(error).partition("failed: ")[2]

@@ -31,7 +31,7 @@ def examined(model: Path, scratch: Path) -> dict[str, Any]:
     sets = {str(number): case.arrays for number, case in enumerate(sample_cases(architecture).cases)}
     inputs, outputs = str(scratch / "inputs.npz"), str(scratch / "outputs.npz")
     write_sets(inputs, sets)
-    told = foreign_saved_model.run(model=str(model), architecture="", inputs=inputs, outputs=outputs)
+    told = foreign_saved_model.run(model=str(model), inputs=inputs, outputs=outputs)
     expected = read_sets(outputs)
     session = session_of(model, graph)
     worst = 0.0

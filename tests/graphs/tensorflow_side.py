@@ -6,7 +6,6 @@ of tests.graphs.tensorflow_sources are among them.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import tempfile
@@ -23,19 +22,13 @@ from converter.model.checkpoint import Checkpoint
 from tests.graphs.tensorflow_sources import make
 
 
-def resolved(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def examined(path: Path, folder: Path) -> dict[str, Any]:
     """Convert the graph of a source, put the source's weights into it, and run it and the source."""
     checkpoint = converter.read(path)
-    own = {"custom_objects": ["tests.graphs.own_layers:Gain"]} if path.name == "own.keras" else {}
     source = checkpoint.graph
-    answer = resolved(source.trace)(
-        model=str(source.model), graph=str(folder / "graph.onnx"), **source.arguments, **own
-    )
+    if path.name == "own.keras":
+        source = source.with_custom_objects(["tests.graphs.own_layers:Gain"], "")
+    answer = source.trace(model=str(source.model), graph=str(folder / "graph.onnx"))
     architecture = Architecture.from_json(answer)
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     arrays = {
@@ -44,14 +37,7 @@ def examined(path: Path, folder: Path) -> dict[str, Any]:
         for name, array in sample_inputs(architecture.inputs, seed=case, sizes=sizes).items()
     }
     write_arrays(str(inputs), arrays)
-    resolved(source.reference)(
-        model=str(source.model),
-        architecture="",
-        inputs=str(inputs),
-        outputs=str(outputs),
-        **source.reference_arguments,
-        **own,
-    )
+    source.reference(model=str(source.model), inputs=str(inputs), outputs=str(outputs))
     names, session = filled(checkpoint, folder / "graph.onnx")
     expected = read_arrays(str(outputs))
     worst = 0.0

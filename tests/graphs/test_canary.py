@@ -209,7 +209,7 @@ def test_a_weight_that_is_nearly_right_is_not_right(tmp_path: Path) -> None:
     right, wrong = tmp_path / "right.onnx", tmp_path / "wrong.onnx"
     onnx.save(Graph().model(), right)
     onnx.save(changed("layer.1.value.weight", lambda array: array * np.float32(1.001)).model(), wrong)
-    arguments = {"architecture": "", "inputs": str(tmp_path / "inputs.npz")}
+    arguments = {"inputs": str(tmp_path / "inputs.npz")}
     write_sets(arguments["inputs"], SETS)
     for file in (right, wrong):
         onnxruntime.run(model=str(file), outputs=str(file.with_suffix(".npz")), **arguments)

@@ -140,22 +140,25 @@ def _keras(folder: Path) -> Path:
     return folder / "in.keras"
 
 
-@pytest.mark.parametrize("kind", ["onnx", "savedmodel", "keras"])
+@pytest.mark.parametrize(
+    ("kind", "runner"), [("onnx", "onnxruntime"), ("savedmodel", "foreign_saved_model"), ("keras", "keras")]
+)
 def test_a_source_is_run_with_its_weights_rounded_elsewhere(
     kind: str,
+    runner: str,
     converted: Callable[[str], tuple[Path, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = _keras(tmp_path) if kind == "keras" else converted(kind)[0]
     graph = converter.read(file).graph
-    module = importlib.import_module(graph.reference.partition(":")[0])
+    module = importlib.import_module(f"converter.graphs.run.{runner}")
     (name,) = (each["name"] for each in module_inputs(graph, tmp_path))
     write_sets(str(tmp_path / "inputs.npz"), {"0": {name: X}})
 
     def outputs(**more: Any) -> Any:
         arguments = {"inputs": str(tmp_path / "inputs.npz"), "outputs": str(tmp_path / "outputs.npz")}
-        module.run(model=str(graph.model), architecture="", **arguments, **graph.reference_arguments, **more)
+        graph.reference(model=str(graph.model), **arguments, **more)
         (array,) = read_arrays(str(tmp_path / "outputs.npz")).values()
         return array
 
@@ -167,9 +170,7 @@ def test_a_source_is_run_with_its_weights_rounded_elsewhere(
 
 
 def module_inputs(graph: Any, folder: Path) -> Any:
-    module, _, function = graph.trace.partition(":")
-    trace = getattr(importlib.import_module(module), function)
-    return trace(model=str(graph.model), graph=str(folder / "graph.onnx"), **graph.arguments)["inputs"]
+    return graph.trace(model=str(graph.model), graph=str(folder / "graph.onnx"))["inputs"]
 
 
 def test_a_module_has_its_weights_rounded_elsewhere() -> None:

@@ -11,11 +11,12 @@ import pytest
 
 import converter
 from converter.errors import GraphError, LimitError, VerificationError
-from converter.execution.child import Call
 from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
+from converter.model.child_function import Call, child_function
 from converter.model.dtype import DType
 from converter.observer import SILENT
 from converter.options import Options
@@ -55,6 +56,16 @@ def is_long(arrays: dict[str, Any]) -> bool:
     return bool(arrays["x"].shape[1] > 40)
 
 
+@child_function("source")
+def run_source(*, model: str, inputs: str, outputs: str) -> Answer:
+    raise NotImplementedError  # the workshop below has a model instead
+
+
+@child_function("target")
+def run_target(*, model: str, inputs: str, outputs: str) -> Answer:
+    raise NotImplementedError
+
+
 class Workshop:
     """Calls functions in this process; one that raises LimitError is a child that ended without an answer."""
 
@@ -64,11 +75,11 @@ class Workshop:
         self.scratch = scratch
         self.models = {"source": source, "target": target}
 
-    def call_all(self, calls: Sequence[Call], *, at_once: int = 1) -> list[Any]:
+    def call_all(self, calls: Sequence[Call[Any]], *, at_once: int = 1) -> list[Any]:
         return [{"failed": self._called(call)} for call in calls]
 
-    def _called(self, call: Call) -> dict[str, str]:
-        model = self.models[call.function]
+    def _called(self, call: Call[Any]) -> dict[str, str]:
+        model = self.models[call.what]
 
         def run(arrays: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -98,11 +109,11 @@ def verified(source: Model, target: Model, folder: Path) -> Verification:
         dimensions=(Dimension(name="batch", checked=(3, 1, 4, 2, 2)), Dimension(name="sequence")),
         thresholds=(Threshold(name="window 64", dimension="sequence", count=64),),
     )
-    reference = Reference(runner="source", model=folder, takes_weights=False)
+    reference = Reference(runner=run_source, model=folder, takes_weights=False)
     graph = TracedGraph(file=folder, architecture=architecture, reference=reference)
     checkpoint = Checkpoint(tensors={}, dialect="pytorch", graph=graph)
     workshop: Any = Workshop(folder, source, target)
-    return verify_outputs(checkpoint, folder / "staged", "target", Options(), workshop)
+    return verify_outputs(checkpoint, folder / "staged", run_target, Options(), workshop)
 
 
 def test_all_sets_are_compared_where_both_run(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_hostile_config_is_refused_before_keras_is_imported(
     imported: list[str] = []
     monkeypatch.setattr(importlib, "import_module", imported.append)
     with pytest.raises(SafetyError) as caught:
-        build(graph.arguments["config"], (), "", is_archive=suffix == ".keras")
+        build(graph.trace.arguments["config"], (), "", is_archive=suffix == ".keras")
     assert caught.value.exit_code == 5
     assert "\n" not in str(caught.value)
     assert not imported

@@ -57,7 +57,7 @@ def test_a_guard_that_does_not_hold_is_a_reason(tmp_path: Path) -> None:
     sets = {"long": {"x": np.ones((2, 26), np.float32)}, "short": {"x": np.ones((2, 9), np.float32)}}
     write_sets(str(tmp_path / "in.npz"), sets)
     made = {"inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "out.npz")}
-    found = run(model=str(tmp_path / "p.pt2"), architecture="", canary=str(tmp_path / "canary.npz"), **made)
+    found = run(model=str(tmp_path / "p.pt2"), canary=str(tmp_path / "canary.npz"), **made)
     assert set(found["failed"]) == {"short"}
     assert "Guard failed" in found["failed"]["short"]
     assert "\n" not in found["failed"]["short"]

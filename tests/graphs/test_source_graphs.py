@@ -17,6 +17,7 @@ from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor, concat
+from tests.graphs import keras_side
 from tests.graphs.keras_side import WEIGHTS
 
 pytest.importorskip("tensorflow")
@@ -27,10 +28,9 @@ def source(tmp_path: Path, **changes: Any) -> Checkpoint:
     tensors = {name: ArrayTensor.of(array) for name, array in WEIGHTS.items()}
     graph = GraphSource(
         model=tmp_path,
-        trace="tests.graphs.keras_side:trace",
-        reference="tests.graphs.keras_side:run",
+        trace=keras_side.trace.given(trained=["dense/kernel"]),
+        reference=keras_side.run,
         extra="tensorflow",
-        arguments={"trained": ["dense/kernel"]},
     )
     return replace(Checkpoint(tensors=tensors, dialect="keras", graph=graph), **changes)
 
@@ -72,8 +72,8 @@ def test_a_tensor_that_the_graph_uses_cannot_be_left_out(tmp_path: Path) -> None
 
 
 def test_a_graph_that_cannot_be_had_says_why(tmp_path: Path) -> None:
-    graph = replace(source(tmp_path).graph, arguments={"trained": [], "nonsense": 1})
-    with pytest.raises(GraphError, match="nonsense"):
+    graph = replace(source(tmp_path).graph, trace=keras_side.trace_of_nothing)
+    with pytest.raises(GraphError, match="reading the graph: nothing failed: ValueError: nonsense"):
         converter.write(source(tmp_path, graph=graph), tmp_path / "out", to="savedmodel")
     converter.write(source(tmp_path, graph=graph), tmp_path / "out", to="savedmodel", weights_only=True)
     assert set(variables(tmp_path / "out")) == {"dense.weight", "dense.bias", "count"}

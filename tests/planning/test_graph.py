@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from converter.errors import CkconvError, GraphError, LimitError, LossError, UsageError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
+from converter.graphs import calls
 from converter.graphs.architecture import Architecture
 from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Config
+from converter.model.child_function import ChildFunction
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -28,13 +31,19 @@ ARCHITECTURE = Architecture(
     notes=("how it was chosen",),
 )
 CONFIG = Config(values={"model_type": "hyper", "architectures": ["BertModel"]}, raw=b"{}")
-OWN, OF_CLASS, OF_MODULE, PREPARED = "own:trace", planning._TRACE, planning._TRACE_MODULE, planning._PREPARE
-GRAPH = GraphSource(model=Path("/x"), trace=OWN, reference="own:run", extra="onnx", arguments={"names": {}})
+OWN, OWN_OF_KERAS, OF_CLASS, OF_MODULE, PREPARED = (
+    calls.trace_onnx.address,
+    calls.trace_keras.address,
+    calls.trace_transformers.address,
+    calls.trace_user_module.address,
+    calls.prepare.address,
+)
+GRAPH = GraphSource(model=Path("/x"), trace=calls.trace_onnx.given(names={}), reference=calls.run_onnx, extra="onnx")
 SOURCE = Checkpoint(tensors={name: ArrayTensor.of(np.ones(2, np.float32)) for name in NAMES}, graph=GRAPH)
 SAID = "the source's own graph is not used: "
 
 
-class Asked(dict[str, dict[str, Any]]):
+class Asked(dict[str, Mapping[str, Any]]):
     """The calls that were made, by function, in their order; `failing` raises for those that it has."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,11 +51,12 @@ class Asked(dict[str, dict[str, Any]]):
         self.failing: dict[str, CkconvError] = {}
         self.workshop = LocalWorkshop(folder=folder, scratch=folder)
 
-        def call(_: LocalWorkshop, function: str, **arguments: Any) -> Any:
-            self[function] = arguments
-            if function in self.failing:
-                raise self.failing[function]
-            return {"kernels": []} if function == PREPARED else ARCHITECTURE.to_json()
+        def call(_: LocalWorkshop, function: ChildFunction[..., Any], **arguments: Any) -> Any:
+            made = function.call(**arguments)
+            self[made.address] = made.arguments
+            if made.address in self.failing:
+                raise self.failing[made.address]
+            return [] if made.address == PREPARED else ARCHITECTURE.to_json()
 
         monkeypatch.setattr(LocalWorkshop, "call", call)
         monkeypatch.setattr(planning, "require", lambda *_: None)
@@ -117,11 +127,12 @@ def test_own_classes_are_for_graphs_that_have_some(asked: Asked) -> None:
     given = ("package:Own",)
     asked.made(SOURCE, custom_objects=given)
     assert "custom_objects" not in asked[OWN]
-    takes = replace(SOURCE, graph=replace(GRAPH, takes_custom_objects=True))
+    graph = replace(GRAPH, trace=calls.trace_keras.given(config={}), reference=calls.run_keras.given(config={}))
+    takes = replace(SOURCE, graph=graph)
     made = asked.made(takes, custom_objects=given)
-    assert asked[OWN]["custom_objects"] == ["package:Own"]
-    assert made.graph.reference.arguments["custom_objects"] == ["package:Own"]
-    assert "custom_objects" not in asked.made(takes).graph.reference.arguments
+    assert asked[OWN_OF_KERAS]["custom_objects"] == ["package:Own"]
+    assert made.graph.reference.runner.arguments["custom_objects"] == ["package:Own"]
+    assert "custom_objects" not in asked.made(takes).graph.reference.runner.arguments
 
 
 @pytest.mark.parametrize(("opset", "exported"), [(None, None), (17, None), (18, 18), (25, 25), (26, None)])

@@ -12,6 +12,7 @@ import pytest
 
 import converter
 from converter.box.limits import Limits
+from converter.graphs.calls import run_onnx, trace_onnx
 from converter.graphs.source import GraphSource
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
@@ -34,7 +35,9 @@ def test_a_child_reads_the_source_and_what_it_is_told(source: Source, tmp_path: 
     assert (terms.own_code, terms.is_box_required, terms.timeout_seconds) == ((), False, 3600)
     other, graph = tmp_path / "out.onnx", tmp_path / "graph"
     assert terms_of(source, Options(), reads=(other,)).reads == (source.path, other)
-    with_graph = replace(source.checkpoint, graph=GraphSource(model=graph, trace="a:b", extra="onnx", reference="a:b"))
+    with_graph = replace(
+        source.checkpoint, graph=GraphSource(model=graph, trace=trace_onnx, extra="onnx", reference=run_onnx)
+    )
     assert terms_of(replace(source, checkpoint=with_graph), Options()).reads == (source.path, graph)
 
 

@@ -19,8 +19,8 @@ def run(
     names: list[str],
     opset: int | None,
     inexact: list[str],
-) -> dict[str, Any]:
-    """Rewrite the ONNX file `graph`. Returns its `opset`, and the `kernels` (`passes.kernels`).
+) -> list[str]:
+    """Rewrite the ONNX file `graph`. Returns its kernels (`passes.kernels`).
 
     `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON; `declared` are the tensors that the graph
     has afterwards, `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators
@@ -37,7 +37,7 @@ def run(
     compute_exactly(model, inexact)
     constants_as_nodes(model, frozenset(declared), frozenset(names))
     onnx_ir.save(model, graph)
-    return {"opset": model.opset_imports[""], "kernels": list(kernels_of(model))}
+    return list(kernels_of(model))
 
 
 def convert_opset(model: Any, opset: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from converter.graphs.run.answers import Tried
 from converter.graphs.run.arrays import Writer, reason_of
 
 SHARE = 0.3
@@ -56,7 +57,7 @@ def groups_of(names: Sequence[str]) -> dict[str, list[str]]:
     return {listed[index]: groups[listed[index]] for index in order}
 
 
-def untried(weights: Weights, reason: str) -> dict[str, Any]:
+def untried(weights: Weights, reason: str) -> Tried:
     """Return what `try_groups` does, where no group can be tried."""
     groups = groups_of(list(weights.sizes()))
     return {"case": "", "tried": [], "failed": [], "not_tried": len(groups), "reason": reason[:200]}
@@ -78,13 +79,12 @@ def try_groups(
     *,
     path: str,
     since: float,
-) -> dict[str, Any]:
+) -> Tried:
     """Change one group after the other, run the smallest of the cases `inputs`, and write its outputs to an .npz.
 
     Every weight has its own values again afterwards. At least one group is tried, then as many as fit into SHARE of
     the time since `since` (time.monotonic). Of a group, layers are changed that fit into 256 MiB, the first in any
-    case. Returns `case`, `tried`, the groups whose outputs are under ``<their number>/<output>``, `failed`, numbers of
-    those with which the model did not run at all, `not_tried`, a count, and `reason`, None.
+    case.
     """
     sizes = weights.sizes()
     groups = groups_of(list(sizes))

@@ -12,6 +12,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
 from converter.graphs.trace.tensorflow.serving import Held, Served, serve
@@ -29,19 +30,16 @@ _FILLING = {
 def run(
     *,
     model: str,
-    architecture: str,
     inputs: str,
     outputs: str,
     canary: str | None = None,
     since: float = 0.0,
     nudge: bool = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Compute the signature that is converted, on the inputs of an .npz file; write another.
 
-    Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is called
-    alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
-    changed afterwards (converter.graphs.run.canary). Returns `failed`, why sets do not run, `unfit`, why others are not
-    run, and `canary`.
+    Inputs are cast to the signature's types. With `nudge` every weight is changed in its last place before; with
+    `canary`, an .npz to write, weights are changed afterwards (converter.graphs.run.canary).
     Raises as `serving.serve` does, before TensorFlow is imported, and GraphError when the graph fails.
     """
     served = serve(Path(model))

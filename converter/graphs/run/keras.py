@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged
 from converter.graphs.trace.tensorflow.keras import build, called
@@ -23,7 +24,6 @@ _WEIGHTS, _WEIGHTS_SUFFIX = "model.weights.h5", ".weights.h5"
 def run(
     *,
     model: str,
-    architecture: str,
     inputs: str,
     outputs: str,
     config: Mapping[str, Any],
@@ -31,7 +31,7 @@ def run(
     custom_objects: Sequence[str] = (),
     folder: str = "",
     nudge: bool = False,
-) -> dict[str, Any]:
+) -> Answer:
     """Call the model in the file `model` on the inputs of an .npz file; write another.
 
     With `nudge` every weight is changed in its last place before.

@@ -14,6 +14,7 @@ from converter.encoding.onnx_file import read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.passes.precision import compute_exactly
+from converter.graphs.run.answers import Answer, Tried
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
 from converter.model.file import SourceFile
@@ -34,21 +35,18 @@ _COPIES = 4
 def run(
     *,
     model: str,
-    architecture: str,
     inputs: str,
     outputs: str,
     canary: str | None = None,
     since: float = 0.0,
     nudge: bool = False,
     inexact: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Answer:
     """Run the file `model`, or the one in that folder, on the inputs of an .npz file; write another.
 
-    Inputs are cast to the graph's types. `architecture` is not needed, and is taken so that every runner is called
-    alike. With `nudge` every weight is changed in its last place before; with `canary`, an .npz to write, weights are
-    changed afterwards (converter.graphs.run.canary). `inexact` are operators to compute in double precision, where
-    others are measured by this. Returns `failed`, why sets do not run, and `canary`. Raises GraphError when the model
-    does not run.
+    Inputs are cast to the graph's types. With `nudge` every weight is changed in its last place before; with `canary`,
+    an .npz to write, weights are changed afterwards (converter.graphs.run.canary). `inexact` are operators to compute
+    in double precision, where others are measured by this. Raises GraphError when the model does not run.
     """
     path = file_of(model)
     sets = read_sets(inputs)
@@ -71,7 +69,7 @@ def _outputs(session: Any, arrays: Mapping[str, Any], path: Path, weights: _FedW
         return dict(zip(names, session.run(names, {**feeds, **weights.fed}), strict=True))
 
 
-def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> dict[str, Any]:
+def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> Tried:
     if weights.path.stat().st_size * _COPIES > available_bytes():
         return untried(weights, "memory")
     try:

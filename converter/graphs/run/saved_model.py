@@ -8,19 +8,16 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.saved_model import parameter_names
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, try_groups
 
 
-def run(
-    *, model: str, architecture: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0
-) -> dict[str, Any]:
+def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0) -> Answer:
     """Call `serving_default` of the SavedModel folder `model` on the inputs of an .npz file; write another.
 
-    Inputs are cast to the signature's types. `architecture` is not needed, and is taken so that every runner is
-    called alike. With `canary`, an .npz to write, weights are then changed (converter.graphs.run.canary). Returns
-    `failed`, why sets do not run, `unfit`, why others are not run, and `canary`. Raises GraphError without that
-    signature, or when the graph fails.
+    Inputs are cast to the signature's types. With `canary`, an .npz to write, weights are then changed
+    (converter.graphs.run.canary). Raises GraphError without that signature, or when the graph fails.
     """
     loaded = tf.saved_model.load(model)
     if "serving_default" not in loaded.signatures:

@@ -11,6 +11,7 @@ from typing import Any
 from converter.errors import GraphError
 from converter.graphs.lower.torch.framework import to_array, to_tensor, torch
 from converter.graphs.lower.torch.names import original_name
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import try_groups
 from converter.graphs.run.module_weights import ModuleWeights
@@ -20,14 +21,11 @@ _FAILURES = (RuntimeError, AssertionError, ValueError, TypeError, LookupError)
 _DOCUMENT = "/extra/ckconv.json"
 
 
-def run(
-    *, model: str, architecture: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0
-) -> dict[str, Any]:
+def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0) -> Answer:
     """Call the program `model`, a file or a folder with `model.pt2`, on the inputs of an .npz file; write another.
 
-    `architecture` is not needed, and is taken so that every runner is called alike. With `canary`, an .npz to write,
-    weights are then changed (converter.graphs.run.canary). Returns `failed`, why sets do not run, and
-    `canary`. Raises GraphError when the program does not load or run.
+    With `canary`, an .npz to write, weights are then changed (converter.graphs.run.canary). Raises GraphError when the
+    program does not load or run.
     """
     file = Path(model) / _FILE_NAME if Path(model).is_dir() else Path(model)
     called = _keywords(file)

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ArchitectureError, GraphError
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.caching import cache_of, present_of
 from converter.graphs.trace.model_building import model_class, model_config
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> dict[str, Any]:
+def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
     """Run the class `architecture` with the folder's weights, computed in float32, on the inputs of an .npz file.
 
     `model` is a folder with config.json and model.safetensors. Keys of the files are `<set>/<input or output name>`.
-    With `nudge` every weight is changed in its last place before. Returns `missing` and `unexpected`, the tensor names
-    that transformers did not find or had no use for.
-    Raises ArchitectureError when the config does not build, GraphError when the weights do not fit.
+    With `nudge` every weight is changed in its last place before. Raises ArchitectureError when the config does not
+    build, GraphError when the weights do not fit, or one of the class is not among them: transformers would make it up.
     """
     class_ = model_class(architecture)
     try:
@@ -44,16 +44,15 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise GraphError(f"transformers does not load it: {' '.join(str(error).split())[:300]}", path=model) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        also = f", and {len(missing) - 1} more are not" if len(missing) > 1 else ""
+        raise GraphError(f"is not in the checkpoint that {architecture} is to be run with{also}", tensor=missing[0])
     loaded.eval()
     if nudge:
         ModuleWeights(loaded).nudge()
     # A model's own code fails in any way it likes.
-    failed = run_sets(read_sets(inputs), outputs, lambda arrays: _outputs(loaded, arrays), (Exception,))
-    return {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "failed": failed,
-    }
+    return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: _outputs(loaded, arrays), (Exception,))}
 
 
 @contextlib.contextmanager

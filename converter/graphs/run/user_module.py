@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import GraphError
+from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.module_weights import ModuleWeights
 from converter.graphs.trace.user_module import built, named_outputs
@@ -18,12 +19,11 @@ FACTORY_NAME = "module.json"
 _WEIGHTS_NAME = "model.safetensors"
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> dict[str, Any]:
+def run(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
     """Run the module that `model`/module.json (`factory`, `folder`) names, on the inputs of an .npz file.
 
-    Its weights are those of `model`/model.safetensors, in the module's own element types. `architecture` is not needed.
-    With `nudge` every weight is changed in its last place before. Returns `failed`: why sets do not run.
-    Raises GraphError for a tensor of the module that has no value.
+    Its weights are those of `model`/model.safetensors, in the module's own element types. With `nudge` every weight is
+    changed in its last place before. Raises GraphError for a tensor of the module that has no value.
     """
     import torch
     from safetensors.torch import load_file

@@ -29,7 +29,7 @@ def build(
     names: dict[str, str] | None = None,
     kernels: Sequence[str] = (),
     optimizer: str | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Write a SavedModel into `folder`.
 
     `graph`        an ONNX file whose external initializers name tensors of `weights`; None saves variables alone
@@ -39,8 +39,8 @@ def build(
     `names`        tensor name -> variable name, where these differ
     `kernels`      the tensors that are laid out as kernels, which the graph has as weights (`model.kernels`)
     `optimizer`    a safetensors file; every tensor in it becomes one of `optimizer.variables`, none for no optimizer
-    Returns `variables` (count), `inputs`, `outputs`, and `unused`: tensors that the graph does not read. Raises
-    GraphError when an operator has no lowering, a tensor has no values, or TensorFlow refuses a name or a type.
+
+    Raises GraphError when an operator has no lowering, a tensor has no values, or TensorFlow refuses a name or a type.
     """
     if input_dtype not in _INPUT_DTYPES:
         raise UsageError(f"input type {input_dtype!r} is not one of {', '.join(_INPUT_DTYPES)}")
@@ -59,15 +59,9 @@ def build(
         root.optimizer.variables = [_variable(name, name, slots[name], frozenset()) for name in slots]
     if model is None:
         tf.saved_model.save(root, folder)
-        return {"variables": len(variables), "inputs": [], "outputs": [], "unused": list(variables)}
+        return
     concrete, root.__call__ = _functions(model, variables, kernels, getattr(tf, input_dtype))
     tf.saved_model.save(root, folder, signatures={"serving_default": concrete})
-    return {
-        "variables": len(variables),
-        "inputs": [value.name for value in model.graph.inputs],
-        "outputs": [value.name for value in model.graph.outputs],
-        "unused": [name for name in variables if name not in model.graph.initializers],
-    }
 
 
 def _loaded(path: str) -> Any:

@@ -31,14 +31,14 @@ def build(
     trainable: list[str],
     ties: dict[str, str],
     file: str,
-) -> dict[str, Any]:
+) -> dict[str, str]:
     """Write the program of the ONNX file `graph` into `file`, an archive of torch.export.save without weights.
 
     `architecture`  Architecture.to_json(); its inputs are the program's, named dimensions are dynamic
     `tensors`       name -> element type and shape of every tensor; `small` has the values of integer ones that may
                     decide shapes
     `trainable`     those that become parameters, `ties` further names of tensors
-    Returns `inputs`, the program's keywords by input name. Raises GraphError when an operator has no lowering, or
+    Returns the program's keywords by input name. Raises GraphError when an operator has no lowering, or
     torch.export fails or fixes a dimension that the graph leaves open.
     """
     import onnx_ir
@@ -52,7 +52,7 @@ def build(
     for key, tensor in program.state_dict.items():
         program.state_dict[key] = _stand_in(tensor)
     torch.export.save(program, file)
-    return {"inputs": keywords([each.name for each in described.inputs])}
+    return keywords([each.name for each in described.inputs])
 
 
 def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
