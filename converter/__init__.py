@@ -23,7 +23,10 @@ A tour of the code, from the top:
   process is closed into
 - ``formats/``    bytes <-> Checkpoint, one module per format, found by scanning the folder
 - ``dialects/``   names, layouts and conventions between frameworks; ``dialects/identity/`` says which class of
-  transformers a checkpoint is of; ``graphs/`` tracing, lowering and running
+  transformers a checkpoint is of
+- ``graphs/``     tracing, lowering and running: ``description/`` what a graph is, ``fitting/`` which of its tensors are
+  which of a checkpoint's, ``trace/`` into ONNX, ``passes/`` over it, ``lower/`` into TensorFlow and PyTorch, ``run/``;
+  ``calls.py`` lists what child processes are called for
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
 - ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
 - ``testing.py``  the tests that every format is held to, those of other packages too (``entry_points.py``)

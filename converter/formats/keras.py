@@ -29,7 +29,7 @@ from converter.encoding import zip as zip_archive
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
-from converter.graphs.keras_source import graph_source, is_hostile
+from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import SourceFile

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from converter.declaring import option
 from converter.encoding import protobuf
@@ -23,7 +22,8 @@ from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT
 from converter.errors import GraphError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.calls import check_onnx, open_onnx, run_onnx, trace_onnx
-from converter.graphs.source import GraphSource
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
@@ -130,7 +130,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     graph = checkpoint.graph
     stored_as = {name: _stored_name(name) for name in checkpoint.tensors}
     if graph is not None:
-        stored_as |= _names_beside(checkpoint, graph.architecture, stored_as)
+        stored_as |= _names_beside(checkpoint, graph.signature, stored_as)
     description = Description(
         checkpoint=checkpoint,
         provenance=provenance,
@@ -160,16 +160,16 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     return Output(files=files, names=names, build=build)
 
 
-def _names_beside(checkpoint: Checkpoint, architecture: Any, stored_as: Mapping[str, str]) -> dict[str, str]:
+def _names_beside(checkpoint: Checkpoint, signature: Signature, stored_as: Mapping[str, str]) -> dict[str, str]:
     """Return other names for tensors that the graph does not use, and that are called as one of its inputs or outputs.
 
     Raises GraphError when it does use a tensor that is stored under another name.
     """
-    used = {**architecture.parameters, **architecture.buffers}
+    used = {**signature.parameters, **signature.buffers}
     renamed = next((name for name in used if stored_as[name] != name), None)
     if renamed is not None:
         raise GraphError("is a name that a graph in ONNX cannot use", tensor=renamed)
-    taken = {each.name for each in architecture.inputs}.union(architecture.outputs)
+    taken = {each.name for each in signature.inputs}.union(signature.outputs)
     return {name: _MARK + name for name in checkpoint.tensors if name in taken and name not in used}
 
 

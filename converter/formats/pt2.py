@@ -115,7 +115,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         inputs = workshop.call(
             build_torch_program,
             graph=os.fspath(graph.file),
-            architecture=graph.architecture.to_json(),
+            signature=graph.signature.to_json(),
             tensors={name: [tensor.dtype.value, list(tensor.shape)] for name, tensor in checkpoint.tensors.items()},
             small=_small(checkpoint),
             trainable=_parameters(checkpoint),

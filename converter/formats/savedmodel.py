@@ -32,8 +32,8 @@ from converter.graphs.calls import (
     run_saved_model,
     trace_saved_model,
 )
-from converter.graphs.source import GraphSource
-from converter.graphs.traced import TracedGraph
+from converter.graphs.description.source import GraphSource
+from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight

@@ -117,7 +117,7 @@ def prepare(
 def build_torch_program(
     *,
     graph: str,
-    architecture: dict[str, Any],
+    signature: dict[str, Any],
     tensors: dict[str, list[Any]],
     small: dict[str, list[Any]],
     trainable: list[str],
@@ -129,7 +129,7 @@ def build_torch_program(
 
     return program.build(
         graph=graph,
-        architecture=architecture,
+        signature=signature,
         tensors=tensors,
         small=small,
         trainable=trainable,

@@ -88,8 +88,9 @@ class Checkpoint:
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
-    `graph`       how to get the source's own graph (converter.graphs.source), for a target that runs the graph itself
-                  (converter.graphs.traced); its initializers name tensors, they are not stored twice
+    `graph`       how to get the source's own graph (converter.graphs.description.source), for a target that runs the
+                  graph itself (converter.graphs.description.traced); its initializers name tensors, they are not stored
+                  twice
     `metadata`    what the source says about itself
     `settings`    what the layers are set to that the target's tensors do not hold
     `lines`       losses that already happened on the way here

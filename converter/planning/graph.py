@@ -1,4 +1,4 @@
-"""Giving a checkpoint the graph of its architecture, or its own."""
+"""Giving a checkpoint the graph of its signature, or its own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs import calls
-from converter.graphs.architecture import Architecture
-from converter.graphs.declared_inputs import parse_inputs
-from converter.graphs.fitting import Fitted, fitted_to_class, fitted_to_source
-from converter.graphs.source import GraphSource
+from converter.graphs.description.declared_inputs import parse_inputs
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.source import GraphSource
+from converter.graphs.description.traced import Reference, TracedGraph
+from converter.graphs.fitting.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.trace.thresholds import of_source
-from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.options import Options
 
@@ -46,7 +46,7 @@ def with_graph(
     `--model` comes before both: who names a model means it. What the runtime of `target` computes inexactly is in
     double precision.
 
-    Raises ArchitectureError when nothing tells one, LossError when tensors and architecture do not fit,
+    Raises ArchitectureError when nothing tells one, LossError when tensors and signature do not fit,
     MissingExtraError without the frameworks that tracing needs, GraphError when the model cannot be exported,
     SafetyError for a graph that a checkpoint has no business having, whatever its config says.
     """
@@ -80,20 +80,20 @@ def _from_source(
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
     answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file))
-    architecture = Architecture.from_json(answer)
-    planned = replace(planned, warnings=(*planned.warnings, *architecture.notes))
+    signature = Signature.from_json(answer)
+    planned = replace(planned, warnings=(*planned.warnings, *signature.notes))
     if planned.config is not None:
-        architecture = of_source(architecture, planned.config.values)
+        signature = of_source(signature, planned.config.values)
     if options.include or options.exclude:
-        _check_nothing_left_out(planned, source, architecture)
-    fitted = fitted_to_source(planned, source, architecture)
+        _check_nothing_left_out(planned, source, signature)
+    fitted = fitted_to_source(planned, source, signature)
     reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
     return _attached(fitted, file, reference, target, options, workshop)
 
 
-def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, architecture: Architecture) -> None:
+def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, signature: Signature) -> None:
     there = set(map(planned.origin, planned.names))
-    for name in (*architecture.parameters, *architecture.buffers):
+    for name in (*signature.parameters, *signature.buffers):
         if name in source.names and source.origin(name) not in there:
             raise LossError("was left out, and the graph uses it", tensor=name, hint=WITHOUT_GRAPH)
 
@@ -125,7 +125,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     )
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
-    fitted = fitted_to_class(named, Architecture.from_json(answer))
+    fitted = fitted_to_class(named, Signature.from_json(answer))
     runner = calls.run_transformers.given(architecture=inference.architecture)
     reference = Reference(runner=runner, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
@@ -149,8 +149,8 @@ def _from_module(
         opset=_exported_opset(options),
     )
     (workshop.scratch / _MODULE_NAME).write_text(json.dumps(place))
-    architecture = Architecture.from_json(answer)
-    fitted = fitted_to_class(_without_prefix(checkpoint, architecture), architecture)
+    signature = Signature.from_json(answer)
+    fitted = fitted_to_class(_without_prefix(checkpoint, signature), signature)
     reference = Reference(runner=calls.run_user_module, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
 
@@ -160,9 +160,9 @@ def _exported_opset(options: Options) -> int | None:
     return options.opset if options.opset in _EXPORTED_OPSETS else None
 
 
-def _without_prefix(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
-    """Return the checkpoint without what stands before each of the architecture's names, as Lightning's ``model.``."""
-    declared = [*architecture.parameters, *architecture.buffers]
+def _without_prefix(checkpoint: Checkpoint, signature: Signature) -> Checkpoint:
+    """Return the checkpoint without what stands before each of the signature's names, as Lightning's ``model.``."""
+    declared = [*signature.parameters, *signature.buffers]
     names = set(checkpoint.names)
     if not declared or declared[0] in names:
         return checkpoint
@@ -175,15 +175,15 @@ def _attached(
     fitted: Fitted, file: Path, reference: Reference, target: Format, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
-    architecture = fitted.architecture
+    signature = fitted.signature
     kernels = workshop.call(
         calls.prepare,
         graph=os.fspath(file),
         stored={name: each.to_json() for name, each in fitted.stored.items()},
-        declared=[*architecture.parameters, *architecture.buffers],
+        declared=[*signature.parameters, *signature.buffers],
         names=list(fitted.checkpoint.tensors),
         opset=options.opset,
         inexact=list(target.inexact),
     )
-    graph = TracedGraph(file=file, architecture=architecture, reference=reference, kernels=frozenset(kernels))
+    graph = TracedGraph(file=file, signature=signature, reference=reference, kernels=frozenset(kernels))
     return replace(fitted.checkpoint, graph=graph)

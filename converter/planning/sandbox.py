@@ -10,7 +10,7 @@ from pathlib import Path
 from converter.box.limits import Limits
 from converter.execution.child import Terms, call_all
 from converter.execution.inside import nothing
-from converter.graphs.source import GraphSource
+from converter.graphs.description.source import GraphSource
 from converter.options import Options
 from converter.planning.source import Source
 

@@ -23,11 +23,11 @@ from converter.encoding import safetensors
 from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.graphs.cases import Budget, Case, Cases, sample_cases, unreached
-from converter.graphs.given_inputs import given_cases
+from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.description.traced import Reference, TracedGraph
+from converter.graphs.description.user_inputs import user_cases
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_arrays, write_sets
-from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.child_function import Call, ChildFunction
 from converter.model.output import Output
@@ -47,9 +47,10 @@ def verify_outputs(
 ) -> Verification:
     """Run the reference and the `staged` target on the same sets of inputs, and compare what they give.
 
-    `runner` runs the target. The sets are those of converter.graphs.cases, or the user's own. One on which the
-    reference does not run is left out, and the verification says so; the user's own must all run. After that, weights
-    of the target are changed, a group at a time, which the same comparison has to notice (converter.graphs.run.canary).
+    `runner` runs the target. The sets are those of converter.graphs.description.cases, or the user's own. One on which
+    the reference does not run is left out, and the verification says so; the user's own must all run. After that,
+    weights of the target are changed, a group at a time, which the same comparison has to notice
+    (converter.graphs.run.canary).
 
     Raises VerificationError when an output is out of tolerance, or the target does not run where the reference does;
     GraphError when the reference runs on no set; UsageError for inputs of the user's that do not fit; UnprovenError,
@@ -62,9 +63,9 @@ def verify_outputs(
         workshop.stream(safetensors.files(checkpoint.tensors, {}, None)[0], reference.model)
     data = options.data
     chosen = (
-        sample_cases(graph.architecture, _budget(options))
+        sample_cases(graph.signature, _budget(options))
         if data is None
-        else Cases(cases=given_cases(data, graph.architecture.inputs))
+        else Cases(cases=user_cases(data, graph.signature.inputs))
     )
     runs = _Runs(
         workshop=workshop,
@@ -84,7 +85,7 @@ def verify_outputs(
     reached = partial(
         replace,
         left_out=(*left_out, *chosen.notes),
-        beyond=None if data is not None else unreached(graph.architecture, sizes),
+        beyond=None if data is not None else unreached(graph.signature, sizes),
         data=None if data is None else data.name,
     )
     compare = _comparing(reference, options, staged)

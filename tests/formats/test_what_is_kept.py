@@ -20,9 +20,9 @@ from converter.encoding.torch_file import StateDict, torch_file
 from converter.errors import ReadError, SafetyError, UnknownFormatError, UsageError
 from converter.execution.local import stream
 from converter.formats import Probe, by_name, detect, foreign_entry, of_suffix, options_of, registry
-from converter.graphs.architecture import Architecture, GraphInput
 from converter.graphs.calls import run_onnx
-from converter.graphs.traced import Reference, TracedGraph
+from converter.graphs.description.signature import GraphInput, Signature
+from converter.graphs.description.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
 from converter.model.output import Late, OutputFile, Provenance
@@ -486,15 +486,15 @@ def test_a_tensor_that_is_called_as_an_input(tmp_path: Path) -> None:
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
-    architecture = Architecture(
-        architecture="x",
+    architecture = Signature(
+        title="x",
         parameters={"w": (DType.FLOAT32, (2,))},
         buffers={},
         inputs=(GraphInput(name="x", dtype=DType.FLOAT32, shape=(2,)),),
         outputs=("y",),
     )
     reference = Reference(runner=run_onnx, model=tmp_path, takes_weights=False)
-    graph = TracedGraph(file=tmp_path / "graph.onnx", architecture=architecture, reference=reference)
+    graph = TracedGraph(file=tmp_path / "graph.onnx", signature=architecture, reference=reference)
     tensors = {"w": tensor(2, start=5), "x": tensor(2, start=7), "y": tensor(2, start=9), ".>x": tensor(2, start=11)}
     provenance = Provenance(tool="test", source_name="x", source_sha256=lambda: "")
     format_ = by_name("onnx")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from converter.graphs.architecture import Architecture, GraphInput
+from converter.graphs.description.signature import GraphInput, Signature
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, write_sets
-from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.child_function import child_function
 from converter.model.dtype import DType
 
@@ -49,8 +49,8 @@ def trace(*, model: str, graph: str, trained: list[str]) -> dict[str, Any]:
     )
     onnx_ir.save(onnx_ir.Model(made, ir_version=10), graph)
     declared = {name: (DType.FLOAT32, WEIGHTS[name].shape) for name in values}
-    return Architecture(
-        architecture="dense",
+    return Signature(
+        title="dense",
         parameters={name: each for name, each in declared.items() if name in trained},
         buffers={name: each for name, each in declared.items() if name not in trained},
         inputs=(GraphInput(name="x", dtype=DType.FLOAT32, shape=("batch", 3)),),

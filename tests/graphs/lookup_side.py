@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from converter.graphs.architecture import Architecture
-from converter.graphs.cases import sample_cases
+from converter.graphs.description.cases import sample_cases
+from converter.graphs.description.signature import Signature
 from converter.graphs.run import foreign_saved_model
 from converter.graphs.run.arrays import read_sets, write_sets
 from converter.graphs.trace.tensorflow.saved_model import trace
@@ -27,7 +27,7 @@ from tests.graphs.lookup_sources import SOURCES
 def examined(model: Path, scratch: Path) -> dict[str, Any]:
     """Convert what a SavedModel serves, and compare it on every set of inputs that a conversion has."""
     graph = scratch / "graph.onnx"
-    architecture = Architecture.from_json(trace(model=str(model), graph=str(graph)))
+    architecture = Signature.from_json(trace(model=str(model), graph=str(graph)))
     sets = {str(number): case.arrays for number, case in enumerate(sample_cases(architecture).cases)}
     inputs, outputs = str(scratch / "inputs.npz"), str(scratch / "outputs.npz")
     write_sets(inputs, sets)

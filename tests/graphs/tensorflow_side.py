@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import converter
-from converter.graphs.architecture import Architecture
-from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
+from converter.graphs.description.signature import Signature
 from converter.graphs.run.arrays import read_arrays, write_arrays
 from converter.model.checkpoint import Checkpoint
 from tests.graphs.tensorflow_sources import make
@@ -29,7 +29,7 @@ def examined(path: Path, folder: Path) -> dict[str, Any]:
     if path.name == "own.keras":
         source = source.with_custom_objects(["tests.graphs.own_layers:Gain"], "")
     answer = source.trace(model=str(source.model), graph=str(folder / "graph.onnx"))
-    architecture = Architecture.from_json(answer)
+    architecture = Signature.from_json(answer)
     inputs, outputs = folder / "inputs.npz", folder / "outputs.npz"
     arrays = {
         f"{case}/{name}": array

@@ -14,8 +14,8 @@ import onnx_ir
 import pytest
 from safetensors.numpy import load_file
 
-from converter.graphs.architecture import Architecture
-from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
+from converter.graphs.description.signature import Signature
 from converter.graphs.run.arrays import read_sets, write_arrays
 from converter.graphs.run.transformers import run
 from converter.graphs.trace.transformers import trace
@@ -58,7 +58,7 @@ def test_a_decoder_goes_on_from_what_it_returned(tmp_path: Path) -> None:
     described = trace(
         config=str(tmp_path / "config.json"), architecture="MistralForCausalLM", graph=str(graph), with_cache=True
     )
-    architecture = Architecture.from_json(json.loads(json.dumps(described)))
+    architecture = Signature.from_json(json.loads(json.dumps(described)))
     past = [f"past_key_values.{layer}.{kind}" for layer in range(2) for kind in ("key", "value")]
     assert [each.name for each in architecture.inputs] == ["input_ids", "attention_mask", *past]
     present = [name.replace("past_key_values", "present") for name in past]
@@ -122,7 +122,7 @@ def test_a_decoder_behind_an_encoder_writes_what_torch_writes(class_name: str, t
         graph=str(tmp_path / "graph.onnx"),
         with_cache=True,
     )
-    architecture = Architecture.from_json(json.loads(json.dumps(described)))
+    architecture = Signature.from_json(json.loads(json.dumps(described)))
     past = [each for each in architecture.inputs if each.name.startswith("past_key_values.")]
     assert [each.name for each in past] == [f"past_key_values.0.decoder.{kind}" for kind in ("key", "value")]
     session, names = _session(tmp_path / "graph.onnx"), list(architecture.outputs)

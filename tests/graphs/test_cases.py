@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
-from converter.graphs.cases import Budget, Cases, sample_cases, unreached
+from converter.graphs.description.cases import Budget, Cases, sample_cases, unreached
+from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
 from converter.model.dtype import DType
 
 _SHAPE = ("batch", "sequence")
@@ -21,11 +21,11 @@ def text(
     high: int | None = None,
     leading: tuple[int, ...] = (),
     weights: int = 16,
-) -> Architecture:
+) -> Signature:
     """A model of text with a mask."""
     ids = Sampling(role="ids", high=vocabulary, padding=1, leading=leading, excluded=leading)
-    return Architecture(
-        architecture="",
+    return Signature(
+        title="",
         parameters={"layer.weight": (DType.FLOAT32, (weights, weights))},
         inputs=(
             GraphInput(name="input_ids", dtype=DType.INT64, shape=_SHAPE, sampling=ids),
@@ -147,9 +147,9 @@ def test_lengths_without_room_are_said_to_be_unreached() -> None:
     assert lengths(sample_cases(small, Budget(nbytes=1 << 34))) == [4608, 72]
 
 
-def unknown(dtype: DType, *shape: int | str, sampling: Sampling = Sampling()) -> Architecture:  # noqa: B008
+def unknown(dtype: DType, *shape: int | str, sampling: Sampling = Sampling()) -> Signature:  # noqa: B008
     each = GraphInput(name="x", dtype=dtype, shape=shape, sampling=sampling)
-    return Architecture(architecture="", parameters={}, inputs=(each,))
+    return Signature(title="", parameters={}, inputs=(each,))
 
 
 @pytest.mark.parametrize("dtype", [DType.INT8, DType.INT32, DType.INT64, DType.UINT8])
@@ -189,7 +189,7 @@ def test_integers_of_which_any_will_do_are_those_of_the_whole_type(dtype: DType)
         GraphInput(name="x", dtype=dtype, shape=("n",), sampling=numbers),
         GraphInput(name="y", dtype=dtype, shape=()),
     )
-    *_, last = sample_cases(Architecture(architecture="", parameters={}, inputs=both)).cases
+    *_, last = sample_cases(Signature(title="", parameters={}, inputs=both)).cases
     assert last.arrays["x"].max() == limits.max
     assert abs(int(last.arrays["y"])) <= 1 << 24
 
@@ -211,7 +211,7 @@ def test_other_inputs_stay_within_what_they_mean(dtype: DType, sampling: Samplin
 def test_keys_of_a_table_are_all_there_and_so_is_what_is_beside_them() -> None:
     looked_up = Sampling(role="keys", keys=tuple(range(0, 200, 2)), beside=tuple(range(1, 151, 2)))
     asked = GraphInput(name="key", dtype=DType.INT64, shape=("batch", 4), sampling=looked_up)
-    found = sample_cases(Architecture(architecture="", parameters={}, inputs=(asked,)))
+    found = sample_cases(Signature(title="", parameters={}, inputs=(asked,)))
     drawn = {case.name: set(case.arrays["key"].flat) for case in found.cases}
     assert all(each <= set(looked_up.keys) for name, each in drawn.items() if "lacks" not in name)
     (keys,) = [each for name, each in drawn.items() if name.startswith("keys of a table")]
@@ -219,7 +219,7 @@ def test_keys_of_a_table_are_all_there_and_so_is_what_is_beside_them() -> None:
     assert keys == set(looked_up.keys)
     assert mixed == {*looked_up.keys, *looked_up.beside}
     alone = GraphInput(name="key", dtype=DType.INT64, shape=(), sampling=looked_up)
-    found = sample_cases(Architecture(architecture="", parameters={}, inputs=(alone,)))
+    found = sample_cases(Signature(title="", parameters={}, inputs=(alone,)))
     assert {int(case.arrays["key"]) in looked_up.keys for case in found.cases} == {True, False}
 
 

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
 from converter.errors import GraphError
+from converter.graphs.description.traced import MODULE_KEY
 from converter.graphs.lower.tensorflow.core import lower as lower_to_tensorflow
 from converter.graphs.lower.tensorflow.saved_model import build
 from converter.graphs.lower.torch.module import lower as lower_to_torch
-from converter.graphs.traced import MODULE_KEY
 
 IDS = np.ones((2, 3), np.int64)
 RIGHT = {"input_ids": IDS, "attention_mask": IDS}

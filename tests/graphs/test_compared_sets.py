@@ -11,10 +11,10 @@ import pytest
 
 import converter
 from converter.errors import GraphError, LimitError, VerificationError
-from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
-from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.child_function import Call, child_function
 from converter.model.dtype import DType
@@ -99,8 +99,8 @@ class KilledError(Exception):
 
 def verified(source: Model, target: Model, folder: Path) -> Verification:
     shape = ("batch", "sequence")
-    architecture = Architecture(
-        architecture="",
+    architecture = Signature(
+        title="",
         parameters={},
         inputs=(
             GraphInput(name="x", dtype=DType.INT64, shape=shape, sampling=Sampling(role="ids", high=9)),
@@ -110,7 +110,7 @@ def verified(source: Model, target: Model, folder: Path) -> Verification:
         thresholds=(Threshold(name="window 64", dimension="sequence", count=64),),
     )
     reference = Reference(runner=run_source, model=folder, takes_weights=False)
-    graph = TracedGraph(file=folder, architecture=architecture, reference=reference)
+    graph = TracedGraph(file=folder, signature=architecture, reference=reference)
     checkpoint = Checkpoint(tensors={}, dialect="pytorch", graph=graph)
     workshop: Any = Workshop(folder, source, target)
     return verify_outputs(checkpoint, folder / "staged", run_target, Options(), workshop)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
-from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
-from converter.graphs.declared_inputs import parse_inputs
-from converter.graphs.fitting import Stored, fitted_to_class, fitted_to_source
-from converter.graphs.movement import Step, derives_from, steps_back
+from converter.graphs.description.declared_inputs import parse_inputs
+from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.fitting.fitting import Stored, fitted_to_class, fitted_to_source
+from converter.graphs.fitting.layout_steps import LayoutStep, derives_from, steps_back
 from converter.graphs.run.arrays import read_arrays, read_sets, run_sets, write_sets
 from converter.graphs.run.canary import perturbed, try_groups
 from converter.model.checkpoint import Checkpoint
@@ -32,8 +32,8 @@ def tensor(*shape: int, start: float = 0) -> Tensor:
     return ArrayTensor.of(np.arange(start, start + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape))
 
 
-ARCHITECTURE = Architecture(
-    architecture="Model",
+ARCHITECTURE = Signature(
+    title="Model",
     parameters={"embed": (F32, (4, 3)), "head": (F32, (3,))},
     buffers={"mean": (F32, (2,))},
     ties={"decoder": "embed", "other": "embed"},
@@ -120,8 +120,8 @@ SOURCE = Checkpoint(
     frozen=frozenset({"b"}),
     lines=(dropped("table", "no tensor"), dropped("gone", "no place")),
 )
-OWN = Architecture(
-    architecture="own",
+OWN = Signature(
+    title="own",
     parameters={"w": (F32, (2, 3)), "b": (F32, (3,))},
     buffers={"n": (F32, (4,))},
     computed=("table",),
@@ -141,11 +141,11 @@ def test_what_was_moved_says_how_to_move_it_back() -> None:
     )
     fitted = fitted_to_source(planned, SOURCE, OWN)
     assert fitted.stored == {
-        "w": Stored(name="layer.weight", dtype=F16, shape=(3, 2), steps=(Step(kind="transpose", values=(1, 0)),)),
-        "n": Stored(name="norm", dtype=F32, shape=(2, 2), steps=(Step(kind="reshape", values=(4,)),)),
+        "w": Stored(name="layer.weight", dtype=F16, shape=(3, 2), steps=(LayoutStep(kind="transpose", values=(1, 0)),)),
+        "n": Stored(name="norm", dtype=F32, shape=(2, 2), steps=(LayoutStep(kind="reshape", values=(4,)),)),
     }
-    assert fitted.architecture.parameters == {"layer.weight": (F16, (3, 2)), "b": (F32, (3,))}
-    assert fitted.architecture.buffers == {"norm": (F32, (2, 2))}
+    assert fitted.signature.parameters == {"layer.weight": (F16, (3, 2)), "b": (F32, (3,))}
+    assert fitted.signature.buffers == {"norm": (F32, (2, 2))}
     assert fitted.checkpoint.buffers == {"norm"}
     assert [(line.name, line.reason) for line in fitted.checkpoint.lines] == [
         ("table", "no tensor of its own: a constant of the graph"),
@@ -201,11 +201,11 @@ A = tensor(2, 3, 4)
     [
         (A, ()),
         (A.cast(F16), ()),
-        (A.transpose((2, 0, 1)), (Step(kind="transpose", values=(1, 2, 0)),)),
-        (A.reshape((6, 4)), (Step(kind="reshape", values=(2, 3, 4)),)),
+        (A.transpose((2, 0, 1)), (LayoutStep(kind="transpose", values=(1, 2, 0)),)),
+        (A.reshape((6, 4)), (LayoutStep(kind="reshape", values=(2, 3, 4)),)),
         (
             A.transpose((1, 2, 0)).reshape((12, 2)),
-            (Step(kind="reshape", values=(3, 4, 2)), Step(kind="transpose", values=(2, 0, 1))),
+            (LayoutStep(kind="reshape", values=(3, 4, 2)), LayoutStep(kind="transpose", values=(2, 0, 1))),
         ),
         (tensor(2, 3, 4), None),
         (concat([A, A], axis=0), None),
@@ -225,8 +225,8 @@ def test_movement_is_undone_step_by_step(moved: Tensor, steps: Any) -> None:
 def test_what_both_sides_did_is_no_movement() -> None:
     """A source that is itself a movement of something is made by the steps that the other has not done."""
     turned = A.transpose((2, 1, 0))
-    assert steps_back(turned.reshape((4, 6)), turned) == (Step(kind="reshape", values=(4, 3, 2)),)
-    assert steps_back(A, turned) == (Step(kind="transpose", values=(2, 1, 0)),)
+    assert steps_back(turned.reshape((4, 6)), turned) == (LayoutStep(kind="reshape", values=(4, 3, 2)),)
+    assert steps_back(A, turned) == (LayoutStep(kind="transpose", values=(2, 1, 0)),)
 
 
 def test_which_tensors_share_bytes() -> None:
@@ -405,12 +405,12 @@ def test_a_description_survives_a_file() -> None:
         heads=3,
     )
     written = architecture.to_json()
-    assert Architecture.from_json(written) == architecture
+    assert Signature.from_json(written) == architecture
     for key in written:
         with pytest.raises(GraphError, match="not usable"):
-            Architecture.from_json({name: value for name, value in written.items() if name != key})
+            Signature.from_json({name: value for name, value in written.items() if name != key})
     with pytest.raises(GraphError, match="not usable"):
-        Architecture.from_json({**written, "parameters": {"a": ["float33", [1]]}})
+        Signature.from_json({**written, "parameters": {"a": ["float33", [1]]}})
 
 
 def test_extents_of_a_dimension() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 import converter
 from converter.errors import CkconvError, UsageError
-from converter.graphs.architecture import GraphInput
-from converter.graphs.given_inputs import given_cases
+from converter.graphs.description.signature import GraphInput
+from converter.graphs.description.user_inputs import user_cases
 from converter.model.dtype import DType
 from tests.conftest import Ckconv
 
@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {"ids": np.array([[1, -5]]), "a/b": np.ones((1, 4), np.fl
 
 def cases(path: Path, arrays: dict[str, Any]) -> Any:
     np.savez(path / "data.npz", **arrays)
-    return given_cases(path / "data.npz", (_IDS, _BOXES))
+    return user_cases(path / "data.npz", (_IDS, _BOXES))
 
 
 def test_one_set_and_several(tmp_path: Path) -> None:
@@ -48,12 +48,12 @@ def test_a_type_is_widened_where_no_value_changes(tmp_path: Path) -> None:
     doubles = (GraphInput(name="x", dtype=DType.FLOAT64, shape=("n",)),)
     for dtype in (np.bool_, np.int32, np.uint32, np.float32):
         np.savez(tmp_path / "data.npz", x=np.ones(2, dtype))
-        (case,) = given_cases(tmp_path / "data.npz", doubles)
+        (case,) = user_cases(tmp_path / "data.npz", doubles)
         assert case.arrays["x"].dtype == np.float64
     for dtype in (np.int64, np.uint64):
         np.savez(tmp_path / "data.npz", x=np.full(2, 2**53 + 1, dtype))
         with pytest.raises(UsageError, match=r"'x' is u?int64, and the graph takes float64\[n\]"):
-            given_cases(tmp_path / "data.npz", doubles)
+            user_cases(tmp_path / "data.npz", doubles)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_files_that_are_none_are_refused_cheaply(write: Callable[[Path], None], 
     write(path)
     tracemalloc.start()
     with pytest.raises(UsageError, match=re.escape(why)) as caught:
-        given_cases(path, (_IDS,))
+        user_cases(path, (_IDS,))
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()
     assert "\n" not in str(caught.value)

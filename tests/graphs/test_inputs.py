@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Architecture, GraphInput, Sampling
-from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
+from converter.graphs.description.signature import GraphInput, Sampling, Signature
 from converter.model.dtype import DType
 
 IDS = Sampling(role="ids", high=7, padding=1, leading=(5, 6), excluded=(2,))
@@ -58,7 +58,7 @@ def test_dimensions_that_are_sums() -> None:
 def test_inputs_of_which_only_the_type_is_known(dtype: DType) -> None:
     known = GraphInput(name="x", dtype=dtype, shape=("N", 5, "unk__1"))
     scalar = GraphInput(name="s", dtype=dtype, shape=())
-    architecture = Architecture(architecture="", parameters={}, inputs=(known, scalar))
+    architecture = Signature(title="", parameters={}, inputs=(known, scalar))
     first, second = sample_sizes(architecture)[:2]
     assert set(first) == {"N", "unk__1"}
     assert all(first[name] != second[name] for name in first)
@@ -75,7 +75,7 @@ def test_one_dimension_with_two_names() -> None:
         GraphInput(name="a", dtype=DType.INT64, shape=("unk__1", "unk__2")),
         GraphInput(name="b", dtype=DType.INT64, shape=("unk__3", "unk__4")),
     )
-    for sizes in sample_sizes(Architecture(architecture="", parameters={}, inputs=inputs)):
+    for sizes in sample_sizes(Signature(title="", parameters={}, inputs=inputs)):
         assert (sizes["unk__1"], sizes["unk__2"]) == (sizes["unk__3"], sizes["unk__4"])
 
 
@@ -91,7 +91,7 @@ def test_boxes_have_their_corners_in_order() -> None:
 @pytest.mark.parametrize("shape", [("n", 3, "h", "w"), ("n", "h", "w", 3)])
 def test_images_are_large_enough_for_deep_networks(shape: tuple[int | str, ...]) -> None:
     image = GraphInput(name="image", dtype=DType.FLOAT32, shape=shape)
-    cases = sample_sizes(Architecture(architecture="", parameters={}, inputs=(image,)))
+    cases = sample_sizes(Signature(title="", parameters={}, inputs=(image,)))
     assert [(case["h"], case["w"]) for case in cases[:2]] == [(64, 96), (96, 64)]
 
 
@@ -99,13 +99,13 @@ def test_sounds_are_long_and_so_are_their_masks() -> None:
     sound = GraphInput(name="input_values", dtype=DType.FLOAT32, shape=("n", "samples"))
     mask = GraphInput(name="attention_mask", dtype=DType.INT64, shape=("n", "sequence"))
     ids = GraphInput(name="decoder_ids", dtype=DType.INT64, shape=("n", "decoder"))
-    for case in sample_sizes(Architecture(architecture="", parameters={}, inputs=(mask, ids, sound))):
+    for case in sample_sizes(Signature(title="", parameters={}, inputs=(mask, ids, sound))):
         assert case["samples"] == case["sequence"] > 2000
         assert case["decoder"] < 20
 
 
 def test_an_input_that_is_too_large_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.graphs.inputs._ELEMENTS_LIMIT", 100)
+    monkeypatch.setattr("converter.graphs.description.sample_inputs._ELEMENTS_LIMIT", 100)
     one = GraphInput(name="x", dtype=DType.INT64, shape=("n", 2, 10))
     assert sample_inputs((one,), seed=0, sizes={"n": 5})["x"].size == 100
     with pytest.raises(GraphError, match=r"an input 'x' of \[6, 2, 10\] is too large"):

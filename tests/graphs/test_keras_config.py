@@ -15,8 +15,8 @@ import pytest
 
 import converter
 from converter.errors import ArchitectureError, CkconvError, GraphError, SafetyError, UsageError
-from converter.graphs.architecture import GraphInput
-from converter.graphs.inputs import sample_inputs
+from converter.graphs.description.sample_inputs import sample_inputs
+from converter.graphs.description.signature import GraphInput
 from converter.graphs.trace.tensorflow import keras_config
 from converter.model.dtype import DType
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from converter.errors import GraphError
-from converter.graphs.architecture import GraphInput
+from converter.graphs.description.signature import GraphInput
 from converter.graphs.trace.lengths import check_algorithm, check_bounds
 from converter.graphs.trace.model_building import abstract_model, model_class, model_config
 from converter.graphs.trace.transformers import trace_model

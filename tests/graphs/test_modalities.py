@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Dimension
+from converter.graphs.description.signature import Dimension
 from converter.graphs.trace.caching import cache_of, with_past
 from converter.graphs.trace.dimensions import checked_sizes, traced_sizes
 from converter.graphs.trace.modalities import inputs_of

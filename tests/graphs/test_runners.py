@@ -18,12 +18,12 @@ from safetensors.numpy import load_file, save_file
 from converter.errors import GraphError, VerificationError
 from converter.execution.child import Terms
 from converter.execution.workshop import LocalWorkshop
-from converter.graphs.architecture import Architecture
 from converter.graphs.calls import run_transformers
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.lower.tensorflow.saved_model import build
 from converter.graphs.run import saved_model
 from converter.graphs.run.arrays import read_arrays, read_sets, write_sets
-from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -87,7 +87,7 @@ def test_a_reference_without_a_weight_of_its_class_is_no_difference_of_outputs(
     description = json.loads((folder / "architecture.json").read_text())
     graph = TracedGraph(
         file=folder / "graph.onnx",
-        architecture=Architecture.from_json(description),
+        signature=Signature.from_json(description),
         reference=Reference(
             runner=run_transformers.given(architecture="BertForQuestionAnswering"), model=model, takes_weights=True
         ),

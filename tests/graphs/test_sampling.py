@@ -10,7 +10,7 @@ import pytest
 
 import converter
 from converter.errors import VerificationError
-from converter.graphs.architecture import GraphInput, Sampling
+from converter.graphs.description.signature import GraphInput, Sampling
 from converter.graphs.run.arrays import fitting
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType

@@ -11,9 +11,9 @@ import pytest
 
 import converter
 from converter.errors import GraphError, LossError, VerificationError
-from converter.graphs.architecture import Architecture
-from converter.graphs.fitting import fitted_to_source
-from converter.graphs.source import GraphSource
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.source import GraphSource
+from converter.graphs.fitting.fitting import fitted_to_source
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor, concat
@@ -89,7 +89,7 @@ def test_what_was_joined_keeps_the_sources_names(tmp_path: Path) -> None:
         origins={"joined": "a/left", "c": "b"},
     )
     declared = {"a/left": (DType.FLOAT32, (2, 3)), "b": (DType.FLOAT32, (2,))}
-    fitted = fitted_to_source(planned, given, Architecture(architecture="x", parameters=declared))
+    fitted = fitted_to_source(planned, given, Signature(title="x", parameters=declared))
     assert set(fitted.checkpoint.tensors) == {"a/left", "a/right", "c"}
     assert fitted.checkpoint.origins == {"c": "b"}
     assert [(name, each.name) for name, each in fitted.stored.items()] == [("b", "c")]

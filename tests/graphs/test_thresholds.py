@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import converter
-from converter.graphs.architecture import Architecture, GraphInput, Threshold
-from converter.graphs.cases import sample_cases
+from converter.graphs.description.cases import sample_cases
+from converter.graphs.description.signature import GraphInput, Signature, Threshold
 from converter.graphs.trace.thresholds import (
     NAMED_SO,
     NONE,
@@ -96,9 +96,9 @@ def test_a_window_counts_where_a_layer_has_it() -> None:
     assert thresholds(Config(sliding_window=8, layer_types=layers[:1]), OF_TOKENS) == {}
 
 
-def of_text(*inputs: tuple[str, DType, tuple[int | str, ...]]) -> Architecture:
+def of_text(*inputs: tuple[str, DType, tuple[int | str, ...]]) -> Signature:
     made = tuple(GraphInput(name=name, dtype=dtype, shape=shape) for name, dtype, shape in inputs)
-    return Architecture(architecture="the graph", parameters={}, inputs=made)
+    return Signature(title="the graph", parameters={}, inputs=made)
 
 
 def test_a_sources_own_graph_has_those_of_the_config_beside_it() -> None:

@@ -15,7 +15,7 @@ import onnx_ir
 import pytest
 
 from converter.errors import ArchitectureError, GraphError, UsageError
-from converter.graphs.architecture import Architecture
+from converter.graphs.description.signature import Signature
 from converter.graphs.failures import said_by
 from converter.graphs.run.arrays import reason_of
 from converter.graphs.trace import model_building
@@ -48,7 +48,7 @@ def masked_language_model() -> Traced:
 
 
 def test_a_graph_of_references_and_constants(masked_language_model: Traced) -> None:
-    described, graph = masked_language_model.architecture, masked_language_model.graph.graph
+    described, graph = masked_language_model.signature, masked_language_model.graph.graph
     external = {
         name: value.const_value
         for name, value in graph.initializers.items()
@@ -64,7 +64,7 @@ def test_a_graph_of_references_and_constants(masked_language_model: Traced) -> N
 
 
 def test_ties_inputs_and_outputs(masked_language_model: Traced) -> None:
-    described = masked_language_model.architecture
+    described = masked_language_model.signature
     assert described.ties == {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -78,10 +78,10 @@ def test_ties_inputs_and_outputs(masked_language_model: Traced) -> None:
 
 
 def test_the_description_survives_json(masked_language_model: Traced) -> None:
-    described = masked_language_model.architecture
-    assert Architecture.from_json(json.loads(json.dumps(described.to_json()))) == described
+    described = masked_language_model.signature
+    assert Signature.from_json(json.loads(json.dumps(described.to_json()))) == described
     with pytest.raises(GraphError, match="float31"):
-        Architecture.from_json({**described.to_json(), "parameters": {"x": ["float31", []]}})
+        Signature.from_json({**described.to_json(), "parameters": {"x": ["float31", []]}})
 
 
 def test_the_file_holds_no_weights(tmp_path: Path) -> None:

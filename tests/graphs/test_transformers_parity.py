@@ -12,15 +12,15 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from converter.graphs.architecture import Architecture
+from converter.graphs.description.signature import Signature
 from converter.graphs.lower.tensorflow.saved_model import build
 from converter.graphs.run.arrays import read_sets
 
 Prepared = Callable[[str], Path]
 
 
-def _described(folder: Path) -> Architecture:
-    return Architecture.from_json(json.loads((folder / "architecture.json").read_text()))
+def _described(folder: Path) -> Signature:
+    return Signature.from_json(json.loads((folder / "architecture.json").read_text()))
 
 
 def _built(folder: Path, target: Path, weights: Path | None = None, **options: Any) -> Any:

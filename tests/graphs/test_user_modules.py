@@ -10,9 +10,9 @@ import pytest
 
 import converter
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
-from converter.graphs.architecture import Architecture
-from converter.graphs.declared_inputs import parse_inputs
-from converter.graphs.fitting import fitted_to_class
+from converter.graphs.description.declared_inputs import parse_inputs
+from converter.graphs.description.signature import Signature
+from converter.graphs.fitting.fitting import fitted_to_class
 from converter.graphs.lower.registry import Registry
 from converter.graphs.lower.steps import steps_of
 from converter.graphs.trace.user_module import trace
@@ -69,11 +69,11 @@ def test_an_opset_that_there_is_no_way_to_is_named(tagger: Any, tmp_path: Path) 
             converter.convert(tmp_path / "x.pth", tmp_path / f"{opset}.onnx", **options, opset=opset)
 
 
-def traced(tmp_path: Path, factory: str, inputs: str) -> Architecture:
+def traced(tmp_path: Path, factory: str, inputs: str) -> Signature:
     """What a module of this folder is made of; its graph is in `graph.onnx`."""
     declared = [each.to_json() for each in parse_inputs(inputs)]
     settings = {"folder": str(ROOT), "inputs": declared, "graph": str(tmp_path / "graph.onnx"), "opset": None}
-    return Architecture.from_json(trace(factory=f"tests.graphs.user_models:{factory}", **settings))
+    return Signature.from_json(trace(factory=f"tests.graphs.user_models:{factory}", **settings))
 
 
 def test_names_and_shapes_are_held_against_the_module(tagger: Any, tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def prepare(architecture: str, folder: Path) -> None:
     import torch
     import transformers
 
-    from converter.graphs.architecture import Architecture
-    from converter.graphs.inputs import sample_inputs
+    from converter.graphs.description.sample_inputs import sample_inputs
+    from converter.graphs.description.signature import Signature
     from converter.graphs.run.arrays import write_arrays
     from converter.graphs.trace.transformers import trace
 
@@ -85,7 +85,7 @@ def prepare(architecture: str, folder: Path) -> None:
 
     inputs, results = {}, {}
     for number, sizes in enumerate(SIZES):
-        arrays = sample_inputs(Architecture.from_json(described).inputs, seed=number, sizes=sizes)
+        arrays = sample_inputs(Signature.from_json(described).inputs, seed=number, sizes=sizes)
         outputs = model(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         if number == 0:
             sum((output**2).sum() for output in outputs.values()).backward()

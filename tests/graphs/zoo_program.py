@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.graphs.architecture import Architecture
+from converter.graphs.description.signature import Signature
 from converter.graphs.run.arrays import read_sets
 from tests.graphs.zoo_torch import difference
 
@@ -30,7 +30,7 @@ def examine(folder: Path) -> dict[str, Any]:
     from converter.graphs.lower.torch.module import lower
     from converter.graphs.lower.torch.program import exported, samples
 
-    described = Architecture.from_json(json.loads((folder / "architecture.json").read_text()))
+    described = Signature.from_json(json.loads((folder / "architecture.json").read_text()))
     tensors = load_file(folder / "model.safetensors")
     tensors = {name: tensors[name] for name in (*described.parameters, *described.buffers) if name in tensors}
     trained = [name for name in described.parameters if name in tensors]

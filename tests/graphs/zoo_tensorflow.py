@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.graphs.architecture import Architecture
+from converter.graphs.description.signature import Signature
 from converter.graphs.run.arrays import read_sets
 from tests.graphs.zoo_torch import difference
 
@@ -28,7 +28,7 @@ def examine(folder: Path) -> dict[str, Any]:
     from converter.formats.savedmodel import variable_name
     from converter.graphs.lower.tensorflow.saved_model import build
 
-    described = Architecture.from_json(json.loads((folder / "architecture.json").read_text()))
+    described = Signature.from_json(json.loads((folder / "architecture.json").read_text()))
     start, saved = time.monotonic(), folder / "saved"
     shutil.rmtree(saved, ignore_errors=True)
     build(
@@ -51,7 +51,7 @@ def examine(folder: Path) -> dict[str, Any]:
     return {**answer, **_gradients(model, next(iter(inputs.values())), folder)}
 
 
-def _wrong_names(model: Any, described: Architecture) -> list[str]:
+def _wrong_names(model: Any, described: Signature) -> list[str]:
     """Return the variables that are not called as a tensor of the checkpoint, and the tensors without a variable."""
     from converter.formats.savedmodel import variable_name
 

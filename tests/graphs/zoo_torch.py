@@ -28,8 +28,8 @@ def prepare(model: Model, folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from converter.graphs.architecture import Architecture
-    from converter.graphs.cases import sample_cases
+    from converter.graphs.description.cases import sample_cases
+    from converter.graphs.description.signature import Signature
     from converter.graphs.run.arrays import write_arrays
     from converter.graphs.run.transformers import named_tensors
     from converter.graphs.trace.model_building import model_class, model_config
@@ -48,7 +48,7 @@ def prepare(model: Model, folder: Path) -> dict[str, Any]:
     )
     seconds = time.monotonic() - start
     (folder / "architecture.json").write_text(json.dumps(described))
-    architecture = Architecture.from_json(described)
+    architecture = Signature.from_json(described)
 
     inputs: dict[str, Any] = {}
     results: dict[str, Any] = {}

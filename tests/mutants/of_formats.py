@@ -296,8 +296,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/onnx.py",
-        old="taken = {each.name for each in architecture.inputs}.union(architecture.outputs)",
-        new="taken = {each.name for each in architecture.inputs}",
+        old="taken = {each.name for each in signature.inputs}.union(signature.outputs)",
+        new="taken = {each.name for each in signature.inputs}",
         tests=_KEPT + "::test_a_tensor_that_is_called_as_an_input",
         what="a tensor that is called as an output makes the model invalid",
     ),

@@ -14,8 +14,8 @@ from converter.errors import CkconvError, GraphError, LimitError, LossError, Usa
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
 from converter.graphs import calls
-from converter.graphs.architecture import Architecture
-from converter.graphs.source import GraphSource
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.child_function import ChildFunction
 from converter.model.dtype import DType
@@ -25,8 +25,8 @@ from converter.planning import graph as planning
 from converter.planning.graph import with_graph
 
 NAMES = ("fc.weight", "fc.bias")
-ARCHITECTURE = Architecture(
-    architecture="BertModel",
+SIGNATURE = Signature(
+    title="BertModel",
     parameters=dict.fromkeys(NAMES, (DType.FLOAT32, (2,))),
     notes=("how it was chosen",),
 )
@@ -56,7 +56,7 @@ class Asked(dict[str, Mapping[str, Any]]):
             self[made.address] = made.arguments
             if made.address in self.failing:
                 raise self.failing[made.address]
-            return [] if made.address == PREPARED else ARCHITECTURE.to_json()
+            return [] if made.address == PREPARED else SIGNATURE.to_json()
 
         monkeypatch.setattr(LocalWorkshop, "call", call)
         monkeypatch.setattr(planning, "require", lambda *_: None)
@@ -76,7 +76,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_the_sources_own_goes_before_that_of_its_class(asked: Asked) -> None:
     made = asked.made(replace(SOURCE, config=CONFIG))
     assert [*asked] == [OWN, PREPARED]
-    assert made.warnings == ARCHITECTURE.notes
+    assert made.warnings == SIGNATURE.notes
     assert made.graph.reference.takes_weights is False
     assert asked.made(replace(SOURCE, config=CONFIG, graph=None)).graph.reference.takes_weights is True
     assert [*asked] == [OF_CLASS, PREPARED]

@@ -13,7 +13,7 @@ import pytest
 import converter
 from converter.box.limits import Limits
 from converter.graphs.calls import run_onnx, trace_onnx
-from converter.graphs.source import GraphSource
+from converter.graphs.description.source import GraphSource
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from converter.options import Options

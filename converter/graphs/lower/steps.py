@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.description.traced import MODULE_KEY
 from converter.graphs.lower import attributes
 from converter.graphs.lower.functions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
-from converter.graphs.traced import MODULE_KEY
 
 Shape = tuple[int | None, ...]
 _LISTED_LIMIT = 20

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.traced import WEIGHTS_LOCATION
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 
 def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset[str]) -> None:
     """Let each initializer named in `stored` be the checkpoint's tensor, and nodes make of it what the graph had.
 
-    `stored` is `converter.graphs.fitting.Stored` as JSON, `names` are those of all tensors. Two initializers may
-    become one tensor. Raises GraphError for an initializer that the graph does not have, and for the name of a tensor
+    `stored` is `fitting.Stored` as JSON, `names` are those of all tensors. Two initializers may become one tensor.
+    Raises GraphError for an initializer that the graph does not have, and for the name of a tensor
     that an input or output of the graph has.
     """
     graph = model.graph

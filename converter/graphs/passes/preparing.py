@@ -22,10 +22,9 @@ def run(
 ) -> list[str]:
     """Rewrite the ONNX file `graph`. Returns its kernels (`passes.kernels`).
 
-    `stored` maps initializers to `converter.graphs.fitting.Stored` as JSON; `declared` are the tensors that the graph
-    has afterwards, `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators
-    that the target's runtime needs double precision for. Raises GraphError when a name is taken, or there is no way to
-    `opset`.
+    `stored` maps initializers to `fitting.Stored` as JSON; `declared` are the tensors that the graph has afterwards,
+    `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators that the target's
+    runtime needs double precision for. Raises GraphError when a name is taken, or there is no way to `opset`.
     """
     import onnx_ir
 

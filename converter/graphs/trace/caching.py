@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Dimension, GraphInput
-from converter.graphs.inputs import extents
+from converter.graphs.description.sample_inputs import extents
+from converter.graphs.description.signature import Dimension, GraphInput
 from converter.graphs.trace.dimensions import checked_sizes
 from converter.graphs.trace.modalities import Inputs
 from converter.graphs.trace.patches import masks_as_they_are

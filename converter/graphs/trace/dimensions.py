@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Dimension, GraphInput
+from converter.graphs.description.signature import Dimension, GraphInput
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 _SMALL = (5, 7, 3, 2, 1)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Declaration
+from converter.graphs.description.signature import Declaration
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.trace.assembling import assemble
 from converter.graphs.trace.model_building import unsaved_parameters
 from converter.graphs.trace.saved_form import SavedForm
-from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import GraphInput
-from converter.graphs.inputs import extents
+from converter.graphs.description.sample_inputs import extents
+from converter.graphs.description.signature import GraphInput
 
 _log = logging.getLogger(__name__)
 _SPARSE = "block_sparse"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError, UsageError
-from converter.graphs.architecture import Dimension, GraphInput, Sampling, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Threshold
 from converter.graphs.trace.thresholds import OF_FRAMES, OF_TOKENS, has_growing_positions, thresholds
 from converter.model.dtype import DType
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from converter.graphs.traced import MODULE_KEY
+from converter.graphs.description.traced import MODULE_KEY
 
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 

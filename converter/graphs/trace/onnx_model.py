@@ -15,9 +15,9 @@ from typing import Any
 
 from converter.encoding.onnx_tensors import FilesBeside
 from converter.errors import GraphError
-from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.description.signature import Declaration, GraphInput, Signature
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.trace.sampling import sampling_of
-from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -31,7 +31,7 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
     """Write the graph of the ONNX file `model` to `graph`, which names tensors as the reader does.
 
     `names` maps initializers to what the reader calls them, where that differs. Functions are inlined, initializers of
-    inner graphs become constants, those that nothing uses are left to the checkpoint. Returns the Architecture as JSON
+    inner graphs become constants, those that nothing uses are left to the checkpoint. Returns the Signature as JSON
     values. Raises GraphError for operators of other domains than ONNX's own, for inputs and outputs that are no
     tensors, and for malformed graphs; SafetyError for external data that is not a file of its own in the model's
     folder.
@@ -64,8 +64,8 @@ def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
         _settle(value, name, declaration)
         is_trained = dtype.is_floating and declaration[1] and not is_statistic
         (parameters if is_trained else buffers)[name] = declaration
-    described = Architecture(
-        architecture=main.name or "the graph",
+    described = Signature(
+        title=main.name or "the graph",
         parameters=parameters,
         buffers=buffers,
         computed=tuple(computed),

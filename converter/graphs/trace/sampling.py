@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.graphs.architecture import GraphInput, Sampling
+from converter.graphs.description.signature import GraphInput, Sampling
 from converter.graphs.passes.constants import constant
 
 _MASK_SUFFIX = "attention_mask"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Declaration
+from converter.graphs.description.signature import Declaration
 from converter.model.dtype import DType
 
 

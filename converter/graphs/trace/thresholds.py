@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.graphs.architecture import Architecture, Dimension, Threshold
+from converter.graphs.description.signature import Dimension, Signature, Threshold
 
 NAMED_SO = re.compile(
     r"window|block|chunk|distance|local|bucket|stride|original_max|clamp|radius|landmark|segment_means|segment_len"
@@ -109,25 +109,25 @@ def thresholds(config: Any, names: frozenset[str]) -> dict[str, int]:
     return _thresholds(config.to_dict(), names)
 
 
-def of_source(architecture: Architecture, config: Mapping[str, Any]) -> Architecture:
-    """Return the architecture of a source's own graph with the lengths of text that the config.json beside it names.
+def of_source(signature: Signature, config: Mapping[str, Any]) -> Signature:
+    """Return the signature of a source's own graph with the lengths of text that the config.json beside it names.
 
     No class says which dimension has them. Where ids or masks go in, each that is behind the batch is one: they go past
     a length together.
     """
-    if architecture.thresholds:
-        return architecture
+    if signature.thresholds:
+        return signature
     parts = [config, *(value for key, value in config.items() if key in _OF_TEXT and isinstance(value, Mapping))]
     found = {name: count for part in reversed(parts) for name, count in _thresholds(part, OF_TOKENS).items()}
-    has_text = any(not each.dtype.is_floating and len(each.shape) == _TEXT_RANK for each in architecture.inputs)
-    second = [each.shape[1] for each in architecture.inputs if _TEXT_RANK <= len(each.shape) <= _TEXT_RANK + 1]
+    has_text = any(not each.dtype.is_floating and len(each.shape) == _TEXT_RANK for each in signature.inputs)
+    second = [each.shape[1] for each in signature.inputs if _TEXT_RANK <= len(each.shape) <= _TEXT_RANK + 1]
     names = [name for name in dict.fromkeys(second) if isinstance(name, str) and name.isidentifier()]
     if not found or not has_text or not names:
-        return architecture
-    known = {each.name for each in architecture.dimensions}
+        return signature
+    known = {each.name for each in signature.dimensions}
     return replace(
-        architecture,
-        dimensions=(*architecture.dimensions, *(Dimension(name=each) for each in names if each not in known)),
+        signature,
+        dimensions=(*signature.dimensions, *(Dimension(name=each) for each in names if each not in known)),
         thresholds=tuple(
             Threshold(name=name, dimension=each, count=count) for each in names for name, count in found.items()
         ),

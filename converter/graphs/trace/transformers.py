@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError
-from converter.graphs.architecture import Architecture, Declaration
+from converter.graphs.description.sample_inputs import extents
+from converter.graphs.description.signature import Declaration, Signature
 from converter.graphs.failures import said_by
-from converter.graphs.inputs import extents
 from converter.graphs.trace.caching import PAST, PRESENT, cache_of, name_cache, with_past
 from converter.graphs.trace.canonical_names import tied_names
 from converter.graphs.trace.constants import constants_as_operations
@@ -53,7 +53,7 @@ class Traced:
     """A graph (an onnx_ir.Model without weights) and what it is made of."""
 
     graph: Any
-    architecture: Architecture
+    signature: Signature
 
 
 def trace(
@@ -70,7 +70,7 @@ def trace(
 
     `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters;
     `with_cache` makes it the form of a decoder that goes on from cached keys and values, and returns them. Returns the
-    Architecture as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
+    Signature as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
     """
     try:
         config_values = json.loads(Path(config).read_bytes())
@@ -84,7 +84,7 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(traced.graph, graph)
-    return traced.architecture.to_json()
+    return traced.signature.to_json()
 
 
 def trace_model(
@@ -112,8 +112,8 @@ def trace_model(
     computed = attach_tensors(graph, model, form, ties, lambda: computed_tensors(class_, config))
     parameters, buffers = _declared(model, form, ties)
     declared = {each.name: each for each in taken.inputs}
-    description = Architecture(
-        architecture=architecture,
+    description = Signature(
+        title=architecture,
         parameters=parameters,
         buffers=buffers,
         ties={form.names[name]: form.names[owner] for name, owner in ties.items() if owner in form.names},
@@ -124,7 +124,7 @@ def trace_model(
         dimensions=taken.dimensions,
         thresholds=taken.thresholds,
     )
-    return Traced(graph=graph, architecture=description)
+    return Traced(graph=graph, signature=description)
 
 
 def _exported(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tuple[Inputs, Any]:

@@ -15,14 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from converter.errors import CkconvError, GraphError, MissingExtraError, UsageError
-from converter.graphs.architecture import Architecture, Declaration, GraphInput
+from converter.graphs.description.sample_inputs import extents
+from converter.graphs.description.signature import Declaration, GraphInput, Signature
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.failures import said_by
-from converter.graphs.inputs import extents
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.recurrent import as_operators
 from converter.graphs.trace.sampling import sampling_of
-from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71)
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str, opset: int | None) -> dict[str, Any]:
     """Export what ``package.module:factory``, importable from `folder` too, returns; write the ONNX file `graph`.
 
-    `inputs` are `GraphInput`s as JSON, called as the parameters of `forward`. Returns the Architecture as JSON values.
+    `inputs` are `GraphInput`s as JSON, called as the parameters of `forward`. Returns the Signature as JSON values.
     Raises UsageError for a factory or inputs that do not work, GraphError for a module that cannot be exported, or
     whose export froze a dimension that was to vary.
     """
@@ -57,8 +57,8 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
     if unused:
         raise UsageError(f"the model makes no use of the input {unused[0]!r}", hint="leave it out of --inputs")
     onnx_ir.save(model, graph)
-    return Architecture(
-        architecture=factory,
+    return Signature(
+        title=factory,
         parameters={name: each for name, each in state.items() if name in trained},
         buffers={name: each for name, each in state.items() if name not in trained},
         ties=ties,

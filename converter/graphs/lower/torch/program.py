@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Architecture
-from converter.graphs.inputs import sample_inputs, sample_sizes
+from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
+from converter.graphs.description.signature import Signature
 from converter.graphs.lower.torch.framework import to_tensor, torch
 from converter.graphs.lower.torch.module import lower
 
@@ -25,7 +25,7 @@ _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "fro
 def build(
     *,
     graph: str,
-    architecture: dict[str, Any],
+    signature: dict[str, Any],
     tensors: dict[str, list[Any]],
     small: dict[str, list[Any]],
     trainable: list[str],
@@ -34,7 +34,7 @@ def build(
 ) -> dict[str, str]:
     """Write the program of the ONNX file `graph` into `file`, an archive of torch.export.save without weights.
 
-    `architecture`  Architecture.to_json(); its inputs are the program's, named dimensions are dynamic
+    `signature`  Signature.to_json(); its inputs are the program's, named dimensions are dynamic
     `tensors`       name -> element type and shape of every tensor; `small` has the values of integer ones that may
                     decide shapes
     `trainable`     those that become parameters, `ties` further names of tensors
@@ -43,7 +43,7 @@ def build(
     """
     import onnx_ir
 
-    described = Architecture.from_json(architecture)
+    described = Signature.from_json(signature)
     held = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (dtype, shape) in tensors.items()}
     for name, values in small.items():
         held[name] = torch.tensor(values, dtype=held[name].dtype).reshape(held[name].shape)
@@ -55,12 +55,12 @@ def build(
     return keywords([each.name for each in described.inputs])
 
 
-def samples(architecture: Architecture) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
+def samples(signature: Signature) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
     """Return inputs to export with, and the dimension of each of their axes that is dynamic."""
-    arrays = sample_inputs(architecture.inputs, seed=_SEED, sizes=_traced_sizes(architecture))
+    arrays = sample_inputs(signature.inputs, seed=_SEED, sizes=_traced_sizes(signature))
     dynamic = {
         each.name: {axis: extent for axis, extent in enumerate(each.shape) if isinstance(extent, str)}
-        for each in architecture.inputs
+        for each in signature.inputs
     }
     return {name: to_tensor(array) for name, array in arrays.items()}, dynamic
 
@@ -72,9 +72,9 @@ def _stand_in(tensor: Any) -> Any:
     return torch.nn.Parameter(small, requires_grad=tensor.requires_grad) if is_parameter else small
 
 
-def _traced_sizes(architecture: Architecture) -> dict[str, int]:
+def _traced_sizes(signature: Signature) -> dict[str, int]:
     """Extents that lie between two at which the program is going to be checked."""
-    cases = sample_sizes(architecture)[:2]
+    cases = sample_sizes(signature)[:2]
     between = {name: sorted(case[name] for case in cases) for name in cases[0]}
     return {name: min(extents[0] + 1, extents[-1]) for name, extents in between.items()}
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
-from converter.graphs.architecture import Architecture, Declaration, Dimension, GraphInput
+from converter.graphs.description.signature import Declaration, Dimension, GraphInput, Signature
+from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.failures import said_by
 from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.trace.tensorflow.lifting import lift
 from converter.graphs.trace.tensorflow.tables import Table
-from converter.graphs.traced import WEIGHTS_LOCATION
 from converter.model.dtype import DType
 
 _OPSET = 18  # the highest that tf2onnx writes; the program raises it
@@ -67,7 +67,7 @@ class Converted:
     """A graph (an onnx_ir.Model whose initializers name the source's variables) and what it is made of."""
 
     graph: Any
-    architecture: Architecture
+    signature: Signature
 
 
 def convert(source: Source) -> Converted:
@@ -92,15 +92,15 @@ def convert(source: Source) -> Converted:
     reserved = {key for table in source.tables.values() for key in table.reserved}
     inputs = tuple(replace(each, sampling=sampling_of(graph.graph, each, reserved)) for each in inputs)
     used = [each for each in source.variables.values() if each.name in graph.graph.initializers]
-    architecture = Architecture(
-        architecture=source.title,
+    signature = Signature(
+        title=source.title,
         parameters=_declarations(used, is_trainable=True),
         buffers=_declarations(used, is_trainable=False),
         inputs=inputs,
         outputs=tuple(port.name for port in source.outputs),
         dimensions=_dimensions(inputs, source.variables.values()),
     )
-    return Converted(graph=graph, architecture=architecture)
+    return Converted(graph=graph, signature=signature)
 
 
 def _declarations(variables: Iterable[Variable], *, is_trainable: bool) -> dict[str, Declaration]:

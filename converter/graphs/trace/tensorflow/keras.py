@@ -54,7 +54,7 @@ def trace(
     `places`   the name of each variable by where it is stored: ``layers/dense/vars/0``
     `elements` how many numbers the file holds: a config that asks for many more is refused before they are allocated
     `custom_objects`, `folder`   the user's classes, ``package.module:Name,Name``, and where to look for their modules
-    Returns the Architecture as JSON values. Raises SafetyError for a config that is a program, ArchitectureError for a
+    Returns the Signature as JSON values. Raises SafetyError for a config that is a program, ArchitectureError for a
     class that nobody named, GraphError when the model cannot be built, traced or converted.
     """
     built = build(config, custom_objects, folder, is_archive=layers is None, elements=elements)
@@ -70,7 +70,7 @@ def trace(
 
     onnx_ir.save(converted.graph, graph)
     note = said_of(source.tables.values())
-    return replace(converted.architecture, notes=(note,) if note else ()).to_json()
+    return replace(converted.signature, notes=(note,) if note else ()).to_json()
 
 
 def _structure(model: Any) -> Any:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.graphs.architecture import Architecture
-from converter.graphs.fitting import Stored
-from converter.graphs.movement import Step
+from converter.graphs.description.signature import Signature
+from converter.graphs.fitting.fitting import Stored
+from converter.graphs.fitting.layout_steps import LayoutStep
 from converter.graphs.passes.attach import attach
 from converter.graphs.trace.tensorflow.conversion import Source, convert
 from converter.graphs.trace.tensorflow.serving import serve
@@ -26,7 +26,7 @@ def trace(
 ) -> dict[str, Any]:
     """Convert what the SavedModel in the folder `model` serves; write the ONNX file `graph`.
 
-    Returns the Architecture as JSON values: parameters and buffers by the names in the bundle, or what `names` says
+    Returns the Signature as JSON values: parameters and buffers by the names in the bundle, or what `names` says
     that they stand for; those named in `kernels` become weights (`model.kernels`). Raises SafetyError for an operator
     that is not known to compute alone, ArchitectureError when no signature is the one to take, GraphError when it
     cannot be converted.
@@ -45,29 +45,29 @@ def trace(
         tables=served.tables,
     )
     converted = convert(source)
-    architecture = converted.architecture
+    signature = converted.signature
     if kernels:
-        architecture = _with_weights(converted.graph, architecture, frozenset(kernels))
+        signature = _with_weights(converted.graph, signature, frozenset(kernels))
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
     notes = tuple(each for each in (served.note, said_of(served.tables.values())) if each)
-    return replace(architecture, notes=notes).to_json()
+    return replace(signature, notes=notes).to_json()
 
 
-def _with_weights(model: Any, architecture: Architecture, kernels: frozenset[str]) -> Architecture:
+def _with_weights(model: Any, signature: Signature, kernels: frozenset[str]) -> Signature:
     """Let initializers that are kernels be weights, and nodes make kernels of them."""
-    declared = {**architecture.parameters, **architecture.buffers}
+    declared = {**signature.parameters, **signature.buffers}
     weights = {}
     for name, (dtype, shape) in declared.items():
         if name in kernels:
             moved = tuple(shape[axis] for axis in weight_axes(len(shape)))
-            step = Step(kind="transpose", values=kernel_axes(len(shape)))
+            step = LayoutStep(kind="transpose", values=kernel_axes(len(shape)))
             weights[name] = Stored(name=name, dtype=dtype, shape=moved, steps=(step,))
     attach(model, {name: each.to_json() for name, each in weights.items()}, frozenset(declared))
     moved_to = {name: (each.dtype, each.shape) for name, each in weights.items()}
     return replace(
-        architecture,
-        parameters={name: moved_to.get(name, each) for name, each in architecture.parameters.items()},
-        buffers={name: moved_to.get(name, each) for name, each in architecture.buffers.items()},
+        signature,
+        parameters={name: moved_to.get(name, each) for name, each in signature.parameters.items()},
+        buffers={name: moved_to.get(name, each) for name, each in signature.buffers.items()},
     )

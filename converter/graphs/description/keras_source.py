@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.errors import CkconvError, SafetyError
 from converter.graphs.calls import run_keras, trace_keras
-from converter.graphs.source import GraphSource
+from converter.graphs.description.source import GraphSource
 from converter.graphs.trace.tensorflow import keras_config
 
 

@@ -1,7 +1,7 @@
-"""What was done to a source's tensors on their way into a checkpoint, as far as a graph can undo it.
+"""What was done to the layout of a source's tensors on their way into a checkpoint, as far as a graph can undo it.
 
-A dialect that renames a tensor and permutes its axes leaves a graph of the source with another name and layout. Pure
-movement (transposing, reshaping) has an inverse that is a node; joining and cutting are left to the caller.
+A dialect that renames a tensor and permutes its axes leaves a graph of the source with another name and layout. A
+transpose or a reshape has an inverse that is a node; joining and cutting are left to the caller.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from converter.model.tensor import Cast, ComputedTensor, FileTensor, Reshape, Te
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One node: "transpose" with axes, or "reshape" with a shape."""
+class LayoutStep:
+    """One node of a graph: "transpose" with axes, or "reshape" with a shape."""
 
     kind: str
     values: tuple[int, ...]
 
 
-def steps_back(moved: Tensor, source: Tensor) -> tuple[Step, ...] | None:
-    """Return what makes `source` of `moved`, casts aside; None when it takes more than movement."""
+def steps_back(moved: Tensor, source: Tensor) -> tuple[LayoutStep, ...] | None:
+    """Return what makes `source` of `moved`, casts aside; None when it takes more than transposes and reshapes."""
     (core, there), (origin, from_core) = _peeled(moved), _peeled(source)
     if not _is_same(core, origin):
         return None
@@ -29,7 +29,7 @@ def steps_back(moved: Tensor, source: Tensor) -> tuple[Step, ...] | None:
         there, from_core = there[1:], from_core[1:]
     back = [_inverse(step, shape) for shape, step in reversed(there)]
     if core.shape != origin.shape:
-        back.append(Step(kind="reshape", values=origin.shape))
+        back.append(LayoutStep(kind="reshape", values=origin.shape))
     return (*back, *(step for _, step in from_core))
 
 
@@ -39,24 +39,24 @@ def derives_from(tensor: Tensor, sources: Iterable[Tensor]) -> bool:
     return any(_overlaps(leaf, other) for source in sources for other in _leaves(source) for leaf in leaves)
 
 
-def _peeled(tensor: Tensor) -> tuple[Tensor, list[tuple[tuple[int, ...], Step]]]:
-    """Return what `tensor` is a movement of, and the steps from there, each with the shape it starts from."""
-    steps: list[tuple[tuple[int, ...], Step]] = []
+def _peeled(tensor: Tensor) -> tuple[Tensor, list[tuple[tuple[int, ...], LayoutStep]]]:
+    """Return the tensor below transposes, reshapes and casts, and the steps from there, each with its shape before."""
+    steps: list[tuple[tuple[int, ...], LayoutStep]] = []
     while isinstance(tensor, ComputedTensor) and isinstance(tensor.operation, Transpose | Reshape | Cast):
         (inner,) = tensor.inputs
         match tensor.operation:
             case Transpose(axes=axes):
-                steps.append((inner.shape, Step(kind="transpose", values=axes)))
+                steps.append((inner.shape, LayoutStep(kind="transpose", values=axes)))
             case Reshape(shape=shape):
-                steps.append((inner.shape, Step(kind="reshape", values=shape)))
+                steps.append((inner.shape, LayoutStep(kind="reshape", values=shape)))
         tensor = inner
     return tensor, steps[::-1]
 
 
-def _inverse(step: Step, shape: tuple[int, ...]) -> Step:
+def _inverse(step: LayoutStep, shape: tuple[int, ...]) -> LayoutStep:
     if step.kind == "reshape":
-        return Step(kind="reshape", values=shape)
-    return Step(kind="transpose", values=tuple(step.values.index(axis) for axis in range(len(step.values))))
+        return LayoutStep(kind="reshape", values=shape)
+    return LayoutStep(kind="transpose", values=tuple(step.values.index(axis) for axis in range(len(step.values))))
 
 
 def _is_same(left: Tensor, right: Tensor) -> bool:

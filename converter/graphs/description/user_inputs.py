@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from converter.errors import UsageError, escape
-from converter.graphs.architecture import GraphInput
-from converter.graphs.cases import Case
+from converter.graphs.description.cases import Case
+from converter.graphs.description.signature import GraphInput
 
 SUFFIX = ".npz"
 _MEMBER_SUFFIX = ".npy"
@@ -27,7 +27,7 @@ _LONGEST_NAME = 80
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
-def given_cases(path: Path, inputs: Sequence[GraphInput]) -> tuple[Case, ...]:
+def user_cases(path: Path, inputs: Sequence[GraphInput]) -> tuple[Case, ...]:
     """Return the sets in the file at `path`, as the graph with these `inputs` takes them.
 
     Arrays of an element type of which the input's has every value are cast. Raises UsageError for a file that

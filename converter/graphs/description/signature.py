@@ -105,10 +105,10 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """The tensors, inputs and outputs of a model class built from a config. Names are canonical.
+class Signature:
+    """The tensors, inputs and outputs of a graph, and what is known of them. Names are those of the checkpoint.
 
-    `architecture`  the class, as config.json's `architectures` names it
+    `title`         what errors call the model, such as the class that config.json's `architectures` names
     `parameters`    name -> dtype and shape of what is trained, each tied group once, under its owner
     `buffers`       name -> dtype and shape of what is stored but not trained
     `ties`          tied name -> the name whose values it shares, which is the one save_pretrained writes
@@ -121,7 +121,7 @@ class Architecture:
     `thresholds`    what the config says of lengths from which on a model computes in another way
     """
 
-    architecture: str
+    title: str
     parameters: Mapping[str, Declaration]
     buffers: Mapping[str, Declaration] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
         return {
-            "architecture": self.architecture,
+            "title": self.title,
             "parameters": {name: [dtype.value, list(shape)] for name, (dtype, shape) in self.parameters.items()},
             "buffers": {name: [dtype.value, list(shape)] for name, (dtype, shape) in self.buffers.items()},
             "ties": dict(self.ties),
@@ -152,11 +152,11 @@ class Architecture:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Architecture:
+    def from_json(cls, values: Mapping[str, Any]) -> Signature:
         """Return what `to_json` wrote. Raises GraphError when a key is missing or an element type unknown."""
         try:
             return cls(
-                architecture=values["architecture"],
+                title=values["title"],
                 parameters=_declarations(values["parameters"]),
                 buffers=_declarations(values["buffers"]),
                 ties=dict(values["ties"]),

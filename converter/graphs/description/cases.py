@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.graphs.architecture import Architecture, Dimension, GraphInput, Sampling, Threshold
-from converter.graphs.inputs import (
+from converter.graphs.description.sample_inputs import (
     LARGE,
     MIXED,
     NONE,
@@ -30,6 +29,7 @@ from converter.graphs.inputs import (
     sample_inputs,
     sample_sizes,
 )
+from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
 
 _SEED = 20180611
 _OPERATIONS_PER_SECOND = 2e10
@@ -54,17 +54,17 @@ class Budget:
         """A fourth of it."""
         return Budget(seconds=self.seconds / 4, nbytes=self.nbytes // 4)
 
-    def has_room(self, architecture: Architecture, sizes: Mapping[str, int]) -> bool:
+    def has_room(self, signature: Signature, sizes: Mapping[str, int]) -> bool:
         """Whether a run at these sizes is expected to stay within."""
-        texts = [extents(each, sizes) for each in architecture.inputs if _is_of_text(each)]
-        texts += [_frames(architecture, each, sizes) for each in architecture.inputs if each.dtype.is_floating]
+        texts = [extents(each, sizes) for each in signature.inputs if _is_of_text(each)]
+        texts += [_frames(signature, each, sizes) for each in signature.inputs if each.dtype.is_floating]
         tokens = sum(math.prod(shape[:2]) for shape in texts)
         scores = max((math.prod(shape[:-1]) * shape[-1] ** 2 for shape in texts if shape), default=0)
-        vocabulary = max((each.sampling.high for each in architecture.inputs if each.sampling.role == "ids"), default=0)
-        operations = 2.0 * tokens * _weights(architecture, vocabulary)
+        vocabulary = max((each.sampling.high for each in signature.inputs if each.sampling.role == "ids"), default=0)
+        operations = 2.0 * tokens * _weights(signature, vocabulary)
         return (
             operations <= self.seconds * _OPERATIONS_PER_SECOND
-            and scores * architecture.heads * _BYTES * _COPIES_OF_SCORES <= self.nbytes
+            and scores * signature.heads * _BYTES * _COPIES_OF_SCORES <= self.nbytes
             and tokens * vocabulary * _BYTES <= self.nbytes // 4
         )
 
@@ -90,10 +90,10 @@ class Cases:
     notes: tuple[str, ...] = ()
 
 
-def sample_cases(architecture: Architecture, budget: Budget = Budget()) -> Cases:
+def sample_cases(signature: Signature, budget: Budget = Budget()) -> Cases:
     """Return the sets of inputs to compare a graph on. Raises GraphError for an input that is too large for any."""
-    shapes = sample_sizes(architecture)
-    has_mask = any(each.sampling.role == "mask" for each in architecture.inputs)
+    shapes = sample_sizes(signature)
+    has_mask = any(each.sampling.role == "mask" for each in signature.inputs)
     plans = [("right padding", shapes[0], RIGHT), ("no padding", shapes[1], NONE)]
     if has_mask:
         plans += [
@@ -102,50 +102,50 @@ def sample_cases(architecture: Architecture, budget: Budget = Budget()) -> Cases
         ]
     else:
         plans = [("", sizes, padding) for _, sizes, padding in plans]
-    if any(_free(each) for each in architecture.inputs if not each.dtype.is_floating):
+    if any(_free(each) for each in signature.inputs if not each.dtype.is_floating):
         plans.append(("the shortest", shapes[4], NONE))
-    plans += [(name, sizes, NONE) for name, sizes in _long(architecture, budget)]
-    cases = [_case(architecture, number, *plan) for number, plan in enumerate(plans)]
-    if any(map(_is_of_unknown_meaning, architecture.inputs)):
-        cases.append(_case(architecture, len(cases), "negative and large integers", shapes[2], RIGHT, integers=LARGE))
-    if any(map(_is_looked_up, architecture.inputs)):
-        sizes = _room_for_keys(architecture, budget.quarter)
-        cases.append(_case(architecture, len(cases), "keys of a table", sizes, RIGHT))
-        cases.append(_case(architecture, len(cases), "keys that a table lacks", sizes, RIGHT, integers=LARGE))
-    if any(each.sampling == NUMBERS for each in architecture.inputs):
-        cases.append(_case(architecture, len(cases), "integers of the whole type", shapes[2], RIGHT, integers=WHOLE))
-    rest, notes = _vocabulary(architecture, cases, budget.quarter)
+    plans += [(name, sizes, NONE) for name, sizes in _long(signature, budget)]
+    cases = [_case(signature, number, *plan) for number, plan in enumerate(plans)]
+    if any(map(_is_of_unknown_meaning, signature.inputs)):
+        cases.append(_case(signature, len(cases), "negative and large integers", shapes[2], RIGHT, integers=LARGE))
+    if any(map(_is_looked_up, signature.inputs)):
+        sizes = _room_for_keys(signature, budget.quarter)
+        cases.append(_case(signature, len(cases), "keys of a table", sizes, RIGHT))
+        cases.append(_case(signature, len(cases), "keys that a table lacks", sizes, RIGHT, integers=LARGE))
+    if any(each.sampling == NUMBERS for each in signature.inputs):
+        cases.append(_case(signature, len(cases), "integers of the whole type", shapes[2], RIGHT, integers=WHOLE))
+    rest, notes = _vocabulary(signature, cases, budget.quarter)
     # Of two alike, as where all extents are fixed, one says what both would, unless they are all there is.
     return Cases(cases=tuple({case.name: case for case in (*cases, *rest)}.values()), notes=tuple(notes))
 
 
-def unreached(architecture: Architecture, sizes: Sequence[Mapping[str, int]]) -> str | None:
+def unreached(signature: Signature, sizes: Sequence[Mapping[str, int]]) -> str | None:
     """Return what a verdict says of the lengths that none of these sizes reaches, though the config names them."""
     found = []
-    dimensions = {each.name: each for each in architecture.dimensions}
+    dimensions = {each.name: each for each in signature.dimensions}
     for name, dimension in dimensions.items():
         longest = max((each[name] for each in sizes if name in each), default=0)
-        past = [each for each in _reachable(architecture, dimension) if longest <= _at(dimension, each)]
+        past = [each for each in _reachable(signature, dimension) if longest <= _at(dimension, each)]
         if past:
-            unit = "tokens" if "sequence" in name or _counts_tokens(architecture, name) else name
+            unit = "tokens" if "sequence" in name or _counts_tokens(signature, name) else name
             found.append(f"{longest} {unit} ({', '.join(each.name for each in past)})")
     return f"outputs not compared beyond {' and '.join(dict.fromkeys(found))}" if found else None
 
 
-def _counts_tokens(architecture: Architecture, name: str) -> bool:
-    return any(_is_of_text(each) and len(each.shape) == 2 and each.shape[1] == name for each in architecture.inputs)
+def _counts_tokens(signature: Signature, name: str) -> bool:
+    return any(_is_of_text(each) and len(each.shape) == 2 and each.shape[1] == name for each in signature.inputs)
 
 
 def _case(
-    architecture: Architecture, number: int, name: str, sizes: Mapping[str, int], padding: str, *, integers: str = SMALL
+    signature: Signature, number: int, name: str, sizes: Mapping[str, int], padding: str, *, integers: str = SMALL
 ) -> Case:
-    arrays = sample_inputs(architecture.inputs, seed=_SEED + number, sizes=sizes, padding=padding, integers=integers)
-    return Case(name=_called(name, architecture, sizes), arrays=arrays, sizes=sizes, is_plain=number < _PLAIN)
+    arrays = sample_inputs(signature.inputs, seed=_SEED + number, sizes=sizes, padding=padding, integers=integers)
+    return Case(name=_called(name, signature, sizes), arrays=arrays, sizes=sizes, is_plain=number < _PLAIN)
 
 
-def _called(name: str, architecture: Architecture, sizes: Mapping[str, int]) -> str:
+def _called(name: str, signature: Signature, sizes: Mapping[str, int]) -> str:
     """Return the name of a set with the shapes of its texts, or of its first inputs."""
-    inputs = [each for each in architecture.inputs if _is_of_text(each)] or list(architecture.inputs)
+    inputs = [each for each in signature.inputs if _is_of_text(each)] or list(signature.inputs)
     shapes = list(dict.fromkeys(extents(each, sizes) for each in inputs))
     shown = " and ".join(" x ".join(map(str, shape)) for shape in shapes[:2] if shape)
     return ", ".join(each for each in (name, shown or "a number") if each)
@@ -167,19 +167,19 @@ def _is_looked_up(each: GraphInput) -> bool:
     return each.sampling.role == "keys"
 
 
-def _room_for_keys(architecture: Architecture, budget: Budget) -> dict[str, int]:
+def _room_for_keys(signature: Signature, budget: Budget) -> dict[str, int]:
     """Return sizes at which an input has room for all the keys that are known, and as many others, or for some."""
-    asked = list(filter(_is_looked_up, architecture.inputs))
-    sizes = dict(sample_sizes(architecture)[0])
+    asked = list(filter(_is_looked_up, signature.inputs))
+    sizes = dict(sample_sizes(signature)[0])
     counts = {each.name: 2 * max(len(each.sampling.keys), len(each.sampling.beside)) for each in asked}
     rows = max(-(-counts[each.name] // _drawn_in_a_row(each, sizes)) for each in asked)
-    rows, batches = _batches(architecture, asked, sizes, rows, budget)
+    rows, batches = _batches(signature, asked, sizes, rows, budget)
     return {**sizes, **{name: max(rows, sizes[name]) for name in batches}}
 
 
-def _frames(architecture: Architecture, each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def _frames(signature: Signature, each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """Return rows and steps of a sound; nothing for an image, whose size does not vary by this."""
-    dimensions = {dimension.name: dimension for dimension in architecture.dimensions}
+    dimensions = {dimension.name: dimension for dimension in signature.dimensions}
     dimension = dimensions.get(str(each.shape[1])) if len(each.shape) in (2, 3) else None
     if dimension is None:
         return ()
@@ -187,9 +187,9 @@ def _frames(architecture: Architecture, each: GraphInput, sizes: Mapping[str, in
     return rows, max(extent - dimension.low, 0) // dimension.step + 1
 
 
-def _weights(architecture: Architecture, vocabulary: int) -> int:
+def _weights(signature: Signature, vocabulary: int) -> int:
     """Return how many weights each token meets: those of matrices that are no table of the vocabulary."""
-    shapes = (shape for _, shape in architecture.parameters.values() if len(shape) > 1)
+    shapes = (shape for _, shape in signature.parameters.values() if len(shape) > 1)
     return sum(math.prod(shape) for shape in shapes if shape[0] != vocabulary)
 
 
@@ -198,11 +198,9 @@ def _at(dimension: Dimension, threshold: Threshold) -> int:
     return threshold.count if dimension.step == 1 else dimension.low + threshold.count * dimension.step
 
 
-def _reachable(architecture: Architecture, dimension: Dimension) -> list[Threshold]:
+def _reachable(signature: Signature, dimension: Dimension) -> list[Threshold]:
     limit = _limit(dimension)
-    return [
-        each for each in architecture.thresholds if each.dimension == dimension.name and _at(dimension, each) < limit
-    ]
+    return [each for each in signature.thresholds if each.dimension == dimension.name and _at(dimension, each) < limit]
 
 
 def _limit(dimension: Dimension) -> float:
@@ -210,17 +208,17 @@ def _limit(dimension: Dimension) -> float:
     return math.inf if found is None else found
 
 
-def _long(architecture: Architecture, budget: Budget) -> Iterator[tuple[str, dict[str, int]]]:
+def _long(signature: Signature, budget: Budget) -> Iterator[tuple[str, dict[str, int]]]:
     """Yield lengths past thresholds, the longest first, of several dimensions at once."""
-    least = {each.name: each.extent(min(each.checked)) for each in architecture.dimensions}
-    least = {**{name: min(each[name] for each in sample_sizes(architecture)) for name in _names(architecture)}, **least}
+    least = {each.name: each.extent(min(each.checked)) for each in signature.dimensions}
+    least = {**{name: min(each[name] for each in sample_sizes(signature)) for name in _names(signature)}, **least}
     lengths = {
         each.name: [
             (label, extent)
-            for label, extent in _lengths(architecture, each)
-            if budget.has_room(architecture, {**least, each.name: extent})
+            for label, extent in _lengths(signature, each)
+            if budget.has_room(signature, {**least, each.name: extent})
         ][:_MOST_LENGTHS]
-        for each in architecture.dimensions
+        for each in signature.dimensions
     }
     for place in range(max(map(len, lengths.values()), default=0)):
         found = {name: each[place] for name, each in lengths.items() if place < len(each)}
@@ -228,15 +226,15 @@ def _long(architecture: Architecture, budget: Budget) -> Iterator[tuple[str, dic
         yield f"past {', '.join(labels)}", {**least, **{name: extent for name, (_, extent) in found.items()}}
 
 
-def _names(architecture: Architecture) -> Iterator[str]:
-    yield from sample_sizes(architecture)[0]
+def _names(signature: Signature) -> Iterator[str]:
+    yield from sample_sizes(signature)[0]
 
 
-def _lengths(architecture: Architecture, dimension: Dimension) -> list[tuple[str, int]]:
+def _lengths(signature: Signature, dimension: Dimension) -> list[tuple[str, int]]:
     """Return an extent in each range between thresholds that has none yet, and what it is past; longest first."""
     limit = _limit(dimension)
     labels: dict[float, list[str]] = {}
-    for each in _reachable(architecture, dimension):
+    for each in _reachable(signature, dimension):
         labels.setdefault(_at(dimension, each), []).append(each.name)
     starts = [*sorted(labels), limit]
     there = {dimension.extent(count) for count in dimension.checked}
@@ -248,17 +246,17 @@ def _lengths(architecture: Architecture, dimension: Dimension) -> list[tuple[str
     return found[::-1]
 
 
-def _vocabulary(architecture: Architecture, cases: Sequence[Case], budget: Budget) -> tuple[list[Case], list[str]]:
+def _vocabulary(signature: Signature, cases: Sequence[Case], budget: Budget) -> tuple[list[Case], list[str]]:
     """Return a set with the ids that no other has, or with as many as there is room for, and notes of the rest."""
-    ids = [each for each in architecture.inputs if each.sampling.role == "ids"]
-    sizes = dict(sample_sizes(architecture)[0])
+    ids = [each for each in signature.inputs if each.sampling.role == "ids"]
+    sizes = dict(sample_sizes(signature)[0])
     rest = {each.name: _unseen(each, cases) for each in ids}
     rows = max((-(-len(rest[each.name]) // _drawn_in_a_row(each, sizes)) for each in ids), default=0)
-    rows, batches = _batches(architecture, [each for each in ids if len(rest[each.name])], sizes, rows, budget)
+    rows, batches = _batches(signature, [each for each in ids if len(rest[each.name])], sizes, rows, budget)
     added = []
     if rows:
         sizes.update(dict.fromkeys(batches, rows))
-        case = _case(architecture, len(cases), "the rest of the vocabulary", sizes, NONE)
+        case = _case(signature, len(cases), "the rest of the vocabulary", sizes, NONE)
         arrays = dict(case.arrays)
         for each in ids:
             if len(rest[each.name]):
@@ -275,13 +273,13 @@ def _vocabulary(architecture: Architecture, cases: Sequence[Case], budget: Budge
 
 
 def _batches(
-    architecture: Architecture, asked: Sequence[GraphInput], sizes: Mapping[str, int], rows: int, budget: Budget
+    signature: Signature, asked: Sequence[GraphInput], sizes: Mapping[str, int], rows: int, budget: Budget
 ) -> tuple[int, set[str]]:
     """Return how many of `rows` there is room for in a batch, and the dimensions that are one."""
     batches = {each.shape[0] for each in asked if each.shape and isinstance(each.shape[0], str)}
-    if any(each.shape and each.shape[0] in batches for each in architecture.inputs if each.dtype.is_floating):
+    if any(each.shape and each.shape[0] in batches for each in signature.inputs if each.dtype.is_floating):
         rows = min(rows, _ROWS_BESIDE_FLOATS)
-    while rows and not budget.has_room(architecture, {**sizes, **dict.fromkeys(batches, rows)}):
+    while rows and not budget.has_room(signature, {**sizes, **dict.fromkeys(batches, rows)}):
         rows //= 2
     return rows, batches
 

@@ -1,4 +1,4 @@
-"""Bringing a checkpoint and an architecture together: every tensor of one has its place in the other, or a line."""
+"""Bringing a checkpoint and an signature together: every tensor of one has its place in the other, or a line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ArchitectureError, GraphError, LossError
-from converter.graphs.architecture import Architecture, Declaration
-from converter.graphs.movement import Step, derives_from, steps_back
+from converter.graphs.description.signature import Declaration, Signature
+from converter.graphs.fitting.layout_steps import LayoutStep, derives_from, steps_back
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
@@ -25,7 +25,7 @@ class Stored:
     name: str
     dtype: DType
     shape: tuple[int, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[LayoutStep, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
@@ -35,36 +35,36 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A checkpoint and an architecture that agree. `stored` holds the initializers that the graph has otherwise."""
+    """A checkpoint and an signature that agree. `stored` holds the initializers that the graph has otherwise."""
 
     checkpoint: Checkpoint
-    architecture: Architecture
+    signature: Signature
     stored: Mapping[str, Stored] = field(default_factory=dict)
 
 
-def fitted_to_class(checkpoint: Checkpoint, architecture: Architecture) -> Fitted:
-    """Fit the tensors that `architecture` has, tied as it ties them; every other one is a line.
+def fitted_to_class(checkpoint: Checkpoint, signature: Signature) -> Fitted:
+    """Fit the tensors that `signature` has, tied as it ties them; every other one is a line.
 
     Raises ArchitectureError for another shape, LossError for tied tensors that differ.
     """
     tensors: dict[str, Tensor] = {}
     lines: list[LedgerLine] = []
-    declared = {**architecture.parameters, **architecture.buffers}
+    declared = {**signature.parameters, **signature.buffers}
     for name, declaration in declared.items():
-        tensors[name] = _filling(checkpoint, architecture, name, declaration, lines)
-    aliases = {alias: owner for alias, owner in architecture.ties.items() if alias in checkpoint.names}
+        tensors[name] = _filling(checkpoint, signature, name, declaration, lines)
+    aliases = {alias: owner for alias, owner in signature.ties.items() if alias in checkpoint.names}
     for name in checkpoint.names:
         if name not in tensors and name not in aliases:
-            lines.append(_left_over(checkpoint.origin(name), name, architecture))
+            lines.append(_left_over(checkpoint.origin(name), name, signature))
     state = checkpoint.optimizer
     if state is not None:
-        state = state.with_names(architecture.ties)
+        state = state.with_names(signature.ties)
         state = state.without({name for group in state.groups for name in group.parameters if name not in tensors})
     fitted = replace(
         checkpoint,
         tensors=tensors,
         aliases=aliases,
-        buffers=frozenset(architecture.buffers),
+        buffers=frozenset(signature.buffers),
         optimizer=state,
         lines=(*checkpoint.lines, *lines),
     )
@@ -73,48 +73,48 @@ def fitted_to_class(checkpoint: Checkpoint, architecture: Architecture) -> Fitte
         for name, (dtype, shape) in declared.items()
         if tensors[name].dtype is not dtype
     }
-    return Fitted(checkpoint=fitted, architecture=architecture, stored=stored)
+    return Fitted(checkpoint=fitted, signature=signature, stored=stored)
 
 
 def _filling(
-    checkpoint: Checkpoint, architecture: Architecture, name: str, declaration: Declaration, lines: list[LedgerLine]
+    checkpoint: Checkpoint, signature: Signature, name: str, declaration: Declaration, lines: list[LedgerLine]
 ) -> Tensor:
-    tied = [alias for alias, owner in architecture.ties.items() if owner == name]
+    tied = [alias for alias, owner in signature.ties.items() if owner == name]
     sources = [candidate for candidate in (name, *tied) if candidate in checkpoint.names]
     dtype, shape = declaration
     if not sources:
-        reason = f"{architecture.architecture} has it, the checkpoint does not; filled with zeros"
+        reason = f"{signature.title} has it, the checkpoint does not; filled with zeros"
         lines.append(defaulted(name, reason, is_refused_by_default=True))
         return ArrayTensor.of(np.zeros(shape, dtype.numpy))
     tensor = checkpoint.tensor(sources[0])
     if tensor.shape != shape:
         raise ArchitectureError(
-            f"has shape {list(tensor.shape)}, {architecture.architecture} has {list(shape)}", tensor=sources[0]
+            f"has shape {list(tensor.shape)}, {signature.title} has {list(shape)}", tensor=sources[0]
         )
     for other in sources[1:]:
         if not is_equal(checkpoint.tensor(other), tensor):
-            raise LossError(f"differs from {sources[0]}, which {architecture.architecture} ties it to", tensor=other)
+            raise LossError(f"differs from {sources[0]}, which {signature.title} ties it to", tensor=other)
     return tensor
 
 
-def _left_over(origin: str, name: str, architecture: Architecture) -> LedgerLine:
-    if name in architecture.computed:
+def _left_over(origin: str, name: str, signature: Signature) -> LedgerLine:
+    if name in signature.computed:
         return dropped(origin, "computed from the config")
-    if any(re.search(pattern, name) for pattern in architecture.ignored):
+    if any(re.search(pattern, name) for pattern in signature.ignored):
         return dropped(origin, "transformers skips it when it loads this class")
-    reason = f"{architecture.architecture} has no such tensor"
+    reason = f"{signature.title} has no such tensor"
     return dropped(origin, reason, is_refused_by_default=True)
 
 
-def fitted_to_source(planned: Checkpoint, source: Checkpoint, architecture: Architecture) -> Fitted:
-    """Fit `planned`, which dialect and selection made of `source`, to the architecture of the source's own graph.
+def fitted_to_source(planned: Checkpoint, source: Checkpoint, signature: Signature) -> Fitted:
+    """Fit `planned`, which dialect and selection made of `source`, to the signature of the source's own graph.
 
     What was renamed, moved or cast keeps its new name and form, and `stored` says how. What was cut, joined or left
     out on the way keeps the source's name and layout. Tensors that the graph does not use stay.
 
     Raises GraphError when the graph names a tensor that the source does not have so.
     """
-    declared = {**architecture.parameters, **architecture.buffers}
+    declared = {**signature.parameters, **signature.buffers}
     for name, (dtype, shape) in declared.items():
         if name not in source.names or (source.tensor(name).dtype, source.tensor(name).shape) != (dtype, shape):
             raise GraphError(f"the graph has it as {dtype.value}{list(shape)}, the source does not", tensor=name)
@@ -123,29 +123,32 @@ def fitted_to_source(planned: Checkpoint, source: Checkpoint, architecture: Arch
     fitted = _with_kept(planned, source, kept)
     found |= {name: _as_it_was(name, source) for name in kept.intersection(declared)}
     settled = {name: stored for name, stored in found.items() if stored is not None}
-    buffers = {settled[name].name for name in architecture.buffers}
-    lines = tuple(_in_graph(line, architecture) for line in fitted.lines)
+    buffers = {settled[name].name for name in signature.buffers}
+    lines = tuple(_in_graph(line, signature) for line in fitted.lines)
     return Fitted(
         checkpoint=replace(fitted, buffers=fitted.buffers | buffers, lines=lines),
-        architecture=replace(
-            architecture,
-            parameters=_renamed(architecture.parameters, settled),
-            buffers=_renamed(architecture.buffers, settled),
+        signature=replace(
+            signature,
+            parameters=_renamed(signature.parameters, settled),
+            buffers=_renamed(signature.buffers, settled),
             ties={},
         ),
         stored={name: each for name, each in settled.items() if _is_changed(name, each, declared[name])},
     )
 
 
-def _in_graph(line: LedgerLine, architecture: Architecture) -> LedgerLine:
+def _in_graph(line: LedgerLine, signature: Signature) -> LedgerLine:
     """Return the line of something that no target holds as a tensor, mended where the graph itself has it."""
-    if line.status is Status.DROPPED and line.name is not None and line.name in architecture.computed:
+    if line.status is Status.DROPPED and line.name is not None and line.name in signature.computed:
         return dropped(line.name, "no tensor of its own: a constant of the graph")
     return line
 
 
 def _stored(name: str, planned: Checkpoint, source: Checkpoint) -> Stored | None:
-    """Return what became of the source's tensor `name`, None when no one tensor is a movement of it."""
+    """Return what became of the source's tensor `name`.
+
+    None when no single planned tensor is the source's with axes permuted or reshaped.
+    """
     origin = source.origin(name)
     candidates = [each for each in planned.names if planned.origin(each) == origin]
     for each in candidates:

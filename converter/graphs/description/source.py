@@ -18,7 +18,7 @@ class GraphSource:
     `model`      the file or folder that holds the graph
     `trace`      ``trace(model=, graph=)`` writes the ONNX file `graph`, whose external initializers (location
                  "weights") are called as the reader calls the tensors, in their element types and layouts as stored;
-                 functions are inlined. It returns `Architecture.to_json()`, in the same names. It raises SafetyError
+                 functions are inlined. It returns `Signature.to_json()`, in the same names. It raises SafetyError
                  before anything of a hostile file is run, GraphError for what has no ONNX form
     `reference`  ``run(model=, inputs=, outputs=)`` runs `model` itself on the inputs of an .npz file; with a parameter
                  `nudge` it can change every weight in its last place before

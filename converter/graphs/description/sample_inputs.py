@@ -1,4 +1,4 @@
-"""Seeded inputs for any graph: what its architecture knows of their values, else integers 0 and 1, floats normal."""
+"""Seeded inputs for any graph: what its signature knows of their values, else integers 0 and 1, floats normal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.architecture import Architecture, GraphInput, Sampling
+from converter.graphs.description.signature import GraphInput, Sampling, Signature
 
 NUMBERS = Sampling(role="numbers")
 RIGHT, NONE, MIXED, ROW = "right", "none", "mixed", "row"
@@ -30,19 +30,19 @@ Of those that are looked up in a table all are keys of it where they are small, 
 _LARGE = (-1, -2, -100, -1000, -(1 << 15), -(1 << 24), 127, 255, 1000, (1 << 15) - 1, 1 << 24)
 
 
-def sample_sizes(architecture: Architecture) -> tuple[Mapping[str, int], ...]:
+def sample_sizes(signature: Signature) -> tuple[Mapping[str, int], ...]:
     """Return five sets of extents by dimension to check a graph at, of several batches; the last has one of anything.
 
-    They are what the architecture says of its dimensions. Of those that mean nothing in particular the ones in the same
+    They are what the signature says of its dimensions. Of those that mean nothing in particular the ones in the same
     place are alike, for graphs from elsewhere often call one dimension differently in each of their inputs. Images are
     large enough to be halved five times, and sounds, with their masks, to be some frames.
     """
     found: dict[str, Sequence[int]] = {}
-    has_sound = any(map(_is_sound, architecture.inputs))
-    for each in architecture.inputs:
+    has_sound = any(map(_is_sound, signature.inputs))
+    for each in signature.inputs:
         for extent, cases in zip(each.shape, _cases(each, has_sound=has_sound), strict=True):
             found.update({name: found.get(name, cases) for name in _names(extent)})
-    for known in architecture.dimensions:
+    for known in signature.dimensions:
         found[known.name] = [known.extent(known.checked[case % len(known.checked)]) for case in range(len(_ROWS))]
     return tuple({name: cases[number] for name, cases in found.items()} for number in range(len(_ROWS)))
 

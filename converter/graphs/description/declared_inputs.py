@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from converter.errors import UsageError
-from converter.graphs.architecture import GraphInput
+from converter.graphs.description.signature import GraphInput
 from converter.model.dtype import DType
 
 _FORM = 'such as "input_ids:int64[batch,seq],pixel_values:float32[batch,3,224,224]"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.graphs.architecture import Architecture
+from converter.graphs.description.signature import Signature
 from converter.graphs.run.answers import Answer
 from converter.model.child_function import ChildFunction
 
@@ -34,11 +34,11 @@ class Reference:
 class TracedGraph:
     """An ONNX file whose external initializers name tensors instead of holding them, and what it computes.
 
-    Initializers agree with the checkpoint's tensors in name, element type and shape; `architecture` has those names.
+    Initializers agree with the checkpoint's tensors in name, element type and shape; `signature` has those names.
     `kernels` are those that TensorFlow would rather have as model.kernels says.
     """
 
     file: Path
-    architecture: Architecture
+    signature: Signature
     reference: Reference
     kernels: frozenset[str] = frozenset()
