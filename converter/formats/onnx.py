@@ -24,6 +24,7 @@ from converter.formats import Format, NoOptions, Probe
 from converter.graphs.calls import check_onnx, open_onnx, run_onnx, trace_onnx
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
+from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.file import SourceFile
 from converter.model.ledger import dropped
@@ -127,7 +128,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     With a graph in the checkpoint the model runs: it is held to onnx's checker and opened in onnxruntime when it is
     written. Raises GraphError when the graph uses a tensor under a name that ONNX cannot hold.
     """
-    graph = checkpoint.graph
+    graph = TracedGraph.of(checkpoint)
     stored_as = {name: _stored_name(name) for name in checkpoint.tensors}
     if graph is not None:
         stored_as |= _names_beside(checkpoint, graph.signature, stored_as)

@@ -22,6 +22,7 @@ from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.calls import build_torch_program, run_torch_program
+from converter.graphs.description.traced import TracedGraph
 from converter.graphs.lower.torch.names import module_names
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
@@ -104,7 +105,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         record = Record(name=f"{pt2.MODEL_NAME}/{pt2.DOCUMENT_RECORD}", content=document)
         return OutputFile(name=_FILE_NAME, pieces=zip_archive.archive(pt2.records(weights, program, record)))
 
-    graph = checkpoint.graph
+    graph = TracedGraph.of(checkpoint)
     if graph is None:
         files.append(archive(idle_program(weights), {}))
         said = "weights only: the program computes nothing"

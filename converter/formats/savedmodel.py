@@ -183,12 +183,13 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         for name, tensor in checkpoint.tensors.items()
         if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen
     ]
-    if checkpoint.graph is None:
+    traced = TracedGraph.of(checkpoint)
+    if traced is None:
         variables = {stored_as[name]: tensor for name, tensor in tensors.items()}
         held = {stored: slots[name] for stored, name in slots_as.items()}
         files += variable_files(variables, frozenset(stored_as[name] for name in trainable), held)
         return Output(files=tuple(files), names=names)
-    graph = os.fspath(checkpoint.graph.file)
+    graph = os.fspath(traced.file)
     staged = safetensors.files(tensors, {}, None)[0]
     if kernels:  # a reference is run with the weights in a file of that name
         staged = replace(staged, name=_STAGED_KERNELS)
@@ -221,9 +222,9 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
 def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the names of kernels by those of the weights that they are. Raises UsageError without a graph."""
-    if checkpoint.graph is None:
+    traced = TracedGraph.of(checkpoint)
+    if traced is None:
         raise UsageError("--layout tensorflow needs a graph, which says how weights are used")
-    traced: TracedGraph = checkpoint.graph
     names = {name: kernel_name(name) for name in checkpoint.tensors if name in traced.kernels}
     return {name: kernel for name, kernel in names.items() if kernel is not None and kernel not in checkpoint.names}
 

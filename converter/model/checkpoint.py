@@ -72,6 +72,12 @@ class Dialect(str, Enum):
     __str__ = str.__str__
 
 
+class Graph:
+    """What `Checkpoint.graph` is: a `GraphSource` or a `TracedGraph` of converter.graphs.description."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Tensors by name, and what came with them. Immutable; transformations return new ones.
@@ -88,9 +94,8 @@ class Checkpoint:
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
-    `graph`       how to get the source's own graph (converter.graphs.description.source), for a target that runs the
-                  graph itself (converter.graphs.description.traced); its initializers name tensors, they are not stored
-                  twice
+    `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
+                  (`TracedGraph`); its initializers name tensors, they are not stored twice
     `metadata`    what the source says about itself
     `settings`    what the layers are set to that the target's tensors do not hold
     `lines`       losses that already happened on the way here
@@ -108,7 +113,7 @@ class Checkpoint:
     optimizer: OptimizerState | None = None
     optimizer_refused: str | None = None
     optimizer_numbered: Mapping[str, Any] | None = None
-    graph: Any = None
+    graph: Graph | None = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -52,7 +52,7 @@ def with_graph(
     """
     if options.model is not None:
         return _from_module(replace(planned, graph=None), options.model, target, options, workshop)
-    graph = source.graph
+    graph = GraphSource.of(source)
     if graph is not None and not options.with_cache:
         try:
             return _from_source(planned, source, graph, target, options, workshop)

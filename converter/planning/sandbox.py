@@ -25,8 +25,9 @@ def terms_of(source: Source, options: Options, *, reads: Sequence[Path] = ()) ->
     places = [*(file.path for file in files), *reads]
     if source.path is not None:
         places.append(source.path)
-    if isinstance(checkpoint.graph, GraphSource):
-        places.append(checkpoint.graph.model)
+    graph = GraphSource.of(checkpoint)
+    if graph is not None:
+        places.append(graph.model)
     model_bytes = max(checkpoint.nbytes, sum(file.size for file in files))
     has_own_code = options.model is not None or bool(options.custom_objects)
     return Terms(

@@ -56,7 +56,8 @@ def verify_outputs(
     GraphError when the reference runs on no set; UsageError for inputs of the user's that do not fit; UnprovenError,
     when proof of outputs was asked for and one of them proves nothing.
     """
-    graph: TracedGraph = checkpoint.graph
+    graph = TracedGraph.of(checkpoint)
+    assert graph is not None, "weights alone have no outputs"
     reference = graph.reference
     workshop.observer.stage("comparing outputs")
     if reference.takes_weights and not (reference.model / safetensors.FILE_NAME).exists():

@@ -469,7 +469,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/sandbox.py",
-        old="    if isinstance(checkpoint.graph, GraphSource):\n        places.append(checkpoint.graph.model)\n",
+        old="    if graph is not None:\n        places.append(graph.model)\n",
         new="",
         tests="tests/planning/test_sandbox.py",
         what="a child may not read what its graph is in",
