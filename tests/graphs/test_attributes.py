@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, defs, helper
 
 from converter.errors import GraphError
-from converter.graphs.lower import attributes
+from converter.graphs.lower.onnx import attributes
 from converter.graphs.lower.steps import steps_of
 from converter.graphs.lower.tensorflow.registry import registry as tensorflow_operators
 from converter.graphs.lower.torch.registry import registry as torch_operators

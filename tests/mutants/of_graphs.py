@@ -78,14 +78,14 @@ FAULTS = (
         what="a window that begins in padding is one more",
     ),
     Fault(
-        module="graphs/lower/windows.py",
+        module="graphs/lower/onnx/windows.py",
         old="    if (count - 1) * stride >= extent + before:",
         new="    if (count - 1) * stride > extent + before:",
         tests=_SETTINGS + " -k 'AveragePool or MaxPool'",
         what="a window that begins where padding does is one more",
     ),
     Fault(
-        module="graphs/lower/windows.py",
+        module="graphs/lower/onnx/windows.py",
         old='(less, total - less) if auto_pad == "SAME_UPPER" else (total - less, less)',
         new='(less, total - less) if auto_pad == "SAME_LOWER" else (total - less, less)',
         tests="tests/graphs/test_attributes.py -k 'windows and AveragePool'",
@@ -511,7 +511,7 @@ FAULTS = (
         what="DepthToSpace ignores its mode",
     ),
     Fault(
-        module="graphs/lower/windows.py",
+        module="graphs/lower/onnx/windows.py",
         old="    count = -(-(extent + before + after - span) // stride) + 1",
         new="    count = (extent + before + after - span) // stride + 1",
         tests="tests/graphs/test_settings_of_operators.py -k Pool",

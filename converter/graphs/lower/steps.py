@@ -9,8 +9,8 @@ from typing import Any
 
 from converter.errors import GraphError
 from converter.graphs.description.traced import MODULE_KEY
-from converter.graphs.lower import attributes
-from converter.graphs.lower.functions import definition_of
+from converter.graphs.lower.onnx import attributes
+from converter.graphs.lower.onnx.definitions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
 
 Shape = tuple[int | None, ...]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from converter.graphs.lower.onnx.windows import check_auto_pad, windows
 from converter.graphs.lower.tensorflow.framework import as_shape, extents_of, rank_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
-from converter.graphs.lower.windows import check_auto_pad, windows
 
 lowers = REGISTRY.lowers
 

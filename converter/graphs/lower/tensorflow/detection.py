@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from converter.graphs.lower.onnx.boxes import corners
 from converter.graphs.lower.tensorflow.convolution import interpolated
 from converter.graphs.lower.tensorflow.framework import as_scalar, extents_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
@@ -23,8 +24,7 @@ def non_max_suppression(
 ) -> Any:
     """[boxes kept, 3]: batch, class and box, class after class, the best first."""
     if center_point_box:
-        centre, extent = boxes[..., :2], boxes[..., 2:]
-        boxes = tf.concat([centre - extent / 2, centre + extent / 2], -1)
+        boxes = tf.concat(corners(boxes, is_centred=True, least=tf.minimum, largest=tf.maximum), -1)
     limit = tf.constant(0) if max_boxes is None else tf.cast(as_scalar(max_boxes), tf.int32)
     overlap = tf.constant(0.0) if iou_threshold is None else as_scalar(iou_threshold)
     lowest = tf.constant(float("-inf")) if score_threshold is None else as_scalar(score_threshold)

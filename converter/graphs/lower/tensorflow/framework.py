@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from converter.errors import GraphError, MissingExtraError
+from converter.graphs.lower.onnx import types
 
 
 class _TensorFlow:
@@ -29,7 +30,7 @@ def dtype_of(data_type: int) -> Any:
     if data_type not in _DTYPES:
         raise GraphError(f"TensorFlow holds no element type {data_type} of ONNX")
     name = _DTYPES[data_type]
-    return getattr(tf.dtypes.experimental if data_type in _EXPERIMENTAL else tf, name)
+    return getattr(tf.dtypes.experimental if name in _EXPERIMENTAL else tf, name)
 
 
 def number_of(dtype: Any) -> int:
@@ -40,31 +41,10 @@ def number_of(dtype: Any) -> int:
     return number
 
 
-# https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, TensorProto.DataType
-_DTYPES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    8: "string",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    14: "complex64",
-    15: "complex128",
-    16: "bfloat16",
-    17: "float8_e4m3fn",
-    19: "float8_e5m2",
-    21: "uint4",
-    22: "int4",
-}
-# Its other small types are names alone: no kernel of TensorFlow 2.21 converts float8 fnuz, float4, int2 or uint2.
-_EXPERIMENTAL = (17, 19, 21, 22)
+# Names alone: no kernel of TensorFlow 2.21 converts float8 fnuz and e8m0fnu, float4, int2 or uint2.
+_NOT_CONVERTED = {"float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "uint2", "int2"}
+_DTYPES = {number: name for number, name in types.NAMES.items() if name not in _NOT_CONVERTED}
+_EXPERIMENTAL = {"float8_e4m3fn", "float8_e5m2", "uint4", "int4"}
 
 
 def is_static(*values: Any) -> bool:

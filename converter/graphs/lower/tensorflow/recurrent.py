@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from converter.graphs.lower.onnx.cells import activations_of, direction_count
 from converter.graphs.lower.tensorflow.framework import extents_of, tf
-from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
+from converter.graphs.lower.tensorflow.registry import REGISTRY
 
 lowers = REGISTRY.lowers
 
-# By the names ONNX has for them, in lower case; some take alpha and beta.
-_ACTIVATIONS: dict[str, Callable[[Any, float | None, float | None], Any]] = {
-    "relu": lambda x, alpha, beta: tf.nn.relu(x),
-    "tanh": lambda x, alpha, beta: tf.tanh(x),
-    "sigmoid": lambda x, alpha, beta: tf.sigmoid(x),
-    "affine": lambda x, alpha, beta: (1.0 if alpha is None else alpha) * x + (beta or 0.0),
-    "leakyrelu": lambda x, alpha, beta: tf.nn.leaky_relu(x, 0.01 if alpha is None else alpha),
-    "thresholdedrelu": lambda x, alpha, beta: tf.where(x > (1.0 if alpha is None else alpha), x, tf.zeros_like(x)),
-    "scaledtanh": lambda x, alpha, beta: (
-        (1.0 if alpha is None else alpha) * tf.tanh((1.0 if beta is None else beta) * x)
-    ),
-    "hardsigmoid": lambda x, alpha, beta: tf.clip_by_value(
-        (0.2 if alpha is None else alpha) * x + (0.5 if beta is None else beta), 0, 1
-    ),
-    "elu": lambda x, alpha, beta: tf.where(x < 0, (1.0 if alpha is None else alpha) * tf.math.expm1(x), x),
-    "softsign": lambda x, alpha, beta: tf.nn.softsign(x),
-    "softplus": lambda x, alpha, beta: tf.math.softplus(x),
+_ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha: tf.where(x < 0, alpha * tf.math.expm1(x), x),
+    "hardsigmoid": lambda x, alpha, beta: tf.clip_by_value(alpha * x + beta, 0, 1),
+    "leakyrelu": lambda x, alpha: tf.nn.leaky_relu(x, alpha),
+    "relu": lambda x: tf.nn.relu(x),
+    "scaledtanh": lambda x, alpha, beta: alpha * tf.tanh(beta * x),
+    "sigmoid": lambda x: tf.sigmoid(x),
+    "softplus": lambda x: tf.math.softplus(x),
+    "softsign": lambda x: tf.nn.softsign(x),
+    "tanh": lambda x: tf.tanh(x),
+    "thresholdedrelu": lambda x, alpha: tf.where(x > alpha, x, tf.zeros_like(x)),
 }
-_TAKE_ALPHA = ("affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu")
-_TAKE_BETA = ("affine", "scaledtanh", "hardsigmoid")
 
 Step = Callable[[Any, Sequence[Any]], list[Any]]
 
@@ -48,7 +43,6 @@ class _Layer:
 
     def run(self, step_of: Callable[[int], Step]) -> Any:
         """Return the states of all times, then the last of each kind of state."""
-        refuse(self.direction not in ("forward", "reverse", "bidirectional"), f"direction {self.direction!r}")
         x = tf.transpose(self.x, [1, 0, 2]) if self.layout else tf.convert_to_tensor(self.x)
         batch = extents_of(x)[1]
         outputs, lasts = [], []
@@ -99,28 +93,12 @@ def _over_time(x: Any, lengths: Any, states: list[Any], step: Step) -> tuple[Any
     return every, states
 
 
-class _Activations:
-    """The functions of one direction, in the order ONNX lists them; each takes the next alpha and beta it needs."""
-
-    def __init__(self, names: Any, alphas: Any, betas: Any, defaults: tuple[str, ...], directions: int) -> None:
-        alphas, betas = list(alphas or ()), list(betas or ())
-        self._functions = []
-        for name in [name.lower() for name in names or defaults * directions]:
-            refuse(name not in _ACTIVATIONS, f"activation {name!r}")
-            alpha = alphas.pop(0) if name in _TAKE_ALPHA and alphas else None
-            beta = betas.pop(0) if name in _TAKE_BETA and betas else None
-            self._functions.append((_ACTIVATIONS[name], alpha, beta))
-        self._per_direction = len(defaults)
-
-    def of(self, direction: int) -> list[Callable[[Any], Any]]:
-        """Return the functions of a direction."""
-        first = direction * self._per_direction
-        chosen = self._functions[first : first + self._per_direction]
-        return [_bound(*each) for each in chosen]
-
-
-def _bound(function: Any, alpha: float | None, beta: float | None) -> Callable[[Any], Any]:
-    return lambda x: function(x, alpha, beta)
+def _functions(
+    names: Any, alphas: Any, betas: Any, defaults: tuple[str, ...], direction: str
+) -> list[list[Callable[[Any], Any]]]:
+    """Return the activations of each direction."""
+    chosen = activations_of(names, alphas, betas, defaults=defaults, directions=direction_count(direction))
+    return [[partial(_ACTIVATIONS[each.name], **each.parameters) for each in of_direction] for of_direction in chosen]
 
 
 def _clipped(x: Any, clip: float | None) -> Any:
@@ -139,10 +117,6 @@ def _biases(bias: Any, direction: int, gates: int, hidden: Any) -> tuple[Any, An
 
 def _plus(x: Any, bias: Any) -> Any:
     return x if isinstance(bias, float) else x + bias
-
-
-def _directions(direction: str) -> int:
-    return 2 if direction == "bidirectional" else 1
 
 
 @lowers("RNN", since=7)
@@ -164,10 +138,10 @@ def rnn(
 ) -> Any:
     """h = f(x W' + h R' + b)."""
     hidden = extents_of(recurrence)[-1]
-    functions = _Activations(activations, activation_alpha, activation_beta, ("tanh",), _directions(direction))
+    functions = _functions(activations, activation_alpha, activation_beta, ("tanh",), direction)
 
     def step_of(number: int) -> Step:
-        (f,) = functions.of(number)
+        (f,) = functions[number]
         inner, outer = _biases(bias, number, 1, hidden)
 
         def step(value: Any, states: Sequence[Any]) -> list[Any]:
@@ -201,12 +175,10 @@ def gru(
 ) -> Any:
     """Gates z (update), r (reset), h, in this order; the reset comes before or after the recurrence's product."""
     hidden = extents_of(recurrence)[-1]
-    functions = _Activations(
-        activations, activation_alpha, activation_beta, ("sigmoid", "tanh"), _directions(direction)
-    )
+    functions = _functions(activations, activation_alpha, activation_beta, ("sigmoid", "tanh"), direction)
 
     def step_of(number: int) -> Step:
-        f, g = functions.of(number)
+        f, g = functions[number]
         inner, outer = _biases(bias, number, 3, hidden)
         outer = (outer, outer) if bias is None else (outer[: 2 * hidden], outer[2 * hidden :])
         of_gates, of_hidden = recurrence[number, : 2 * hidden], recurrence[number, 2 * hidden :]
@@ -252,11 +224,10 @@ def lstm(
 ) -> Any:
     """Gates i, o, f, c, in this order; peepholes let the first three look at the cell."""
     hidden = extents_of(recurrence)[-1]
-    defaults = ("sigmoid", "tanh", "tanh")
-    functions = _Activations(activations, activation_alpha, activation_beta, defaults, _directions(direction))
+    functions = _functions(activations, activation_alpha, activation_beta, ("sigmoid", "tanh", "tanh"), direction)
 
     def step_of(number: int) -> Step:
-        f, g, h = functions.of(number)
+        f, g, h = functions[number]
         inner, outer = _biases(bias, number, 4, hidden)
         seen = None if peepholes is None else tf.split(peepholes[number], 3)
 

@@ -5,9 +5,11 @@ Semantics: https://onnx.ai/onnx/operators/onnx__Resize.html; positions are compu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from converter.graphs.lower.onnx.resizing import POSITIONS, REACHES, ROUNDINGS, ResizedAxis, cubic_weight
 from converter.graphs.lower.tensorflow.framework import as_scalar, extents_of, is_static, rank_of, tf
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
@@ -25,17 +27,6 @@ class _Method:
     antialias: bool
     exclude_outside: bool
     extrapolation: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
-    """One axis to resize: float32 scalars, and the extent of the result as int64."""
-
-    before: Any
-    after: Any
-    scale: Any
-    begin: Any
-    end: Any
 
 
 @lowers("Resize", since=11)
@@ -56,9 +47,6 @@ def resize(
     nearest_mode: str = "round_prefer_floor",
 ) -> Any:
     """To scales or to sizes, of all axes or of those named."""
-    refuse(mode not in _FILTERS, f"Resize mode {mode!r}")
-    refuse(coordinate_transformation_mode not in _COORDINATES, f"Resize by {coordinate_transformation_mode!r}")
-    refuse(nearest_mode not in _ROUNDINGS, f"Resize nearest_mode {nearest_mode!r}")
     method = _Method(
         mode=mode,
         coordinates=coordinate_transformation_mode,
@@ -85,8 +73,8 @@ def resize(
 _OUTER = 2
 
 
-def _if_resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
-    is_same = tf.equal(tf.cast(geometry.before, tf.int64), geometry.after)
+def _if_resized(x: Any, axis: int, geometry: ResizedAxis, method: _Method) -> Any:
+    is_same = tf.equal(tf.cast(geometry.extent, tf.int64), tf.cast(geometry.size, tf.int64))
     return tf.cond(is_same, lambda: tf.identity(x), lambda: _resized(x, axis, geometry, method))
 
 
@@ -100,7 +88,7 @@ def _is_kept(scales: Any, sizes: Any, position: int, extents: list[Any]) -> bool
     return bool(scales[position] == 1)
 
 
-def _geometry(position: int, extents: list[Any], scales: Any, sizes: Any, roi: Any, policy: str) -> _Axis:
+def _geometry(position: int, extents: list[Any], scales: Any, sizes: Any, roi: Any, policy: str) -> ResizedAxis:
     before = tf.cast(extents[position], tf.float32)
     begin = tf.constant(0, tf.float32) if roi is None else tf.cast(roi[position], tf.float32)
     end = tf.constant(1, tf.float32) if roi is None else tf.cast(roi[len(extents) + position], tf.float32)
@@ -115,58 +103,25 @@ def _geometry(position: int, extents: list[Any], scales: Any, sizes: Any, roi: A
         ratios = tf.cast(sizes, tf.float32) / tf.stack([tf.cast(extent, tf.float32) for extent in extents])
         scale = tf.reduce_min(ratios) if policy == "not_larger" else tf.reduce_max(ratios)
         after = tf.floor(scale * before + 0.5)
-    return _Axis(before=before, after=tf.cast(after, tf.int64), scale=scale, begin=begin, end=end)
+    return ResizedAxis(extent=before, size=after, length=after, scale=scale, begin=begin, end=end)
 
 
-def _symmetric(at: Any, axis: _Axis) -> Any:
-    adjustment = tf.cast(axis.after, tf.float32) / (axis.scale * axis.before)
-    return axis.before / 2 * (1 - adjustment) + (at + 0.5) / axis.scale - 0.5
-
-
-def _cropped(at: Any, axis: _Axis) -> Any:
-    steps = tf.cast(axis.after, tf.float32) - 1
-    spread = axis.begin * (axis.before - 1) + at * (axis.end - axis.begin) * (axis.before - 1) / tf.maximum(steps, 1)
-    return tf.where(steps > 0, spread, 0.5 * (axis.begin + axis.end) * (axis.before - 1))
-
-
-# Input positions of output positions, by coordinate_transformation_mode.
-_COORDINATES = {
-    "half_pixel": lambda at, axis: (at + 0.5) / axis.scale - 0.5,
-    "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": lambda at, axis: tf.where(axis.after > 1, (at + 0.5) / axis.scale - 0.5, tf.zeros_like(at)),
-    "align_corners": lambda at, axis: at * (axis.before - 1) / tf.maximum(tf.cast(axis.after, tf.float32) - 1, 1),
-    "asymmetric": lambda at, axis: at / axis.scale,
-    "tf_crop_and_resize": _cropped,
-}
-_ROUNDINGS = {
-    "round_prefer_floor": lambda at: tf.math.ceil(at - 0.5),
-    "round_prefer_ceil": lambda at: tf.floor(at + 0.5),
-    "floor": lambda at: tf.floor(at),
-    "ceil": lambda at: tf.math.ceil(at),
-}
-
-
-def _triangle(distance: Any, method: _Method) -> Any:
+def _weight_of(distance: Any, method: _Method) -> Any:
+    if method.mode == "cubic":
+        return cubic_weight(tf.abs(distance), method.cubic_a, tf.where)
     return tf.maximum(1 - tf.abs(distance), 0)
 
 
-def _cubic(distance: Any, method: _Method) -> Any:
-    a, d = method.cubic_a, tf.abs(distance)
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return tf.where(d <= 1, near, tf.where(d < 2, far, tf.zeros_like(d)))
-
-
-# The weight by distance in input pixels, and how far it reaches.
-_FILTERS = {"nearest": (_triangle, 0), "linear": (_triangle, 1), "cubic": (_cubic, 2)}
-
-
-def _resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
+def _resized(x: Any, axis: int, geometry: ResizedAxis, method: _Method) -> Any:
     x = tf.convert_to_tensor(x)
-    at = _COORDINATES[method.coordinates](tf.range(tf.cast(geometry.after, tf.float32), dtype=tf.float32), geometry)
-    last = geometry.before - 1
+
+    def choose(one: Callable[[], Any], more: Callable[[], Any]) -> Any:
+        return tf.where(geometry.size > 1, more(), one())
+
+    at = POSITIONS[method.coordinates](tf.range(geometry.size, dtype=tf.float32), geometry, choose)
+    last = geometry.extent - 1
     if method.mode == "nearest":
-        places = _ROUNDINGS[method.nearest](at)
+        places = ROUNDINGS[method.nearest](at, tf.floor, tf.math.ceil)
         y = tf.gather(x, tf.cast(tf.clip_by_value(places, 0, last), tf.int64), axis=axis)
     else:
         y = _weighed(x, axis, at, geometry, method)
@@ -177,15 +132,14 @@ def _resized(x: Any, axis: int, geometry: _Axis, method: _Method) -> Any:
     return tf.where(is_inside, y, tf.cast(method.extrapolation, y.dtype))
 
 
-def _weighed(x: Any, axis: int, at: Any, geometry: _Axis, method: _Method) -> Any:
-    weight_of, reach = _FILTERS[method.mode]
+def _weighed(x: Any, axis: int, at: Any, geometry: ResizedAxis, method: _Method) -> Any:
     # Shrinking with antialias widens the filter to what an output pixel covers.
     narrowed = tf.minimum(geometry.scale, 1) if method.antialias else tf.constant(1, tf.float32)
-    taps = tf.math.ceil(reach / narrowed)
+    taps = tf.math.ceil(REACHES[method.mode] / narrowed)
     offsets = tf.range(-taps + 1, taps + 1, dtype=tf.float32)
     places = tf.floor(at)[:, None] + offsets[None, :]
-    weights = weight_of((places - at[:, None]) * narrowed, method)
-    last = geometry.before - 1
+    weights = _weight_of((places - at[:, None]) * narrowed, method)
+    last = geometry.extent - 1
     if method.exclude_outside:
         weights = tf.where(tf.logical_and(places >= 0, places <= last), weights, tf.zeros_like(weights))
     if method.exclude_outside or method.antialias:
@@ -226,7 +180,7 @@ _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 def grid_sample(x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros") -> Any:
     """Values of [n, c, ...] at the positions that `grid` names in [-1, 1], x first, of any number of dimensions."""
     mode = _GRID_MODES.get(mode, mode)
-    refuse(mode not in _FILTERS, f"GridSample mode {mode!r}")
+    refuse(mode not in REACHES, f"GridSample mode {mode!r}")
     x, grid = tf.convert_to_tensor(x), tf.convert_to_tensor(grid)
     spatial = rank_of(x) - 2
     extents = [tf.cast(extent, grid.dtype) for extent in extents_of(x)[2:]]
@@ -248,7 +202,7 @@ def grid_sample(x: Any, grid: Any, *, align_corners: int = 0, mode: str = "linea
         of_axis = []
         for tap in taps:
             place = base + tap
-            weight = tf.ones_like(at) if mode == "nearest" else _FILTERS[mode][0](place - at, method)
+            weight = tf.ones_like(at) if mode == "nearest" else _weight_of(place - at, method)
             place = _inside(place, padding_mode, low, high, extent) if mode == "cubic" else place
             is_inside = tf.logical_and(place >= 0, place <= extent - 1)
             of_axis.append((tf.cast(tf.clip_by_value(place, 0, extent - 1), tf.int64), is_inside, weight))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from converter.graphs.lower.onnx.windows import check_auto_pad, flat, windows
 from converter.graphs.lower.torch.framework import Ints, Tensor, product, torch
 from converter.graphs.lower.torch.registry import REGISTRY
-from converter.graphs.lower.windows import check_auto_pad, flat, windows
 
 lowers = REGISTRY.lowers
 

@@ -24,6 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from converter.errors import GraphError, MissingExtraError
+from converter.graphs.lower.onnx import types
 
 Tensor = Any
 Ints = Any
@@ -44,42 +45,10 @@ class _Torch:
 
 torch: Any = _Torch()
 
-# https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, TensorProto.DataType. torch has no arithmetic for integers of
-# 4 and 2 bits, nor for float4: their values are held in the next wider type.
-_DTYPES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    14: "complex64",
-    15: "complex128",
-    16: "bfloat16",
-    17: "float8_e4m3fn",
-    18: "float8_e4m3fnuz",
-    19: "float8_e5m2",
-    20: "float8_e5m2fnuz",
-    21: "uint8",
-    22: "int8",
-    23: "float32",
-    24: "float8_e8m0fnu",
-    25: "uint8",
-    26: "int8",
-}
-_HELD_WIDER = {
-    np.dtype(ml_dtypes.int4): np.int8,
-    np.dtype(ml_dtypes.uint4): np.uint8,
-    np.dtype(ml_dtypes.int2): np.int8,
-    np.dtype(ml_dtypes.uint2): np.uint8,
-    np.dtype(ml_dtypes.float4_e2m1fn): np.float32,
-}
+# torch has no arithmetic for integers of 4 and 2 bits, nor for float4: their values are held in the next wider type.
+_HELD_AS = {"uint4": "uint8", "int4": "int8", "float4_e2m1fn": "float32", "uint2": "uint8", "int2": "int8"}
+_DTYPES = {number: _HELD_AS.get(name, name) for number, name in types.NAMES.items() if number != types.STRING}
+_HELD_WIDER = {np.dtype(getattr(ml_dtypes, name)): np.dtype(wider) for name, wider in _HELD_AS.items()}
 # numpy has these element types through ml_dtypes alone, and torch takes no array of them: bits are passed.
 _BY_BITS = {
     np.dtype(ml_dtypes.bfloat16): "bfloat16",

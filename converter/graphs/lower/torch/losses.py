@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from converter.graphs.lower.onnx.boxes import corners
 from converter.graphs.lower.torch.framework import Int, Tensor, torch
 from converter.graphs.lower.torch.registry import REGISTRY
 
@@ -56,25 +57,18 @@ def non_max_suppression(
     threshold = 0.0 if overlap is None else float(overlap)
     found: list[list[int]] = []
     for batch in range(boxes.shape[0]):
-        corners = _corners(boxes[batch], bool(center_point_box))
+        given = corners(boxes[batch], is_centred=bool(center_point_box), least=torch.minimum, largest=torch.maximum)
+        boxed = torch.stack(given, 1)
         for kind in range(scores.shape[1]):
             kept: list[int] = []
             order = torch.argsort(scores[batch, kind], descending=True, stable=True).tolist()
             for number in order:
                 if len(kept) >= (limit or 0) or (least is not None and scores[batch, kind, number] <= least):
                     break
-                if not kept or float(_overlaps(corners[number], corners[kept]).max()) <= threshold:
+                if not kept or float(_overlaps(boxed[number], boxed[kept]).max()) <= threshold:
                     kept.append(number)
             found += [[batch, kind, number] for number in kept]
     return torch.tensor(found, dtype=torch.int64).reshape(-1, 3)
-
-
-def _corners(boxes: Any, is_centred: bool) -> Any:
-    """The lower and upper corner of each box, whichever way it was given."""
-    if is_centred:
-        centre, half = boxes[:, :2], boxes[:, 2:] / 2
-        return torch.stack([centre - half, centre + half], 1)
-    return torch.stack([boxes[:, :2].minimum(boxes[:, 2:]), boxes[:, :2].maximum(boxes[:, 2:])], 1)
 
 
 def _overlaps(box: Any, others: Any) -> Any:

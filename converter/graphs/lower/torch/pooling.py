@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from converter.graphs.lower.onnx.windows import Windows, flat, windows
 from converter.graphs.lower.torch.framework import Ints, Tensor, product, torch
 from converter.graphs.lower.torch.registry import REGISTRY
-from converter.graphs.lower.windows import Windows, flat, windows
 
 lowers = REGISTRY.lowers
 

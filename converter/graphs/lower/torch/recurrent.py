@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from converter.graphs.lower.onnx import cells
 from converter.graphs.lower.torch.framework import Tensor, torch
 from converter.graphs.lower.torch.indexing import reverse_sequence
-from converter.graphs.lower.torch.registry import REGISTRY, refuse
+from converter.graphs.lower.torch.registry import REGISTRY
 
 lowers = REGISTRY.lowers
 
@@ -21,20 +22,18 @@ Cell = Callable[[Sequence[Activation], Sequence[Any], Any, Sequence[Any]], tuple
 """(activations, weights of one direction, one step's input, states) -> states, of which the first is the output."""
 
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
-    "elu": lambda x, alpha=1.0, beta=None: torch.nn.functional.elu(x, alpha),
-    "hardsigmoid": lambda x, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0, 1),
-    "leakyrelu": lambda x, alpha=0.01, beta=None: torch.nn.functional.leaky_relu(x, alpha),
-    "relu": lambda x, alpha=None, beta=None: torch.relu(x),
-    "scaledtanh": lambda x, alpha=1.0, beta=1.0: alpha * torch.tanh(beta * x),
-    "sigmoid": lambda x, alpha=None, beta=None: torch.sigmoid(x),
-    "softplus": lambda x, alpha=None, beta=None: torch.nn.functional.softplus(x),
-    "softsign": lambda x, alpha=None, beta=None: torch.nn.functional.softsign(x),
-    "tanh": lambda x, alpha=None, beta=None: torch.tanh(x),
-    "thresholdedrelu": lambda x, alpha=1.0, beta=None: torch.where(x > alpha, x, torch.zeros_like(x)),
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha: torch.nn.functional.elu(x, alpha),
+    "hardsigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0, 1),
+    "leakyrelu": lambda x, alpha: torch.nn.functional.leaky_relu(x, alpha),
+    "relu": lambda x: torch.relu(x),
+    "scaledtanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+    "sigmoid": lambda x: torch.sigmoid(x),
+    "softplus": lambda x: torch.nn.functional.softplus(x),
+    "softsign": lambda x: torch.nn.functional.softsign(x),
+    "tanh": lambda x: torch.tanh(x),
+    "thresholdedrelu": lambda x, alpha: torch.where(x > alpha, x, torch.zeros_like(x)),
 }
-_TAKES_ALPHA = ("affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu")
-_TAKES_BETA = ("affine", "hardsigmoid", "scaledtanh")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,35 +43,26 @@ class _Node:
     direction: str
     layout: int
     lengths: Any
-    activations: tuple[tuple[str, dict[str, float]], ...]
+    activations: list[list[cells.Activation]]
     clip: float | None
 
     @classmethod
     def of(cls, defaults: Sequence[str], direction: str, layout: int, lengths: Any, **how: Any) -> _Node:
-        """Resolve the attributes; `alpha` and `beta` are given to the activations that take them, in order."""
-        count = 2 if direction == "bidirectional" else 1
-        names = [name.lower() for name in how["activations"] or [*defaults] * count]
-        alphas, betas = iter(how["alpha"] or ()), iter(how["beta"] or ())
-        chosen = []
-        for name in names:
-            refuse(name not in _ACTIVATIONS, f"activation {name}")
-            parameters = {}
-            for parameter, takers, values in (("alpha", _TAKES_ALPHA, alphas), ("beta", _TAKES_BETA, betas)):
-                value = next(values, None) if name in takers else None
-                parameters.update({} if value is None else {parameter: value})
-            chosen.append((name, parameters))
-        return cls(
-            direction=direction, layout=layout, lengths=lengths, activations=tuple(chosen), clip=how["clip"] or None
+        """Resolve the attributes."""
+        count = cells.direction_count(direction)
+        chosen = cells.activations_of(
+            how["activations"], how["alpha"], how["beta"], defaults=defaults, directions=count
         )
+        return cls(direction=direction, layout=layout, lengths=lengths, activations=chosen, clip=how["clip"] or None)
 
     @property
     def directions(self) -> int:
         """One or two."""
-        return 2 if self.direction == "bidirectional" else 1
+        return len(self.activations)
 
     def is_plain(self, *names: str) -> bool:
         """Whether nothing is asked for but these activations, in each direction."""
-        is_default = [name for name, parameters in self.activations if not parameters] == [*names] * self.directions
+        is_default = all([each.name for each in of_direction] == [*names] for of_direction in self.activations)
         return self.lengths is None and self.clip is None and is_default
 
     def is_native(self, x: Any, *names: str) -> bool:
@@ -81,13 +71,13 @@ class _Node:
 
     def functions(self, direction: int) -> list[Activation]:
         """The activations of one direction, each clipped before."""
-        count = len(self.activations) // self.directions
+        clip = self.clip
 
-        def function(name: str, parameters: dict[str, float]) -> Activation:
-            clip = self.clip
-            return lambda x: _ACTIVATIONS[name](x if clip is None else x.clamp(-clip, clip), **parameters)
+        def function(activation: cells.Activation) -> Activation:
+            bare = partial(_ACTIVATIONS[activation.name], **activation.parameters)
+            return bare if clip is None else lambda x: bare(x.clamp(-clip, clip))
 
-        return [function(*each) for each in self.activations[count * direction : count * (direction + 1)]]
+        return [function(each) for each in self.activations[direction]]
 
     def started(self, x: Any, initial: Any, hidden: int) -> Any:
         """The initial state, [directions, batch, hidden]; zeros when none is given."""

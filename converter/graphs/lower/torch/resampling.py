@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from converter.graphs.lower.registry import refuse
+from converter.graphs.lower.onnx.resizing import POSITIONS, REACHES, ROUNDINGS, ResizedAxis, cubic_weight
 from converter.graphs.lower.torch.framework import torch
 
 
@@ -24,11 +24,15 @@ class Resampling:
     def along(self, x: Any, axis: int, size: Any, factor: Any, region: tuple[float, float] | None) -> tuple[Any, Any]:
         """Return `x` with `size` along `axis`, and which positions lay outside the input."""
         extent = x.shape[axis]
-        positions = self._positions(torch.arange(size).to(torch.float32), extent, size, factor, region)
+        begin, end = region or (0.0, 1.0)
+        resized = ResizedAxis(extent=extent, size=size, length=factor * extent, scale=factor, begin=begin, end=end)
+        is_single = isinstance(size, int) and size == 1
+        at = torch.arange(size).to(torch.float32)
+        positions = POSITIONS[self.coordinates](at, resized, lambda one, more: one() if is_single else more())
         outside = (positions < 0) | (positions > extent - 1)
         if self.mode == "nearest":
-            return x.index_select(axis, self._rounded(positions).clamp(0).clamp(max=extent - 1)), outside
-        refuse(self.mode not in ("linear", "cubic"), f"Resize mode {self.mode!r}")
+            nearest = ROUNDINGS[self.nearest_mode](positions, torch.floor, torch.ceil)
+            return x.index_select(axis, nearest.to(torch.int64).clamp(0).clamp(max=extent - 1)), outside
         first, weights = self._weights(positions, factor)
         taps = first[:, None] + torch.arange(weights.shape[1])
         if self.excludes_outside:
@@ -42,58 +46,18 @@ class Resampling:
         ]
         return sum(parts[1:], parts[0]), outside
 
-    def _positions(self, x: Any, extent: Any, size: Any, factor: Any, region: tuple[float, float] | None) -> Any:
-        width = factor * extent
-        match self.coordinates:
-            case "align_corners":
-                return x * 0.0 if isinstance(size, int) and size == 1 else x * (extent - 1) / (width - 1)
-            case "asymmetric":
-                return x / factor
-            case "half_pixel":
-                return (x + 0.5) / factor - 0.5
-            case "pytorch_half_pixel":
-                return x - 0.5 if isinstance(size, int) and size == 1 else (x + 0.5) / factor - 0.5
-            case "half_pixel_symmetric":
-                return extent / 2 * (1 - size / width) + (x + 0.5) / factor - 0.5
-            case "tf_crop_and_resize":
-                assert region is not None
-                start, end = region
-                if isinstance(size, int) and size == 1:
-                    return x + (start + end) * (extent - 1) / 2
-                return x * (end - start) * (extent - 1) / (width - 1) + start * (extent - 1)
-        refuse(True, f"Resize coordinates {self.coordinates!r}")
-        return None
-
-    def _rounded(self, positions: Any) -> Any:
-        match self.nearest_mode:
-            case "round_prefer_floor":
-                rounded = torch.ceil(positions - 0.5)
-            case "round_prefer_ceil":
-                rounded = torch.floor(positions + 0.5)
-            case "floor":
-                rounded = torch.floor(positions)
-            case "ceil":
-                rounded = torch.ceil(positions)
-            case _:
-                refuse(True, f"Resize nearest_mode {self.nearest_mode!r}")
-        return rounded.to(torch.int64)
-
     def _weights(self, positions: Any, factor: Any) -> tuple[Any, Any]:
         """The first input of each output, and the weights of it and those after it: one row per output."""
         is_wide = self.is_antialiased and factor < 1
-        reach, scale = (1 if self.mode == "linear" else 2), (factor if is_wide else 1.0)
+        reach, scale = REACHES[self.mode], (factor if is_wide else 1.0)
         begin = math.floor(-reach / scale) + 1
         # The position lies after the input before it, or at the one after: 0 < ratio <= 1.
         left = torch.ceil(positions) - 1
         ratio = positions - left
         taps = torch.arange(begin, 2 - begin)
         distance = ((taps[None, :] - ratio[:, None]) * scale).abs()
-        weights = (1 - distance).clamp(min=0) if self.mode == "linear" else self._cubic(distance)
+        weights = (
+            (1 - distance).clamp(min=0) if self.mode == "linear" else cubic_weight(distance, self.cubic, torch.where)
+        )
         weights = weights / weights.sum(1, keepdim=True) if is_wide else weights
         return left.to(torch.int64) + begin, weights
-
-    def _cubic(self, x: Any) -> Any:
-        a = self.cubic
-        near = ((a + 2) * x - (a + 3)) * x * x + 1
-        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-        return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))

@@ -11,38 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.lower.onnx.cells import ACTIVATIONS
+from converter.graphs.lower.onnx.resizing import POSITIONS, REACHES, ROUNDINGS
+from converter.graphs.lower.onnx.windows import AUTO_PADS
 
 _DIRECTIONS = frozenset(("forward", "reverse", "bidirectional"))
 _LOSS_REDUCTIONS = frozenset(("none", "sum", "mean"))
 _BLOCK_MODES = frozenset(("DCR", "CRD"))
-_RESIZE_COORDINATES = (
-    "half_pixel",
-    "half_pixel_symmetric",
-    "pytorch_half_pixel",
-    "align_corners",
-    "asymmetric",
-    "tf_half_pixel_for_nn",
-    "tf_crop_and_resize",
-)
-_ACTIVATIONS = (
-    "affine",
-    "elu",
-    "hardsigmoid",
-    "leakyrelu",
-    "relu",
-    "scaledtanh",
-    "sigmoid",
-    "softplus",
-    "softsign",
-    "tanh",
-    "thresholdedrelu",
-)
 
 # Of any operator that has an attribute of this name.
 _OF_ANY: Mapping[str, frozenset[str]] = {
-    "auto_pad": frozenset(("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")),
+    "auto_pad": AUTO_PADS,
     "round_mode": frozenset(("up", "down", "nearest")),
-    "nearest_mode": frozenset(("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")),
+    "nearest_mode": frozenset(ROUNDINGS),
     "padding_mode": frozenset(("zeros", "border", "reflection")),
     "approximate": frozenset(("none", "tanh")),
     "keep_aspect_ratio_policy": frozenset(("stretch", "not_larger", "not_smaller")),
@@ -64,9 +45,9 @@ _OF_ONE: Mapping[tuple[str, str], frozenset[str]] = {
     ("SpaceToDepth", "mode"): _BLOCK_MODES,
     ("GridSample", "mode"): frozenset(("linear", "bilinear", "nearest", "cubic", "bicubic")),
     ("Pad", "mode"): frozenset(("constant", "reflect", "edge", "wrap")),
-    ("Resize", "mode"): frozenset(("nearest", "linear", "cubic")),
+    ("Resize", "mode"): frozenset(REACHES),
     ("Upsample", "mode"): frozenset(("nearest", "linear", "bilinear", "cubic")),
-    ("Resize", "coordinate_transformation_mode"): frozenset(_RESIZE_COORDINATES),
+    ("Resize", "coordinate_transformation_mode"): frozenset(POSITIONS),
     ("RoiAlign", "coordinate_transformation_mode"): frozenset(("half_pixel", "output_half_pixel")),
     ("RoiAlign", "mode"): frozenset(("avg", "max")),
     ("TensorScatter", "mode"): frozenset(("linear", "circular")),
@@ -74,7 +55,7 @@ _OF_ONE: Mapping[tuple[str, str], frozenset[str]] = {
     ("Momentum", "mode"): frozenset(("standard", "nesterov")),
 }
 # Lists of words, in whatever case.
-_OF_LISTS: Mapping[str, frozenset[str]] = {"activations": frozenset(_ACTIVATIONS)}
+_OF_LISTS: Mapping[str, frozenset[str]] = {"activations": ACTIVATIONS}
 
 
 def check(op_type: str, attributes: Mapping[str, Any]) -> None:

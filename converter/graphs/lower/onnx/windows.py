@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.graphs.lower.registry import refuse
 
-_AUTO_PADS = ("", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+AUTO_PADS = frozenset(("", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def _larger(a: Any, b: Any) -> Any:
 
 def check_auto_pad(auto_pad: str) -> None:
     """Raise GraphError when ONNX has no such `auto_pad`."""
-    refuse(auto_pad not in _AUTO_PADS, f"auto_pad {auto_pad!r}")
+    refuse(auto_pad not in AUTO_PADS, f"auto_pad {auto_pad!r}")
 
 
 def windows(
