@@ -166,6 +166,12 @@ ROWS: list[Row] = [
             nearest_mode=rounding, opset=18)
         for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
     ),
+    row("nearest tf_half_pixel_for_nn", "Resize", floats(1, 1, 4, 3), np.float32([]), np.float32([1, 1, 1.5, 2]),
+        mode="nearest", nearest_mode="floor", coordinate_transformation_mode="tf_half_pixel_for_nn", opset=11),
+    row("cubic pytorch_half_pixel to one", "Resize", floats(1, 1, 4, 4), None, None, ints(1, 1, 1, 6), mode="cubic",
+        coordinate_transformation_mode="pytorch_half_pixel", opset=18),
+    row("crop", "Resize", floats(1, 1, 4, 5), np.float32([0, 0, 0.2, 0.1, 1, 1, 0.7, 0.9]), None, ints(1, 1, 3, 1),
+        mode="linear", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=3.0, opset=18),
     row("a crop of the same size", "Resize", floats(1, 1, 4, 4), np.float32([0, 0, 0.25, 0.25, 1, 1, 0.75, 0.75]), None,
         ints(1, 1, 4, 4), mode="linear", coordinate_transformation_mode="tf_crop_and_resize", opset=18),
     row("coefficient", "Resize", floats(1, 1, 4, 4), None, np.float32([1, 1, 2, 2]), mode="cubic", cubic_coeff_a=-0.5,

@@ -179,7 +179,9 @@ def _moved(value: Any, source: int, destination: int) -> Any:
 
 
 @lowers("Scan", since=8)
-def scan_batch(sequence_lengths: Any, *values: Any, body: Body, num_scan_inputs: int, directions: Any = None) -> Any:
+def scan_of_batches(
+    sequence_lengths: Any, *values: Any, body: Body, num_scan_inputs: int, directions: Any = None
+) -> Any:
     """Before opset 9 the first axis of everything is a batch, the second what is scanned."""
     refuse(sequence_lengths is not None, "Scan of opset 8 with lengths of sequences")
     refuse(values[0].shape[0] is None, "Scan of opset 8 with an unknown batch")

@@ -49,7 +49,7 @@ def padded(x: Any, amounts: list[list[Any]], fill: Any = 0) -> Any:
 
 
 @lowers("Conv")
-def convolution(
+def conv(
     x: Any,
     weight: Any,
     bias: Any = None,
@@ -110,7 +110,7 @@ def _by_channel(x: Any, weight: Any, kernel: list[int], channels: int, stride: i
 
 
 @lowers("ConvTranspose")
-def transposed_convolution(
+def conv_transpose(
     x: Any,
     weight: Any,
     bias: Any = None,
@@ -203,7 +203,7 @@ def _kept(before: Any, after: Any) -> slice:
 
 
 @lowers("DeformConv", since=19)
-def deformable_convolution(
+def deform_conv(
     x: Any,
     weight: Any,
     offset: Any,
@@ -271,7 +271,7 @@ def interpolated(x: Any, places: list[Any], combine: Any = None) -> Any:
 
 
 @lowers("Col2Im", since=18)
-def column_to_image(
+def col2im(
     columns: Any, image_shape: Any, block_shape: Any, *, dilations: Any = None, pads: Any = None, strides: Any = None
 ) -> Any:
     """Blocks [n, c * elements of a block, blocks] put where they come from, summed where they overlap."""

@@ -96,7 +96,7 @@ def roi_align(
 
 
 @lowers("RoiAlign", since=10)
-def roi_align_without_shift(
+def roi_align_unshifted(
     x: Any,
     rois: Any,
     batch_indices: Any,

@@ -65,7 +65,7 @@ def scatter_elements(x: Any, indices: Any, updates: Any, *, axis: int = 0, reduc
     return _scatter(x, _grid(indices, axis, extents_of(x)[axis]), updates, reduction)
 
 
-@lowers("ScatterElements", since=11)
+@lowers("Scatter", "ScatterElements", since=9)
 def scatter_elements_plain(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
     """Without a reduction, before opset 16."""
     return scatter_elements(x, indices, updates, axis=axis)
@@ -108,12 +108,6 @@ def _scatter_products(x: Any, indices: Any, updates: Any) -> Any:
         return step + 1, tf.ensure_shape(value, x.shape)
 
     return tf.while_loop(lambda step, _: step < tf.shape(places)[0], multiply, (0, x))[1]
-
-
-@lowers("Scatter", since=9)
-def scatter_deprecated(x: Any, indices: Any, updates: Any, *, axis: int = 0) -> Any:
-    """ScatterElements before opset 11."""
-    return scatter_elements(x, indices, updates, axis=axis)
 
 
 @lowers("Slice", since=10)

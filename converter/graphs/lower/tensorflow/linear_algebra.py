@@ -55,6 +55,6 @@ def einsum(*values: Any, equation: str) -> Any:
 
 
 @lowers("Det", since=11)
-def determinant(x: Any) -> Any:
+def det(x: Any) -> Any:
     """Of the last two dimensions."""
     return tf.linalg.det(x)

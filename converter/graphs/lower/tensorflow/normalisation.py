@@ -145,6 +145,12 @@ def local_response_normalization(
     return x / tf.pow(bias + (alpha / size) * total, beta)
 
 
+@lowers("Hardmax", since=13)
+def hardmax(x: Any, *, axis: int = -1) -> Any:
+    """One where the first of the largest is along an axis, zero elsewhere."""
+    return tf.one_hot(tf.argmax(x, axis=axis), tf.shape(x)[axis], axis=axis % rank_of(x), dtype=x.dtype)
+
+
 @lowers("Dropout", since=12)
 def dropout(
     x: Any, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None, output_count: int = 1
@@ -161,6 +167,6 @@ def dropout(
 
 
 @lowers("Dropout", since=7)
-def dropout_of_evaluation(x: Any, *, ratio: float = 0.5, output_count: int = 1) -> Any:
+def dropout_for_inference(x: Any, *, ratio: float = 0.5, output_count: int = 1) -> Any:
     """Before opset 12 the graph was an evaluation graph: nothing is dropped."""
     return dropout(x, output_count=output_count)

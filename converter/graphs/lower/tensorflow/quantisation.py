@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.graphs.lower.tensorflow.convolution import convolution
-from converter.graphs.lower.tensorflow.elementwise import cast
+from converter.graphs.lower.tensorflow.casting import cast
+from converter.graphs.lower.tensorflow.convolution import conv
 from converter.graphs.lower.tensorflow.framework import dtype_of, number_of, rank_of, tf
 from converter.graphs.lower.tensorflow.linear_algebra import matmul
 from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
@@ -90,7 +90,7 @@ def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any =
 
 
 @lowers("QLinearMatMul", since=10)
-def quantised_matmul(
+def qlinear_matmul(
     a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any, y_scale: Any, y_zero: Any
 ) -> Any:
     """MatMulInteger, quantised again."""
@@ -104,7 +104,7 @@ def quantised_matmul(
 
 
 @lowers("ConvInteger", since=10)
-def convolution_integer(
+def conv_integer(
     x: Any,
     weight: Any,
     x_zero_point: Any = None,
@@ -120,7 +120,7 @@ def convolution_integer(
     """Conv of integers, int32. Computed in float64, in which sums of such products are exact: Conv is of floats."""
     values = tf.cast(_centred(x, x_zero_point, 1), tf.float64)
     filters = tf.cast(_centred(weight, weight_zero_point, 0), tf.float64)
-    total = convolution(
+    total = conv(
         values,
         filters,
         auto_pad=auto_pad,
@@ -134,7 +134,7 @@ def convolution_integer(
 
 
 @lowers("QLinearConv", since=10)
-def quantised_convolution(
+def qlinear_conv(
     x: Any,
     x_scale: Any,
     x_zero: Any,
@@ -153,7 +153,7 @@ def quantised_convolution(
     strides: Any = None,
 ) -> Any:
     """ConvInteger and a bias of the product's scale, quantised again."""
-    total = convolution_integer(
+    total = conv_integer(
         x,
         weight,
         x_zero,

@@ -87,9 +87,3 @@ def cumulative_sum(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -
 def cumulative_product(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
     """Running products along an axis."""
     return tf.math.cumprod(x, axis=tf.reshape(axis, []), exclusive=bool(exclusive), reverse=bool(reverse))
-
-
-@lowers("Hardmax", since=13)
-def hardmax(x: Any, *, axis: int = -1) -> Any:
-    """One where the first of the largest is along an axis, zero elsewhere."""
-    return tf.one_hot(tf.argmax(x, axis=axis), tf.shape(x)[axis], axis=axis % rank_of(x), dtype=x.dtype)

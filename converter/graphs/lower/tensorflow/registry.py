@@ -14,6 +14,7 @@ __all__ = ["REGISTRY", "refuse", "registry"]
 
 _FAMILIES = (
     "elementwise",
+    "casting",
     "creation",
     "shapes",
     "indexing",

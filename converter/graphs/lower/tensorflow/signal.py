@@ -51,7 +51,7 @@ def _of_length(x: Any, length: Any) -> Any:
 
 
 @lowers("DFT", since=20)
-def fourier(x: Any, length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Any:
+def dft(x: Any, length: Any = None, axis: Any = None, *, inverse: int = 0, onesided: int = 0) -> Any:
     """Along an axis, over what `length` cuts or fills up; onesided keeps, or is given, the first half."""
     dtype = tf.convert_to_tensor(x).dtype
     along = -2 if axis is None else int(axis.reshape(())) if is_static(axis) else tf.cast(as_scalar(axis), tf.int64)
@@ -72,17 +72,15 @@ def fourier(x: Any, length: Any = None, axis: Any = None, *, inverse: int = 0, o
 
 
 @lowers("DFT", since=17)
-def fourier_by_attribute(x: Any, length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
+def dft_by_attribute(x: Any, length: Any = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0) -> Any:
     """The axis as an attribute, before opset 20."""
     import numpy as np
 
-    return fourier(x, length, np.array(axis, np.int64), inverse=inverse, onesided=onesided)
+    return dft(x, length, np.array(axis, np.int64), inverse=inverse, onesided=onesided)
 
 
 @lowers("STFT", since=17)
-def short_time_fourier(
-    signal: Any, frame_step: Any, window: Any = None, frame_length: Any = None, *, onesided: int = 1
-) -> Any:
+def stft(signal: Any, frame_step: Any, window: Any = None, frame_length: Any = None, *, onesided: int = 1) -> Any:
     """[batch, samples, 1 or 2] -> [batch, frames, frequencies, 2]; a last frame that does not fit is left out."""
     values = _complex(signal)
     if frame_length is None:

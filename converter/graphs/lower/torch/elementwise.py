@@ -24,7 +24,6 @@ _UNARY = (
     ("Ceil", "ceil"),
     ("Cos", "cos"),
     ("Cosh", "cosh"),
-    ("Det", "linalg.det"),
     ("Erf", "erf"),
     ("Exp", "exp"),
     ("Floor", "floor"),
@@ -128,7 +127,7 @@ def identity(x: Any) -> Any:
     return x
 
 
-def divide(a: Tensor, b: Tensor) -> Any:
+def div(a: Tensor, b: Tensor) -> Any:
     """Integers are divided towards zero, as in C."""
     if a.dtype == torch.uint64:
         return _divided(a.to(torch.int64), b.to(torch.int64)).to(torch.uint64)
@@ -151,15 +150,15 @@ def _divided(a: Any, b: Any) -> Any:
     return torch.where(b < 0, (moved(a) >= moved(b)).to(torch.int64), quotient)
 
 
-REGISTRY.add("Div", divide, since=7)
+REGISTRY.add("Div", div, since=7)
 
 
 @lowers("Div")
-def divide_before_numpy(a: Tensor, b: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Any:
+def div_before_numpy(a: Tensor, b: Tensor, *, axis: int | None = None, broadcast: int = 0) -> Any:
     """As other binary operators before opset 7."""
     if broadcast and axis is not None:
         b = b.reshape(list(b.shape) + [1] * (a.ndim - axis % a.ndim - b.ndim))
-    return divide(a, b)
+    return div(a, b)
 
 
 @lowers("Mod", since=10)

@@ -61,3 +61,9 @@ def gemm_before_numpy(
 def einsum(*operands: Tensor, equation: str) -> Any:
     """Sums of products by index letters."""
     return torch.einsum(equation.replace(" ", ""), *operands)
+
+
+@lowers("Det", since=11)
+def det(x: Tensor) -> Any:
+    """Of the last two dimensions."""
+    return torch.linalg.det(x)

@@ -209,17 +209,11 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Any:
     return blocks.reshape(n, c // (b * b), h * b, w * b)
 
 
-@lowers("SpaceToDepth", since=28)
-def space_to_depth_by_mode(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Any:
-    """With the order of DepthToSpace's modes, since opset 28."""
-    return (
-        torch.nn.functional.pixel_unshuffle(x, blocksize) if mode == "CRD" else space_to_depth(x, blocksize=blocksize)
-    )
-
-
 @lowers("SpaceToDepth")
-def space_to_depth(x: Tensor, *, blocksize: int) -> Any:
-    """[n, c, h, w] -> [n, c * b^2, h / b, w / b]."""
+def space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Any:
+    """[n, c, h, w] -> [n, c * b^2, h / b, w / b]; the block comes before (DCR) or after (CRD) the channels."""
+    if mode == "CRD":
+        return torch.nn.functional.pixel_unshuffle(x, blocksize)
     b = blocksize
     n, c, h, w = x.shape
     return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)

@@ -1,4 +1,4 @@
-"""Operators that sample images: resize, grids, regions."""
+"""Resize, and sampling by grids."""
 
 from __future__ import annotations
 
@@ -80,10 +80,17 @@ def _floored(extent: Any, factor: float) -> Any:
     return int(extent * factor + 1e-6 * factor)
 
 
-@lowers("Upsample", "Resize", since=9)
+@lowers("Resize", since=10)
+def resize_by_scales(x: Tensor, scales: Value, *, mode: str = "nearest") -> Any:
+    """Before opset 11: to scales alone, positions asymmetric, the nearest below."""
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return resize(x, None, scales, mode="linear" if mode == "bilinear" else mode, **how)
+
+
+@lowers("Upsample", since=9)
 def upsample(x: Tensor, scales: Value, *, mode: str = "nearest") -> Any:
-    """Without the choices that Resize has had since opset 11."""
-    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    """Resize before it was called so."""
+    return resize_by_scales(x, scales, mode=mode)
 
 
 @lowers("Upsample", since=7)
@@ -91,7 +98,7 @@ def upsample_by_attribute(x: Tensor, *, scales: Any, mode: str = "nearest") -> A
     """Scales as an attribute, before opset 9."""
     import numpy as np
 
-    return upsample(x, np.array(list(scales), np.float32), mode=mode)
+    return resize_by_scales(x, np.array(list(scales), np.float32), mode=mode)
 
 
 _GRID_MODES = {"bilinear": "bilinear", "linear": "bilinear", "bicubic": "bicubic", "cubic": "bicubic"}
@@ -115,73 +122,3 @@ def grid_sample(
 def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Any:
     """The grid of an affine map."""
     return torch.nn.functional.affine_grid(theta, size, bool(align_corners))
-
-
-@lowers("RoiAlign", since=16)
-def roi_align(
-    x: Tensor,
-    rois: Tensor,
-    batch_indices: Tensor,
-    *,
-    coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg",
-    output_height: int = 1,
-    output_width: int = 1,
-    sampling_ratio: int = 0,
-    spatial_scale: float = 1.0,
-) -> Any:
-    """Each region in bins, each bin the mean (largest) of bilinear samples.
-
-    How many samples depends on the size of the region, unless `sampling_ratio` says.
-    """
-    shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
-    refuse(sampling_ratio == 0 and torch.compiler.is_exporting(), "RoiAlign with sampling_ratio=0 in a torch.export")
-    found = []
-    for position in range(rois.shape[0]):
-        left, top, right, bottom = (rois[position] * spatial_scale - shift).unbind()
-        width, height = right - left, bottom - top
-        if not shift:
-            width, height = width.clamp(min=1), height.clamp(min=1)
-        bins = (height / output_height, width / output_width)
-        counts = [sampling_ratio or max(int(torch.ceil(each)), 1) for each in bins]
-        image = x[batch_indices[position].to(torch.int64)]
-        rows = _bin_positions(top, bins[0], output_height, counts[0])
-        columns = _bin_positions(left, bins[1], output_width, counts[1])
-        samples = _bilinear(image, rows, columns, is_largest=mode == "max")
-        samples = samples.reshape(-1, output_height, counts[0], output_width, counts[1])
-        found.append(samples.amax((2, 4)) if mode == "max" else samples.mean((2, 4)))
-    return torch.stack(found) if found else x.new_zeros(0, x.shape[1], output_height, output_width)
-
-
-@lowers("RoiAlign", since=10)
-def roi_align_unshifted(x: Tensor, rois: Tensor, batch_indices: Tensor, **how: Any) -> Any:
-    """Without the shift by half a pixel, before opset 16."""
-    return roi_align(x, rois, batch_indices, coordinate_transformation_mode="output_half_pixel", **how)
-
-
-def _bin_positions(start: Any, size: Any, bins: int, samples: int) -> Any:
-    within = (torch.arange(samples) + 0.5) / samples
-    return (start + (torch.arange(bins)[:, None] + within[None, :]) * size).reshape(-1)
-
-
-def _bilinear(image: Any, rows: Any, columns: Any, *, is_largest: bool) -> Any:
-    """Samples at all pairs; more than a pixel outside is zero. For a maximum ONNX takes that of the weighted four."""
-    (low, high, part), (left, right, across) = (
-        _neighbours(each, extent) for each, extent in zip((rows, columns), image.shape[1:], strict=True)
-    )
-    part, across = part[:, None], across[None, :]
-    corners = (
-        image[:, low][:, :, left] * (1 - part) * (1 - across),
-        image[:, low][:, :, right] * (1 - part) * across,
-        image[:, high][:, :, left] * part * (1 - across),
-        image[:, high][:, :, right] * part * across,
-    )
-    inside = [(each >= -1) & (each <= extent) for each, extent in zip((rows, columns), image.shape[1:], strict=True)]
-    found = torch.stack(corners).amax(0) if is_largest else torch.stack(corners).sum(0)
-    return torch.where(inside[0][:, None] & inside[1][None, :], found, torch.zeros_like(found))
-
-
-def _neighbours(positions: Any, extent: Any) -> tuple[Any, Any, Any]:
-    positions = positions.clamp(min=0)
-    low = positions.to(torch.int64).clamp(max=extent - 1)
-    return low, (low + 1).clamp(max=extent - 1), torch.where(low >= extent - 1, 0, positions - low)
