@@ -11,7 +11,7 @@ _ARGUMENTS = "Arguments received"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def said_by(error: BaseException) -> str:
+def summary_of(error: BaseException) -> str:
     """Return the type and the first line of `error` that says what went wrong.
 
     torch.onnx wraps that in a text on how to report it: the line is then that of the cause. Keras says first where.

@@ -16,7 +16,7 @@ import pytest
 
 from converter.errors import ArchitectureError, GraphError, UsageError
 from converter.graphs.description.signature import Signature
-from converter.graphs.failures import said_by
+from converter.graphs.failures import summary_of
 from converter.graphs.run.arrays import reason_of
 from converter.graphs.trace import model_building
 from converter.graphs.trace.canonical_names import canonical_names, tied_names
@@ -166,10 +166,10 @@ def test_a_failure_is_what_went_wrong() -> None:
 
     wrapped = errors.OnnxExporterError("Failed. \x1b[96mThis is step 2/3\x1b[0m, report it")
     wrapped.__cause__ = AttributeError("'SymInt' object has no attribute 'unsqueeze'\n\nWhile executing %scan")
-    assert said_by(wrapped) == "AttributeError: 'SymInt' object has no attribute 'unsqueeze'"
+    assert summary_of(wrapped) == "AttributeError: 'SymInt' object has no attribute 'unsqueeze'"
     of_keras = "Exception encountered when calling Dense.call().\n\n\x1b[1mno such axis\x1b[0m\n\nArguments received"
-    assert said_by(ValueError(of_keras)) == "ValueError: no such axis"
-    assert said_by(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
+    assert summary_of(ValueError(of_keras)) == "ValueError: no such axis"
+    assert summary_of(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
     assert reason_of(ValueError(of_keras)) == "no such axis"
     assert reason_of(ValueError("\x1b[1mno\x1b[0m\nwhy")) == "no why"
 

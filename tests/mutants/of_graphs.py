@@ -519,8 +519,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/run/canary.py",
-        old="        if taken + sizes[name] > _GROUP_BYTES:",
-        new="        if taken > _GROUP_BYTES:",
+        old="        if nbytes + sizes[name] > _GROUP_BYTES:",
+        new="        if nbytes > _GROUP_BYTES:",
         tests="tests/graphs/test_fitting.py",
         what="a canary changes more than 256 MiB at once",
     ),
@@ -722,8 +722,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/trace/tensorflow/lifting.py",
-        old="            _check_alike(node, _tables(taken), _tables(outputs))",
-        new="            _check_alike(node, _tables(taken), _tables(taken))",
+        old="            _check_alike(node, _tables(handles), _tables(outputs))",
+        new="            _check_alike(node, _tables(handles), _tables(handles))",
         tests=_TABLES + " -k no_search",
         what="a loop that turns two tables looks one up alone",
     ),

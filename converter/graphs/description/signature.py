@@ -116,7 +116,7 @@ class Signature:
     `ignored`       regular expressions, searched for in names: tensors that transformers itself skips when loading
     `inputs`, `outputs`   of the graph, in order; outputs are the field names of the class's ModelOutput
     `dimensions`    what is known of those that may vary; nothing where they mean nothing in particular
-    `notes`         what is to be said of how the graph was chosen
+    `notes`         a note for the user on each choice that was made among graphs
     `heads`         of attention: how many tables of scores, each as large as the square of the length, are held at once
     `thresholds`    what the config says of lengths from which on a model computes in another way
     """

@@ -196,9 +196,9 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     if clash is not None:
         raise GraphError("is a name that another tensor has got", tensor=clash)
     origins = frozenset(source.origin(name) for name in kept)
-    state, said = planned.optimizer, planned.warnings
+    state, warnings = planned.optimizer, planned.warnings
     if state is not None and any(name in replaced for group in state.groups for name in group.parameters):
-        state, said = None, (*said, "optimizer state not carried: its weights stay in the source's own layout")
+        state, warnings = None, (*warnings, "optimizer state not carried: its weights stay in the source's own layout")
     return replace(
         planned,
         optimizer=state,
@@ -211,7 +211,7 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
         buffers=(planned.buffers - replaced) | (source.buffers & kept),
         frozen=(planned.frozen - replaced) | (source.frozen & kept),
         lines=tuple(line for line in planned.lines if line.name not in origins),
-        warnings=(*said, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
+        warnings=(*warnings, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
     )
 
 

@@ -51,17 +51,21 @@ def _make_way(model: Any, used: set[str], names: frozenset[str]) -> None:
         raise GraphError("is the name of an input, output or other initializer of the graph", tensor=taken_already)
     fixed = {id(value) for value in outer}
     inner = [value for value in _values(model) if id(value) not in fixed]
-    taken = {*names, *used, *(value.name for value in (*outer, *inner))}
+    labels_in_use = {*names, *used, *(value.name for value in (*outer, *inner))}
     for value in inner:
         if value.name in names or value.name in used:
-            value.name = next(new for count in range(len(taken) + 1) if (new := f"{value.name}_{count}") not in taken)
-            taken.add(value.name)
+            value.name = next(
+                new for count in range(len(labels_in_use) + 1) if (new := f"{value.name}_{count}") not in labels_in_use
+            )
+            labels_in_use.add(value.name)
 
 
-def _label(name: str, taken: set[str]) -> str:
+def _label(name: str, labels_in_use: set[str]) -> str:
     """Return `name`, or one like it where that is taken by nodes of an earlier time; it is taken then, too."""
-    label = next(new for count in itertools.count() if (new := f"{name}_{count}" if count else name) not in taken)
-    taken.add(label)
+    label = next(
+        new for count in itertools.count() if (new := f"{name}_{count}" if count else name) not in labels_in_use
+    )
+    labels_in_use.add(label)
     return label
 
 

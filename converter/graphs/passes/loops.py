@@ -110,7 +110,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _is_next(after: Any, before: Any) -> bool:
-    """Whether a value is another, and one."""
+    """Whether `after` is `before + 1`."""
     node = _origin(after).producer()
     if node is None or node.op_type != "Add":
         return False

@@ -134,5 +134,5 @@ def reason_of(error: Exception) -> str:
     """Return in one line why a model did not run. Raises `error` where no memory was left: that is no such reason."""
     if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
         raise error
-    said = error.message if isinstance(error, GraphError) else " ".join(" ".join(lines_of(error)).split())[:300]
-    return said or type(error).__name__
+    reason = error.message if isinstance(error, GraphError) else " ".join(" ".join(lines_of(error)).split())[:300]
+    return reason or type(error).__name__

@@ -120,12 +120,12 @@ def try_groups(
 
 
 def _fitting(names: Sequence[str], sizes: Mapping[str, int]) -> list[str]:
-    chosen, taken = [names[0]], sizes[names[0]]
+    chosen, nbytes = [names[0]], sizes[names[0]]
     for name in names[1:]:
-        if taken + sizes[name] > _GROUP_BYTES:
+        if nbytes + sizes[name] > _GROUP_BYTES:
             break
         chosen.append(name)
-        taken += sizes[name]
+        nbytes += sizes[name]
     return chosen
 
 

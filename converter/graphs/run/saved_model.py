@@ -35,8 +35,10 @@ def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, sin
 
     given = read_sets(inputs)
     parameters = parameter_names(list(next(iter(given.values()), {})))
-    taken = {name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types}
-    sets, unfit = fitting(given, taken)
+    input_types = {
+        name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types
+    }
+    sets, unfit = fitting(given, input_types)
     failed = run_sets(sets, outputs, called)
     tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
     return {"failed": failed, "unfit": unfit, "canary": tried}

@@ -26,15 +26,15 @@ _OF_DECODER = "decoder."
 _LEAF = re.compile(r"(?:input\.|output\.)?past_key_values\.(self_attention_cache\.)?(?:layers\.)?(\d+)\.(keys|values)")
 
 
-def with_past(model: Any, taken: Inputs) -> Inputs:
+def with_past(model: Any, model_inputs: Inputs) -> Inputs:
     """Return the inputs of a decoder on the meta device, and its past ones.
 
     Raises GraphError for a class that keeps no keys and values.
     """
-    shapes = _cached_shapes(model, taken)
+    shapes = _cached_shapes(model, model_inputs)
     is_behind_encoder = _is_behind_encoder(model)
     sequence = "decoder_sequence" if is_behind_encoder else "sequence"
-    inputs = list(taken.inputs)
+    inputs = list(model_inputs.inputs)
     if not is_behind_encoder:
         total = ("batch", f"{_PAST_SEQUENCE} + {sequence}")
         inputs = [replace(each, shape=total) if each.name == "attention_mask" else each for each in inputs]
@@ -43,14 +43,14 @@ def with_past(model: Any, taken: Inputs) -> Inputs:
             name = f"{PAST}.{layer}.{_OF_DECODER if is_behind_encoder else ''}{kind}"
             shape = ("batch", heads, _PAST_SEQUENCE, size)
             inputs.append(GraphInput(name=name, dtype=DType.FLOAT32, shape=shape))
-    limit = next(each for each in taken.dimensions if each.name == sequence).high
+    limit = next(each for each in model_inputs.dimensions if each.name == sequence).high
     high = None if limit is None else limit // 2
-    dimensions = [replace(each, high=high) if each.name == sequence else each for each in taken.dimensions]
+    dimensions = [replace(each, high=high) if each.name == sequence else each for each in model_inputs.dimensions]
     reach = None if limit is None else limit - 1
     past = Dimension(name=_PAST_SEQUENCE, high=high, reach=reach, checked=(6, 12, 5, 3, 1))
     thresholds = (
         replace(each, dimension=_PAST_SEQUENCE, count=max(each.count - 1, 1)) if each.dimension == sequence else each
-        for each in taken.thresholds
+        for each in model_inputs.thresholds
     )
     return Inputs(inputs=tuple(inputs), dimensions=(*dimensions, past), thresholds=tuple(thresholds))
 
@@ -59,15 +59,15 @@ def _is_behind_encoder(model: Any) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
-def _cached_shapes(model: Any, taken: Inputs) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _cached_shapes(model: Any, model_inputs: Inputs) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return heads and size of keys and of values, layer by layer."""
     import torch
 
     name = type(model).__name__
-    sizes = checked_sizes(taken.dimensions)[0]
+    sizes = checked_sizes(model_inputs.dimensions)[0]
     given = {
         each.name: torch.ones(extents(each, sizes), dtype=getattr(torch, each.dtype.value), device="meta")
-        for each in taken.inputs
+        for each in model_inputs.inputs
         if not each.name.endswith("attention_mask")  # whose values some classes look at
     }
     try:

@@ -33,16 +33,16 @@ def traced_sizes(model: Any, dimensions: Sequence[Dimension], attempt: int = 0) 
 
     No two are alike, nor is one among those that are checked. Another `attempt` gives other ones.
     """
-    taken = {extent for tensor in (*model.parameters(), *model.buffers()) for extent in tensor.shape}
-    taken.update(_numbers(model.config.to_dict()))
-    taken.update(extent for sizes in checked_sizes(dimensions) for extent in sizes.values())
+    fixed_extents = {extent for tensor in (*model.parameters(), *model.buffers()) for extent in tensor.shape}
+    fixed_extents.update(_numbers(model.config.to_dict()))
+    fixed_extents.update(extent for sizes in checked_sizes(dimensions) for extent in sizes.values())
     sizes: dict[str, int] = {}
     for each in dimensions:
         counts = _PRIMES if each.step == 1 else (*_SMALL, *_PRIMES)
         extents = [each.extent(count) for count in counts if each.has(each.low + count * each.step)]
-        free = [extent for extent in extents if extent not in taken] or extents or [each.extent(1)]
+        free = [extent for extent in extents if extent not in fixed_extents] or extents or [each.extent(1)]
         sizes[each.name] = free[min(2 * attempt, len(free) - 1)]
-        taken.add(sizes[each.name])
+        fixed_extents.add(sizes[each.name])
     return sizes
 
 

@@ -43,13 +43,13 @@ class _Class:
     """A model class with its config, and what is known of it.
 
     `model`           an instance on the meta device
-    `taken`           the names that its forward takes
+    `forward_names`           the names that its forward takes
     `tokenizer`       the names that its tokenizer gives
     `has_any_size`    whether images of any size are tried
     """
 
     model: Any
-    taken: tuple[str, ...]
+    forward_names: tuple[str, ...]
     tokenizer: tuple[str, ...]
     has_any_size: bool
 
@@ -83,7 +83,7 @@ class _Class:
 
     @property
     def reads_text(self) -> bool:
-        return "input_ids" in self.taken
+        return "input_ids" in self.forward_names
 
     def is_among(self, *tasks: str) -> bool:
         """Whether the class is listed for one of these tasks."""
@@ -103,13 +103,13 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
     signature = inspect.signature(type(model).forward).parameters
     kind = _Class(
         model=model,
-        taken=tuple(name for name in signature if name != "self"),
+        forward_names=tuple(name for name in signature if name != "self"),
         tokenizer=_tokenizer_inputs(model.config.model_type),
         has_any_size=has_any_size,
     )
     made: dict[str, GraphInput] = {}
     dimensions: dict[str, Dimension] = {}
-    for name in (name for name in kind.taken if name in _MAKERS):
+    for name in (name for name in kind.forward_names if name in _MAKERS):
         found = _MAKERS[name](kind)
         if found is not None:
             made[name], own = found
@@ -118,7 +118,7 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
         known = {*made, "kwargs"}
         lacking = [name for name, each in signature.items() if each.default is each.empty and name not in known][1:]
         if not made or any(signature[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name in lacking):
-            what = ", ".join(lacking or kind.taken)
+            what = ", ".join(lacking or kind.forward_names)
             raise GraphError(f"{type(model).__name__} takes {what}, and nothing is known of what that is")
     order = [*kind.tokenizer, *_TEXT] if kind.reads_text else []
     names = sorted(made, key=lambda name: order.index(name) if name in order else len(order))
@@ -254,7 +254,11 @@ def _thresholds(kind: _Class) -> Iterator[Threshold]:
 def _image_ids(kind: _Class) -> tuple[int, ...]:
     """Return the ids that a processor writes for one image, where images are put into the text."""
     token = getattr(kind.config, "image_token_id", None) or getattr(kind.config, "image_token_index", None)
-    if not isinstance(token, int) or "pixel_values" not in kind.taken or not hasattr(kind.model, "get_image_features"):
+    if (
+        not isinstance(token, int)
+        or "pixel_values" not in kind.forward_names
+        or not hasattr(kind.model, "get_image_features")
+    ):
         return ()
     import torch
 
@@ -271,10 +275,10 @@ def _attention_mask(kind: _Class) -> _Made | None:
     if kind.reads_text:
         shape, dimensions, images = _text_shape(kind)
         low = len(images)
-    elif "input_values" in kind.taken and getattr(kind.config, "feat_extract_norm", None) == "layer":
+    elif "input_values" in kind.forward_names and getattr(kind.config, "feat_extract_norm", None) == "layer":
         samples = _samples(kind)
         shape, dimensions, low = ("batch", "samples"), (_BATCH, samples), samples.low
-    elif "input_features" in kind.taken and _has_any_length(kind):
+    elif "input_features" in kind.forward_names and _has_any_length(kind):
         frames = _frames(kind)
         shape, dimensions, low = ("batch", "frames"), (_BATCH, frames), frames.low
     else:

@@ -19,7 +19,7 @@ from typing import Any
 from converter.errors import ArchitectureError, GraphError, MissingExtraError
 from converter.graphs.description.sample_inputs import extents
 from converter.graphs.description.signature import Declaration, Signature
-from converter.graphs.failures import said_by
+from converter.graphs.failures import summary_of
 from converter.graphs.trace.caching import PAST, PRESENT, cache_of, name_cache, with_past
 from converter.graphs.trace.canonical_names import tied_names
 from converter.graphs.trace.constants import constants_as_operations
@@ -106,12 +106,12 @@ def trace_model(
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
     check_algorithm(model)
-    taken, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
+    model_inputs, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
     keep_module_paths(graph)
     form, ties = saved_form(model), tied_names(model)
     computed = attach_tensors(graph, model, form, ties, lambda: computed_tensors(class_, config))
     parameters, buffers = _declared(model, form, ties)
-    declared = {each.name: each for each in taken.inputs}
+    declared = {each.name: each for each in model_inputs.inputs}
     description = Signature(
         title=architecture,
         parameters=parameters,
@@ -121,8 +121,8 @@ def trace_model(
         ignored=_ignored(model),
         inputs=tuple(declared[value.name] for value in graph.graph.inputs),
         outputs=tuple(value.name for value in graph.graph.outputs),
-        dimensions=taken.dimensions,
-        thresholds=taken.thresholds,
+        dimensions=model_inputs.dimensions,
+        thresholds=model_inputs.thresholds,
     )
     return Traced(graph=graph, signature=description)
 
@@ -130,26 +130,26 @@ def trace_model(
 def _exported(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tuple[Inputs, Any]:
     """Export with images of any size, or else of one. An extent that looks frozen is looked at twice."""
     if may_have_any_size(model):
-        taken = inputs_of(model, wanted, has_any_size=True)
+        model_inputs = inputs_of(model, wanted, has_any_size=True)
         try:
-            return taken, _dynamic(model, taken, opset)
+            return model_inputs, _dynamic(model, model_inputs, opset)
         except GraphError as error:
             _log.debug("images of any size: %s", error)
-    taken = inputs_of(model, wanted, has_any_size=False)
-    return taken, _dynamic(model, taken, opset)
+    model_inputs = inputs_of(model, wanted, has_any_size=False)
+    return model_inputs, _dynamic(model, model_inputs, opset)
 
 
 def _cached(model: Any, wanted: Sequence[str] | None, opset: int | None) -> tuple[Inputs, Any]:
-    taken = with_past(model, inputs_of(model, wanted, has_any_size=False))
-    return taken, _dynamic(model, taken, opset)
+    model_inputs = with_past(model, inputs_of(model, wanted, has_any_size=False))
+    return model_inputs, _dynamic(model, model_inputs, opset)
 
 
-def _dynamic(model: Any, taken: Inputs, opset: int | None) -> Any:
+def _dynamic(model: Any, model_inputs: Inputs, opset: int | None) -> Any:
     """Return the graph in which all dimensions vary that may."""
     for attempt in range(_ATTEMPTS):
-        sizes = traced_sizes(model, taken.dimensions, attempt)
-        graph = _export(model, taken, sizes, opset)
-        name_dimensions(graph, taken.inputs)
+        sizes = traced_sizes(model, model_inputs.dimensions, attempt)
+        graph = _export(model, model_inputs, sizes, opset)
+        name_dimensions(graph, model_inputs.inputs)
         try:
             check_extents(graph, sizes)
         except FrozenDimensionError:
@@ -161,7 +161,7 @@ def _dynamic(model: Any, taken: Inputs, opset: int | None) -> Any:
     return graph
 
 
-def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | None) -> Any:
+def _export(model: Any, model_inputs: Inputs, sizes: Mapping[str, int], opset: int | None) -> Any:
     try:
         import onnx_ir.passes.common as passes
         import torch
@@ -171,7 +171,7 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
 
     inputs: dict[str, Any] = {}
     shapes: dict[str, Any] = {}
-    for each in taken.inputs:
+    for each in model_inputs.inputs:
         shape = extents(each, sizes)
         inputs[each.name] = torch.ones(shape, dtype=getattr(torch, each.dtype.value), device="meta")
         axes = [axis for axis, extent in enumerate(each.shape) if isinstance(extent, str)]
@@ -179,7 +179,7 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
     cache = cache_of(inputs)
     if cache is not None:
         inputs |= {PAST: cache, "use_cache": True}
-        shapes[PAST] = [shapes.pop(each.name) for each in taken.inputs if each.name not in inputs]
+        shapes[PAST] = [shapes.pop(each.name) for each in model_inputs.inputs if each.name not in inputs]
     options = OnnxConfig(dynamic=True, optimize=False, opset_version=opset, dynamic_shapes=shapes)
     with _silence() as printed:
         # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
@@ -188,9 +188,9 @@ def _export(model: Any, taken: Inputs, sizes: Mapping[str, int], opset: int | No
                 graph = OnnxExporter().export(model, inputs, config=options).program
         except Exception as error:
             _log.debug("export of %s failed: %s", type(model).__name__, printed.getvalue(), exc_info=True)
-            raise GraphError(f"{type(model).__name__} could not be exported: {said_by(error)}") from error
+            raise GraphError(f"{type(model).__name__} could not be exported: {summary_of(error)}") from error
     if cache is None:
-        check_bounds(model, taken.inputs, sizes, programs[-1])
+        check_bounds(model, model_inputs.inputs, sizes, programs[-1])
     if graph.functions:
         passes.InlinePass()(graph)
     name_cache(graph)

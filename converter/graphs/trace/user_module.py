@@ -18,7 +18,7 @@ from converter.errors import CkconvError, GraphError, MissingExtraError, UsageEr
 from converter.graphs.description.sample_inputs import extents
 from converter.graphs.description.signature import Declaration, GraphInput, Signature
 from converter.graphs.description.traced import WEIGHTS_LOCATION
-from converter.graphs.failures import said_by
+from converter.graphs.failures import summary_of
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.recurrent import as_operators
@@ -91,7 +91,7 @@ def built(factory: str, folder: str) -> Any:
         raise
     except Exception as error:
         _LOG.debug("%s failed", factory, exc_info=True)
-        raise UsageError(f"--model {factory} failed: {said_by(error)}") from error
+        raise UsageError(f"--model {factory} failed: {summary_of(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--model {factory} returns a {type(module).__name__}, which is no torch.nn.Module")
     return module.eval()
@@ -121,7 +121,7 @@ def _called(module: Any, examples: Mapping[str, Any]) -> Any:
     except Exception as error:
         _LOG.debug("forward failed", exc_info=True)
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in examples.items())
-        raise UsageError(f"the model does not take {shapes}: {said_by(error)}") from error
+        raise UsageError(f"the model does not take {shapes}: {summary_of(error)}") from error
 
 
 def _check_signature(module: Any, inputs: Sequence[GraphInput]) -> None:
@@ -136,9 +136,9 @@ def _check_signature(module: Any, inputs: Sequence[GraphInput]) -> None:
 
 def _sizes(module: Any, inputs: Sequence[GraphInput]) -> dict[str, int]:
     """Choose extents that the model has no other reason to have, so that a frozen one is recognised."""
-    taken = {extent for tensor in module.state_dict().values() for extent in tensor.shape}
-    taken.update(extent for each in inputs for extent in each.shape if isinstance(extent, int))
-    free = iter([prime for prime in _PRIMES if prime not in taken] + list(_PRIMES))
+    fixed_extents = {extent for tensor in module.state_dict().values() for extent in tensor.shape}
+    fixed_extents.update(extent for each in inputs for extent in each.shape if isinstance(extent, int))
+    free = iter([prime for prime in _PRIMES if prime not in fixed_extents] + list(_PRIMES))
     names = dict.fromkeys(extent for each in inputs for extent in each.shape if isinstance(extent, str))
     return {name: next(free) for name in names}
 
@@ -176,7 +176,7 @@ def _exported(
             )
     except Exception as error:
         _LOG.debug("export failed", exc_info=True)
-        raise GraphError(f"{type(module).__name__} could not be exported: {said_by(error)}") from error
+        raise GraphError(f"{type(module).__name__} could not be exported: {summary_of(error)}") from error
     model = program.model
     if model.functions:
         passes.InlinePass()(model)

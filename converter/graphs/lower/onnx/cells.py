@@ -54,7 +54,7 @@ def activations_of(
     found = []
     for name in [name.lower() for name in names or [*defaults] * directions]:
         refuse(name not in ACTIVATIONS, f"activation {name!r}")
-        taken = {key: next(given[key], default) for key, default in _PARAMETERS[name].items()}
-        found.append(Activation(name=name, parameters=taken))
+        parameters = {key: next(given[key], default) for key, default in _PARAMETERS[name].items()}
+        found.append(Activation(name=name, parameters=parameters))
     count = len(defaults)
     return [found[count * direction : count * (direction + 1)] for direction in range(directions)]

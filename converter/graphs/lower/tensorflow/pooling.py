@@ -128,7 +128,7 @@ def average_pool(
 
     if is_nothing(window.full):
         return mean(x)
-    # Of one example and channel, what is counted: the input, its own padding too if that counts, never ceil_mode's.
+    # Ones where a cell counts towards the mean: input, padding if `count_include_pad`, never the extra of `ceil_mode`.
     counted = tf.ones(as_shape([1, 1, *extents_of(x)[2:]]), x.dtype)
     if count_include_pad:
         counted = tf.pad(counted, [[0, 0], [0, 0], *window.given], constant_values=1)

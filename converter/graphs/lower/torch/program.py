@@ -151,8 +151,8 @@ def _check_open(guards: Sequence[str], free: Collection[tuple[str, int]]) -> Non
     for guard in guards:
         extents = {(name, int(axis)) for name, axis in _EXTENT.findall(guard)}
         if _FIXED.fullmatch(guard) and not extents.isdisjoint(free):
-            said = _EXTENT.sub(r"\1.shape[\2]", guard)
-            raise GraphError(f"torch.export makes a program for some lengths alone: where {said}")
+            condition = _EXTENT.sub(r"\1.shape[\2]", guard)
+            raise GraphError(f"torch.export makes a program for some lengths alone: where {condition}")
 
 
 def _reason(error: Exception) -> str:

@@ -26,14 +26,14 @@ def sequence_empty(*, dtype: int = 1) -> Any:
 
 @lowers("SequenceInsert", since=11)
 def sequence_insert(sequence: Value, value: Tensor, position: Int = None) -> Any:
-    """A copy with one more element, at the end unless said otherwise."""
+    """A copy with one more element, at the end unless a place is given."""
     where = len(sequence) if position is None else int(position)
     return [*sequence[:where], value, *sequence[where:]]
 
 
 @lowers("SequenceErase", since=11)
 def sequence_erase(sequence: Value, position: Int = None) -> Any:
-    """A copy without one element, the last unless said otherwise."""
+    """A copy without one element, the last unless a place is given."""
     refuse(not sequence, "an element of an empty sequence")
     where = (len(sequence) - 1 if position is None else int(position)) % len(sequence)
     return [*sequence[:where], *sequence[where + 1 :]]

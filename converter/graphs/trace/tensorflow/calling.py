@@ -26,35 +26,35 @@ _SHOWN = 6
 class Called:
     """A function that is called as a signature is, the nodes of a main graph that do it, and why it is this one.
 
-    `taken` are the nodes that the main graph has already: constants and tables.
+    `kept` are the nodes that the main graph has already: constants and tables.
     """
 
     name: str
     signature: Signature
     nodes: tuple[Node, ...]
-    taken: tuple[str, ...]
+    kept: tuple[str, ...]
     note: str
 
 
-def called(said: MetaGraph, path: str | None) -> Called | None:
+def called(meta: MetaGraph, path: str | None) -> Called | None:
     """Return how the root's `__call__` is called, None when it has none that was traced.
 
     Raises ArchitectureError when it was traced in several ways, of which none takes all that the others take;
     GraphError for one that takes, returns or captures more than tensors, variables, constants and lookup tables;
     ReadError where objects and graph do not agree.
     """
-    objects = said.objects or ()
+    objects = meta.objects or ()
     place = objects[0].children.get(_CALL, -1) if objects else -1
     function = objects[place].function if 0 <= place < len(objects) else None
-    names = [] if function is None else [name for name in dict.fromkeys(function.traced) if name in said.traced]
+    names = [] if function is None else [name for name in dict.fromkeys(function.traced) if name in meta.traced]
     if function is None or not names:
         return None
-    ways = [_way(name, said, function, path) for name in names]
+    ways = [_way(name, meta, function, path) for name in names]
     chosen = _chosen(ways, path)
-    body = said.graph.function(chosen.name)
-    captured = said.captures[chosen.name]
+    body = meta.graph.function(chosen.name)
+    captured = meta.captures[chosen.name]
     inputs = _inputs(chosen, body, len(captured), path)
-    maker = _Maker(said=said, body=body, prefix=_prefix(said), path=path)
+    maker = _Maker(meta=meta, body=body, prefix=_prefix(meta), path=path)
     outputs = _outputs(chosen, body, path)
     return Called(
         name=_CALL,
@@ -65,15 +65,15 @@ def called(said: MetaGraph, path: str | None) -> Called | None:
             outputs={name: _info(maker.call_name, number, leaf) for number, (name, leaf) in enumerate(outputs.items())},
         ),
         nodes=tuple(maker.nodes(list(inputs.values()), captured)),
-        taken=tuple(maker.captured(index) for index in captured if objects[index].variable is None),
+        kept=tuple(maker.captured(index) for index in captured if objects[index].variable is None),
         note=_note(chosen, ways),
     )
 
 
-def _way(name: str, said: MetaGraph, function: SavedFunction, path: str | None) -> Traced:
-    if name not in said.graph.functions:
+def _way(name: str, meta: MetaGraph, function: SavedFunction, path: str | None) -> Traced:
+    if name not in meta.graph.functions:
         raise ReadError(f"has an object that calls the function {name!r}, which is not there", path=path)
-    return traced(name, said.traced[name], function, path)
+    return traced(name, meta.traced[name], function, path)
 
 
 def _chosen(ways: Sequence[Traced], path: str | None) -> Traced:
@@ -147,8 +147,8 @@ def _inputs(way: Traced, body: Function, captured: int, path: str | None) -> dic
             raise GraphError(f"{'/'.join(place)!r} of {_CALL} is not one tensor")
         if leaf.type_number:
             leaves.append(leaf)
-    taken, arguments = [leaf.type_number for leaf in leaves], [each.type_number for each in body.arguments]
-    if arguments[: len(taken)] != taken or len(arguments) != len(taken) + captured:
+    types, arguments = [leaf.type_number for leaf in leaves], [each.type_number for each in body.arguments]
+    if arguments[: len(types)] != types or len(arguments) != len(types) + captured:
         raise ReadError(f"has a function ({way.name!r}) that takes something else than its object says", path=path)
     names = [leaf.name for leaf in leaves]
     if "" in names or len(set(names)) < len(names):
@@ -183,10 +183,10 @@ def _info(node: str, number: int, leaf: Leaf) -> TensorInfo:
     return TensorInfo(tensor=f"{node}:{number}", type_number=leaf.type_number, shape=leaf.shape)
 
 
-def _prefix(said: MetaGraph) -> str:
+def _prefix(meta: MetaGraph) -> str:
     """Return what no node of the graph starts with."""
     prefix = "called"
-    while any(name.startswith(prefix) for name in said.graph.nodes):
+    while any(name.startswith(prefix) for name in meta.graph.nodes):
         prefix += "_"
     return prefix
 
@@ -195,7 +195,7 @@ def _prefix(said: MetaGraph) -> str:
 class _Maker:
     """The nodes of a main graph around one call, whose names start with `prefix`."""
 
-    said: MetaGraph
+    meta: MetaGraph
     body: Function
     prefix: str
     path: str | None
@@ -209,19 +209,19 @@ class _Maker:
 
     def nodes(self, inputs: Sequence[Leaf], captured: Sequence[int]) -> Iterator[Node]:
         """Yield a placeholder an input, a handle a variable, and the call of the function with these and constants."""
-        taken = []
+        placeholders = []
         for number, leaf in enumerate(inputs):
-            taken.append(self.input_name(number))
-            yield _node(taken[-1], _INPUT, dtype=leaf.type_number, shape=leaf.shape)
+            placeholders.append(self.input_name(number))
+            yield _node(placeholders[-1], _INPUT, dtype=leaf.type_number, shape=leaf.shape)
         for index in dict.fromkeys(captured):
-            variable = self.said.objects[index].variable if self.said.objects else None
+            variable = self.meta.objects[index].variable if self.meta.objects else None
             if variable is not None:
                 yield _node(self._handle(index), _VARIABLE, dtype=variable.type_number, shape=variable.shape)
         captures = list(map(self.captured, captured))
         yield Node(
             name=self.call_name,
             operator=_CALLING,
-            inputs=(*taken, *captures),
+            inputs=(*placeholders, *captures),
             attributes={
                 "Tin": Attribute.of_types([each.type_number for each in self.body.arguments]),
                 "Tout": Attribute.of_types([each.type_number for each in self.body.results]),
@@ -234,7 +234,7 @@ class _Maker:
 
     def captured(self, index: int) -> str:
         """Return the node that makes what is captured. Raises GraphError for what none here makes."""
-        captured = (self.said.objects or ())[index]
+        captured = (self.meta.objects or ())[index]
         if captured.variable is not None:
             return self._handle(index)
         if captured.constant is None:
@@ -245,7 +245,7 @@ class _Maker:
 
     def _table(self, captured: SavedObject) -> str:
         """Return the node of the main graph that makes a table as the function does that makes the object's."""
-        graph, objects = self.said.graph, self.said.objects or ()
+        graph, objects = self.meta.graph, self.meta.objects or ()
         place = captured.children.get(_CREATE, -1)
         function = objects[place].function if 0 <= place < len(objects) else None
         creators = [name for name in (function.traced if function is not None else ()) if name in graph.functions]

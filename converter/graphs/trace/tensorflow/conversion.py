@@ -18,7 +18,7 @@ from typing import Any
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.description.signature import Declaration, Dimension, GraphInput, Signature
 from converter.graphs.description.traced import WEIGHTS_LOCATION
-from converter.graphs.failures import said_by
+from converter.graphs.failures import summary_of
 from converter.graphs.trace.sampling import sampling_of
 from converter.graphs.trace.tensorflow.lifting import lift
 from converter.graphs.trace.tensorflow.tables import Table
@@ -85,7 +85,7 @@ def convert(source: Source) -> Converted:
             raise
         except Exception as error:
             _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue(), exc_info=True)
-            raise GraphError(f"{source.title} could not be converted by tf2onnx: {said_by(error)}") from error
+            raise GraphError(f"{source.title} could not be converted by tf2onnx: {summary_of(error)}") from error
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
@@ -193,9 +193,9 @@ def _lifted(source: Source) -> Any:
     import tensorflow as tf
 
     graph = source.graph
-    taken = {node.name for node in graph.node}.intersection(map(_output_node, range(len(source.outputs))))
-    if taken:
-        raise GraphError(f"{source.title} has a node called {min(taken)!r}, as what is added to its graph is")
+    clashing = {node.name for node in graph.node}.intersection(map(_output_node, range(len(source.outputs))))
+    if clashing:
+        raise GraphError(f"{source.title} has a node called {min(clashing)!r}, as what is added to its graph is")
     for number, port in enumerate(source.outputs):
         node = graph.node.add(name=_output_node(number), op="Identity", input=[port.tensor])
         node.attr["T"].type = tf.as_dtype(port.dtype.numpy).as_datatype_enum
@@ -218,7 +218,7 @@ def _check(model: Any, title: str) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(f"{title} became a graph that is not valid: {said_by(error)}") from error
+        raise GraphError(f"{title} became a graph that is not valid: {summary_of(error)}") from error
     try:
         import onnxruntime
     except ImportError:
@@ -228,7 +228,7 @@ def _check(model: Any, title: str) -> None:
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no root of their own
-        raise GraphError(f"{title} became a graph that onnxruntime refuses: {said_by(error)}") from error
+        raise GraphError(f"{title} became a graph that onnxruntime refuses: {summary_of(error)}") from error
 
 
 def _named(model: Any, source: Source, inputs: Sequence[GraphInput]) -> Any:

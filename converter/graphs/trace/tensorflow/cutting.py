@@ -31,7 +31,7 @@ class Cut:
 
     `graph`      the GraphDef
     `nodes`      the nodes of its main graph, as they were stored
-    `said`       what the file says of the graph, to be read as data
+    `meta`       what the file says of the graph, to be read as data
     `first`      nodes of the main graph that a loader would run before, where the signature reaches a table: checked,
                  to be read as data
     `note`       how it was chosen, where no signature says what is served
@@ -41,7 +41,7 @@ class Cut:
     signature: Signature
     graph: bytes
     nodes: Mapping[str, Node]
-    said: MetaGraph
+    meta: MetaGraph
     first: Mapping[str, Node] = field(default_factory=dict)
     note: str = ""
 
@@ -55,39 +55,39 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     it looks up is filled by; ArchitectureError without a signature that is the one to take, GraphError for one of more
     than plain tensors and for functions in functions without end, ReadError for a malformed file.
     """
-    said = meta_graph(data, _SERVE, path)
-    if said is None:
+    meta = meta_graph(data, _SERVE, path)
+    if meta is None:
         raise ArchitectureError("is a SavedModel without a graph for serving", path=path)
-    found = [name for name, each in said.signatures.items() if name not in _NOT_CALLED and each.outputs]
-    call = None if found else called(said, path)
+    found = [name for name, each in meta.signatures.items() if name not in _NOT_CALLED and each.outputs]
+    call = None if found else called(meta, path)
     if call is not None:
-        nodes, functions = _reached_with_tables(said.graph, call.taken, path, call.nodes)
+        nodes, functions = _reached_with_tables(meta.graph, call.kept, path, call.nodes)
         return Cut(
             name=call.name,
             signature=call.signature,
-            graph=_encoded(said.graph, nodes, functions),
+            graph=_encoded(meta.graph, nodes, functions),
             nodes=nodes,
-            said=said,
-            first=_first(said, nodes, functions, path),
+            meta=meta,
+            first=_first(meta, nodes, functions, path),
             note=call.note,
         )
     name = _chosen(found, path)
-    signature = said.signatures[name]
+    signature = meta.signatures[name]
     ports = {**signature.inputs, **signature.outputs}
     for port, info in ports.items():
         if not info.tensor:
             raise GraphError(f"{port!r} of the signature is not one tensor", path=path)
     roots = [node_of(info.tensor) for each in (signature.inputs, signature.outputs) for info in each.values()]
-    nodes, functions = _reached_with_tables(said.graph, roots, path)
+    nodes, functions = _reached_with_tables(meta.graph, roots, path)
     for port, info in ports.items():
         _check_place(port, info.tensor, nodes, functions, path)
-    graph = _encoded(said.graph, nodes, functions)
-    first = _first(said, nodes, functions, path)
-    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, said=said, first=first)
+    graph = _encoded(meta.graph, nodes, functions)
+    first = _first(meta, nodes, functions, path)
+    return Cut(name=name, signature=signature, graph=graph, nodes=nodes, meta=meta, first=first)
 
 
 def _first(
-    said: MetaGraph, nodes: Mapping[str, Node], functions: Mapping[str, Function], path: str | None
+    meta: MetaGraph, nodes: Mapping[str, Node], functions: Mapping[str, Function], path: str | None
 ) -> dict[str, Node]:
     """Return the nodes that would fill tables, where there are any among `nodes`.
 
@@ -96,8 +96,8 @@ def _first(
     tables = [node for node in nodes.values() if makes_table(node.operator)]
     if not tables:
         return {}
-    roots = [each for each in said.initialisers if each in said.graph.nodes]
-    first, called = _reached(said.graph, roots, path, tables)
+    roots = [each for each in meta.initialisers if each in meta.graph.nodes]
+    first, called = _reached(meta.graph, roots, path, tables)
     inner = [node for function in {**called, **functions}.values() for node in function.nodes]
     makers: dict[str, Node] = {}
     for node in (*{**first, **nodes}.values(), *inner):
@@ -192,16 +192,16 @@ def _reached_with_tables(
     nodes, functions = _reached(graph, roots, path, made)
     makers: dict[str, list[Node]] = {}
     tables: list[Node] = []
-    taken: set[str] = set(graph.nodes)
+    used: set[str] = set(graph.nodes)
     for node in nodes.values():
         for name in _called_alone(node):
             if name not in makers:
                 makers[name] = _table_returned(functions, name)
             table = list(_under_name(node.name, makers[name]))
-            clash = taken.intersection(each.name for each in table[1:])
+            clash = used.intersection(each.name for each in table[1:])
             if clash:
                 raise ReadError(f"has a node called {min(clash)!r}, as one of a table is", path=path)
-            taken.update(each.name for each in table)
+            used.update(each.name for each in table)
             tables += table
     return _reached(graph, roots, path, (*made, *tables)) if tables else (nodes, functions)
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
-from converter.graphs.failures import said_by
+from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
@@ -64,7 +64,7 @@ def trace(
     except CkconvError:
         raise
     except Exception as error:  # tracing runs the layers' own Python: it can fail with any exception there is
-        raise GraphError(f"the Keras model could not be traced: {said_by(error)}") from error
+        raise GraphError(f"the Keras model could not be traced: {summary_of(error)}") from error
     converted = convert(source)
     import onnx_ir
 
@@ -100,7 +100,7 @@ def build(
     objects = _imported(custom_objects, folder)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     failures: list[Exception] = []
-    said = json.dumps(keras_config.for_keras(config, custom))
+    config_text = json.dumps(keras_config.for_keras(config, custom))
     for framework in ("keras", "tf_keras"):
         try:
             module = importlib.import_module(framework)
@@ -110,10 +110,10 @@ def build(
             _check_version(str(module.__version__))
         try:
             with redirect_stdout(io.StringIO()):
-                given = json.loads(said)
-                taken = as_keras_3(given) if framework == "keras" else given
+                given = json.loads(config_text)
+                own_config = as_keras_3(given) if framework == "keras" else given
                 with _weights_counted(module, elements):
-                    return _built(module, taken, objects, is_archive=is_archive)
+                    return _built(module, own_config, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
             if (refusal := _refusal_in(error)) is not None:
                 raise ArchitectureError(refusal.message, hint=refusal.hint) from error  # no cause of its own cause
@@ -125,7 +125,7 @@ def build(
             "is a model of Keras 2 that calls operators of TensorFlow, which only tf_keras can build",
             hint="pip install tf-keras",
         ) from failures[0]
-    message = said_by(failures[0])
+    message = summary_of(failures[0])
     if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
         raise ArchitectureError(
             f"has a Keras config with a class that Keras does not have: {message}",
@@ -343,17 +343,17 @@ def _named_outputs(model: Any, result: Any) -> Iterator[tuple[str, Any]]:
         listed = [model.layers[-1].name]
     if len(listed) != len(results):
         listed = [f"output_{number}" for number in range(len(results))]
-    taken: dict[str, Any] = {}
+    used: dict[str, Any] = {}
     for name, each in zip(listed, results, strict=True):
-        apart = _apart(name.partition(":")[0], taken)
-        taken[apart] = each
+        apart = _apart(name.partition(":")[0], used)
+        used[apart] = each
         yield apart, each
 
 
-def _apart(name: str, taken: Mapping[str, Any]) -> str:
+def _apart(name: str, used: Mapping[str, Any]) -> str:
     """Return a name that is not taken."""
     found, number = name, 1
-    while found in taken:
+    while found in used:
         found, number = f"{name}_{number}", number + 1
     return found
 

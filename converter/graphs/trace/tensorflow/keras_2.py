@@ -36,7 +36,7 @@ def as_keras_3(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_of_keras_2(config: Mapping[str, Any]) -> bool:
-    """Whether Keras 3 would have said this config otherwise."""
+    """Whether Keras 3 would have written this config in another way."""
     return as_keras_3(config) != config
 
 

@@ -231,7 +231,7 @@ def _check_keras_own(name: str, module: str, registered: str | None, *, is_funct
 
 
 def _check_without_module(name: str, module: str | None, registered: str | None, *, is_function: bool) -> None:
-    """Check a name that stands alone, or is said to be Python's, as Keras says of functions of its own."""
+    """Check a name that stands alone, or whose module is `builtins`, as Keras writes functions of its own."""
     names = known()
     if name.removeprefix(_CUSTOM) in names.of_applications and not is_function:
         return
@@ -278,8 +278,8 @@ def _check_spelling(name: str, form: re.Pattern[str], custom: Collection[str]) -
 
 def _check_literal(value: Mapping[str, Any]) -> None:
     """Refuse element types that are no numbers: one of text may be as long as it says."""
-    said = value.get("config")
-    dtype = said.get("dtype") if isinstance(said, Mapping) else None
+    own_config = value.get("config")
+    dtype = own_config.get("dtype") if isinstance(own_config, Mapping) else None
     if isinstance(dtype, str) and not _DTYPE.fullmatch(dtype):
         raise SafetyError(f"has a Keras config with a value of type {dtype!r}")
 

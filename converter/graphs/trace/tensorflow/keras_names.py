@@ -22,7 +22,7 @@ class KerasNames:
 
     `classes`     module -> layers, models, and the objects that configure layers
     `functions`   module -> functions of tensors that call no other and touch nothing else
-    `words`       kind (layer, initializer, activation ...) -> names that mean one where no module is said
+    `words`       kind (layer, initializer, activation ...) -> names that mean one where no module is named
     `classes_alone`    all of these that are classes
     `of_applications`  layers that the models which come with Keras define for themselves
     `operations`  functions of TensorFlow that a layer of Keras 2 may call

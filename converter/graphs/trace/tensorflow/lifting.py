@@ -215,15 +215,15 @@ class _Body:
         while size != len(self._known):  # nodes of loops are in no order
             size = len(self._known)
             for node in self._nodes:
-                taken = self._taken(node)
-                for number, given in (self._handed_on(node, taken) if taken else {}).items():
+                handles = self._handles(node)
+                for number, given in (self._handed_on(node, handles) if handles else {}).items():
                     self._known[node.name, number] = given
         for node in list(self._nodes):
-            taken = self._taken(node)
-            if any(given.table for given in taken.values()) or node.op in (*_FIND, *_SIZE):
-                self._rewrite_of_table(node, taken)
-            elif taken:
-                self._rewrite(node, taken)
+            handles = self._handles(node)
+            if any(given.table for given in handles.values()) or node.op in (*_FIND, *_SIZE):
+                self._rewrite_of_table(node, handles)
+            elif handles:
+                self._rewrite(node, handles)
             _prepare(node)
         for node in self._nodes:
             node.input[:] = [self.renamed(each) for each in node.input]
@@ -232,26 +232,26 @@ class _Body:
         """Return what a reference is called now: a read has its output `value`, an Identity `output`."""
         return self._renamed.get(reference, reference)
 
-    def _taken(self, node: Any) -> dict[int, Given]:
+    def _handles(self, node: Any) -> dict[int, Given]:
         """Return, by position, what of the inputs was a handle."""
         references = [_reference(each) for each in node.input if not each.startswith("^")]
         return {position: self._known[each] for position, each in enumerate(references) if each in self._known}
 
-    def _handed_on(self, node: Any, taken: dict[int, Given]) -> dict[int, Given]:
+    def _handed_on(self, node: Any, handles: dict[int, Given]) -> dict[int, Given]:
         """Return, by number, what of the outputs was a handle."""
         if node.op in _PASSING:
-            given = next(iter(taken.values()))
+            given = next(iter(handles.values()))
             return {0: given, 1: given} if node.op == "Switch" else {0: given}
         if node.op in _LOOPS:
-            return taken
+            return handles
         if node.op in CALLS:
-            return self._library.specialised(node.attr["f"].func.name, taken)[1]
+            return self._library.specialised(node.attr["f"].func.name, handles)[1]
         if node.op in _BRANCHES:
-            return self._library.specialised(_branches(node)[0].name, _after_selector(taken))[1]
+            return self._library.specialised(_branches(node)[0].name, _after_selector(handles))[1]
         return {}
 
-    def _rewrite_of_table(self, node: Any, taken: dict[int, Given]) -> None:
-        table = taken[0].table if taken.keys() == {0} else None
+    def _rewrite_of_table(self, node: Any, handles: dict[int, Given]) -> None:
+        table = handles[0].table if handles.keys() == {0} else None
         if node.op in (*_FIND, *_SIZE) and table is None:
             raise GraphError(f"looks values up in a table that is not known (node {node.name!r})")
         data, controls = _split(node.input)
@@ -268,56 +268,56 @@ class _Body:
             set_constant(node, np.array(len(table.keys), np.int64))
             self._renamed[f"{node.name}:size:0"] = f"{node.name}:output:0"
         elif node.op in (*_PASSING, *CALLS, *_LOOPS, *_BRANCHES):
-            if node.op in _PASSING and len(set(taken.values())) > 1:
+            if node.op in _PASSING and len(set(handles.values())) > 1:
                 raise GraphError(f"chooses between tables (node {node.name!r})")
-            self._rewrite(node, taken)
+            self._rewrite(node, handles)
         else:
             raise GraphError(
                 f"operator {node.op} (node {node.name!r}) does more with a table than look values up in it"
             )
 
-    def _rewrite(self, node: Any, taken: dict[int, Given]) -> None:
+    def _rewrite(self, node: Any, handles: dict[int, Given]) -> None:
         attributes = {key: _copied(value) for key, value in node.attr.items()}
         match node.op:
             case "ReadVariableOp":
                 _become(node, "Identity", list(node.input))
-                node.attr["T"].type = taken[0].dtype
+                node.attr["T"].type = handles[0].dtype
                 self._renamed[f"{node.name}:value:0"] = f"{node.name}:output:0"
             case "ResourceGather":
                 data, controls = _split(node.input)
                 batch_dims = node.attr["batch_dims"].i
                 axis = self._constant(f"{node.name}/axis_of_value", batch_dims)
                 _become(node, "GatherV2", [*data, axis, *controls])
-                node.attr["Tparams"].type = taken[0].dtype
+                node.attr["Tparams"].type = handles[0].dtype
                 node.attr["Tindices"].CopyFrom(attributes["Tindices"])
                 node.attr["Taxis"].type = _INT32
                 node.attr["batch_dims"].i = batch_dims
             case "ResourceGatherNd":
                 _become(node, "GatherNd", list(node.input))
-                node.attr["Tparams"].type = taken[0].dtype
+                node.attr["Tparams"].type = handles[0].dtype
                 node.attr["Tindices"].CopyFrom(attributes["Tindices"])
             case "VariableShape":
                 _become(node, "Shape", list(node.input))
-                node.attr["T"].type = taken[0].dtype
+                node.attr["T"].type = handles[0].dtype
                 node.attr["out_type"].type = attributes["out_type"].type if "out_type" in attributes else _INT32
             case operator if operator in _PASSING:
-                node.attr["T"].type = next(iter(taken.values())).dtype
+                node.attr["T"].type = next(iter(handles.values())).dtype
                 node.attr.pop("_output_shapes", None)
             case operator if operator in (*CALLS, *_LOOPS, *_BRANCHES):
-                self._rewrite_call(node, taken)
+                self._rewrite_call(node, handles)
             case operator:
                 raise GraphError(f"operator {operator} (node {node.name!r}) does more with a variable than read it")
 
-    def _rewrite_call(self, node: Any, taken: dict[int, Given]) -> None:
+    def _rewrite_call(self, node: Any, handles: dict[int, Given]) -> None:
         outputs: dict[int, Given] = {}
         if node.op in _LOOPS:
             for part in ("cond", "body"):
                 called = node.attr[part].func
-                called.name, outputs = self._library.specialised(called.name, taken)
-            _check_alike(node, _tables(taken), _tables(outputs))
-            _set_types(node.attr["T"], taken)
+                called.name, outputs = self._library.specialised(called.name, handles)
+            _check_alike(node, _tables(handles), _tables(outputs))
+            _set_types(node.attr["T"], handles)
         elif node.op in _BRANCHES:
-            inner = _after_selector(taken)
+            inner = _after_selector(handles)
             first = self._library.specialised(_branches(node)[0].name, inner)[1]
             for called in _branches(node):
                 called.name, outputs = self._library.specialised(called.name, inner)
@@ -326,8 +326,8 @@ class _Body:
             _set_types(node.attr["Tout"], outputs)
         else:
             called = node.attr["f"].func
-            called.name, outputs = self._library.specialised(called.name, taken)
-            _set_types(node.attr["Tin"], taken)
+            called.name, outputs = self._library.specialised(called.name, handles)
+            _set_types(node.attr["Tin"], handles)
             _set_types(node.attr["Tout"], outputs)
         node.attr.pop("_output_shapes", None)
         node.attr.pop("output_shapes", None)
@@ -377,13 +377,13 @@ def _branches(node: Any) -> list[Any]:
     return [node.attr["then_branch"].func, node.attr["else_branch"].func]
 
 
-def _after_selector(taken: Mapping[int, Given]) -> dict[int, Given]:
+def _after_selector(handles: Mapping[int, Given]) -> dict[int, Given]:
     """Return the arguments of a branch by position: the first input only chooses it."""
-    return {position - 1: given for position, given in taken.items()}
+    return {position - 1: given for position, given in handles.items()}
 
 
-def _tables(taken: Mapping[int, Given]) -> dict[int, Table]:
-    return {position: given.table for position, given in taken.items() if given.table is not None}
+def _tables(handles: Mapping[int, Given]) -> dict[int, Table]:
+    return {position: given.table for position, given in handles.items() if given.table is not None}
 
 
 def _check_alike(node: Any, ours: Mapping[int, Table], theirs: Mapping[int, Table]) -> None:

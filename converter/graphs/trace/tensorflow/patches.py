@@ -36,8 +36,8 @@ def _at_once(layer: Any, inputs: Any, training: Any) -> Any:
     shape = tf.shape(inputs)
     steps = tf.reshape(inputs, tf.concat([[-1], shape[2:]], 0))
     steps.set_shape([None, *inputs.shape[2:]])
-    said = {"training": training} if layer._call_has_training_arg else {}
-    found = layer.call(steps, **said)
+    arguments = {"training": training} if layer._call_has_training_arg else {}
+    found = layer.call(steps, **arguments)
     result = tf.reshape(found, tf.concat([shape[:2], tf.shape(found)[1:]], 0))
     result.set_shape([*inputs.shape[:2], *found.shape[1:]])
     return result

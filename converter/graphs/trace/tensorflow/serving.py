@@ -107,7 +107,7 @@ def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, Held]]:
     Objects are matched by the path they are reached by, variables of TensorFlow 1 are called as their node is.
     """
     names = variable_names(bundle)
-    objects = part.said.objects
+    objects = part.meta.objects
     if objects is None:
         yield from _variables_by_node(part, bundle, names)
         return
@@ -127,7 +127,7 @@ def _captured(part: Cut) -> Iterator[tuple[GraphNode, int]]:
     """Yield the nodes of the main graph that functions capture, and the objects that they are."""
     for node in part.nodes.values():
         called = node.attributes["f"].called if "f" in node.attributes else ()
-        captures = part.said.captures.get(called[0], ()) if called else ()
+        captures = part.meta.captures.get(called[0], ()) if called else ()
         data = [each for each in node.inputs if not each.startswith("^")]
         if len(captures) > len(data):
             raise ReadError(f"has a call (node {node.name!r}) without what the function captures")
@@ -137,15 +137,15 @@ def _captured(part: Cut) -> Iterator[tuple[GraphNode, int]]:
 
 def _keys_of_tables(part: Cut, bundle: Bundle) -> dict[str, str]:
     """Return by node what the keys of its table's tensors start with, if there are any."""
-    if part.said.objects is None:
+    if part.meta.objects is None:
         return _keys_by_node(part)
-    saved = _saved(part.said.objects, object_graph(bundle))
+    saved = _saved(part.meta.objects, object_graph(bundle))
     return {handle.name: saved[index].table or "" for handle, index in _captured(part) if index in saved}
 
 
 def _keys_by_node(part: Cut) -> dict[str, str]:
     """Return what TensorFlow 1 calls the tensors of a table: as its node, without scopes; of two it saves neither."""
-    graph = part.said.graph
+    graph = part.meta.graph
     makers = [name for name in graph.nodes if makes_table(graph.node(name).operator)]
     last = Counter(name.rpartition("/")[2] for name in makers)
     return {name: name.rpartition("/")[2] for name in makers if last[name.rpartition("/")[2]] == 1}
@@ -184,4 +184,4 @@ def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> I
         key = next((key for key in (node.text("shared_name"), node.name) if key in bundle.entries), None)
         if key is not None and "dtype" in node.attributes:
             dtype = _dtype(node.attributes["dtype"].type_number, node.name)
-            yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.said.trained)
+            yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.meta.trained)

@@ -189,10 +189,10 @@ def _rows(node: Node, stored: tuple[int, ...]) -> tuple[int, ...]:
         return stored
     if kind != _DENSE or "value_shape" not in node.attributes:
         return ()
-    said = shape_of(_content(node.attributes["value_shape"].data, _SHAPE), None)
-    if said is None or None in said:
+    shape = shape_of(_content(node.attributes["value_shape"].data, _SHAPE), None)
+    if shape is None or None in shape:
         raise ReadError(f"has a table (node {node.name!r}) whose values have no shape")
-    return tuple(each or 0 for each in said)
+    return tuple(each or 0 for each in shape)
 
 
 def _check_keys(which: str, keys: Any, values: Any) -> None:
@@ -259,7 +259,7 @@ class _Walk:
 
     def _function(self, name: str) -> Function:
         if name not in self._functions:
-            self._functions[name] = self._part.said.graph.function(name)
+            self._functions[name] = self._part.meta.graph.function(name)
         return self._functions[name]
 
 
