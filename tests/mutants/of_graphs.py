@@ -294,6 +294,27 @@ FAULTS = (
         what="a canary without time tries nothing",
     ),
     Fault(
+        module="model/child_function.py",
+        old="        inspect.signature(self.function).bind(*args, **keywords)\n",
+        new="",
+        tests="tests/graphs/test_calls.py -k checked",
+        what="a call with a keyword too few starts a process",
+    ),
+    Fault(
+        module="graphs/description/traced.py",
+        old="        if graph is not None and not isinstance(graph, cls):",
+        new="        if graph is not None and isinstance(graph, cls) and False:",
+        tests="tests/planning/test_sandbox.py -k kind",
+        what="the graph of a source is taken for that of a target",
+    ),
+    Fault(
+        module="graphs/lower/onnx/resizing.py",
+        old="    return choose(lambda: at * 0.0, lambda: (at + 0.5) / axis.scale - 0.5)",
+        new="    return (at + 0.5) / axis.scale - 0.5",
+        tests="tests/graphs/test_settings_of_operators.py -k 'cubic and pytorch_half_pixel'",
+        what="Resize to one pixel looks beside the first",
+    ),
+    Fault(
         module="graphs/run/transformers.py",
         old='    missing = sorted(report["missing_keys"])',
         new="    missing: list[str] = []",

@@ -13,7 +13,9 @@ import pytest
 import converter
 from converter.box.limits import Limits
 from converter.graphs.calls import run_onnx, trace_onnx
+from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
+from converter.graphs.description.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -39,6 +41,18 @@ def test_a_child_reads_the_source_and_what_it_is_told(source: Source, tmp_path: 
         source.checkpoint, graph=GraphSource(model=graph, trace=trace_onnx, extra="onnx", reference=run_onnx)
     )
     assert terms_of(replace(source, checkpoint=with_graph), Options()).reads == (source.path, graph)
+
+
+def test_a_graph_is_of_the_kind_that_is_asked_for(tmp_path: Path) -> None:
+    own = GraphSource(model=tmp_path, trace=trace_onnx, extra="onnx", reference=run_onnx)
+    reference = Reference(runner=run_onnx, model=tmp_path, takes_weights=False)
+    traced = TracedGraph(file=tmp_path, signature=Signature(title="", parameters={}), reference=reference)
+    for graph, kind, other in ((own, GraphSource, TracedGraph), (traced, TracedGraph, GraphSource)):
+        checkpoint = Checkpoint(tensors={}, graph=graph)
+        assert kind.of(checkpoint) is graph
+        with pytest.raises(TypeError, match=f"is a {other.__name__}, not {kind.__name__}"):
+            other.of(checkpoint)
+        assert other.of(replace(checkpoint, graph=None)) is None
 
 
 @pytest.mark.parametrize(
