@@ -55,7 +55,7 @@ class Budget:
         return Budget(seconds=self.seconds / 4, nbytes=self.nbytes // 4)
 
     def has_room(self, signature: Signature, sizes: Mapping[str, int]) -> bool:
-        """Whether a run at these sizes is expected to stay within."""
+        """Whether a run at these sizes is expected to cost no more than this."""
         texts = [extents(each, sizes) for each in signature.inputs if _is_of_text(each)]
         texts += [_frames(signature, each, sizes) for each in signature.inputs if each.dtype.is_floating]
         tokens = sum(math.prod(shape[:2]) for shape in texts)

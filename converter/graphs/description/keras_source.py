@@ -13,7 +13,7 @@ from converter.graphs.trace.tensorflow import keras_config
 
 
 def is_hostile(config: Mapping[str, Any]) -> bool:
-    """Whether a config has to be refused where a graph is wanted, be it that of a model or of something else."""
+    """Whether a Keras config must be refused (exit 5) when a graph is made of it."""
     try:
         keras_config.check(config, ())
     except SafetyError:

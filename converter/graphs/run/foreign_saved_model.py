@@ -24,7 +24,7 @@ _FILLING = {
     (True, False): tf.raw_ops.LookupTableInsert,
     (True, True): tf.raw_ops.LookupTableInsertV2,
 }
-"""What fills a table, by whether it is a mutable one, and one of TensorFlow 2."""
+"""The operation that fills a table, by (whether the table is mutable, whether its handle is a resource)."""
 
 
 def run(

@@ -385,7 +385,7 @@ def _input_features(kind: _Class) -> _Made:
 
 
 def _has_any_length(kind: _Class) -> bool:
-    """Whether sound may be as long as it is; Whisper reads thirty seconds, features before frames."""
+    """Whether sound may have any length; Whisper reads thirty seconds, and its features come before its frames."""
     return not (hasattr(kind.config, "max_source_positions") and hasattr(kind.config, "num_mel_bins"))
 
 

@@ -24,7 +24,7 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _KEPT_LIMIT = 4096
 _STATISTICS = (3, 4)
 _IR_VERSION = 4
-"""The first one in which an initializer need not be an input."""
+"""The first IR version in which an initializer need not be an input."""
 
 
 def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _spread(numbers: Any) -> tuple[int, ...]:
 
 
 def _takes_any(graph: Any, described: GraphInput) -> bool:
-    """Whether every integer of the type will do for an input: no use of it, and of what is computed of it, minds."""
+    """Whether an input takes every integer of its type: nothing that is computed of it has a limit of its own."""
     if np.dtype(described.dtype.numpy).kind not in "iu":
         return False
     waiting = [value for value in graph.inputs if value.name == described.name]

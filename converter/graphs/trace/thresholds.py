@@ -17,7 +17,7 @@ NAMED_SO = re.compile(
     r"window|block|chunk|distance|local|bucket|stride|original_max|clamp|radius|landmark|segment_means|segment_len"
     r"|context|max_relative|relative_position|index_topk|left_|right_|fifo|cache_len|horizon|lookback|dilat|lag_|lags_"
 )
-"""What the name of an attribute that is a length of that kind has in it."""
+"""What the names of config attributes that are such lengths contain."""
 
 OF_TOKENS = frozenset(
     (
@@ -94,10 +94,10 @@ _ORIGINAL = "original_max_position_embeddings"
 _GROWING = "dynamic"
 _MOST_OF_ONE_CONFIG = 64
 _OF_TEXT = frozenset(("text_config", "encoder", "decoder", "language_config", "llm_config"))
-"""Where composite models have the config of what reads or writes text."""
+"""Attributes under which composite models keep the config of their text model."""
 _TEXT_RANK = 2
 _ENDLESS = 1 << 40
-"""What is no length of a text, but says that there is no such thing."""
+"""A number from here on is no length of a text: it says that there is no limit."""
 
 
 def thresholds(config: Any, names: frozenset[str]) -> dict[str, int]:

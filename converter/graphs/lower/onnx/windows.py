@@ -24,7 +24,7 @@ class Windows:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether PyTorch's own padding does, which is the same on both sides."""
+        """Whether the padding is the same before and after, as PyTorch's own is."""
         amounts = (*self.before, *self.beyond)
         is_static = all(isinstance(amount, int) and amount >= 0 for amount in amounts)
         return is_static and self.before == self.after and not any(self.beyond)
@@ -41,7 +41,7 @@ def flat(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
 
 
 def _larger(a: Any, b: Any) -> Any:
-    """The larger of two ints; of extents that are not known, which torch has no maximum for in a graph, the first."""
+    """Return the larger of two ints, and `a` where an extent is not known: a graph of torch has no maximum of those."""
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else a
 
 
@@ -94,7 +94,10 @@ def windows(
 
 
 def _beyond(extent: Any, before: Any, after: Any, stride: int, span: int) -> Any:
-    """What the last window needs when the number of windows is rounded up; none begins in the padding after."""
+    """Return how many cells beyond the padding the last window needs when the number of windows is rounded up.
+
+    A window that would begin in the padding after is left out.
+    """
     count = -(-(extent + before + after - span) // stride) + 1
     if (count - 1) * stride >= extent + before:
         count = count - 1

@@ -197,7 +197,7 @@ def _by_spreading(x: Any, weight: Any, strides: Any, dilations: Any, reach: Any,
 
 
 def _kept(before: Any, after: Any) -> slice:
-    """What negative padding leaves of an axis."""
+    """Return the part of an axis that negative padding leaves."""
     refuse(not (isinstance(before, int) and isinstance(after, int)), "ConvTranspose that cuts an unknown extent")
     return slice(max(-before, 0), None if after >= 0 else after)
 

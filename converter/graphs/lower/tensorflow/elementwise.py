@@ -81,7 +81,7 @@ for _op_type, _path in _BINARY:
 
 @lowers("Identity")
 def identity(x: Any) -> Any:
-    """Of sequences and what is absent too."""
+    """The same value, also of a sequence or an absent optional."""
     return x if x is None or isinstance(x, list) else tf.identity(x)
 
 
@@ -107,7 +107,7 @@ def div(a: Any, b: Any) -> Any:
 
 @lowers("Abs")
 def absolute(x: Any) -> Any:
-    """The magnitude; of the lowest integer, which has none, itself."""
+    """The absolute value; the lowest integer, which has none, stays."""
     x = tf.convert_to_tensor(x)
     return tf.identity(x) if x.dtype.is_unsigned else tf.math.abs(x)
 

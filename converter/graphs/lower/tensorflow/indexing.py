@@ -200,7 +200,7 @@ def non_zero(x: Any) -> Any:
 
 @lowers("Compress", since=9)
 def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
-    """What the condition, which may be shorter, is true for; of the flat tensor when no axis is given."""
+    """The slices along `axis` where the condition, which may be shorter, is true; elements when no axis is given."""
     x = tf.reshape(x, [-1]) if axis is None else x
     return tf.gather(x, tf.reshape(tf.where(condition), [-1]), axis=0 if axis is None else axis)
 
@@ -247,7 +247,7 @@ def _lexicographic(values: Any, axis: int) -> Any:
 
 @lowers("ReverseSequence", since=10)
 def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: int = 0) -> Any:
-    """The beginnings of sequences, of the lengths given, turned round."""
+    """Reverse the first `lengths` steps of each sequence."""
     return tf.reverse_sequence(x, lengths, seq_axis=time_axis, batch_axis=batch_axis)
 
 

@@ -44,7 +44,7 @@ class _Window:
 
     @property
     def is_plain(self) -> bool:
-        """Whether tf.nn.pool takes it."""
+        """Whether tf.nn.pool computes a pool of this geometry."""
         is_dilated = any(dilation != 1 for dilation in self.dilations)
         skips = any(stride > extent for stride, extent in zip(self.strides, self.kernel, strict=True))
         return not skips and not (is_dilated and any(stride != 1 for stride in self.strides))

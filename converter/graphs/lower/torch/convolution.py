@@ -48,7 +48,7 @@ def conv_transpose(
     pads: Any = None,
     strides: Any = None,
 ) -> Any:
-    """The whole of it, then cut by the pads; an output shape decides the pads."""
+    """The gradient of Conv with respect to its input, cut by the pads; an output shape decides these."""
     check_auto_pad(auto_pad)
     rank = x.ndim - 2
     strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)

@@ -105,7 +105,7 @@ def _is_unsigned(x: Any) -> bool:
 
 @lowers("Abs")
 def absolute(x: Tensor) -> Any:
-    """The magnitude; of the lowest integer, which has none, itself."""
+    """The absolute value; the lowest integer, which has none, stays."""
     return x if _is_unsigned(x) else torch.abs(x)
 
 
@@ -123,7 +123,7 @@ def sign(x: Tensor) -> Any:
 
 @lowers("Identity")
 def identity(x: Any) -> Any:
-    """Anything, a sequence or nothing too."""
+    """The same value, also of a sequence or an absent optional."""
     return x
 
 

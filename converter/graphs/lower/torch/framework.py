@@ -213,7 +213,7 @@ def moved(value: Any) -> Any:
 
 
 def ordered(x: Any) -> Any:
-    """Return what torch sorts as `x`, of which it sorts uint16, uint32 and uint64 not."""
+    """Return what has the order of `x` and a type that torch sorts: it sorts no uint16, uint32 and uint64."""
     if x.dtype not in (torch.uint16, torch.uint32, torch.uint64):
         return x
     return moved(x.to(torch.int64)) if x.dtype == torch.uint64 else x.to(torch.int64)

@@ -175,7 +175,7 @@ def non_zero(x: Tensor) -> Any:
 
 @lowers("Compress", since=9)
 def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Any:
-    """What the condition is true for, along an axis or of all elements in a row; a short condition ends early."""
+    """The slices along `axis` where the condition, which may be shorter, is true; elements when no axis is given."""
     x = x.reshape(-1) if axis is None else x
     return x.index_select(axis or 0, torch.nonzero(condition).reshape(-1))
 

@@ -83,7 +83,7 @@ def _torch_type(dtype: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Graph:
-    """What a module walks.
+    """A graph as its module runs it.
 
     `inputs`      name -> declared type and shape, where the graph declares them
     `references`  value -> the key of the tensor it is, and the type it is computed in

@@ -63,7 +63,7 @@ def dequantize_linear(
     block_size: int = 0,
     output_dtype: int = 0,
 ) -> Any:
-    """The numbers that are meant."""
+    """Return the real numbers that quantised integers stand for."""
     axis = axis_of(axis, x) if scale.ndim else 0
     target = dtype_of(output_dtype) if output_dtype else scale.dtype
     compute = torch.float32 if scale.itemsize < 4 else scale.dtype

@@ -61,12 +61,12 @@ class _Node:
         return len(self.activations)
 
     def is_plain(self, *names: str) -> bool:
-        """Whether nothing is asked for but these activations, in each direction."""
+        """Whether each direction has these activations, without lengths and without a clip."""
         is_default = all([each.name for each in of_direction] == [*names] for of_direction in self.activations)
         return self.lengths is None and self.clip is None and is_default
 
     def is_native(self, x: Any, *names: str) -> bool:
-        """Whether PyTorch's own does all that is asked for, at any number of steps that may come."""
+        """Whether PyTorch's own layer computes the same, for every number of steps that the graph takes."""
         return self.is_plain(*names) and not _is_dynamic(x)
 
     def functions(self, direction: int) -> list[Activation]:

@@ -47,7 +47,7 @@ class Resampling:
         return sum(parts[1:], parts[0]), outside
 
     def _weights(self, positions: Any, factor: Any) -> tuple[Any, Any]:
-        """The first input of each output, and the weights of it and those after it: one row per output."""
+        """Return for each position of the result the first input that weighs, and the weights from there on."""
         is_wide = self.is_antialiased and factor < 1
         reach, scale = REACHES[self.mode], (factor if is_wide else 1.0)
         begin = math.floor(-reach / scale) + 1

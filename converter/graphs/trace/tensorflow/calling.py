@@ -98,7 +98,7 @@ def _is_training(way: Traced) -> bool:
 
 
 def _covers(way: Traced, other: Traced) -> bool:
-    """Whether a way takes all that the other does; words and numbers among the arguments are to be the same."""
+    """Whether one trace takes all inputs of the other; arguments that are text or numbers must be equal."""
     ours, theirs = ([(place, leaf) for place, leaf in each.inputs if place[0] != _TRAINING] for each in (way, other))
     if [place for place, _ in ours] != [place for place, _ in theirs]:
         return False

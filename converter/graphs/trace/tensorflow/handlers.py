@@ -53,7 +53,7 @@ def _mul_no_nan(graph: Any, x: Any, y: Any) -> Any:
 
 
 def _broadcast_shape(graph: Any, left: Any, right: Any) -> Any:
-    """The shape that two shapes have together: ones before the shorter, then the larger extent, or none."""
+    """Return the shape to which two broadcast: ones before the shorter, then the larger extent, or 0 beside a 0."""
     counts = [graph.op("Shape", each) for each in (left, right)]
     longest = graph.op("Max", *counts)
     one = graph.constant([1])
@@ -127,7 +127,7 @@ _OF_CONSTANTS = (
     "rewrite_single_direction_gru",
     "rewrite_bi_direction_gru",
 )
-"""What makes LSTM and GRU of loops, packing weights that are constants anew. Here weights are none, and loops stay."""
+"""Passes of tf2onnx that make LSTM and GRU of loops with constant weights. Here weights vary, and loops stay."""
 
 
 @cache

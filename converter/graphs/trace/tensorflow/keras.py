@@ -31,10 +31,10 @@ from converter.model.dtype import DType
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
 _VARIABLES = "vars"
 _OLDEST, _OLDEST_312 = (3, 13, 2), (3, 12, 4)
-"""Of Keras, that pyproject.toml asks for, too: 3.12 is the last for Python 3.10, and is mended on its own."""
+"""The least version of Keras, as in pyproject.toml: 3.12 is the last for Python 3.10 and gets fixes of its own."""
 _LAYER_OF = {"keras": "keras.src.layers.layer", "tf_keras": "tf_keras.src.engine.base_layer"}
 _SPARE_ELEMENTS = 1 << 20
-"""What layers may have beside the weights of a file: states of generators, of recurrence."""
+"""How many elements a model may have that its file has not: states of random generators and of recurrence."""
 
 
 def trace(

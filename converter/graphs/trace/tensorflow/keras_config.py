@@ -33,10 +33,10 @@ google h5py jax ml_dtypes numpy onnx onnxruntime pip pkg_resources scipy setupto
 """
 """Packages beside Python's own that have no layers for a config to name."""
 _TENSORFLOW_INITIALIZERS = "tensorflow.python.ops.init_ops_v2"
-"""Where tf_keras says that some initializers of its own models are (EfficientNetV2)."""
+"""The module that tf_keras writes for some initializers of its own models (EfficientNetV2)."""
 _FUNCTION = "function"
 _CUSTOM = "Custom>"
-"""The package of what is registered without one, as the layers of some of Keras's own applications are."""
+"""The package under which Keras registers what names none, such as layers of its own applications."""
 _LITERALS = """
 __keras_tensor__ __tensor__ __numpy__ __bytes__ __ellipsis__ __slice__ __tuple__ TensorShape
 """
@@ -45,7 +45,7 @@ _CODE = frozenset({"__lambda__", "__typespec__", "TypeSpec", "CompositeTensor"})
 _DTYPE = re.compile(r"(?:u?int|float|bfloat|complex)\d{1,3}(?:_\w{1,12})?|bool|string", re.ASCII)
 _OPERATION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 _COMPOSITE = "_COMPOSITE_TYPE"
-"""What stands before JSON in a string, which tf_keras decodes on its own (engine/node.py)."""
+"""The prefix of a string of JSON that tf_keras decodes when it loads a config (engine/node.py)."""
 _NAMES_OF_FILES = frozenset({"vocabulary", "idf_weights", "weights", "filepath"})
 _LOOKED_UP = re.compile(r"(?:\w+_)?(activation|initializer|regularizer|constraint|quantizer)", re.ASCII)
 _ACTIVATIONS = frozenset({"ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax", "ThresholdedReLU"})
@@ -127,7 +127,7 @@ def for_keras(config: Mapping[str, Any], custom: Collection[str]) -> dict[str, A
 
 
 def has_operations(value: Any) -> bool:
-    """Whether a config that `check` found harmless calls functions of TensorFlow as layers, as only Keras 2 does."""
+    """Whether a config that passed `check` has functions of TensorFlow as layers, which only Keras 2 writes."""
     if isinstance(value, Mapping):
         return value.get("class_name") in _OPERATION_LAYERS or any(map(has_operations, value.values()))
     return isinstance(value, list) and any(map(has_operations, value))

@@ -40,16 +40,16 @@ class KerasNames:
     others: frozenset[str]
 
     def is_class(self, module: str, name: str) -> bool:
-        """Whether Keras has a class of that name in a module of its own that is called so, that models are made of."""
+        """Whether `module` of Keras has a class of that name of which models are made."""
         return is_of_keras(module) and name in self.classes.get(_inner(module), ())
 
     def is_function(self, module: str, name: str) -> bool:
-        """Whether Keras has a function of tensors of that name in a module of its own that is called so."""
+        """Whether `module` of Keras has a function of that name that takes tensors."""
         return is_of_keras(module) and name in self.functions.get(_inner(module), ())
 
 
 def is_of_keras(module: str) -> bool:
-    """Whether a module is in the package of Keras or tf_keras, which is no promise that there is one."""
+    """Whether the name of a module begins as those of Keras and tf_keras do; the module need not exist."""
     return module.partition(".")[0] in _FRAMEWORKS
 
 

@@ -43,7 +43,7 @@ _INT32, _INT64 = 3, 9
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is in the place of a handle: a value of an element type (as protobuf numbers it); or a table, and none."""
+    """What replaces a handle: a value, whose element type is `dtype` (protobuf's number), or a table."""
 
     dtype: int
     table: Table | None = None
@@ -51,7 +51,7 @@ class Given:
 
 Reference = tuple[str, int]
 Known = dict[Reference, Given]
-"""The references that were handles."""
+"""What replaces each of the references that were handles."""
 
 
 def lift(

@@ -14,7 +14,7 @@ from converter.graphs.trace.tensorflow.tables import Table
 
 _OUTPUTS = dict.fromkeys(("AddV2", "Equal", "LessEqual", "LogicalAnd", "LogicalOr", "Mul", "NotEqual"), "z")
 _OUTPUTS |= {"Cast": "y", "LogicalNot": "y"}
-"""What the output of an operator is called, where that is not `output`."""
+"""The name of an operator's output, where that is not `output`."""
 _NUMBERS = {"bool": 10, "float32": 1, "float64": 2, "int32": 3, "int64": 9}
 _INT32, _INT64, _BOOL = _NUMBERS["int32"], _NUMBERS["int64"], _NUMBERS["bool"]
 

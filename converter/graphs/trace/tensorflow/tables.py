@@ -25,7 +25,7 @@ from converter.graphs.trace.tensorflow.operators import makes_table
 from converter.model.dtype import DType
 
 LIMIT_BYTES = 64 << 20
-"""Of the tables of a graph, which holds them as constants: making one of 64 MiB takes 4 GiB of memory."""
+"""The most bytes of tables in a graph, which holds them as constants: 64 MiB take 4 GiB of memory to convert."""
 _STATIC, _OF_ROWS, _DENSE = "HashTable", "MutableHashTableOfTensors", "MutableDenseHashTable"
 _TEXT = 7
 _KEY_TYPES = {TYPE_NUMBERS[each]: each for each in (DType.INT32, DType.INT64)}
