@@ -10,7 +10,9 @@ import click
 import pytest
 
 from converter.cli import _run, convert, verify
+from converter.cli.formats import describe
 from converter.errors import ReadError, UsageError
+from converter.formats import registry
 from converter.model.dtype import DType
 from converter.options import Options
 from converter.report import Canary, OutputComparison, Report, Verification
@@ -79,6 +81,21 @@ def test_a_type_has_a_short_name(short: str, whole: str) -> None:
 def test_only_real_floating_point_types_are_cast_to(dtype: str) -> None:
     with pytest.raises(UsageError, match=f"unknown --dtype '{dtype}'; known: float16, bfloat16, float32"):
         Options(dtype=dtype)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 365 * 86400 + 1])
+def test_a_time_is_some_and_has_an_end(seconds: float) -> None:
+    assert Options(timeout=0.5).timeout == 0.5
+    with pytest.raises(UsageError, match="--timeout is a number of seconds"):
+        Options(timeout=seconds)
+
+
+def test_what_the_name_of_a_target_decides_is_no_option_of_its_format() -> None:
+    told = {format_.name: describe(format_) for format_ in registry().values()}
+    assert "--container" not in told["keras"]["write_options"]
+    assert "--epsilon" in told["keras"]["write_options"]
+    assert {name for name, each in told.items() if each["runs"]} == {"onnx", "pt2", "savedmodel"}
+    assert {name for name, each in told.items() if each["extra"]} == {"onnx", "pt2", "savedmodel"}
 
 
 def test_two_files_of_arrays_are_one_too_many() -> None:

@@ -241,4 +241,25 @@ FAULTS = (
         tests="tests/cli/test_inspect.py -k all_that",
         what="what a user should know of a source is not shown",
     ),
+    Fault(
+        module="options.py",
+        old="if not 0 < self.timeout <= _MOST_SECONDS:",
+        new="if not 0 <= self.timeout <= _MOST_SECONDS:",
+        tests=_OPTIONS + " -k has_an_end",
+        what="child processes have no time at all",
+    ),
+    Fault(
+        module="cli/formats.py",
+        old="for field in fields(format_.write_options) if field.name not in decided]",
+        new="for field in fields(format_.write_options)]",
+        tests=_OPTIONS + " -k no_option",
+        what="what the name of DST decides is shown as an option",
+    ),
+    Fault(
+        module="cli/formats.py",
+        old='"runs": format_.runner is not None,',
+        new='"runs": format_.foreign_runner is not None,',
+        tests=_OPTIONS + " -k no_option",
+        what="a format whose files run is shown as one whose files do not",
+    ),
 )

@@ -66,6 +66,15 @@ def test_what_stands_out_is_held_to_its_own_magnitude() -> None:
         compare(values, moved(values, (1, 1), 0.01))
 
 
+def test_what_is_large_and_no_mask_is_held_to_its_own_magnitude() -> None:
+    """Rounding goes with magnitudes, up to those that only a mask has: two hundred at ten millions, in float32."""
+    values = VALUES.astype(np.float32)
+    values[0, 0] = 1e7
+    compare(values, moved(values, (0, 0), 150))
+    with pytest.raises(VerificationError, match=r"at \[0, 0\]"):
+        compare(values, moved(values, (0, 0), 300))
+
+
 @pytest.mark.parametrize("masked", [-1e9, float(np.finfo("f4").min), float("-inf")])
 def test_a_masked_value_excuses_nothing_beside_it(masked: float) -> None:
     values = VALUES.astype(np.float32)
@@ -212,6 +221,23 @@ def test_the_figures_of_a_report() -> None:
     assert found.max_rel == pytest.approx(found.max_abs / max(abs(float(values[0, 0])), np.median(values)), rel=0.05)
     assert found.share > 0.99
     assert found.reason is None
+
+
+def test_the_largest_difference_is_that_of_all_sets_and_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.proof.comparing._PIECE", 50)
+    values = VALUES.astype(np.float32)
+    ours = {"0/y": values, "1/y": values}
+    for key, at in (("0/y", (0, 0)), ("0/y", (2, 3)), ("1/y", (3, 49))):
+        theirs = {**ours, key: moved(values, at, 1e-5)}
+        found = compare_outputs(ours, theirs, path=Path("out"), atol=None, rtol=None).per_output[0]
+        assert found.max_abs == pytest.approx(1e-5, rel=0.05)
+        assert found.max_rel > 1e-6
+
+
+def test_what_is_nan_could_not_have_failed() -> None:
+    values = VALUES.copy()
+    values[:2] = np.nan
+    assert compare(values, values.copy()).per_output[0].share == 0.5
 
 
 def test_a_softmax_that_is_sure_of_itself_is_proven() -> None:
