@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from converter.errors import GraphError, UnprovenError, UsageError, VerificationError
-from converter.execution.child import Call
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
-from converter.graphs.architecture import Architecture, GraphInput
+from converter.graphs.description.signature import GraphInput, Signature
+from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.run.arrays import read_sets, write_arrays, write_sets
-from converter.graphs.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint
+from converter.model.child_function import Call, child_function
 from converter.model.dtype import DType
 from converter.model.output import Output
 from converter.model.tensor import ArrayTensor
@@ -25,13 +25,25 @@ from converter.options import Options
 from converter.proof.outputs import verify_foreign_outputs, verify_outputs
 from converter.report import Verification
 
-REFERENCE, TARGET = "converter.graphs.run.source:run", "converter.graphs.run.target:run"
-ARCHITECTURE = Architecture(
-    architecture="x",
+SIGNATURE = Signature(
+    title="x",
     parameters={},
     inputs=(GraphInput(name="x", dtype=DType.FLOAT32, shape=("n", 50)),),
     outputs=("y",),
 )
+
+
+@child_function("comparing outputs: the source")
+def run_source(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Any:
+    raise AssertionError("nothing is run here")
+
+
+@child_function("comparing outputs: the target")
+def run_target(*, model: str, inputs: str, outputs: str, canary: str = "", since: float = 0.0) -> Any:
+    raise AssertionError("nothing is run here")
+
+
+REFERENCE, TARGET = run_source.address, run_target.address
 Computed = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -61,24 +73,24 @@ class Runs:
         self.nudged: Computed = same
         self.canary: list[tuple[str, Computed]] = []
         self.at_once: list[int] = []
-        self.calls: list[Call] = []
+        self.calls: list[Call[Any]] = []
         self.workshop = LocalWorkshop(folder=folder, scratch=folder)
 
-        def call_all(_: LocalWorkshop, calls: Sequence[Call], *, at_once: int = 1) -> list[Any]:
+        def call_all(_: LocalWorkshop, calls: Sequence[Call[Any]], *, at_once: int = 1) -> list[Any]:
             self.at_once.append(at_once)
             return [self.answer(each) for each in calls]
 
         monkeypatch.setattr(LocalWorkshop, "call_all", call_all)
 
-    def answer(self, call: Call) -> dict[str, Any]:
+    def answer(self, call: Call[Any]) -> dict[str, Any]:
         self.calls.append(call)
         given, sets = call.arguments, read_sets(call.arguments["inputs"])
-        is_again = call.function == REFERENCE and any(each.function == REFERENCE for each in self.calls[:-1])
-        compute = (self.nudged if "nudge" in given else self.again) if is_again else self.computed[call.function]
-        answer = dict(self.answers[call.function])
+        is_again = call.address == REFERENCE and any(each.address == REFERENCE for each in self.calls[:-1])
+        compute = (self.nudged if "nudge" in given else self.again) if is_again else self.computed[call.address]
+        answer = {"failed": {}, **self.answers[call.address]}
         kept = {name: arrays for name, arrays in sets.items() if name not in answer.get("failed", {})}
         write_sets(given["outputs"], {name: compute(arrays) for name, arrays in kept.items()})
-        if call.function == TARGET and self.canary:
+        if call.address == TARGET and self.canary:
             case = min(kept, key=lambda name: kept[name]["x"].size)
             changed = {f"{number}/y": change(kept[case])["y"] for number, (_, change) in enumerate(self.canary)}
             write_arrays(given["canary"], changed)
@@ -92,12 +104,12 @@ class Runs:
         self.at_once.clear()
         graph = TracedGraph(
             file=self.folder / "graph.onnx",
-            architecture=ARCHITECTURE,
-            reference=Reference(runner=REFERENCE, model=self.folder, takes_weights=False),
+            signature=SIGNATURE,
+            reference=Reference(runner=run_source, model=self.folder, takes_weights=False),
         )
         tensors = {"w": ArrayTensor.of(np.zeros(20 << 20, np.uint8))}
         given = Options(max_memory=memory, **options)
-        return verify_outputs(Checkpoint(tensors=tensors, graph=graph), Path("out"), TARGET, given, self.workshop)
+        return verify_outputs(Checkpoint(tensors=tensors, graph=graph), Path("out"), run_target, given, self.workshop)
 
 
 @pytest.fixture
@@ -123,7 +135,7 @@ def test_both_sides_are_in_memory_at_once_only_where_it_is_for_both(runs: Runs) 
 def test_rounding_is_an_excuse_that_is_looked_for_where_no_tolerance_was_asked_for(runs: Runs) -> None:
     runs.computed[TARGET], runs.nudged = off(0.002), off(0.001)
     assert runs.verified().outputs
-    assert [call.arguments.get("nudge", False) for call in runs.calls if call.function == REFERENCE] == [
+    assert [call.arguments.get("nudge", False) for call in runs.calls if call.address == REFERENCE] == [
         False,
         False,
         True,
@@ -235,9 +247,9 @@ def test_one_of_two_outputs_that_proves_nothing(verify: str, runs: Runs) -> None
 def test_what_comes_from_elsewhere_is_run_by_whom_nothing_of_it_harms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[tuple[Path, str]] = []
+    ran: list[tuple[Path, Any]] = []
 
-    def verified(_: Checkpoint, staged: Path, runner: str, *__: Any) -> Verification:
+    def verified(_: Checkpoint, staged: Path, runner: Any, *__: Any) -> Verification:
         ran.append((staged, runner))
         return Verification(outputs=True)
 
