@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from converter.errors import GraphError
 from converter.graphs.trace.assembling import assemble
-from converter.graphs.trace.saved_form import Assembly, Step, saved_form
+from converter.graphs.trace.saved_form import Assembly, TensorOperation, saved_form
 
 _SMALL = {
     "vocab_size": 10,
@@ -83,21 +83,26 @@ _PIECE = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     ],
 )
 def test_operations_on_one_tensor(operation: str, arguments: tuple[Any, ...], expected: Any) -> None:
-    step = Step(operation=operation, inputs=(0,), arguments=arguments, outputs=(1,), shapes=(expected.shape,))
+    step = TensorOperation(
+        operation=operation, inputs=(0,), arguments=arguments, outputs=(1,), shapes=(expected.shape,)
+    )
     assembly = Assembly(saved={"saved": 0}, steps=(step,), made={"made": 1})
     if operation == "clone":
         assembly = Assembly(
             saved={"saved": 0},
-            steps=(step, Step(operation="view", inputs=(1,), arguments=(), outputs=(2,), shapes=(expected.shape,))),
+            steps=(
+                step,
+                TensorOperation(operation="view", inputs=(1,), arguments=(), outputs=(2,), shapes=(expected.shape,)),
+            ),
             made={"made": 2},
         )
     np.testing.assert_array_equal(_run(assembly, {"saved": _PIECE})["made"], expected)
 
 
 def test_an_operation_that_is_not_known() -> None:
-    step = Step(operation="transpose", inputs=(0,), arguments=(0, 1), outputs=(1,), shapes=((3, 2, 4),))
+    step = TensorOperation(operation="transpose", inputs=(0,), arguments=(0, 1), outputs=(1,), shapes=((3, 2, 4),))
     known = Assembly(saved={"saved": 0}, steps=(step,), made={"made": 1})
     assert _run(known, {"saved": _PIECE})["made"].shape == (3, 2, 4)
-    other = Step(operation="cholesky", inputs=(0,), arguments=(), outputs=(1,), shapes=((2, 3, 4),))
+    other = TensorOperation(operation="cholesky", inputs=(0,), arguments=(), outputs=(1,), shapes=((2, 3, 4),))
     with pytest.raises(GraphError, match="cholesky"):
         _run(Assembly(saved={"saved": 0}, steps=(other,), made={"made": 1}), {"saved": _PIECE})

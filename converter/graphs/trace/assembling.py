@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.trace.saved_form import Assembly, Step
+from converter.graphs.trace.saved_form import Assembly, TensorOperation
 
 
 def assemble(graph: Any, assembly: Assembly, references: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,27 +71,27 @@ class _Nodes:
         return self.weight("Slice", [value, *(self.numbers(*each) for each in bounds)], shape)
 
 
-_Operation = Callable[[_Nodes, list[Any], Step], list[Any]]
+_Operation = Callable[[_Nodes, list[Any], TensorOperation], list[Any]]
 
 
-def _axis(step: Step, rank: int, position: int = 0) -> int:
+def _axis(step: TensorOperation, rank: int, position: int = 0) -> int:
     axis = step.arguments[position] if len(step.arguments) > position else 0
     return int(axis) % rank
 
 
-def _cat(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _cat(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     shape = step.shapes[0]
     return [nodes.weight("Concat", inputs, shape, axis=_axis(step, len(shape)))]
 
 
-def _stack(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _stack(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     shape = step.shapes[0]
     axis = _axis(step, len(shape))
     item = (*shape[:axis], 1, *shape[axis + 1 :])
     return [nodes.weight("Concat", [nodes.reshaped(each, item) for each in inputs], shape, axis=axis)]
 
 
-def _split(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _split(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     axis, start, pieces = _axis(step, len(step.shapes[0]), 1), 0, []
     for shape in step.shapes:
         pieces.append(nodes.sliced(inputs[0], axis, start, shape))
@@ -99,7 +99,7 @@ def _split(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
     return pieces
 
 
-def _slice(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _slice(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     given = (*step.arguments, None, None, None, None)
     axis, start, stride = (given[0] or 0) % len(step.shapes[0]), given[1] or 0, given[3] or 1
     extent = inputs[0].shape[axis]
@@ -107,23 +107,23 @@ def _slice(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
     return [nodes.sliced(inputs[0], axis, begin, step.shapes[0], stride)]
 
 
-def _transpose(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _transpose(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     order = list(range(len(step.shapes[0])))
     first, second = step.arguments if step.arguments else (0, 1)
     order[first], order[second] = order[second], order[first]
     return [nodes.weight("Transpose", inputs, step.shapes[0], perm=order)]
 
 
-def _permute(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _permute(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     order = [axis % len(step.shapes[0]) for axis in step.arguments[0]]
     return [nodes.weight("Transpose", inputs, step.shapes[0], perm=order)]
 
 
-def _reshape(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _reshape(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     return [nodes.reshaped(inputs[0], step.shapes[0])]
 
 
-def _select(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _select(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     axis, index = step.arguments
     shape = step.shapes[0]
     axis %= len(shape) + 1
@@ -131,14 +131,14 @@ def _select(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
     return [nodes.reshaped(nodes.sliced(inputs[0], axis, index % inputs[0].shape[axis], item), shape)]
 
 
-def _unbind(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _unbind(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     shape = step.shapes[0]
     axis = _axis(step, len(shape) + 1)
     item = (*shape[:axis], 1, *shape[axis:])
     return [nodes.reshaped(nodes.sliced(inputs[0], axis, index, item), shape) for index in range(len(step.outputs))]
 
 
-def _itself(nodes: _Nodes, inputs: list[Any], step: Step) -> list[Any]:
+def _itself(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
     return inputs[:1]
 
 

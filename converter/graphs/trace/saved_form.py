@@ -18,7 +18,7 @@ from converter.model.dtype import DType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class TensorOperation:
     """One operation on tensors: `inputs` and `outputs` are numbers, `arguments` what else it was given."""
 
     operation: str
@@ -36,7 +36,7 @@ class Assembly:
     """
 
     saved: Mapping[str, int]
-    steps: tuple[Step, ...]
+    steps: tuple[TensorOperation, ...]
     made: Mapping[str, int]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -143,7 +143,7 @@ def _recorder() -> Any:
     class Recorder(TorchDispatchMode):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.steps: list[Step] = []
+            self.steps: list[TensorOperation] = []
             self._known: list[Any] = []
             self._numbers: dict[int, int] = {}
 
@@ -158,7 +158,7 @@ def _recorder() -> Any:
             inputs = args[0] if isinstance(args[0], (list, tuple)) else args[:1]
             outputs = result if isinstance(result, (list, tuple)) else (result,)
             self.steps.append(
-                Step(
+                TensorOperation(
                     operation=function.overloadpacket.__name__,
                     inputs=tuple(map(self.number, inputs)),
                     arguments=tuple(args[1:]),

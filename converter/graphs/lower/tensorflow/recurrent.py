@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "thresholdedrelu": lambda x, alpha: tf.where(x > alpha, x, tf.zeros_like(x)),
 }
 
-Step = Callable[[Any, Sequence[Any]], list[Any]]
+TimeStep = Callable[[Any, Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class _Layer:
     layout: int
     hidden: Any
 
-    def run(self, step_of: Callable[[int], Step]) -> Any:
+    def run(self, step_of: Callable[[int], TimeStep]) -> Any:
         """Return the states of all times, then the last of each kind of state."""
         x = tf.transpose(self.x, [1, 0, 2]) if self.layout else tf.convert_to_tensor(self.x)
         batch = extents_of(x)[1]
@@ -70,7 +70,7 @@ class _Layer:
         return tf.reverse_sequence(x, self.lengths, seq_axis=0, batch_axis=1)
 
 
-def _over_time(x: Any, lengths: Any, states: list[Any], step: Step) -> tuple[Any, list[Any]]:
+def _over_time(x: Any, lengths: Any, states: list[Any], step: TimeStep) -> tuple[Any, list[Any]]:
     """Loop over axis 0. Past the length of a sequence its output is zero and its state stays."""
     count = tf.shape(x)[0]
     hidden = states[0]
@@ -140,7 +140,7 @@ def rnn(
     hidden = extents_of(recurrence)[-1]
     functions = _functions(activations, activation_alpha, activation_beta, ("tanh",), direction)
 
-    def step_of(number: int) -> Step:
+    def step_of(number: int) -> TimeStep:
         (f,) = functions[number]
         inner, outer = _biases(bias, number, 1, hidden)
 
@@ -177,7 +177,7 @@ def gru(
     hidden = extents_of(recurrence)[-1]
     functions = _functions(activations, activation_alpha, activation_beta, ("sigmoid", "tanh"), direction)
 
-    def step_of(number: int) -> Step:
+    def step_of(number: int) -> TimeStep:
         f, g = functions[number]
         inner, outer = _biases(bias, number, 3, hidden)
         outer = (outer, outer) if bias is None else (outer[: 2 * hidden], outer[2 * hidden :])
@@ -226,7 +226,7 @@ def lstm(
     hidden = extents_of(recurrence)[-1]
     functions = _functions(activations, activation_alpha, activation_beta, ("sigmoid", "tanh", "tanh"), direction)
 
-    def step_of(number: int) -> Step:
+    def step_of(number: int) -> TimeStep:
         f, g, h = functions[number]
         inner, outer = _biases(bias, number, 4, hidden)
         seen = None if peepholes is None else tf.split(peepholes[number], 3)

@@ -25,7 +25,7 @@ from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.graphs.trace.tensorflow.patches import convertible
-from converter.graphs.trace.tensorflow.tables import Table, said_of
+from converter.graphs.trace.tensorflow.tables import Table, note_of
 from converter.model.dtype import DType
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
@@ -69,7 +69,7 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    note = said_of(source.tables.values())
+    note = note_of(source.tables.values())
     return replace(converted.signature, notes=(note,) if note else ()).to_json()
 
 
@@ -139,12 +139,12 @@ def _check_version(version: str) -> None:
     numbers = tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
     if not _OLDEST_312 <= numbers < (3, 13) and numbers < _OLDEST:
         raise UsageError(
-            f"Keras {version} does not build foreign models safely, {_said(_OLDEST)} and {_said(_OLDEST_312)} do",
-            hint=f"pip install -U 'keras>={_said(_OLDEST)}'",
+            f"Keras {version} does not build foreign models safely, {_dotted(_OLDEST)} and {_dotted(_OLDEST_312)} do",
+            hint=f"pip install -U 'keras>={_dotted(_OLDEST)}'",
         )
 
 
-def _said(version: tuple[int, ...]) -> str:
+def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 

@@ -17,7 +17,7 @@ from converter.graphs.fitting.layout_steps import LayoutStep
 from converter.graphs.passes.attach import attach
 from converter.graphs.trace.tensorflow.conversion import Source, convert
 from converter.graphs.trace.tensorflow.serving import serve
-from converter.graphs.trace.tensorflow.tables import said_of
+from converter.graphs.trace.tensorflow.tables import note_of
 from converter.model.kernels import kernel_axes, weight_axes
 
 
@@ -51,7 +51,7 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    notes = tuple(each for each in (served.note, said_of(served.tables.values())) if each)
+    notes = tuple(each for each in (served.note, note_of(served.tables.values())) if each)
     return replace(signature, notes=notes).to_json()
 
 

@@ -58,8 +58,8 @@ class Table:
         return cls(keys=keys, values=values[places], reserved=reserved)
 
 
-def said_of(tables: Iterable[Table]) -> str:
-    """Return what a report says of the tables of a graph, nothing where there are none."""
+def note_of(tables: Iterable[Table]) -> str:
+    """Return the note on the tables of a graph, "" where there are none."""
     counts = [str(len(each.keys)) for each in tables]
     if len(counts) < 2:
         return f"a lookup table of {counts[0]} keys is a constant of the graph" if counts else ""
