@@ -156,7 +156,7 @@ def written(checkpoint: Checkpoint, format_: Format, folder: Path, **options: An
 
 
 def read_all(path: Path, format_: Format | None = None) -> None:
-    """Read a checkpoint and every tensor in it; of `format_`, if that is said, whatever the content says."""
+    """Read a checkpoint and every tensor in it; of `format_`, if that is given, whatever the content says."""
     for tensor in converter.read(path, from_format=None if format_ is None else format_.name).tensors.values():
         tensor.numpy()
 

@@ -59,9 +59,9 @@ class Limits:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python goes on after it, as after a disk that is full
 
 
-def is_out_of_memory(said: str) -> bool:
+def is_out_of_memory(stderr: str) -> bool:
     """Whether that is how a framework, or the C++ library, says that it got no memory."""
-    return bool(_NO_MEMORY.search(said))
+    return bool(_NO_MEMORY.search(stderr))
 
 
 def _set(which: int, most: int | None, grace: int = 0) -> None:

@@ -136,7 +136,7 @@ def _is_of_printing(error: OSError) -> bool:
 
 
 def _abandon_output() -> None:
-    """Let go of what stdout did not take, which was said already: Python would exit with 120 over it."""
+    """Let go of what stdout did not take, which was reported already: Python would exit with 120 over it."""
     try:
         sys.stdout.flush()
     except OSError:

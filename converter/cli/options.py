@@ -90,6 +90,6 @@ def markdown_table() -> str:
         value = metavar(declared)
         shown = flag_of(item) if value is None else f"{flag_of(item)} {value}"
         needs = "" if declared.extra is None else f" Needs the extra `{declared.extra}`."
-        said = f"{declared.help}{needs}".replace("|", "\\|")
-        rows.append(f"| `{shown}` | {said} | {takers} |".replace(f"`{shown}`", "`" + shown.replace("|", "\\|") + "`"))
+        text = f"{declared.help}{needs}".replace("|", "\\|")
+        rows.append(f"| `{shown}` | {text} | {takers} |".replace(f"`{shown}`", "`" + shown.replace("|", "\\|") + "`"))
     return "\n".join(rows)

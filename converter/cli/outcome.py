@@ -34,7 +34,7 @@ class Manner:
     ) -> Report:
         """Return what `work` reports, after it is in the ledger; so is an error, which is printed when it is asked for.
 
-        `done` is said of the destination where all went well and the ledger alone cannot be written.
+        `done` is reported of the destination where all went well and the ledger alone cannot be written.
         """
         if self.verbose:
             logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
@@ -59,7 +59,7 @@ class Manner:
         return result
 
     def say(self, result: Report, lines: Iterable[str], *, done: str) -> None:
-        """Print `result` as one object or as `lines`; `done` is said where stdout does not take them."""
+        """Print `result` as one object or as `lines`; `done` is reported where stdout does not take them."""
         with printing(done):
             if self.as_json:
                 print_json(result.as_dict())

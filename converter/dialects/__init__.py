@@ -40,8 +40,8 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
         case Dialect.FLAX:
             return flax.to_canonical(checkpoint)
         case Dialect.GENERIC:
-            said = "layout as stored: nothing says which framework's names these are"
-            return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+            warning = "layout as stored: nothing says which framework's names these are"
+            return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
         case Dialect.PYTORCH:
             return memory.to_hub(old_names.renewed(checkpoint))
         case other:

@@ -169,7 +169,7 @@ def _path(name: Any, path: Any) -> tuple[Key, ...]:
         return (name,)
     is_path = isinstance(path, tuple) and all(type(key) is int or isinstance(key, str) for key in path)
     if not is_path or not 0 < len(path) <= _RANK_LIMIT:
-        raise ReadError("is said to be at no place of a state dict", tensor=name)
+        raise ReadError("is listed at no place of a state dict", tensor=name)
     return tuple(path)
 
 

@@ -173,7 +173,7 @@ class Function:
     """A function of the library.
 
     `returned`, `controls`   result, and control output, -> what is returned for it, and the node that it is
-    `shapes`                 what is said of the arguments' shapes: by the function, and by argument
+    `shapes`                 the arguments' shapes: by the function, and by argument
     """
 
     name: str
@@ -246,7 +246,7 @@ class Graph:
         return _function(self._functions[name], self._path)
 
     def gradients(self, name: str) -> list[str]:
-        """Return the functions that are said to be gradients of a function."""
+        """Return the functions that are declared as gradients of a function."""
         return [each for each in self._gradients.get(name, ()) if each in self._functions]
 
     def encoded(self, nodes: Iterable[Node], functions: Iterable[Function]) -> bytes:

@@ -74,7 +74,7 @@ class SavedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaGraph:
-    """A graph and what is said of it.
+    """A graph and its description.
 
     `objects`       None for a graph of TensorFlow 1, which has none
     `captures`      function -> the objects that are its last arguments

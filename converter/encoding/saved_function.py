@@ -88,10 +88,10 @@ def saved_function(data: memoryview, path: str | None) -> SavedFunction:
     """Return what a SavedFunction says."""
     message = Message.parse(data, _FUNCTION, path)
     spec = Message.parse(message.content(2), _FUNCTION_SPEC, path)
-    said = tuple(_leaves(spec.content(1), path, (), 0)) if spec.has(1) else ()
+    declared = tuple(_leaves(spec.content(1), path, (), 0)) if spec.has(1) else ()
     return SavedFunction(
         traced=tuple(as_text(each, path) for each in message.repeated(1)),
-        arguments=tuple(leaf.text or "" for place, leaf in said if len(place) == 2 and place[0] == "args"),
+        arguments=tuple(leaf.text or "" for place, leaf in declared if len(place) == 2 and place[0] == "args"),
     )
 
 
@@ -103,7 +103,7 @@ def traced(name: str, data: memoryview, function: SavedFunction, path: str | Non
     message = Message.parse(data, _CONCRETE, path)
     found = tuple(_leaves(message.content(3), path, (), 0))
     if not all(_is_argument(place) for place, _ in found):
-        raise ReadError(f"has a function ({name!r}) whose arguments are not said", path=path)
+        raise ReadError(f"has a function ({name!r}) whose arguments are not declared", path=path)
     inputs = []
     for (group, argument, *rest), leaf in found:
         position = int(argument) if group == "0" else len(function.arguments)

@@ -191,7 +191,7 @@ def _entry(value: memoryview, shard_count: int, path: Path, key: str) -> Entry:
         is_size_right = entry.size == elements * entry.dtype.itemsize
     if entry.offset < 0 or not (is_size_right or entry.slices):
         what = f"{entry.size} bytes at {entry.offset} for {entry.type_name}{list(shape)}"
-        raise ReadError(f"is said to have {what}", path=path, tensor=key)
+        raise ReadError(f"has {what}, by its entry", path=path, tensor=key)
     return entry
 
 

@@ -166,7 +166,7 @@ class _Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.pipes = (self._process.stdout, self._process.stderr)
-        self._said = {pipe: bytearray() for pipe in self.pipes}
+        self._output = {pipe: bytearray() for pipe in self.pipes}
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
@@ -174,8 +174,8 @@ class _Child:
     def hear(self, pipe: IO[bytes]) -> None:
         """Keep the end of what it says."""
         data = os.read(pipe.fileno(), _KEPT_BYTES)
-        self._said[pipe] += data
-        del self._said[pipe][:-_KEPT_BYTES]
+        self._output[pipe] += data
+        del self._output[pipe][:-_KEPT_BYTES]
         if not data:
             pipe.close()
 
@@ -192,18 +192,18 @@ class _Child:
         for pipe in self.pipes:
             while not pipe.closed and wait([pipe.fileno()], 0):
                 self.hear(pipe)
-        out, said = (self._said[pipe].decode("utf-8", "backslashreplace") for pipe in self.pipes)
-        _LOG.debug("%s: %s%s", self._call.address, out, said)
+        out, stderr = (self._output[pipe].decode("utf-8", "backslashreplace") for pipe in self.pipes)
+        _LOG.debug("%s: %s%s", self._call.address, out, stderr)
         result = self._folder / RESULT
         limits = self._terms.limits
         if code == -signal.SIGXCPU:
             raise self._limit("processor time", f"{limits.processor_seconds} s", hint="--timeout SECONDS sets another")
         if code == -signal.SIGXFSZ:
             raise self._limit("the size of a file", _human(limits.file_bytes))
-        if code != 0 and is_out_of_memory(said):
+        if code != 0 and is_out_of_memory(stderr):
             raise self._memory_limit()
         if code != 0 or not result.exists():
-            raise _failure(self._call.what, code, said, self._scratch)
+            raise _failure(self._call.what, code, stderr, self._scratch)
         answer = json.loads(result.read_text())
         _tell(answer["missing"])
         if "limit" in answer:
@@ -253,12 +253,12 @@ def _tell(missing: Sequence[str]) -> None:
             _LOG.info("child processes do without %s", layer)
 
 
-def _failure(what: str, code: int, said: str, scratch: Path) -> CkconvError:
+def _failure(what: str, code: int, stderr: str, scratch: Path) -> CkconvError:
     """Return the error for a child that ended without an answer; frameworks have errors of their own for full disks."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
-        if os.strerror(number) in said:
+        if os.strerror(number) in stderr:
             return WriteError(os.strerror(number), path=scratch)
-    lines = [line for line in said.splitlines() if line.strip() and not _LOGGED.match(line)]
+    lines = [line for line in stderr.splitlines() if line.strip() and not _LOGGED.match(line)]
     how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
     return GraphError(f"{what} failed: {lines[-1].strip() if lines else how}")
 

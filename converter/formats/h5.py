@@ -71,13 +71,15 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         kept = without(checkpoint.lines, Kind.OPTIMIZER)
         return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
     told = _document(root, "training_config", path)
-    said = ("training_config (loss, metrics) not carried",) if told else ()
+    warnings = ("training_config (loss, metrics) not carried",) if told else ()
     config, graph = _config(root, path), None
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
         named = _named_layers(weights, checkpoint, path)
         graph = graph_source(path, config.values, elements=elements, layers=named)
-    checkpoint = replace(checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=said, graph=graph)
+    checkpoint = replace(
+        checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=warnings, graph=graph
+    )
     return with_listed_state(checkpoint, root, None if told is None else told.values, path)
 
 
@@ -229,8 +231,8 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
         attributes[""]["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
-    said = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, said
+    warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, warnings
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
@@ -280,8 +282,8 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,
     )
-    said = (f"names that HDF5 cannot hold are escaped: {', '.join(escapes[:10])}",) if escapes else ()
-    return placed, {name: name for name in checkpoint.names}, said
+    warnings = (f"names that HDF5 cannot hold are escaped: {', '.join(escapes[:10])}",) if escapes else ()
+    return placed, {name: name for name in checkpoint.names}, warnings
 
 
 FORMAT = Format(

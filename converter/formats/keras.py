@@ -87,12 +87,12 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     metadata = _json(file, members[_METADATA]).values if _METADATA in members else {}
     version = metadata.get("keras_version")
     others = sorted(members.keys() - {_CONFIG, _METADATA, _WEIGHTS, _PROVENANCE})
-    said = (f"{', '.join(others[:10])} not carried: files beside the weights",) if others else ()
+    warnings = (f"{', '.join(others[:10])} not carried: files beside the weights",) if others else ()
     return replace(
         checkpoint,
         keras_config=config,
         metadata={"keras_version": version} if isinstance(version, str) else {},
-        warnings=(*checkpoint.warnings, *said),
+        warnings=(*checkpoint.warnings, *warnings),
     )
 
 
@@ -294,23 +294,23 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         pieces = hdf5.pieces(replace(content, attributes=stated))
         told = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
         return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names, warnings=told)
-    archived, said = _archived_config(checkpoint)
-    return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=said)
+    archived, warnings = _archived_config(checkpoint)
+    return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=warnings)
 
 
 def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     """Return the config as it is, or, when it comes from an HDF5 file, with what archives say besides."""
     assert checkpoint.keras_config is not None
     values = checkpoint.keras_config.values
-    said: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     if "module" not in values:
         values = dialect.with_modules(values, is_older=_is_older(checkpoint))
-        said = ("config.json: the modules of the layers' classes were added",)
+        warnings = ("config.json: the modules of the layers' classes were added",)
     if checkpoint.optimizer is not None:
         values = {**values, "compile_config": compile_config(checkpoint.optimizer, values.get("compile_config"))}
     if values is checkpoint.keras_config.values:
-        return checkpoint.keras_config.raw, said
-    return json.dumps(values).encode("ascii"), said
+        return checkpoint.keras_config.raw, warnings
+    return json.dumps(values).encode("ascii"), warnings
 
 
 def _flavor(checkpoint: Checkpoint) -> Flavor:
@@ -387,8 +387,8 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,
     )
-    said = (f"names that HDF5 cannot hold are escaped: {', '.join(escapes[:10])}",) if escapes else ()
-    return placed, {name: name for name in checkpoint.names}, said
+    warnings = (f"names that HDF5 cannot hold are escaped: {', '.join(escapes[:10])}",) if escapes else ()
+    return placed, {name: name for name in checkpoint.names}, warnings
 
 
 FORMAT = Format(

@@ -108,8 +108,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     graph = TracedGraph.of(checkpoint)
     if graph is None:
         files.append(archive(idle_program(weights), {}))
-        said = "weights only: the program computes nothing"
-        return Output(files=tuple(files), names=names, warnings=(said,))
+        warning = "weights only: the program computes nothing"
+        return Output(files=tuple(files), names=names, warnings=(warning,))
 
     def build(workshop: Workshop) -> None:
         made = workshop.scratch / "program.pt2"
@@ -131,7 +131,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
 
 def is_same_program(found: Path, made: Path) -> bool:
-    """Whether two archives are the same but for the values of weights and what is said of their making."""
+    """Whether two archives are the same but for the values of weights and the metadata of their making."""
     ours, theirs = (pt2.Archive(_archive(path)).besides_weights() for path in (made, found))
     return ours.keys() == theirs.keys() and all(is_equal(ours[name], theirs[name]) for name in ours)
 

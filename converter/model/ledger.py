@@ -47,7 +47,7 @@ class LedgerLine:
 class Setting:
     """A setting of a layer that changes what it computes, and that the tensors of the target do not hold.
 
-    `said` is what the target's side needs for it, or lacks: `kind` says which, as `converter.dialects.keras.settings`
+    `note` is what the target's side needs for it, or lacks: `kind` says which, as `converter.dialects.keras.settings`
     has it, or "unknown".
     """
 
@@ -56,7 +56,7 @@ class Setting:
     name: str
     value: str
     kind: str
-    said: str
+    note: str
 
 
 def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> LedgerLine:

@@ -42,7 +42,7 @@ class OptimizerState:
     Slots have Keras 3's names where the `convention` is one of Keras's, else torch's.
 
     `beside` has what an optimizer of Keras did besides, as its config says it (`clipnorm`, a schedule as
-    `learning_rate`), and what one of PyTorch was given that no table knows: not in the groups, and said if it stays so.
+    `learning_rate`), and what one of PyTorch was given that no table knows: not in the groups; a note, if it stays so.
     """
 
     algorithm: str

@@ -61,8 +61,8 @@ def with_graph(
         except (ArchitectureError, GraphError, MissingExtraError) as error:
             if planned.config is None:
                 raise
-            said = f"the source's own graph is not used: {error.message}"
-            planned = replace(planned, warnings=(*planned.warnings, said))
+            warning = f"the source's own graph is not used: {error.message}"
+            planned = replace(planned, warnings=(*planned.warnings, warning))
     return _from_config(replace(planned, graph=None), target, options, workshop)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.optimizer.conventions import ModuleOrder
-from converter.dialects.optimizer.semantics import said_of
+from converter.dialects.optimizer.semantics import notes_on_state
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.optimizer_order import inferred_algorithm, named_state
@@ -67,8 +67,8 @@ def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Opt
     why, hint = "the file does not say its learning rate", "--hyperparameter learning_rate=VALUE carries it"
     if options.optimizer is OptimizerMode.KEEP:
         raise LossError(f"optimizer state: {why}", hint=hint)
-    said = f"optimizer state ({state.algorithm}) not carried: {why}; {hint}"
-    return replace(checkpoint, optimizer=None, warnings=(*checkpoint.warnings, said))
+    warning = f"optimizer state ({state.algorithm}) not carried: {why}; {hint}"
+    return replace(checkpoint, optimizer=None, warnings=(*checkpoint.warnings, warning))
 
 
 def _named(checkpoint: Checkpoint, **how: Any) -> Checkpoint:
@@ -169,8 +169,8 @@ def with_arranged_optimizer(
             return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))
         return checkpoint if order is None else replace(checkpoint, optimizer=in_order(state, order))
     except (LossError, *_NO_CLASS) as error:
-        said = f"the optimizer's parameters keep the source's order and groups, and torch goes by position: {error}"
-        return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+        warning = f"the optimizer's parameters keep the source's order and groups, and torch goes by position: {error}"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
 
 
 def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Checkpoint:
@@ -258,7 +258,7 @@ def with_adapted_optimizer(chosen: Checkpoint, planned: Checkpoint, target: Form
     Raises LossError when state must be kept and the target's files have no place for it.
     """
     if planned.optimizer is not None:
-        return replace(planned, warnings=(*planned.warnings, *said_of(planned.optimizer)))
+        return replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
     if options.optimizer is OptimizerMode.KEEP and chosen.optimizer is not None:
         raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
     return planned

@@ -118,13 +118,13 @@ def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoin
             dtype = _held_instead(dtype, target, name)
         casts[tensor.dtype, dtype] += 1
         tensors[name] = tensor.cast(dtype)
-    said = tuple(
+    warnings = tuple(
         f"{count} tensors cast from {old.value} to {new.value}" for (old, new), count in casts.items() if old is not new
     )
     config = checkpoint.config
     if config is not None and asked is not None:
         config = config.with_dtype(asked.value)
-    return replace(checkpoint, tensors=tensors, config=config, warnings=(*checkpoint.warnings, *said))
+    return replace(checkpoint, tensors=tensors, config=config, warnings=(*checkpoint.warnings, *warnings))
 
 
 def cast_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -133,8 +133,8 @@ def cast_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
     tallies = [operation.tally for operation in operations if isinstance(operation, Cast)]
     overflowed = sum(tally.overflowed for tally in tallies)
     subnormal = sum(tally.subnormal for tally in tallies)
-    said = {"overflowed to infinity": overflowed, "became zero or subnormal": subnormal}
-    return tuple(f"{count} values {what}" for what, count in said.items() if count)
+    counts = {"overflowed to infinity": overflowed, "became zero or subnormal": subnormal}
+    return tuple(f"{count} values {what}" for what, count in counts.items() if count)
 
 
 def _held_instead(dtype: DType, target: Format, name: str) -> DType:
@@ -149,5 +149,5 @@ def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     lines: list[LedgerLine] = []
     for key, value in checkpoint.extras.items():
         lines += [dropped(name, f"{target.name} holds no training state") for name in tensor_names(key, value)]
-    said = f"{', '.join(checkpoint.extras)} not carried: {target.name} holds no training state"
-    return replace(checkpoint, extras={}, lines=(*checkpoint.lines, *lines), warnings=(*checkpoint.warnings, said))
+    warning = f"{', '.join(checkpoint.extras)} not carried: {target.name} holds no training state"
+    return replace(checkpoint, extras={}, lines=(*checkpoint.lines, *lines), warnings=(*checkpoint.warnings, warning))

@@ -93,5 +93,5 @@ class Target:
         if not beside:
             return output
         left = ", ".join(file.name for file in beside)
-        said = f"{left} not carried: the output is one file; end DST with / for a folder"
-        return replace(output, warnings=(*output.warnings, said))
+        warning = f"{left} not carried: the output is one file; end DST with / for a folder"
+        return replace(output, warnings=(*output.warnings, warning))

@@ -191,8 +191,8 @@ def _with_rounded_momentum(left: OptimizerState, right: OptimizerState) -> tuple
     if not nearby:
         return right, ()
     slots = {**right.slots, _SCALED: {name: ours[name] if name in nearby else theirs[name] for name in theirs}}
-    said = f"{_SCALED} of {len(nearby)} parameters is the same but for the last bit of some values"
-    return replace(right, slots=slots), (said,)
+    warning = f"{_SCALED} of {len(nearby)} parameters is the same but for the last bit of some values"
+    return replace(right, slots=slots), (warning,)
 
 
 def _is_next_to(left: Tensor, right: Tensor) -> bool:

@@ -3,7 +3,7 @@
 Where the comparison fails, the reference is asked how far rounding moves its own outputs: it runs once more as it is,
 and once with every weight changed in the last place. A model in which that alone makes more of a difference than the
 tolerance (a T5 with weights four times as large: a softmax of large numbers jumps) is compared by that, and what
-rounding changes altogether is said to be unproven. A reference that differs from itself when nothing was changed has
+rounding changes altogether is unproven. A reference that differs from itself when nothing was changed has
 no such excuse, nor is there one from a tolerance that was asked for.
 """
 
@@ -163,7 +163,7 @@ def _budget(options: Options) -> Budget:
 
 
 def _settled(verification: Verification, comparison: Comparison, options: Options, staged: Path) -> Verification:
-    """Return what is to be said where an output, or the comparison itself, proves nothing."""
+    """Return the notes where an output, or the comparison itself, proves nothing."""
     canary = verification.canary
     if canary is not None and canary.tried and not canary.noticed:
         reason = f"they do not change with any of {canary.tried} groups of weights"

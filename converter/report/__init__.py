@@ -1,4 +1,4 @@
-"""The outcome of a conversion: what became of every tensor, what was proven, and how that is said."""
+"""The outcome of a conversion: what became of every tensor, what was proven, and how that is reported."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ class Report:
         for line in self.lines:
             if line.status in (Status.DROPPED, Status.DEFAULTED):
                 alike.setdefault((line.status.value, line.reason), []).append(line.name or line.target or "")
-        said = [
+        losses = [
             f"{status}: {listed(names, NAMES_TOGETHER)}: {escape(reason, REASON_CHARACTERS)}"
             for (status, reason), names in alike.items()
         ]
         if self.optimizer.status is OptimizerStatus.DROPPED:
-            said.append(f"dropped: optimizer state: {self.optimizer.reason}")
-        return [*said, *noted(self.warnings), *self.verification.noted]
+            losses.append(f"dropped: optimizer state: {self.optimizer.reason}")
+        return [*losses, *noted(self.warnings), *self.verification.noted]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints."""
@@ -118,7 +118,7 @@ class Report:
                     "name": setting.name,
                     "value": setting.value,
                     "kind": setting.kind,
-                    "said": setting.said,
+                    "note": setting.note,
                 }
                 for setting in self.settings
             ],

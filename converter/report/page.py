@@ -56,7 +56,7 @@ class LedgerFile:
 def opened(
     path: str | None, *, source: str, target: str, overwrite: bool, done: str = "is in place"
 ) -> Iterator[LedgerFile | None]:
-    """Yield where the ledger goes, None when no `path` is given; `done` is said of `target` if it cannot be written.
+    """Yield where the ledger goes, None when no `path` is given; `done` is what `target` is if it cannot be written.
 
     Raises UsageError, DestinationExistsError or WriteError (see `guarded`) when it cannot go there.
     """
@@ -80,48 +80,50 @@ def is_ledger(content: bytes) -> bool:
         return True
     if content.startswith(b"{"):
         try:
-            said = json.loads(content)
+            document = json.loads(content)
         except (ValueError, RecursionError):
             return False
-        return isinstance(said, dict) and said.keys() >= _KEYS
+        return isinstance(document, dict) and document.keys() >= _KEYS
     return content.split(b"\n", 2)[1:2] == [_TEXT_MARK.encode()]
 
 
 def _rendered(outcome: Report | CkconvError, place: LedgerFile) -> str:
     if isinstance(outcome, Report):
-        said, closing = outcome.as_dict(), outcome.verdict
+        document, closing = outcome.as_dict(), outcome.verdict
     else:
-        said, closing = failure(outcome, source=place.source, target=place.target), f"failed: {outcome}"
+        document, closing = failure(outcome, source=place.source, target=place.target), f"failed: {outcome}"
     match place.file.path.suffix.lower():
         case ".json":
-            return json.dumps(said, indent=2)
+            return json.dumps(document, indent=2)
         case ".html" | ".htm":
-            return _page(said, closing)
+            return _page(document, closing)
         case _:
-            return "\n".join(_lines(said, closing))
+            return "\n".join(_lines(document, closing))
 
 
-def _lines(said: Mapping[str, Any], closing: str) -> Iterator[str]:
-    yield _title(said)
+def _lines(document: Mapping[str, Any], closing: str) -> Iterator[str]:
+    yield _title(document)
     yield _TEXT_MARK
-    for row in _rows(said):
+    for row in _rows(document):
         status, name, target, reason = row
         arrow = "" if target in ("", name) else f" -> {target}"
         yield f"{status:<10} {name}{arrow}" + (f": {reason}" if reason else "")
-    verification = Verification.from_dict(said["verification"])
-    yield from (f"note: {escape(note, 1000)}" for note in (*said["warnings"], *verification.notes))
+    verification = Verification.from_dict(document["verification"])
+    yield from (f"note: {escape(note, 1000)}" for note in (*document["warnings"], *verification.notes))
     yield from verification.details
     yield closing
 
 
-def _page(said: Mapping[str, Any], closing: str) -> str:
+def _page(document: Mapping[str, Any], closing: str) -> str:
     """Return a page without scripts or anything to load: names in it come from the checkpoint."""
     head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
-    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in _rows(said))
-    verification = Verification.from_dict(said["verification"])
-    told = (*said["warnings"], *verification.notes, *verification.details)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in _rows(document)
+    )
+    verification = Verification.from_dict(document["verification"])
+    told = (*document["warnings"], *verification.notes, *verification.details)
     notes = "".join(f"<li>{html.escape(escape(each, 1000))}</li>" for each in told)
-    title = html.escape(_title(said))
+    title = html.escape(_title(document))
     return (
         f"{_PAGE_START}<title>{title}</title><style>{_STYLE}</style>\n"
         f"<h1>{title}</h1>\n<p>{html.escape(closing)}</p>\n<ul>{notes}</ul>\n"
@@ -129,13 +131,13 @@ def _page(said: Mapping[str, Any], closing: str) -> str:
     )
 
 
-def _title(said: Mapping[str, Any]) -> str:
-    return f"{escape(said['source'], 1000)} -> {escape(said['target'], 1000)}"
+def _title(document: Mapping[str, Any]) -> str:
+    return f"{escape(document['source'], 1000)} -> {escape(document['target'], 1000)}"
 
 
-def _rows(said: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for line in said["tensors"]:
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for line in document["tensors"]:
         yield tuple(escape(line[column] or "", 1000) for column in _COLUMNS)
-    for setting in said["settings"]:
-        reason = f"{setting['class']}, {setting['kind']}" + (f": {setting['said']}" if setting["said"] else "")
+    for setting in document["settings"]:
+        reason = f"{setting['class']}, {setting['kind']}" + (f": {setting['note']}" if setting["note"] else "")
         yield ("setting", escape(setting["layer"], 1000), "", escape(reason, 1000))

@@ -1,4 +1,4 @@
-"""What was proven of an output, and how that is said."""
+"""What was proven of an output, and how that is reported."""
 
 from __future__ import annotations
 

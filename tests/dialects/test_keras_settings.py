@@ -126,7 +126,7 @@ def model_of(*layers: tuple[str, Mapping[str, Any]]) -> architecture.Layer:
 
 
 def said_of(class_name: str, *, is_keras_3: bool = True, **config: Any) -> list[str]:
-    return [each.said for each in settings(model_of((class_name, config)), is_keras_3=is_keras_3)]
+    return [each.note for each in settings(model_of((class_name, config)), is_keras_3=is_keras_3)]
 
 
 def kinds(found: Sequence[Setting]) -> dict[str, str]:
@@ -284,7 +284,7 @@ def test_what_a_layer_is_called_with_is_said() -> None:
         "inbound_nodes": [[["in", 0, 0, {"training": True}]]],
     }
     config = {"class_name": "Functional", "config": {"name": "m", "layers": [attention, older]}}
-    said = {each.said for each in settings(architecture.parse(config), is_keras_3=True)}
+    said = {each.note for each in settings(architecture.parse(config), is_keras_3=True)}
     assert {"what the call with use_causal_mask=True does", "what the call with training=True does"} <= said
     assert not any("value" in each or "training=False" in each for each in said)
 
@@ -319,7 +319,7 @@ def test_configs_of_keras_1_are_read_by_what_keras_2_calls_their_settings() -> N
         is_keras_3=False,
     )
     assert "unknown" not in kinds(found).values(), found
-    said = [each.said for each in found]
+    said = [each.note for each in found]
     for expected in ("stride=2", "torch.nn.ReLU() after it", "recurrent_dropout 0.5"):
         assert expected in said
     assert any(each.startswith("recurrent_activation hard_sigmoid (0.2 x + 0.5") for each in said)
@@ -351,13 +351,13 @@ def test_both_directions_of_a_bidirectional_are_one_layer() -> None:
     back = {"class_name": "LSTM", "config": {**LSTM, "name": "back", "activation": "relu", "go_backwards": True}}
     for more in ({}, {"backward_layer": back}):
         found = settings(model_of(("Bidirectional", {"layer": inner, **more})), is_keras_3=True)
-        assert [each.said for each in found] == ["activation relu", "batch_first=True"]
+        assert [each.note for each in found] == ["activation relu", "batch_first=True"]
         assert {each.class_name for each in found} == {"Bidirectional(LSTM)"}
     summed = settings(model_of(("Bidirectional", {"layer": inner, "merge_mode": "sum"})), is_keras_3=True)
-    assert "merge_mode sum" in [each.said for each in summed]
+    assert "merge_mode sum" in [each.note for each in summed]
     inner["config"]["go_backwards"] = True
     assert "go_backwards" in [
-        each.said for each in settings(model_of(("Bidirectional", {"layer": inner})), is_keras_3=True)
+        each.note for each in settings(model_of(("Bidirectional", {"layer": inner})), is_keras_3=True)
     ]
 
 
@@ -365,7 +365,7 @@ def test_both_directions_of_a_bidirectional_are_one_layer() -> None:
 
 
 def arguments_of(report: converter.Report, torch: Any) -> dict[str, Any]:
-    said = [each["said"] for each in report.as_dict()["settings"] if each["kind"] == "argument"]
+    said = [each["note"] for each in report.as_dict()["settings"] if each["kind"] == "argument"]
     made: dict[str, Any] = eval(f"dict({', '.join(said)})", {"torch": torch})  # noqa: S307
     return made
 
@@ -427,7 +427,7 @@ def test_causal_padding_and_crops_are_as_said(tmp_path: Path) -> None:
     causal = keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2)
     (tmp_path / "a").mkdir()
     given, wanted, report, state = converted(causal, (9, 4), tmp_path / "a", keras)
-    assert "torch.nn.functional.pad by (4, 0) before it" in [each["said"] for each in report.as_dict()["settings"]]
+    assert "torch.nn.functional.pad by (4, 0) before it" in [each["note"] for each in report.as_dict()["settings"]]
     module = torch.nn.Conv1d(4, 4, 3, **arguments_of(report, torch))
     module.load_state_dict(state)
     with torch.no_grad():
@@ -436,7 +436,7 @@ def test_causal_padding_and_crops_are_as_said(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     cropped = keras.layers.Conv1DTranspose(4, 3, padding="same", strides=2)
     given, wanted, report, state = converted(cropped, (9, 4), tmp_path / "b", keras)
-    assert "its output cropped at the ends by (0, 1)" in [each["said"] for each in report.as_dict()["settings"]]
+    assert "its output cropped at the ends by (0, 1)" in [each["note"] for each in report.as_dict()["settings"]]
     module = torch.nn.ConvTranspose1d(4, 4, 3, **arguments_of(report, torch))
     module.load_state_dict(state)
     with torch.no_grad():
@@ -480,7 +480,7 @@ def test_recurrent_layers_built_as_said_compute_what_keras_does(tmp_path: Path) 
     ):
         (tmp_path / name).mkdir()
         given, wanted, report, state = converted(layer, (4, 3), tmp_path / name, keras)
-        assert "h_n for its output (return_sequences is off)" in [each["said"] for each in report.as_dict()["settings"]]
+        assert "h_n for its output (return_sequences is off)" in [each["note"] for each in report.as_dict()["settings"]]
         module = module_class(3, 5, **arguments_of(report, torch))
         module.load_state_dict(state)
         with torch.no_grad():

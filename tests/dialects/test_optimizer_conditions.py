@@ -20,7 +20,7 @@ import pytest
 from converter.dialects.optimizer.epsilon import Squares, below_root, beside_root
 from converter.dialects.optimizer.flavors import Flavor, flavor_of
 from converter.dialects.optimizer.schedules import learning_rate_at
-from converter.dialects.optimizer.semantics import said_of, to_keras, to_torch
+from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
@@ -206,8 +206,8 @@ def test_what_torch_does_take() -> None:
 
 @pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm", "clipvalue", "loss_scale_factor"])
 def test_clipping_and_scaling_are_said(name: str) -> None:
-    assert not said_of(state_of(to_torch(keras_state("adam", *ADAM, **{name: None}))))
-    (said,) = said_of(state_of(to_torch(keras_state("adam", *ADAM, **{name: 1.0}))))
+    assert not notes_on_state(state_of(to_torch(keras_state("adam", *ADAM, **{name: None}))))
+    (said,) = notes_on_state(state_of(to_torch(keras_state("adam", *ADAM, **{name: 1.0}))))
     assert said.startswith(f"{name} 1.0 not carried")
 
 
@@ -216,7 +216,7 @@ def test_a_decay_of_the_rate_of_old_is_in_the_rate() -> None:
     assert held["lr"] == pytest.approx(0.01 / (1 + 0.5 * 9))
     held = state_of(to_torch(keras_state("sgd", decay=0.5))).groups[0].hyperparameters  # which Keras 3 knows nothing of
     assert held["lr"] == 0.01
-    (said,) = said_of(state_of(to_torch(keras_state("sgd", decay=0.5))))
+    (said,) = notes_on_state(state_of(to_torch(keras_state("sgd", decay=0.5))))
     assert "decay 0.5" in said
 
 

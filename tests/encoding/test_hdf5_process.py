@@ -69,7 +69,7 @@ ENDS = {
     "a crash": ("os.kill(os.getpid(), signal.SIGSEGV)", r"libhdf5 could not read it: Segmentation fault \(signal 11\)"),
     "an abort": ("os.abort()", r"libhdf5 could not read it: Aborted \(signal 6\)"),
     "no end": ("while True: pass", "libhdf5 was not done with its structure after 1 s"),
-    "an early end": ("os._exit(0)", "libhdf5 could not read it: it said nothing"),
+    "an early end": ("os._exit(0)", "libhdf5 could not read it: it ended without a message"),
     "an enormous answer": ("return {'objects': ['x' * (80 << 20)]}", "declares more than a checkpoint can mean"),
 }
 

@@ -275,8 +275,8 @@ def _captures_no_variable(graph: Any) -> None:
         (_captures_a_place, ReadError, "node is called"),
         (_nests_arguments, ReadError, "nested"),
         (_says_an_argument_without_a_name, ReadError, "takes something else"),
-        *((_calls_an_argument(key), ReadError, "arguments are not said") for key in KEYS),
-        *((_calls_an_argument(key, is_position_known=False), ReadError, "arguments are not said") for key in KEYS),
+        *((_calls_an_argument(key), ReadError, "arguments are not declared") for key in KEYS),
+        *((_calls_an_argument(key, is_position_known=False), ReadError, "arguments are not declared") for key in KEYS),
         (_captures_no_variable, GraphError, "a resource that is no variable"),
     ],
 )

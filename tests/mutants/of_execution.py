@@ -399,7 +399,7 @@ FAULTS = (
     ),
     Fault(
         module="execution/child.py",
-        old="        del self._said[pipe][:-_KEPT_BYTES]\n",
+        old="        del self._output[pipe][:-_KEPT_BYTES]\n",
         new="",
         tests="tests/execution/test_child.py",
         what="all that a child says is kept in memory",

@@ -387,15 +387,15 @@ FAULTS = (
     ),
     Fault(
         module="formats/keras.py",
-        old='        said = ("config.json: the modules of the layers\' classes were added",)\n',
+        old='        warnings = ("config.json: the modules of the layers\' classes were added",)\n',
         new="",
         tests="tests/formats/test_what_is_said.py",
         what="a config that was changed is not said to be",
     ),
     Fault(
         module="formats/h5.py",
-        old='said = ("training_config (loss, metrics) not carried",) if told else ()',
-        new="said = ()",
+        old='warnings = ("training_config (loss, metrics) not carried",) if told else ()',
+        new="warnings = ()",
         tests="tests/formats/test_what_is_said.py",
         what="what a model was compiled with is lost without a word",
     ),

@@ -869,7 +869,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/graph.py",
-        old="warnings=(*planned.warnings, said))\n    return _from_config",
+        old="warnings=(*planned.warnings, warning))\n    return _from_config",
         new="warnings=planned.warnings)\n    return _from_config",
         tests="tests/planning/test_graph.py",
         what="that a source's own graph is not used is not said",

@@ -449,10 +449,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old=(
-            "        return replace(checkpoint, warnings=(*checkpoint.warnings, said))\n\n\ndef _with_hyperparameters"
-        ),
-        new="        return checkpoint\n\n\ndef _with_hyperparameters",
+        old="return replace(checkpoint, warnings=(*checkpoint.warnings, warning))\n\n\ndef _with_hyperparameters",
+        new="return checkpoint\n\n\ndef _with_hyperparameters",
         tests="tests/formats/test_what_is_said.py",
         what="that the optimizer's parameters are in no order that torch goes by is not said",
     ),

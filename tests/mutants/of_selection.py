@@ -150,8 +150,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/selection.py",
-        old='said = {"overflowed to infinity": overflowed, "became zero or subnormal": subnormal}',
-        new='said = {"overflowed to infinity": subnormal, "became zero or subnormal": overflowed}',
+        old='counts = {"overflowed to infinity": overflowed, "became zero or subnormal": subnormal}',
+        new='counts = {"overflowed to infinity": subnormal, "became zero or subnormal": overflowed}',
         tests=_SELECTION,
         what="what overflowed and what vanished are swapped",
     ),
@@ -308,7 +308,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/target.py",
-        old="        return replace(output, warnings=(*output.warnings, said))",
+        old="        return replace(output, warnings=(*output.warnings, warning))",
         new="        return output",
         tests=_PLACES,
         what="a config that is not carried is not said",

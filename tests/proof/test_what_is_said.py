@@ -113,7 +113,7 @@ def page(folder: Path, suffix: str, outcome: Report | CkconvError) -> str:
     return path.read_text()
 
 
-SETTING = Setting(layer="dense", class_name="Dense", name="activation", value="relu", kind="activation", said="add it")
+SETTING = Setting(layer="dense", class_name="Dense", name="activation", value="relu", kind="activation", note="add it")
 SAID = replace(
     REPORT,
     lines=(replace(MAPPED, target="x"), replace(MAPPED, name="<b>"), dropped("gone", "no & place")),

@@ -152,14 +152,14 @@ def _foreign(known: KnownType, layers: frozenset[str]) -> ArchitectureError:
 
 
 def _inference(fit: Fit, basis: str, *notes: str | None) -> Inference:
-    said = [note for note in notes if note]
+    reasons = [note for note in notes if note]
     if fit.missing:
-        said.append(f"the checkpoint has no {_shown(fit.missing)}")
+        reasons.append(f"the checkpoint has no {_shown(fit.missing)}")
     if fit.left_over:
-        said.append(f"{fit.known.name} has no {_shown(fit.left_over)}")
+        reasons.append(f"{fit.known.name} has no {_shown(fit.left_over)}")
     if fit.lacks_base_prefix:
-        said.append(f"the base model's names lack {fit.known.prefix!r}")
-    return Inference(architecture=fit.known.name, basis=basis, prefix=fit.prefix, note="; ".join(said) or None)
+        reasons.append(f"the base model's names lack {fit.known.prefix!r}")
+    return Inference(architecture=fit.known.name, basis=basis, prefix=fit.prefix, note="; ".join(reasons) or None)
 
 
 def _shown(layers: frozenset[str]) -> str:

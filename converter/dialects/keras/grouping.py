@@ -22,18 +22,18 @@ def lines(settings: Sequence[Setting], *, is_for_keras: bool) -> tuple[str, ...]
     """
     wide = [each for each in settings if each.name == "dtype"]
     built = [each for each in settings if each.kind in (*_NEEDS, "absent", "wiring", "unknown") and each not in wide]
-    said = [_of_class(class_name, names, held, is_for_keras) for (class_name, names), held in _groups(built).items()]
+    lines = [_of_class(class_name, names, held, is_for_keras) for (class_name, names), held in _groups(built).items()]
     for text, names in _by_text(wide).items():
-        said.append(f"{text}: {_listed(names)}, with a Keras policy of mixed precision")
+        lines.append(f"{text}: {_listed(names)}, with a Keras policy of mixed precision")
     if is_for_keras:
-        return tuple(said)
+        return tuple(lines)
     training = [f"{text} ({_listed(names)})" for text, names in _by_text(_kind(settings, "training")).items()]
     if training:
-        said.append(f"not in the weights, for training alone: {_joined(training)}")
+        lines.append(f"not in the weights, for training alone: {_joined(training)}")
     unwritten = list(_unwritten(_kind(settings, "unwritten")))
     if unwritten:
-        said.append(f"layers without weights are for the model's code: {_joined(unwritten)}")
-    return tuple(said)
+        lines.append(f"layers without weights are for the model's code: {_joined(unwritten)}")
+    return tuple(lines)
 
 
 def _kind(settings: Iterable[Setting], kind: str) -> list[Setting]:
@@ -61,7 +61,7 @@ _Way = list[tuple[tuple[str, ...], tuple[Setting, ...]]]
 def _by_layers(settings: Sequence[Setting]) -> _Way:
     layers: dict[str, dict[tuple[str, str], Setting]] = {}
     for each in settings:
-        layers.setdefault(each.layer, {}).setdefault((each.kind, each.said), each)
+        layers.setdefault(each.layer, {}).setdefault((each.kind, each.note), each)
     alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for name, held in layers.items():
         alike.setdefault(tuple(held), []).append(name)
@@ -71,7 +71,7 @@ def _by_layers(settings: Sequence[Setting]) -> _Way:
 def _by_settings(settings: Sequence[Setting]) -> _Way:
     layers: dict[tuple[str, str], list[Setting]] = {}
     for each in settings:
-        layers.setdefault((each.kind, each.said), []).append(each)
+        layers.setdefault((each.kind, each.note), []).append(each)
     alike: dict[tuple[str, ...], list[Setting]] = {}
     for held in layers.values():
         alike.setdefault(tuple(dict.fromkeys(each.layer for each in held)), []).append(held[0])
@@ -79,9 +79,9 @@ def _by_settings(settings: Sequence[Setting]) -> _Way:
 
 
 def _of_class(class_name: str, names: Sequence[str], held: Sequence[Setting], is_for_keras: bool) -> str:
-    absent = [each.said for each in held if each.kind == "absent"]
-    needs = [each.said for each in held if each.kind in (*_NEEDS, "wiring")]
-    unknown = [each.said for each in held if each.kind == "unknown"]
+    absent = [each.note for each in held if each.kind == "absent"]
+    needs = [each.note for each in held if each.kind in (*_NEEDS, "wiring")]
+    unknown = [each.note for each in held if each.kind == "unknown"]
     parts = []
     if absent:
         module = next((its for name, its in _MODULES.items() if name in class_name), "PyTorch's module")
@@ -97,17 +97,17 @@ def _of_class(class_name: str, names: Sequence[str], held: Sequence[Setting], is
 def _by_text(settings: Iterable[Setting]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for each in settings:
-        found.setdefault(each.said, []).append(each.layer)
+        found.setdefault(each.note, []).append(each.layer)
     return found
 
 
 def _unwritten(settings: Sequence[Setting]) -> Iterator[str]:
     by_layer: dict[tuple[str, str], list[str]] = {}
     for each in settings:
-        by_layer.setdefault((each.layer, each.class_name), []).extend(filter(None, [each.said]))
-    counted = Counter((class_name, tuple(said)) for (_, class_name), said in by_layer.items())
-    for (class_name, said), count in counted.items():
-        set_to = f" ({', '.join(said)})" if said else ""
+        by_layer.setdefault((each.layer, each.class_name), []).extend(filter(None, [each.note]))
+    counted = Counter((class_name, tuple(notes)) for (_, class_name), notes in by_layer.items())
+    for (class_name, notes), count in counted.items():
+        set_to = f" ({', '.join(notes)})" if notes else ""
         yield f"{class_name}{set_to}" + (f" x{count}" if count > 1 else "")
 
 

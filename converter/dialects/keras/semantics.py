@@ -1,6 +1,6 @@
-"""What the layers of a Keras config compute that weights do not say: found by the table of `settings`, said in lines.
+"""What the layers of a Keras config compute that weights do not say: found by the table of `settings`, told in notes.
 
-Where a graph goes along, or the config itself, nothing is lost and nothing is said. Weights alone are not a model:
+Where a graph goes along, or the config itself, nothing is lost, and there is no note. Weights alone are not a model:
 who builds one of PyTorch's modules for them has to know its arguments, what stands beside it, and what it cannot do.
 """
 
@@ -37,8 +37,8 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
     try:
         found = settings(architecture.parse(config), source.names, is_keras_3=_is_keras_3(source, config))
     except (ReadError, RecursionError):  # what has no weights to translate may be a config that is not understood
-        said = "the Keras config is not understood: what its layers compute is not compared"
-        return replace(planned, warnings=(*planned.warnings, said))
+        warning = "the Keras config is not understood: what its layers compute is not compared"
+        return replace(planned, warnings=(*planned.warnings, warning))
     said_lines = lines(found, is_for_keras=is_for_keras)
     return replace(planned, settings=found, warnings=(*planned.warnings, *said_lines))
 
@@ -103,7 +103,7 @@ def _as_recurrent(layer: Layer) -> Layer:
 
 
 def _unwritten(layer: Layer) -> Setting:
-    return Setting(layer=layer.path, class_name=layer.class_name, name="", value="", kind="unwritten", said="")
+    return Setting(layer=layer.path, class_name=layer.class_name, name="", value="", kind="unwritten", note="")
 
 
 def _called(layer: Layer) -> Iterator[Setting]:
@@ -116,12 +116,12 @@ def _called(layer: Layer) -> Iterator[Setting]:
                 name=name,
                 value=shown_value(value),
                 kind=Fate.BESIDE.name.lower(),
-                said=f"what the call with {shown} does",
+                note=f"what the call with {shown} does",
             )
 
 
-Said = tuple[Fate, str]
-Reading = Callable[["_Found", str, Any], list[Said]]
+Finding = tuple[Fate, str]
+Reading = Callable[["_Found", str, Any], list[Finding]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +148,16 @@ class _Found:
         for name, rule in rules.items():
             if name in config or (is_written and rule.default is not None):
                 value = config.get(name, self._default(name, rule))
-                for fate, said in self._said(name, rule, value):
+                for fate, note in self._findings(name, rule, value):
                     kind = fate.name.lower() if is_written or name == "dtype" else "unwritten"
-                    yield self._setting(name, value, kind, said)
+                    yield self._setting(name, value, kind, note)
         for name in config.keys() - rules.keys():
             yield self._setting(name, config[name], "unknown", f"{name} {shown_value(config[name])}")
 
-    def _setting(self, name: str, value: Any, kind: str, said: str) -> Setting:
+    def _setting(self, name: str, value: Any, kind: str, note: str) -> Setting:
         layer = self.layer
         shown = shown_value(value)
-        return Setting(layer=layer.path, class_name=layer.class_name, name=name, value=shown, kind=kind, said=said)
+        return Setting(layer=layer.path, class_name=layer.class_name, name=name, value=shown, kind=kind, note=note)
 
     def _default(self, name: str, rule: Rule) -> Any:
         """Return what Keras took when the config was written; early ones lack what came later."""
@@ -165,7 +165,7 @@ class _Found:
             return rule.default
         return {"recurrent_activation": "hard_sigmoid", "reset_after": False}.get(name, rule.default)
 
-    def _said(self, name: str, rule: Rule, value: Any) -> list[Said]:
+    def _findings(self, name: str, rule: Rule, value: Any) -> list[Finding]:
         if rule.reading:
             return _READINGS[rule.reading](self, name, value)
         if rule.fate in (Fate.HELD, Fate.INERT) or _one(value) in rule.plain:
@@ -220,7 +220,7 @@ def _axes(value: Any, count: int) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
-def _activation(found: _Found, name: str, value: Any) -> list[Said]:
+def _activation(found: _Found, name: str, value: Any) -> list[Finding]:
     is_convolution = "Conv" in found.layer.class_name
     torch = activations.in_torch(value, is_keras_3=found.is_keras_3, axis=1 if is_convolution else -1)
     if torch == "":
@@ -228,12 +228,12 @@ def _activation(found: _Found, name: str, value: Any) -> list[Said]:
     return [(Fate.BESIDE, f"{torch or f'the activation {activations.named(value)}'} after it")]
 
 
-def _function(found: _Found, name: str, value: Any) -> list[Said]:
+def _function(found: _Found, name: str, value: Any) -> list[Finding]:
     torch = activations.in_torch(value, is_keras_3=found.is_keras_3)
     return [(Fate.WIRING, torch or activations.named(value))]
 
 
-def _gate(found: _Found, name: str, value: Any) -> list[Said]:
+def _gate(found: _Found, name: str, value: Any) -> list[Finding]:
     called = activations.named(value)
     if called == {"activation": "tanh", "recurrent_activation": "sigmoid"}[name]:
         return []
@@ -241,14 +241,14 @@ def _gate(found: _Found, name: str, value: Any) -> list[Said]:
     return [(Fate.ABSENT, f"{name} {called}{' (0.2 x + 0.5, cut at 0 and 1)' if is_older else ''}")]
 
 
-def _nonlinearity(found: _Found, name: str, value: Any) -> list[Said]:
+def _nonlinearity(found: _Found, name: str, value: Any) -> list[Finding]:
     called = activations.named(value)
     if called == "relu":
         return [(Fate.ARGUMENT, "nonlinearity='relu'")]
     return [] if called == "tanh" else [(Fate.ABSENT, f"activation {called}")]
 
 
-def _precision(found: _Found, name: str, value: Any) -> list[Said]:
+def _precision(found: _Found, name: str, value: Any) -> list[Finding]:
     inner = value.get("config") if isinstance(value, Mapping) else None
     policy = str(inner.get("name")) if isinstance(inner, Mapping) and "name" in inner else activations.named(value)
     if policy.startswith("mixed_"):
@@ -257,7 +257,7 @@ def _precision(found: _Found, name: str, value: Any) -> list[Said]:
     return [] if is_plain and "_from_" not in policy else [(Fate.ABSENT, f"dtype {policy}")]
 
 
-def _padding(found: _Found, name: str, value: Any) -> list[Said]:
+def _padding(found: _Found, name: str, value: Any) -> list[Finding]:
     strides = _one(found.config.get("strides", 1))
     if value == "same" and strides == 1:
         return [(Fate.ARGUMENT, "padding='same'")]
@@ -270,7 +270,7 @@ def _padding(found: _Found, name: str, value: Any) -> list[Said]:
     return [] if value == "valid" else [(Fate.ABSENT, _setting_text(name, value))]
 
 
-def _cropping(found: _Found, name: str, value: Any) -> list[Said]:
+def _cropping(found: _Found, name: str, value: Any) -> list[Finding]:
     """A transposed convolution gives (n - 1) * stride + kernel in PyTorch, n * stride or more in Keras.
 
     TensorFlow takes what is too much from both ends, one more from the last: conv2d_transpose, by its output shape.
@@ -304,7 +304,7 @@ def _cropping(found: _Found, name: str, value: Any) -> list[Said]:
     return [(Fate.BESIDE, f"its output cropped at the ends by {ends}")]
 
 
-def _channel_axis(found: _Found, name: str, value: Any) -> list[Said]:
+def _channel_axis(found: _Found, name: str, value: Any) -> list[Finding]:
     axis, shape = _one(value), found.layer.input_shape
     if axis == -1 or (shape is not None and axis == len(shape) - 1):
         return []
@@ -313,7 +313,7 @@ def _channel_axis(found: _Found, name: str, value: Any) -> list[Said]:
     return [] if is_last or is_torchs else [(Fate.ABSENT, _setting_text(name, value))]
 
 
-def _last_axes(found: _Found, name: str, value: Any) -> list[Said]:
+def _last_axes(found: _Found, name: str, value: Any) -> list[Finding]:
     axes, shape = _axes(value, 1), found.layer.input_shape
     own = [(Fate.BESIDE, "(x - mean) / variance.sqrt() for it")] if found.layer.class_name == "Normalization" else []
     rank = 0 if shape is None else len(shape)
@@ -323,37 +323,37 @@ def _last_axes(found: _Found, name: str, value: Any) -> list[Said]:
     return [*own, (Fate.BESIDE, f"axis {shown} as the last" if len(axes) == 1 else f"the axes {shown} as the last")]
 
 
-def _momentum(found: _Found, name: str, value: Any) -> list[Said]:
+def _momentum(found: _Found, name: str, value: Any) -> list[Finding]:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         return [(Fate.TRAINING, _setting_text(name, value))]
     torch = round(1 - value, 9)
     return [] if torch == 0.1 else [(Fate.ARGUMENT, f"momentum={torch:g}")]
 
 
-def _sequences(found: _Found, name: str, value: Any) -> list[Said]:
+def _sequences(found: _Found, name: str, value: Any) -> list[Finding]:
     first = [] if found.config.get("time_major") else [(Fate.ARGUMENT, "batch_first=True")]
     return first if value else [*first, (Fate.BESIDE, "h_n for its output (return_sequences is off)")]
 
 
-def _groups(found: _Found, name: str, value: Any) -> list[Said]:
+def _groups(found: _Found, name: str, value: Any) -> list[Finding]:
     return [(Fate.ARGUMENT, f"num_groups={value}") if value != -1 else (Fate.BESIDE, "a group for each channel")]
 
 
-def _equation(found: _Found, name: str, value: Any) -> list[Said]:
+def _equation(found: _Found, name: str, value: Any) -> list[Finding]:
     """A kernel of two axes is what torch.nn.Linear has; others are flattened to one, inputs and outputs with them."""
     rest = str(value).partition(",")[2]
     kernel = rest.partition("->")[0].strip()
     return [] if len(kernel) == 2 else [(Fate.BESIDE, f"inputs and outputs flattened and not as in {value}")]
 
 
-def _attention_axes(found: _Found, name: str, value: Any) -> list[Said]:
+def _attention_axes(found: _Found, name: str, value: Any) -> list[Finding]:
     shape = found.layer.input_shape or found.config.get("query_shape")
     axes = _axes(value, 1)
     is_only = axes == [1] and isinstance(shape, list | tuple) and len(shape) == 3
     return [] if value is None or is_only else [(Fate.BESIDE, f"attention along {_setting_text('axes', value)}")]
 
 
-def _heads(found: _Found, name: str, value: Any) -> list[Said]:
+def _heads(found: _Found, name: str, value: Any) -> list[Finding]:
     if value is None or (name == "value_dim" and value == found.config.get("key_dim")):
         return []
     return [(Fate.BESIDE, f"{name}={value}")]

@@ -99,7 +99,7 @@ _CONVOLUTION: Rules = {
 _TRANSPOSED: Rules = {
     **_CONVOLUTION,
     "padding": Rule(fate=Fate.ARGUMENT, default="valid", reading="cropping"),
-    "output_padding": HELD,  # said with padding
+    "output_padding": HELD,  # in the note on padding
 }
 _DEPTHWISE: Rules = {
     **_CONVOLUTION,
@@ -135,7 +135,7 @@ _LAYER_NORM: Rules = {
 _RECURRENT: Rules = {
     **_each(HELD, "units use_bias input_dim"),
     **_each(INERT, "kernel_initializer recurrent_initializer bias_initializer unit_forget_bias unroll implementation"),
-    **_each(INERT, "input_length seed time_major"),  # time_major is said with batch_first
+    **_each(INERT, "input_length seed time_major"),  # time_major is in the note on batch_first
     **_each(TRAINING, "kernel_regularizer recurrent_regularizer bias_regularizer kernel_constraint"),
     **_each(TRAINING, "recurrent_constraint bias_constraint dropout recurrent_dropout"),
     "activation": _absent("tanh", reading="gate"),

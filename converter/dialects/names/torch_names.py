@@ -29,7 +29,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     weights = {name: new for name, new in weights.items() if new not in checkpoint.names}
     named = checkpoint.with_names(lambda name: weights.get(name, name))
     moved = {new: to_weight(named.tensors[new]) for new in weights.values()}
-    said = "layouts are taken to be PyTorch's, as the names are"
+    warning = "layouts are taken to be PyTorch's, as the names are"
     return replace(
-        named, tensors={**named.tensors, **moved}, dialect=Dialect.PYTORCH, warnings=(*checkpoint.warnings, said)
+        named, tensors={**named.tensors, **moved}, dialect=Dialect.PYTORCH, warnings=(*checkpoint.warnings, warning)
     )

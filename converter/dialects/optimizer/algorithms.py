@@ -227,7 +227,7 @@ def _beside_root(made: FromKeras, squares: Squares, *, is_there: bool) -> float:
     if epsilon_of_torch is not None:
         return epsilon_of_torch
     placed = beside_root(epsilon, squares)
-    made.warnings += placed.said(epsilon, "PyTorch, which adds it to the root instead of below")
+    made.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
     return placed.value
 
 
@@ -236,7 +236,7 @@ def _below_root(made: FromTorch, default: float, squares: Squares, *, is_there: 
     if is_there or (made.is_exact and made.flavor is Flavor.KERAS_3):
         return {"epsilon": epsilon}
     placed = below_root(epsilon, squares)
-    made.warnings += placed.said(epsilon, "Keras, which adds it below the root instead of to it")
+    made.warnings += placed.note(epsilon, "Keras, which adds it below the root instead of to it")
     return {"epsilon": placed.value, EPSILON_OF_TORCH: [placed.value, epsilon]}
 
 

@@ -1,4 +1,4 @@
-"""One optimizer state on its way between conventions: its hyperparameters read with care, what is assumed, and said."""
+"""One optimizer state on its way between conventions: its hyperparameters, read with care, and what is assumed."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Placed:
     error: float
     plain_error: float
 
-    def said(self, epsilon: float, where: str) -> list[str]:
+    def note(self, epsilon: float, where: str) -> list[str]:
         """Return the line that a user should read, none where single precision has such errors too."""
         if self.plain_error < TELLING:
             return []

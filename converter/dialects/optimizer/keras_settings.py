@@ -1,7 +1,7 @@
 """Every setting that Keras's optimizers have in their configs, and what becomes of it in torch.optim.
 
 keras/src/optimizers (Keras 3.15), tf_keras/src/optimizers and its legacy folder (tf_keras 2.21), AdamWeightDecay of
-transformers 4.57. What PyTorch does outside its optimizers stays beside a state, for a target of Keras's, and is said.
+transformers 4.57. What PyTorch does outside its optimizers stays beside a state, with a note, for Keras.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def beside(config: Mapping[str, Any], algorithm: str, *, is_legacy: bool = False
     return found
 
 
-def said(settings: Mapping[str, Any], rate: Any, step: int, *, is_in_torch: bool) -> list[str]:
+def notes_on(settings: Mapping[str, Any], rate: Any, step: int, *, is_in_torch: bool) -> list[str]:
     """Return the lines that a user should read of settings that a target's optimizer has not."""
     lines = []
     where = "torch.optim.lr_scheduler" if is_in_torch else "a schedule of Keras"

@@ -19,7 +19,7 @@ from converter.dialects.optimizer.algorithms import ALGORITHMS
 from converter.dialects.optimizer.besides import with_besides
 from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
-from converter.dialects.optimizer.keras_settings import beside, said
+from converter.dialects.optimizer.keras_settings import beside, notes_on
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import defaulted
@@ -97,12 +97,12 @@ def _to_torch(made: FromKeras) -> OptimizerState:
     return replace(state, algorithm=algorithm, groups=groups, slots=slots, convention=Convention.TORCH, beside=besides)
 
 
-def said_of(state: OptimizerState) -> list[str]:
+def notes_on_state(state: OptimizerState) -> list[str]:
     """Return the lines that a user should read of what a state's optimizer did besides, and this one does not."""
     is_in_torch = state.convention is Convention.TORCH
     given = state.groups[0].hyperparameters if state.groups else {}
     rate = given.get("lr" if is_in_torch else "learning_rate")
-    return said(state.beside, rate, state.step or 0, is_in_torch=is_in_torch)
+    return notes_on(state.beside, rate, state.step or 0, is_in_torch=is_in_torch)
 
 
 def _own_decay(group: ParameterGroup, state: OptimizerState) -> dict[str, float]:

@@ -22,7 +22,7 @@ SCALING_CLASS, SCALING_TITLE = "LossScaleOptimizer", "loss_scale_optimizer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`class_name` as the file has it, "" when only names of variables tell; `config` is what get_config() said."""
+    """`class_name` as the file has it, "" when only names of variables tell; `config` is what get_config() returned."""
 
     class_name: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)

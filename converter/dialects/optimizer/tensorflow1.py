@@ -160,19 +160,19 @@ def _step(made: FromKeras, betas: tuple[float, float]) -> int | None:
             raise LossError(f"its {name} is {power}")
         if power > _SMALLEST_POWER:
             counted.append(math.log(power) / math.log(beta) - 1)
-    said = made.state.step
+    stated = made.state.step
     if not counted:
-        return said
+        return stated
     steps = counted[-1]
     near = 0.5 + 1e-3 * steps  # a power is rounded at each step
     if steps < -near or any(abs(other - steps) > near for other in counted):
         what = " and ".join(f"{name} {made.given[name]:.6g}" for name in _POWERS if name in made.given)
         raise LossError(f"its {what} are of other betas than {betas[0]} and {betas[1]}", hint="--hyperparameter betas=")
-    if said is not None and abs(said - steps) <= near:
-        return said
-    if said is not None:
+    if stated is not None and abs(stated - steps) <= near:
+        return stated
+    if stated is not None:
         made.warnings.append(
-            f"the optimizer made {max(0, round(steps))} updates, by its powers of beta; {STEP} is {said}"
+            f"the optimizer made {max(0, round(steps))} updates, by its powers of beta; {STEP} is {stated}"
         )
     return max(0, round(steps))
 
@@ -239,7 +239,7 @@ def _rmsprop(made: FromKeras) -> tuple[int | None, Converted]:
     squares = Squares(squares=slots["square_avg"], averages=slots.get("grad_avg", {}))
     epsilon = made.number("epsilon", 1e-10)
     placed = beside_root(epsilon, squares)
-    made.warnings += placed.said(epsilon, "PyTorch, which adds it to the root instead of below")
+    made.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
     hyperparameters = {
         "lr": rate,
         "momentum": momentum,

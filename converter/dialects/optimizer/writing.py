@@ -42,8 +42,8 @@ def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Chec
     if checkpoint.dialect != Dialect.PYTORCH or config is None or not keras.is_model(config):
         return checkpoint
     if checkpoint.config is not None and keras.config_modules(keras.parse(config))[1]:
-        said = "names and layouts are PyTorch's: the Keras config has layers that no table knows"
-        return replace(checkpoint, keras_config=None, warnings=(*checkpoint.warnings, said))
+        warning = "names and layouts are PyTorch's: the Keras config has layers that no table knows"
+        return replace(checkpoint, keras_config=None, warnings=(*checkpoint.warnings, warning))
     return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
 
 

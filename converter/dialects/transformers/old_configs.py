@@ -20,26 +20,26 @@ _HEAD, _SHARED, _WITH_HEAD = "lm_head.weight", "shared.weight", "ForConditionalG
 def with_old_keys(config: Config) -> tuple[Config, tuple[str, ...]]:
     """Return a config that transformers 4 reads as transformers 5 does, and what has changed."""
     values = config.values
-    said: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     rotary = values.get(_ROTARY)
     base = rotary.get(_BASE) if isinstance(rotary, Mapping) else None
     if _BASE not in values and isinstance(base, (int, float)) and not isinstance(base, bool):
         config = config.with_values({"rope_theta": base})
-        said = (f"config.json: {_BASE} is now {base}, which transformers 4 reads",)
+        warnings = (f"config.json: {_BASE} is now {base}, which transformers 4 reads",)
     if _is_untied_before(values):
         config = config.with_values({"tie_word_embeddings": False})
-        said = (*said, f"config.json: {_TIED} is now false, as transformers 4 says of a head without a scale")
-    return config, said
+        warnings = (*warnings, f"config.json: {_TIED} is now false, as transformers 4 says of a head without a scale")
+    return config, warnings
 
 
 def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint whose config transformers 4 reads as it is meant; a head that is no longer tied is there."""
     if checkpoint.config is None:
         return checkpoint
-    config, said = with_old_keys(checkpoint.config)
-    if not said:
+    config, warnings = with_old_keys(checkpoint.config)
+    if not warnings:
         return checkpoint
-    made = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *said))
+    made = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *warnings))
     match config.values.get("architectures"):
         case [str(architecture), *_] if architecture.endswith(_WITH_HEAD):
             is_missing = _HEAD not in checkpoint.names and _SHARED in checkpoint.tensors

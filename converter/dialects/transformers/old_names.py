@@ -28,9 +28,11 @@ def renewed(checkpoint: Checkpoint) -> Checkpoint:
     old = [name for name in checkpoint.names if _new_name(name) != name]
     if not old:
         return checkpoint
-    said = f"{len(old)} names are those of an old release, such as {old[0]}: here as save_pretrained writes them today"
+    warning = (
+        f"{len(old)} names are those of an old release, such as {old[0]}: here as save_pretrained writes them today"
+    )
     renamed = checkpoint.with_names(_new_name)
-    return replace(renamed, warnings=(*renamed.warnings, said))
+    return replace(renamed, warnings=(*renamed.warnings, warning))
 
 
 def _new_name(name: str) -> str:

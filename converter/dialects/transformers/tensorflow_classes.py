@@ -138,9 +138,9 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
         )
     name = f"TF{architecture}"
     if architecture is None or name not in own:
-        said = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
+        problem = "config.json names no class" if architecture is None else f"no TensorFlow class {name} is known"
         shown = ", ".join(each[2:] for each in own[:_CLASSES_SHOWN])
-        raise UsageError(said, hint=f"--config with one of these as its architectures: {shown}")
+        raise UsageError(problem, hint=f"--config with one of these as its architectures: {shown}")
     torch = table.classes[architecture]
     parts = composites.parts_of(config) if composites.is_composite(model_type) else None
     if parts is not None:

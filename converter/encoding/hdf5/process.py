@@ -65,7 +65,7 @@ def _answer(file: SourceFile, question: dict[str, Any]) -> dict[str, Any]:
     if len(data) > structure.ANSWER_LIMIT_BYTES:
         raise ReadError("declares more than a checkpoint can mean", path=file.path)
     if not data:
-        raise ReadError("libhdf5 could not read it: it said nothing", path=file.path)
+        raise ReadError("libhdf5 could not read it: it ended without a message", path=file.path)
     answer: dict[str, Any] = json.loads(data)
     if "error" in answer:
         raise ReadError(answer["error"], path=file.path)
@@ -73,7 +73,7 @@ def _answer(file: SourceFile, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked(file: SourceFile, question: bytes) -> tuple[int, bytes]:
-    """Return how the fork ended and what it said. One that has grown tired of waiting is followed by another."""
+    """Return how the fork ended and its message. One that has grown tired of waiting is followed by another."""
     with _LOCK:
         for _ in range(2):
             try:

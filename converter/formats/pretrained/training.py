@@ -139,8 +139,8 @@ def files(
     for key, name in _BESIDE.items():
         if key in extras:
             outputs.append(OutputFile(name=name, pieces=torch_file(extras.pop(key))))
-    trainer_state, said = _state(checkpoint, extras, train_batch_size)
-    notes = (*notes, *said)
+    trainer_state, others = _state(checkpoint, extras, train_batch_size)
+    notes = (*notes, *others)
     if trainer_state:
         text = json.dumps(trainer_state, indent=2, sort_keys=True) + "\n"
         outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
@@ -161,13 +161,13 @@ def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
 
 
 def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return what scheduler.pt holds, and what is to be said of it: Trainer reads optimizer.pt only beside one."""
+    """Return what scheduler.pt holds, and notes on it: Trainer reads optimizer.pt only beside one."""
     state = checkpoint.optimizer
     if state is None or state.convention is not Convention.TORCH:
         return scheduler, ()
     if scheduler is None:
-        said = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
-        return constant_schedule(state), (said,)
+        note = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
+        return constant_schedule(state), (note,)
     fitted = for_groups(scheduler, len(state.groups)) if isinstance(scheduler, Mapping) else None
     if fitted is None:
         return scheduler, (f"scheduler.pt is for other groups than the {len(state.groups)} of optimizer.pt",)
@@ -195,6 +195,6 @@ def _state(
         state["train_batch_size"] = train_batch_size
     elif not isinstance(state.get("train_batch_size"), int):
         state["train_batch_size"] = _BATCH_SIZE
-        said = f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another"
-        notes = (*notes, said)
+        note = f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another"
+        notes = (*notes, note)
     return state, notes

@@ -206,5 +206,5 @@ def read(folder: Path, entries: frozenset[str]) -> Checkpoint:
     if len(present) == 1:
         return checkpoint
     others = ", ".join(flavor.file_name for flavor in present[1:])
-    said = f"{present[0].file_name} is read, not {others}; --from chooses"
-    return replace(checkpoint, warnings=(*checkpoint.warnings, said))
+    warning = f"{present[0].file_name} is read, not {others}; --from chooses"
+    return replace(checkpoint, warnings=(*checkpoint.warnings, warning))

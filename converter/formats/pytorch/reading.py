@@ -115,8 +115,8 @@ def _with_optimizer(checkpoint: Checkpoint, states: list[Any], walk: Walk) -> Ch
         checkpoint = replace(checkpoint, optimizer=named_state(state, checkpoint))
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
-    said = (f"{len(states)} optimizers of one algorithm became one, with the groups of all",)
-    return replace(checkpoint, warnings=(*checkpoint.warnings, *said)) if len(states) > 1 else checkpoint
+    warnings = (f"{len(states)} optimizers of one algorithm became one, with the groups of all",)
+    return replace(checkpoint, warnings=(*checkpoint.warnings, *warnings)) if len(states) > 1 else checkpoint
 
 
 def _normalised(training: dict[str, Any]) -> dict[str, Any]:
