@@ -15,7 +15,7 @@ import converter
 from converter.dialects.optimizer import schedules
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_settings import COMMON, OPTIMIZERS, TORCH, beside
-from converter.dialects.optimizer.semantics import said_of, to_keras, to_torch
+from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
 from converter.dialects.optimizer.settings import algorithm_of
 from converter.dialects.optimizer.writing import call_of
 from converter.errors import CkconvError, LossError
@@ -97,16 +97,16 @@ def test_a_schedule_is_one_rate_in_torch_and_a_note_and_a_schedule_again_in_kera
     state = optimizer_of(made)
     rate = state.groups[0].hyperparameters["lr"]
     assert rate == pytest.approx(0.1 * 0.5 * (1 + np.cos(np.pi / 10)))
-    (said,) = said_of(state)
+    (said,) = notes_on_state(state)
     assert f"{rate:.6g}, what CosineDecay(initial_learning_rate=0.1, decay_steps=100) gives at step 10" in said
     for flavor in Flavor:
         again = optimizer_of(to_keras(made, flavor))
         assert again.groups[0].hyperparameters["learning_rate"]["class_name"] == "CosineDecay"
-        assert said_of(again) == []
+        assert notes_on_state(again) == []
 
 
 def test_a_rate_given_by_the_user_is_no_schedule() -> None:
-    assert said_of(optimizer_of(to_torch(state_of(learning_rate=0.1, momentum=0.0)))) == []
+    assert notes_on_state(optimizer_of(to_torch(state_of(learning_rate=0.1, momentum=0.0)))) == []
 
 
 def test_a_schedule_of_others_stays_a_number_in_keras_and_is_said() -> None:
@@ -114,14 +114,14 @@ def test_a_schedule_of_others_stays_a_number_in_keras_and_is_said() -> None:
     made = to_torch(state_of(learning_rate={"class_name": "Custom>WarmUp", "config": warm_up}, momentum=0.0))
     again = optimizer_of(to_keras(made, Flavor.KERAS_3))
     assert again.groups[0].hyperparameters["learning_rate"] == pytest.approx(0.05)
-    assert "WarmUp(" in said_of(again)[0]
+    assert "WarmUp(" in notes_on_state(again)[0]
 
 
 def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
     made = to_torch(state_of(Convention.KERAS_LEGACY, learning_rate=0.11, decay=0.01, momentum=0.0))
     state = optimizer_of(made)
     assert state.groups[0].hyperparameters["lr"] == pytest.approx(0.1)
-    assert "what decay 0.01 gives at step 10" in said_of(state)[0]
+    assert "what decay 0.01 gives at step 10" in notes_on_state(state)[0]
     older = optimizer_of(to_keras(made, Flavor.LEGACY)).groups[0].hyperparameters
     assert (older["learning_rate"], older["decay"]) == (pytest.approx(0.11), 0.01)
     assert "decay=0.01" in call_of(optimizer_of(to_keras(made, Flavor.LEGACY)))
@@ -140,26 +140,26 @@ def test_before_the_first_step_nothing_has_decayed(flavor: Flavor) -> None:
 
 def test_clipping_is_a_note_in_torch_and_goes_along_to_keras() -> None:
     made = to_torch(state_of(learning_rate=0.1, momentum=0.0, clipnorm=1.0, clipvalue=None, loss_scale_factor=8.0))
-    first, second = said_of(optimizer_of(made))
+    first, second = notes_on_state(optimizer_of(made))
     assert first.startswith("clipnorm 1.0 not carried")
     assert second.startswith("loss_scale_factor 8.0 not carried")
     newest = optimizer_of(to_keras(made, Flavor.KERAS_3))
     assert newest.groups[0].hyperparameters["clipnorm"] == 1.0
     assert newest.groups[0].hyperparameters["loss_scale_factor"] == 8.0
-    assert said_of(newest) == []
+    assert notes_on_state(newest) == []
     older = optimizer_of(to_keras(made, Flavor.TF_KERAS))
     assert older.groups[0].hyperparameters["clipnorm"] == 1.0
-    assert len(said_of(older)) == 1
+    assert len(notes_on_state(older)) == 1
 
 
 def test_a_setting_that_no_table_knows_is_said_both_ways() -> None:
     made = to_torch(state_of(learning_rate=0.1, momentum=0.0, made_up=3))
-    assert said_of(optimizer_of(made)) == ["made_up 3 of the optimizer is not known here, and not carried"]
+    assert notes_on_state(optimizer_of(made)) == ["made_up 3 of the optimizer is not known here, and not carried"]
     state = replace(optimizer_of(made), beside={})
     (group,) = state.groups
     group = replace(group, hyperparameters={**group.hyperparameters, "initial_lr": 0.5, "foreach": True, "fused": None})
     again = to_keras(replace(made, optimizer=replace(state, groups=(group,))), Flavor.KERAS_3)
-    assert said_of(optimizer_of(again)) == ["initial_lr 0.5 of the optimizer is not known here, and not carried"]
+    assert notes_on_state(optimizer_of(again)) == ["initial_lr 0.5 of the optimizer is not known here, and not carried"]
 
 
 def test_what_an_optimizer_keeps_is_known_before_its_first_step() -> None:
