@@ -15,7 +15,7 @@ from types import FunctionType
 from converter.dialects.keras import to_pytorch
 from converter.dialects.names import torch_names
 from converter.dialects.optimizer.semantics import to_torch
-from converter.dialects.transformers import flax, memory, old_names, tensorflow, tf1
+from converter.dialects.transformers import flax, in_process_names, old_names, tensorflow, tf1
 from converter.entry_points import DIALECTS, added
 from converter.model.checkpoint import Checkpoint, Dialect
 
@@ -43,7 +43,7 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
             warning = "layout as stored: nothing says which framework's names these are"
             return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
         case Dialect.PYTORCH:
-            return memory.to_hub(old_names.renewed(checkpoint))
+            return in_process_names.to_hub(old_names.renewed(checkpoint))
         case other:
             return _of_other_packages().get(other, _unchanged)(checkpoint)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.errors import WriteError
-from converter.execution import child, local
+from converter.execution import child, streaming
 from converter.execution.child import NO_TERMS, Terms
 from converter.execution.parallel import SERIAL, Workers
 from converter.execution.resume import NOTHING, Earlier
@@ -41,7 +41,7 @@ class LocalWorkshop:
             if self._keep(file, names):
                 kept.append(file)
             else:
-                local.stream(file, self.folder, names=names, observer=self.observer, workers=self.workers)
+                streaming.stream(file, self.folder, names=names, observer=self.observer, workers=self.workers)
         if output.build is not None:
             self.observer.stage("building")
             terms = replace(self.terms, writes=(*self.terms.writes, self.folder))
@@ -56,7 +56,7 @@ class LocalWorkshop:
 
     def stream(self, file: OutputFile, folder: Path) -> None:
         """Write `file` into `folder`, in bounded memory."""
-        local.stream(file, folder, observer=self.observer, workers=self.workers)
+        streaming.stream(file, folder, observer=self.observer, workers=self.workers)
 
     def call(self, function: ChildFunction[P, R], *args: P.args, **arguments: P.kwargs) -> R:
         """Run `function` in a child process, offline, with arguments and result as JSON."""

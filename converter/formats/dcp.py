@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
-from converter.dialects.optimizer_order import is_buffer, is_numbered, named_state, state_dict
+from converter.dialects.optimizer.torch_state import is_buffer, is_numbered, named_state, state_dict
 from converter.encoding.dcp import (
     METADATA_NAME,
     SUFFIX,

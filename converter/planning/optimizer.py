@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.optimizer.conventions import ModuleOrder
+from converter.dialects.optimizer.numbering_conventions import ModuleOrder
 from converter.dialects.optimizer.semantics import notes_on_state
 from converter.dialects.optimizer.tensorflow1 import is_complete
+from converter.dialects.optimizer.torch_state import inferred_algorithm, named_state
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
-from converter.dialects.optimizer_order import inferred_algorithm, named_state
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
 from converter.execution.child import require

@@ -16,7 +16,7 @@ from converter.errors import CkconvError, MissingExtraError, ReadError
 from converter.formats import Format, Probe
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.file import SourceFile
-from converter.model.growth import check_growth
+from converter.model.size_limits import check_growth
 from converter.model.tensor import files_of
 from converter.options import Options
 

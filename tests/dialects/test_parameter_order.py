@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.conventions import ModuleOrder, trainer_exempts, without_frozen_modules
 from converter.dialects.optimizer.keras_names import state_by_positions
+from converter.dialects.optimizer.numbering_conventions import ModuleOrder, trainer_exempts, without_frozen_modules
 from converter.dialects.optimizer.settings import Settings
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
-from converter.dialects.optimizer_order import (
+from converter.dialects.optimizer.torch_state import (
     inferred_algorithm,
     is_buffer,
     is_numbered,

@@ -19,8 +19,8 @@ from converter.dialects.tables.rows import Row, Rows, Template
 from converter.dialects.transformers import tf1
 from converter.dialects.transformers.attributes import Row as Place
 from converter.dialects.transformers.heads import encoder_config, layer_configs
+from converter.dialects.transformers.in_process_rows import Packed
 from converter.dialects.transformers.mechanical import translated
-from converter.dialects.transformers.memory_rows import Packed
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config

@@ -16,7 +16,7 @@ import pytest
 from converter.encoding import zip as zip_archive
 from converter.encoding.zip import Member, Record
 from converter.errors import ReadError, SafetyError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.model.dtype import DType
 from converter.model.file import CHUNK_BYTES, SourceFile
 from converter.model.output import Late, OutputFile

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from converter.errors import Interrupted, ReadError, UsageError, WriteError
-from converter.execution.local import stream
 from converter.execution.parallel import Workers
+from converter.execution.streaming import stream
 from converter.model.dtype import DType
 from converter.model.output import Late, OutputFile, Watched
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor

@@ -18,7 +18,7 @@ from converter import testing
 from converter.encoding import zip as zip_archive
 from converter.encoding.leveldb_table import build_table, read_table
 from converter.encoding.zip import Record
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.formats import Format, registry
 from converter.model.file import SourceFile
 from converter.model.output import OutputFile

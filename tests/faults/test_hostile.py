@@ -22,7 +22,7 @@ from converter.encoding.pickle import Global
 from converter.encoding.pickle.writer import Call, Ordered, Persistent, dumps
 from converter.encoding.zip import Record
 from converter.errors import CkconvError, ReadError, SafetyError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor
 

@@ -16,7 +16,7 @@ import converter
 from converter.dialects import canonical
 from converter.dialects.keras import adapted
 from converter.errors import LossError, ReadError
-from converter.execution import local
+from converter.execution import streaming
 from converter.formats import NoOptions, Probe, by_name, detect
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Status
@@ -37,7 +37,7 @@ def written(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Output]:
     output = H5.write(checkpoint, NoOptions(), provenance)
     (file,) = output.files
     folder.mkdir(exist_ok=True)
-    local.stream(file, folder)
+    streaming.stream(file, folder)
     assert (folder / file.name).stat().st_size == file.nbytes
     return folder / file.name, output
 

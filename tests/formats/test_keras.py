@@ -14,7 +14,7 @@ import pytest
 from converter.dialects import canonical
 from converter.dialects.keras import adapted
 from converter.errors import LossError, ReadError, SafetyError, UsageError
-from converter.execution import local
+from converter.execution import streaming
 from converter.formats import NoOptions, Probe, by_name, detect
 from converter.formats.keras import WriteOptions
 from converter.model.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def written(checkpoint: Checkpoint, folder: Path, container: str = "auto") -> tu
     output = KERAS.write(checkpoint, WriteOptions(container=container), provenance)
     (file,) = output.files
     folder.mkdir(exist_ok=True)
-    local.stream(file, folder)
+    streaming.stream(file, folder)
     assert (folder / file.name).stat().st_size == file.nbytes
     return folder / file.name, output
 

@@ -12,7 +12,7 @@ import pytest
 import converter
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.errors import ReadError, UsageError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor

@@ -20,7 +20,7 @@ from converter.encoding.pickle.writer import Call, Ordered, Persistent, dumps
 from converter.encoding.torch_file.storages import EXPANSION_FREE_BYTES
 from converter.encoding.zip import Record
 from converter.errors import CkconvError, ReadError, SafetyError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.formats import NoOptions, Probe
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint

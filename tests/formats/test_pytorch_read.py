@@ -18,7 +18,7 @@ import torch
 from converter.encoding import zip as zip_archive
 from converter.encoding.zip import Record
 from converter.errors import ReadError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.formats import NoOptions, Probe
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint

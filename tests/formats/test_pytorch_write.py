@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from converter.errors import LossError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.formats import NoOptions
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint

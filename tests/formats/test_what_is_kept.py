@@ -18,7 +18,7 @@ from converter.encoding.dcp import Place, metadata_pickle, whole_tensor
 from converter.encoding.description import described, parse_document
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.errors import ReadError, SafetyError, UnknownFormatError, UsageError
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.formats import Probe, by_name, detect, foreign_entry, of_suffix, options_of, registry
 from converter.graphs.calls import run_onnx
 from converter.graphs.description.signature import GraphInput, Signature

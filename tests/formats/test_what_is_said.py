@@ -13,7 +13,7 @@ import numpy as np
 
 import converter
 from converter.encoding.torch_file import StateDict, torch_file
-from converter.execution.local import stream
+from converter.execution.streaming import stream
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import LedgerLine, Status
 from converter.model.optimizer import OptimizerState, ParameterGroup

@@ -8,7 +8,7 @@ _TELL = "tests/dialects/test_what_names_tell.py"
 _IDENTITY = "tests/dialects/test_identity.py"
 _WRAPPERS = "tests/dialects/test_wrappers.py"
 _CLASSES = "tests/dialects/test_classes.py"
-_MEMORY = "tests/dialects/test_memory.py"
+_MEMORY = "tests/dialects/test_in_process_names.py"
 _RULES = "tests/dialects/test_rules.py"
 _EXTENTS = "tests/dialects/test_extents.py"
 _OLD = "tests/dialects/test_old_configs.py"
@@ -269,7 +269,7 @@ FAULTS = (
         what="of two rows the first is taken whatever the rank",
     ),
     Fault(
-        module="dialects/transformers/memory_rows.py",
+        module="dialects/transformers/in_process_rows.py",
         old="        return (Split(self.axis - self.is_stacked, (1,) * len(self.parts)),)",
         new="        return (Split(self.axis, (1,) * len(self.parts)),)",
         tests=_TELL + "::test_tensors_that_are_packed_come_apart_and_together",
@@ -283,28 +283,28 @@ FAULTS = (
         what="queries and keys are swapped",
     ),
     Fault(
-        module="dialects/transformers/memory.py",
+        module="dialects/transformers/in_process_names.py",
         old="        if is_repacked:\n",
         new="        if False:\n",
         tests=_MEMORY,
         what="moments of repacked weights crash",
     ),
     Fault(
-        module="dialects/transformers/memory.py",
+        module="dialects/transformers/in_process_names.py",
         old="        if len(row.parts) > 2 and is_uneven:",
         new="        if False:",
         tests=_MEMORY,
         what="queries of more heads than keys are divided in three",
     ),
     Fault(
-        module="dialects/transformers/memory.py",
+        module="dialects/transformers/in_process_names.py",
         old="    if reading.is_ambiguous:\n",
         new="    if False:\n",
         tests=_TELL + "::test_names_in_memory_that_several_classes_have_stay",
         what="names that several classes have are renamed as one of them would",
     ),
     Fault(
-        module="dialects/transformers/memory.py",
+        module="dialects/transformers/in_process_names.py",
         old="    if reading.on_hub:\n        warning = (",
         new="    if reading.on_hub > reading.in_memory:\n        warning = (",
         tests=_MEMORY,

@@ -322,7 +322,7 @@ FAULTS = (
         what="a tensor that needs more than there is waits for ever",
     ),
     Fault(
-        module="execution/local.py",
+        module="execution/streaming.py",
         old='with open(path, "xb", buffering=_BUFFER_BYTES) as out:',
         new='with open(path, "wb", buffering=_BUFFER_BYTES) as out:',
         tests=_PARALLEL,

@@ -8,7 +8,7 @@ _TENSOR = "tests/model/test_tensor.py"
 _CONCAT = "tests/model/test_concat.py"
 _FILE = "tests/model/test_file.py"
 _CHECKPOINT = "tests/model/test_checkpoint.py"
-_GROWTH = "tests/model/test_growth.py"
+_GROWTH = "tests/model/test_size_limits.py"
 _OUTPUT = "tests/model/test_output.py"
 _KERNELS = "tests/model/test_kernels.py"
 
@@ -249,21 +249,21 @@ FAULTS = (
         what="moments of a parameter that was left out stay",
     ),
     Fault(
-        module="model/growth.py",
+        module="model/size_limits.py",
         old=("        for slot in checkpoint.optimizer.slots.values():\n            yield from slot.values()"),
         new="        yield from ()",
         tests=_GROWTH,
         what="moments may declare any size",
     ),
     Fault(
-        module="model/growth.py",
+        module="model/size_limits.py",
         old="{file.path: file.size for tensor in tensors for file in files_of(tensor)}",
         new="{id(tensor): file.size for tensor in tensors for file in files_of(tensor)}",
         tests=_GROWTH,
         what="a file counts once for each tensor that it holds",
     ),
     Fault(
-        module="model/growth.py",
+        module="model/size_limits.py",
         old="if declared > max(FREE_BYTES, RATIO_LIMIT * stored):",
         new="if declared > FREE_BYTES + RATIO_LIMIT * stored:",
         tests=_GROWTH,
@@ -354,7 +354,7 @@ FAULTS = (
         what="a config says two element types",
     ),
     Fault(
-        module="model/growth.py",
+        module="model/size_limits.py",
         old="        files.setdefault(source, source.stat().st_size)\n",
         new="        files.setdefault(source, 0)\n",
         tests=_GROWTH,

@@ -113,7 +113,7 @@ def test_the_table_of_classes(tmp_path: Path, tell: Callable[[str], None]) -> No
 
 
 def test_the_table_of_names_in_memory(tmp_path: Path, tell: Callable[[str], None]) -> None:
-    _assert_made_again("memory", tmp_path, tell)
+    _assert_made_again("in_process", tmp_path, tell)
 
 
 def _assert_made_again(name: str, folder: Path, tell: Callable[[str], None]) -> None:

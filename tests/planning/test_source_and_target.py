@@ -284,10 +284,10 @@ def test_options_of_readers_and_writers_go_to_who_takes_them(source: Path, tmp_p
 
 
 def test_more_than_is_stored_is_no_source(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits are those of converter.model.growth; here they are nothing, that a small file is beyond them."""
+    """Limits are those of converter.model.size_limits; here they are nothing, that a small file is beyond them."""
     assert converter.read(source).names
-    monkeypatch.setattr("converter.model.growth.FREE_BYTES", 0)
-    monkeypatch.setattr("converter.model.growth.RATIO_LIMIT", 0)
+    monkeypatch.setattr("converter.model.size_limits.FREE_BYTES", 0)
+    monkeypatch.setattr("converter.model.size_limits.RATIO_LIMIT", 0)
     with pytest.raises(ReadError, match="declares 2408 bytes in all") as caught:
         converter.read(source)
     assert caught.value.path == str(source)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.optimizer_order import named_state
+from converter.dialects.optimizer.torch_state import named_state
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Dataset, Group
 from converter.encoding.hdf5.layers import listed

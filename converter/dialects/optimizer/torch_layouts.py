@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from converter.dialects.optimizer_order import inferred_algorithm, is_optimizer_state
+from converter.dialects.optimizer.torch_state import inferred_algorithm, is_optimizer_state
 from converter.errors import LossError
 
 _STATE, _GROUPS = "state.", "param_groups."

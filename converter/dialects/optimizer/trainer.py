@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from converter.dialects.optimizer.conventions import ModuleOrder, Rule, trainer_exempts
+from converter.dialects.optimizer.numbering_conventions import ModuleOrder, Rule, trainer_exempts
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState, ParameterGroup

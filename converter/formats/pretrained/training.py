@@ -18,8 +18,8 @@ import numpy as np
 from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_files import SAVE_COUNTER, recorded, with_named_state
 from converter.dialects.optimizer.objects import add_optimizer
+from converter.dialects.optimizer.torch_state import is_optimizer_state, named_state, state_dict
 from converter.dialects.optimizer.trainer import constant_schedule, for_groups
-from converter.dialects.optimizer_order import is_optimizer_state, named_state, state_dict
 from converter.encoding import json as strict_json
 from converter.encoding.folder import open_inside
 from converter.encoding.object_graph import ObjectTree

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
-from converter.dialects.optimizer_order import is_buffer, is_numbered, named_state
+from converter.dialects.optimizer.torch_state import is_buffer, is_numbered, named_state
 from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk, archive_of, is_module
 from converter.errors import CkconvError, LossError, ReadError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.dialects.optimizer_order import state_dict
+from converter.dialects.optimizer.torch_state import state_dict
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, OutputFile, Provenance

@@ -33,7 +33,7 @@ from converter.graphs.trace.model_building import abstract_model, model_config
 from converter.graphs.trace.saved_form import saved_form
 from tests.graphs.zoo import OTHERS, ZOO
 from tests.oracle.generate import table_file
-from tests.oracle.generate.memory import model_classes, small
+from tests.oracle.generate.in_process import model_classes, small
 
 _LAYERS = re.compile(r"(num|n)_(hidden_|decoder_|encoder_)?layers?|(en|de)coder_layers|depth")
 _NO_TENSORS = ("output_", "return_", "use_cache", "is_decoder", "_")

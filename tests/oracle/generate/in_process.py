@@ -1,6 +1,6 @@
-"""Makes converter/dialects/tables/memory.json: names of transformers 5 in memory <-> the names that it saves.
+"""Makes converter/dialects/tables/in_process.json: names of transformers 5 in memory <-> the names that it saves.
 
-    python -m tests.oracle.generate.memory TABLE [model type ...]
+    python -m tests.oracle.generate.in_process TABLE [model type ...]
 
 in an environment with transformers 5 and torch. Every model class is built on the meta device, and transformers is
 asked to bring its state dict to the form of its files; what it does with each tensor is recorded operation by

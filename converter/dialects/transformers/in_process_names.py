@@ -1,7 +1,7 @@
 """Names that transformers 5 has in memory, brought to the hub's, which save_pretrained writes and all else here uses.
 
-Names alone tell which side a checkpoint is on; its config says which rows there are (`memory_rows`). What those of the
-whole model do not say, those of its parts may: every config inside the config has rows of its own.
+Names alone tell which side a checkpoint is on; its config says which rows there are (`in_process_rows`). What those of
+the whole model do not say, those of its parts may: every config inside the config has rows of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from converter.dialects.identity.classes import class_named
 from converter.dialects.rewriting import Rewriting
 from converter.dialects.tables.rows import Indices, key_of
-from converter.dialects.transformers.memory_rows import Packed, Variant, variants
+from converter.dialects.transformers.in_process_rows import Packed, Variant, variants
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import Tensor

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.optimizer.conventions import Groups, ModuleOrder, candidates, cut, without_frozen_modules
+from converter.dialects.optimizer.numbering_conventions import (
+    Groups,
+    ModuleOrder,
+    candidates,
+    cut,
+    without_frozen_modules,
+)
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType

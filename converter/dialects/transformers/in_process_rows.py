@@ -1,4 +1,4 @@
-"""The rows of `tables/memory.json`: names of transformers 5 in memory, and those that it saves.
+"""The rows of `tables/in_process.json`: names of transformers 5 in memory, and those that it saves.
 
 Per model type and class: renamed tensors; tensors packed on one side (experts stacked, queries, keys and values
 joined); paths below which every name keeps what follows, or stays; and what no row can say.
@@ -18,7 +18,7 @@ from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
 from converter.errors import LossError
 from converter.model.tensor import Tensor
 
-_TABLE = "memory"
+_TABLE = "in_process"
 _ITEM = "e"
 
 

@@ -14,8 +14,8 @@ from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
-from converter.model.growth import RATIO_LIMIT, check_growth
 from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.size_limits import RATIO_LIMIT, check_growth
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor, strided
 
 torch = pytest.importorskip("torch")

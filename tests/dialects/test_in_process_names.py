@@ -1,4 +1,4 @@
-"""Names that transformers 5 has in memory, against what its save_pretrained writes (fixtures/memory)."""
+"""Names that transformers 5 has in memory, against what its save_pretrained writes (fixtures/in-process)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 import converter
 from converter.dialects.tables import document
-from converter.dialects.transformers import memory
-from converter.dialects.transformers.memory_rows import variants
+from converter.dialects.transformers import in_process_names
+from converter.dialects.transformers.in_process_rows import variants
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Status
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "memory"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "in-process"
 CASES = sorted(path.stem for path in FIXTURES.glob("*.pth"))
 LAYER = "vit.layers.0.attention.q_proj.weight"
 LAYER_ON_HUB = "vit.encoder.layer.0.attention.attention.query.weight"
@@ -56,12 +56,12 @@ def test_the_fixtures_are_there() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_both_become_the_same_names_and_values(case: str) -> None:
-    translated, stored = memory.to_hub(in_memory(case)), on_hub(case)
+    translated, stored = in_process_names.to_hub(in_memory(case)), on_hub(case)
     tied = set(translated.names) - set(stored.names)
     assert set(stored.names) <= set(translated.names)
     assert all(name in translated.aliases or name in translated.aliases.values() for name in tied)
     assert_same(translated, stored)
-    assert memory.to_hub(stored) is stored
+    assert in_process_names.to_hub(stored) is stored
 
 
 @pytest.mark.parametrize("case", ["vit", "mixtral", "nomic-bert"])
@@ -76,7 +76,7 @@ def test_a_state_dict_and_a_folder_become_the_same_file(case: str, tmp_path: Pat
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "nomic-bert"])
 def test_the_way_back_gives_the_names_in_memory(case: str) -> None:
-    back = memory.to_memory(on_hub(case))
+    back = in_process_names.to_memory(on_hub(case))
     source = in_memory(case)
     assert set(back.names) <= set(source.names)
     assert set(source.names) - set(back.names) <= {*source.aliases, *source.aliases.values()}
@@ -85,7 +85,7 @@ def test_the_way_back_gives_the_names_in_memory(case: str) -> None:
 
 
 def test_joined_projections_are_divided_again() -> None:
-    back = memory.to_memory(on_hub("nomic-bert"))
+    back = in_process_names.to_memory(on_hub("nomic-bert"))
     source = in_memory("nomic-bert")
     assert set(back.names) == set(source.names)
     assert_same(back, source)
@@ -93,11 +93,11 @@ def test_joined_projections_are_divided_again() -> None:
 
 def test_projections_of_unequal_size_are_not_divided_by_guess() -> None:
     hub = on_hub("nomic-bert")
-    assert memory.to_memory(hub).names != hub.names
+    assert in_process_names.to_memory(hub).names != hub.names
     assert hub.config is not None
     config = replace(hub.config, values={**hub.config.values, "num_key_value_heads": 1})
     with pytest.raises(LossError, match="does not say how many"):
-        memory.to_memory(replace(hub, config=config))
+        in_process_names.to_memory(replace(hub, config=config))
 
 
 @pytest.mark.parametrize("target", ["out.pth", "out-dcp"])
@@ -120,25 +120,25 @@ def test_no_framework_is_needed(tmp_path: Path) -> None:
 
 def test_without_a_config_names_stay(tmp_path: Path) -> None:
     source = converter.read(FIXTURES / "vit.pth")
-    assert memory.to_hub(source) is source
+    assert in_process_names.to_hub(source) is source
 
 
 def test_lightnings_prefix_stays_before_the_name() -> None:
     source = in_memory("vit").with_names(lambda name: f"model.{name}")
-    assert f"model.{LAYER_ON_HUB}" in memory.to_hub(source).names
+    assert f"model.{LAYER_ON_HUB}" in in_process_names.to_hub(source).names
 
 
 def test_the_base_model_has_no_prefix() -> None:
     source = in_memory("vit")
     base = {name.removeprefix("vit."): tensor for name, tensor in source.tensors.items() if name.startswith("vit.")}
-    assert LAYER_ON_HUB.removeprefix("vit.") in memory.to_hub(replace(source, tensors=base)).names
+    assert LAYER_ON_HUB.removeprefix("vit.") in in_process_names.to_hub(replace(source, tensors=base)).names
 
 
 def test_a_mix_is_kept_and_said() -> None:
     source, stored = in_memory("vit"), on_hub("vit")
     part = "vit.encoder.layer.1.intermediate.dense.weight"
-    assert memory.to_hub(source).warnings
-    mixed = memory.to_hub(replace(source, tensors={**source.tensors, part: stored.tensor(part)}))
+    assert in_process_names.to_hub(source).warnings
+    mixed = in_process_names.to_hub(replace(source, tensors={**source.tensors, part: stored.tensor(part)}))
     assert set(mixed.names) == {*source.names, part}
     assert "names kept" in mixed.warnings[-1]
 
@@ -147,7 +147,7 @@ def test_ties_stay_ties() -> None:
     source = in_memory("vit")
     other = LAYER.replace(".0.", ".1.")
     tied = replace(without(other)(source), aliases={other: LAYER})
-    assert memory.to_hub(tied).aliases == {LAYER_ON_HUB.replace(".0.", ".1."): LAYER_ON_HUB}
+    assert in_process_names.to_hub(tied).aliases == {LAYER_ON_HUB.replace(".0.", ".1."): LAYER_ON_HUB}
 
 
 def with_moments(source: Checkpoint) -> Checkpoint:
@@ -159,13 +159,13 @@ def with_moments(source: Checkpoint) -> Checkpoint:
 
 
 def test_moments_are_renamed_with_their_weights() -> None:
-    state = memory.to_hub(with_moments(in_memory("vit"))).optimizer
+    state = in_process_names.to_hub(with_moments(in_memory("vit"))).optimizer
     assert state is not None
     assert set(state.slots["exp_avg"]) == set(state.groups[0].parameters) == set(on_hub("vit").names)
 
 
 def test_moments_of_repacked_weights_are_refused() -> None:
-    found = memory.to_hub(with_moments(in_memory("mixtral")))
+    found = in_process_names.to_hub(with_moments(in_memory("mixtral")))
     assert found.optimizer is None
     assert "another form" in (found.optimizer_refused or "")
 
@@ -178,9 +178,9 @@ def test_a_part_that_is_missing_is_named() -> None:
     source = in_memory("nomic-bert")
     name = "layers.1.self_attn.k_proj.weight"
     assert name in source.names
-    assert memory.to_hub(source)
+    assert in_process_names.to_hub(source)
     with pytest.raises(LossError) as caught:
-        memory.to_hub(without(name)(source))
+        in_process_names.to_hub(without(name)(source))
     assert caught.value.tensor == name
 
 
@@ -188,15 +188,15 @@ def test_experts_that_do_not_divide_are_named() -> None:
     source = in_memory("mixtral")
     name = "model.layers.0.mlp.experts.gate_up_proj"
     assert name in source.names
-    assert memory.to_hub(source)
+    assert in_process_names.to_hub(source)
     odd = ArrayTensor.of(np.zeros((3, 7, 8), np.float32))
     with pytest.raises(ReadError) as caught:
-        memory.to_hub(replace(source, tensors={**source.tensors, name: odd}))
+        in_process_names.to_hub(replace(source, tensors={**source.tensors, name: odd}))
     assert caught.value.tensor == name
 
 
 def test_every_model_type_is_without_contradiction() -> None:
-    model_types = document("memory")["models"]
+    model_types = document("in_process")["models"]
     assert len(model_types) > 150
     for model_type in model_types:
         for variant in variants(model_type):
