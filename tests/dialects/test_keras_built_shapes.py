@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from converter.dialects.keras.architecture import Layer, parse, snake_case
+from converter.dialects.keras.architecture import Layer, modules, parse, snake_case
 
 
 def parsed(*layers: dict[str, Any]) -> tuple[Layer, ...]:
@@ -72,3 +72,32 @@ def test_the_two_sides_of_a_bidirectional_layer() -> None:
     other = {"class_name": "GRU", "config": {"name": "mine", "units": 3}}
     (found,) = parsed({"class_name": "Bidirectional", "config": {"name": "b", "layer": inner, "backward_layer": other}})
     assert [(each.class_name, each.name) for each in found.layers] == [("LSTM", "forward_lstm"), ("GRU", "mine")]
+
+
+def test_a_gru_of_before_keras_3_had_no_reset_after_where_its_config_says_nothing() -> None:
+    for more, config, expected in (
+        ({}, {}, False),
+        ({}, {"reset_after": True}, True),
+        ({"module": "keras.layers"}, {}, None),
+        ({"module": "keras.layers"}, {"reset_after": False}, False),
+    ):
+        (found,) = parsed({"class_name": "GRU", "config": {"name": "g", "units": 2, **config}, **more})
+        assert found.config.get("reset_after") is expected
+    (other,) = parsed({"class_name": "LSTM", "config": {"name": "l", "units": 2}})
+    assert "reset_after" not in other.config
+
+
+@pytest.mark.parametrize("place", ["layer", "backward_layer", "both"])
+def test_a_side_of_a_bidirectional_layer_that_is_no_module_makes_the_layer_none(place: str) -> None:
+    good = {"class_name": "GRU", "config": {"name": "g", "units": 2, "reset_after": True}}
+    bad = {"class_name": "GRU", "config": {"name": "odd", "units": 2, "reset_after": False}}
+    sides = {"layer": good, "backward_layer": good} | dict.fromkeys(
+        ["layer", "backward_layer"] if place == "both" else [place], bad
+    )
+    model = parse(
+        {
+            "class_name": "Sequential",
+            "config": {"name": "s", "layers": [{"class_name": "Bidirectional", "config": {"name": "b", **sides}}]},
+        }
+    )
+    assert modules(model) == ([], list(model.layers))

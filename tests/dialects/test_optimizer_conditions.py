@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.epsilon import Squares, below_root, beside_root
+from converter.dialects.optimizer.conversion import scaled
+from converter.dialects.optimizer.epsilon import Placed, Squares, below_root, beside_root
 from converter.dialects.optimizer.flavors import Flavor, flavor_of
 from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
+from converter.model.ledger import Status
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 from tests.dialects.test_optimizer_semantics import CASES, NAMES, SHAPES, checkpoint_of, slot, state_of
@@ -50,6 +52,13 @@ def without_one(source: Checkpoint, name: str) -> Checkpoint:
     slots = {key: dict(held) for key, held in state.slots.items()}
     del slots[name][NAMES[-1]]
     return replace(source, optimizer=replace(state, slots=slots))
+
+
+def without_all(source: Checkpoint, name: str) -> Checkpoint:
+    state = state_of(source)
+    return replace(
+        source, optimizer=replace(state, slots={key: state.slots[key] for key in state.slots.keys() - {name}})
+    )
 
 
 def two(kind: str) -> Checkpoint:
@@ -102,6 +111,12 @@ TO_KERAS: list[tuple[str, Checkpoint, str]] = [
         for name in names
         if len(names) > 1
     ),
+    *(
+        (f"{kind} without any {name}", without_all(checkpoint_of(kind), name), name)
+        for kind, (_, _, names) in CASES.items()
+        for name in names
+        if len(names) > 1
+    ),
 ]
 
 
@@ -121,6 +136,20 @@ def test_what_keras_does_take(kind: str) -> None:
     if kind != "adagrad":
         assert state_of(to_keras(without_slots(checkpoint_of(kind)), Flavor.KERAS_3)).step == 7
     assert state_of(to_keras(changed(checkpoint_of("sgd without momentum"), lr=0.0), Flavor.KERAS_3)).step == 7
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CASES if kind not in ("adagrad", "adamw")])
+def test_what_is_not_trained_has_no_state_before_the_first_step(kind: str) -> None:
+    source = without_slots(checkpoint_of(kind))
+    counts = ArrayTensor.of(np.zeros(SHAPES["fc.weight"], np.int64))
+    for untrained in (
+        replace(source, frozen=frozenset({"fc.weight"})),
+        replace(source, buffers=frozenset({"fc.weight"})),
+        replace(source, tensors={**source.tensors, "fc.weight": counts}),
+    ):
+        made = state_of(to_keras(untrained, Flavor.KERAS_3))
+        assert [group.parameters for group in made.groups] == [("fc.bias",)]
+        assert all(held.keys() == {"fc.bias"} for held in made.slots.values())
 
 
 def test_a_group_that_trains_nothing_says_nothing() -> None:
@@ -143,7 +172,7 @@ def test_dampening_goes_into_the_rate_and_not_into_the_momentum() -> None:
     gradient = np.ones_like(buffer)
     theirs = -rate * (momentum * buffer + (1 - dampening) * gradient)
     ours = held["momentum"] * velocity - held["learning_rate"] * gradient
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=2e-8)  # terms of 0.1, of single precision
     for plain in (changed(source, momentum=0), changed(source, dampening=0)):
         assert state_of(to_keras(plain, Flavor.KERAS_3)).groups[0].hyperparameters["learning_rate"] == np.float32(rate)
 
@@ -218,6 +247,62 @@ def test_a_decay_of_the_rate_of_old_is_in_the_rate() -> None:
     assert held["lr"] == 0.01
     (said,) = notes_on_state(state_of(to_torch(keras_state("sgd", decay=0.5))))
     assert "decay 0.5" in said
+    assert "gives at step" not in said
+    older = to_keras(to_torch(keras_state("sgd", decay=0.5)), Flavor.LEGACY)
+    assert not state_of(older).groups[0].hyperparameters.get("decay")
+
+
+def test_the_epsilon_that_one_was_made_from_counts_while_that_one_stands() -> None:
+    for epsilon, expected in ((1e-4, 0.25), (2e-4, None)):
+        source = keras_state("adam", *ADAM, epsilon=epsilon, epsilon_of_torch=[1e-4, 0.25])
+        held = state_of(to_torch(source)).groups[0].hyperparameters
+        computed = state_of(to_torch(keras_state("adam", *ADAM, epsilon=epsilon))).groups[0].hyperparameters
+        assert held["eps"] == (computed["eps"] if expected is None else expected)
+
+
+def test_a_decay_of_all_weights_is_said_where_the_file_does_not_say_of_which() -> None:
+    source = keras_state("adamw", *ADAM, weight_decay=0.1)
+    assert any("weight decay is for all" in each for each in to_torch(source).warnings)
+    apart = two("adamw")
+    apart = to_keras(changed(apart, group=1, weight_decay=0.1), Flavor.KERAS_3)
+    assert not any("weight decay is for all" in each for each in to_torch(replace(apart, warnings=())).warnings)
+    none = keras_state("adamw", *ADAM, weight_decay=0.0)
+    assert not any("weight decay is for all" in each for each in to_torch(none).warnings)
+
+
+def test_a_decay_in_keras_is_decoupled_whatever_the_class() -> None:
+    for algorithm, decay, is_decoupled in (
+        ("adam", 0.1, True),
+        ("adam", 0, False),
+        ("adam", None, False),
+        ("adamw", 0, True),
+    ):
+        made = state_of(to_torch(keras_state(algorithm, *ADAM, weight_decay=decay)))
+        held = made.groups[0].hyperparameters
+        assert (held["weight_decay"], held["decoupled_weight_decay"]) == (decay or 0, is_decoupled)
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+def test_a_step_that_is_not_told_is_assumed(flavor: Flavor) -> None:
+    source = checkpoint_of("sgd")
+    told = to_keras(source, flavor)
+    made = to_keras(replace(source, optimizer=replace(state_of(source), step=None)), flavor)
+    assert (state_of(told).step, state_of(made).step) == (7, 0)
+    assert "optimizer.iterations" not in {line.target for line in told.lines}
+    (line,) = (line for line in made.lines if line.target == "optimizer.iterations")
+    assert line.status is Status.DEFAULTED
+
+
+def test_what_is_scaled_is_rounded_once() -> None:
+    values = np.random.default_rng(3).normal(size=1000).astype(np.float32)
+    for factor in (0.1, -1 / 3, 1 / 0.07):
+        expected = (values.astype(np.float64) * factor).astype(np.float32)
+        np.testing.assert_array_equal(scaled(ArrayTensor.of(values), factor).numpy(), expected)
+
+
+@pytest.mark.parametrize(("error", "lines"), [(9e-7, 0), (2e-6, 1), (1e-3, 1)])
+def test_an_error_of_an_epsilon_is_said_where_single_precision_has_none_such(error: float, lines: int) -> None:
+    assert len(Placed(value=0.5, error=0.0, plain_error=error).note(0.1, "Keras")) == lines
 
 
 ASSUMED: list[tuple[Checkpoint, dict[str, Any], set[str]]] = [
@@ -384,6 +469,7 @@ DECAY = {"initial_learning_rate": 1.0, "decay_steps": 4, "decay_rate": 0.5}
 LINEAR = {"initial_learning_rate": 1.0, "decay_steps": 4, "end_learning_rate": 0.2}
 COSINE = {"initial_learning_rate": 1.0, "decay_steps": 4, "alpha": 0.5}
 WARM = {"initial_learning_rate": 0.0, "warmup_target": 1.0, "warmup_steps": 4, "decay_steps": 4}
+RESTARTS = {"initial_learning_rate": 1.0, "first_decay_steps": 4}
 RATES = [
     (rate("PiecewiseConstantDecay", **STEPWISE), {0: 0.4, 4: 0.4, 5: 0.3, 6: 0.2, 9: 0.2, 10: 0.1, 999: 0.1}),
     (rate("ExponentialDecay", **DECAY), {0: 1, 2: 0.5**0.5, 4: 0.5, 8: 0.25}),
@@ -394,7 +480,13 @@ RATES = [
     (rate("PolynomialDecay", **LINEAR, power=2.0), {2: 0.4}),
     (rate("PolynomialDecay", **LINEAR, cycle=True), {0: 1, 4: 0.2, 6: 0.4, 8: 0.2}),
     (rate("PolynomialDecay", initial_learning_rate=1.0, decay_steps=4), {4: 1e-4}),
+    (rate("CosineDecayRestarts", **RESTARTS), {0: 1, 2: 0.5, 4: 1, 8: 0.5, 12: 1, 20: 0.5}),
+    (rate("CosineDecayRestarts", **RESTARTS, m_mul=0.5), {0: 1, 2: 0.5, 4: 0.5, 8: 0.25, 12: 0.25}),
+    (rate("CosineDecayRestarts", **RESTARTS, t_mul=1.0), {0: 1, 2: 0.5, 4: 1, 6: 0.5, 8: 1}),
+    (rate("CosineDecayRestarts", **RESTARTS, t_mul=1.0, m_mul=0.5), {4: 0.5, 6: 0.25, 8: 0.25}),
+    (rate("CosineDecayRestarts", **RESTARTS, alpha=0.5), {0: 1, 2: 0.75, 4: 1, 8: 0.75}),
     (rate("CosineDecay", **COSINE), {0: 1, 2: 0.75, 4: 0.5, 99: 0.5}),
+    (rate("CosineDecay", **COSINE, warmup_steps=4), {0: 1, 2: 0.75, 4: 0.5}),
     (rate("CosineDecay", **WARM), {0: 0, 1: 0.25, 3: 0.75, 4: 1, 6: 0.5, 8: 0, 99: 0}),
     (
         rate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from converter.dialects.optimizer.flavors import Flavor
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.keras_names import state_by_names, state_by_positions
 from converter.dialects.optimizer.semantics import to_keras
-from converter.dialects.optimizer.settings import Settings
+from converter.dialects.optimizer.settings import Settings, algorithm_of, settings_of
 from converter.errors import LossError
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
@@ -55,6 +56,29 @@ BY_NAME: list[tuple[str, Mapping[str, Tensor | None], str]] = [
 
 def by_names(variables: Mapping[str, Tensor], settings: Settings = ADAM) -> OptimizerState:
     return state_by_names(variables, WEIGHTS, settings, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        *(("Adam", "adam"), ("adam", "adam"), ("adam_1", "adam"), ("Custom>AdamW", "adamw"), ("adam_w_12", "adamw")),
+        *(("RMSprop", "rmsprop"), ("rmsprop_3", "rmsprop"), ("SGD", "sgd"), ("a>b>sgd_2", "sgd")),
+        *(("adam_x", None), ("1_adam", None), ("Own", None), ("", None)),
+    ],
+)
+def test_the_algorithm_of_a_class_or_of_a_name(name: str, algorithm: str | None) -> None:
+    assert algorithm_of(name) == algorithm
+
+
+def test_settings_are_those_of_the_optimizer_inside_one_that_scales_losses() -> None:
+    inner = {"class_name": "Custom>AdamW", "config": {"beta_1": 0.8}}
+    for entry in (
+        inner,
+        {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": inner, "initial_scale": 2.0}},
+    ):
+        for compiled in ({"optimizer": entry}, {"optimizer_config": entry}):
+            found = settings_of(compiled)
+            assert (found.algorithm, found.config.get("beta_1")) == ("adamw", 0.8)
 
 
 def test_variables_by_name() -> None:
@@ -170,3 +194,14 @@ def test_names_and_numbers_are_read_as_they_are_written(kind: str) -> None:
         assert {slot: {name: id(each) for name, each in held.items()} for slot, held in found.slots.items()} == {
             slot: {name: id(each) for name, each in held.items()} for slot, held in state.slots.items()
         }
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+def test_a_rate_has_a_variable_in_keras_3_and_a_schedule_has_none(flavor: Flavor) -> None:
+    state = to_keras(checkpoint_of("sgd"), flavor).optimizer
+    assert state is not None
+    (group,) = state.groups
+    for rate, has_variable in ((0.5, flavor is Flavor.KERAS_3), ({"class_name": "CosineDecay", "config": {}}, False)):
+        changed = replace(group, hyperparameters={**group.hyperparameters, "learning_rate": rate})
+        held = variables(replace(state, groups=(changed,)), flavor)
+        assert any(name.endswith("/learning_rate") for name in held) == has_variable

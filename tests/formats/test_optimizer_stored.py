@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.optimizer.stored import document_of
 from converter.errors import CkconvError, LossError, ReadError
 from converter.proof import verify_optimizer
 from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
@@ -60,6 +62,12 @@ DAMAGE: dict[str, tuple[Any, type[CkconvError], str]] = {
         "no parameter",
     ),
 }
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, b"bytes", {1, 2}])
+def test_what_json_has_no_words_for_is_not_stored(value: Any) -> None:
+    with pytest.raises(LossError, match="its hyperparameters cannot be stored"):
+        document_of(state_of(checkpoint_of("adamw", eps=value)))
 
 
 def damaged(path: Path, change: Callable[[Any], None]) -> Path:

@@ -1,0 +1,88 @@
+"""Optimizer state in a `.weights.h5`, whose variables have numbers and no names: whose they are, and when nobody's.
+
+The files are made with h5py, as Keras lays them out; no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import converter
+from converter.model.checkpoint import Checkpoint
+
+Shape = tuple[int, ...]
+DENSE: Mapping[str, Sequence[Shape]] = {"layers/dense": [(2, 3), (3,)]}
+
+
+def read(
+    folder: Path,
+    slots: Sequence[Shape],
+    layers: Mapping[str, Sequence[Shape]] = DENSE,
+    *,
+    without: str | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """What is read of layers' weights beside an SGD with one slot for each of some weights."""
+    path = folder / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        for place, shapes in layers.items():
+            for number, shape in enumerate(shapes):
+                file[f"{place}/vars/{number}"] = np.full(shape, number, "f4")
+        group = file.create_group("optimizer/vars")
+        group.attrs["name"] = "sgd"
+        held: list[Any] = [np.int64(3), np.float32(0.1), *(np.full(shape, 7, "f4") for shape in slots)]
+        for number, value in enumerate(held):
+            group[str(number)] = value
+        if without is not None:
+            del group[without]
+        for name, value in (also or {}).items():
+            group[name] = value
+    return converter.read(path)
+
+
+def owners(checkpoint: Checkpoint) -> set[str]:
+    assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
+    return {name for held in checkpoint.optimizer.slots.values() for name in held}
+
+
+def test_slots_are_of_the_weights_in_their_order(tmp_path: Path) -> None:
+    assert owners(read(tmp_path, [(2, 3), (3,)])) == {"dense/kernel", "dense/bias"}
+
+
+@pytest.mark.parametrize("without", ["1", "2", "3"])
+def test_variables_that_are_not_numbered_in_a_row_are_refused(without: str, tmp_path: Path) -> None:
+    for also in ({}, {"9": np.zeros(3, "f4")}):
+        found = read(tmp_path, [(2, 3), (3,)], without=without, also=also)
+        if without == "3" and not also:  # one fewer, and in a row: no slot for a weight
+            assert found.optimizer is None
+        else:
+            assert "not numbered in a row" in (found.optimizer_refused or "")
+
+
+def test_statistics_of_the_data_have_no_slots(tmp_path: Path) -> None:
+    both = {"dense/kernel", "dense/bias"}
+    statistics: list[tuple[dict[str, Sequence[Shape]], list[Shape], set[str]]] = [
+        (
+            {"layers/batch_normalization": [(3,)] * 4},
+            [(3,)] * 2,
+            {"batch_normalization/gamma", "batch_normalization/beta"},
+        ),
+        ({"layers/normalization": [(2,), (2,), ()]}, [], set()),
+    ]
+    for more, slots, trained in statistics:
+        assert owners(read(tmp_path, [(2, 3), (3,), *slots], {**DENSE, **more})) == both | trained
+
+
+def test_an_order_that_two_models_could_have_is_refused(tmp_path: Path) -> None:
+    alike: Mapping[str, Sequence[Shape]] = {"layers/dense": [(3, 3), (3,)], "layers/einsum_dense": [(3, 3), (3,)]}
+    found = read(tmp_path, [(3, 3), (3,), (3, 3), (3,)], alike)
+    assert found.optimizer is None
+    assert found.optimizer_refused is not None
+    unlike: Mapping[str, Sequence[Shape]] = {"layers/dense": [(3, 3), (3,)], "layers/einsum_dense": [(3, 4), (4,)]}
+    assert len(owners(read(tmp_path, [(3, 4), (4,), (3, 3), (3,)], unlike))) == 4
