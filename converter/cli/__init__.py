@@ -40,7 +40,7 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self._NAMES, "--help", "--version"):
+        if args and args[0] not in (*self._NAMES, "-h", "--help", "--version"):
             args.insert(0, "convert")
         return super().parse_args(ctx, args)
 

@@ -167,6 +167,16 @@ def test_what_is_no_conversion_is_exit_0(arguments: list[str], capsys: pytest.Ca
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("command", ["", "convert", "diff", "formats", "inspect", "verify"])
+def test_h_is_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for flag in ("--help", "-h"):
+        assert _run([*command.split(), flag]) == 0
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+    assert f"Usage: ckconv {command}".rstrip() in said[0].out
+
+
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["--version"]) == 0
     assert capsys.readouterr().out == f"ckconv {__version__}\n"

@@ -30,6 +30,18 @@ def test_hashes_are_of_the_bytes(tmp_path: Path, ckconv: Ckconv) -> None:
     assert "sha256" not in json.loads(ckconv("inspect", tmp_path / "x.pth", "--json").stdout)["tensors"][0]
 
 
+def test_a_line_says_what_a_tensor_is_and_what_it_is_tied_to(tmp_path: Path, ckconv: Ckconv) -> None:
+    tensors = {"a": ArrayTensor.of(np.ones((2, 3), np.float32)), "count": ArrayTensor.of(np.array(4, np.int64))}
+    converter.write(Checkpoint(tensors=tensors, aliases={"b": "a"}), tmp_path / "x.pth")
+    *lines, last = ckconv("inspect", tmp_path / "x.pth").stdout.splitlines()
+    assert sorted(line.split() for line in lines) == [
+        ["float32", "2x3", "a"],
+        ["float32", "2x3", "b", "=", "a"],
+        ["int64", "scalar", "count"],
+    ]
+    assert last == "3 tensors, 32 B; no config; no optimizer"
+
+
 def test_canonical_names_and_layouts(tmp_path: Path, ckconv: Ckconv) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"module.dense.weight": torch.ones(2, 3)}, tmp_path / "x.pth")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from converter.cli import _run, convert, verify
 from converter.cli.formats import describe
+from converter.cli.progress import progress
 from converter.errors import ReadError, UsageError
 from converter.formats import registry
 from converter.model.dtype import DType
@@ -146,3 +149,48 @@ def test_verify_says_of_the_verification_what_a_conversion_says(
         report.verdict,
     ]
     assert [line for line in printed["convert"] if line != "pytorch -> onnx, 0 B"] == printed["verify"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--config-value", "--custom-objects", "--include", "--exclude", "--hyperparameter", "--inputs"),
+        *("--allow-dropped", "--allow-missing"),
+    ],
+)
+def test_an_option_that_may_be_repeated_is_all_that_was_given(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(source: str, destination: str, **options: Any) -> None:
+        seen.update(options)
+        raise ReadError("enough")
+
+    monkeypatch.setattr(convert, "convert", record)
+    assert _run(["convert", "SRC", "DST", option, "a", option, "b"]) == 1
+    assert [str(value) for value in seen[option.strip("-").replace("-", "_")]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("is_shown", "is_terminal", "variable", "is_drawn"),
+    [
+        (True, True, None, True),
+        (True, True, "", True),
+        (True, True, "1", False),
+        (True, False, None, False),
+        (False, True, None, False),
+    ],
+)
+def test_a_bar_is_drawn_on_a_terminal_that_nobody_forbids(
+    is_shown: bool, is_terminal: bool, variable: str | None, is_drawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", variable)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress(is_shown=is_shown, committing=lambda: None) as observer:
+        observer.stage("copying", 10)
+        observer.advance(5)
+    assert ("copying" in stream.getvalue()) == is_drawn

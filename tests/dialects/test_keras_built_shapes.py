@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from converter.dialects.keras.architecture import Layer, modules, parse, snake_case
+from converter.errors import ReadError
 
 
 def parsed(*layers: dict[str, Any]) -> tuple[Layer, ...]:
@@ -101,3 +102,18 @@ def test_a_side_of_a_bidirectional_layer_that_is_no_module_makes_the_layer_none(
         }
     )
     assert modules(model) == ([], list(model.layers))
+
+
+@pytest.mark.parametrize("wrapper", ["Sequential", "TimeDistributed"])
+def test_a_config_nested_without_end_is_refused(wrapper: str) -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        entry = layer("Dense")
+        for _ in range(depth):
+            inside = {"layers": [entry]} if wrapper == "Sequential" else {"layer": entry}
+            entry = {"class_name": wrapper, "config": {"name": "n", **inside}}
+        return entry
+
+    assert len(parsed(nested(20))) == 1
+    for depth in (40, 100):
+        with pytest.raises(ReadError, match="deep"):
+            parsed(nested(depth))

@@ -179,6 +179,22 @@ NOTED: list[tuple[str, dict[str, Any], str]] = [
     ("LeakyReLU", {"negative_slope": 0.3}, "negative_slope 0.3"),
     ("ReLU", {"max_value": 6}, "max_value 6"),
     ("UpSampling2D", {"interpolation": "bilinear"}, "interpolation bilinear"),
+    *(
+        (
+            "Conv2DTranspose",
+            {"kernel_size": [size] * 2, "strides": [2, 2], "padding": padding, "output_padding": added},
+            note,
+        )
+        for size, padding, added, note in (
+            (3, "same", 0, "padding=1"),
+            (3, "same", 1, "its output cropped at the ends by (0, 1)"),
+            (4, "same", 0, "padding=2"),
+            (4, "same", 1, "its output cropped at the ends by (1, 2)"),
+            (3, "valid", 1, "output_padding=1"),
+            (3, "same", None, "its output cropped at the ends by (0, 1)"),
+            (4, "same", None, "padding=1"),
+        )
+    ),
     (
         "Conv2D",
         {"padding": "same", "strides": [2, 2]},

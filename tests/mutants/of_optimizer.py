@@ -760,14 +760,14 @@ FAULTS = (
         what="a rate of Keras 3 decays",
     ),
     Fault(
-        module="dialects/optimizer/conventions.py",
+        module="dialects/optimizer/numbering_conventions.py",
         old="ways = {filled: kept[:2] for filled, kept in grown.items()}",
         new="ways = {filled: kept[:1] for filled, kept in grown.items()}",
         tests=_ORDER,
         what="modules left out are told though two ways fit",
     ),
     Fault(
-        module="dialects/optimizer/conventions.py",
+        module="dialects/optimizer/numbering_conventions.py",
         old="for names in [parameters] if parameters == trained else [parameters, trained]:",
         new="for names in [trained]:",
         tests=_ORDER,
