@@ -116,6 +116,9 @@ def test_values_are_json_or_words() -> None:
         ".a=1",
         "a b=1",
         "text.dtype=x",
+        "a=[NaN]",
+        "a=[-Infinity]",
+        'a={"b": Infinity}',
     ):
         with pytest.raises(UsageError):
             Options(config_value=(wrong,))

@@ -13,10 +13,12 @@ import pytest
 
 from converter.cli import _run, convert, verify
 from converter.cli.formats import describe
+from converter.cli.outcome import Manner
 from converter.cli.progress import progress
 from converter.errors import ReadError, UsageError
 from converter.formats import registry
 from converter.model.dtype import DType
+from converter.observer import Observer
 from converter.options import Options
 from converter.report import Canary, OutputComparison, Report, Verification
 
@@ -194,3 +196,24 @@ def test_a_bar_is_drawn_on_a_terminal_that_nobody_forbids(
         observer.stage("copying", 10)
         observer.advance(5)
     assert ("copying" in stream.getvalue()) == is_drawn
+
+
+@pytest.mark.parametrize("forbidden", [None, "as_json", "no_progress", "quiet"])
+def test_a_command_draws_no_bar_where_it_is_asked_not_to(
+    forbidden: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    asked = dict.fromkeys(("as_json", "no_progress", "quiet", "verbose"), False)
+    manner = Manner(ledger_path=None, **{**asked, **({} if forbidden is None else {forbidden: True})})
+
+    def work(observer: Observer) -> Report:
+        observer.stage("copying", 10)
+        raise ReadError("enough")
+
+    with pytest.raises(ReadError):
+        manner.run(work, source="SRC", destination="DST", overwrite=False, done="")
+    assert ("copying" in stream.getvalue()) == (forbidden is None)
