@@ -155,7 +155,7 @@ def test_keys_that_give_one_name_twice_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "what"),
     [({"dialect": "klingon"}, "dialect"), ({"dialect": "flax", "separator": "%"}, "joins names"),
-     ({"dialect": "flax", "names": {"v": "u"}}, "renamed")],
+     ({"dialect": "flax", "names": {"v": "u"}}, "table of names")],
 )  # fmt: skip
 def test_a_description_that_does_not_fit_is_refused(document: Any, what: str, tmp_path: Path) -> None:
     def described(values: Any) -> bytes:
