@@ -222,7 +222,7 @@ def test_nothing_stays_behind(number: signal.Signals, is_at_work: bool, path: Pa
             started += map(int, forks)
         assert all(map(is_running, started))
         parent.send_signal(number)
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 15  # a machine may stall; what stays behind stays for 30 s
     while any(map(is_running, started)) and time.monotonic() < ends:
         time.sleep(0.01)
     assert not any(map(is_running, started))
