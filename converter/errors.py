@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 WITHOUT_GRAPH = "--weights-only writes no graph"
@@ -82,6 +84,16 @@ class CkconvError(Exception):
 
 class ReadError(CkconvError):
     """The source is unreadable, malformed, truncated, or changed while it was read."""
+
+
+@contextmanager
+def of_tensor(name: str | None) -> Iterator[None]:
+    """Let a ReadError name the tensor that it is about, where it does not say so by itself."""
+    try:
+        yield
+    except ReadError as error:
+        error.tensor = error.tensor or name
+        raise
 
 
 class WriteError(CkconvError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.names.rearrangement import Rearrangement
-from converter.errors import LossError, ReadError
+from converter.errors import LossError, of_tensor
 from converter.model.checkpoint import Checkpoint, both_named
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
 from converter.model.tensor import Tensor
@@ -111,8 +111,5 @@ def laid_out(tensor: Tensor, layout: Rearrangement | None, name: str, *, to_torc
     """Return a tensor in the other layout; `name` is what an error calls it. Raises ReadError for an unfit shape."""
     if layout is None:
         return tensor
-    try:
+    with of_tensor(name):
         return layout.to_torch(tensor) if to_torch else layout.to_keras(tensor)
-    except ReadError as error:
-        error.tensor = error.tensor or name
-        raise

@@ -17,7 +17,7 @@ from converter.encoding.pickle import PLAIN, Constructor, Global, Machine, Place
 from converter.encoding.tensor_slices import Slice, joined
 from converter.encoding.torch_file import View, ZipArchive
 from converter.encoding.torch_file.storages import DTYPES
-from converter.errors import CkconvError, ReadError
+from converter.errors import CkconvError, ReadError, of_tensor
 from converter.model.dtype import DType
 from converter.model.file import Checksum, SourceFile
 from converter.model.tensor import FileTensor, Tensor
@@ -132,11 +132,8 @@ def _items(root: Any) -> dict[str, Item]:
     items: dict[str, Item] = {}
     for name, value in declared.items():
         path = _path(name, None if paths is None else paths.get(name))
-        try:
+        with of_tensor(name):
             items[name] = _item(name, value, path, where)
-        except ReadError as error:
-            error.tensor = error.tensor or name
-            raise
     if where:
         raise ReadError("is stored and not declared", tensor=next(iter(where))[0])
     return items

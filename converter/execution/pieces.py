@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from converter.errors import ReadError
+from converter.errors import of_tensor
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Piece, Watched
 from converter.model.tensor import Tensor
@@ -15,11 +15,8 @@ def named_chunks(piece: Piece, names: Mapping[int, str]) -> Iterator[memoryview 
 
     `names` says what tensors are called, by id, for errors. Raises ReadError when a tensor's bytes cannot be had.
     """
-    try:
+    with of_tensor(names.get(id(piece.piece if isinstance(piece, Watched) else piece))):
         yield from _chunks(piece)
-    except ReadError as error:
-        error.tensor = error.tensor or names.get(id(piece.piece if isinstance(piece, Watched) else piece))
-        raise
 
 
 def _chunks(piece: Piece) -> Iterator[memoryview | bytes]:

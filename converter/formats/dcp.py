@@ -33,7 +33,7 @@ from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import CONFIG_NAME, open_inside
 from converter.encoding.torch_file import Walk, torch_file
-from converter.errors import LossError, ReadError
+from converter.errors import LossError, ReadError, of_tensor
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
@@ -86,11 +86,8 @@ class _Loaded:
 
     def add(self, name: str, item: Item) -> None:
         """Put an item into its place. Raises ReadError when there is something there, or it is not what it says."""
-        try:
+        with of_tensor(name):
             value = self._tensor(item) if isinstance(item, TensorItem) else self._value(name, item)
-        except ReadError as error:
-            error.tensor = error.tensor or name
-            raise
         *above, last = item.path
         node = self.root
         for key in above:

@@ -14,7 +14,7 @@ from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
 from converter.dialects.names.operations import applied
 from converter.dialects.rewriting import Rewriting
-from converter.errors import ArchitectureError, LossError, ReadError
+from converter.errors import ArchitectureError, LossError, ReadError, of_tensor
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import dropped
@@ -187,11 +187,8 @@ class _Forward:
         """Add what PyTorch has for a variable, and what only PyTorch has beside it."""
         made = self.made
         tensor = made.source.tensor(name)
-        try:
+        with of_tensor(name):
             parts = applied(slot.operations, [tensor], is_forward=True)
-        except ReadError as error:
-            error.tensor = error.tensor or name
-            raise
         for leaf, part in zip(slot.torch, parts, strict=True):
             new = module.torch_name(leaf)
             self._put(name, new, part)
@@ -425,11 +422,8 @@ class _Inverse:
             made.drop(added, f"added to {source.origin(first)}: Keras has one bias where PyTorch adds two")
         for other in others:
             made.join(other, name, f"stored with {source.origin(first)}, as {name}")
-        try:
+        with of_tensor(first):
             (whole,) = applied(slot.operations, [tensor, *parts[1:]], is_forward=False)
-        except ReadError as error:
-            error.tensor = error.tensor or first
-            raise
         made.put(first, name, whole)
 
     def _part(self, name: str, slot: str) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from converter.dialects.names.operations import TwoWay, applied, check_counts
 from converter.dialects.rewriting import Rewriting
-from converter.errors import LossError, ReadError, UsageError
+from converter.errors import LossError, UsageError, of_tensor
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor, is_equal
@@ -184,11 +184,8 @@ class _Mapping:
     def _applied(self, rule: Rule | None, tensors: Sequence[Tensor], name: str) -> list[Tensor]:
         if rule is None:
             return list(tensors)
-        try:
+        with of_tensor(name):
             return applied(rule.operations, tensors, is_forward=self.is_forward)
-        except ReadError as error:
-            error.tensor = error.tensor or name
-            raise
 
     def _tie(self) -> None:
         """Keep ties whose two sides were rearranged alike."""

@@ -15,7 +15,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.rewriting import Rewriting
 from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.in_process_rows import Packed, Variant, variants
-from converter.errors import LossError, ReadError
+from converter.errors import LossError, of_tensor
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import Tensor
 
@@ -298,12 +298,9 @@ class _Translation:
             self.done.add(name)
             if not self.is_from_memory:
                 self._check_heads(name, row)
-            try:
+            with of_tensor(name):
                 for part, tensor in row.taken_apart(self.held[name], indices):
                     self.made.put(name, other + part, tensor)
-            except ReadError as error:
-                error.tensor = error.tensor or name
-                raise
             return
         whole, (first, *others) = row.put_together(self.held, indices, before=own)
         new = other + row.whole.filled(indices)

@@ -9,7 +9,7 @@ from typing import Any
 from converter.encoding.pickle import Global, Placeholder
 from converter.encoding.torch_file.numpy_values import NumpyArray
 from converter.encoding.torch_file.storages import Storage, View
-from converter.errors import ReadError
+from converter.errors import ReadError, of_tensor
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Tensor
 
@@ -246,11 +246,8 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _tensor(value: View | NumpyArray, name: str) -> Tensor:
-    try:
+    with of_tensor(name):
         return value.tensor()
-    except ReadError as error:
-        error.tensor = error.tensor or name
-        raise
 
 
 def _joined(name: str, key: str) -> str:
