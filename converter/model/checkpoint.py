@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from converter.errors import LossError
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, Setting
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
+
+G = TypeVar("G", bound="Graph")
 
 
 class Part(Enum):
@@ -76,6 +78,14 @@ class Graph:
     """What `Checkpoint.graph` is: a `GraphSource` or a `TracedGraph` of converter.graphs.description."""
 
     __slots__ = ()
+
+    @classmethod
+    def of(cls: type[G], checkpoint: Checkpoint) -> G | None:
+        """Return the graph of a checkpoint, None when it has none. Raises TypeError for one of the other kind."""
+        graph = checkpoint.graph
+        if graph is not None and not isinstance(graph, cls):
+            raise TypeError(f"the graph here is a {cls.__name__}, not {graph!r}")
+        return graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -301,7 +301,7 @@ FAULTS = (
         what="a call with a keyword too few starts a process",
     ),
     Fault(
-        module="graphs/description/traced.py",
+        module="model/checkpoint.py",
         old="        if graph is not None and not isinstance(graph, cls):",
         new="        if graph is not None and isinstance(graph, cls) and False:",
         tests="tests/planning/test_sandbox.py -k kind",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.graphs.run.answers import Answer
-from converter.model.checkpoint import Checkpoint, Graph
+from converter.model.checkpoint import Graph
 from converter.model.child_function import ChildFunction
 
 
@@ -30,14 +30,6 @@ class GraphSource(Graph):
     trace: ChildFunction[..., dict[str, Any]]
     reference: ChildFunction[..., Answer]
     extra: str
-
-    @classmethod
-    def of(cls, source: Checkpoint) -> GraphSource | None:
-        """Return the graph that a checkpoint was read with, None when it has none of its own."""
-        graph = source.graph
-        if graph is not None and not isinstance(graph, cls):
-            raise TypeError(f"the graph of a source is a GraphSource, not {graph!r}")
-        return graph
 
     def with_custom_objects(self, custom_objects: Sequence[str], folder: str) -> GraphSource:
         """Return the same with the user's own classes, and the folder where they are, where it has a use for them."""

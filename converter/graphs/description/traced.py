@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converter.graphs.description.signature import Signature
 from converter.graphs.run.answers import Answer
-from converter.model.checkpoint import Checkpoint, Graph
+from converter.model.checkpoint import Graph
 from converter.model.child_function import ChildFunction
 
 WEIGHTS_LOCATION = "weights"
@@ -43,11 +43,3 @@ class TracedGraph(Graph):
     signature: Signature
     reference: Reference
     kernels: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, planned: Checkpoint) -> TracedGraph | None:
-        """Return the graph that a checkpoint is planned with, None for one of weights alone."""
-        graph = planned.graph
-        if graph is not None and not isinstance(graph, cls):
-            raise TypeError(f"the graph of a target is a TracedGraph, not {graph!r}")
-        return graph

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.lower.onnx.cells import ACTIVATIONS
+from converter.graphs.lower.onnx.cells import ACTIVATIONS, DIRECTIONS
 from converter.graphs.lower.onnx.resizing import POSITIONS, REACHES, ROUNDINGS
 from converter.graphs.lower.onnx.windows import AUTO_PADS
 
-_DIRECTIONS = frozenset(("forward", "reverse", "bidirectional"))
+_DIRECTIONS = frozenset(DIRECTIONS)
 _LOSS_REDUCTIONS = frozenset(("none", "sum", "mean"))
 _BLOCK_MODES = frozenset(("DCR", "CRD"))
 

@@ -23,6 +23,9 @@ _PARAMETERS: Mapping[str, Mapping[str, float]] = {
 ACTIVATIONS = frozenset(_PARAMETERS)
 """What ONNX has, by its names in lower case."""
 
+DIRECTIONS: Mapping[str, int] = {"forward": 1, "reverse": 1, "bidirectional": 2}
+"""How many directions a layer has, by `direction`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
@@ -34,8 +37,8 @@ class Activation:
 
 def direction_count(direction: str) -> int:
     """Return how many directions `direction` is. Raises GraphError when ONNX has no such one."""
-    refuse(direction not in ("forward", "reverse", "bidirectional"), f"direction {direction!r}")
-    return 2 if direction == "bidirectional" else 1
+    refuse(direction not in DIRECTIONS, f"direction {direction!r}")
+    return DIRECTIONS[direction]
 
 
 def activations_of(
