@@ -79,9 +79,7 @@ def set_choices(options: Any) -> None:
     """
     for item, declared in options_of(type(options)):
         value = getattr(options, item.name)
-        if not declared.choices or isinstance(value, Enum):
-            continue
-        if value not in declared.choices:
+        if declared.choices and value not in declared.choices:
             is_pair = len(declared.choices) == 2
             known = " or ".join(declared.choices) if is_pair else f"one of {', '.join(declared.choices)}"
             raise UsageError(f"{flag_of(item)} is {known}, not {value!r}")

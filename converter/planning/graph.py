@@ -1,4 +1,4 @@
-"""Giving a checkpoint the graph of its signature, or its own."""
+"""Giving a checkpoint the graph of its class, or its own."""
 
 from __future__ import annotations
 

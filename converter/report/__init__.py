@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -37,13 +37,7 @@ class OptimizerReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
-        return {
-            "status": self.status.value,
-            "algorithm": self.algorithm,
-            "step": self.step,
-            "basis": self.basis,
-            "reason": self.reason,
-        }
+        return {**asdict(self), "status": self.status.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

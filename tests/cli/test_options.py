@@ -19,7 +19,7 @@ from converter.errors import ReadError, UsageError
 from converter.formats import registry
 from converter.model.dtype import DType
 from converter.observer import Observer
-from converter.options import Options
+from converter.options import OptimizerMode, Options, Verify
 from converter.report import Canary, OutputComparison, Report, Verification
 
 _PRINTED_ONLY = {"--json", "--no-progress", "-q", "-v", "--report"}
@@ -65,8 +65,11 @@ def test_an_option_reaches_the_library(module: Any, option: click.Option, monkey
 
 @pytest.mark.parametrize(("name", "known"), [("optimizer", "auto"), ("verify", "weights")])
 def test_a_choice_is_one_of_those_there_are_as_they_are_written(name: str, known: str) -> None:
-    assert getattr(Options(**{name: known}), name) == known
-    for wrong in (known.upper(), known.title(), f" {known}", "", known[:2], None):
+    chosen = getattr(Options(**{name: known}), name)
+    assert chosen == known
+    assert getattr(Options(**{name: chosen}), name) is chosen
+    other = Verify.NONE if name == "optimizer" else OptimizerMode.KEEP
+    for wrong in (known.upper(), known.title(), f" {known}", "", known[:2], None, other):
         with pytest.raises(UsageError, match=f"--{name} is one of"):
             Options(**{name: wrong})
 

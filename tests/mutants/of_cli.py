@@ -180,8 +180,8 @@ FAULTS = (
     ),
     Fault(
         module="declaring.py",
-        old="        if value not in declared.choices:",
-        new="        if value is not None and str(value).lower() not in declared.choices:",
+        old="        if declared.choices and value not in declared.choices:",
+        new="        if declared.choices and value is not None and str(value).lower() not in declared.choices:",
         tests="tests/cli/test_options.py -k choice",
         what="a choice in capitals is taken and then ignored",
     ),

@@ -1,4 +1,4 @@
-"""Bringing a checkpoint and an signature together: every tensor of one has its place in the other, or a line."""
+"""Bringing a checkpoint and a signature together: every tensor of one has its place in the other, or a line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A checkpoint and an signature that agree. `stored` holds the initializers that the graph has otherwise."""
+    """A checkpoint and a signature that agree. `stored` holds the initializers that the graph has otherwise."""
 
     checkpoint: Checkpoint
     signature: Signature
