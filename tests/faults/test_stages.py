@@ -134,6 +134,7 @@ def test_a_caller_of_the_library_is_left_no_child_either(models: Path, tmp_path:
     program = (
         "import os, signal, sys, threading, time\n"
         "import converter\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored\n"
         "class Observer(converter.Observer):\n"
         "    def stage(self, name, total_bytes=None):\n"
         "        if name == 'comparing outputs':\n"
