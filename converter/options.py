@@ -102,7 +102,9 @@ class Options:
         metavar="TASK",
     )
     mapping: Path | None = option(
-        None, "Name rules of your own, a JSON file, applied in the direction that matches.", metavar="FILE"
+        None,
+        "Rules of your own for names and layouts, a JSON file, applied in the direction that matches.",
+        metavar="FILE",
     )
     dtype: str | None = option(
         None,
