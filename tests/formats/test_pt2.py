@@ -1,8 +1,7 @@
-"""Programs of torch.export: torch's own archives read, ours opened by torch; hostile ones refused."""
+"""Programs of torch.export: torch's own archives read, ours opened by torch (inside them: encoding/test_pt2.py)."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import converter
-from converter.errors import CkconvError, LossError, ReadError
 from converter.formats import Probe, detect
 from converter.formats.pt2 import sniff
 from converter.model.checkpoint import Checkpoint
@@ -222,6 +220,16 @@ def test_from_onnx_and_back_to_weights(tmp_path: Path, ckconv: Ckconv) -> None:
         np.testing.assert_array_equal(back[name], value)
 
 
+def _changed(path: Path, to: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return to
+
+
 def test_a_program_is_verified_by_making_it_anew_and_one_from_elsewhere_is_not_run(
     tmp_path: Path, ckconv: Ckconv
 ) -> None:
@@ -256,90 +264,3 @@ def test_from_a_savedmodel(tmp_path: Path, ckconv: Ckconv) -> None:
     assert "verified outputs" in result.stdout.splitlines()[-1]
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     assert set(program.state_dict()) == set(torch.load(tmp_path / "out" / "model.pth"))
-
-
-# --- hostile archives
-
-
-def _changed(path: Path, to: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    change(members)
-    with zipfile.ZipFile(to, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return to
-
-
-_CONFIG = "net/data/weights/model_weights_config.json"
-
-
-def _entry(**changes: Any) -> Callable[[dict[str, bytes]], None]:
-    def change(members: dict[str, bytes]) -> None:
-        config = json.loads(members[_CONFIG])
-        entry = config["config"]["fc.bias"]
-        for key, value in changes.items():
-            (entry if key in entry else entry["tensor_meta"])[key] = value
-        members[_CONFIG] = json.dumps(config).encode()
-
-    return change
-
-
-def _without(name: str) -> Callable[[dict[str, bytes]], None]:
-    return lambda members: members.pop(name) and None
-
-
-def _with(name: str, data: bytes) -> Callable[[dict[str, bytes]], None]:
-    return lambda members: members.update({name: data})
-
-
-_HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
-    "too large": (_entry(sizes=[{"as_int": 1000}], strides=[{"as_int": 1}]), "views elements"),
-    "negative": (_entry(sizes=[{"as_int": -1}]), "impossible shape"),
-    "symbolic": (_entry(sizes=[{"as_expr": {"expr_str": "s0"}}]), "impossible shape"),
-    "no sizes": (_entry(sizes="2"), "impossible shape"),
-    "offset": (_entry(storage_offset={"as_int": 1}), "views elements"),
-    "expanded": (_entry(sizes=[{"as_int": 1 << 40}], strides=[{"as_int": 0}]), "expands"),
-    "no type": (_entry(dtype=99), "element type 99"),
-    "no number": (_entry(dtype="7"), "element type '7'"),
-    "sparse": (_entry(layout=1), "is sparse"),
-    "elsewhere": (_entry(path_name="../../../etc/passwd"), "has no record"),
-    "no description": (_entry(tensor_meta=None), "described by nothing"),
-    "no weights": (_without(_CONFIG), "has no record"),
-    "no list": (_with(_CONFIG, b"[]"), "no list of weights"),
-    "no JSON": (_with(_CONFIG, b"{"), "list of weights"),
-    "deep": (_with(_CONFIG, b"[" * 100_000), "list of weights"),
-    "big-endian": (_with("net/byteorder", b"big"), "big-endian"),
-    "a later version": (_with("net/archive_version", b"1"), "version 0"),
-    "two programs": (_with("net/models/other.json", b"{}"), "several programs: model, other"),
-    "no program": (_without("net/models/model.json"), "no program"),
-    "two roots": (_with("other/x", b""), "one root"),
-    "pickled weights": (_with("net/data/weights/model.pt", b"\x80"), "in a pickle"),
-    "outside": (_with("../x", b""), "points elsewhere"),
-}
-
-
-@pytest.mark.parametrize("what", _HOSTILE)
-def test_hostile(what: str, exported: Path, tmp_path: Path) -> None:
-    change, message = _HOSTILE[what]
-    same = _changed(exported, tmp_path / "same.pt2", lambda members: None)
-    assert [tensor.numpy() for tensor in converter.read(same).tensors.values()]
-    hostile = _changed(exported, tmp_path / "hostile.pt2", change)
-    with pytest.raises(CkconvError, match=message) as raised:
-        converter.read(hostile, from_format="pt2")
-    assert raised.value.path == str(hostile)
-
-
-def test_a_pickled_tensor_is_not_opened(exported: Path, tmp_path: Path) -> None:
-    hostile = _changed(exported, tmp_path / "hostile.pt2", _entry(use_pickle=True))
-    assert "fc.bias" not in converter.read(hostile).names
-    with pytest.raises(LossError, match=r"fc\.bias"):
-        converter.convert(hostile, tmp_path / "x.safetensors")
-    converter.convert(hostile, tmp_path / "x.safetensors", allow_dropped=["fc.bias"])
-
-
-def test_programs_of_old_are_named(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.pt2", "w") as archive:
-        archive.writestr("serialized_exported_program.json", b"{}")
-    with pytest.raises(ReadError, match=r"torch before 2\.8"):
-        converter.read(tmp_path / "x.pt2")
