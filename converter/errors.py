@@ -75,6 +75,11 @@ class CkconvError(Exception):
         self.hint = hint
         self.report: Any = None
 
+    @property
+    def message_and_hint(self) -> str:
+        """What it says without file and tensor, for one who says these: the hint is what a user can do."""
+        return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
     def __str__(self) -> str:
         where = "" if self.path is None else f"{escape(self.path)}: "
         which = "" if self.tensor is None else f"tensor {escape(self.tensor)}: "

@@ -225,6 +225,8 @@ class Options:
         found = {}
         for given in self.hyperparameter:
             name, _, text = given.partition("=")
+            if not name or name in found:
+                raise UsageError(f"--hyperparameter is NAME=VALUE, each name once, not {given!r}")
             try:
                 found[name] = json.loads(text)
             except ValueError as error:

@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.optimizer.keras_settings import TORCH
 from converter.dialects.optimizer.numbering_conventions import ModuleOrder
 from converter.dialects.optimizer.semantics import notes_on_state
 from converter.dialects.optimizer.tensorflow1 import is_complete
@@ -175,6 +176,8 @@ def with_arranged_optimizer(
 
 def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Checkpoint:
     state = checkpoint.optimizer
+    if asked and state is None and checkpoint.optimizer_refused is None:
+        raise UsageError("--hyperparameter is for the state of an optimizer, and there is none")
     if not asked or state is None:
         return checkpoint
     groups = tuple(
@@ -187,22 +190,44 @@ def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> C
 
 
 _KERAS = {"lr": "learning_rate", "eps": "epsilon", "alpha": "rho"}
+_TORCH = {keras: torch for torch, keras in _KERAS.items()}
 
 
 def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
-    """Return hyperparameters as the conventions of `state` call them; Keras's may be given PyTorch's names."""
+    """Return hyperparameters as the conventions of `state` call them; either framework's names may be given.
+
+    Raises UsageError for one that is given by two names, and for one that no optimizer of torch.optim has.
+    """
     for name, value in asked.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--hyperparameter {name} is {value}")
-    if state.convention is Convention.TORCH:
-        return dict(asked)
-    spelt = {_KERAS.get(name, name): value for name, value in asked.items() if name != "betas"}
-    betas = asked.get("betas")
-    if betas is not None:
-        if not isinstance(betas, list | tuple) or len(betas) != 2:
-            raise UsageError("--hyperparameter betas is a list of two numbers")
-        spelt |= {"beta_1": betas[0], "beta_2": betas[1]}
+    is_of_torch = state.convention is Convention.TORCH
+    pairs = list(_named_in_torch(asked, state) if is_of_torch else _named_in_keras(asked))
+    spelt = dict(pairs)
+    if len(spelt) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise UsageError(f"--hyperparameter gives {twice} by two names: {', '.join(asked)}")
     return spelt
+
+
+def _named_in_torch(asked: Mapping[str, Any], state: OptimizerState) -> Iterator[tuple[str, Any]]:
+    told = frozenset[str]().union(*(group.hyperparameters for group in state.groups))
+    for name, value in asked.items():
+        own = name if name in told else _TORCH.get(name, name)
+        if own not in told | TORCH:
+            what = f"--hyperparameter {name}: neither the file nor PyTorch has it of {state.algorithm}"
+            raise UsageError(what, hint=f"the file has {', '.join(sorted(told))}")
+        yield own, value
+
+
+def _named_in_keras(asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in asked.items():
+        if name != "betas":
+            yield _KERAS.get(name, name), value
+            continue
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise UsageError("--hyperparameter betas is a list of two numbers")
+        yield from zip(("beta_1", "beta_2"), value, strict=True)
 
 
 def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:

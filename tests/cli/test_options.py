@@ -175,6 +175,14 @@ def test_an_option_that_may_be_repeated_is_all_that_was_given(option: str, monke
     assert [str(value) for value in seen[option.strip("-").replace("-", "_")]] == ["a", "b"]
 
 
+@pytest.mark.parametrize("given", [("lr=1", "lr=2"), ("lr=1", "lr=1"), ("=1",), ("lr",), ("lr=",), ("lr=x",), ("",)])
+def test_a_hyperparameter_is_a_name_and_a_value_once(given: tuple[str, ...]) -> None:
+    assert Options(hyperparameter=("lr=1", "eps=2")).hyperparameters == {"lr": 1, "eps": 2}
+    with pytest.raises(UsageError, match="--hyperparameter is NAME=VALUE") as caught:
+        Options(hyperparameter=given)
+    assert repr(given[-1]) in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("is_shown", "is_terminal", "variable", "is_drawn"),
     [

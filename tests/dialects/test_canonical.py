@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import converter
 from converter.dialects import canonical
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
 
 
@@ -35,6 +36,20 @@ def test_names_of_no_framework_stay_and_are_said() -> None:
     kept = canonical(generic)
     assert list(kept.tensors) == ["a/b"]
     assert any("layout as stored" in warning for warning in kept.warnings)
+
+
+def test_what_names_of_pytorch_are_in_a_savedmodel_a_config_of_keras_beside_them_says() -> None:
+    """Without one they are PyTorch's; with one they are the names of its layers, which may look like PyTorch's."""
+    variables = {"fc.weight": tensor(3, 2), "fc.bias": tensor(3)}
+    saved = Checkpoint(tensors=variables, dialect="tensorflow")
+    assert canonical(saved).dialect == "pytorch"
+    assert canonical(saved).warnings == ("layouts are taken to be PyTorch's, as the names are",)
+    layers = [{"class_name": "Dense", "config": {"name": "fc", "units": 3}}]
+    config = Config(values={"class_name": "Sequential", "config": {"layers": layers}}, raw=b"{}")
+    beside = canonical(replace(saved, keras_config=config))
+    assert beside.dialect == "generic"
+    (said,) = beside.warnings
+    assert said.startswith("layout as stored: fc.weight, fc.bias")
 
 
 def test_a_keras_model_goes_through_pytorch_and_back(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from converter.dialects.identity.classes import KnownClass, KnownType, known_type
 from converter.dialects.identity.inference import Inference, infer_architecture
-from converter.dialects.identity.sightings import sightings
+from converter.dialects.identity.sightings import Fit, fits, sightings
 from converter.dialects.identity.ties import declared_ties
 from converter.errors import ArchitectureError, UsageError
 
@@ -432,3 +432,20 @@ def test_names_of_very_many_components_are_not_tried_at_each() -> None:
     assert not known.anchor
     deep = len(list(sightings(known, ("a." * 10_000 + "weight",))))
     assert deep == len(list(sightings(known, ("a." * 10 + "weight",)))) > len(list(sightings(known, ("a.b.weight",))))
+
+
+def test_a_class_that_lacks_nothing_fits_better_than_one_that_has_nothing_over() -> None:
+    """Then what has less left over, then what has its base model below the name that it is to have."""
+    known = known_type("bert")
+    assert known is not None
+    names = ("bert.embeddings.position_embeddings.weight", "classifier.weight")
+    plain = next(fit for fit in fits(known, names, is_tied=False) if fit.known.name == "BertForTokenClassification")
+    none, one, three = (frozenset(f"layer{number}" for number in range(count)) for count in (0, 1, 3))
+
+    def fit(missing: frozenset[str], left_over: frozenset[str], *, has_prefix: bool = True) -> Fit:
+        sighting = plain.sighting if has_prefix else replace(plain.sighting, base_prefix="")
+        return replace(plain, missing=missing, left_over=left_over, sighting=sighting)
+
+    better_first = [fit(none, none), fit(none, none, has_prefix=False), fit(none, three), fit(one, none)]
+    assert [each.rank for each in better_first] == sorted(each.rank for each in better_first)
+    assert len({each.rank for each in better_first}) == 4

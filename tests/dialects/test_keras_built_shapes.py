@@ -37,6 +37,38 @@ def test_what_a_layer_was_built_with(build: Any, shape: tuple[int | None, ...] |
     assert found.input_shape == shape
 
 
+def of_keras_3(name: str, call: int = 0) -> dict[str, Any]:
+    config = {"shape": [None, 4], "dtype": "float32", "keras_history": [name, call, 0]}
+    return {"class_name": "__keras_tensor__", "config": config}
+
+
+NODES: list[tuple[str, Any, tuple[tuple[tuple[str, int], ...], ...]]] = [
+    ("one", [{"args": [of_keras_3("a")], "kwargs": {}}], ((("a", 0),),)),
+    ("a list", [{"args": [[of_keras_3("b"), of_keras_3("a", 1)]], "kwargs": {}}], ((("b", 0), ("a", 1)),)),
+    (
+        "arguments, then keywords",
+        [{"args": [of_keras_3("q"), of_keras_3("v")], "kwargs": {"key": of_keras_3("k")}}],
+        ((("q", 0), ("v", 0), ("k", 0)),),
+    ),
+    (
+        "two calls",
+        [{"args": [of_keras_3("b")], "kwargs": {}}, {"args": [of_keras_3("a")], "kwargs": {}}],
+        ((("b", 0),), (("a", 0),)),
+    ),
+    ("Keras 2", [[["b", 0, 0, {}], ["a", 2, 0, {}]]], ((("b", 0), ("a", 2)),)),
+    ("two calls of Keras 2", [[["b", 0, 0, {}]], [["a", 0, 0, {}]]], ((("b", 0),), (("a", 0),))),
+    ("Keras 2 with a keyword", [[["q", 0, 0, {"value": ["v", 1, 0]}]]], ((("q", 0), ("v", 1)),)),
+    ("none", [], ()),
+    ("no list", {"args": [of_keras_3("a")]}, ()),
+]
+
+
+@pytest.mark.parametrize(("nodes", "inbound"), [row[1:] for row in NODES], ids=[row[0] for row in NODES])
+def test_what_a_layer_takes_is_in_the_order_of_its_call(nodes: Any, inbound: tuple[Any, ...]) -> None:
+    (found,) = parsed(layer("Concatenate", inbound_nodes=nodes))
+    assert found.inbound == inbound
+
+
 def test_layers_of_one_class_are_numbered_apart() -> None:
     found = parsed(layer("Dense"), layer("LSTM"), layer("Dense"), layer("Package>Dense"), layer("Conv2D"))
     assert [each.store for each in found] == [

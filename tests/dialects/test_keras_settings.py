@@ -371,10 +371,25 @@ def test_both_directions_of_a_bidirectional_are_one_layer() -> None:
         assert {each.class_name for each in found} == {"Bidirectional(LSTM)"}
     summed = settings(model_of(("Bidirectional", {"layer": inner, "merge_mode": "sum"})), is_keras_3=True)
     assert "merge_mode sum" in [each.note for each in summed]
-    inner["config"]["go_backwards"] = True
-    assert "go_backwards" in [
-        each.note for each in settings(model_of(("Bidirectional", {"layer": inner})), is_keras_3=True)
-    ]
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "is_said"),
+    [
+        *((False, None, False), (None, None, False), (True, None, True)),
+        *((False, True, False), (False, False, True), (None, False, True), (True, True, True), (True, False, True)),
+    ],
+)
+def test_directions_that_run_otherwise_than_those_of_pytorch(
+    forward: bool | None, backward: bool | None, is_said: bool
+) -> None:
+    """PyTorch's first runs forwards, the second backwards; Keras's second is the reverse of the first, or its own."""
+    own = {} if forward is None else {"go_backwards": forward}
+    inner = {"class_name": "LSTM", "config": {**LSTM, "name": "lstm", **own}}
+    back = {"class_name": "LSTM", "config": {**LSTM, "name": "back", "go_backwards": backward}}
+    config = {"layer": inner, **({} if backward is None else {"backward_layer": back})}
+    found = settings(model_of(("Bidirectional", config)), is_keras_3=True)
+    assert ("go_backwards" in [each.note for each in found]) == is_said
 
 
 # numbers: PyTorch's modules, built as the report says, compute what Keras does

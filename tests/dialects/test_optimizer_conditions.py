@@ -542,3 +542,93 @@ def test_a_keras_that_is_not_stated_is_told_by_its_config() -> None:
     assert flavor_of(bare) is Flavor.TF_KERAS
     assert flavor_of(bare, default=Flavor.LEGACY) is Flavor.LEGACY
     assert flavor_of(replace(bare, keras_config=Config(values={"module": "keras"}, raw=b""))) is Flavor.KERAS_3
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("flavor", Flavor)
+def test_a_state_of_no_groups_is_refused_and_no_crash(kind: str, flavor: Flavor) -> None:
+    """As a file may have one, with a step or without: nothing says with which rate it would go on."""
+    source = checkpoint_of(kind)
+    for step in (7, None):
+        bare = replace(source, optimizer=replace(state_of(source), groups=(), slots={}, step=step))
+        assert notes_on_state(state_of(bare)) == []
+        assert state_of(to_torch(bare)).step == step
+        with pytest.raises(LossError, match="it has no groups"):
+            to_keras(bare, flavor)
+
+
+HINTS = [
+    (keras_state("adam", *ADAM, learning_rate=None), "--hyperparameter learning_rate=VALUE"),
+    (keras_state("adam", *ADAM, learning_rate={"class_name": "Own"}), "--hyperparameter learning_rate=VALUE gives"),
+    (keras_state("sgd", *SGD), "--hyperparameter momentum=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("source", "hint"), HINTS)
+def test_why_a_state_is_refused_says_what_can_be_done(source: Checkpoint, hint: str) -> None:
+    assert hint in (to_torch(source).optimizer_refused or "")
+
+
+ODD: tuple[Any, ...] = (*NO_NUMBERS, -1, [1], [0.9, 0.9], {}, "x")
+OF_TORCH = ("correct_bias", "lr_decay", "decoupled_weight_decay", "maximize", "unknown")
+OF_KERAS = """
+learning_rate beta_1 beta_2 epsilon momentum rho nesterov amsgrad centered weight_decay weight_decay_rate decay clipnorm
+use_ema initial_accumulator_value epsilon_of_torch class_name dynamic_scale loss_scale_factor adaptive_epsilon unknown
+"""
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("flavor", Flavor)
+def test_no_value_that_a_group_may_have_is_a_crash(kind: str, flavor: Flavor) -> None:
+    """Files hold anything: a state that comes through is whole, another is refused."""
+    taken = 0
+    for name in (*state_of(checkpoint_of(kind)).groups[0].hyperparameters, *OF_TORCH):
+        for value in ODD:
+            for source in (changed(checkpoint_of(kind), **{name: value}), changed(two(kind), group=1, **{name: value})):
+                try:
+                    made = to_keras(source, flavor)
+                except LossError:
+                    continue
+                notes_on_state(state_of(made))
+                assert to_torch(made).optimizer is not None
+                taken += 1
+    assert taken or kind == "adamw", "what is odd where nobody looks is taken"
+
+
+@pytest.mark.parametrize("is_legacy", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "slots"),
+    [("adam", ADAM), ("adamw", ADAM), ("sgd", SGD), ("rmsprop", ("velocity", "momentum")), ("adagrad", ADAGRAD)],
+)
+def test_no_value_that_a_config_of_keras_may_have_is_a_crash(
+    algorithm: str, slots: tuple[str, ...], is_legacy: bool
+) -> None:
+    for name in OF_KERAS.split():
+        for value in ODD:
+            held = {"momentum": 0.9, name: value}
+            made = to_torch(keras_state(algorithm, *slots, legacy=is_legacy, **held))
+            assert (made.optimizer is None) != (made.optimizer_refused is None)
+            if made.optimizer is not None:
+                notes_on_state(made.optimizer)
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        *((changed(checkpoint_of(kind), eps=-1e-8), "its eps is -1e-08") for kind in ("adam", "rmsprop", "adagrad")),
+        *((changed(checkpoint_of("adam"), weight_decay=value), "its weight_decay is") for value in (math.nan, "0.1")),
+        (changed(two("adamw"), group=0, weight_decay=[0.1]), r"its weight_decay is \[0.1\]"),
+        (changed(checkpoint_of("sgd"), weight_decay=True), "its weight_decay is True"),
+    ],
+)
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_an_epsilon_below_zero_and_a_decay_that_is_none_are_refused(
+    source: Checkpoint, what: str, is_exact: bool
+) -> None:
+    with pytest.raises(LossError, match=what):
+        to_keras(source, Flavor.KERAS_3, is_exact=is_exact)
+
+
+def test_a_decay_of_none_is_none() -> None:
+    for kind in ("adam", "adamw", "sgd"):
+        assert state_of(to_keras(changed(checkpoint_of(kind), weight_decay=None), Flavor.KERAS_3)) is not None

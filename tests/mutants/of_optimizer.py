@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.mutants import Fault
 
 _CONDITIONS = "tests/dialects/test_optimizer_conditions.py"
+_OBJECTS = "tests/dialects/test_optimizer_objects.py"
+_SELECTION = "tests/planning/test_selection.py"
+_TENSORFLOW_1 = "tests/dialects/test_tensorflow1_state.py"
+_TRAINER = "tests/dialects/test_trainer_groups.py"
 _ORDER = "tests/dialects/test_parameter_order.py"
 _OPTIONS = "tests/formats/test_optimizer_options.py"
 _SEMANTICS = "tests/dialects/test_optimizer_semantics.py"
@@ -571,8 +575,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/conversion.py",
-        old="made_from[1] if made_from is not None and made_from[0] == epsilon else None",
-        new="made_from[1] if made_from is not None else None",
+        old="            case [made, of_torch] if made == epsilon:",
+        new="            case [made, of_torch]:",
         tests=_CONDITIONS,
         what="the epsilon that another one was made from counts",
     ),
@@ -772,5 +776,117 @@ FAULTS = (
         new="for names in [trained]:",
         tests=_ORDER,
         what="an optimizer that has frozen parameters fits no order",
+    ),
+    Fault(
+        module="dialects/optimizer/conversion.py",
+        old="    if value < 0 and name in _EPSILONS:\n",
+        new="    if False:\n",
+        tests=_CONDITIONS,
+        what="an epsilon below zero is taken",
+    ),
+    Fault(
+        module="dialects/optimizer/semantics.py",
+        old='    if not state.groups:\n        raise LossError("it has no groups, which say its hyperparameters")\n',
+        new="",
+        tests=_CONDITIONS,
+        what="a state of no groups crashes",
+    ),
+    Fault(
+        module="dialects/optimizer/semantics.py",
+        old="optimizer_refused=error.message_and_hint)",
+        new="optimizer_refused=error.message)",
+        tests=_CONDITIONS,
+        what="why state is refused does not say what can be done",
+    ),
+    Fault(
+        module="dialects/optimizer/objects.py",
+        old='attribute = "momentums" if state.algorithm == "sgd" else _LISTS[slot]',
+        new="attribute = _LISTS[slot]",
+        tests=_OBJECTS,
+        what="the momentum of SGD hangs where Keras does not look for it",
+    ),
+    Fault(
+        module="dialects/optimizer/objects.py",
+        old="learning_rate_at(rate, state.step or 0)",
+        new="learning_rate_at(rate, 0)",
+        tests=_OBJECTS,
+        what="the current rate of a schedule is its first",
+    ),
+    Fault(
+        module="dialects/optimizer/objects.py",
+        old='"current_learning_rate" if isinstance(rate, Mapping) else "learning_rate"',
+        new='"learning_rate"',
+        tests=_OBJECTS,
+        what="tf_keras does not find the rate of a schedule",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_names.py",
+        old='"momentums": "momentum", ',
+        new="",
+        tests=_OBJECTS,
+        what="the list of SGD's momentum is not read",
+    ),
+    Fault(
+        module="dialects/optimizer/tensorflow1.py",
+        old="    if len(found) != 1:\n",
+        new="    if not found:\n",
+        tests=_TENSORFLOW_1,
+        what="one of two optimizers of TensorFlow 1 crashes",
+    ),
+    Fault(
+        module="dialects/optimizer/tensorflow1.py",
+        old="_VANISHING = 2.0**-30",
+        new="_VANISHING = 2.0**-3",
+        tests=_TENSORFLOW_1,
+        what="PyTorch corrects moments that BERT's Adam does not",
+    ),
+    Fault(
+        module="dialects/optimizer/tensorflow1.py",
+        old="if not 0 <= power < 1:",
+        new="if not 0 <= power <= 1:",
+        tests=_TENSORFLOW_1,
+        what="a power of 1 is a step before the first",
+    ),
+    Fault(
+        module="dialects/optimizer/trainer.py",
+        old='{**state.groups[0].hyperparameters, "weight_decay": 0.0}',
+        new="state.groups[0].hyperparameters",
+        tests=_TRAINER,
+        what="Trainer's second group decays",
+    ),
+    Fault(
+        module="dialects/optimizer/trainer.py",
+        old="        if own != sorted(own):\n",
+        new="        if False:\n",
+        tests=_TRAINER,
+        what="parameters that no order is known of are put in one",
+    ),
+    Fault(
+        module="dialects/optimizer/trainer.py",
+        old='"last_epoch": step,',
+        new='"last_epoch": step + 1,',
+        tests=_TRAINER,
+        what="a schedule goes on one step late",
+    ),
+    Fault(
+        module="planning/optimizer.py",
+        old="    if len(spelt) < len(pairs):\n",
+        new="    if False:\n",
+        tests=_SELECTION,
+        what="of a hyperparameter by two names one is lost",
+    ),
+    Fault(
+        module="planning/optimizer.py",
+        old="        own = name if name in told else _TORCH.get(name, name)\n",
+        new="        own = name\n",
+        tests=_SELECTION,
+        what="the names of Keras are refused for an optimizer of PyTorch",
+    ),
+    Fault(
+        module="options.py",
+        old='            if not name or name in found:\n                raise UsageError(f"--hyperparameter',
+        new='            if not name:\n                raise UsageError(f"--hyperparameter',
+        tests="tests/cli/test_options.py",
+        what="of a hyperparameter that is given twice the second counts",
     ),
 )

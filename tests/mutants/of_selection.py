@@ -235,8 +235,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='spelt |= {"beta_1": betas[0], "beta_2": betas[1]}',
-        new='spelt |= {"beta_1": betas[1], "beta_2": betas[0]}',
+        old='zip(("beta_1", "beta_2"), value, strict=True)',
+        new='zip(("beta_2", "beta_1"), value, strict=True)',
         tests=_SELECTION,
         what="betas of --hyperparameter are swapped",
     ),

@@ -353,6 +353,49 @@ def test_hyperparameters_of_keras_may_have_the_names_of_torch(tmp_path: Path) ->
             carried(source, tmp_path, f"betas={betas}")
 
 
+def test_hyperparameters_of_torch_may_have_the_names_of_keras(tmp_path: Path) -> None:
+    source = tmp_path / "x.pth"
+    converter.write(TRAINED, source)
+    before = carried(source, tmp_path).groups[0].hyperparameters
+    held = carried(source, tmp_path, "learning_rate=0.5", "epsilon=0.25").groups[0].hyperparameters
+    assert held == {**before, "lr": 0.5, "eps": 0.25}
+    assert carried(source, tmp_path, "fused=true", "betas=[0.5, 0.75]").groups[0].hyperparameters["fused"] is True
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (("lr=0.5", "learning_rate=0.25"), "gives lr by two names: lr, learning_rate"),
+        (("epsilon=1", "lr=0.5", "eps=1"), "gives eps by two names"),
+        (("beta_1=0.5",), "beta_1: neither the file nor PyTorch has it of adamw; the file has amsgrad, betas, "),
+        (("lr=0.5", "learnin_rate=0.25"), "learnin_rate: neither the file nor PyTorch has it"),
+    ],
+)
+def test_a_hyperparameter_that_would_be_lost_is_refused(asked: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    converter.write(TRAINED, tmp_path / "x.pth")
+    with pytest.raises(UsageError) as caught:
+        carried(tmp_path / "x.pth", tmp_path, *asked)
+    assert why in str(caught.value)
+
+
+def test_a_hyperparameter_of_keras_by_two_names_is_refused(tmp_path: Path) -> None:
+    source = ROOT / "fixtures" / "keras" / "model.h5"
+    for asked in (
+        ("lr=0.5", "learning_rate=0.25"),
+        ("betas=[0.5, 0.75]", "beta_2=0.5"),
+        ("beta_1=0.5", "betas=[0, 0]"),
+    ):
+        with pytest.raises(UsageError, match="by two names"):
+            carried(source, tmp_path, *asked)
+
+
+def test_hyperparameters_of_no_optimizer_are_refused_where_there_could_be_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="for the state of an optimizer, and there is none"):
+        written(tmp_path, NETWORK, hyperparameter=("lr=0.5",))
+    for options in ({"to": "safetensors"}, {"optimizer": "drop"}):
+        assert written(tmp_path, TRAINED, hyperparameter=("lr=0.5",), **options)[1].optimizer is None
+
+
 def test_a_checkpoint_of_tensorflow_1_lacks_one_number(tmp_path: Path) -> None:
     source = ROOT / "fixtures" / "tf1" / "bert" / "model.ckpt.index"
     report = converter.convert(source, tmp_path / "without", to="dcp")

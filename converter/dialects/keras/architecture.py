@@ -212,8 +212,9 @@ def _histories(value: object) -> Iterator[tuple[str, int]]:
         match here:
             case {"keras_history": [str(name), int(call), *_]}:
                 yield name, call
-            case [str(name), int(call), int(_), *_]:
+            case [str(name), int(call), int(_), *arguments] if depth < _DEPTH_LIMIT:
                 yield name, call
+                waiting += [(item, depth + 1) for item in reversed(arguments)]
             case Mapping() | list() if depth < _DEPTH_LIMIT:
                 inner: Sequence[object] = list(here.values()) if isinstance(here, Mapping) else here
                 waiting += [(item, depth + 1) for item in reversed(inner)]

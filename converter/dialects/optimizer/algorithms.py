@@ -16,6 +16,7 @@ from converter.dialects.optimizer.conversion import (
     Converted,
     FromKeras,
     FromTorch,
+    decay_of,
     not_zero,
 )
 from converter.dialects.optimizer.epsilon import TELLING, Squares, below_root, beside_root, correction
@@ -60,8 +61,7 @@ def adam_to_keras(made: FromTorch) -> Converted:
         raise LossError("transformers' own AdamW decays weights after the step, which no optimizer of Keras does")
     beta_1, beta_2 = made.betas()
     decays = [
-        (group.get("weight_decay", 0), group.get("decoupled_weight_decay", made.state.algorithm == "adamw"))
-        for group in made.groups
+        (decay_of(group), group.get("decoupled_weight_decay", made.state.algorithm == "adamw")) for group in made.groups
     ]
     if any(decay and not is_decoupled for decay, is_decoupled in decays):
         made.refuse_decay()

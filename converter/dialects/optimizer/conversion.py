@@ -23,6 +23,8 @@ OWN_PACKAGE = "ckconv>"
 EPSILON_OF_TORCH = "epsilon_of_torch"
 """A hyperparameter in Keras's conventions: its epsilon, and that of PyTorch which it was made from."""
 
+_EPSILONS = ("eps", "epsilon", EPSILON_OF_TORCH)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
@@ -95,10 +97,12 @@ class FromKeras:
     def epsilon(self, default: float) -> tuple[float, float | None]:
         """Return Keras's epsilon, and PyTorch's where the file says which one that was made from."""
         epsilon = self.number("epsilon", default)
-        made_from = self.given.get(EPSILON_OF_TORCH)
         if self.is_exact:
             return epsilon, epsilon
-        return epsilon, made_from[1] if made_from is not None and made_from[0] == epsilon else None
+        match self.given.get(EPSILON_OF_TORCH):
+            case [made, of_torch] if made == epsilon:
+                return epsilon, _number(EPSILON_OF_TORCH, of_torch)
+        return epsilon, None
 
     @property
     def is_exact(self) -> bool:
@@ -224,7 +228,7 @@ class FromTorch:
 
     def refuse_decay(self) -> None:
         """Raise LossError for weight decay that is part of the gradient: Keras's is apart from it."""
-        if any(group.get("weight_decay") for group in self.groups):
+        if any(map(decay_of, self.groups)):
             raise LossError(
                 "its weight decay is added to the gradient, which no optimizer of Keras does",
                 hint="regularizers.L2 of half of it in the layers does, in the model's own config",
@@ -246,6 +250,11 @@ class FromTorch:
         return ArrayTensor.of(np.zeros(weight.shape, weight.dtype.numpy))
 
 
+def decay_of(hyperparameters: Mapping[str, Any]) -> float:
+    """Return the weight decay of a group of torch.optim's, 0 where it has none. Raises LossError for no number."""
+    return _number("weight_decay", hyperparameters.get("weight_decay") or 0)
+
+
 def as_float32(value: float) -> float:
     """Return a number as a float32 variable holds it."""
     return float(np.float32(value))
@@ -254,4 +263,6 @@ def as_float32(value: float) -> float:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise LossError(f"its {name} is {value!r}, which is no number")
+    if value < 0 and name in _EPSILONS:
+        raise LossError(f"its {name} is {value}, which is below zero")
     return float(value)

@@ -161,8 +161,7 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
     try:
         found = state()
     except LossError as error:
-        hint = "" if error.hint is None else f"; {error.hint}"
-        return replace(checkpoint, optimizer_refused=f"{error.message}{hint}")
+        return replace(checkpoint, optimizer_refused=error.message_and_hint)
     if found is None:
         return checkpoint
     return replace(checkpoint, optimizer=found, lines=without(checkpoint.lines, Kind.OPTIMIZER))

@@ -97,8 +97,9 @@ def notes_on(settings: Mapping[str, Any], rate: Any, step: int, *, is_in_torch: 
         scale = settings["loss_scale_factor"]
         lines.append(f"loss_scale_factor {scale} not carried: torch.amp.GradScaler is what PyTorch has")
     if "dynamic_scale" in settings:
-        scale = f"{settings['dynamic_scale']:g}"
-        lines.append(f"the loss was scaled by {scale}, not carried: torch.amp.GradScaler is what PyTorch has")
+        scale = settings["dynamic_scale"]
+        shown = f"{scale:g}" if isinstance(scale, int | float) else repr(scale)
+        lines.append(f"the loss was scaled by {shown}, not carried: torch.amp.GradScaler is what PyTorch has")
     lines += [
         f"{name} {value!r} of the optimizer is not known here, and not carried"
         for name, value in settings.items()

@@ -17,7 +17,7 @@ from typing import Any
 from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.algorithms import ALGORITHMS
 from converter.dialects.optimizer.besides import with_besides
-from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch
+from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch, decay_of
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
 from converter.dialects.optimizer.keras_settings import beside, notes_on
 from converter.errors import LossError
@@ -62,7 +62,7 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
     try:
         converted = _to_torch(made)
     except LossError as error:
-        return replace(checkpoint, optimizer=None, optimizer_refused=error.message)
+        return replace(checkpoint, optimizer=None, optimizer_refused=error.message_and_hint)
     warnings = (*checkpoint.warnings, *made.warnings)
     return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
 
@@ -165,6 +165,8 @@ def _to_keras(made: FromTorch) -> OptimizerState:
     state, flavor = made.state, made.flavor
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"its algorithm is {state.algorithm}, which Keras has not, or not as PyTorch has it")
+    if not state.groups:
+        raise LossError("it has no groups, which say its hyperparameters")
     if "step" in state.slots:
         raise LossError("its parameters have taken different numbers of steps, which Keras counts once for all")
     if any(group.get("maximize") for group in made.groups):
@@ -214,7 +216,7 @@ def _not_saved(names: tuple[str, ...], flavor: Flavor) -> str:
 def _without_decay(made: FromTorch) -> tuple[str, ...]:
     """Return the trained parameters that do not decay. Raises LossError when others do not decay alike."""
     by_name = {
-        name: group.hyperparameters.get("weight_decay", 0) or 0
+        name: decay_of(group.hyperparameters)
         for group in made.state.groups
         for name in group.parameters
         if name in made.trained
