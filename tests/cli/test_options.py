@@ -14,7 +14,7 @@ import pytest
 from converter.cli import _run, convert, verify
 from converter.cli.formats import describe
 from converter.cli.outcome import Manner
-from converter.cli.progress import progress
+from converter.cli.progress import human_bytes, progress
 from converter.errors import ReadError, UsageError
 from converter.formats import registry
 from converter.model.dtype import DType
@@ -96,6 +96,47 @@ def test_a_time_is_some_and_has_an_end(seconds: float) -> None:
     assert Options(timeout=0.5).timeout == 0.5
     with pytest.raises(UsageError, match="--timeout is a number of seconds"):
         Options(timeout=seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "said"),
+    [
+        ("jobs", (1, 2, 256), (0, -1, 257), "--jobs is a number from 1 to 256"),
+        ("max_memory", (16 << 20, "16MiB", "1GB"), ((16 << 20) - 1, "15MiB", 0), "--max-memory is at least 16 MiB"),
+        ("timeout", (0.001, 365 * 86400), (0, 365 * 86400 + 1), "--timeout is a number of seconds"),
+    ],
+)
+def test_a_number_is_in_its_range_the_ends_of_which_are_in_it(
+    name: str, right: tuple[Any, ...], wrong: tuple[Any, ...], said: str
+) -> None:
+    for value in right:
+        assert getattr(Options(**{name: value}), name) == value
+    for value in wrong:
+        with pytest.raises(UsageError, match=said):
+            Options(**{name: value})
+
+
+def test_memory_is_in_bytes() -> None:
+    assert (Options().memory_bytes, Options(max_memory="1GB").memory_bytes) == (256 << 20, 10**9)
+    assert Options(max_memory=20_000_000).memory_bytes == 20_000_000
+
+
+@pytest.mark.parametrize("verify", ["weights", "none"])
+def test_arrays_for_outputs_need_outputs_that_are_compared(verify: str) -> None:
+    for compared in ("auto", "outputs"):
+        assert Options(inputs="a.npz", verify=compared).data == Path("a.npz")
+    with pytest.raises(UsageError, match=f"--inputs a.npz is for outputs, which --verify {verify} does not compare"):
+        Options(inputs="a.npz", verify=verify)
+
+
+def test_what_a_model_takes_is_told_from_arrays_by_the_suffix() -> None:
+    both = Options(inputs=("ids:int64[1]", Path("a.npz")), model="a:b")
+    assert (both.declared_inputs, both.data) == ("ids:int64[1]", Path("a.npz"))
+    assert (Options().declared_inputs, Options().data) == (None, None)
+    with pytest.raises(UsageError, match="says what --model takes, and there is no --model"):
+        Options(inputs="ids:int64[1]")
+    assert both.deciding["inputs"] == repr("ids:int64[1]")
+    assert Options(inputs="a.npz").deciding == Options().deciding
 
 
 def test_what_the_name_of_a_target_decides_is_no_option_of_its_format() -> None:
@@ -207,6 +248,39 @@ def test_a_bar_is_drawn_on_a_terminal_that_nobody_forbids(
         observer.stage("copying", 10)
         observer.advance(5)
     assert ("copying" in stream.getvalue()) == is_drawn
+
+
+def test_a_bar_is_of_the_stage_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    committed: list[bool] = []
+    with progress(is_shown=True, committing=lambda: committed.append(True)) as observer:
+        observer.advance(5)
+        observer.stage("copying", 10)
+        observer.advance(5)
+        observer.stage("proving", 20_000)
+        stream.seek(0)
+        stream.truncate()
+        observer.advance(10_000)
+        observer.committing()
+    assert committed == [True]
+    assert "proving" in stream.getvalue()
+    assert "copying" not in stream.getvalue()
+    assert "10.0/20.0 kB" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "shown"),
+    [
+        *((0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1001, "1 kB"), (1234, "1.23 kB"), (999_499, "999 kB")),
+        *((999_500, "1 MB"), (440_000_000, "440 MB"), (10**15, "1 PB"), (10**18, "1e+03 PB")),
+    ],
+)
+def test_a_size_has_three_digits(nbytes: int, shown: str) -> None:
+    assert human_bytes(nbytes) == shown
 
 
 @pytest.mark.parametrize("forbidden", [None, "as_json", "no_progress", "quiet"])

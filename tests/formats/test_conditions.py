@@ -1,0 +1,254 @@
+"""Conditions of readers and writers that few checkpoints meet, each with the row that just does not; no framework."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import converter
+from converter.encoding.object_graph import ObjectTree
+from converter.encoding.onnx_file import model_files, read_model
+from converter.encoding.tensor_bundle import bundle_files
+from converter.errors import ReadError, SafetyError
+from converter.execution.streaming import stream
+from converter.formats import by_name
+from converter.graphs.calls import run_onnx
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.traced import Reference, TracedGraph
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.file import SourceFile
+from converter.model.ledger import Status
+from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.output import Provenance, piece_bytes
+from converter.model.tensor import ArrayTensor, Tensor
+
+PROVENANCE = Provenance(tool="test", source_name="x", source_sha256=lambda: "")
+
+
+def tensor(*shape: int, start: float = 0) -> Tensor:
+    return ArrayTensor.of(np.arange(start, start + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape))
+
+
+def first_of(checkpoint: Checkpoint) -> dict[str, float]:
+    return {name: float(held.numpy().reshape(-1)[0]) for name, held in checkpoint.tensors.items()}
+
+
+SGD = {"lr": 0.1, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False}
+TRAINED = Checkpoint(
+    tensors={"a.weight": tensor(2, 3), "b": tensor(3, start=50)},
+    optimizer=OptimizerState(
+        algorithm="sgd",
+        step=None,
+        groups=(ParameterGroup(parameters=("a.weight",), hyperparameters=SGD),),
+        slots={"momentum_buffer": {"a.weight": tensor(2, 3, start=70)}},
+    ),
+)
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "tf-checkpoint", "h5", "keras", "dcp", "pytorch"])
+def test_state_that_was_written_here_is_state_and_no_loss(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"weights_only": True} if by_name(name).runner or name in ("h5", "keras") else {}
+    suffix = {"h5": "x.h5", "keras": "x.weights.h5"}.get(name, "x")
+    converter.write(TRAINED, tmp_path / suffix, to=name, **options)
+    found = converter.read(tmp_path / suffix)
+    assert (found.lines, found.warnings) == ((), ())
+    assert first_of(found) == {"a.weight": 0, "b": 50}
+    assert found.optimizer is not None
+    assert found.optimizer.slots["momentum_buffer"]["a.weight"].numpy().tolist() == [[70, 71, 72], [73, 74, 75]]
+
+
+# onnx
+
+
+def test_data_beside_a_model_is_aligned_and_small_tensors_stay_in_it(tmp_path: Path) -> None:
+    """Shapes and axes must be in the model: 1024 bytes are outside, one element less is not."""
+    sizes = {"small": 255, "least": 256, "odd": 257, "last": 300, "none": 0}
+    tensors = {name: tensor(size, start=number) for number, (name, size) in enumerate(sizes.items())}
+    data, model = model_files("x.onnx", tensors, {}, producer="test", is_external=True)
+    assert (data.name, model.name) == ("x.onnx.data", "x.onnx")
+    for file in (data, model):
+        stream(file, tmp_path)
+    found = read_model(SourceFile(tmp_path / "x.onnx")).tensors
+    places = {name: (held.file.path.name, held.offset) for name, held in found.items() if hasattr(held, "file")}
+    outside = {name: offset for name, (file, offset) in places.items() if file == "x.onnx.data"}
+    assert outside == {"least": 0, "odd": 1024, "last": 1024 + 1088}
+    assert {name: held.size for name, held in found.items()} == sizes
+    assert [float(held.numpy()[0]) for held in found.values() if held.size] == [0, 1, 2, 3]
+    (whole,) = model_files("x.onnx", tensors, {}, producer="test")
+    assert whole.name == "x.onnx"
+    assert sum(map(piece_bytes, whole.pieces)) > sum(sizes.values()) * 4
+
+
+# SavedModels whose weights are kernels
+
+
+def with_kernels(folder: Path, tensors: dict[str, Tensor], kernels: set[str]) -> dict[str, Any]:
+    """What the document of a SavedModel says of a checkpoint whose graph would have these as kernels."""
+    signature = Signature(title="x", parameters={}, buffers={}, inputs=(), outputs=("y",))
+    reference = Reference(runner=run_onnx, model=folder, takes_weights=False)
+    graph = TracedGraph(file=folder / "x", signature=signature, reference=reference, kernels=frozenset(kernels))
+    format_ = by_name("savedmodel")
+    checkpoint = Checkpoint(tensors=tensors, graph=graph)
+    output = format_.write(checkpoint, format_.write_options(layout="tensorflow"), PROVENANCE)
+    stream(output.files[0], folder)
+    document: dict[str, Any] = json.loads((folder / output.files[0].name).read_text())
+    return document
+
+
+def test_a_weight_is_no_kernel_where_another_tensor_has_that_name(tmp_path: Path) -> None:
+    tensors = {"a.weight": tensor(2, 3), "b.weight": tensor(2, 3), "b.kernel": tensor(2), "c.weight": tensor(2, 3)}
+    document = with_kernels(tmp_path, tensors, {"a.weight", "b.weight"})
+    assert document["kernels"] == ["a.weight"]
+    assert document["names"] == {"a.kernel": "a.weight"}
+
+
+def test_a_kernel_has_two_axes_at_least(tmp_path: Path) -> None:
+    converter.write(TRAINED, tmp_path / "x", to="savedmodel", weights_only=True)
+    document = tmp_path / "x" / "assets.extra" / "ckconv.json"
+    said = json.loads(document.read_text())
+    document.write_text(json.dumps({**said, "kernels": ["a.weight"]}))
+    assert converter.read(tmp_path / "x").tensors["a.weight"].shape == (3, 2)
+    document.write_text(json.dumps({**said, "kernels": ["b"]}))
+    with pytest.raises(ReadError, match="is a kernel of 1 axes") as caught:
+        converter.read(tmp_path / "x")
+    assert caught.value.tensor == "b"
+
+
+# Keras
+
+
+def test_names_that_are_listed_are_as_many_as_there_are_variables(tmp_path: Path) -> None:
+    path = tmp_path / "x.weights.h5"
+    for listed, names in (
+        (["mine/kernel", "mine/bias"], ["mine/kernel", "mine/bias"]),
+        (["mine/kernel"], ["layers/mine/vars/0", "layers/mine/vars/1"]),
+        (["mine/kernel", "mine/bias", "mine/more"], ["layers/mine/vars/0", "layers/mine/vars/1"]),
+    ):
+        with h5py.File(path, "w") as file:
+            file["layers/mine/vars/0"] = np.zeros((2, 3), np.float32)
+            file["layers/mine/vars/1"] = np.ones(3, np.float32)
+            file["layers/mine/vars"].attrs["weight_names"] = listed
+        assert list(converter.read(path).tensors) == names
+
+
+# TensorFlow checkpoints
+
+
+def test_two_variables_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    """Also where they hold the same, for they are two: what is trained may make them differ."""
+
+    def read(*full_names: str) -> list[str]:
+        tree, tensors = ObjectTree(), {}
+        for number, full_name in enumerate(full_names):
+            node = tree.child(tree.child(0, f"layer{number}"), "w")
+            tensors[tree.set_variable(node, f"layer{number}/w", full_name)] = tensor(3)
+        for file in bundle_files("ckpt", tensors, tree.serialized()):
+            (tmp_path / file.name).unlink(missing_ok=True)
+            stream(file, tmp_path)
+        found = converter.read(tmp_path / "ckpt.index")
+        assert not [line for line in found.lines if line.status is Status.TIED]
+        return list(found.tensors)
+
+    assert read("dense/w", "dense_1/w") == ["dense/w", "dense_1/w"]
+    assert read("dense/w", "dense/w") == ["layer0/w", "layer1/w"]
+    assert read("dense/w", "dense/w", "other/w") == ["layer0/w", "layer1/w", "other/w"]
+
+
+@pytest.mark.parametrize(("name", "written"), [("it's", r"it\'s"), ('"', r"\""), ("back\\slash", r"back\\slash")])
+def test_the_name_of_a_checkpoint_may_have_quotes(name: str, written: str, tmp_path: Path) -> None:
+    converter.write(Checkpoint(tensors={"w": tensor(2)}), tmp_path / "out", to="tf-checkpoint")
+    folder = tmp_path / "out"
+    (folder / "ckconv.json").unlink()
+    for file in folder.glob("ckpt.*"):
+        file.rename(folder / file.name.replace("ckpt.", f"{name}."))
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{written}"\n')
+    if "\\" in name:  # no checkpoint's files are called so
+        with pytest.raises(SafetyError, match="names a file in a way no checkpoint does"):
+            converter.read(folder)
+    else:
+        assert list(converter.read(folder).tensors) == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        ((), None),
+        (("bert_config.json",), "bert"),
+        (("albert_config.json",), "albert"),
+        (("bert_config.json", "config.json"), "plain"),
+        (("bert_config.json", "albert_config.json"), None),
+    ],
+    ids=str,
+)
+def test_the_config_that_google_left_beside_a_checkpoint(
+    present: tuple[str, ...], expected: str | None, tmp_path: Path
+) -> None:
+    converter.write(Checkpoint(tensors={"w": tensor(2)}), tmp_path / "out", to="tf-checkpoint")
+    (tmp_path / "out" / "ckconv.json").unlink()
+    for name in present:
+        kind = name.removesuffix("config.json").rstrip("_") or "plain"
+        (tmp_path / "out" / name).write_text(json.dumps({"model_type": kind}))
+    config = converter.read(tmp_path / "out").config
+    assert (None if config is None else config.values["model_type"]) == expected
+
+
+# save_pretrained folders
+
+BERT = {
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    "hidden_size": 4,
+    "num_hidden_layers": 0,
+    "num_attention_heads": 2,
+    "vocab_size": 5,
+    "intermediate_size": 4,
+    "max_position_embeddings": 3,
+}
+CLASSIFIER = {
+    "bert.embeddings.word_embeddings.weight": (5, 4),
+    "bert.embeddings.position_embeddings.weight": (3, 4),
+    "bert.embeddings.token_type_embeddings.weight": (2, 4),
+    "bert.embeddings.LayerNorm.weight": (4,),
+    "bert.embeddings.LayerNorm.bias": (4,),
+    "bert.pooler.dense.weight": (4, 4),
+    "bert.pooler.dense.bias": (4,),
+    "classifier.weight": (2, 4),
+    "classifier.bias": (2,),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+@pytest.mark.parametrize("said", ["BertForSequenceClassification", "BertModel", None])
+def test_a_config_that_is_right_is_not_said_to_be_changed(prefix: str, said: str | None, tmp_path: Path) -> None:
+    values = {**BERT, "architectures": [said]} if said else {k: v for k, v in BERT.items() if k != "architectures"}
+    config = Config(values=values, raw=json.dumps(values).encode())
+    tensors = {prefix + name: tensor(*shape) for name, shape in CLASSIFIER.items()}
+    report = converter.write(Checkpoint(tensors=tensors, config=config), tmp_path / "out", to="pretrained")
+    changed = "config.json: architectures is now BertForSequenceClassification"
+    assert (changed in report.warnings) is (said != "BertForSequenceClassification")
+    found = converter.read(tmp_path / "out")
+    assert set(found.names) == set(CLASSIFIER)
+    assert found.config is not None
+    assert found.config.values["architectures"] == ["BertForSequenceClassification"]
+    if said == "BertForSequenceClassification":
+        assert found.config.raw == config.raw
+
+
+def test_a_folder_is_read_as_the_flavour_that_transformers_takes_and_says_so(tmp_path: Path) -> None:
+    values = dict(BERT)
+    config = Config(values=values, raw=json.dumps(values).encode())
+    checkpoint = Checkpoint(tensors={name: tensor(*shape) for name, shape in CLASSIFIER.items()}, config=config)
+    other = replace(checkpoint, tensors={**checkpoint.tensors, "classifier.bias": tensor(2, start=9)})
+    converter.write(other, tmp_path / "out", to="pretrained", flavor="bin")
+    assert converter.read(tmp_path / "out").warnings == ()
+    converter.write(checkpoint, tmp_path / "plain", to="pretrained")
+    (tmp_path / "plain" / "model.safetensors").rename(tmp_path / "out" / "model.safetensors")
+    found = converter.read(tmp_path / "out")
+    assert found.tensors["classifier.bias"].numpy()[0] == 0
+    assert found.warnings == ("model.safetensors is read, not pytorch_model.bin; --from chooses",)
