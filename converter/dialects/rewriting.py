@@ -5,21 +5,39 @@ Every translation writes down here what it makes, so that names that collide, ti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from converter.dialects.names.operations import TwoWay, applied
 from converter.dialects.names.rearrangement import Rearrangement
 from converter.errors import LossError, of_tensor
 from converter.model.checkpoint import Checkpoint, both_named
 from converter.model.ledger import LedgerLine, Status, defaulted, dropped
-from converter.model.tensor import Tensor
+from converter.model.optimizer import Convention, OptimizerState
+from converter.model.tensor import Tensor, is_equal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """What became of tensors of the source together: those called `after` were made of `before` by `operations`."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    operations: tuple[TwoWay, ...] = ()
+    is_forward: bool = True
+
+    def applied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the operations make of tensors in the order of `before`. Raises ReadError for unfit shapes."""
+        with of_tensor(self.before[0]):
+            return applied(self.operations, tensors, is_forward=self.is_forward)
 
 
 @dataclass(slots=True, kw_only=True)
 class Rewriting:
     """What has become of the tensors of `source` so far.
 
+    `ways`      name in the source -> how it was carried
     `tensors`   new name -> tensor, in the order of the target
     `origins`   new name -> what the source calls it
     `aliases`   new name -> the new name in `tensors` that holds its values
@@ -27,6 +45,7 @@ class Rewriting:
     """
 
     source: Checkpoint
+    ways: dict[str, Way] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -34,6 +53,19 @@ class Rewriting:
     frozen: set[str] = field(default_factory=set)
     lines: list[LedgerLine] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def carry(self, way: Way) -> None:
+        """Put what the source's tensors became, and remember how, for the state of an optimizer.
+
+        Raises LossError when a new name is taken, ReadError for shapes that do not fit.
+        """
+        first, *others = way.before
+        made = way.applied([self.source.tensor(name) for name in way.before])
+        for new, tensor in zip(way.after, made, strict=True):
+            self.put(first, new, tensor)
+        for other in others:
+            self.join(other, way.after[0], f"stored with {self.source.origin(first)}, as {way.after[0]}")
+        self.ways.update(dict.fromkeys(way.before, way))
 
     def put(self, name: str, new: str, tensor: Tensor | None = None) -> None:
         """Let `new` be the source's tensor `name`, or `tensor`, which was made of it.
@@ -52,6 +84,8 @@ class Rewriting:
     def move(self, old: str, new: str) -> None:
         """Let what was put as `old` be `new`, in the place of what `new` was."""
         self.tensors[new], self.origins[new] = self.tensors.pop(old), self.origins.pop(old)
+        kept = {name: way for name, way in self.ways.items() if way.after != (new,)}
+        self.ways = {name: replace(way, after=(new,)) if way.after == (old,) else way for name, way in kept.items()}
 
     def join(self, name: str, new: str, reason: str) -> None:
         """Write down that the source's tensor `name` is a part of `new`, which was put with another."""
@@ -85,10 +119,71 @@ class Rewriting:
         self.tensors = {new_name(name): tensor for name, tensor in self.tensors.items()}
         self.origins = {new_name(name): origin for name, origin in self.origins.items()}
         self.aliases = {new_name(alias): new_name(owner) for alias, owner in self.aliases.items()}
+        self.ways = {name: replace(way, after=tuple(map(new_name, way.after))) for name, way in self.ways.items()}
         self.buffers, self.frozen = set(map(new_name, self.buffers)), set(map(new_name, self.frozen))
         self.lines = [
             line if line.target is None else replace(line, target=new_name(line.target)) for line in self.lines
         ]
+
+    def state(self) -> dict[str, Any]:
+        """Return what `done` takes of the optimizer: its state, each slot named and rearranged as its weight was.
+
+        Where that cannot be, it is `optimizer_refused` that says why. Parameters that were not carried keep their
+        names.
+        """
+        state = self.source.optimizer
+        return {} if state is None else self._translated(state)
+
+    def state_of_variables(self) -> dict[str, Any]:
+        """Return what `state` does of variables: those that were not carried are dropped.
+
+        A state in torch's conventions has torch's names already.
+        """
+        state = self.source.optimizer
+        if state is None or state.convention is Convention.TORCH:
+            return {}
+        others = {name for group in state.groups for name in group.parameters} - self.ways.keys()
+        return self._translated(state.without(others))
+
+    def _translated(self, state: OptimizerState) -> dict[str, Any]:
+        try:
+            groups = tuple(replace(group, parameters=self._parameters(group.parameters)) for group in state.groups)
+            slots = {slot: dict(self._slot(slot, held)) for slot, held in state.slots.items()}
+        except _ApartError as error:
+            return {"optimizer": None, "optimizer_refused": str(error)}
+        return {"optimizer": replace(state, groups=groups, slots=slots)}
+
+    def _parameters(self, names: Sequence[str]) -> tuple[str, ...]:
+        made: list[str] = []
+        for name in names:
+            way = self._way(name)
+            if not set(way.before) <= set(names):
+                raise _ApartError(f"{_listed(way.before)} become one, and are not in one parameter group")
+            made += way.after if name == way.before[0] else ()
+        return tuple(made)
+
+    def _slot(self, slot: str, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        for name in held:
+            way = self._way(name)
+            lacking = [each for each in way.before if each not in held]
+            if lacking:
+                raise _ApartError(f"{_listed(way.before)} become one, and {lacking[0]!r} has no {slot}")
+            if name == way.before[0]:
+                yield from zip(way.after, self._rearranged(slot, way, held), strict=True)
+
+    def _rearranged(self, slot: str, way: Way, held: Mapping[str, Tensor]) -> list[Tensor]:
+        tensors = [held[name] for name in way.before]
+        if not way.operations:
+            return tensors
+        if all(tensor.shape == () and is_equal(tensor, tensors[0]) for tensor in tensors):
+            return [tensors[0]] * len(way.after)
+        for name, tensor in zip(way.before, tensors, strict=True):
+            if tensor.shape != self.source.tensor(name).shape:
+                raise _ApartError(f"{name!r} is laid out otherwise, and its {slot} has another shape than it")
+        return way.applied(tensors)
+
+    def _way(self, name: str) -> Way:
+        return self.ways.get(name) or Way(before=(name,), after=(name,))
 
     def done(self, dialect: str, **changes: Any) -> Checkpoint:
         """Return the source with the names, layouts and ledger of this account, and `changes` to its other fields."""
@@ -105,6 +200,14 @@ class Rewriting:
             warnings=(*source.warnings, *self.warnings),
             **changes,
         )
+
+
+class _ApartError(Exception):
+    """Why the state of an optimizer cannot be rearranged as its weights are."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def laid_out(tensor: Tensor, layout: Rearrangement | None, name: str, *, to_torch: bool) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from converter.dialects.names.operations import Split
 from converter.dialects.names.rearrangement import Rearrangement
-from converter.dialects.rewriting import Rewriting, laid_out
+from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.ledger import LedgerLine, Status, dropped
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 
 
@@ -107,3 +111,101 @@ def test_an_unfit_shape_names_its_tensor() -> None:
     with pytest.raises(ReadError, match="has shape") as caught:
         laid_out(tensor(1), layout, "w", to_torch=True)
     assert caught.value.tensor == "w"
+
+
+# the optimizer's state goes the way of the weights
+
+
+def state(*groups: str, convention: Convention = Convention.KERAS, slots: str = "abcd") -> OptimizerState:
+    """Return a state with a parameter for each letter of `groups`, whose moments are its number and one."""
+    return OptimizerState(
+        algorithm="Adam",
+        step=3,
+        groups=tuple(ParameterGroup(parameters=tuple(names), hyperparameters={"lr": 0.1}) for names in groups),
+        slots={"exp_avg": {name: tensor("abcd".index(name), 1) for name in "".join(groups) if name in slots}},
+        convention=convention,
+    )
+
+
+def carried(source: Checkpoint, optimizer: OptimizerState) -> Rewriting:
+    """Return an account by which `a` is called one, `b` and `c` are joined, and `d` is dropped."""
+    wide = {name: tensor("abcd".index(name), 1) for name in source.tensors}
+    made = Rewriting(source=replace(source, tensors=wide, optimizer=optimizer))
+    made.carry(Way(before=("a",), after=("one",)))
+    made.carry(Way(before=("b", "c"), after=("joined",), operations=(Split(0, (1, 1)),), is_forward=False))
+    return made
+
+
+def test_moments_go_the_way_of_their_weights(source: Checkpoint) -> None:
+    made = carried(source, state("bca"))
+    np.testing.assert_array_equal(made.tensors["joined"].numpy(), [1, 1, 2, 1])
+    found = made.state()["optimizer"]
+    assert found.groups[0].parameters == ("joined", "one")
+    assert {name: each.numpy().tolist() for name, each in found.slots["exp_avg"].items()} == {
+        "joined": [1, 1, 2, 1],
+        "one": [0, 1],
+    }
+    assert made.done(Dialect.PYTORCH, optimizer=found).optimizer is found
+
+
+def test_names_that_are_made_anew_are_the_state_s_too(source: Checkpoint) -> None:
+    made = carried(source, state("bca"))
+    made.rename(str.upper)
+    found = made.state()["optimizer"]
+    assert found.groups[0].parameters == ("JOINED", "ONE")
+    assert list(found.slots["exp_avg"]) == ["JOINED", "ONE"]
+
+
+def test_state_of_what_moves_moves_and_of_what_it_displaces_is_gone(source: Checkpoint) -> None:
+    made = Rewriting(source=replace(source, optimizer=state("ab")))
+    for old, new in (("a", "one"), ("b", "two")):
+        made.carry(Way(before=(old,), after=(new,)))
+    made.move("one", "two")
+    found = made.state_of_variables()["optimizer"]
+    assert found.groups[0].parameters == ("two",)
+    assert {name: each.numpy().tolist() for name, each in found.slots["exp_avg"].items()} == {"two": [0, 1]}
+
+
+def test_state_of_variables_that_were_not_carried_is_dropped_only_where_asked(source: Checkpoint) -> None:
+    made = carried(source, state("abcd"))
+    assert made.state()["optimizer"].groups[0].parameters == ("one", "joined", "d")
+    found = made.state_of_variables()["optimizer"]
+    assert found.groups[0].parameters == ("one", "joined")
+    assert "d" not in found.slots["exp_avg"]
+    assert carried(source, state("abcd", convention=Convention.TORCH)).state_of_variables() == {}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "why"),
+    [
+        (state("ab", "c"), "'b', 'c' become one, and are not in one parameter group"),
+        (state("abc", slots="ab"), "'b', 'c' become one, and 'c' has no exp_avg"),
+        (state("abc", slots="ac"), "'b', 'c' become one, and 'b' has no exp_avg"),
+    ],
+)
+def test_state_that_cannot_go_the_way_of_its_weights_is_refused_with_why(
+    optimizer: OptimizerState, why: str, source: Checkpoint
+) -> None:
+    assert carried(source, optimizer).state() == {"optimizer": None, "optimizer_refused": why}
+
+
+def test_moments_of_another_shape_are_refused_and_alike_scalars_go_along(source: Checkpoint) -> None:
+    whole = state("abc")
+    held = whole.slots["exp_avg"]
+    factored = replace(whole, slots={"exp_avg": {**held, "c": tensor(1, 2, 3)}})
+    found = carried(source, factored).state()
+    assert found["optimizer"] is None
+    assert found["optimizer_refused"] == "'c' is laid out otherwise, and its exp_avg has another shape than it"
+    beside = replace(whole, slots={"exp_avg": {**held, "a": tensor(1, 2, 3)}})
+    assert carried(source, beside).state()["optimizer"].slots["exp_avg"]["one"].shape == (3,)
+    steps = {name: ArrayTensor.of(np.array(7.0, np.float32)) for name in "bc"}
+    counted = carried(source, replace(whole, slots={"step": steps})).state()["optimizer"]
+    assert {name: float(each.numpy()) for name, each in counted.slots["step"].items()} == {"joined": 7}
+    steps["c"] = ArrayTensor.of(np.array(8.0, np.float32))
+    assert carried(source, replace(whole, slots={"step": steps})).state()["optimizer"] is None
+
+
+def test_an_account_without_an_optimizer_says_nothing_of_it(source: Checkpoint) -> None:
+    assert Rewriting(source=source).state() == Rewriting(source=source).state_of_variables() == {}
+    refused = replace(source, optimizer_refused="was ambiguous")
+    assert Rewriting(source=refused).done(Dialect.PYTORCH).optimizer_refused == "was ambiguous"

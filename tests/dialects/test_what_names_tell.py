@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -238,29 +239,46 @@ def packed(*parts: str, axis: int | None = 0, is_stacked: bool = False) -> Packe
     )
 
 
+def taken_apart(row: Packed, whole: Tensor) -> dict[str, Tensor]:
+    way = row.way(["x.all"], {}, before="x.", after="", whole=whole)
+    assert (way.before, way.is_forward) == (("x.all",), True)
+    return dict(zip(way.after, way.applied([whole]), strict=True))
+
+
+def put_together(row: Packed, parts: Mapping[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
+    way = row.way(parts, {}, before="", after="x.", whole=None)
+    assert (way.after, way.is_forward) == (("x.all",), False)
+    (whole,) = way.applied([parts[name] for name in way.before])
+    return whole, way.before
+
+
 def test_tensors_that_are_packed_come_apart_and_together() -> None:
     whole = tensor(6, 4)
     for axis in (0, 1):
         row = packed("q", "k", axis=axis)
-        parts = dict(row.taken_apart(whole, {}))
+        parts = taken_apart(row, whole)
         for name, half in zip("qk", np.split(whole.numpy(), 2, axis), strict=True):
             np.testing.assert_array_equal(parts[name].numpy(), half)
-        again, names = row.put_together(parts, {}, before="")
+        again, names = put_together(row, parts)
         np.testing.assert_array_equal(again.numpy(), whole.numpy())
         assert names == ("q", "k")
     stacked = packed("{e}.gate", "{e}.up", axis=1, is_stacked=True)
     experts = tensor(3, 4, 2)
-    apart = dict(stacked.taken_apart(experts, {}))
+    apart = taken_apart(stacked, experts)
     assert list(apart) == ["0.gate", "0.up", "1.gate", "1.up", "2.gate", "2.up"]
     np.testing.assert_array_equal(apart["1.up"].numpy(), experts.numpy()[1, 2:])
-    again, _ = stacked.put_together({f"x.{name}": held for name, held in apart.items()}, {}, before="x.")
+    again, names = put_together(stacked, apart)
     np.testing.assert_array_equal(again.numpy(), experts.numpy())
+    assert names == tuple(apart)
+    single = packed("{e}.down", axis=None, is_stacked=True)
+    np.testing.assert_array_equal(put_together(single, taken_apart(single, experts))[0].numpy(), experts.numpy())
     for shape, row in (((5, 4), packed("q", "k")), ((4,), packed("q", "k", axis=1)), ((3, 5, 2), stacked)):
-        with pytest.raises(ReadError, match="which is not 2 parts"):
-            dict(row.taken_apart(tensor(*shape), {}))
+        with pytest.raises(ReadError, match="which is not 2 parts") as unfit:
+            taken_apart(row, tensor(*shape))
+        assert unfit.value.tensor == "x.all"
     del apart["1.up"]
     with pytest.raises(LossError, match="others are stored together with it") as caught:
-        stacked.put_together(apart, {}, before="")
+        put_together(stacked, apart)
     assert caught.value.tensor == "1.up"
 
 

@@ -13,7 +13,7 @@ from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
 from converter.dialects.names.operations import applied
-from converter.dialects.rewriting import Rewriting
+from converter.dialects.rewriting import Rewriting, Way
 from converter.errors import ArchitectureError, LossError, ReadError, of_tensor
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
@@ -108,9 +108,8 @@ class _Found:
         made.frozen &= made.tensors.keys()
         self._note_flatten(made)
         self._warn(made, stored)
-        optimizer, refused = self._optimizer(checkpoint)
         dialect = Dialect.PYTORCH if self.slots else Dialect.GENERIC
-        return made.done(dialect, optimizer=optimizer, optimizer_refused=refused)
+        return made.done(dialect, **self._state(made))
 
     def _ties(self, checkpoint: Checkpoint, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The ties that are still ties: both sides went through the same rearrangement."""
@@ -122,35 +121,13 @@ class _Found:
             for new, new_owner in zip(names[alias], names[owner], strict=True)
         }
 
-    def _optimizer(self, checkpoint: Checkpoint) -> tuple[OptimizerState | None, str | None]:
-        """The state with each slot rearranged as its weight is, or why that cannot be."""
-        state = checkpoint.optimizer
-        if state is None:
-            return None, checkpoint.optimizer_refused
-        groups = []
-        for group in state.groups:
-            names: list[str] = []
-            for name in group.parameters:
-                module, slot = self.slots.get(name, (None, None))
-                if slot is not None and slot.added is not None:
-                    return None, f"PyTorch has two biases where Keras has {name!r}: no state of theirs equals its own"
-                names += [name] if module is None or slot is None else map(module.torch_name, slot.torch)
-            groups.append(replace(group, parameters=tuple(names)))
-        slots = {
-            kind: {
-                new: part for name, tensor in tensors.items() for new, part in self._rearranged(name, tensor).items()
-            }
-            for kind, tensors in state.slots.items()
-        }
-        return replace(state, groups=tuple(groups), slots=slots), None
-
-    def _rearranged(self, name: str, tensor: Tensor) -> dict[str, Tensor]:
-        if name not in self.slots:
-            return {name: tensor}
-        module, slot = self.slots[name]
-        return dict(
-            zip(map(module.torch_name, slot.torch), applied(slot.operations, [tensor], is_forward=True), strict=True)
-        )
+    def _state(self, made: Rewriting) -> dict[str, Any]:
+        state = made.source.optimizer
+        for name in () if state is None else (name for group in state.groups for name in group.parameters):
+            if name in self.slots and self.slots[name][1].added is not None:
+                why = f"PyTorch has two biases where Keras has {name!r}: no state of theirs equals its own"
+                return {"optimizer": None, "optimizer_refused": why}
+        return made.state()
 
     def _note_flatten(self, made: Rewriting) -> None:
         if self.misordered:
@@ -186,21 +163,20 @@ class _Forward:
     def add_slot(self, name: str, module: Module, slot: Slot) -> None:
         """Add what PyTorch has for a variable, and what only PyTorch has beside it."""
         made = self.made
-        tensor = made.source.tensor(name)
-        with of_tensor(name):
-            parts = applied(slot.operations, [tensor], is_forward=True)
-        for leaf, part in zip(slot.torch, parts, strict=True):
-            new = module.torch_name(leaf)
-            self._put(name, new, part)
+        news = tuple(map(module.torch_name, slot.torch))
+        made.carry(Way(before=(name,), after=news, operations=slot.operations))
+        self.names[name] = [*news]
+        for new in news:
             if slot.is_buffer:
                 made.buffers.add(new)
             elif not module.is_trainable or name in made.source.frozen:
                 made.frozen.add(new)
         if slot.added is not None:
-            zeros = _filled(parts[0].dtype, parts[0].shape, 0)
+            like = made.tensors[news[0]]
+            zeros = _filled(like.dtype, like.shape, 0)
             made.default(module.torch_name(slot.added), zeros, "zeros: Keras has one bias where PyTorch adds two")
         if slot is module.slots[-1]:
-            self._add_constants(module, tensor)
+            self._add_constants(module, made.source.tensor(name))
 
     def _add_constants(self, module: Module, like: Tensor) -> None:
         for leaf, value in (module.constants or {}).items():

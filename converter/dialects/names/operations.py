@@ -145,6 +145,27 @@ class Unstack(TwoWay):
         return [concat(widened, axis=axis)]
 
 
+@dataclass(frozen=True, slots=True)
+class Each(TwoWay):
+    """What another operation does to one tensor, done to several by themselves."""
+
+    operation: TwoWay
+    times: int
+
+    @property
+    def counts(self) -> tuple[int, int] | None:
+        own = self.operation.counts
+        return None if own is None else (self.times * own[0], self.times * own[1])
+
+    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [made for tensor in tensors for made in self.operation.forward([tensor])]
+
+    def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        count = len(tensors) // self.times
+        parts = (tensors[start : start + count] for start in range(0, len(tensors), count))
+        return [made for part in parts for made in self.operation.backward(part)]
+
+
 def parse(text: str, others: int) -> tuple[TwoWay, ...]:
     """Return the operations that `text` names; `others` is how many tensors the side that has several has.
 

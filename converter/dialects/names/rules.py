@@ -7,15 +7,13 @@ templates of a rule have the same placeholders, so that each name gives the othe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from converter.dialects.names.operations import TwoWay, applied, check_counts
-from converter.dialects.rewriting import Rewriting
-from converter.errors import LossError, UsageError, of_tensor
+from converter.dialects.names.operations import TwoWay, check_counts
+from converter.dialects.rewriting import Rewriting, Way
+from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint
-from converter.model.optimizer import OptimizerState
-from converter.model.tensor import Tensor, is_equal
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*?)\}")
 
@@ -163,29 +161,17 @@ class _Mapping:
             made.buffers.update(self._after(name))
         for name in source.frozen:
             made.frozen.update(self._after(name))
-        optimizer, refused = self._optimizer()
-        return made.done(source.dialect, optimizer=optimizer, optimizer_refused=refused)
+        return made.done(source.dialect, **made.state())
 
     def _after(self, name: str) -> tuple[str, ...]:
         return self._found[name][1].after
 
     def _put(self, rule: Rule | None, names: Names) -> None:
-        made = self.made
         lacking = next((each for each in names.before if each not in self._found), None)
         if lacking is not None:
             raise _missing(lacking, names)
-        first, *others = names.before
-        tensors = self._applied(rule, [made.source.tensor(name) for name in names.before], first)
-        for new, tensor in zip(names.after, tensors, strict=True):
-            made.put(first, new, tensor)
-        for other in others:
-            made.join(other, names.after[0], f"stored with {made.source.origin(first)}, as {names.after[0]}")
-
-    def _applied(self, rule: Rule | None, tensors: Sequence[Tensor], name: str) -> list[Tensor]:
-        if rule is None:
-            return list(tensors)
-        with of_tensor(name):
-            return applied(rule.operations, tensors, is_forward=self.is_forward)
+        operations = () if rule is None else rule.operations
+        self.made.carry(Way(before=names.before, after=names.after, operations=operations, is_forward=self.is_forward))
 
     def _tie(self) -> None:
         """Keep ties whose two sides were rearranged alike."""
@@ -197,51 +183,6 @@ class _Mapping:
             for new, new_owner in zip(names.after, others.after, strict=True):
                 del self.made.tensors[new]
                 self.made.aliases[new] = new_owner
-
-    def _optimizer(self) -> tuple[OptimizerState | None, str | None]:
-        """Return the state with each slot rearranged as its weight is, or why that cannot be."""
-        state, refused = self.made.source.optimizer, self.made.source.optimizer_refused
-        if state is None:
-            return None, refused
-        try:
-            groups = tuple(replace(group, parameters=self._parameters(group.parameters)) for group in state.groups)
-            slots = {slot: dict(self._slot(slot, held)) for slot, held in state.slots.items()}
-        except _ApartError as error:
-            return None, str(error)
-        return replace(state, groups=groups, slots=slots), None
-
-    def _parameters(self, names: Sequence[str]) -> tuple[str, ...]:
-        made: list[str] = []
-        for name in names:
-            _, own = self._found.get(name, _kept(name))
-            if not set(own.before) <= set(names):
-                raise _ApartError(f"the mapping joins {_listed(own.before)}, which are not in one parameter group")
-            made += own.after if name == own.before[0] else ()
-        return tuple(made)
-
-    def _slot(self, slot: str, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        for name in held:
-            rule, names = self._found.get(name, _kept(name))
-            lacking = [each for each in names.before if each not in held]
-            if lacking:
-                raise _ApartError(f"the mapping joins {_listed(names.before)}, and {lacking[0]!r} has no {slot}")
-            if name == names.before[0]:
-                yield from zip(names.after, self._rearranged(slot, rule, names, held), strict=True)
-
-    def _rearranged(self, slot: str, rule: Rule | None, names: Names, held: Mapping[str, Tensor]) -> list[Tensor]:
-        tensors = [held[name] for name in names.before]
-        if rule is None or not rule.operations:
-            return tensors
-        if all(tensor.shape == () and is_equal(tensor, tensors[0]) for tensor in tensors):
-            return [tensors[0]] * len(names.after)
-        for name, tensor in zip(names.before, tensors, strict=True):
-            if tensor.shape != self.made.source.tensor(name).shape:
-                raise _ApartError(f"the mapping rearranges {name!r}, and its {slot} has another shape than it")
-        return self._applied(rule, tensors, names.before[0])
-
-
-class _ApartError(Exception):
-    """Why the optimizer's state cannot be rearranged as its weights are."""
 
 
 def _kept(name: str) -> tuple[None, Names]:

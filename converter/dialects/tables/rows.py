@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from converter.dialects.names.operations import Rearrange, TwoWay
 from converter.dialects.names.rearrangement import Rearrangement
 
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
@@ -117,6 +118,11 @@ class Match:
     def layout(self) -> Rearrangement | None:
         """How the two layouts differ; theirs is what Rearrangement calls Keras's."""
         return self.row.layout
+
+    @property
+    def operations(self) -> tuple[TwoWay, ...]:
+        """What makes PyTorch's tensor of theirs."""
+        return () if self.layout is None else (Rearrange(self.layout),)
 
 
 class Rows:

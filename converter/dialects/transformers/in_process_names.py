@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.dialects.identity.classes import class_named
-from converter.dialects.rewriting import Rewriting
+from converter.dialects.rewriting import Rewriting, Way
 from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.in_process_rows import Packed, Variant, variants
-from converter.errors import LossError, of_tensor
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
-from converter.model.tensor import Tensor
 
 _OUTER_COMPONENTS = 2
 
@@ -234,33 +233,23 @@ class _Translation:
     made: Rewriting
     places: Sequence[Place]
     is_from_memory: bool
-    renamed: dict[str, str] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    held: Mapping[str, Tensor] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
     def result(self) -> Checkpoint:
         """Translate everything."""
-        made, source, renamed = self.made, self.made.source, self.renamed
-        self.held = {name: source.tensor(name) for name in source.names}
+        made, source = self.made, self.made.source
+        self.held = frozenset(source.names)
         for name in source.names:
-            if name not in self.done:
+            if name not in made.ways:
                 self._translate(name)
         for name, owner in source.aliases.items():
-            if name in renamed and owner in renamed:
-                del made.tensors[renamed[name]]
-                made.aliases[renamed[name]] = renamed[owner]
-        made.buffers.update(renamed[name] for name in source.buffers if name in renamed)
-        made.frozen.update(renamed[name] for name in source.frozen if name in renamed)
-        return made.done(source.dialect, **self._optimizer(is_repacked=len(renamed) < len(source.names)))
-
-    def _optimizer(self, *, is_repacked: bool) -> dict[str, Any]:
-        source = self.made.source
-        if source.optimizer is None:
-            return {}
-        if is_repacked:
-            why = "its parameters are stored in another form, not only renamed"
-            return {"optimizer": None, "optimizer_refused": why}
-        return {"optimizer": source.optimizer.with_names(self.renamed)}
+            way, of_owner = made.ways[name], made.ways[owner]
+            if not way.operations and not of_owner.operations:
+                del made.tensors[way.after[0]]
+                made.aliases[way.after[0]] = of_owner.after[0]
+        made.buffers.update(new for name in source.buffers for new in made.ways[name].after)
+        made.frozen.update(new for name in source.frozen for new in made.ways[name].after)
+        return made.done(source.dialect, **made.state())
 
     def _translate(self, name: str) -> None:
         for place in self.places:
@@ -290,24 +279,14 @@ class _Translation:
         return name
 
     def _rename(self, name: str, new: str) -> None:
-        self.renamed[name] = new
-        self.made.put(name, new)
+        self.made.carry(Way(before=(name,), after=(new,)))
 
     def _repack(self, name: str, row: Packed, indices: Indices, *, own: str, other: str) -> None:
-        if row.is_in_memory == self.is_from_memory:
-            self.done.add(name)
-            if not self.is_from_memory:
-                self._check_heads(name, row)
-            with of_tensor(name):
-                for part, tensor in row.taken_apart(self.held[name], indices):
-                    self.made.put(name, other + part, tensor)
-            return
-        whole, (first, *others) = row.put_together(self.held, indices, before=own)
-        new = other + row.whole.filled(indices)
-        self.made.put(first, new, whole)
-        for part in others:
-            self.made.join(part, new, f"stored with {self.made.source.origin(first)}, as {new}")
-        self.done.update((first, *others))
+        source = self.made.source
+        whole = source.tensor(name) if row.is_in_memory == self.is_from_memory else None
+        if whole is not None and not self.is_from_memory:
+            self._check_heads(name, row)
+        self.made.carry(row.way(self.held, indices, before=own, after=other, whole=whole))
 
     def _check_heads(self, name: str, row: Packed) -> None:
         config = self.made.source.config

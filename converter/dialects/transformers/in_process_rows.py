@@ -7,12 +7,13 @@ joined); paths below which every name keeps what follows, or stays; and what no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from converter.dialects.names.operations import Split, TwoWay, Unstack, applied
+from converter.dialects.names.operations import Each, Split, TwoWay, Unstack
+from converter.dialects.rewriting import Way
 from converter.dialects.tables import document
 from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
 from converter.errors import LossError
@@ -37,46 +38,37 @@ class Packed:
     is_stacked: bool
     is_in_memory: bool
 
-    @property
-    def operations(self) -> tuple[TwoWay, ...]:
-        """What makes the parts of one item of the whole."""
-        if self.axis is None:
-            return ()
-        return (Split(self.axis - self.is_stacked, (1,) * len(self.parts)),)
+    def way(self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None) -> Way:
+        """Return how the whole, if it is in the source as `whole`, becomes its parts, or they it.
 
-    def taken_apart(self, tensor: Tensor, indices: Indices) -> Iterator[tuple[str, Tensor]]:
-        """Yield name and tensor of every part; nothing is read. Raises ReadError when its shape does not divide."""
-        items = [tensor]
-        if self.is_stacked and tensor.shape:
-            items = Unstack(0, tensor.shape[0]).forward([tensor])
-        for item, whole in enumerate(items):
-            for part, piece in zip(self.parts, applied(self.operations, [whole], is_forward=True), strict=True):
-                yield part.filled({**indices, _ITEM: str(item)}), piece
-
-    def put_together(
-        self, tensors: Mapping[str, Tensor], indices: Indices, *, before: str
-    ) -> tuple[Tensor, tuple[str, ...]]:
-        """Return the whole of what is in `tensors`, and the names of its parts; nothing is read.
-
-        `before` is what stands before all names. Raises LossError when one is missing, ReadError when they do not
-        fit together.
+        `names` are those of the source; `before` and `after` stand before names there and in what is made. Raises
+        LossError when a part is missing.
         """
-        items: list[Tensor] = []
-        names: list[str] = []
-        for item in range(self._items(tensors, indices, before)):
-            own = [before + part.filled({**indices, _ITEM: str(item)}) for part in self.parts]
-            missing = next((name for name in own if name not in tensors), None)
-            if missing is not None:
-                raise LossError("is not in the checkpoint, and others are stored together with it", tensor=missing)
-            items += applied(self.operations, [tensors[name] for name in own], is_forward=False)
-            names += own
-        return (Unstack(0, len(items)).backward(items) if self.is_stacked else items)[0], tuple(names)
+        own, theirs = (before, after) if whole is not None else (after, before)
+        items = self._items(names, indices, before, whole) if self.is_stacked else 1
+        parts = tuple(
+            theirs + part.filled({**indices, _ITEM: str(item)}) for item in range(items) for part in self.parts
+        )
+        missing = next((name for name in parts if whole is None and name not in names), None)
+        if missing is not None:
+            raise LossError("is not in the checkpoint, and others are stored together with it", tensor=missing)
+        one = (own + self.whole.filled(indices),)
+        sides = (one, parts) if whole is not None else (parts, one)
+        operations = self._operations(items)
+        return Way(before=sides[0], after=sides[1], operations=operations, is_forward=whole is not None)
 
-    def _items(self, tensors: Mapping[str, Tensor], indices: Indices, before: str) -> int:
+    def _operations(self, items: int) -> tuple[TwoWay, ...]:
+        """Return what makes the parts of a whole of so many items."""
+        split = () if self.axis is None else (Split(self.axis - self.is_stacked, (1,) * len(self.parts)),)
         if not self.is_stacked:
-            return 1
+            return split
+        return (Unstack(0, items), *(Each(operation, items) for operation in split))
+
+    def _items(self, names: Collection[str], indices: Indices, before: str, whole: Tensor | None) -> int:
+        if whole is not None:
+            return (*whole.shape, 1)[0]
         count = 0
-        while before + self.parts[0].filled({**indices, _ITEM: str(count)}) in tensors:
+        while before + self.parts[0].filled({**indices, _ITEM: str(count)}) in names:
             count += 1
         return max(count, 1)
 

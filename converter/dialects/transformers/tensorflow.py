@@ -18,8 +18,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.transformers_4 import classes_like
 from converter.dialects.keras import are_keras
-from converter.dialects.names.rearrangement import Rearrangement
-from converter.dialects.rewriting import Rewriting, laid_out
+from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
 from converter.dialects.tables.rows import Match
 from converter.dialects.transformers import composites, heads
@@ -29,8 +28,7 @@ from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.dtype import DType
 from converter.model.ledger import dropped
-from converter.model.optimizer import Convention, OptimizerState
-from converter.model.tensor import ArrayTensor, Tensor, is_equal
+from converter.model.tensor import ArrayTensor, is_equal
 
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
@@ -97,8 +95,8 @@ class _Translation:
         return made.done(
             Dialect.PYTORCH,
             config=corrected,
-            optimizer=self._optimizer(prefix),
             metadata={**source.metadata, **described_by},
+            **made.state_of_variables(),
         )
 
     def _told(self, likely: list[ModelClass], config: Mapping[str, Any]) -> ModelClass:
@@ -123,13 +121,15 @@ class _Translation:
             is_used = match.row.canonical.text in self.table.used
             made.drop(name, reason, is_refused_by_default=is_used and bool(np.any(tensor.numpy())))
             return
-        tensor = laid_out(tensor, match.layout, name, to_torch=True)
-        if new.endswith(_INDICES):
-            tensor = tensor.cast(DType.INT64)
-        if new in made.tensors and is_equal(made.tensors[new], tensor):
+        way = Way(before=(name,), after=(new,), operations=match.operations)
+        (laid,) = way.applied([tensor])
+        if new in made.tensors and is_equal(made.tensors[new], laid):
             made.tie(name, new, f"the same as {made.origins[new]}")
-        else:
-            made.put(name, new, tensor)
+            made.ways[name] = way
+            return
+        made.carry(way)
+        if new.endswith(_INDICES):
+            made.tensors[new] = laid.cast(DType.INT64)
 
     def _warn_of_missing(self, model_class: ModelClass, present: set[str]) -> None:
         """Warn of tensors that every model of the class has; old releases had classes without poolers."""
@@ -189,46 +189,11 @@ class _Translation:
 
     def _add_heads(self) -> None:
         for name in self.encoder.outside:
-            self.made.put(name, heads.head_name(name))
+            self.made.carry(Way(before=(name,), after=(heads.head_name(name),)))
         if self.encoder.outside:
             self.made.warnings.append(
                 f"{len(self.encoder.outside)} tensors are of no {self.table.model_type} model: heads, layout as stored"
             )
-
-    def _optimizer(self, prefix: str) -> OptimizerState | None:
-        """Return the optimizer's state with each slot named, less `prefix`, and laid out as its variable."""
-        made = self.made
-        state = made.source.optimizer
-        if state is None or state.convention is Convention.TORCH:
-            return state
-
-        def named(name: str) -> str | None:
-            new = self.translated_name(name)[0].removeprefix(prefix)
-            return new if new in made.tensors or new in made.aliases else None
-
-        def translated_slots(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            slots = {}
-            for name, tensor in tensors.items():
-                new = named(name)
-                if new is not None:
-                    layout = self.translated_name(name)[1]
-                    is_alike = layout is not None and tensor.shape == made.source.tensor(name).shape
-                    slots[new] = layout.to_torch(tensor) if layout is not None and is_alike else tensor
-            return slots
-
-        groups = [[new for name in group.parameters if (new := named(name)) is not None] for group in state.groups]
-        return replace(
-            state,
-            groups=tuple(
-                replace(group, parameters=tuple(names)) for group, names in zip(state.groups, groups, strict=True)
-            ),
-            slots={slot: translated_slots(tensors) for slot, tensors in state.slots.items()},
-        )
-
-    def translated_name(self, name: str) -> tuple[str, Rearrangement | None]:
-        """Return what a variable is called, the base model's prefix included, and how its layout changes."""
-        match = self.encoder.found.get(name)
-        return (heads.head_name(name), None) if match is None else (match.name, match.layout)
 
     def _frozen(self) -> list[str]:
         by_origin = {origin: name for name, origin in self.made.origins.items()}

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.names.operations import Rearrange
 from converter.dialects.optimizer.keras_layouts import in_order
-from converter.dialects.rewriting import Rewriting, laid_out
+from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.dialects.tables import TensorFlowTable
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
@@ -133,13 +134,12 @@ def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, 
 
 @dataclass(slots=True, kw_only=True)
 class _Translation:
-    """A checkpoint on its way to TensorFlow's names. `placed` is name -> the row and the variable that it went to."""
+    """A checkpoint on its way to TensorFlow's names."""
 
     made: Rewriting
     model: TensorFlowClass
     config: Mapping[str, Any]
     prefix: str
-    placed: dict[str, tuple[Row, str]] = field(default_factory=dict)
     _rows: dict[str, list[Row]] = field(default_factory=dict)
     _filled: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -241,8 +241,9 @@ class _Translation:
             tensor = tensor.cast(DType.INT32)
         variable = self.model.variable(theirs)
         self.made.put(name, variable, tensor)
+        operations = () if row.layout is None else (Rearrange(row.layout),)
+        self.made.ways[name] = Way(before=(name,), after=(variable,), operations=operations, is_forward=False)
         self._filled[canonical] = (variable,)
-        self.placed[name] = (row, variable)
 
     def optimizer(self, variables: Sequence[str]) -> OptimizerState | None:
         """Return the optimizer's state, each slot laid out as its weight is, in the order that `variables` are in.
@@ -252,16 +253,13 @@ class _Translation:
         state = self.made.source.optimizer
         if state is None:
             return None
-        named = state.with_names({name: variable for name, (_, variable) in self.placed.items()})
-        slots: dict[str, dict[str, Tensor]] = {}
-        for slot, tensors in state.slots.items():
-            for name, tensor in tensors.items():
-                if name not in self.placed:
-                    raise LossError(f"has optimizer state, and {self.model.name} no such variable", tensor=name)
-                row, variable = self.placed[name]
-                laid = tensor if row.layout is None or not tensor.shape else row.layout.to_keras(tensor)
-                slots.setdefault(slot, {})[variable] = laid
-        return in_order(replace(named, slots=slots), dict.fromkeys(variables))
+        lacking = [name for held in state.slots.values() for name in held if name not in self.made.ways]
+        if lacking:
+            raise LossError(f"has optimizer state, and {self.model.name} no such variable", tensor=lacking[0])
+        translated = self.made.state()
+        if translated["optimizer"] is None:
+            raise LossError(f"optimizer state: {translated['optimizer_refused']}")
+        return in_order(translated["optimizer"], dict.fromkeys(variables))
 
     def _storable(self, tensor: Tensor) -> Tensor:
         """Return the tensor in a type that HDF5 and TensorFlow both have names for."""

@@ -7,17 +7,15 @@ each is in PyTorch, `tables/tf1.json` says. Their config files have no `model_ty
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 
 from converter.dialects.identity.classes import class_named
-from converter.dialects.rewriting import Rewriting, laid_out
+from converter.dialects.rewriting import Rewriting, Way
 from converter.dialects.tables import tensorflow_1_table
 from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.ledger import LedgerLine, dropped
-from converter.model.optimizer import Convention, OptimizerState
 
 _EXPORT = "module/"
 _TELLING = {
@@ -59,28 +57,13 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if config is not checkpoint.config:
         made.warnings.append(f"config.json: model_type is now {model_type}")
     chosen = _GENERATOR if model_type == "electra" and _is_generator(config) else model_type
-    matches: dict[str, Match] = {}
     for name in checkpoint.names:
         found = match(chosen, name)
         if found is None:
             made.lines.append(_line(name, model_type, chosen))
             continue
-        matches[name] = found
-        made.put(name, found.name, laid_out(checkpoint.tensor(name), found.layout, name, to_torch=True))
-    optimizer = None if checkpoint.optimizer is None else _optimizer(checkpoint.optimizer, matches)
-    return made.done(Dialect.PYTORCH, config=config, optimizer=optimizer)
-
-
-def _optimizer(state: OptimizerState, matches: Mapping[str, Match]) -> OptimizerState:
-    """Return the state of the weights that have matches, each slot named and laid out as its weight."""
-    if state.convention is Convention.TORCH:
-        return state
-    known = state.without({name for group in state.groups for name in group.parameters if name not in matches})
-    slots = {
-        slot: {name: laid_out(tensor, matches[name].layout, name, to_torch=True) for name, tensor in held.items()}
-        for slot, held in known.slots.items()
-    }
-    return replace(known, slots=slots).with_names({name: found.name for name, found in matches.items()})
+        made.carry(Way(before=(name,), after=(found.name,), operations=found.operations))
+    return made.done(Dialect.PYTORCH, config=config, **made.state_of_variables())
 
 
 def _line(name: str, model_type: str, chosen: str) -> LedgerLine:
