@@ -632,3 +632,55 @@ def test_an_epsilon_below_zero_and_a_decay_that_is_none_are_refused(
 def test_a_decay_of_none_is_none() -> None:
     for kind in ("adam", "adamw", "sgd"):
         assert state_of(to_keras(changed(checkpoint_of(kind), weight_decay=None), Flavor.KERAS_3)) is not None
+
+
+def test_of_two_groups_of_keras_the_one_that_decays_tells() -> None:
+    source = keras_state("adamw", *ADAM, weight_decay=0.5)
+    (whole,) = state_of(source).groups
+    decayed = replace(whole, parameters=NAMES[:1])
+    apart = replace(whole, parameters=NAMES[1:], hyperparameters={**whole.hyperparameters, "weight_decay": 0.0})
+    for groups in ((decayed, apart), (apart, decayed)):
+        made = to_torch(replace(source, optimizer=replace(state_of(source), groups=groups)))
+        decays = {each.parameters: each.hyperparameters["weight_decay"] for each in state_of(made).groups}
+        assert decays == {NAMES[:1]: 0.5, NAMES[1:]: 0.0}
+
+
+def test_the_rate_of_an_early_keras_is_called_lr() -> None:
+    early = changed(keras_state("adam", *ADAM, lr=0.25), without="learning_rate")
+    assert state_of(to_torch(early)).groups[0].hyperparameters["lr"] == 0.25
+    schedule = {"class_name": "InverseTimeDecay", "config": DECAY}
+    scheduled = to_torch(changed(keras_state("adam", *ADAM, lr=schedule), without="learning_rate"))
+    assert state_of(scheduled).groups[0].hyperparameters["lr"] == pytest.approx(1 / (1 + 0.5 * 9 / 4))
+    (said,) = notes_on_state(state_of(scheduled))
+    assert "what InverseTimeDecay(" in said
+
+
+def test_a_state_without_slots_is_of_all_that_is_trained() -> None:
+    """A file of Keras without slots does not list its weights."""
+    source = keras_state("sgd")
+    bare = replace(state_of(source), groups=(replace(state_of(source).groups[0], parameters=()),))
+    tensors = {**source.tensors, "ids": ArrayTensor.of(np.zeros(2, np.int64))}
+    for more, trained in (({}, NAMES), ({"frozen": NAMES[:1]}, NAMES[1:]), ({"buffers": NAMES[1:]}, NAMES[:1])):
+        held = {name: frozenset(names) for name, names in more.items()}
+        made = state_of(to_torch(replace(source, tensors=tensors, optimizer=bare, **held)))
+        assert [group.parameters for group in made.groups] == [trained]
+
+
+def test_state_of_pytorch_goes_by_the_name_that_its_weight_is_stored_under() -> None:
+    source = checkpoint_of("adam")
+    renamed = state_of(source).with_names({"fc.weight": "tied"})
+    made = state_of(to_torch(replace(source, optimizer=renamed, aliases={"tied": "fc.weight"})))
+    assert made == state_of(source)
+
+
+@pytest.mark.parametrize("name", ["decay_steps", "decay_rate"])
+def test_a_schedule_does_not_run_backwards(name: str) -> None:
+    for kind in ("ExponentialDecay", "InverseTimeDecay"):
+        assert learning_rate_at(rate(kind, **DECAY), 3)
+        with pytest.raises(LossError, match=f"lacks or mistakes {name}"):
+            learning_rate_at(rate(kind, **{**DECAY, name: -1}), 3)
+    with pytest.raises(LossError, match="lacks or mistakes first_decay_steps"):
+        learning_rate_at(rate("CosineDecayRestarts", **{**RESTARTS, "first_decay_steps": -4}), 3)
+    with pytest.raises(LossError, match="lacks or mistakes warmup_steps"):
+        learning_rate_at(rate("CosineDecay", **{**WARM, "warmup_steps": -4}), 3)
+    assert learning_rate_at(rate("CosineDecay", **{**WARM, "initial_learning_rate": -1.0}), 2) == 0

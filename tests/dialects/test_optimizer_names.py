@@ -172,6 +172,21 @@ def test_numbers_that_fit_nothing(variables: list[Tensor], settings: Settings, w
         by_positions(variables, settings)
 
 
+@pytest.mark.parametrize(
+    ("step", "class_name", "is_taken"), [(0, "Adam", True), (0, "SGD", True), (3, "Adam", False), (3, "SGD", True)]
+)
+def test_slots_may_lack_before_the_first_step_and_where_there_are_none(
+    step: int, class_name: str, is_taken: bool
+) -> None:
+    head = [count(step), count(0.5, "float32")]
+    if is_taken:
+        state = by_positions(head, Settings(class_name=class_name))
+        assert (state.step, dict(state.slots)) == (step, {})
+        return
+    with pytest.raises(LossError, match="its 0 variables, which have no names, fit no order"):
+        by_positions(head, Settings(class_name=class_name))
+
+
 def test_numbers_that_fit_two_orders() -> None:
     alike = {"a": BIAS, "b": BIAS}
     with pytest.raises(LossError, match="fit several orders"):

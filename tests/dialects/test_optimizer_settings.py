@@ -63,6 +63,13 @@ def test_every_setting_of_torchs_optimizers_is_looked_at() -> None:
         assert group.keys() - TORCH == {"params"}, name
 
 
+def test_a_setting_that_no_table_knows_is_found_whatever_it_says_but_no() -> None:
+    for value in (0, 0.0, "", [], True, "x", {}):
+        assert beside({"own": value, "clipnorm": value}, "adam") == {"own": value, "clipnorm": value}
+    for value in (None, False):
+        assert beside({"own": value, "clipnorm": value}, "adam") == {}
+
+
 def test_an_average_of_weights_and_accumulated_gradients_are_refused() -> None:
     for name in ("use_ema", "gradient_accumulation_steps"):
         beside({name: None, "ema_momentum": 0.5}, "adam")
@@ -125,6 +132,8 @@ def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
     older = optimizer_of(to_keras(made, Flavor.LEGACY)).groups[0].hyperparameters
     assert (older["learning_rate"], older["decay"]) == (pytest.approx(0.11), 0.01)
     assert "decay=0.01" in call_of(optimizer_of(to_keras(made, Flavor.LEGACY)))
+    for flavor in Flavor:
+        assert notes_on_state(optimizer_of(to_keras(made, flavor))) == []
     for flavor in (Flavor.KERAS_3, Flavor.TF_KERAS):
         schedule = optimizer_of(to_keras(made, flavor)).groups[0].hyperparameters["learning_rate"]
         for step in (10, 50):

@@ -406,3 +406,33 @@ def test_of_very_many_ways_to_freeze_modules_none_is_looked_for(count: int, foun
     checkpoint = Checkpoint(tensors={f"layer{number}.weight": one for number in range(count)})
     ways = list(without_frozen_modules([count // 2], checkpoint, None, lambda *_: True))
     assert len(ways) == found
+
+
+def test_optimizers_that_are_none_are_not_made_one() -> None:
+    for groups in ([{"lr": 0.1}], [7], [{"params": 3}]):
+        broken = {"state": {}, "param_groups": groups}
+        with pytest.raises(LossError, match="there are 2 optimizers, one can be carried"):
+            merged([broken, broken])
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [4], [5], [1, 2, 0]])
+def test_modules_are_left_out_where_the_optimizer_has_fewer_parameters_and_some(sizes: list[int]) -> None:
+    source = model({"a.w": (2,), "b.w": (2,), "c.x.w": (2,), "c.y.w": (2,)})
+    assert list(without_frozen_modules(sizes, source, None, lambda *_: True)) == []
+
+
+def test_modules_nearest_to_the_root_are_left_out_first() -> None:
+    """What is deeper is looked at where nothing fits: there c.x and c.y could be it, too."""
+    source = model({"a.w": (2,), "b.w": (2,), "c.x.w": (2,), "c.y.w": (2,)})
+
+    def ways(*wrong_at_first: str) -> set[str]:
+        def fits(group: int, place: int, name: str) -> bool:
+            return place > 0 or name not in wrong_at_first
+
+        return {convention for _, convention in without_frozen_modules([3], source, None, fits)}
+
+    assert ways() == {"order, a frozen", "order, b frozen"}
+    assert ways("a.w") == {"order, a frozen"}
+    inner = model({"c.x.w": (2,), "c.y.w": (2,), "d.w": (2,)})
+    found = without_frozen_modules([2], inner, None, lambda group, place, name: name != "c.x.w")
+    assert [convention for _, convention in found] == ["order, c.x frozen"]

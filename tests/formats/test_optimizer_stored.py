@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 
 import converter
-from converter.dialects.optimizer.stored import document_of
+from converter.dialects.optimizer.stored import document_of, is_placed, stored_tensors, with_stored_state
+from converter.encoding.hdf5 import Group
 from converter.errors import CkconvError, LossError, ReadError
 from converter.proof import verify_optimizer
 from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
@@ -68,6 +71,23 @@ DAMAGE: dict[str, tuple[Any, type[CkconvError], str]] = {
 def test_what_json_has_no_words_for_is_not_stored(value: Any) -> None:
     with pytest.raises(LossError, match="its hyperparameters cannot be stored"):
         document_of(state_of(checkpoint_of("adamw", eps=value)))
+
+
+def test_lists_are_tuples_as_torch_has_them() -> None:
+    source = checkpoint_of("adamw")
+    tensors = stored_tensors(state_of(source))
+    document = json.loads(json.dumps(document_of(state_of(source))))
+    made = state_of(with_stored_state(replace(source, optimizer=None), document, tensors))
+    assert made.groups[0].hyperparameters["betas"] == (0.9, 0.0)
+    assert type(made.groups[0].hyperparameters["betas"]) is tuple
+
+
+def test_what_is_placed_is_told_by_its_document_and_the_names_of_its_first_group() -> None:
+    both = {"ckconv_optimizer": "{}", "ckconv_group_0": ("a",)}
+    assert is_placed(Group(attributes=both, members={}))
+    assert not is_placed(None)
+    for name in both:
+        assert not is_placed(Group(attributes={name: both[name]}, members={}))
 
 
 def damaged(path: Path, change: Callable[[Any], None]) -> Path:
