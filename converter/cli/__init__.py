@@ -99,13 +99,19 @@ def _run(arguments: list[str]) -> int:
         return exit_.exit_code
     except MemoryError:
         _LOG.debug("failed", exc_info=True)
-        return _failed("out of memory", 1)
+        return _failed("out of memory", _code_of_failing(arguments))
     except Exception as error:
         _LOG.debug("failed", exc_info=True)
         if isinstance(error, OSError) and _is_of_printing(error):  # help or the version, which click prints
             return _failed(str(_not_printed(error)), 1)
-        return _failed(f"internal error: {type(error).__name__}: {escape(str(error))}; -v shows where", 1)
+        what = f"internal error: {type(error).__name__}: {escape(str(error))}; -v shows where"
+        return _failed(what, _code_of_failing(arguments))
     return code if isinstance(code, int) else 0
+
+
+def _code_of_failing(arguments: Sequence[str]) -> int:
+    """Return the exit code for what is no error of the library; of `ckconv diff` 1 would say that something differs."""
+    return 2 if arguments[:1] == ["diff"] else 1
 
 
 def _failed(message: str, code: int) -> int:

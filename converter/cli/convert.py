@@ -13,7 +13,7 @@ from converter.cli.progress import human_bytes
 from converter.declaring import Use
 from converter.program import convert
 
-_PATH = click.Path(path_type=str)
+_PATH = click.Path(path_type=str, readable=False)
 
 
 @click.command(name="convert")

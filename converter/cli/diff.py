@@ -8,7 +8,7 @@ from converter.cli import failed, print_failure, print_json, printing
 from converter.errors import CkconvError, Interrupted
 from converter.program import diff
 
-_PATH = click.Path(path_type=str)
+_PATH = click.Path(path_type=str, readable=False)
 
 
 @click.command(name="diff")

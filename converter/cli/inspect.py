@@ -18,7 +18,7 @@ from converter.proof.difference import canonical_form
 
 
 @click.command(name="inspect")
-@click.argument("source", type=click.Path(path_type=str), metavar="SRC")
+@click.argument("source", type=click.Path(path_type=str, readable=False), metavar="SRC")
 @with_option("from_format")
 @with_option("config")
 @click.option("--hash", "with_hash", is_flag=True, help="Read every tensor and show the SHA-256 of its bytes.")

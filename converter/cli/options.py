@@ -68,7 +68,7 @@ def click_option(kind: type, item: Field[Any], declared: Declaration) -> Callabl
         settings |= {"multiple": True, "help": f"{declared.help} May be repeated."}
         del settings["default"]
     elif Path in types_:
-        settings["type"] = click.Path(path_type=Path)
+        settings["type"] = click.Path(path_type=Path, readable=False)
     elif str not in types_ and not declared.choices:
         settings["type"] = next(each for each in (int, float) if each in types_)
     return click.option(flag_of(item), item.name, **settings)

@@ -12,7 +12,7 @@ from converter.cli.outcome import Manner, with_manner
 from converter.declaring import Use
 from converter.program import verify
 
-_PATH = click.Path(path_type=str)
+_PATH = click.Path(path_type=str, readable=False)
 
 
 @click.command(name="verify")

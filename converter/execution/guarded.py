@@ -153,7 +153,11 @@ def guarded(
     if not text or "\0" in text or text.endswith((os.sep, f"{os.sep}.", f"{os.sep}..")) or text in (".", ".."):
         raise UsageError(f"{option} names a file, not {text!r}")
     absolute = Path(os.path.abspath(text))
-    if not absolute.parent.is_dir():
+    try:
+        has_folder = places.is_folder(absolute.parent)
+    except OSError as error:
+        raise WriteError(f"cannot be written: {os.strerror(error.errno or 0)}", path=text) from error
+    if not has_folder:
         raise UsageError(f"{option} names a file in a folder that exists", path=text)
     path = Path(os.path.realpath(absolute.parent)) / absolute.name
     _check_apart(path, option, {"the source": source, "the destination": destination})

@@ -1,9 +1,18 @@
-"""Whether two paths are one file, or one of them inside the other: by name, through links, and by inode."""
+"""What is at a path, and whether two are one file or one inside the other: by name, through links, and by inode."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. Raises OSError when nobody can tell, as below a folder that may not be searched."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def is_same(left: Path, right: Path) -> bool:

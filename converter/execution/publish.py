@@ -51,9 +51,12 @@ class Destination:
         path = Path(os.path.abspath(text))
         if not path.name:
             raise UsageError("cannot be a destination", path=path)
-        if not path.parent.is_dir():
+        try:
+            has_parent, is_folder = places.is_folder(path.parent), not path.is_symlink() and places.is_folder(path)
+        except OSError as error:
+            raise WriteError(os.strerror(error.errno or 0), path=path) from error
+        if not has_parent:
             raise WriteError("its parent folder does not exist", path=path)
-        is_folder = path.is_dir() and not path.is_symlink()
         is_fixed = is_folder and mounted.is_fixed(path)
         is_empty_folder = is_folder and not mounted.visible(_entries(path), is_fixed=is_fixed)
         return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder, is_fixed=is_fixed)

@@ -19,7 +19,7 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 def located(path: Path) -> Path:
     """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that."""
     index = path.with_name(path.name + ".index")
-    return index if path.name and not os.path.lexists(path) and index.is_file() else path
+    return index if path.name and not os.path.lexists(path) and os.path.isfile(index) else path
 
 
 class Probe:
@@ -30,7 +30,7 @@ class Probe:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_folder = path.is_dir()
+        self.is_folder = os.path.isdir(path)
         self.entries: frozenset[str] = frozenset()
         self.size, self.head = 0, b""
         if self.is_folder:

@@ -114,7 +114,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
 
 def _configured(checkpoint: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop) -> Checkpoint:
     """Return the checkpoint with the values that were asked for in its config."""
-    if options.data is not None and not options.data.is_file():
+    if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
     check_applicable(checkpoint, target.format.holds, options)
     return with_config_values(checkpoint, options, workshop)

@@ -38,7 +38,7 @@ class Source:
 
         No tensor is read. Raises CkconvError that names the file.
         """
-        folder = path if path.is_dir() else path.parent
+        folder = path if os.path.isdir(path) else path.parent
         file, format_ = detected(path, options.from_format)
         taken = {field.name for field in fields(format_.read_options)}
         read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
@@ -54,7 +54,7 @@ class Source:
     def files(self) -> tuple[SourceFile, ...]:
         """The files that it consists of, each once."""
         files = {file.path: file for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
-        if self.path is not None and not self.path.is_dir():
+        if self.path is not None and not os.path.isdir(self.path):
             files.setdefault(self.path, SourceFile(self.path))
         return tuple(files.values())
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import converter
 from converter import errors
 from converter.cli import _run, convert, diff, inspect, verify
 from converter.errors import (
@@ -27,6 +31,8 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
+from converter.model.checkpoint import Checkpoint
+from converter.model.tensor import ArrayTensor
 from converter.version import __version__
 
 COMMANDS: dict[str, tuple[Any, str, list[str]]] = {
@@ -117,7 +123,7 @@ def test_an_error_that_is_none_of_the_librarys(
         raise error
 
     monkeypatch.setattr(module, function, fail)
-    assert _run([*arguments, *(["--json"] if is_json else [])]) == 1
+    assert _run([*arguments, *(["--json"] if is_json else [])]) == (2 if command == "diff" else 1)
     captured = capsys.readouterr()
     assert captured.err == f"ckconv: {said}\n"
     assert captured.out == ""
@@ -154,6 +160,75 @@ def test_a_source_that_is_not_there(command: str, tmp_path: Path, capsys: pytest
     captured = capsys.readouterr()
     assert captured.err.startswith(f"ckconv: {missing}: ")
     assert captured.err.count("\n") == 1
+
+
+@pytest.fixture
+def hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may not be searched, whoever asks: the superuser may search any."""
+    folder = tmp_path / "hidden"
+    (folder / "in").mkdir(parents=True)
+
+    def guarded(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(path: Any, *given: Any, **options: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder) and Path(path) != folder:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return real(path, *given, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("stat", "lstat", "open", "mkdir", "listdir", "scandir", "access"):
+        guarded(name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["convert", "{hidden}/x.pth", "{tmp}/y.pth"], 1),
+        (["convert", "{tmp}/x.pth", "{hidden}/y.pth"], 1),
+        (["convert", "{tmp}/x.pth", "{hidden}/in/y.pth"], 1),
+        (["convert", "{tmp}/x.pth", "{hidden}/in/y/", "--to", "safetensors"], 1),
+        (["convert", "{tmp}/x.pth", "{tmp}/y.pth", "--report", "{hidden}/in/r.txt"], 1),
+        (["convert", "{tmp}/x.pth", "{tmp}/y.pth", "--config", "{hidden}/config.json"], 1),
+        (["convert", "{tmp}/x.pth", "{tmp}/y.pth", "--inputs", "{hidden}/x.npz"], 2),
+        (["verify", "{tmp}/x.pth", "{hidden}/y.pth"], 1),
+        (["verify", "{hidden}/x.pth", "{tmp}/x.pth"], 1),
+        (["inspect", "{hidden}/x.pth"], 1),
+        (["diff", "{hidden}/x.pth", "{tmp}/x.pth"], 2),
+        (["diff", "{tmp}/x.pth", "{hidden}/in/x.pth"], 2),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+)
+def test_a_folder_that_may_not_be_searched_is_no_fault_of_ours(
+    arguments: list[str], code: int, hidden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    converter.write(Checkpoint(tensors={"w": ArrayTensor.of(np.ones(2, np.float32))}), tmp_path / "x.pth")
+    assert _run([word.format(hidden=hidden, tmp=tmp_path) for word in arguments]) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"ckconv: {hidden}/")
+    assert said.endswith(("Permission denied\n", "no such file\n"))
+    assert not (tmp_path / "y.pth").exists()
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "inspect", "diff"])
+def test_a_source_that_may_not_be_read(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, opened = tmp_path / "x.pth", os.open
+    source.write_bytes(b"PK")
+
+    def refuse(path: Any, *given: Any, **options: Any) -> int:
+        if path == source:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *given, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda path, *given, **options: Path(path) != source)
+    arguments = [f"{source}"] if command == "inspect" else [f"{source}", f"{tmp_path}/y.pth"]
+    assert _run([command, *arguments]) == (2 if command == "diff" else 1)
+    assert capsys.readouterr().err == f"ckconv: {source}: Permission denied\n"
 
 
 def test_every_kind_of_error_is_in_the_table() -> None:

@@ -26,7 +26,7 @@ FAULTS = (
     ),
     Fault(
         module="cli/__init__.py",
-        old='        return _failed("out of memory", 1)',
+        old='        return _failed("out of memory", _code_of_failing(arguments))',
         new='        return _failed("out of memory", 0)',
         tests=_CODES,
         what="out of memory is exit 0",
@@ -40,8 +40,8 @@ FAULTS = (
     ),
     Fault(
         module="cli/__init__.py",
-        old='; -v shows where", 1)',
-        new='; -v shows where", 2)',
+        old="        return _failed(what, _code_of_failing(arguments))",
+        new="        return _failed(what, 2)",
         tests=_CODES,
         what="a fault of ours is said to be the user's",
     ),

@@ -413,7 +413,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/plan.py",
-        old="    if options.data is not None and not options.data.is_file():",
+        old="    if options.data is not None and not os.path.isfile(options.data):",
         new="    if options.data is not None and not options.data.parent.is_dir():",
         tests=_PLACES,
         what="a missing file of --inputs is noticed after the model was traced",
