@@ -15,6 +15,8 @@ from converter.dialects.identity.classes import KnownClass, KnownType, known_typ
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.sightings import Fit, fits, sightings
 from converter.dialects.identity.ties import declared_ties
+from converter.dialects.identity.transformers_4 import is_class_named
+from converter.dialects.tables import tensorflow_table
 from converter.errors import ArchitectureError, UsageError
 
 _SIZES = {
@@ -62,12 +64,40 @@ class Sample:
         return {prefix + name: tensor for name, tensor in self.tensors.items()}
 
 
+RECORDED = Path(__file__).with_name("classes_recorded.json")
+
+
 @pytest.fixture(scope="module")
 def samples() -> dict[str, Sample]:
+    """Every class of every row, as it was recorded: `python -m tests.dialects.test_identity` does it."""
+    found = {}
+    for entry in json.loads(RECORDED.read_text("utf-8")).values():
+        shapes = [(name, Shape(tuple(shape))) for name, shape in entry["tensors"]]
+        for architecture, each in entry["classes"].items():
+            tensors = dict(shapes[at] for at in each["tensors"])
+            found[architecture] = Sample(architecture, tensors, each["config"], each["ties"])
+    return found
+
+
+def recorded(samples: Mapping[str, Sample]) -> dict[str, Any]:
+    """Samples as JSON, each tensor of a model type once."""
+    document: dict[str, Any] = {}
+    for architecture, sample in samples.items():
+        entry = document.setdefault(_row(architecture)[0].name, {"tensors": [], "classes": {}})
+        for name, tensor in sample.tensors.items():
+            if [name, list(tensor.shape)] not in entry["tensors"]:
+                entry["tensors"].append([name, list(tensor.shape)])
+        numbers = [entry["tensors"].index([name, list(tensor.shape)]) for name, tensor in sample.tensors.items()]
+        config = {key: value for key, value in sample.config.items() if key != "transformers_version"}
+        entry["classes"][architecture] = {"tensors": numbers, "config": config, "ties": dict(sample.ties)}
+    return document
+
+
+def built() -> dict[str, Sample]:
     """Every class of every row, built on the meta device."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    built = {}
+    made = {}
     with torch.device("meta"):
         for architecture in _CLASSES:
             model_type, tasks = _row(architecture)[0].name, _row(architecture)[1].tasks
@@ -79,13 +109,17 @@ def samples() -> dict[str, Sample]:
             )
             model = getattr(transformers, architecture)(config)
             model.config.architectures = [architecture]
-            built[architecture] = Sample(
+            made[architecture] = Sample(
                 architecture=architecture,
                 tensors={name: Shape(tuple(tensor.shape)) for name, tensor in model.state_dict().items()},
                 config=json.loads(model.config.to_json_string(use_diff=True)),
                 ties=dict(model.all_tied_weights_keys),
             )
-    return built
+    return made
+
+
+def test_what_is_recorded_is_what_transformers_builds() -> None:
+    assert recorded(built()) == json.loads(RECORDED.read_text("utf-8"))
 
 
 def test_rows_are_complete() -> None:
@@ -155,6 +189,32 @@ def test_ties_are_those_of_transformers(samples: dict[str, Sample], architecture
     under_a_prefix = {"model." + alias: "model." + owner for alias, owner in sample.ties.items()}
     assert declared_ties(sample.under("model."), sample.config, architecture) == under_a_prefix
     assert declared_ties(sample.tensors, sample.config_less(tie_word_embeddings=False), architecture) == {}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "config", "is_tied"),
+    [
+        ("bert", "BertForMaskedLM", {}, True),
+        ("bert", "BertForMaskedLM", {"tie_word_embeddings": False}, False),
+        ("bert", "BertForMaskedLM", {"text_config": {"tie_word_embeddings": True}}, False),
+        ("bert", "BertForMaskedLM", {"text_config": {}}, True),
+        ("arcee", "ArceeForCausalLM", {}, False),
+        ("arcee", "ArceeForCausalLM", {"text_config": {}}, False),
+        ("arcee", "ArceeForCausalLM", {"tie_word_embeddings": True}, True),
+        ("arcee", "ArceeForCausalLM", {"text_config": {"tie_word_embeddings": True}}, False),
+    ],
+)
+def test_whether_a_config_ties(model_type: str, architecture: str, config: dict[str, Any], is_tied: bool) -> None:
+    """What it says itself goes first, then what a part of it says, which is for the part, then the type's default."""
+    known = known_type(model_type)
+    assert known is not None
+    each = known.classes[architecture]
+    names = [name for pair in each.ties.items() for name in pair]
+    names += [f"{each.prefix}.{part}.x.weight" for part in each.base]
+    names += [f"{each.prefix}.{known.anchor}"] if known.anchor else []
+    tensors = dict.fromkeys(names, Shape((2, 2)))
+    found = declared_ties(tensors, {"model_type": model_type, **config}, architecture)
+    assert found == (dict(each.ties) if is_tied else {})
 
 
 def test_owners_are_what_transformers_writes(tmp_path: Path) -> None:
@@ -234,6 +294,30 @@ def test_the_pooler_decides_and_the_note_says_so(samples: dict[str, Sample]) -> 
     assert found.architecture == sample.architecture
     assert found.note is not None
     assert "BertForTokenClassification" in found.note
+
+
+def test_all_that_told_a_class_is_in_the_note(samples: dict[str, Sample]) -> None:
+    sample = samples["BertForMultipleChoice"]
+    found = infer_architecture(sample.tensors, sample.config_less("architectures", "id2label", num_labels=1))
+    assert found.architecture == "BertForSequenceClassification"
+    assert found.note == (
+        "a pooler is there, which tells it from BertForTokenClassification; "
+        "the config's number of labels tells it from BertForMultipleChoice"
+    )
+
+
+@pytest.mark.parametrize("model_type", ["canine", "deit"])
+def test_a_pooler_is_never_missed_where_nothing_anchors_a_base_model(model_type: str) -> None:
+    known = known_type(model_type)
+    assert known is not None
+    assert not known.anchor
+    each = next(each for each in known.classes.values() if "pooler" in each.base)
+    before = f"{each.prefix}." if each.prefix else ""
+    head = [name.replace("#", "0") for name in each.head]
+    for base, missing in ((each.base, 0), (each.base - {"pooler"}, 0), (each.base - {"pooler", min(each.base)}, 1)):
+        names = [*(f"{before}{part}.weight" for part in base), *head]
+        best = min((fit for fit in fits(known, names, is_tied=False) if fit.known is each), key=lambda fit: fit.rank)
+        assert len(best.missing) == missing
 
 
 @pytest.mark.parametrize("prefix", _PREFIXES)
@@ -449,3 +533,24 @@ def test_a_class_that_lacks_nothing_fits_better_than_one_that_has_nothing_over()
     better_first = [fit(none, none), fit(none, none, has_prefix=False), fit(none, three), fit(one, none)]
     assert [each.rank for each in better_first] == sorted(each.rank for each in better_first)
     assert len({each.rank for each in better_first}) == 4
+
+
+@pytest.mark.parametrize(("model_type", "architecture"), [("bert", "BertForMaskedLM"), ("resnet", "ResNetModel")])
+def test_names_are_just_those_of_the_class_that_a_config_names(model_type: str, architecture: str) -> None:
+    """TensorFlow's tables have no counters of batches, and need none of what is tied."""
+    table = tensorflow_table(model_type)
+    assert table is not None
+    known = table.classes[architecture]
+    numbers = dict.fromkeys("nmk", "0")
+    needed = [row.canonical.text.format(**numbers) for row in table.rows.all if known.needs(row.canonical.text)]
+    names = [name.removeprefix(f"{table.prefix}.") for name in needed] if known.is_base else needed
+    config = {"model_type": model_type, "architectures": [known.name]}
+    assert is_class_named(names, config)
+    assert not is_class_named(names[1:], config)
+    assert not is_class_named([*names, "other.weight"], config)
+    assert is_class_named([*names, *known.ties, "x.num_batches_tracked"], config)
+    assert not is_class_named(names, {**config, "architectures": ["Other"]})
+
+
+if __name__ == "__main__":
+    RECORDED.write_text(json.dumps(recorded(built()), separators=(",", ":")) + "\n", "utf-8")

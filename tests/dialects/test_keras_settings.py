@@ -362,6 +362,71 @@ def test_many_layers_are_few_lines_and_all_are_listed() -> None:
     assert len({each.layer for each in found}) == 150
 
 
+@pytest.mark.parametrize(
+    ("of_source", "of_target", "is_said"),
+    [
+        *((Dialect.KERAS, Dialect.PYTORCH, True), (Dialect.TENSORFLOW, Dialect.PYTORCH, True)),
+        *((Dialect.PYTORCH, Dialect.KERAS, True), (Dialect.PYTORCH, Dialect.PYTORCH, False)),
+        *((Dialect.KERAS, Dialect.KERAS, False), (Dialect.TENSORFLOW, Dialect.KERAS, False)),
+    ],
+)
+def test_settings_are_said_where_weights_change_sides_without_their_graph(
+    of_source: Dialect, of_target: Dialect, is_said: bool
+) -> None:
+    layers = [{"class_name": "Dense", "config": {"name": "d", "activation": "relu"}}]
+    config = Config(values={"class_name": "Sequential", "config": {"name": "m", "layers": layers}}, raw=b"{}")
+    source = Checkpoint(tensors={}, keras_config=config, dialect=of_source)
+    planned = replace(source, dialect=of_target)
+    made = with_settings(planned, source, has_own_graph=False)
+    assert (bool(made.warnings), bool(made.settings)) == (is_said, is_said)
+    assert any("ReLU" in each for each in made.warnings) == is_said
+    assert with_settings(planned, source, has_own_graph=True) is planned
+    assert with_settings(planned, replace(source, keras_config=None), has_own_graph=False) is planned
+
+
+def test_the_precision_of_a_layer_without_weights_is_one_of_the_whole_model() -> None:
+    found = settings(model_of(("ReLU", {"dtype": "mixed_float16"}), ("Dense", {"dtype": "float16"})), is_keras_3=True)
+    assert [(each.layer, each.name, each.kind) for each in found] == [
+        ("l0", "", "unwritten"),
+        ("l0", "dtype", "beside"),
+    ]
+    made = lines(found, is_for_keras=False)
+    assert made[0] == "torch.autocast(dtype=torch.float16): l0, with a Keras policy of mixed precision"
+
+
+def test_what_a_module_lacks_is_one_thing_or_several() -> None:
+    (one,) = lines(settings(model_of(("LSTM", {**LSTM, "stateful": True})), is_keras_3=True), is_for_keras=False)
+    assert "stateful: torch.nn.LSTM has no such, the weights alone are carried" in one
+    both = {**LSTM, "stateful": True, "activation": "relu"}
+    (several,) = lines(settings(model_of(("LSTM", both)), is_keras_3=True), is_for_keras=False)
+    assert "stateful: torch.nn.LSTM has none of these, the weights alone are carried" in several.replace(
+        "stateful, activation relu", "activation relu, stateful"
+    )
+
+
+def test_layers_are_grouped_by_what_they_have_alike_or_by_each_thing_whichever_is_shorter() -> None:
+    """Every combination of two settings is a line each of these; two ways to be set are a line for each way."""
+    combined = [("Conv2D", {"strides": strides, "groups": groups}) for strides in (1, 2) for groups in (1, 2)]
+    made = lines(settings(model_of(*combined), is_keras_3=True), is_for_keras=False)
+    assert made == ("Conv2D l1, l3: PyTorch needs groups=2", "Conv2D l2, l3: PyTorch needs stride=2")
+    alike = [("Conv2D", {"strides": 2, "groups": 2}), ("Conv2D", {"strides": 3, "groups": 3})] * 2
+    made = lines(settings(model_of(*alike), is_keras_3=True), is_for_keras=False)
+    assert made == (
+        "Conv2D l0, l2: PyTorch needs stride=2, groups=2",
+        "Conv2D l1, l3: PyTorch needs stride=3, groups=3",
+    )
+
+
+def test_a_hard_sigmoid_is_another_line_before_keras_3() -> None:
+    newer, older = (activations.in_torch("hard_sigmoid", is_keras_3=is_keras_3) for is_keras_3 in (True, False))
+    assert newer == "torch.nn.Hardsigmoid()"
+    assert older == "lambda x: (0.2 * x + 0.5).clamp(0, 1)"
+    assert [said_of("Dense", is_keras_3=is_keras_3, activation="hard_sigmoid") for is_keras_3 in (True, False)] == [
+        [f"{newer} after it"],
+        [f"{older} after it"],
+    ]
+
+
 def test_both_directions_of_a_bidirectional_are_one_layer() -> None:
     inner = {"class_name": "LSTM", "config": {**LSTM, "name": "lstm", "activation": "relu"}}
     back = {"class_name": "LSTM", "config": {**LSTM, "name": "back", "activation": "relu", "go_backwards": True}}

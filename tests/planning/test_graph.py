@@ -123,6 +123,19 @@ def test_what_the_graph_uses_is_not_left_out(options: dict[str, Any], asked: Ask
     assert asked.made(SOURCE, renamed, **options).graph is not None
 
 
+def test_nor_is_a_buffer_that_the_graph_uses(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = replace(
+        SIGNATURE,
+        parameters={"fc.weight": (DType.FLOAT32, (2,))},
+        buffers={"fc.bias": (DType.FLOAT32, (2,))},
+    )
+    monkeypatch.setitem(globals(), "SIGNATURE", signature)
+    left = replace(SOURCE, tensors={"fc.weight": SOURCE.tensors["fc.weight"]})
+    with pytest.raises(LossError, match="was left out, and the graph uses it") as caught:
+        asked.made(SOURCE, left, exclude=("fc.bias",))
+    assert caught.value.tensor == "fc.bias"
+
+
 def test_own_classes_are_for_graphs_that_have_some(asked: Asked) -> None:
     given = ("package:Own",)
     asked.made(SOURCE, custom_objects=given)

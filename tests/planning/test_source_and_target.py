@@ -23,7 +23,7 @@ from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
 from converter.planning.config_values import check_applicable
-from tests.conftest import Ckconv
+from tests.conftest import ROOT, Ckconv
 
 
 def array(size: int, start: float = 0) -> ArrayTensor:
@@ -216,6 +216,17 @@ def test_a_config_that_is_given_goes_before_the_one_beside(source: Path, tmp_pat
     assert caught.value.path == str(given)
 
 
+def test_a_config_that_is_given_is_of_the_version_that_it_states_itself(tmp_path: Path) -> None:
+    """Not of that of the file: which optimizer Keras has, and what its layers do, goes by it."""
+    source = ROOT / "fixtures" / "keras" / "model.h5"
+    stated = converter.read(source).metadata
+    assert "keras_version" in stated
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": []}}))
+    metadata = converter.read(source, config=given).metadata
+    assert metadata == {key: value for key, value in stated.items() if key != "keras_version"}
+
+
 def test_a_config_of_keras_is_one_of_keras(source: Path) -> None:
     keras = {"class_name": "Sequential", "config": {"name": "s", "layers": []}}
     (source.parent / "config.json").write_text(json.dumps(keras))
@@ -229,6 +240,8 @@ LEVELS = [
     ("m/saved_model/1", "m", {"model_type": "bert"}, True),
     ("m/saved_model/12", "m", {"model_type": "bert"}, True),
     ("m/other/1", "m", {"model_type": "bert"}, False),
+    ("m/saved_model/x", "m", {"model_type": "bert"}, False),
+    ("m/saved_model/x", "m/saved_model", {"model_type": "bert"}, True),
     ("m/saved_model/1", "m", {"model_type": 1}, False),
     ("m/saved_model/1", "m", {"class_name": "x"}, False),
     ("m/checkpoint", "m", {"model_type": "bert"}, True),

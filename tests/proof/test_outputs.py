@@ -13,6 +13,7 @@ import pytest
 from converter.errors import GraphError, UnprovenError, UsageError, VerificationError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
+from converter.graphs.description.cases import Budget, sample_cases
 from converter.graphs.description.signature import GraphInput, Signature
 from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.run.arrays import read_sets, write_arrays, write_sets
@@ -72,6 +73,7 @@ class Runs:
         self.again: Computed = same
         self.nudged: Computed = same
         self.canary: list[tuple[str, Computed]] = []
+        self.takes_weights = False
         self.at_once: list[int] = []
         self.calls: list[Call[Any]] = []
         self.workshop = LocalWorkshop(folder=folder, scratch=folder)
@@ -105,7 +107,7 @@ class Runs:
         graph = TracedGraph(
             file=self.folder / "graph.onnx",
             signature=SIGNATURE,
-            reference=Reference(runner=run_source, model=self.folder, takes_weights=False),
+            reference=Reference(runner=run_source, model=self.folder, takes_weights=self.takes_weights),
         )
         tensors = {"w": ArrayTensor.of(np.zeros(20 << 20, np.uint8))}
         given = Options(max_memory=memory, **options)
@@ -147,6 +149,54 @@ def test_rounding_is_an_excuse_that_is_looked_for_where_no_tolerance_was_asked_f
     runs.computed[TARGET] = off(0.005)
     with pytest.raises(VerificationError, match="'y' differs"):
         runs.verified()
+
+
+def test_a_cast_that_was_asked_for_is_an_excuse_where_the_source_runs_without_it(runs: Runs) -> None:
+    """A reference that takes weights gets those of the target, whose type has cost both the same."""
+    (runs.folder / "model.safetensors").touch()
+    runs.computed[TARGET] = off(0.02)
+    assert runs.verified(dtype="float16").outputs
+    for options in ({}, {"dtype": "float32"}, {"dtype": "float16", "rtol": 1e-5}, {"dtype": "float16", "atol": 1e-5}):
+        with pytest.raises(VerificationError, match="'y' differs"):
+            runs.verified(**options)
+    runs.takes_weights = True
+    with pytest.raises(VerificationError, match="'y' differs"):
+        runs.verified(dtype="float16")
+
+
+def test_integers_that_rounding_changes_prove_nothing(runs: Runs) -> None:
+    def counted(by: int) -> Computed:
+        def compute(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+            numbers = np.arange(arrays["x"].size)
+            numbers[0] += by
+            return {"y": numbers}
+
+        return compute
+
+    runs.computed = {REFERENCE: counted(0), TARGET: counted(1)}
+    runs.again, runs.nudged = counted(0), counted(0)
+    with pytest.raises(VerificationError, match="'y' differs"):
+        runs.verified()
+    runs.nudged = counted(2)
+    found = runs.verified()
+    assert (found.outputs, found.is_unproven, found.reason) == (False, True, "'y' (rounding alone changes it)")
+    with pytest.raises(UnprovenError, match="rounding alone changes it"):
+        runs.verified(verify="outputs")
+
+
+def test_sets_of_inputs_cost_a_part_of_the_time_that_there_is(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[Budget] = []
+
+    def chosen(signature: Signature, budget: Budget) -> Any:
+        budgets.append(budget)
+        return sample_cases(signature, budget)
+
+    monkeypatch.setattr("converter.proof.outputs.sample_cases", chosen)
+    for options in ({}, {"verify": "outputs"}, {"timeout": 40}, {"timeout": 40, "verify": "outputs"}):
+        runs.verified(**options)
+    usual = Budget()
+    assert [each.seconds for each in budgets] == [usual.seconds, 120, 5, 5]
+    assert [each.nbytes for each in budgets] == [usual.nbytes, 4 << 30] * 2
 
 
 def test_a_source_that_differs_from_itself_has_no_such_excuse(runs: Runs) -> None:

@@ -149,6 +149,11 @@ def test_a_page_has_all_of_it_and_nothing_that_runs(suffix: str, tmp_path: Path)
     assert is_ledger(text.encode())
 
 
+def test_a_setting_that_needs_nothing_is_its_layer_and_kind(tmp_path: Path) -> None:
+    bare = replace(SAID, settings=(replace(SETTING, kind="unwritten", note=""),))
+    assert "setting    dense: Dense, unwritten" in page(tmp_path, ".txt", bare).splitlines()
+
+
 def test_a_failure_has_what_was_known(tmp_path: Path) -> None:
     error = LossError("would be lost", path="x.pth", tensor="gone")
     assert page(tmp_path, ".txt", error).splitlines()[-1] == "failed: x.pth: tensor gone: would be lost"

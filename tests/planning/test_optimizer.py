@@ -1,0 +1,283 @@
+"""What is decided of optimizer state: who names its parameters, what it is asked for, whether it goes. No framework."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.errors import ArchitectureError, LossError, UsageError
+from converter.execution.workshop import LocalWorkshop
+from converter.formats import registry
+from converter.graphs.calls import parameter_order
+from converter.model.checkpoint import Checkpoint, Config
+from converter.model.child_function import ChildFunction
+from converter.model.ledger import Kind, no_weight
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
+from converter.model.tensor import ArrayTensor
+from converter.options import Options
+from converter.planning import optimizer as planning
+from converter.planning.optimizer import (
+    optimizer_report,
+    with_adapted_optimizer,
+    with_arranged_optimizer,
+    with_settled_optimizer,
+    with_wanted_optimizer,
+)
+
+SHAPES: dict[str, tuple[int, ...]] = {"bert.a.weight": (2, 2), "bert.a.bias": (2,), "bert.b.weight": (2, 2)}
+NAMES = tuple(SHAPES)
+CONFIG = Config(values={"model_type": "own", "architectures": ["OwnModel"]}, raw=b"{}")
+GROUP = ParameterGroup(parameters=NAMES, hyperparameters={"lr": 0.1, "weight_decay": 0.0})
+STATE = OptimizerState(algorithm="adamw", step=3, groups=(GROUP,))
+WEIGHTS = Checkpoint(tensors={name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in SHAPES.items()})
+TRAINED = replace(WEIGHTS, optimizer=STATE)
+NUMBERED = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
+PTH, FOLDER, DCP, TENSORS = (registry()[name] for name in ("pytorch", "pretrained", "dcp", "safetensors"))
+
+
+class Asked(list[dict[str, Any]]):
+    """What child processes were asked; `order` is what they answer: the class's parameters, as lists of spellings."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.order: list[list[str]] = [[name] for name in reversed(NAMES)]
+        self.norms: list[str] = []
+        self.workshop = LocalWorkshop(folder=folder, scratch=folder)
+
+        def call(_: LocalWorkshop, function: ChildFunction[..., Any], **arguments: Any) -> Any:
+            assert function is parameter_order
+            self.append(arguments)
+            return {"parameters": self.order, "layer_norms": self.norms}
+
+        monkeypatch.setattr(LocalWorkshop, "call", call)
+        monkeypatch.setattr(planning, "require", lambda *_: None)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(tmp_path, monkeypatch)
+
+
+def groups(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
+    assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
+    return [group.parameters for group in checkpoint.optimizer.groups]
+
+
+# names for numbers
+
+
+def numbered(**more: Any) -> Checkpoint:
+    return replace(WEIGHTS, optimizer_numbered=NUMBERED, optimizer_refused="numbered", config=CONFIG, **more)
+
+
+def test_the_class_of_the_config_names_parameters_that_are_only_numbered(asked: Asked) -> None:
+    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
+    assert groups(made) == [NAMES[::-1]]
+    assert (made.optimizer_refused, len(asked)) == (None, 1)
+    assert asked[0]["architecture"] == "OwnModel"
+
+
+def test_no_class_is_built_where_it_decides_nothing(asked: Asked) -> None:
+    named = replace(numbered(optimizer=STATE), optimizer_refused=None)
+    assert groups(with_settled_optimizer(named, PTH, Options(), asked.workshop)) == [NAMES]
+    unknown = replace(numbered(), config=None)
+    assert with_settled_optimizer(unknown, PTH, Options(), asked.workshop) is unknown
+    for target, options in ((PTH, Options(optimizer="drop")), (TENSORS, Options())):
+        assert with_settled_optimizer(numbered(), target, options, asked.workshop).optimizer is None
+    assert asked == []
+
+
+def test_a_parameter_goes_by_the_spelling_that_the_checkpoint_has(asked: Asked) -> None:
+    asked.order = [["new.a", NAMES[0]], [NAMES[1], "new.b"], ["x", "y", NAMES[2]]]
+    assert groups(with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)) == [NAMES]
+    asked.order = [["new.a", "old.a"], *([name] for name in NAMES)]
+    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
+    assert made.optimizer is None
+    assert made.optimizer_refused == "OwnModel has a parameter 'new.a', which is not among the weights"
+
+
+def test_a_class_that_cannot_be_told_leaves_what_was_said_and_why(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ArchitectureError("nothing says which class", hint="give --task")
+
+    monkeypatch.setattr(planning, "infer_architecture", fail)
+    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
+    assert made.optimizer_refused == "numbered; nothing says which class (give --task)"
+
+
+def test_what_a_user_says_of_numbers_is_for_numbers(asked: Asked, tmp_path: Path) -> None:
+    listed = tmp_path / "order"
+    listed.write_text("\n".join(NAMES[::-1]))
+    for options in (Options(param_order=listed), Options(trainable=".")):
+        with pytest.raises(UsageError, match="are for optimizers whose parameters are numbered"):
+            with_settled_optimizer(TRAINED, PTH, options, asked.workshop)
+    assert groups(with_settled_optimizer(numbered(), PTH, Options(param_order=listed), asked.workshop)) == [NAMES[::-1]]
+    assert asked == []
+
+
+# order
+
+
+PLACED = replace(TRAINED, config=CONFIG)
+
+
+def arranged(
+    source: Checkpoint, target: Any, asked: Asked, *, is_in_model_order: bool = False, **options: Any
+) -> Checkpoint:
+    return with_arranged_optimizer(
+        source, target, Options(**options), asked.workshop, is_in_model_order=is_in_model_order
+    )
+
+
+def test_a_target_that_goes_by_number_gets_the_order_of_the_class(asked: Asked) -> None:
+    assert groups(arranged(PLACED, PTH, asked)) == [NAMES[::-1]]
+    assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[2], NAMES[0]), (NAMES[1],)]
+    assert len(asked) == 2
+
+
+def test_an_order_that_is_there_or_that_nobody_goes_by_is_not_asked_for(asked: Asked) -> None:
+    assert groups(arranged(PLACED, PTH, asked, is_in_model_order=True)) == [NAMES]
+    assert groups(arranged(PLACED, FOLDER, asked, is_in_model_order=True)) == [(NAMES[0], NAMES[2]), (NAMES[1],)]
+    assert arranged(PLACED, DCP, asked) is PLACED
+    of_no_class = replace(TRAINED, config=Config(values={}, raw=b"{}"))
+    for source in (TRAINED, of_no_class):
+        assert arranged(source, PTH, asked) is source
+    of_keras = replace(PLACED, optimizer=replace(STATE, convention=Convention.KERAS))
+    assert arranged(of_keras, PTH, asked) is of_keras
+    assert arranged(PLACED, PTH, asked, optimizer="drop") is PLACED
+    assert arranged(PLACED, TENSORS, asked) is PLACED
+    assert arranged(replace(PLACED, optimizer=None), PTH, asked).optimizer is None
+    assert asked == []
+
+
+def test_what_cannot_be_arranged_stays_and_is_said(asked: Asked) -> None:
+    asked.order = [["gone"]]
+    for target in (PTH, FOLDER):
+        made = arranged(PLACED, target, asked)
+        assert made.optimizer == PLACED.optimizer
+        (said,) = made.warnings
+        assert "keep the source's order and groups, and torch goes by position" in said
+        assert "a parameter 'gone'" in said
+    parts = (replace(GROUP, parameters=NAMES[:1]), ParameterGroup(parameters=NAMES[1:], hyperparameters={"lr": 1}))
+    differ = replace(STATE, groups=parts)
+    made = arranged(replace(TRAINED, optimizer=differ), FOLDER, asked)
+    assert "which Trainer has in one group, have other hyperparameters" in made.warnings[0]
+
+
+# hyperparameters
+
+
+@pytest.mark.parametrize("convention", [Convention.KERAS, Convention.KERAS_LEGACY])
+def test_names_of_pytorch_are_those_of_keras_there(convention: Convention, asked: Asked) -> None:
+    state = replace(STATE, algorithm="rmsprop", convention=convention)
+    given = ("lr=0.5", "eps=0.25", "alpha=0.75", "momentum=0.125")
+    made = with_settled_optimizer(replace(WEIGHTS, optimizer=state), DCP, Options(hyperparameter=given), asked.workshop)
+    assert made.optimizer is not None
+    assert made.optimizer.groups[0].hyperparameters == {
+        **GROUP.hyperparameters,
+        **{"learning_rate": 0.5, "epsilon": 0.25, "rho": 0.75, "momentum": 0.125},
+    }
+
+
+def test_names_of_keras_are_those_of_pytorch_there(asked: Asked) -> None:
+    given = Options(hyperparameter=("learning_rate=0.5", "epsilon=0.25", "rho=0.75"))
+    made = with_settled_optimizer(TRAINED, DCP, given, asked.workshop)
+    assert made.optimizer is not None
+    assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "weight_decay": 0.0, "eps": 0.25, "alpha": 0.75}
+    own = replace(STATE, groups=(replace(GROUP, hyperparameters={"lr": 0.1, "rho": 0.9}),))  # Adadelta calls it so
+    made = with_settled_optimizer(replace(WEIGHTS, optimizer=own), DCP, given, asked.workshop)
+    assert made.optimizer is not None
+    assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "eps": 0.25, "rho": 0.75}
+
+
+def test_state_of_tensorflow_1_stays_behind_without_a_rate_and_is_said_to(asked: Asked) -> None:
+    lines = (no_weight("a/Adam", Kind.OPTIMIZER), no_weight("save", Kind.SAVES))
+    group = replace(GROUP, hyperparameters={})
+    state = replace(STATE, groups=(group,), convention=Convention.TENSORFLOW_1)
+    source = replace(WEIGHTS, optimizer=state, lines=lines)
+    left = with_settled_optimizer(source, DCP, Options(), asked.workshop)
+    assert (left.optimizer, left.lines) == (None, lines)
+    assert "optimizer state (adamw) not carried: the file does not say its learning rate" in left.warnings[0]
+    with pytest.raises(LossError, match="does not say its learning rate"):
+        with_settled_optimizer(source, DCP, Options(optimizer="keep"), asked.workshop)
+    for mode in ("auto", "keep"):
+        options = Options(optimizer=mode, hyperparameter=("lr=0.5",))
+        carried = with_settled_optimizer(source, DCP, options, asked.workshop)
+        assert (carried.optimizer is not None, carried.lines, carried.warnings) == (True, lines[1:], ())
+
+
+# whether it goes
+
+
+def test_state_that_is_to_be_kept_is_kept_or_an_error() -> None:
+    keep = Options(optimizer="keep")
+    assert with_wanted_optimizer(TRAINED, DCP, keep).optimizer is STATE
+    with pytest.raises(LossError, match="safetensors does not hold optimizer state") as caught:
+        with_wanted_optimizer(TRAINED, TENSORS, keep)
+    assert caught.value.hint == "--optimizer auto drops it"
+    assert with_wanted_optimizer(TRAINED, TENSORS, Options()).optimizer is None
+    assert with_wanted_optimizer(WEIGHTS, TENSORS, keep).optimizer is None
+    with pytest.raises(LossError, match="dcp does not hold optimizer state of this kind") as caught:
+        with_adapted_optimizer(TRAINED, WEIGHTS, DCP, keep)
+    assert caught.value.hint == "--optimizer auto drops it"
+    assert with_adapted_optimizer(TRAINED, WEIGHTS, DCP, Options()) is WEIGHTS
+    assert with_adapted_optimizer(WEIGHTS, WEIGHTS, DCP, keep) is WEIGHTS
+
+
+def test_what_an_optimizer_did_besides_is_said_once_it_is_the_targets() -> None:
+    clipped = replace(TRAINED, optimizer=replace(STATE, beside={"clipnorm": 1.0}), warnings=("before",))
+    made = with_adapted_optimizer(clipped, clipped, DCP, Options())
+    assert made.warnings == ("before", "clipnorm 1.0 not carried: in PyTorch the training loop clips gradients")
+
+
+@pytest.mark.parametrize("is_numbered", [False, True])
+def test_state_that_cannot_be_used_is_an_error_that_says_what_helps(is_numbered: bool) -> None:
+    source = replace(WEIGHTS, optimizer_refused="it is odd", optimizer_numbered=NUMBERED if is_numbered else None)
+    with pytest.raises(LossError, match="optimizer state: it is odd") as caught:
+        with_wanted_optimizer(source, DCP, Options())
+    assert "--optimizer drop converts the weights without it" in str(caught.value.hint)
+    assert ("--param-order FILE or --trainable REGEX says which" in str(caught.value.hint)) == is_numbered
+    assert with_wanted_optimizer(source, DCP, Options(optimizer="drop")).optimizer is None
+    assert with_wanted_optimizer(source, TENSORS, Options()).optimizer is None
+    with pytest.raises(LossError, match="safetensors does not hold"):
+        with_wanted_optimizer(source, TENSORS, Options(optimizer="keep"))
+
+
+def test_what_a_report_says_of_it() -> None:
+    incomplete = replace(STATE, convention=Convention.TENSORFLOW_1)
+    refused = replace(WEIGHTS, optimizer_refused="it is odd")
+    drop = Options(optimizer="drop")
+    rows: list[tuple[Checkpoint, Checkpoint, Any, Options, tuple[str, str | None, str | None]]] = [
+        (WEIGHTS, WEIGHTS, DCP, Options(), ("absent", None, None)),
+        (WEIGHTS, WEIGHTS, TENSORS, drop, ("absent", None, None)),
+        (TRAINED, TRAINED, DCP, Options(), ("carried", "adamw", None)),
+        (TRAINED, WEIGHTS, DCP, drop, ("dropped", "adamw", "as asked")),
+        (TRAINED, WEIGHTS, TENSORS, Options(), ("dropped", "adamw", "safetensors does not hold it")),
+        (refused, WEIGHTS, DCP, drop, ("dropped", None, "as asked")),
+        (refused, WEIGHTS, TENSORS, Options(), ("dropped", None, "safetensors does not hold it")),
+        (
+            replace(WEIGHTS, optimizer=incomplete),
+            WEIGHTS,
+            DCP,
+            Options(),
+            ("dropped", "adamw", "the file does not say its learning rate"),
+        ),
+        (
+            replace(WEIGHTS, optimizer=incomplete),
+            WEIGHTS,
+            TENSORS,
+            Options(),
+            ("dropped", "adamw", "safetensors does not hold it"),
+        ),
+        (refused, TRAINED, DCP, Options(), ("carried", "adamw", None)),
+    ]
+    for source, planned, target, options, expected in rows:
+        made = optimizer_report(source, planned, target, options)
+        assert (made.status.value, made.algorithm, made.reason) == expected
+        assert (made.step, made.basis) == ((None, None) if expected[1] is None else (3, "named"))
