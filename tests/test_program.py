@@ -12,13 +12,14 @@ import pytest
 
 import converter
 from converter import program
-from converter.errors import Interrupted, UsageError, VerificationError
+from converter.errors import DestinationExistsError, Interrupted, UsageError, VerificationError
 from converter.execution.mounted import PREFIX
 from converter.execution.parallel import Workers
 from converter.execution.workshop import LocalWorkshop
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from converter.observer import Observer
+from converter.planning import Target
 from converter.proof import prove
 
 ABSENT = "4194301"
@@ -120,6 +121,43 @@ def test_interrupting_comes_too_late_between_the_proof_and_the_rename(
     monkeypatch.setattr(program, "prove", proven)
     converter.convert(source, target, observer=Recording())
     assert steps == ["proof", "committing"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_appears_in_the_last_moment_stays_unless_it_may_go(
+    overwrite: bool, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target, check, calls = tmp_path / "y.safetensors", Target.check_replaceable, []
+
+    def check_and_appear(self: Target, options: converter.Options) -> None:
+        check(self, options)
+        calls.append(options)
+        if len(calls) == 2:
+            target.write_text("of somebody else")
+
+    monkeypatch.setattr(Target, "check_replaceable", check_and_appear)
+    if overwrite:
+        converter.convert(source, target, overwrite=True)
+    else:
+        with pytest.raises(DestinationExistsError, match="appeared while the output was made"):
+            converter.convert(source, target)
+    assert (target.read_bytes() == b"of somebody else") is not overwrite
+
+
+def test_what_appears_while_the_output_is_made_is_looked_at(
+    source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = tmp_path / "y.safetensors"
+
+    def appear(*given: Any) -> Any:
+        target.mkdir()
+        (target / "thesis.tex").write_text("years of work")
+        return prove(*given)
+
+    monkeypatch.setattr(program, "prove", appear)
+    with pytest.raises(DestinationExistsError, match="is a folder, the output is a file"):
+        converter.convert(source, target, overwrite=True)
+    assert (target / "thesis.tex").exists()
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["the source is another", "the options are others"])

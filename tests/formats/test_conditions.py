@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 import converter
+from converter.encoding.dcp import metadata_pickle
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.onnx_file import model_files, read_model
 from converter.encoding.tensor_bundle import bundle_files
-from converter.errors import ReadError, SafetyError
+from converter.encoding.torch_file import torch_file
+from converter.errors import ReadError, SafetyError, UsageError
 from converter.execution.streaming import stream
-from converter.formats import by_name
+from converter.formats import by_name, dcp
 from converter.graphs.calls import run_onnx
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import Reference, TracedGraph
@@ -25,7 +28,7 @@ from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import SourceFile
 from converter.model.ledger import Status
 from converter.model.optimizer import OptimizerState, ParameterGroup
-from converter.model.output import Provenance, piece_bytes
+from converter.model.output import OutputFile, Provenance, piece_bytes
 from converter.model.tensor import ArrayTensor, Tensor
 
 PROVENANCE = Provenance(tool="test", source_name="x", source_sha256=lambda: "")
@@ -252,3 +255,86 @@ def test_a_folder_is_read_as_the_flavour_that_transformers_takes_and_says_so(tmp
     found = converter.read(tmp_path / "out")
     assert found.tensors["classifier.bias"].numpy()[0] == 0
     assert found.warnings == ("model.safetensors is read, not pytorch_model.bin; --from chooses",)
+
+
+@pytest.mark.parametrize(("said", "asked", "expected"), [(None, None, 8), (32, None, 32), (32, 4, 4), ("32", None, 8)])
+def test_the_batch_that_a_trainer_goes_on_with(said: Any, asked: int | None, expected: int, tmp_path: Path) -> None:
+    config = Config(values=dict(BERT), raw=json.dumps(BERT).encode())
+    state = {
+        "epoch": 2.0,
+        "global_step": 10,
+        "logging_steps": 5,
+        **({} if said is None else {"train_batch_size": said}),
+    }
+    checkpoint = Checkpoint(
+        tensors={name: tensor(*shape) for name, shape in CLASSIFIER.items()},
+        config=config,
+        extras={"trainer_state": state},
+    )
+    report = converter.write(checkpoint, tmp_path / "out", to="pretrained", train_batch_size=asked)
+    written = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert written["train_batch_size"] == expected
+    is_assumed = asked is None and said != 32
+    assert any("says a batch size of 8" in warning for warning in report.warnings) is is_assumed
+
+
+# names
+
+
+def test_names_that_flax_means_something_by_stay_apart_from_one_another(tmp_path: Path) -> None:
+    names = ["__ckconv__.__msgpack_chunked_array__", "__ckconv___.__msgpack_chunked_array__"]
+    tensors = {name: tensor(2, start=number) for number, name in enumerate(names)}
+    converter.write(Checkpoint(tensors=tensors), tmp_path / "x.msgpack")
+    assert first_of(converter.read(tmp_path / "x.msgpack")) == {name: number for number, name in enumerate(names)}
+
+
+def test_keys_of_a_state_dict_are_names_and_numbers(tmp_path: Path) -> None:
+    value = {0: tensor(2), "a": {1: tensor(2, start=1), "b": [tensor(2, start=2)]}, None: tensor(2, start=3)}
+    stream(OutputFile(name="x.pth", pieces=tuple(torch_file(value))), tmp_path)
+    found = converter.read(tmp_path / "x.pth")
+    assert first_of(found) == {"0": 0, "a.1": 1, "a.b.0": 2}
+    assert [(line.name, line.reason) for line in found.lines] == [("NoneType", "has a key that is no name")]
+
+
+@pytest.mark.parametrize("external_data", [True, False])
+def test_tensors_of_a_model_are_in_a_file_of_their_own_where_that_is_asked_for(
+    external_data: bool, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint(tensors={"w": tensor(20, 20)})
+    options: dict[str, Any] = {"to": "onnx", "weights_only": True, "external_data": external_data}
+    converter.write(checkpoint, f"{tmp_path}/out/", **options)
+    files = {entry.name for entry in (tmp_path / "out").iterdir()}
+    assert files == {"model.onnx", *(["model.onnx.data"] if external_data else [])}
+    assert converter.read(tmp_path / "out").tensors["w"].numpy()[0, 1] == 1
+    if external_data:
+        with pytest.raises(UsageError, match="the output is several files"):
+            converter.write(checkpoint, tmp_path / "x.onnx", **options)
+
+
+# torch.distributed.checkpoint
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "module", "model_state_dict", "extras", "optimizers", "epoch"])
+def test_extras_under_any_key_come_back(key: str, tmp_path: Path) -> None:
+    extras = {key: {"a": 1}, "beside": 2}
+    checkpoint = Checkpoint(tensors={"w": tensor(2)}, extras=extras)
+    converter.write(checkpoint, tmp_path / "out", to="dcp")
+    found = converter.read(tmp_path / "out")
+    assert (list(found.tensors), found.extras, found.optimizer_refused) == (["w"], extras, None)
+
+
+def test_state_of_an_optimizer_of_no_known_kind_is_refused_and_not_carried_as_something_else(tmp_path: Path) -> None:
+    value = {"model": {"w": tensor(2)}, "optim": {"kind": "unknown"}, "epoch": 3}
+    items, pieces = dcp._laid_out(list(_paths(value, ())))
+    stream(OutputFile(name="__0_0.distcp", pieces=tuple(pieces)), tmp_path)
+    (tmp_path / ".metadata").write_bytes(metadata_pickle(items))
+    found = converter.read(tmp_path)
+    assert (found.optimizer_refused, found.extras) == ("it is of a kind that is not known", {"epoch": 3})
+
+
+def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _paths(item, (*path, key))
+    else:
+        yield path, value
