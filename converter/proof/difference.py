@@ -118,8 +118,7 @@ def _missing(here: Checkpoint, there: Checkpoint) -> tuple[str, ...]:
 
 def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[str, ...]]:
     if left.optimizer is None or right.optimizer is None:
-        sides = {"A": left.optimizer, "B": right.optimizer}
-        return None, tuple(f"{side} alone has optimizer state" for side, state in sides.items() if state is not None)
+        return None, tuple(_alone(left, right, "A") + _alone(right, left, "B"))
     what, notes = _settings(left.optimizer, right.optimizer)
     if what is not None:
         return what, notes
@@ -135,6 +134,14 @@ def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[
     except VerificationError as error:
         return (f"{error.message}" if error.tensor is None else f"{error.tensor}: {error.message}"), notes
     return None, notes
+
+
+def _alone(here: Checkpoint, there: Checkpoint, side: str) -> list[str]:
+    """Return what to say of one side's optimizer state, which is not compared with the other's."""
+    if here.optimizer_refused is not None:
+        return [f"{side} has optimizer state that is not compared: {here.optimizer_refused}"]
+    is_alone = here.optimizer is not None and there.optimizer_refused is None
+    return [f"{side} alone has optimizer state"] if is_alone else []
 
 
 _HOW_ONLY = frozenset(("foreach", "fused", "capturable", "differentiable"))

@@ -115,6 +115,20 @@ def test_state_that_one_side_has_alone_is_noted() -> None:
     assert compare(bare, trained).lines() == ["note: B alone has optimizer state"]
 
 
+def test_state_that_is_there_and_not_understood_is_not_said_to_be_missing() -> None:
+    bare, trained = Checkpoint(tensors=TENSORS), Checkpoint(tensors=TENSORS, optimizer=state())
+    odd = Checkpoint(tensors=TENSORS, optimizer_refused="it is odd")
+    said = "has optimizer state that is not compared: it is odd"
+    for left, right, notes in (
+        (odd, bare, (f"A {said}",)),
+        (bare, odd, (f"B {said}",)),
+        (odd, trained, (f"A {said}",)),
+        (trained, odd, (f"B {said}",)),
+        (odd, odd, (f"A {said}", f"B {said}")),
+    ):
+        assert compare(left, right).notes == notes
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

@@ -148,7 +148,7 @@ def _placed(path: str, slots: tuple[Slot, ...], by_path: Mapping[str, object]) -
     direction, _, rest = last.partition("_")
     other = {"forward": "backward", "backward": "forward"}.get(direction)
     is_recurrent = any(slot.keras == "recurrent_kernel" for slot in slots)
-    if is_recurrent and head and any(without_cell(at) == f"{head}/{other}_{rest}" for at in by_path):
+    if is_recurrent and any(without_cell(at) == f"{head}/{other}_{rest}" for at in by_path):
         if direction == "backward":
             slots = tuple(table.reversed_direction(slot) for slot in slots)
         layer = head
