@@ -335,10 +335,10 @@ FAULTS = (
     ),
     Fault(
         module="proof/difference.py",
-        old="for side, state in sides.items() if state is not None)",
-        new="for side, state in sides.items() if state is None)",
-        tests=_DIFFERENCE,
-        what="the side that lacks optimizer state is said to have it",
+        old='return [f"{side} alone has optimizer state"] if is_alone else []',
+        new="return []",
+        tests="tests/proof/test_difference.py",
+        what="that one side alone has optimizer state is not said",
     ),
     Fault(
         module="proof/difference.py",
