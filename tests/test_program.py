@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 import converter
 from converter import program
-from converter.errors import DestinationExistsError, Interrupted, UsageError, VerificationError
+from converter.errors import DestinationExistsError, Interrupted, LossError, UsageError, VerificationError
 from converter.execution.mounted import PREFIX
 from converter.execution.parallel import Workers
 from converter.execution.workshop import LocalWorkshop
@@ -171,6 +173,42 @@ def test_errors_of_verify_name_the_destination(
         converter.verify(source, tmp_path / "y.pth", **({} if refused else {"exclude": ["a"]}))
     assert caught.value.path == os.fspath(tmp_path / "y.pth")
     assert caught.value.report is not None
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What a file of safetensors says of where it comes from."""
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    said: dict[str, Any] = json.loads(header["__metadata__"]["ckconv"])
+    return said
+
+
+def test_an_output_says_where_it_comes_from(source: Path, network: Checkpoint, tmp_path: Path) -> None:
+    converter.convert(source, tmp_path / "y.safetensors", exclude=["a"])
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    ledger = {"mapped": 2, "tied": 0, "dropped": 1, "defaulted": 0}
+    assert provenance_of(tmp_path / "y.safetensors") == {
+        "generator": f"ckconv {converter.__version__}",
+        "source": {"name": "x.safetensors", "sha256": sha256},
+        "ledger": ledger,
+    }
+    converter.write(network, tmp_path / "z.safetensors")
+    assert provenance_of(tmp_path / "z.safetensors")["source"] == {"name": "", "sha256": ""}
+
+
+@pytest.mark.parametrize("command", ["convert", "verify"])
+def test_an_error_of_a_source_names_it(
+    command: str, source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    converter.convert(source, tmp_path / "y.pth")
+
+    def fail(*given: Any) -> None:
+        raise LossError("is ambiguous", tensor="a")
+
+    monkeypatch.setattr(program, "plan", fail)
+    with pytest.raises(LossError, match="is ambiguous") as caught:
+        getattr(converter, command)(source, tmp_path / "y.pth", **({"overwrite": True} if command == "convert" else {}))
+    assert (caught.value.path, caught.value.tensor) == (os.fspath(source), "a")
 
 
 def test_read_takes_the_config_that_it_is_given(source: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import click
 import pytest
 
-from converter.cli import _run, convert, verify
+from converter.cli import _run, convert, inspect, verify
 from converter.cli.formats import describe
 from converter.cli.outcome import Manner
 from converter.cli.progress import human_bytes, progress
 from converter.errors import ReadError, UsageError
 from converter.formats import registry
+from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.observer import Observer
 from converter.options import OptimizerMode, Options, Verify
@@ -153,6 +155,61 @@ def test_two_files_of_arrays_are_one_too_many() -> None:
         Options(inputs=("a.npz", "b.npz"))
     with pytest.raises(UsageError, match="--inputs is given twice"):
         Options(inputs=("a:int64[1]", "b:int64[1]"), model="a:b")
+
+
+@pytest.mark.parametrize("module", [convert, verify], ids=["convert", "verify"])
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_log_goes_to_stderr_where_it_is_asked_for(
+    is_asked: bool, module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the one line of an error there is where it came from."""
+
+    def work(*given: Any, **options: Any) -> None:
+        logging.getLogger("converter").debug("of use to nobody else")
+        raise ReadError("enough")
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, module.command.name, work)
+    assert _run([module.command.name, "SRC", "DST", *(["-v"] if is_asked else [])]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ("of use to nobody else" in said.err) is is_asked
+    assert ("Traceback" in said.err) is is_asked
+    assert said.err.splitlines()[-1] == "ckconv: enough"
+
+
+def test_inspect_reads_as_it_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def record(source: str, **options: Any) -> Checkpoint:
+        seen.append({"source": source, **options})
+        return Checkpoint(tensors={})
+
+    monkeypatch.setattr(inspect, "read", record)
+    assert _run(["inspect", "SRC", "--from", "onnx", "--config", "c.json"]) == 0
+    assert _run(["inspect", "SRC"]) == 0
+    assert seen == [
+        {"source": "SRC", "from_format": "onnx", "config": Path("c.json")},
+        {"source": "SRC", "from_format": None, "config": None},
+    ]
+    capsys.readouterr()
+
+
+def test_formats_are_told_one_or_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> str:
+        assert _run(["formats", *words]) == 0
+        return capsys.readouterr().out
+
+    one = json.loads(told("onnx", "--json"))
+    assert one == describe(registry()["onnx"])
+    assert json.loads(told("--json")) == {"formats": [describe(format_) for format_ in registry().values()]}
+    assert "write options: --external-data" in told("onnx").splitlines()
+    assert told("onnx").splitlines()[0] == "name: onnx"
+    assert told().splitlines()[0].startswith("| format |")
+    assert len(told().splitlines()) == 2 + len(registry())
 
 
 @pytest.mark.parametrize("module", [convert, verify], ids=["convert", "verify"])

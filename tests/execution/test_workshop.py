@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,10 @@ class Sum:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def places(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("output", "scratch"):
         (tmp_path / name).mkdir()
-    yield tmp_path / "output", tmp_path / "scratch"
+    return tmp_path / "output", tmp_path / "scratch"
 
 
 def tensor(start: float) -> Tensor:
