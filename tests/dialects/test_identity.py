@@ -491,10 +491,16 @@ def test_tasks(samples: dict[str, Sample]) -> None:
     found = infer_architecture(sample.tensors, sample.config, task="question-answering")
     assert found.architecture == "DistilBertForQuestionAnswering"
     assert found.note == "the checkpoint has no qa_outputs; the base model's names lack 'distilbert'"
-    with pytest.raises(ArchitectureError, match="no class for next-sentence-prediction"):
+    with pytest.raises(ArchitectureError, match="no class for next-sentence-prediction") as caught:
         infer_architecture(sample.tensors, sample.config, task="next-sentence-prediction")
-    with pytest.raises(UsageError, match="unknown task"):
+    assert caught.value.hint == (
+        "it has feature-extraction, fill-mask, multiple-choice, pretraining, question-answering, "
+        "text-classification, token-classification"
+    )
+    with pytest.raises(UsageError, match="unknown task") as unknown:
         infer_architecture(sample.tensors, sample.config, task="telepathy")
+    assert str(unknown.value.hint).startswith("known: audio-classification, audio-frame-classification, ")
+    assert "ner, next-sentence-prediction, object-detection" in str(unknown.value.hint)
 
 
 def _row(architecture: str) -> tuple[KnownType, KnownClass]:
@@ -550,6 +556,27 @@ def test_names_are_just_those_of_the_class_that_a_config_names(model_type: str, 
     assert not is_class_named([*names, "other.weight"], config)
     assert is_class_named([*names, *known.ties, "x.num_batches_tracked"], config)
     assert not is_class_named(names, {**config, "architectures": ["Other"]})
+
+
+def test_what_a_base_model_has_is_known_of_classes_that_have_one_inside_alone() -> None:
+    for model_type, modules in (
+        ("altclip_text_model", {"embeddings", "encoder"}),
+        ("colqwen2", {"language_model", "visual"}),
+    ):
+        known = known_type(model_type)
+        assert known is not None
+        assert not any(each.is_base for each in known.classes.values())
+        assert known.modules >= modules
+
+
+@pytest.mark.parametrize("named", ["../Mistral", "os.system('x')", "L" * 101, ""])
+def test_a_class_of_no_plausible_name_is_not_believed_whatever_the_tensors(named: str) -> None:
+    """Where nothing anchors a base model, layers that no class has may be those of a class that no table knows."""
+    names = dict.fromkeys(("model.embed_tokens.weight", "model.layers.0.x.weight", "model.norm.weight", "own.weight"))
+    config = {"model_type": "mistral", "architectures": ["MistralOwnModel"]}
+    assert infer_architecture(names, config).architecture == "MistralOwnModel"  # type: ignore[arg-type]
+    with pytest.raises(ArchitectureError, match="no class of the mistral family has own"):
+        infer_architecture(names, {**config, "architectures": [named]})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -560,3 +560,12 @@ def test_a_variable_hangs_by_each_of_its_names() -> None:
     layer_node = tree.child(tree.child(0, "model"), "layer-0")
     for attribute in ("kernel", "_kernel", "depthwise_kernel", "_depthwise_kernel"):
         assert tree.child(layer_node, attribute) == nodes["c/kernel"]
+
+
+def test_what_does_not_take_features_is_in_order_whatever_they_are() -> None:
+    """Behind a layer of a user's own on maps nobody knows the order: of a kernel, not of a bias."""
+    image = layer("InputLayer", "i", batch_shape=[None, 4, 4, 3])
+    config = model(image, layer("Own", "o"), DENSE, layer("LSTM", "l", units=3))
+    made = to_pytorch(of({"d/kernel": (48, 3), "d/bias": (3,), **under("l/lstm_cell", LSTM)}, config))
+    (line,) = (line for line in made.lines if line.name == FLATTEN_ORDER)
+    assert line.reason.startswith("d/kernel: behind a Flatten, as it seems")

@@ -213,6 +213,163 @@ def test_what_pytorch_does_otherwise_is_said(class_name: str, config: dict[str, 
     )
 
 
+BARE: dict[str, list[str]] = {
+    **{name: [] for name in ("Dense", "Embedding", "Conv2D", "DepthwiseConv2D", "SeparableConv1D", "PReLU")},
+    "BatchNormalization": ["eps=0.001", "momentum=0.01"],
+    "LayerNormalization": ["eps=0.001"],
+    "GroupNormalization": ["eps=0.001", "num_groups=32"],
+    "RMSNormalization": ["eps=1e-06"],  # torch.nn.RMSNorm takes that of the type
+    "Normalization": ["(x - mean) / variance.sqrt() for it"],
+    "LSTM": ["batch_first=True", "h_n for its output (return_sequences is off)"],
+    "SimpleRNN": ["batch_first=True", "h_n for its output (return_sequences is off)"],
+}
+
+
+@pytest.mark.parametrize("class_name", BARE)
+def test_a_layer_that_is_set_to_nothing_is_set_to_what_keras_takes(class_name: str) -> None:
+    assert said_of(class_name) == BARE[class_name]
+    older = said_of(class_name, is_keras_3=False)
+    hard = "recurrent_activation hard_sigmoid (0.2 x + 0.5, cut at 0 and 1)"
+    assert older == ([hard] if class_name == "LSTM" else []) + BARE[class_name]
+
+
+QUIET: list[tuple[str, str, tuple[Any, ...], tuple[Any, ...]]] = [
+    ("BatchNormalization", "epsilon", (1e-5,), (1e-3, 1e-6)),
+    ("BatchNormalization", "momentum", (0.9,), (0.99, 0.1, 1.0, 2.0)),
+    ("BatchNormalization", "renorm", (False, None), (True,)),
+    ("BatchNormalization", "synchronized", (False,), (True,)),
+    ("LayerNormalization", "epsilon", (1e-5,), (1e-3, 1e-12)),
+    ("RMSNormalization", "epsilon", (), (1e-6, 1e-5)),
+    ("Conv2D", "strides", (1, [1, 1]), (2, [2, 2], [1, 2])),
+    ("Conv2D", "dilation_rate", (1, [1, 1]), (2, [2, 2])),
+    ("Conv2D", "groups", (1,), (2,)),
+    ("Conv2D", "padding", ("valid",), ("same", "causal", "full")),
+    ("Dense", "activation", ("linear", None), ("relu", "softmax")),
+    ("Dense", "activity_regularizer", (None,), ("l2",)),
+    ("Dense", "trainable", (True, None), (False,)),
+    ("Dense", "dtype", ("float32", "bfloat16", None), ("mixed_bfloat16", "int8_from_float32")),
+    ("Dense", "quantization_config", (None,), ({"class_name": "Int8", "config": {}},)),
+    ("Embedding", "mask_zero", (False,), (True,)),
+    ("LSTM", "go_backwards", (False,), (True,)),
+    ("LSTM", "dropout", (0, 0.0), (0.5,)),
+    ("LSTM", "unroll", (True, False), ()),
+    ("LSTM", "activation", ("tanh",), ("relu",)),
+    ("LSTM", "recurrent_activation", ("sigmoid",), ("hard_sigmoid",)),
+    ("LSTM", "time_major", (False,), ()),
+    ("SimpleRNN", "activation", ("tanh",), ("relu", "gelu")),
+    ("GroupNormalization", "groups", (), (1, 32, -1)),
+    ("MultiHeadAttention", "attention_axes", (None,), ([1], [2])),
+    ("MultiHeadAttention", "use_gate", (False, None), (True,)),
+    ("Normalization", "invert", (False,), (True,)),
+    ("EinsumDense", "equation", ("ab,bc->ac", "...x,xy->...y", "abc, cd->abd"), ("abc,cde->abde",)),
+    ("ReLU", "max_value", (None,), (6,)),
+    ("ReLU", "threshold", (0, None), (1,)),
+    ("LeakyReLU", "negative_slope", (0.01,), (0.3,)),
+    ("Softmax", "axis", (-1,), (1,)),
+    ("Rescaling", "offset", (0,), (1,)),
+    ("UpSampling2D", "interpolation", ("nearest",), ("bilinear",)),
+    ("MaxPooling2D", "padding", ("valid",), ("same",)),
+    ("GlobalAveragePooling2D", "keepdims", (False,), (True,)),
+]
+
+
+@pytest.mark.parametrize(("class_name", "name", "quiet", "telling"), QUIET)
+def test_a_value_that_pytorch_takes_as_it_is_needs_no_word(
+    class_name: str, name: str, quiet: tuple[Any, ...], telling: tuple[Any, ...]
+) -> None:
+    def told(value: Any) -> list[Setting]:
+        return [
+            each
+            for each in settings(
+                model_of((class_name, {**LSTM_LIKE.get(class_name, {}), name: value})), is_keras_3=True
+            )
+            if each.name == name
+        ]
+
+    for value in quiet:
+        assert told(value) == [], value
+    for value in telling:
+        assert len(told(value)) == 1, value
+
+
+LSTM_LIKE: dict[str, dict[str, Any]] = {"LSTM": {"units": 3, "return_sequences": True}}
+
+
+def placed(class_name: str, shape: Sequence[int | None] | None, *, is_on_map: bool = False, **config: Any) -> list[str]:
+    """What is said of the axes of a layer that was built with a shape; on a map with channels last, or not."""
+    entry: dict[str, Any] = {"class_name": class_name, "config": {"name": "l", **config}}
+    if shape is not None:
+        entry["build_config"] = {"input_shape": list(shape)}
+    image = {"class_name": "InputLayer", "config": {"name": "i", "batch_shape": [None, 8, 8, 3]}}
+    layers = [image, entry] if is_on_map else [entry]
+    model = architecture.parse({"class_name": "Sequential", "config": {"name": "m", "layers": layers}})
+    return [each.note for each in settings(model, is_keras_3=True) if each.name == "axis"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "is_on_map", "is_said"),
+    [
+        *((-1, None, False, False), ([-1], (None, 8, 8, 3), True, False), (3, (None, 8, 8, 3), True, False)),
+        *(([3], (None, 8, 8, 3), False, False), (1, (None, 3), False, False), (2, (None, 5, 3), False, False)),
+        *((1, None, False, False), (1, (None, 8, 8, 3), True, True)),
+        *((1, (None, 5, 3), False, True), (2, None, False, False), (3, None, False, False)),
+        *((2, (None, 8, 8, 3), False, True), (-2, None, False, True), (0, None, False, True), ("x", None, False, True)),
+    ],
+)
+def test_an_axis_of_batches_is_the_last_or_that_of_pytorch(
+    axis: Any, shape: tuple[int | None, ...] | None, is_on_map: bool, is_said: bool
+) -> None:
+    said = placed("BatchNormalization", shape, is_on_map=is_on_map, axis=axis)
+    assert said == ([f"axis {axis[0] if isinstance(axis, list) else axis}"] if is_said else [])
+
+
+def test_an_axis_of_channels_that_are_first_is_that_of_pytorch() -> None:
+    norm = {"class_name": "BatchNormalization", "config": {"name": "n", "axis": 1}}
+    layers = [
+        {"class_name": "InputLayer", "config": {"name": "i", "batch_shape": [None, 3, 8, 8]}},
+        {"class_name": "Conv2D", "config": {"name": "c", "data_format": "channels_first"}},
+        {**norm, "build_config": {"input_shape": [None, 4, 8, 8]}},
+    ]
+    model = architecture.parse({"class_name": "Sequential", "config": {"name": "m", "layers": layers}})
+    assert [each.note for each in settings(model, is_keras_3=True) if each.name == "axis"] == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "said"),
+    [
+        *((-1, None, []), ([-1], (None, 8, 3), []), (2, (None, 8, 3), []), ([1, 2], (None, 8, 3), [])),
+        *((1, (None, 8, 3), ["axis 1 as the last"]), ([2], None, ["axis 2 as the last"])),
+        *(
+            ([1, 2], (None, 8, 8, 3), ["the axes 1, 2 as the last"]),
+            ([2, 1], (None, 8, 3), ["the axes 2, 1 as the last"]),
+        ),
+    ],
+)
+def test_axes_that_are_normalised_are_the_last(
+    axis: Any, shape: tuple[int | None, ...] | None, said: list[str]
+) -> None:
+    assert placed("LayerNormalization", shape, axis=axis) == said
+    assert placed("Normalization", shape, axis=axis) == ["(x - mean) / variance.sqrt() for it", *said]
+
+
+@pytest.mark.parametrize(
+    ("strides", "size", "dilation", "padding", "said"),
+    [
+        (1, 3, 1, "same", "padding='same'"),
+        ([1, 1], 3, 1, "same", "padding='same'"),
+        (2, 3, 1, "same", "padding 'same' by torch.nn.functional.pad before it, as none goes with a stride"),
+        (1, 3, 1, "causal", "torch.nn.functional.pad by (2, 0) before it"),
+        (1, [5], [2], "causal", "torch.nn.functional.pad by (8, 0) before it"),
+        (1, None, 1, "causal", "torch.nn.functional.pad by causal before it"),
+        (1, 3, 1, "full", "padding full"),
+    ],
+)
+def test_how_a_convolution_is_padded(strides: Any, size: Any, dilation: Any, padding: str, said: str) -> None:
+    config = {"strides": strides, "kernel_size": size, "dilation_rate": dilation, "padding": padding}
+    found = settings(model_of(("Conv1D", config)), is_keras_3=True)
+    assert [each.note for each in found if each.name == "padding"] == [said]
+
+
 def test_a_class_that_no_table_knows_is_said_where_it_has_no_variables() -> None:
     """One that has some is said by their names, which no module of PyTorch takes."""
     model = model_of(("Package>Mine", {"factor": 2}), ("Dense", {"units": 2}))

@@ -125,7 +125,23 @@ def test_what_keras_does_not_take(source: Checkpoint, why: str) -> None:
     with pytest.raises(LossError, match=why) as caught:
         to_keras(source, Flavor.KERAS_3)
     assert caught.value.message.startswith("optimizer state: ")
-    assert "--optimizer drop" in (caught.value.hint or "")
+    hint = caught.value.hint or ""
+    assert hint.endswith("--optimizer drop converts the weights without it")
+    assert not hint.startswith("None")
+
+
+@pytest.mark.parametrize(
+    ("source", "flavor", "hint"),
+    [
+        (changed(checkpoint_of("adam"), without="lr"), Flavor.KERAS_3, "--hyperparameter lr=VALUE; --optimizer drop"),
+        (checkpoint_of("sgd", decays=(0.1,)), Flavor.KERAS_3, "regularizers.L2 of half of it in the layers does, in"),
+        (checkpoint_of("adamw"), Flavor.LEGACY, "a config of a later version does; --optimizer drop"),
+    ],
+)
+def test_what_can_be_done_about_it(source: Checkpoint, flavor: Flavor, hint: str) -> None:
+    with pytest.raises(LossError) as caught:
+        to_keras(source, flavor)
+    assert str(caught.value.hint).startswith(hint)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CASES if kind != "adamw"])
@@ -280,6 +296,47 @@ def test_a_decay_in_keras_is_decoupled_whatever_the_class() -> None:
         made = state_of(to_torch(keras_state(algorithm, *ADAM, weight_decay=decay)))
         held = made.groups[0].hyperparameters
         assert (held["weight_decay"], held["decoupled_weight_decay"]) == (decay or 0, is_decoupled)
+        assert made.algorithm == ("adamw" if is_decoupled else "adam")
+
+
+@pytest.mark.parametrize("flavor", [Flavor.KERAS_3, Flavor.TF_KERAS])
+def test_weights_that_do_not_decay_are_named_where_the_file_does_not_say_them(flavor: Flavor) -> None:
+    source = checkpoint_of("adamw", decays=(0.5, 0.0))
+    (said,) = (each for each in to_keras(source, flavor).warnings if "no weight decay" in each)
+    assert said.startswith("no weight decay for fc.bias: an optimizer of Keras does not save that")
+    assert ("--epsilon exact writes one that does" in said) == (flavor is Flavor.KERAS_3)
+    exact = to_keras(source, flavor, is_exact=True).warnings
+    assert any("no weight decay" in each for each in exact) == (flavor is Flavor.TF_KERAS)
+    assert not any("no weight decay" in each for each in to_keras(checkpoint_of("adamw"), flavor).warnings)
+
+
+@pytest.mark.parametrize("flavor", [Flavor.KERAS_3, Flavor.TF_KERAS])
+def test_an_adam_that_does_not_decay_has_no_decay_and_an_adamw_one_of_zero(flavor: Flavor) -> None:
+    decays = {
+        kind: state_of(to_keras(checkpoint_of(kind), flavor)).groups[0].hyperparameters["weight_decay"]
+        for kind in ("adam", "amsgrad", "adamw")
+    }
+    assert decays == {"adam": None, "amsgrad": None, "adamw": 0.0}
+    assert "weight_decay" not in state_of(to_keras(checkpoint_of("adam"), Flavor.LEGACY)).groups[0].hyperparameters
+
+
+def test_an_optimizer_that_trains_nothing_yet_has_the_settings_of_its_first_group() -> None:
+    source = without_slots(two("adam"))
+    made = state_of(to_keras(replace(source, frozen=frozenset(NAMES)), Flavor.KERAS_3))
+    assert [group.parameters for group in made.groups] == [()]
+    assert made.groups[0].hyperparameters["beta_1"] == 0.8
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_state_before_the_first_step_is_zeros_of_the_type_of_its_weight(dtype: str) -> None:
+    source = without_slots(checkpoint_of("adam"))
+    tensors = {name: ArrayTensor.of(np.ones(shape, dtype)) for name, shape in SHAPES.items()}
+    made = state_of(to_keras(replace(source, tensors=tensors), Flavor.KERAS_3))
+    for held in made.slots.values():
+        assert {name: (each.dtype.value, each.shape) for name, each in held.items()} == {
+            name: (dtype, shape) for name, shape in SHAPES.items()
+        }
+        assert not any(each.numpy().any() for each in held.values())
 
 
 @pytest.mark.parametrize("flavor", Flavor)
@@ -569,7 +626,7 @@ def test_why_a_state_is_refused_says_what_can_be_done(source: Checkpoint, hint: 
     assert hint in (to_torch(source).optimizer_refused or "")
 
 
-ODD: tuple[Any, ...] = (*NO_NUMBERS, -1, [1], [0.9, 0.9], {}, "x")
+ODD: tuple[Any, ...] = (*NO_NUMBERS, 0, -1, [1], [0.9, 0.9], {}, "x")
 OF_TORCH = ("correct_bias", "lr_decay", "decoupled_weight_decay", "maximize", "unknown")
 OF_KERAS = """
 learning_rate beta_1 beta_2 epsilon momentum rho nesterov amsgrad centered weight_decay weight_decay_rate decay clipnorm
@@ -684,3 +741,15 @@ def test_a_schedule_does_not_run_backwards(name: str) -> None:
     with pytest.raises(LossError, match="lacks or mistakes warmup_steps"):
         learning_rate_at(rate("CosineDecay", **{**WARM, "warmup_steps": -4}), 3)
     assert learning_rate_at(rate("CosineDecay", **{**WARM, "initial_learning_rate": -1.0}), 2) == 0
+
+
+@pytest.mark.parametrize("is_legacy", [False, True])
+@pytest.mark.parametrize(("kind", "slots"), [("rmsprop", RMSPROP), ("adagrad", ADAGRAD), ("adam", ADAM)])
+def test_no_epsilon_is_none_on_either_side(kind: str, slots: tuple[str, ...], is_legacy: bool) -> None:
+    made = to_torch(keras_state(kind, *slots, legacy=is_legacy, epsilon=0))
+    assert state_of(made).groups[0].hyperparameters["eps"] == 0
+    assert not any("epsilon" in each for each in made.warnings)
+    for flavor in Flavor:
+        back = to_keras(made, flavor)
+        assert state_of(back).groups[0].hyperparameters["epsilon"] == 0
+        assert not any("epsilon" in each for each in back.warnings)

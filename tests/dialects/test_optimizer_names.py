@@ -98,6 +98,30 @@ def test_variables_that_are_of_no_weight_as_they_are(change: Mapping[str, Tensor
         by_names(changed)
 
 
+@pytest.mark.parametrize("name", ["adam/learning_rate", "learning_rate", "current_learning_rate", "Adam/learning_rate"])
+def test_the_rate_is_what_it_is_now_whatever_its_variable_is_called(name: str) -> None:
+    """tf_keras calls that of a schedule `current_learning_rate`."""
+    held = {key: each for key, each in NAMED.items() if not key.endswith("learning_rate")}
+    state = by_names({**held, name: count(0.25, "float32")})
+    assert state.groups[0].hyperparameters == {"learning_rate": 0.25, "beta_1": 0.9, "class_name": "Adam"}
+
+
+def test_the_factor_of_a_scaled_loss_is_kept_and_its_steps_are_not() -> None:
+    """A LossScaleOptimizer counts the steps that it tried, too: those with gradients of infinity."""
+    scaling = {
+        "loss_scale_optimizer/iteration": count(99),
+        "loss_scale_optimizer/learning_rate": count(7, "float32"),
+        "loss_scale_optimizer/step_counter": count(5),
+        "loss_scale_optimizer/dynamic_scale": count(1024, "float32"),
+    }
+    for state in (by_names({**scaling, **NAMED}), by_positions([*scaling.values(), *NUMBERED])):
+        assert state.step == 3
+        held = state.groups[0].hyperparameters
+        assert (held["dynamic_scale"], held["learning_rate"]) == (1024, 0.5)
+        assert "step_counter" not in held
+        assert state.slots.keys() == {"momentum", "velocity"}
+
+
 def test_a_name_of_two_weights_is_ambiguous() -> None:
     weights = {"a/b_c": BIAS, "a_b/c": BIAS}
     variables = {"adam/iteration": count(3), "adam/a_b_c_momentum": BIAS}
@@ -220,3 +244,69 @@ def test_a_rate_has_a_variable_in_keras_3_and_a_schedule_has_none(flavor: Flavor
         changed = replace(group, hyperparameters={**group.hyperparameters, "learning_rate": rate})
         held = variables(replace(state, groups=(changed,)), flavor)
         assert any(name.endswith("/learning_rate") for name in held) == has_variable
+
+
+OWN_NAMES: list[tuple[str, Flavor, str]] = [
+    (
+        "amsgrad",
+        Flavor.KERAS_3,
+        "adam/iteration adam/learning_rate adam/a_kernel_{momentum,velocity} adam/a_bias_{momentum,velocity} "
+        "adam/a_kernel_velocity_hat adam/a_bias_velocity_hat",
+    ),
+    ("amsgrad", Flavor.TF_KERAS, "iteration Adam/{m,v}/a/kernel Adam/{m,v}/a/bias Adam/vhat/a/kernel Adam/vhat/a/bias"),
+    ("amsgrad", Flavor.LEGACY, "Adam/iter Adam/a/{kernel,bias}/m Adam/a/{kernel,bias}/v Adam/a/{kernel,bias}/vhat"),
+    (
+        "adamw",
+        Flavor.KERAS_3,
+        "adam_w/iteration adam_w/learning_rate adam_w/a_kernel_{momentum,velocity} adam_w/a_bias_{momentum,velocity}",
+    ),
+    ("adamw", Flavor.TF_KERAS, "iteration AdamW/{m,v}/a/kernel AdamW/{m,v}/a/bias"),
+    ("sgd", Flavor.KERAS_3, "sgd/iteration sgd/learning_rate sgd/a_{kernel,bias}_momentum"),
+    ("sgd", Flavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
+    ("sgd", Flavor.LEGACY, "SGD/iter SGD/a/{kernel,bias}/momentum"),
+    ("sgd without momentum", Flavor.KERAS_3, "sgd/iteration sgd/learning_rate"),
+    ("sgd without momentum", Flavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
+    ("sgd without momentum", Flavor.LEGACY, "SGD/iter"),
+    (
+        "centered",
+        Flavor.KERAS_3,
+        "rmsprop/iteration rmsprop/learning_rate rmsprop/a_{kernel,bias}_velocity "
+        "rmsprop/a_{kernel,bias}_momentum rmsprop/a_{kernel,bias}_average_gradient",
+    ),
+    (
+        "centered",
+        Flavor.TF_KERAS,
+        "iteration RMSprop/velocity/a/{kernel,bias} RMSprop/momentum/a/{kernel,bias} "
+        "RMSprop/average_gradient/a/{kernel,bias}",
+    ),
+    (
+        "centered",
+        Flavor.LEGACY,
+        "RMSprop/iter RMSprop/a/{kernel,bias}/rms RMSprop/a/{kernel,bias}/momentum RMSprop/a/{kernel,bias}/mg",
+    ),
+    ("adagrad", Flavor.KERAS_3, "adagrad/iteration adagrad/learning_rate adagrad/a_{kernel,bias}_accumulator"),
+    ("adagrad", Flavor.TF_KERAS, "iteration Adagrad/accumulator/a/{kernel,bias}"),
+    ("adagrad", Flavor.LEGACY, "Adagrad/iter Adagrad/a/{kernel,bias}/accumulator"),
+]
+"""As the files of Keras 3.15, tf_keras 2.21 and its legacy optimizers have them, in their order."""
+
+
+def spelt_out(names: str) -> list[str]:
+    """`a/{b,c}` is two names, as in a shell."""
+    return [
+        f"{before}{each}{after}"
+        for name in names.split()
+        for before, _, rest in [name.partition("{")]
+        for inside, _, after in [rest.partition("}")]
+        for each in inside.split(",")
+    ]
+
+
+@pytest.mark.parametrize(("kind", "flavor", "names"), OWN_NAMES)
+def test_variables_are_called_as_each_kind_of_keras_calls_them(kind: str, flavor: Flavor, names: str) -> None:
+    state = to_keras(checkpoint_of(kind), flavor).optimizer
+    assert state is not None
+    held = variables(state.with_names({"fc.weight": "a/kernel", "fc.bias": "a/bias"}), flavor)
+    assert list(held) == spelt_out(names)
+    if flavor is Flavor.TF_KERAS and kind == "sgd without momentum":
+        assert not any(tensor.numpy().any() for name, tensor in held.items() if "/m/" in name)

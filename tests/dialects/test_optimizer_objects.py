@@ -13,13 +13,14 @@ import pytest
 
 from converter.dialects.optimizer.flavors import CLASSES, Flavor
 from converter.dialects.optimizer.keras_layouts import config_of
-from converter.dialects.optimizer.keras_names import state_of_graph
+from converter.dialects.optimizer.keras_names import optimizer_nodes, state_of_graph
 from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.settings import Settings
 from converter.encoding.object_graph import Node, ObjectTree, object_graph
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle
-from converter.model.optimizer import OptimizerState
+from converter.errors import LossError
+from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
 from tests.dialects.test_optimizer_semantics import CASES, SHAPES, checkpoint_of
 
@@ -179,3 +180,39 @@ def test_which_variable_has_the_steps(flavor: Flavor) -> None:
         key = written.nodes[written.optimizer.children[name]].key
         assert key is not None
         assert written.tensors[key].numpy() == expected
+
+
+def node(children: dict[str, int] | None = None, **more: Any) -> Node:
+    return Node(**{"children": children or {}, "key": None, "full_name": "", "slots": (), **more})
+
+
+def test_one_optimizer_can_be_carried_and_what_only_counts_is_none() -> None:
+    state = state_in_keras("sgd", Flavor.KERAS_3)
+    written = saved(state, Flavor.KERAS_3)
+    settings = Settings(class_name="SGD")
+    whole = written.nodes
+    counting = (*whole, node({"iter": 1}), node({"iter": 1, "other": 1}))
+    assert len(optimizer_nodes(counting)) == 1
+    found = state_of_graph(counting, written.tensors, written.weights, settings)
+    assert found is not None
+    assert found.step == 7
+    for second in (node({"_iterations": 1}), node({"iter": 1, "decay": 1}), node({"iter": 1, "learning_rate": 1})):
+        with pytest.raises(LossError, match="there are 2 optimizers, one can be carried"):
+            state_of_graph((*whole, second), written.tensors, written.weights, settings)
+    assert state_of_graph((node(), node(), *counting[-2:]), {}, {}, settings) is None
+
+
+def test_a_legacy_optimizer_keeps_numbers_in_scalars_and_slots_of_weights() -> None:
+    state = state_in_keras("adam", Flavor.LEGACY)
+    written = saved(state, Flavor.LEGACY)
+    place = written.nodes.index(written.optimizer)
+    table = node(key="table", full_name="Adam/table")
+    nodes = [*written.nodes, table]
+    nodes[place] = replace(written.optimizer, children={**written.optimizer.children, "table": len(written.nodes)})
+    tensors = {**written.tensors, "table": ArrayTensor.of(np.ones((2, 2)))}
+    found = state_of_graph(tuple(nodes), tensors, written.weights, Settings())
+    assert found is not None
+    assert (found.algorithm, found.step, found.convention) == ("adam", 7, Convention.KERAS_LEGACY)
+    strange = {key: name for key, name in written.weights.items() if name != "fc/bias"}
+    with pytest.raises(LossError, match=r"its m 'Adam/fc/bias/m' belongs to no weight"):
+        state_of_graph(written.nodes, written.tensors, strange, Settings())

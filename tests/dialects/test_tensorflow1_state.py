@@ -169,6 +169,7 @@ def test_steps_are_counted_by_the_powers_of_the_betas(
         ("Momentum", {}, {}, "has momentum, and the file does not say how much; --hyperparameter momentum=VALUE"),
         ("Momentum", {"momentum": 0.9, "learning_rate": None}, {}, "does not say its learning rate; --hyperparameter"),
         ("RMSProp", {"momentum": 0.9, "learning_rate": 0.0}, {}, "its learning rate is 0"),
+        ("Adam", {}, {"beta1_power": scalar(float("nan"))}, "its beta1_power is nan, which is no number"),
         ("RMSProp", {"epsilon": -1.0}, {}, "its epsilon is -1.0, which is below zero"),
     ],
 )

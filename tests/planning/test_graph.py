@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.errors import CkconvError, GraphError, LimitError, LossError, UsageError
+from converter.errors import (
+    WITHOUT_GRAPH,
+    ArchitectureError,
+    CkconvError,
+    GraphError,
+    LimitError,
+    LossError,
+    UsageError,
+)
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
 from converter.graphs import calls
@@ -93,8 +101,16 @@ def test_who_names_a_model_means_it(asked: Asked) -> None:
     asked.made(replace(SOURCE, config=CONFIG), **named)
     assert [*asked] == [OF_MODULE, PREPARED]
     assert asked[OF_MODULE]["factory"] == "package:factory"
-    with pytest.raises(UsageError, match="--model needs --inputs"):
+    with pytest.raises(UsageError, match="--model needs --inputs") as caught:
         asked.made(SOURCE, model="package:factory")
+    assert caught.value.hint == 'such as --inputs "input_ids:int64[batch,seq]"'
+
+
+def test_without_a_graph_and_without_a_config_three_things_help(asked: Asked) -> None:
+    with pytest.raises(ArchitectureError, match="says which model this is") as caught:
+        asked.made(replace(SOURCE, graph=None))
+    assert all(option in str(caught.value.hint) for option in ("--config FILE", "--model pkg", "--weights-only"))
+    assert [*asked] == []
 
 
 def test_a_graph_that_fails_gives_way_to_that_of_the_class_and_is_said_to(asked: Asked) -> None:
@@ -118,7 +134,7 @@ def test_what_the_graph_uses_is_not_left_out(options: dict[str, Any], asked: Ask
     left = replace(SOURCE, tensors={"fc.weight": SOURCE.tensors["fc.weight"]})
     with pytest.raises(LossError, match="was left out, and the graph uses it") as caught:
         asked.made(SOURCE, left, **options)
-    assert caught.value.tensor == "fc.bias"
+    assert (caught.value.tensor, caught.value.hint) == ("fc.bias", WITHOUT_GRAPH)
     renamed = SOURCE.with_names(lambda name: f"new.{name}")
     assert asked.made(SOURCE, renamed, **options).graph is not None
 

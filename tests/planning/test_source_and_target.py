@@ -19,6 +19,7 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
+from converter.formats import registry
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -75,6 +76,7 @@ def test_a_name_that_says_nothing_asks_for_a_format(source: Path, tmp_path: Path
     with pytest.raises(UnknownFormatError, match="does not say the format") as caught:
         converter.convert(source, tmp_path / "x")
     assert caught.value.path == str(tmp_path / "x")
+    assert caught.value.hint == f"--to one of {', '.join(registry())}"
 
 
 def test_a_folder_gets_what_belongs_to_a_model_and_a_file_cannot(source: Path, tmp_path: Path) -> None:

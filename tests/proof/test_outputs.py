@@ -247,6 +247,24 @@ def test_a_users_own_sets_must_all_run(runs: Runs, tmp_path: Path) -> None:
         runs.verified(inputs=str(tmp_path / "own.npz"))
 
 
+def test_a_users_own_sets_are_those_that_are_run_and_no_others(runs: Runs, tmp_path: Path) -> None:
+    own = tmp_path / "own.npz"
+    np.savez(own, x=np.arange(100, dtype=np.float32).reshape(2, 50))
+    seen: list[Any] = []
+
+    def noted(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+        seen.append(arrays["x"])
+        return same(arrays)
+
+    runs.computed = {REFERENCE: noted, TARGET: noted}
+    found = runs.verified(inputs=str(own))
+    assert (found.outputs, found.data, found.beyond) == (True, "own.npz", None)
+    assert len(seen) == 2
+    assert all(np.array_equal(each, np.arange(100).reshape(2, 50)) for each in seen)
+    seen.clear()
+    assert (runs.verified().data, len(seen) > 2) == (None, True)
+
+
 def test_what_the_canary_says(runs: Runs) -> None:
     runs.canary = [("seen", off(1)), ("unseen", same)]
     found = runs.verified(verify="outputs").canary
@@ -322,7 +340,7 @@ def test_what_comes_from_elsewhere_is_run_by_whom_nothing_of_it_harms(
     assert ran.pop() == (made, program.runner)
     with pytest.raises(VerificationError, match="holds another program than is made of the source here") as caught:
         foreign(replace(program, is_same_program=lambda *_: False))
-    assert caught.value.path == str(found)
+    assert (caught.value.path, caught.value.hint) == (str(found), "--verify weights compares the weights alone")
     nobody = replace(program, is_same_program=None)
     assert foreign(nobody).reason == "pt2 files from elsewhere are not run"
     with pytest.raises(UsageError, match=r"--inputs own\.npz: pt2 files from elsewhere are not run"):

@@ -86,7 +86,7 @@ def below_root(epsilon: float, squares: Squares) -> Placed:
 def beside_root(epsilon: float, squares: Squares) -> Placed:
     """Return the e for which root + e is closest to sqrt(square + `epsilon`)."""
     roots = _Roots.of(squares)
-    if roots.is_empty:
+    if roots.is_empty or not epsilon:
         return Placed(value=math.sqrt(epsilon), error=0.0, plain_error=0.0)
     pointwise: Callable[[float], float] = lambda root: epsilon / (math.sqrt(root * root + epsilon) + root)  # noqa: E731
     return roots.placed(pointwise, lambda at, e: np.sqrt(at * at + epsilon) / (at + e))

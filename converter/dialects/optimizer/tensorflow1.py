@@ -153,9 +153,9 @@ def _step(made: FromKeras, betas: tuple[float, float]) -> int | None:
     """
     counted = []
     for name, beta in zip(_POWERS, betas, strict=True):
-        power = made.given.get(name)
-        if power is None or not beta:
+        if made.given.get(name) is None or not beta:
             continue
+        power = made.number(name, 0.0)
         if not 0 <= power < 1:
             raise LossError(f"its {name} is {power}")
         if power > _SMALLEST_POWER:
