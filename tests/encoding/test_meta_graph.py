@@ -173,8 +173,9 @@ def test_values_that_are_no_tensors_are_told_apart() -> None:
 
 
 def test_a_structure_is_one_thing_and_not_endless() -> None:
-    with pytest.raises(ReadError, match="a structure that is several things"):
+    with pytest.raises(ReadError, match="a structure that is several things") as caught:
         leaves(nothing() + truth(True))
+    assert caught.value.path == "model"
     deep = tensor("x")
     for _ in range(32):
         deep = listed(deep)

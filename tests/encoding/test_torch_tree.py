@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from converter.encoding.pickle import Global, Placeholder
+from converter.encoding import zip as zip_archive
+from converter.encoding.pickle import Global, Placeholder, writer
+from converter.encoding.torch_file import archive_of
 from converter.encoding.torch_file.storages import Storage, View, storage_dtype
 from converter.encoding.torch_file.tree import Walk, is_carried, is_module
+from converter.encoding.zip import Record
 from converter.errors import ReadError
+from converter.execution.streaming import stream
 from converter.model.dtype import DType
+from converter.model.file import SourceFile
+from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor, Tensor
 
 OTHER = Global(module="package", name="Thing")
@@ -257,7 +264,8 @@ def test_what_cannot_be_plain_is_none_and_said() -> None:
 
 def test_what_has_a_plain_form() -> None:
     assert all(map(is_carried, (1, "x", None, [], {}, {1}, view(1), thing(items={"a": 1}))))
-    assert not any(map(is_carried, (OTHER, storage(), thing(), thing({"a": 1}), thing(items={"a": 1}, values=[1]))))
+    others = (thing(), thing({"a": 1}), thing({"a": 1}, items={"a": 1}), thing(items={"a": 1}, values=[1]))
+    assert not any(map(is_carried, (OTHER, storage(), *others)))
 
 
 # depth and work
@@ -310,3 +318,33 @@ def test_work_is_bounded(value: Any, is_too_much: bool) -> None:
         stored.plain(value, "")
     else:
         Walk().plain(value, "")
+
+
+# storages of a file
+
+
+def saved(folder: Path, numel: Any, *, of: str = "FloatStorage", data: bytes = bytes(16)) -> SourceFile:
+    """A file of torch.save with one tensor of four numbers, whose storage says that it has `numel` elements."""
+    owner = writer.Persistent(identity=("storage", Global(module="torch", name=of), "0", "cpu", numel))
+    rebuild = Global(module="torch._utils", name="_rebuild_tensor_v2")
+    tensor = writer.Call(function=rebuild, arguments=(owner, 0, (4,), (1,), False, writer.ordered_dict()))
+    records = {"data.pkl": writer.dumps({"w": tensor}), "byteorder": b"little", "data/0": data, "version": b"3\n"}
+    archive = zip_archive.archive([Record(name=f"archive/{name}", content=value) for name, value in records.items()])
+    stream(OutputFile(name="x.pth", pieces=tuple(archive)), folder)
+    file = SourceFile(folder / "x.pth")
+    (folder / "x.pth").unlink()
+    return file
+
+
+@pytest.mark.parametrize("numel", [-1, True, 4.0, "4", None, 1 << 63, (4,)], ids=repr)
+def test_a_storage_has_a_number_of_elements(numel: Any, tmp_path: Path) -> None:
+    walk = flattened(archive_of(saved(tmp_path, 4)).load())
+    assert walk.weights.tensors["w"].numpy().tolist() == [0, 0, 0, 0]
+    with pytest.raises(ReadError, match=r"the pickle has a storage (of .* elements|that is none)"):
+        flattened(archive_of(saved(tmp_path, numel)).load())
+
+
+@pytest.mark.parametrize(("numel", "data"), [(5, bytes(16)), (4, bytes(15)), (3, bytes(16))])
+def test_a_storage_is_as_large_as_its_record(numel: int, data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        flattened(archive_of(saved(tmp_path, numel, data=data)).load())

@@ -156,3 +156,27 @@ def test_reports_have_the_modes_of_any_new_file(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "report").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe"])
+def test_what_is_put_in_its_place_while_it_is_looked_at_is_not_opened(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A link is not followed, and a pipe not waited for."""
+    (tmp_path / "report").write_bytes(OWN + b"old")
+    (tmp_path / "elsewhere").write_bytes(OWN + b"of another place")
+    opened = os.open
+
+    def swap(path: object, flags: int, *given: int, **more: int) -> int:
+        if path == "report":
+            (tmp_path / "report").unlink()
+            if kind == "a link":
+                (tmp_path / "report").symlink_to("elsewhere")
+            else:
+                os.mkfifo(tmp_path / "report")
+        return opened(path, flags, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(DestinationExistsError, match=r"cannot be read|was not written by"):
+        write(tmp_path, overwrite=True)
+    assert (tmp_path / "elsewhere").read_bytes() == OWN + b"of another place"

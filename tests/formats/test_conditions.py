@@ -21,6 +21,7 @@ from converter.encoding.torch_file import torch_file
 from converter.errors import ReadError, SafetyError, UsageError
 from converter.execution.streaming import stream
 from converter.formats import by_name, dcp
+from converter.formats.probe import located
 from converter.graphs.calls import run_onnx
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import Reference, TracedGraph
@@ -161,6 +162,23 @@ def test_two_variables_of_one_name_are_called_by_their_paths(tmp_path: Path) -> 
     assert read("dense/w", "dense_1/w") == ["dense/w", "dense_1/w"]
     assert read("dense/w", "dense/w") == ["layer0/w", "layer1/w"]
     assert read("dense/w", "dense/w", "other/w") == ["layer0/w", "layer1/w", "other/w"]
+
+
+def test_a_file_is_itself_whatever_has_its_name_and_more(tmp_path: Path) -> None:
+    """A prefix is one only where no file is called so."""
+    index, path = tmp_path / "model.index", tmp_path / "model"
+    index.write_bytes(b"")
+    assert located(path) == index
+    assert located(tmp_path / "other") == tmp_path / "other"
+    path.write_bytes(b"")
+    assert located(path) == path
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert located(path) == path
+    index.unlink()
+    index.mkdir()
+    path.unlink()
+    assert located(path) == path
 
 
 @pytest.mark.parametrize(("name", "written"), [("it's", r"it\'s"), ('"', r"\""), ("back\\slash", r"back\\slash")])
@@ -338,3 +356,22 @@ def _paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
             yield from _paths(item, (*path, key))
     else:
         yield path, value
+
+
+def test_numbers_of_an_optimizer_beside_safetensors_are_not_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """Their file has them in the order of the alphabet; a file of torch.save has the model's."""
+    weights = {"b": tensor(2), "a": tensor(2, start=5)}
+    slots = {number: {"momentum_buffer": tensor(2, start=number)} for number in (0, 1)}
+    state = {"state": slots, "param_groups": [{**SGD, "params": [0, 1]}]}
+    converter.write(Checkpoint(tensors=weights), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "of-no-table"}')
+    stream(OutputFile(name="optimizer.pt", pieces=tuple(torch_file(state))), tmp_path)
+    found = converter.read(tmp_path)
+    assert found.optimizer is None
+    assert found.optimizer_refused
+    assert found.optimizer_numbered is not None
+    assert list(found.optimizer_numbered["state"]) == [0, 1]
+    stream(OutputFile(name="x.pth", pieces=tuple(torch_file({"model": weights, "optimizer": state}))), tmp_path)
+    of_torch = converter.read(tmp_path / "x.pth").optimizer
+    assert of_torch is not None
+    assert {name: held.numpy()[0] for name, held in of_torch.slots["momentum_buffer"].items()} == {"b": 0, "a": 1}
