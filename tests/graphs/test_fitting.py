@@ -77,6 +77,9 @@ def test_ties_are_those_of_the_class_where_the_checkpoint_has_both() -> None:
     with pytest.raises(LossError, match="differs from embed, which Model ties it to") as caught:
         of_class(decoder=tensor(4, 3), other=tensor(4, 3, start=1))
     assert caught.value.tensor == "other"
+    with pytest.raises(LossError, match="differs from embed") as caught:
+        of_class(decoder=tensor(4, 3, start=1))
+    assert caught.value.tensor == "decoder"
 
 
 def test_what_a_class_lacks_or_has_besides_is_a_line() -> None:
@@ -151,6 +154,20 @@ def test_what_was_moved_says_how_to_move_it_back() -> None:
         ("table", "no tensor of its own: a constant of the graph"),
         ("gone", "no place"),
     ]
+
+
+def test_a_name_that_became_a_tie_is_the_tensor_that_it_is_tied_to() -> None:
+    source = Checkpoint(tensors={"w": tensor(2, 3)}, aliases={"again": "w"})
+    planned = replace(
+        source,
+        tensors={"embed": source.tensors["w"]},
+        aliases={"decoder": "embed"},
+        origins={"embed": "w", "decoder": "again"},
+    )
+    graph = Signature(title="own", parameters={"again": (F32, (2, 3))}, buffers={})
+    fitted = fitted_to_source(planned, source, graph)
+    assert fitted.stored == {"again": Stored(name="embed", dtype=F32, shape=(2, 3))}
+    assert fitted.signature.parameters == {"embed": (F32, (2, 3))}
 
 
 @pytest.mark.parametrize(
