@@ -69,6 +69,7 @@ _NOT = {
     "a remainder of C": model(node("Mod", ["x", "k"], ["y"], fmod=1), k=_TEN),
     "a divisor": model(node("Div", ["k", "x"], ["y"]), k=_TEN),
     "by itself": model(node("Div", ["x", "x"], ["y"])),
+    "by zero": model(node("Div", ["x", "k"], ["y"]), k=np.array([1, 0])),
     "by a negative number": model(node("Div", ["x", "k"], ["y"]), k=np.int64(-1)),
     "a floating-point number": model(node("Cast", ["x"], ["y"], to=TensorProto.FLOAT), output=TensorProto.FLOAT),
     "a sum": model(node("ReduceSum", ["x"], ["y"])),
@@ -106,6 +107,14 @@ def test_ids_of_two_tables_are_rows_of_the_smallest() -> None:
         small=_TABLE[:4],
     )
     assert sampled(made) == Sampling(role="ids", high=4)
+
+
+def test_rows_are_those_of_the_axis_that_is_chosen_from() -> None:
+    for axis, rows in ((0, 10), (1, 7), (-1, 7)):
+        made = model(node("Gather", ["t", "x"], ["y"], axis=axis), output=1, t=_TABLE[:, :7])
+        assert sampled(made) == Sampling(role="ids", high=rows)
+    data = model(node("Gather", ["x", "k"], ["y"]), k=np.int64(1))
+    assert sampled(data) == Sampling()
 
 
 def test_an_operator_of_another_domain_is_not_known() -> None:
