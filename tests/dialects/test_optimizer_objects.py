@@ -180,6 +180,7 @@ def test_which_variable_has_the_steps(flavor: Flavor) -> None:
         key = written.nodes[written.optimizer.children[name]].key
         assert key is not None
         assert written.tensors[key].numpy() == expected
+        assert written.tensors[key].dtype.value == "int64"
 
 
 def node(children: dict[str, int] | None = None, **more: Any) -> Node:

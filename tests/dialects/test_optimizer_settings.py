@@ -124,6 +124,21 @@ def test_a_schedule_of_others_stays_a_number_in_keras_and_is_said() -> None:
     assert "WarmUp(" in notes_on_state(again)[0]
 
 
+def test_schedules_of_keras_are_configs_that_every_version_reads() -> None:
+    made = schedules.of_keras(COSINE)
+    assert made == {"module": "keras.optimizers.schedules", **COSINE, "registered_name": None}
+    for other in (
+        {"class_name": "WarmUp", "config": {}},
+        {"class_name": "Own>CosineDecay", "config": {}},
+        {"class_name": "CosineDecay"},
+        {"class_name": "CosineDecay", "config": 7},
+        {},
+        None,
+        0.1,
+    ):
+        assert schedules.of_keras(other) is None
+
+
 def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
     made = to_torch(state_of(Convention.KERAS_LEGACY, learning_rate=0.11, decay=0.01, momentum=0.0))
     state = optimizer_of(made)

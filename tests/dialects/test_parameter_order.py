@@ -436,3 +436,40 @@ def test_modules_nearest_to_the_root_are_left_out_first() -> None:
     inner = model({"c.x.w": (2,), "c.y.w": (2,), "d.w": (2,)})
     found = without_frozen_modules([2], inner, None, lambda group, place, name: name != "c.x.w")
     assert [convention for _, convention in found] == ["order, c.x frozen"]
+
+
+def test_fewer_parameters_than_the_model_has_are_no_proof_of_their_order() -> None:
+    """The last module may be the one that was frozen; that the first parameters fit does not say that it is certain."""
+    source = model({"a.w": (2,), "b.w": (3,), "c.w": (4,)})
+    assert named_state(numbered([(2,), (3,), (4,)]), source).basis == "verified (order)"
+    assert named_state(numbered([(2,), (3,)]), source).basis == "inferred (order, c frozen)"
+    alike = model({"a.w": (2,), "b.w": (2,), "c.w": (2,)})
+    with pytest.raises(LossError, match="ambiguous"):
+        named_state(numbered([(2,), (2,)]), alike)
+    with pytest.raises(LossError, match="fit no known order"):
+        named_state(numbered([(2,), (3,), (4,), (5,)]), source)
+
+
+def test_parameters_are_numbers_alone_where_not_every_group_names_them() -> None:
+    whole = numbered([(2,)], [(3,)])
+    first, second = whole["param_groups"]
+    named = {**first, "param_names": ["a"]}
+    for groups, is_alone in (
+        ([first, second], True),
+        ([named, second], True),
+        ([first, {**second, "param_names": ["b"]}], True),
+        ([named, {**second, "param_names": ["b"]}], False),
+    ):
+        assert is_numbered({**whole, "param_groups": groups}) is is_alone
+    assert not is_numbered({**whole, "state": {"a": {}}})
+    assert is_numbered({"state": {}, "param_groups": []})
+
+
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_may_have_wrappers_in_them_on_either_side(before: str) -> None:
+    plain, wrapped = ({"net.a": (2,), "net.b": (2,)}, {f"{before}net.a": (2,), f"net.{before}b": (2,)})
+    for weights, names in ((plain, wrapped), (wrapped, plain)):
+        state = numbered([(2,), (2,)])
+        state["param_groups"][0]["param_names"] = list(names)
+        found = named_state(state, model(weights))  # type: ignore[arg-type]
+        assert (found.groups[0].parameters, found.basis) == (tuple(weights), "named")

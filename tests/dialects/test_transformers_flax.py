@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import SourceFile
 from converter.model.ledger import Status
+from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "flax" / "transformers"
@@ -242,3 +244,108 @@ def test_rows_of_every_type_invert(model_type: str) -> None:
         assert there.name == canonical
         assert back is not None
         assert back.name == theirs
+
+
+@pytest.mark.parametrize("width", [None, 0, -4, True, "4", (1 << 16) + 1])
+def test_a_config_that_asks_for_an_impossible_pooler_is_refused(width: Any) -> None:
+    values = {"model_type": "big_bird", "architectures": ["BigBirdForTokenClassification"]}
+    leaf = {"classifier__bias": np.ones(3, np.float32)}
+    made = flax.to_canonical(flax_checkpoint(config_of(**values, hidden_size=4), **leaf))
+    assert {name: tensor.shape for name, tensor in made.tensors.items() if "pooler" in name} == {
+        "bert.pooler.weight": (4, 4),
+        "bert.pooler.bias": (4,),
+    }
+    assert not any(made.tensors[name].numpy().any() for name in ("bert.pooler.weight", "bert.pooler.bias"))
+    with pytest.raises(ReadError, match=f"says that hidden_size is {width!r}") as caught:
+        flax.to_canonical(flax_checkpoint(config_of(**values, hidden_size=width), **leaf))
+    assert str(caught.value.tensor).startswith("bert.pooler.")
+
+
+def by_rules(**leaves: np.ndarray) -> Checkpoint:
+    return flax.to_canonical(flax_checkpoint(config_of(model_type="klingon"), **leaves))
+
+
+def test_rules_for_a_type_that_no_table_knows() -> None:
+    arrays = {
+        "a__kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b__kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+        "c__kernel": np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5),
+        "d__kernel": np.arange(2, dtype=np.float32),
+        "n__scale": np.ones(2, np.float32),
+        "e__embedding": np.ones((3, 2), np.float32),
+        "params__p__bias": np.ones(4, np.float32),
+        "batch_stats__p__mean": np.ones(4, np.float32),
+        "batch_stats__p__var": np.ones(4, np.float32),
+        "params": np.ones(1, np.float32),
+        "x__odd": np.ones(1, np.float32),
+    }
+    made = by_rules(**arrays)
+    assert set(made.names) == {
+        *("a.weight", "b.weight", "c.weight", "d.kernel", "n.weight", "e.weight", "p.bias"),
+        *("p.running_mean", "p.running_var", "params", "x.odd"),
+    }
+    np.testing.assert_array_equal(made.tensors["a.weight"].numpy(), arrays["a__kernel"].T)
+    np.testing.assert_array_equal(made.tensors["b.weight"].numpy(), arrays["b__kernel"].transpose(2, 1, 0))
+    np.testing.assert_array_equal(made.tensors["c.weight"].numpy(), arrays["c__kernel"].transpose(3, 2, 0, 1))
+    assert made.buffers == {"p.running_mean", "p.running_var"}
+    (line,) = made.lines
+    assert (line.name, line.is_refused_by_default) == ("model-type", True)
+    assert "11 names follow what Flax calls leaves; undecided: d/kernel, params, x/odd, and what" in line.reason
+    (line,) = by_rules(a__bias=np.ones(1, np.float32)).lines
+    assert "undecided: none, and what" in line.reason
+    (line,) = by_rules(**{f"x__odd{number:02}": np.ones(1, np.float32) for number in range(23)}).lines
+    assert "x/odd19 and 3 more, and what" in line.reason
+
+
+def test_statistics_are_a_collection_of_their_own() -> None:
+    config = config_of(model_type="resnet", architectures=["ResNetModel"])
+    norm = "embedder.embedder.normalization"
+    leaves = {
+        "params__embedder__embedder__normalization__scale": np.ones(2, np.float32),
+        "batch_stats__embedder__embedder__normalization__mean": np.ones(2, np.float32),
+        "batch_stats__embedder__embedder__normalization__var": np.ones(2, np.float32),
+    }
+    made = flax.to_canonical(flax_checkpoint(config, **leaves))
+    assert made.buffers == {f"{norm}.{leaf}" for leaf in ("running_mean", "running_var", "num_batches_tracked")}
+    (line,) = made.lines
+    assert (line.target, line.status) == (f"{norm}.num_batches_tracked", Status.DEFAULTED)
+    back = flax.from_canonical(made)
+    assert set(back.names) == {name.replace("__", "/") for name in leaves}
+    assert back.lines == ()
+    assert back.buffers == {name.replace("__", "/") for name in leaves if name.startswith("batch_stats")}
+
+
+def test_what_flax_has_alone_for_two_and_what_it_has_not_is_refused() -> None:
+    config = config_of(model_type="bert", architectures=["BertModel"])
+    plain = {"pooler.dense.bias": np.ones(3, np.float32)}
+    lost = flax.from_canonical(torch_checkpoint(config, {**plain, "own.weight": np.ones(1, np.float32)}))
+    assert [(line.name, line.is_refused_by_default) for line in lost.lines] == [("own.weight", True)]
+    assert lost.lines[0].reason == "the Flax model has no leaf for it"
+    group = ParameterGroup(parameters=tuple(plain), hyperparameters={})
+    trained = replace(
+        torch_checkpoint(config, plain), optimizer=OptimizerState(algorithm="sgd", step=1, groups=(group,))
+    )
+    made = flax.from_canonical(trained)
+    assert made.optimizer is None
+    assert made.warnings == ("optimizer state not carried: Flax's models have none",)
+
+
+def test_untying_is_said_and_what_is_tied_is_stored_twice_again() -> None:
+    values = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    words = np.arange(6, dtype=np.float32).reshape(3, 2)
+    leaves = {"model__embed_tokens__embedding": words, "lm_head__kernel": words.T}
+    tied = flax.to_canonical(flax_checkpoint(config_of(**values), **leaves))
+    assert tied.warnings == ()
+    back = flax.from_canonical(tied)
+    assert set(back.names) == {"model/embed_tokens/embedding", "lm_head/kernel"}
+    np.testing.assert_array_equal(back.tensors["lm_head/kernel"].numpy(), words.T)
+    untied = flax.to_canonical(flax_checkpoint(config_of(**values), **{**leaves, "lm_head__kernel": words.T + 1}))
+    (said,) = untied.warnings
+    assert said == (
+        "config.json: tie_word_embeddings is now false: lm_head/kernel is not model/embed_tokens/embedding, and the "
+        "Flax class uses both"
+    )
+    alone = {**values, "tie_word_embeddings": False}
+    assert set(
+        flax.from_canonical(torch_checkpoint(config_of(**alone), {"model.embed_tokens.weight": words})).names
+    ) == {"model/embed_tokens/embedding"}

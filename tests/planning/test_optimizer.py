@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.dialects.identity.inference import Inference
 from converter.errors import ArchitectureError, LossError, UsageError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
@@ -139,6 +140,18 @@ def test_a_target_that_goes_by_number_gets_the_order_of_the_class(asked: Asked) 
     assert groups(arranged(PLACED, PTH, asked)) == [NAMES[::-1]]
     assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[2], NAMES[0]), (NAMES[1],)]
     assert len(asked) == 2
+
+
+def test_names_of_the_class_have_the_checkpoints_prefix(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so have those of its LayerNorms, which do not decay whatever they are called."""
+    told = Inference(architecture="OwnModel", basis="config", prefix="bert.")
+    monkeypatch.setattr(planning, "infer_architecture", lambda *_, **__: told)
+    asked.order = [["b.weight"], ["a.bias"], ["a.weight"]]
+    asked.norms = ["b.weight"]
+    assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[0],), (NAMES[2], NAMES[1])]
+    assert groups(with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)) == [
+        (NAMES[2], NAMES[1], NAMES[0])
+    ]
 
 
 def test_an_order_that_is_there_or_that_nobody_goes_by_is_not_asked_for(asked: Asked) -> None:

@@ -238,6 +238,25 @@ def test_a_config_of_keras_is_one_of_keras(source: Path) -> None:
     assert checkpoint.keras_config.values == keras
 
 
+@pytest.mark.parametrize("to", ["dcp", "pretrained", "savedmodel", "tf-checkpoint"])
+def test_a_config_of_keras_in_a_folder_of_another_format_is_one_of_keras(to: str, tmp_path: Path) -> None:
+    own = Config(values={"model_type": "own", "architectures": ["Own"]}, raw=b"{}")
+    options = {"weights_only": True} if to == "savedmodel" else {}
+    converter.write(replace(NETWORK, config=own), tmp_path / "folder", to=to, **options)
+    (place,) = (tmp_path / "folder").rglob("config.json")
+    for values, is_keras in (
+        ({"class_name": "Sequential", "config": {"name": "s", "layers": []}}, True),
+        ({"class_name": "Own", "config": {}}, False),
+        ({"model_type": "own"}, False),
+    ):
+        place.write_text(json.dumps(values))
+        checkpoint = converter.read(tmp_path / "folder", from_format=to)
+        held = checkpoint.keras_config if is_keras else checkpoint.config
+        assert held is not None
+        assert held.values == values
+        assert (checkpoint.config if is_keras else checkpoint.keras_config) is None
+
+
 LEVELS = [
     ("m/saved_model/1", "m", {"model_type": "bert"}, True),
     ("m/saved_model/12", "m", {"model_type": "bert"}, True),

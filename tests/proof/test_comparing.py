@@ -214,6 +214,14 @@ def test_rounding_excuses_as_much_as_it_moves_and_no_more() -> None:
         compare(values, values.copy(), rounding={"y": 1.0})
 
 
+def test_rounding_stands_in_the_place_of_the_least_difference_and_not_beside_it() -> None:
+    values = VALUES.astype(np.float32)
+    found = compare(values, values.copy(), atol=4e-3, rounding={"y": 1e-3}).per_output[0]
+    assert found.tolerance == pytest.approx(4e-3)
+    assert compare(values, values.copy(), atol=5e-3, rounding={"y": 1e-3}).tolerance == pytest.approx(5e-3)
+    assert compare(values, values.copy(), atol=1e-3, rounding={"y": 1e-3}).tolerance == pytest.approx(4e-3)
+
+
 def test_the_figures_of_a_report() -> None:
     values = VALUES.astype(np.float32)
     found = compare(values, moved(values, (0, 0), 1e-5)).per_output[0]

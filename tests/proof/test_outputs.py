@@ -285,6 +285,16 @@ def test_outputs_that_show_no_weight_are_not_proven(runs: Runs) -> None:
         runs.verified(verify="outputs")
 
 
+def test_a_canary_that_there_was_no_time_for_says_nothing_of_outputs(runs: Runs) -> None:
+    runs.canary = [("w", same)]
+    runs.answers[TARGET]["canary"] = {"tried": [], "not_tried": 1, "reason": "no time"}
+    for verify in ("auto", "outputs"):
+        found = runs.verified(verify=verify)
+        assert (found.outputs, found.is_unproven) == (True, False)
+        assert found.canary is not None
+        assert (found.canary.tried, found.canary.not_tried, found.canary.reason) == (0, 1, "no time")
+
+
 def test_a_set_on_which_nothing_could_have_failed_notices_nothing(runs: Runs) -> None:
     """The canary's set is the smallest; of one row, here, the output is constant."""
 

@@ -142,8 +142,17 @@ def test_a_text_has_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".html", ".htm", ".HTML"])
 def test_a_page_has_all_of_it_and_nothing_that_runs(suffix: str, tmp_path: Path) -> None:
     text = page(tmp_path, suffix, SAID)
-    for each in ("&lt;b&gt;", "no &amp; place", "mind &lt;the&gt; gap", "one set", "Dense, activation: add it"):
+    said = (
+        "&lt;b&gt;",
+        "no &amp; place",
+        "mind &lt;the&gt; gap",
+        "one set",
+        "Dense, activation: add it",
+        "output &#x27;o1",
+    )
+    for each in said:
         assert each in text
+    assert SAID.verdict in text
     assert "<b>" not in text
     assert "<the>" not in text
     assert is_ledger(text.encode())
