@@ -27,15 +27,16 @@ A tour of the code, from the top:
 - ``graphs/``     tracing, lowering and running: ``description/`` what a graph is, ``fitting/`` which of its tensors are
   which of a checkpoint's, ``trace/`` into ONNX, ``passes/`` over it, ``lower/`` into TensorFlow and PyTorch, ``run/``;
   ``calls.py`` lists what child processes are called for
+- ``storage/``    kinds of storage besides local files, one module per kind, found by scanning the folder
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
 - ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
 - ``testing.py``  the tests that every format is held to, those of other packages too (``entry_points.py``)
 
 Imports run downwards only.
 
-What other packages may rest on: this module, ``converter.errors``, ``converter.formats`` (`Format`, `Probe`), what
-``converter.model`` has without an underscore, ``converter.testing`` and ``converter.keras_optimizers``, which saved
-Keras models name. Everything else may move.
+What other packages may rest on: this module, ``converter.errors``, ``converter.formats`` (`Format`, `Probe`),
+``converter.storage`` (`Storage`), what ``converter.model`` has without an underscore, ``converter.testing`` and
+``converter.keras_optimizers``, which saved Keras models name. Everything else may move.
 """
 
 from __future__ import annotations

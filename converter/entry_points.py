@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from converter.errors import UsageError
 
-FORMATS, DIALECTS = "ckconv.formats", "ckconv.dialects"
+FORMATS, DIALECTS, STORAGES = "ckconv.formats", "ckconv.dialects", "ckconv.storages"
 
 _Added = TypeVar("_Added")
 

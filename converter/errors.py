@@ -55,6 +55,10 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def _text_of(path: object) -> str:
+    return os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else str(path)
+
+
 class CkconvError(Exception):
     """The root of the tree. `path`, `tensor` and `hint` are None where they do not apply."""
 
@@ -64,13 +68,13 @@ class CkconvError(Exception):
         self,
         message: str,
         *,
-        path: str | bytes | os.PathLike[str] | None = None,
+        path: object | None = None,
         tensor: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.path = None if path is None else os.fsdecode(path)
+        self.path = None if path is None else _text_of(path)
         self.tensor = tensor
         self.hint = hint
         self.report: Any = None

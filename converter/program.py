@@ -16,6 +16,7 @@ from converter.execution.resume import Attempt
 from converter.execution.workshop import LocalWorkshop
 from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import local_copy
 from converter.model.output import Provenance
 from converter.observer import SILENT, Observer
 from converter.options import Options
@@ -24,6 +25,7 @@ from converter.planning.sandbox import require_sandbox, terms_of
 from converter.proof import prove
 from converter.proof.difference import Difference, compare
 from converter.report import Report
+from converter.storage import location_of
 from converter.version import __version__
 
 StrPath = str | os.PathLike[str]
@@ -42,7 +44,7 @@ def convert(
     general, specific = Options.split(options)
     require_sandbox(general)
     target = Target.of(destination, to, general)
-    path = located(Path(source))
+    path = located(location_of(source))
     target.place.check_apart_from(path)
     opened, specific = Source.open(path, general, specific)
     target.place.check_apart_from(path, *opened.read_beside(general))
@@ -57,7 +59,7 @@ def read(
     `options` are the read options of its format. Raises CkconvError.
     """
     general = Options(from_format=from_format, config=None if config is None else Path(config))
-    opened, unknown = Source.open(located(Path(source)), general, options)
+    opened, unknown = Source.open(located(location_of(source)), general, options)
     formats.options_of(formats.by_name(opened.format), formats.NoOptions, unknown)
     return opened.checkpoint
 
@@ -87,7 +89,7 @@ def verify(
     """
     general, specific = Options.split(options)
     require_sandbox(general)
-    opened, specific = Source.open(located(Path(source)), general, specific)
+    opened, specific = Source.open(located(location_of(source)), general, specific)
     target = Target.found(destination, to).with_options(specific)
     with opened.named_in_errors(), tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
         workshop = LocalWorkshop(
@@ -100,7 +102,7 @@ def verify(
         provenance = Provenance(tool="", source_name="", source_sha256=lambda: "")
         planned = plan(opened, target, general, workshop, provenance)
         with planned.known_to_errors():
-            verification = prove(planned, target.place.path, general, workshop)
+            verification = prove(planned, local_copy(target.place.path, workshop.scratch), general, workshop)
             return replace(planned.report, verification=verification)
 
 

@@ -6,10 +6,8 @@ here as plain data; items are small files of torch.save, one after the other in 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from converter.encoding.folder import open_inside
@@ -19,7 +17,7 @@ from converter.encoding.torch_file import View, ZipArchive
 from converter.encoding.torch_file.storages import DTYPES
 from converter.errors import CkconvError, ReadError, of_tensor
 from converter.model.dtype import DType
-from converter.model.file import Checksum, SourceFile
+from converter.model.file import Checksum, Location, SourceFile
 from converter.model.tensor import FileTensor, Tensor
 
 METADATA_NAME = ".metadata"
@@ -114,7 +112,7 @@ def read_metadata(file: SourceFile) -> dict[str, Item]:
             raise ReadError("has bytes after the end of its pickle")
         return _items(root)
     except CkconvError as error:
-        error.path = error.path or os.fspath(file.path)
+        error.path = error.path or str(file.path)
         raise
 
 
@@ -201,7 +199,7 @@ def _item(name: str, value: Any, path: tuple[Key, ...], where: dict[tuple[str, t
 class DataFiles:
     """The data files of a folder, each opened once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Location) -> None:
         self.folder = folder
         self._opened: dict[str, SourceFile] = {}
 
@@ -252,14 +250,16 @@ class DataFiles:
 class _Part(SourceFile):
     """A range of a file, as a file."""
 
-    __slots__ = ("start", "whole")
-
     def __init__(self, whole: SourceFile, place: Place) -> None:
-        self._descriptor = -1
         self.whole = whole
         self.start = place.offset
         self.path = whole.path
         self.size = place.length
+
+    @property
+    def state(self) -> tuple[str | int, ...]:
+        """What is another when the whole file has changed."""
+        return self.whole.state
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` of the range. Raises ReadError when the range ends before that."""

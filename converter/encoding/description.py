@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from converter.encoding import json as strict_json
 from converter.errors import LossError, ReadError, WriteError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.output import Provenance
 
 FILE_NAME = "ckconv.json"
@@ -71,7 +70,7 @@ def read_document(file: SourceFile) -> dict[str, Any]:
     return parse_document(file.read(0, file.size), file.path)
 
 
-def parse_document(data: bytes, path: Path) -> dict[str, Any]:
+def parse_document(data: bytes, path: Location) -> dict[str, Any]:
     """Return the document that `data` is. Raises ReadError when it is none."""
     document = strict_json.loads(data, path=path, what="document")
     if not isinstance(document, dict) or document.get("dialect") not in _DIALECTS:
@@ -79,7 +78,7 @@ def parse_document(data: bytes, path: Path) -> dict[str, Any]:
     return document
 
 
-def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Path) -> Checkpoint:
+def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Location) -> Checkpoint:
     """Return the checkpoint with the dialect, names and ties that the document at `path` gives it.
 
     Raises ReadError when the document speaks of tensors that are not there.
@@ -104,13 +103,13 @@ def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Path) -
     )
 
 
-def _names_by_name(value: Any, path: Path) -> dict[str, str]:
+def _names_by_name(value: Any, path: Location) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
         raise ReadError("has something else where names by name belong", path=path)
     return value
 
 
-def known_names(value: Any, checkpoint: Checkpoint, path: Path) -> frozenset[str]:
+def known_names(value: Any, checkpoint: Checkpoint, path: Location) -> frozenset[str]:
     """Return `value` as names of the checkpoint's tensors. Raises ReadError when it is anything else."""
     if not isinstance(value, list) or not all(isinstance(name, str) and name in checkpoint.tensors for name in value):
         raise ReadError("lists names that are not there", path=path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from converter.encoding import json as strict_json
 from converter.errors import ReadError, SafetyError
 from converter.model.checkpoint import Config
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, Location, SourceFile, is_there, open_file
 
 CONFIG_NAME = "config.json"
 LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
@@ -59,35 +59,37 @@ ASSET_NAMES = (
 _CONFIG_LIMIT_BYTES = 16 << 20
 
 
-def open_inside(folder: Path, name: object) -> SourceFile:
+def open_inside(folder: Location, name: object) -> SourceFile:
     """Open the file that something in `folder` calls `name`.
 
-    Symbolic links may lead elsewhere inside `folder`, or, in a Hugging Face cache (`snapshots/<revision>/`), inside
-    the model's own root, where the blobs are. Raises SafetyError for any other way out, ReadError when there is no
-    such regular file.
+    Symbolic links of a local folder may lead elsewhere inside it, or, in a Hugging Face cache
+    (`snapshots/<revision>/`), inside the model's own root, where the blobs are. Raises SafetyError for any other way
+    out, ReadError when there is no such regular file.
     """
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name or "://" in name:
         raise SafetyError(f"names a file in a way no checkpoint does: {name!r}", path=folder)
     if os.path.isabs(name) or any(part in ("", ".", "..") for part in name.split("/")):
         raise SafetyError(f"names a file outside its folder: {name!r}", path=folder)
     path = folder / name
+    if not isinstance(folder, Path):
+        return open_file(path)
     root = Path(os.path.realpath(folder))
     if root.parent.name == "snapshots":
         root = root.parent.parent
-    actual = Path(os.path.realpath(path))
+    actual = Path(os.path.realpath(folder / name))
     if not actual.is_relative_to(root):
         raise SafetyError("is a link that leaves its folder", path=path)
     try:
-        file = SourceFile(actual, follow_symlink=False)
+        file = LocalFile(actual, follow_symlink=False)
     except ReadError as error:
         raise ReadError(error.message, path=path) from error
     file.path = path
     return file
 
 
-def read_config(folder: Path, name: str = CONFIG_NAME) -> Config | None:
+def read_config(folder: Location, name: str = CONFIG_NAME) -> Config | None:
     """Return the config of `folder`, None when it has none. Raises ReadError when it is not a JSON object."""
-    if not os.path.lexists(folder / name):
+    if not is_there(folder / name):
         return None
     return parse_config(open_inside(folder, name))
 
@@ -103,6 +105,6 @@ def parse_config(file: SourceFile) -> Config:
     return Config(values=values, raw=raw)
 
 
-def read_assets(folder: Path, names: Iterable[str] = ASSET_NAMES) -> dict[str, SourceFile]:
+def read_assets(folder: Location, names: Iterable[str] = ASSET_NAMES) -> dict[str, SourceFile]:
     """Return the tokenizer, processor and generation files of `folder`, unread."""
-    return {name: open_inside(folder, name) for name in names if os.path.lexists(folder / name)}
+    return {name: open_inside(folder, name) for name in names if is_there(folder / name)}

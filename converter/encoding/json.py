@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def loads(data: bytes, *, path: str | os.PathLike[str], what: str) -> Any:
+def loads(data: bytes, *, path: object, what: str) -> Any:
     """Return the value of a JSON document; `what` names the document in messages.
 
     Raises ReadError for anything but UTF-8 without a byte order mark, for duplicate keys, NaN and Infinity, numbers

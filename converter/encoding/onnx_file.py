@@ -6,7 +6,6 @@ graph is copied as it is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -127,7 +126,7 @@ def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[
             found[name] = read_tensor(file, value, beside)
         except (ReadError, SafetyError) as error:
             error.tensor = name
-            error.path = error.path or os.fspath(file.path)
+            error.path = error.path or str(file.path)
             raise
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     return tensors, tuple(name for name, tensor in found.items() if tensor is None)

@@ -19,7 +19,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, FileTensor, Tensor, concat
 
 TYPE_NUMBERS = {
@@ -381,7 +381,7 @@ def _whole_number(text: str | None, key: str) -> int | None:
 class FilesBeside:
     """The files of external data of one model, each opened once."""
 
-    model: Path
+    model: Location
     opened: dict[str, SourceFile] = field(default_factory=dict)
 
     def open(self, location: str | None) -> SourceFile:
@@ -398,12 +398,14 @@ class FilesBeside:
         return self.opened[str(location)]
 
 
-def _opened_beside(model: Path, location: str | None) -> SourceFile:
+def _opened_beside(model: Location, location: str | None) -> SourceFile:
     folder = model.parent
     file = open_inside(folder, location)
+    if not (isinstance(folder, Path) and isinstance(file.path, Path)):
+        return file
     is_in_cache = Path(os.path.realpath(folder)).parent.name == "snapshots"
     if not is_in_cache and os.path.realpath(file.path) != os.path.join(os.path.realpath(folder), str(location)):
         raise SafetyError("is a symbolic link")
-    if os.stat(file.path).st_nlink != 1:
+    if os.fstat(file.fileno()).st_nlink != 1:
         raise SafetyError("has several names (hard links)")
     return file

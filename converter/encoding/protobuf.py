@@ -6,7 +6,6 @@ asks for its fields, so depth is bounded by the reader's code and not by the fil
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,11 +17,10 @@ _VARINT_LIMIT_BYTES = 10
 _FIELD_NUMBER_LIMIT = 1 << 29
 _WORD = (1 << 64) - 1
 
-Path = str | os.PathLike[str] | None
 Value = int | memoryview
 
 
-def read_varint(data: memoryview, position: int, path: Path = None) -> tuple[int, int]:
+def read_varint(data: memoryview, position: int, path: object = None) -> tuple[int, int]:
     """Return an unsigned 64-bit varint and the position after it.
 
     Raises ReadError when the data ends inside it, or when it takes more than 10 bytes or 64 bits.
@@ -40,7 +38,7 @@ def read_varint(data: memoryview, position: int, path: Path = None) -> tuple[int
     raise ReadError("holds a number of more than 64 bits", path=path)
 
 
-def fields(data: bytes | memoryview, path: Path = None) -> Iterator[tuple[int, int, Value]]:
+def fields(data: bytes | memoryview, path: object = None) -> Iterator[tuple[int, int, Value]]:
     """Yield (field number, wire type, value) of a message, in its order.
 
     Values are unsigned ints for VARINT, FIXED64 and FIXED32, and views into `data` for LENGTH_DELIMITED.
@@ -75,10 +73,10 @@ class Message:
 
     numbers: Mapping[int, list[int]]
     contents: Mapping[int, list[memoryview]]
-    path: Path = None
+    path: object = None
 
     @classmethod
-    def parse(cls, data: bytes | memoryview, known: Mapping[int, int], path: Path = None) -> Message:
+    def parse(cls, data: bytes | memoryview, known: Mapping[int, int], path: object = None) -> Message:
         """Sort the fields of `data` by number. `known` says which wire type each must have; others are passed over.
 
         Raises ReadError as `fields` does, and for a known field of another wire type.
@@ -129,7 +127,7 @@ class Message:
         return number in self.numbers or number in self.contents
 
 
-def as_text(data: bytes | memoryview, path: Path = None) -> str:
+def as_text(data: bytes | memoryview, path: object = None) -> str:
     """Return UTF-8 bytes as text. Raises ReadError when they are not UTF-8."""
     try:
         return bytes(data).decode("utf-8")

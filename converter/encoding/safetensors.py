@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from converter.encoding import json as strict_json
@@ -16,7 +15,7 @@ from converter.encoding import shards
 from converter.encoding.folder import open_inside
 from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.output import Late, OutputFile, Piece, Provenance
 from converter.model.tensor import FileTensor, Tensor
 
@@ -112,7 +111,7 @@ def _are_sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
 
 
-def read_folder(folder: Path, names: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_folder(folder: Location, names: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return tensors and metadata of the one model that `folder` holds, in one file or in shards with an index.
 
     `names` are the folder's entries. Raises ReadError when there is no such model or more than one.
@@ -129,10 +128,10 @@ def read_folder(folder: Path, names: Iterable[str]) -> tuple[dict[str, Tensor], 
     merged: dict[str, str] = {}
     shards_read: set[str] = set()
 
-    def read_shard(file: SourceFile) -> Mapping[str, Tensor]:
+    def read_shard(file: SourceFile, name: str) -> Mapping[str, Tensor]:
         tensors, metadata = read(file)
         merged.update(metadata)
-        shards_read.add(str(file.path.relative_to(folder)))
+        shards_read.add(name)
         return tensors
 
     all_tensors = shards.read(folder, indexes[0], read_shard)

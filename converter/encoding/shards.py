@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from converter.declaring import option
 from converter.encoding import json as strict_json
 from converter.encoding.folder import open_inside
 from converter.errors import ReadError, UsageError
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.tensor import Tensor
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
@@ -69,8 +68,12 @@ def index_json(tensors: Mapping[str, Tensor], shards: Sequence[Sequence[str]], n
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def read(folder: Path, index: str, read_shard: Callable[[SourceFile], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def read(
+    folder: Location, index: str, read_shard: Callable[[SourceFile, str], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
     """Return the tensors of the shards that `index` in `folder` names, in the index's order.
+
+    `read_shard` takes a shard and what the index calls it.
 
     Raises ReadError when the index is malformed, names itself, promises a tensor that its shard lacks, or says
     nothing of one that a shard holds; SafetyError when it leads out of the folder.
@@ -79,7 +82,7 @@ def read(folder: Path, index: str, read_shard: Callable[[SourceFile], Mapping[st
     tensors: dict[str, Tensor] = {}
     for shard in dict.fromkeys(weight_map.values()):
         file = open_inside(folder, shard)
-        for name, tensor in read_shard(file).items():
+        for name, tensor in read_shard(file, shard).items():
             if weight_map.get(name) != shard:
                 raise ReadError(f"is in this shard, but {index} does not say so", path=file.path, tensor=name)
             tensors[name] = tensor
@@ -89,7 +92,7 @@ def read(folder: Path, index: str, read_shard: Callable[[SourceFile], Mapping[st
     return {name: tensors[name] for name in weight_map}
 
 
-def read_index(folder: Path, name: str) -> dict[str, str]:
+def read_index(folder: Location, name: str) -> dict[str, str]:
     """Return name -> file of the index `name` in `folder`. Raises ReadError when it is malformed or names itself."""
     file = open_inside(folder, name)
     if file.size > _INDEX_LIMIT_BYTES:

@@ -7,11 +7,9 @@ bytes lie, tensorflow/core/util/tensor_bundle/tensor_bundle.cc. TensorFlow itsel
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Literal
 
 from converter.encoding import crc32c, protobuf
@@ -21,7 +19,7 @@ from converter.encoding.protobuf import FIXED32, LENGTH_DELIMITED, VARINT, Messa
 from converter.encoding.tensor_slices import Extent, Slice, joined, slice_key
 from converter.errors import ReadError, WriteError
 from converter.model.dtype import DType
-from converter.model.file import Checksum, SourceFile
+from converter.model.file import Checksum, Location, SourceFile, is_there
 from converter.model.output import Late, OutputFile, Watched
 from converter.model.tensor import FileTensor, Tensor, byteswapped
 
@@ -85,7 +83,7 @@ class Bundle:
     have, whole and unread.
     """
 
-    path: Path
+    path: Location
     entries: Mapping[str, Entry]
     tensors: Mapping[str, Tensor]
     shards: Mapping[int, SourceFile]
@@ -114,14 +112,17 @@ class Bundle:
         return [bytes(data[begin:end]) for begin, end in pairwise(boundaries)]
 
 
-def read_bundle(prefix: Path, *, root: Path | None = None) -> Bundle:
-    """Read the index of the bundle `prefix`, and open its data files; no tensor is read.
+def read_bundle(prefix: Location) -> Bundle:
+    """Read the index of the bundle `prefix`, and open its data files, as `read_bundle_inside` does."""
+    return read_bundle_inside(prefix.parent, prefix.name)
 
-    No file outside `root` (by default the folder that `prefix` is in) is opened. Raises ReadError for whatever is
+
+def read_bundle_inside(root: Location, inside: str) -> Bundle:
+    """Read the index of the bundle whose prefix is called `inside` in the folder `root`, and open its data files.
+
+    No tensor is read, and no file outside `root` opened. Raises ReadError for whatever is
     malformed, missing, overlapping or of a version that is not known, SafetyError for links that leave `root`.
     """
-    root = prefix.parent if root is None else root
-    inside = os.path.relpath(prefix, root)
     index = open_inside(root, f"{inside}.index")
     table = read_table(index)
     shard_count, is_big_endian = _header(table, index)
@@ -137,7 +138,7 @@ def read_bundle(prefix: Path, *, root: Path | None = None) -> Bundle:
     shards = {}
     for shard in sorted({entry.shard for entry in stored}):
         data_name = f"{inside}.data-{shard:05d}-of-{shard_count:05d}"
-        if not os.path.lexists(root / data_name):
+        if not is_there(root / data_name):
             raise ReadError(f"needs {data_name}, which is not there", path=index.path)
         shards[shard] = open_inside(root, data_name)
     _check_ranges(stored, shards)
@@ -168,7 +169,7 @@ def _header(table: Iterator[tuple[bytes, memoryview]], index: SourceFile) -> tup
     return shard_count, endianness == _BIG_ENDIAN
 
 
-def _entry(value: memoryview, shard_count: int, path: Path, key: str) -> Entry:
+def _entry(value: memoryview, shard_count: int, path: Location, key: str) -> Entry:
     message = Message.parse(value, _ENTRY, path)
     number, shape = message.unsigned(1), _shape(message.content(2), path, key)
     if number not in _TYPE_NAMES:
@@ -195,7 +196,7 @@ def _entry(value: memoryview, shard_count: int, path: Path, key: str) -> Entry:
     return entry
 
 
-def _shape(data: memoryview, path: Path, key: str) -> tuple[int, ...]:
+def _shape(data: memoryview, path: Location, key: str) -> tuple[int, ...]:
     message = Message.parse(data, _SHAPE, path)
     shape = tuple(Message.parse(dimension, _DIMENSION, path).signed(1) for dimension in message.repeated(2))
     if message.unsigned(3) or len(shape) > _RANK_LIMIT or any(extent < 0 for extent in shape):
@@ -203,7 +204,7 @@ def _shape(data: memoryview, path: Path, key: str) -> tuple[int, ...]:
     return shape
 
 
-def _slice(data: memoryview, path: Path) -> tuple[Extent, ...]:
+def _slice(data: memoryview, path: Location) -> tuple[Extent, ...]:
     extents = []
     for encoded in Message.parse(data, _SLICE, path).repeated(1):
         message = Message.parse(encoded, _EXTENT, path)
@@ -236,7 +237,7 @@ def _joined(
     parts: Mapping[bytes, Entry],
     shards: Mapping[int, SourceFile],
     is_big_endian: bool,
-    path: Path,
+    path: Location,
 ) -> Tensor:
     """Return the tensor that is stored as slices. Raises ReadError unless they are all there and form a grid."""
     slices = []
@@ -255,7 +256,7 @@ def _joined(
     return whole
 
 
-def object_names(graph: bytes, *, path: Path) -> dict[str, str]:
+def object_names(graph: bytes, *, path: Location) -> dict[str, str]:
     """Return checkpoint key -> full name of the variable, from a serialized TrackableObjectGraph.
 
     tensorflow/core/protobuf/trackable_object_graph.proto. Raises ReadError when it is malformed, or gives one key two

@@ -12,13 +12,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
-from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
+from converter.model.file import CHUNK_BYTES, Checksum, Location, SourceFile
 from converter.model.output import Late, Piece, Watched, piece_bytes
 from converter.model.tensor import Array, ComputedTensor, FileTensor, Tensor
 
@@ -177,7 +176,7 @@ class Inflate:
     dtype: DType
     shape: tuple[int, ...]
     member: Member
-    path: Path
+    path: Location
 
     def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
         return self.dtype, self.shape
@@ -190,7 +189,7 @@ class Inflate:
         return map(memoryview, _inflated(inputs[0].chunks(), self.member, self.path))
 
 
-def _inflated(stored: Iterator[memoryview | bytes], member: Member, path: Path) -> Iterator[bytes]:
+def _inflated(stored: Iterator[memoryview | bytes], member: Member, path: Location) -> Iterator[bytes]:
     """Yield the content of a member in pieces; the last one only when all of it proved to be whole."""
     _check_growth(member, path)
     inflater, value, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, member.uncompressed_bytes
@@ -213,7 +212,7 @@ def _inflated(stored: Iterator[memoryview | bytes], member: Member, path: Path) 
     yield piece
 
 
-def _check_growth(member: Member, path: Path) -> None:
+def _check_growth(member: Member, path: Location) -> None:
     if member.uncompressed_bytes > max(_INFLATE_FREE_BYTES, _INFLATE_RATIO_LIMIT * member.compressed_bytes):
         raise ReadError(
             f"zip member {member.name!r} grows from {member.compressed_bytes} to {member.uncompressed_bytes} bytes",

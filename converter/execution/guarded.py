@@ -22,6 +22,7 @@ from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, LEVELS_OF_CONFIG
 from converter.errors import DestinationExistsError, UsageError, WriteError
 from converter.execution import places
 from converter.execution.mounted import PREFIX
+from converter.model.file import Location
 
 _EARLIER_LIMIT_BYTES = 256 << 20
 _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
@@ -137,8 +138,8 @@ def guarded(
     given: str | os.PathLike[str],
     *,
     option: str,
-    source: Path,
-    destination: Path,
+    source: Location,
+    destination: Location,
     overwrite: bool,
     is_earlier: Callable[[bytes], bool],
 ) -> Iterator[GuardedFile]:
@@ -160,7 +161,8 @@ def guarded(
     if not has_folder:
         raise UsageError(f"{option} names a file in a folder that exists", path=text)
     path = Path(os.path.realpath(absolute.parent)) / absolute.name
-    _check_apart(path, option, {"the source": source, "the destination": destination})
+    others = {"the source": source, "the destination": destination}
+    _check_apart(path, option, {name: other for name, other in others.items() if isinstance(other, Path)})
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from converter.model.file import Location
+
 
 def is_folder(path: Path) -> bool:
     """Whether a folder is there. Raises OSError when nobody can tell, as below a folder that may not be searched."""
@@ -15,8 +17,10 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def is_same(left: Path, right: Path) -> bool:
+def is_same(left: Location, right: Location) -> bool:
     """Whether both are one place, however it is spelled, or one file through a symbolic or a hard link."""
+    if not (isinstance(left, Path) and isinstance(right, Path)):
+        return left == right
     if _spellings(left) & _spellings(right):
         return True
     try:
@@ -25,8 +29,10 @@ def is_same(left: Path, right: Path) -> bool:
         return False
 
 
-def is_inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Location, folder: Location) -> bool:
     """Whether `path`, or what it links to, is below `folder`: by name, or by inode where a disk is mounted twice."""
+    if not (isinstance(path, Path) and isinstance(folder, Path)):
+        return type(path) is type(folder) and str(path).startswith(f"{folder}/")
     return any(
         place in above or any(_is_one(place, parent) for parent in above)
         for above in (here.parents for here in _spellings(path))

@@ -14,15 +14,18 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import DestinationExistsError, Interrupted, UsageError, WriteError
+from converter.errors import DestinationExistsError, Interrupted, ReadError, UsageError, WriteError
 from converter.execution import mounted, places, resume
 from converter.execution.mounted import PREFIX
 from converter.execution.resume import NOTHING, Attempt, Earlier
+from converter.model.file import Location, is_there, names_in
+from converter.storage import location_of
 
 _OUTPUT, _SCRATCH = "output", "scratch"
 _NOREPLACE, _EXCHANGE = 1, 2  # renameat2(2)
@@ -38,7 +41,7 @@ class Destination:
     nothing can be renamed over, a mount point or one in a folder that we may not write to.
     """
 
-    path: Path
+    path: Location
     as_folder: bool
     is_fixed: bool = False
 
@@ -48,6 +51,9 @@ class Destination:
         text = os.fspath(given)
         if not text or "\0" in text:
             raise UsageError(f"{text!r} is not a path")
+        place = location_of(given)
+        if not isinstance(place, Path):
+            return cls(path=place, as_folder=text.endswith("/"))
         path = Path(os.path.abspath(text))
         if not path.name:
             raise UsageError("cannot be a destination", path=path)
@@ -61,7 +67,7 @@ class Destination:
         is_empty_folder = is_folder and not mounted.visible(_entries(path), is_fixed=is_fixed)
         return cls(path=path, as_folder=text.endswith(os.sep) or is_empty_folder, is_fixed=is_fixed)
 
-    def check_apart_from(self, source: Path, *read: Path) -> None:
+    def check_apart_from(self, source: Location, *read: Location) -> None:
         """Raise UsageError when the destination is the source, or one of them is inside the other.
 
         So must it be for the files that are `read`: shards of the source, what is beside it, those that options name.
@@ -72,7 +78,7 @@ class Destination:
             raise UsageError("source and destination are inside one another", path=self.path)
         for file in read:
             if places.is_same(self.path, file) or places.is_inside(file, self.path):
-                raise UsageError(f"is or holds {os.fspath(file)!r}, which is read for this output", path=self.path)
+                raise UsageError(f"is or holds {str(file)!r}, which is read for this output", path=self.path)
 
     def check_replaceable(
         self, *, is_folder: bool, overwrite: bool, foreign: Callable[[tuple[str, ...]], str | None]
@@ -82,9 +88,9 @@ class Destination:
         An empty folder counts as absent. With `overwrite` a file replaces a file, and a folder one of whose entries
         none is `foreign`; a folder never replaces a file, nor the reverse. A symbolic link is replaced, not followed.
         """
-        if not os.path.lexists(self.path):
+        if not is_there(self.path):
             return
-        is_there_folder = self.path.is_dir() and not self.path.is_symlink()
+        is_there_folder = self.path.is_dir() and not (isinstance(self.path, Path) and self.path.is_symlink())
         entries = mounted.visible(_entries(self.path), is_fixed=self.is_fixed) if is_there_folder else ()
         if is_there_folder and is_folder and not entries:
             return
@@ -98,11 +104,11 @@ class Destination:
             raise DestinationExistsError(f"holds {stranger!r}, which is not part of a checkpoint", path=self.path)
 
 
-def _entries(folder: Path) -> tuple[str, ...]:
+def _entries(folder: Location) -> tuple[str, ...]:
     try:
-        return tuple(sorted(os.listdir(folder)))
-    except OSError as error:
-        raise WriteError(os.strerror(error.errno or 0), path=folder) from error
+        return tuple(names_in(folder))
+    except ReadError as error:
+        raise WriteError(error.message, path=folder) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +118,7 @@ class Staging:
     In a destination that `is_fixed`, the folder is inside. `earlier` is what an earlier attempt left.
     """
 
-    destination: Path
+    destination: Location
     folder: Path
     is_fixed: bool = False
     earlier: Earlier = NOTHING
@@ -148,6 +154,9 @@ class Staging:
         try:
             for _ in range(_ATTEMPTS):
                 check()
+                if not isinstance(self.destination, Path):
+                    self.destination.put(staged, _files_of(staged, order))
+                    return
                 if self.is_fixed:
                     mounted.fill(self.destination, staged, self.scratch, overwrite=overwrite, order=order)
                     break
@@ -160,28 +169,32 @@ class Staging:
         except OSError as error:
             raise WriteError(os.strerror(error.errno or 0), path=self.destination) from error
         if durable:
-            self._flush_parent()
+            _flush_parent(self.destination, is_fixed=self.is_fixed)
 
-    def _flush_parent(self) -> None:
-        try:
-            _flush_one(self.destination if self.is_fixed else self.destination.parent)
-        except WriteError as error:
-            what = f"is in place and whole, but may not outlast a power failure: {error.message}"
-            raise WriteError(what, path=self.destination) from error
+
+def _flush_parent(destination: Path, *, is_fixed: bool) -> None:
+    try:
+        _flush_one(destination if is_fixed else destination.parent)
+    except WriteError as error:
+        what = f"is in place and whole, but may not outlast a power failure: {error.message}"
+        raise WriteError(what, path=destination) from error
 
 
 @contextmanager
 def staging(
-    destination: Path, *, is_fixed: bool = False, attempt: Attempt | None = None, resumes: bool = False
+    destination: Location, *, is_fixed: bool = False, attempt: Attempt | None = None, resumes: bool = False
 ) -> Iterator[Staging]:
     """Make a staging folder beside `destination`, inside if it `is_fixed`; it is gone afterwards, whatever happened.
+
+    What goes to another storage is staged among temporary files.
 
     The folder says which `attempt` it is of. One that `resumes` takes what dead processes left of the same attempt, and
     leaves its own for the next when a signal ends it, or a disk that is full.
 
     Raises WriteError when it cannot be made.
     """
-    parent = destination if is_fixed else destination.parent
+    beside = destination if isinstance(destination, Path) else Path(tempfile.gettempdir(), destination.name)
+    parent = beside if is_fixed else beside.parent
     if not resumes:
         _sweep(parent)
     folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
@@ -202,7 +215,7 @@ def staging(
 
 
 @contextmanager
-def _failing_at(destination: Path) -> Iterator[None]:
+def _failing_at(destination: Location) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -210,7 +223,7 @@ def _failing_at(destination: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked_folder(folder: Path, destination: Path, attempt: Attempt | None) -> Iterator[None]:
+def _locked_folder(folder: Path, destination: Location, attempt: Attempt | None) -> Iterator[None]:
     lock = -1
     try:
         folder.mkdir(mode=0o700)
@@ -279,11 +292,17 @@ def _is_alive(process_id: str) -> bool:
     return True
 
 
-def check_space(folder: Path, nbytes: int, destination: Path) -> None:
+def check_space(folder: Path, nbytes: int, destination: Location) -> None:
     """Raise WriteError when the file system of `folder` has less than `nbytes` free."""
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise WriteError(f"needs {nbytes} bytes, the disk has {free} free", path=destination)
+
+
+def _files_of(staged: Path, order: Sequence[str]) -> list[str]:
+    """Return the files of a staged folder by name, those that `order` does not have last; of a staged file, none."""
+    found = sorted(str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file())
+    return [*(name for name in order if name in found), *(name for name in found if name not in order)]
 
 
 def _flush(staged: Path) -> None:

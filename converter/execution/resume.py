@@ -19,7 +19,7 @@ from typing import Any
 
 from converter.errors import ReadError, SafetyError
 from converter.execution.pieces import named_chunks, rendered
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, Location, SourceFile
 from converter.model.output import Late, OutputFile, piece_bytes
 from converter.model.tensor import is_same_bytes
 from converter.observer import SILENT, Observer
@@ -37,10 +37,10 @@ class Attempt:
     sources: Sequence[Sequence[Any]]
 
     @classmethod
-    def of(cls, destination: Path, files: Sequence[SourceFile], request: Mapping[str, Any]) -> Attempt:
+    def of(cls, destination: Location, files: Sequence[SourceFile], request: Mapping[str, Any]) -> Attempt:
         """Describe a conversion of `files`. Its `request` is what else decides about the output."""
-        sources = sorted(map(_state, files))
-        return cls(destination=os.fspath(destination), request=json.loads(json.dumps(request)), sources=sources)
+        sources = sorted(list(file.state) for file in files)
+        return cls(destination=str(destination), request=json.loads(json.dumps(request)), sources=sources)
 
     def write(self, folder: Path) -> None:
         """Put the description into a staging folder. Raises OSError."""
@@ -51,7 +51,7 @@ class Attempt:
     def read(cls, folder: Path) -> Attempt | None:
         """Return what a staging folder says, None when it says nothing that can be understood."""
         try:
-            file = SourceFile(folder / _ATTEMPT, follow_symlink=False)
+            file = LocalFile(folder / _ATTEMPT, follow_symlink=False)
             described = json.loads(file.read(0, min(file.size, _ATTEMPT_LIMIT_BYTES)))
             if not isinstance(described, dict):
                 return None
@@ -64,11 +64,6 @@ class Attempt:
         if earlier.sources != self.sources:
             return "the source has changed since"
         return None if earlier.request == self.request else "it was asked for something else"
-
-
-def _state(file: SourceFile) -> list[Any]:
-    status = os.fstat(file.fileno())
-    return [os.path.abspath(file.path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +94,7 @@ class Earlier:
         path = self._candidate(file)
         if path is None:
             return False
-        if not _is_whole(file, SourceFile(path, follow_symlink=False), names, observer):
+        if not _is_whole(file, LocalFile(path, follow_symlink=False), names, observer):
             path.unlink()
             return False
         target = folder / file.name

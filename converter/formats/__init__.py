@@ -25,6 +25,7 @@ from converter.graphs.run.answers import Answer
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.child_function import ChildFunction
 from converter.model.dtype import DType
+from converter.model.file import Location
 from converter.model.output import Output, Provenance
 
 __all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "is_claimed", "of_suffix", "registry"]
@@ -83,7 +84,7 @@ class Format:
     holds: frozenset[Part]
     dtypes: frozenset[DType]
     sniff: Callable[[Probe], bool]
-    read: Callable[[Path, Any], Checkpoint]
+    read: Callable[[Location, Any], Checkpoint]
     write: Callable[[Checkpoint, Any, Provenance], Output]
     extra: str | None = None
     file_name: str | None = None
@@ -126,7 +127,7 @@ def by_name(name: str) -> Format:
         raise UnknownFormatError(f"unknown format {name!r}", hint=f"known: {', '.join(registry())}") from None
 
 
-def of_suffix(path: Path) -> Format | None:
+def of_suffix(path: Location) -> Format | None:
     """Return the format that files called like `path` are written in, None when the name does not say."""
     lowered = path.name.lower()
     matches = [

@@ -7,10 +7,8 @@ chunks as ranks wrote. Tied tensors share one range. Dialect, buffers and frozen
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
@@ -37,6 +35,7 @@ from converter.errors import LossError, ReadError, of_tensor
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
+from converter.model.file import Location, is_there
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.output import Late, Output, OutputFile, Piece, Provenance, piece_bytes
@@ -53,7 +52,7 @@ def sniff(probe: Probe) -> bool:
     return probe.is_folder and METADATA_NAME in probe.entries
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read what a folder declares: no tensor but the optimizer's step counts.
 
     Raises ReadError for malformed or missing parts, SafetyError for pickles that would run code and for files outside
@@ -65,7 +64,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     for name, item in items.items():
         loaded.add(name, item)
     checkpoint = _checkpoint(loaded)
-    if os.path.lexists(path / DOCUMENT_NAME):
+    if is_there(path / DOCUMENT_NAME):
         file = open_inside(path, DOCUMENT_NAME)
         return described(checkpoint, {**read_document(file), "ties": dict(checkpoint.aliases)}, file.path)
     return checkpoint

@@ -9,7 +9,6 @@ that says in which dialect the names are, and `separator`, which joins the keys 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from converter.dialects.transformers import flax as dialect
@@ -21,7 +20,7 @@ from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile, is_dir, open_file
 from converter.model.output import Late, Output, OutputFile, Provenance
 
 _SUFFIX = ".msgpack"
@@ -35,13 +34,13 @@ def sniff(probe: Probe) -> bool:
     return msgpack.starts_with_map_of_extensions(probe.head, probe.size)
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the structure of a file; arrays stay where they are.
 
     Text is a ledger line. Raises ReadError for malformed MessagePack, element types that are no numbers, shapes that
     do not fit the bytes, and keys that give two arrays one name.
     """
-    file = open_inside(path, FILE_NAME) if path.is_dir() else SourceFile(path)
+    file = open_inside(path, FILE_NAME) if is_dir(path) else open_file(path)
     tree = flax_file.read_tree(file)
     document = _document(file, tree.pop(OWN_KEY)) if OWN_KEY in tree else {}
     separator = document.get("separator", "/")

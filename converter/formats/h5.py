@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.declaring import set_choices
 from converter.dialects import keras as dialect
@@ -34,7 +33,7 @@ from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, open_file
 from converter.model.ledger import Kind, LedgerLine, without
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
@@ -51,13 +50,13 @@ def sniff(probe: Probe) -> bool:
     return probe.is_hdf5 and not probe.is_numbered_hdf5
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read what the structure of a file declares; tensors stay where they are.
 
     Variables of the optimizer, text, and datasets that no layer lists are ledger lines. Raises ReadError for damage,
     listed weights that are missing and types that are no numbers; SafetyError for whatever leads out of the file.
     """
-    file = SourceFile(path)
+    file = open_file(path)
     root = hdf5.read(file)
     own = root.attributes.get("ckconv_dialect")
     if own is not None:
@@ -83,7 +82,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     return with_listed_state(checkpoint, root, None if told is None else told.values, path)
 
 
-def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Path) -> list[tuple[str, list[str]]]:
+def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Location) -> list[tuple[str, list[str]]]:
     """Return each layer with what its weights, in the order listed, are called in the checkpoint."""
     named: dict[str, list[str]] = {}
     for layer, name, dataset in layers.weights_of(weights, path):
@@ -93,11 +92,11 @@ def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Path) -> li
     return list(named.items())
 
 
-def _config(root: hdf5.Group, path: Path) -> Config | None:
+def _config(root: hdf5.Group, path: Location) -> Config | None:
     return _document(root, "model_config", path)
 
 
-def _document(root: hdf5.Group, name: str, path: Path) -> Config | None:
+def _document(root: hdf5.Group, name: str, path: Location) -> Config | None:
     text = root.attributes.get(name)
     if not isinstance(text, str):
         return None
@@ -135,7 +134,7 @@ def _plain(root: hdf5.Group) -> Checkpoint:
     return Checkpoint(tensors=tensors, aliases=aliases, dialect=named, lines=tuple(lines))
 
 
-def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
+def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
     """Read a file that was written here: modules as layers, names as they were."""
     if own not in _DIALECTS:
         raise ReadError(f"has names of the unknown dialect {own!r}", path=path)

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.declaring import option, set_choices
 from converter.dialects import keras as dialect
@@ -32,7 +31,7 @@ from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile, open_file
 from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
@@ -60,13 +59,13 @@ def sniff(probe: Probe) -> bool:
     return _CONFIG in probe.zip_members and not probe.zip_members.isdisjoint({_WEIGHTS, "model.weights.npz"})
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read an archive or its weights file; tensors stay where they are, checked by the archive's CRC as they are read.
 
     Variables of the optimizer, of metrics and random generators are ledger lines. Raises ReadError and SafetyError as
     the encodings do, and for a config that is no strict JSON.
     """
-    file = SourceFile(path)
+    file = open_file(path)
     if not file.read(0, min(4, file.size)).startswith(b"PK"):
         return _weights(hdf5.read(file), None, path)
     members = zip_archive.read_members(file)
@@ -104,7 +103,7 @@ def _json(file: SourceFile, member: zip_archive.Member) -> Config:
     return Config(values=values, raw=raw)
 
 
-def _weights(root: hdf5.Group, config: Config | None, path: Path) -> Checkpoint:
+def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpoint:
     own = root.attributes.get("ckconv_dialect")
     if own is not None:
         return _own(root, own, path)
@@ -225,7 +224,7 @@ def _titles(group: hdf5.Group, place: tuple[str, ...]) -> Iterator[tuple[str, st
             yield from _titles(member, (*place, link))
 
 
-def _own(root: hdf5.Group, own: object, path: Path) -> Checkpoint:
+def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
     """Read a weights file that was written here: modules as layers, names as they were."""
     if own not in _DIALECTS:
         raise ReadError(f"has names of the unknown dialect {own!r}", path=path)

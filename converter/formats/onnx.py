@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.declaring import option
 from converter.encoding import protobuf
@@ -26,7 +25,7 @@ from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile, absolute, is_dir, names_in, open_file
 from converter.model.ledger import dropped
 from converter.model.output import Late, Output, Provenance, Workshop
 
@@ -68,13 +67,13 @@ def _starts_with_model(head: bytes) -> bool:
     return ir_version in _IR_VERSIONS
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the initializers of a model, and say how to get its graph where it has nodes; no tensor is read.
 
     Strings and initializers of graphs inside the graph are ledger lines. Raises ReadError and SafetyError as
     converter.encoding.onnx_file does, ReadError for a folder of several models.
     """
-    file = _model_in(path) if path.is_dir() else SourceFile(path)
+    file = _model_in(path) if is_dir(path) else open_file(path)
     model = read_model(file)
     metadata = dict(model.metadata)
     document = metadata.pop(_DESCRIPTION, None)
@@ -96,17 +95,17 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     return replace(checkpoint, graph=_graph(file.path, names)) if model.has_nodes else checkpoint
 
 
-def _graph(path: Path, names: Mapping[str, str]) -> GraphSource:
+def _graph(path: Location, names: Mapping[str, str]) -> GraphSource:
     return GraphSource(
-        model=path.absolute(),
+        model=absolute(path),
         trace=trace_onnx.given(names=dict(names)),
         reference=run_onnx.given(inexact=list(_INEXACT)),
         extra="onnx",
     )
 
 
-def _model_in(folder: Path) -> SourceFile:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_SUFFIX))
+def _model_in(folder: Location) -> SourceFile:
+    names = [name for name in names_in(folder) if name.endswith(_SUFFIX)]
     if len(names) != 1:
         what = f"several models: {', '.join(names)}" if names else "no ONNX model"
         raise ReadError(f"holds {what}", path=folder)
@@ -146,7 +145,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         {stored_as[name]: tensor for name, tensor in checkpoint.tensors.items()},
         metadata,
         producer=provenance.tool,
-        skeleton=None if graph is None else read_skeleton(SourceFile(graph.file)),
+        skeleton=None if graph is None else read_skeleton(open_file(graph.file)),
         is_external=options.external_data,
     )
     names = {name: name for name in checkpoint.names}

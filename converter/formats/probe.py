@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
-from pathlib import Path
 
 from converter.encoding import hdf5
 from converter.encoding import zip as zip_archive
 from converter.errors import CkconvError, ReadError
-from converter.model.file import SourceFile
+from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
 HEAD_BYTES = 4096
 _ENTRY_LIMIT = 100_000
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-def located(path: Path) -> Path:
+def located(path: Location) -> Location:
     """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that."""
-    index = path.with_name(path.name + ".index")
-    return index if path.name and not os.path.lexists(path) and os.path.isfile(index) else path
+    index = path.parent / f"{path.name}.index"
+    return index if path.name and not is_there(path) and is_file(index) else path
 
 
 class Probe:
@@ -28,21 +26,18 @@ class Probe:
     Raises ReadError when there is nothing readable at `path`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
-        self.is_folder = os.path.isdir(path)
+        self.is_folder = is_dir(path)
         self.entries: frozenset[str] = frozenset()
         self.size, self.head = 0, b""
         if self.is_folder:
-            try:
-                names = os.listdir(path)
-            except OSError as error:
-                raise ReadError(os.strerror(error.errno or 0), path=path) from error
+            names = names_in(path)
             if len(names) > _ENTRY_LIMIT:
                 raise ReadError(f"is a folder of {len(names)} entries", path=path)
             self.entries = frozenset(names)
         else:
-            self._file = SourceFile(path)
+            self._file = open_file(path)
             self.size = self._file.size
             self.head = self._file.read(0, min(self.size, HEAD_BYTES))
 

@@ -26,7 +26,7 @@ from converter.graphs.description.traced import TracedGraph
 from converter.graphs.lower.torch.names import module_names
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile, is_dir, names_in, open_file
 from converter.model.ledger import dropped
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
 from converter.model.tensor import is_equal
@@ -45,7 +45,7 @@ def sniff(probe: Probe) -> bool:
     return pt2.looks_like(probe.zip_members)
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the state of an exported program: its parameters and buffers; no tensor is read, nothing unpickled.
 
     What is pickled, and the constants of the program, are ledger lines. Raises ReadError as converter.encoding.pt2
@@ -67,8 +67,8 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     return checkpoint if document is None else described(checkpoint, parse_document(document, file.path), file.path)
 
 
-def _program_in(folder: Path) -> SourceFile:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_SUFFIX))
+def _program_in(folder: Location) -> SourceFile:
+    names = [name for name in names_in(folder) if name.endswith(_SUFFIX)]
     if len(names) != 1:
         what = f"several programs: {', '.join(names)}" if names else "no exported program"
         raise ReadError(f"holds {what}", path=folder)
@@ -123,7 +123,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             ties=dict(checkpoint.aliases),
             file=os.fspath(made),
         )
-        program = pt2.Archive(SourceFile(made)).parts()
+        program = pt2.Archive(open_file(made)).parts()
         workshop.stream(archive(program, inputs), workshop.folder)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
@@ -136,8 +136,8 @@ def is_same_program(found: Path, made: Path) -> bool:
     return ours.keys() == theirs.keys() and all(is_equal(ours[name], theirs[name]) for name in ours)
 
 
-def _archive(path: Path) -> SourceFile:
-    return _program_in(path) if path.is_dir() else SourceFile(path)
+def _archive(path: Location) -> SourceFile:
+    return _program_in(path) if is_dir(path) else open_file(path)
 
 
 def _parameters(checkpoint: Checkpoint) -> list[str]:

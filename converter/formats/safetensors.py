@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from converter.declaring import option, set_choices
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
-from converter.model.file import SourceFile
+from converter.model.file import Location, is_dir, names_in, open_file
 from converter.model.output import Output, Provenance
 from converter.model.tensor import Tensor
 
@@ -41,17 +40,17 @@ def sniff(probe: Probe) -> bool:
     return safetensors.looks_like(probe.head, probe.size)
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read a file, or the one model of a folder; the headers alone.
 
     Raises ReadError for a malformed header, a shard that is missing or is not what the index says, and a folder
     with several models.
     """
     tensors: Mapping[str, Tensor]
-    if path.is_dir():
-        tensors, metadata = safetensors.read_folder(path, [entry.name for entry in path.iterdir()])
+    if is_dir(path):
+        tensors, metadata = safetensors.read_folder(path, names_in(path))
     else:
-        tensors, metadata = safetensors.read(SourceFile(path))
+        tensors, metadata = safetensors.read(open_file(path))
     aliases = {name: owner for name, owner in metadata.items() if owner in tensors and name not in tensors}
     ours = {"format", safetensors.PROVENANCE_KEY, *aliases}
     kept = {key: value for key, value in metadata.items() if key not in ours}

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from converter.declaring import option, set_choices
@@ -22,7 +21,7 @@ from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, known_names, read_document
 from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
-from converter.encoding.tensor_bundle import Bundle, read_bundle
+from converter.encoding.tensor_bundle import Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
@@ -36,6 +35,7 @@ from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
+from converter.model.file import Location, absolute, is_there
 from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight
 from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
@@ -59,20 +59,20 @@ def sniff(probe: Probe) -> bool:
     return probe.is_folder and not probe.entries.isdisjoint({_GRAPH_NAME, _TEXT_GRAPH_NAME})
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the variables of a SavedModel, by the names that its object graph gives them; no tensor is read.
 
     Variables of the optimizer, metrics and text are ledger lines. Raises ReadError for a model without variables or
     in text form, a damaged bundle, and variables that share a name; SafetyError for links that leave the folder.
     """
-    if not os.path.lexists(path / _GRAPH_NAME):
-        form = f"in text form ({_TEXT_GRAPH_NAME})" if os.path.lexists(path / _TEXT_GRAPH_NAME) else "without a graph"
+    if not is_there(path / _GRAPH_NAME):
+        form = f"in text form ({_TEXT_GRAPH_NAME})" if is_there(path / _TEXT_GRAPH_NAME) else "without a graph"
         raise ReadError(f"is a SavedModel {form}, which is not read", path=path)
     graph = open_inside(path, _GRAPH_NAME)
     check_whole(graph)
-    if not os.path.lexists(path / f"{_VARIABLES}.index"):
+    if not is_there(path / f"{_VARIABLES}.index"):
         raise ReadError("is a SavedModel without variables", path=path)
-    bundle = read_bundle(path / _VARIABLES, root=path)
+    bundle = read_bundle_inside(path, _VARIABLES)
     names, kinds = variable_names(bundle), kinds_besides_weights(bundle)
     tensors, lines = weights(bundle, names, kinds)
     checkpoint = Checkpoint(
@@ -86,9 +86,9 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
         graph=_graph(path, {}) if has_graph(graph) else None,
         lines=lines,
     )
-    if not os.path.lexists(path / _DOCUMENT_NAME):
+    if not is_there(path / _DOCUMENT_NAME):
         told = keras_metadata.KerasMetadata()
-        if os.path.lexists(path / keras_metadata.FILE_NAME):
+        if is_there(path / keras_metadata.FILE_NAME):
             told = keras_metadata.read(open_inside(path, keras_metadata.FILE_NAME))
             stated = {} if told.version is None else {"keras_version": told.version}
             checkpoint = replace(checkpoint, keras_config=config_around(told.model, told.layers), metadata=stated)
@@ -106,7 +106,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
 
 
 def _with_weights(
-    checkpoint: Checkpoint, document: Mapping[str, Any], path: Path
+    checkpoint: Checkpoint, document: Mapping[str, Any], path: Location
 ) -> tuple[Checkpoint, tuple[str, ...]]:
     """Return the checkpoint with its kernels as the weights that they are, and their names."""
     kernels = known_names(document.get(_KERNELS, []), checkpoint, path)
@@ -130,9 +130,9 @@ def _slots(bundle: Bundle, names: Mapping[str, str], kinds: Mapping[str, Kind], 
     }
 
 
-def _graph(path: Path, names: Mapping[str, str], kernels: tuple[str, ...] = ()) -> GraphSource:
+def _graph(path: Location, names: Mapping[str, str], kernels: tuple[str, ...] = ()) -> GraphSource:
     return GraphSource(
-        model=path.absolute(),
+        model=absolute(path),
         trace=trace_saved_model.given(names=dict(names), kernels=list(kernels)),
         reference=run_foreign_saved_model,
         extra="tensorflow",

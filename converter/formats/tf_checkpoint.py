@@ -36,6 +36,7 @@ from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
+from converter.model.file import Location, is_dir, is_there, names_in
 from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
@@ -66,7 +67,7 @@ def sniff(probe: Probe) -> bool:
             _STATE_NAME in probe.entries and probe.entries - beside == {_STATE_NAME}
         )
     data = _DATA.fullmatch(probe.path.name)
-    if data is not None and os.path.lexists(probe.path.with_name(data[1] + _INDEX_SUFFIX)):
+    if data is not None and is_there(probe.path.parent / (data[1] + _INDEX_SUFFIX)):
         return True
     return _starts_with_header(probe.head)
 
@@ -83,7 +84,7 @@ def _starts_with_header(head: bytes) -> bool:
     return (1, protobuf.VARINT) in kinds and (3, protobuf.LENGTH_DELIMITED) in kinds
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the index of a checkpoint, given its prefix, one of its files, or its folder; no tensor is read.
 
     Weights have the full names of their variables, or where those are no names of one variable alone, the paths to
@@ -94,7 +95,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     prefix, warnings = _prefix_of(path)
     bundle = read_bundle(prefix)
     document_file = prefix.parent / DOCUMENT_NAME
-    if os.path.lexists(document_file):
+    if is_there(document_file):
         document = read_document(open_inside(prefix.parent, DOCUMENT_NAME))
         if document.get("prefix") == prefix.name:
             of_objects = OBJECT_GRAPH_KEY in bundle.entries
@@ -109,7 +110,7 @@ def read(path: Path, options: NoOptions) -> Checkpoint:
     return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in kinds})
 
 
-def _own(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
+def _own(bundle: Bundle, document: Mapping[str, Any], path: Location, warnings: tuple[str, ...]) -> Checkpoint:
     """Read a bundle that was written here, by the names of its tensors."""
     _check_all_read(bundle)
     slots = {key: tensor for key, tensor in bundle.tensors.items() if key.startswith(_OPTIMIZER)}
@@ -121,7 +122,7 @@ def _own(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tupl
     return with_stored_state(checkpoint, state, {key.removeprefix(_OPTIMIZER): tensor for key, tensor in slots.items()})
 
 
-def _own_objects(bundle: Bundle, document: Mapping[str, Any], path: Path, warnings: tuple[str, ...]) -> Checkpoint:
+def _own_objects(bundle: Bundle, document: Mapping[str, Any], path: Location, warnings: tuple[str, ...]) -> Checkpoint:
     """Read a bundle that was written here for the objects of a Keras model."""
     names, kinds = variable_names(bundle), kinds_besides_weights(bundle)
     names.update({key: name.removesuffix(":0") for key, name in names.items()})
@@ -133,9 +134,9 @@ def _own_objects(bundle: Bundle, document: Mapping[str, Any], path: Path, warnin
     )
 
 
-def _released_config(folder: Path) -> Config | None:
+def _released_config(folder: Location) -> Config | None:
     """Return the config that a folder has under one of Google's names, where it has no config.json."""
-    if os.path.lexists(folder / CONFIG_NAME):
+    if is_there(folder / CONFIG_NAME):
         return None
     found = [config for name in _RELEASED_CONFIGS if (config := read_config(folder, name)) is not None]
     return found[0] if len(found) == 1 else None
@@ -153,28 +154,28 @@ def _unambiguous_names(bundle: Bundle, kinds: dict[str, Kind]) -> dict[str, str]
     return {key: object_path(key) if key not in kinds and bearers[name] > 1 else name for key, name in names.items()}
 
 
-def _prefix_of(path: Path) -> tuple[Path, tuple[str, ...]]:
+def _prefix_of(path: Location) -> tuple[Location, tuple[str, ...]]:
     """Return the prefix that `path` stands for, and what to say about the choice."""
-    if path.is_dir():
+    if is_dir(path):
         name, warnings = _prefix_in(path)
         return path / name, warnings
     if path.name.endswith(_INDEX_SUFFIX):
-        return path.with_name(path.name.removesuffix(_INDEX_SUFFIX)), ()
+        return path.parent / path.name.removesuffix(_INDEX_SUFFIX), ()
     data = _DATA.fullmatch(path.name)
-    return (path if data is None else path.with_name(data[1])), ()
+    return (path if data is None else path.parent / data[1]), ()
 
 
-def _prefix_in(folder: Path) -> tuple[str, tuple[str, ...]]:
-    if os.path.lexists(folder / _STATE_NAME):
+def _prefix_in(folder: Location) -> tuple[str, tuple[str, ...]]:
+    if is_there(folder / _STATE_NAME):
         return _named_prefix(folder)
-    indexes = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_INDEX_SUFFIX))
+    indexes = [name for name in names_in(folder) if name.endswith(_INDEX_SUFFIX)]
     if len(indexes) != 1:
         what = f"several checkpoints: {', '.join(indexes)}" if indexes else "no checkpoint"
         raise ReadError(f"holds {what}", path=folder, hint="name one by its .index file" if indexes else None)
     return indexes[0].removesuffix(_INDEX_SUFFIX), ()
 
 
-def _named_prefix(folder: Path) -> tuple[str, tuple[str, ...]]:
+def _named_prefix(folder: Location) -> tuple[str, tuple[str, ...]]:
     """Return the prefix that the file `checkpoint` names.
 
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/training/checkpoint_state.proto, as text.
@@ -201,10 +202,10 @@ def _named_prefix(folder: Path) -> tuple[str, tuple[str, ...]]:
     return name, (f"of {older + 1} checkpoints, {name} is read, the latest",) if older else ()
 
 
-def _inside(folder: Path, name: str, path: Path) -> str:
+def _inside(folder: Location, name: str, path: Location) -> str:
     """Return the plain file name that `name` is; TensorFlow 1 writes whole paths."""
     base = os.path.basename(name)
-    is_whole_path = os.path.isabs(name) and os.path.realpath(os.path.dirname(name)) == os.path.realpath(folder)
+    is_whole_path = isinstance(folder, Path) and os.path.isabs(name) and Path(name).parent.resolve() == folder.resolve()
     if base in ("", ".", "..") or not (is_whole_path or name == base):
         hint = "if it is in this folder, name it by its .index file"
         raise SafetyError(f"names a checkpoint outside its folder: {name!r}", path=path, hint=hint)

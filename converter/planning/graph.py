@@ -29,6 +29,7 @@ from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.fitting.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.trace.thresholds import of_source
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import local_copy
 from converter.options import Options
 
 _GRAPH_NAME = "graph.onnx"
@@ -77,9 +78,10 @@ def _from_source(
     require(graph.extra, "reading the graph of the source")
     workshop.observer.stage("reading the graph")
     file = workshop.scratch / _GRAPH_NAME
+    model = local_copy(graph.model, workshop.scratch)
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
-    answer = workshop.call(graph.trace, model=os.fspath(graph.model), graph=os.fspath(file))
+    answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
     signature = Signature.from_json(answer)
     planned = replace(planned, warnings=(*planned.warnings, *signature.notes))
     if planned.config is not None:
@@ -87,7 +89,7 @@ def _from_source(
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, signature)
     fitted = fitted_to_source(planned, source, signature)
-    reference = Reference(runner=graph.reference, model=graph.model, takes_weights=False)
+    reference = Reference(runner=graph.reference, model=model, takes_weights=False)
     return _attached(fitted, file, reference, target, options, workshop)
 
 

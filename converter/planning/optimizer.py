@@ -24,7 +24,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format, ParameterOrder
 from converter.graphs.calls import parameter_order
 from converter.model.checkpoint import Checkpoint, Part
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import NAMED, Convention, OptimizerState
 from converter.options import OptimizerMode, Options
@@ -83,7 +83,7 @@ def _named(checkpoint: Checkpoint, **how: Any) -> Checkpoint:
 
 def _as_given(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if options.param_order is not None:
-        return _named(checkpoint, given=_listed(SourceFile(options.param_order)))
+        return _named(checkpoint, given=_listed(LocalFile(options.param_order)))
     assert options.trainable is not None
     try:
         pattern = re.compile(options.trainable)

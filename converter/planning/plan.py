@@ -67,7 +67,7 @@ class Plan:
         except CkconvError as error:
             error.report = self.report
             if isinstance(error, WriteError | VerificationError):
-                error.path = os.fspath(self.target.place.path)
+                error.path = str(self.target.place.path)
             raise
 
     def proven(self, verification: Verification, *, notes: tuple[str, ...] = ()) -> Report:
@@ -91,8 +91,8 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     output = target.complete(written, planned)
     is_one_file = target.format.file_name is not None and len(written.file_names) == 1
     report = Report(
-        source=os.fspath(source.path or ""),
-        target=os.fspath(target.place.path),
+        source=str(source.path or ""),
+        target=str(target.place.path),
         source_format=source.format,
         target_format=target.format.name,
         lines=account(source.checkpoint, planned, output),

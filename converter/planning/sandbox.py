@@ -11,23 +11,23 @@ from converter.box.limits import Limits
 from converter.execution.child import Terms, call_all
 from converter.execution.inside import nothing
 from converter.graphs.description.source import GraphSource
+from converter.model.file import Location
 from converter.options import Options
 from converter.planning.source import Source
 
 
-def terms_of(source: Source, options: Options, *, reads: Sequence[Path] = ()) -> Terms:
+def terms_of(source: Source, options: Options, *, reads: Sequence[Location] = ()) -> Terms:
     """Return the terms of children that work on `source`.
 
     They read its files, what its graph is in, and `reads`; the working folder too where they import the user's own
     code.
     """
     checkpoint, files = source.checkpoint, source.files
-    places = [*(file.path for file in files), *reads]
-    if source.path is not None:
-        places.append(source.path)
+    read: list[Location | None] = [*(file.path for file in files), *reads, source.path]
     graph = GraphSource.of(checkpoint)
     if graph is not None:
-        places.append(graph.model)
+        read.append(graph.model)
+    places = [place for place in read if isinstance(place, Path)]  # what is elsewhere is copied into the scratch folder
     model_bytes = max(checkpoint.nbytes, sum(file.size for file in files))
     has_own_code = options.model is not None or bool(options.custom_objects)
     return Terms(

@@ -14,7 +14,7 @@ from converter.errors import LossError, UsageError
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
@@ -37,7 +37,7 @@ def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkp
 def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if options.mapping is None:
         return checkpoint
-    table = _read_mapping(SourceFile(options.mapping))
+    table = _read_mapping(LocalFile(options.mapping))
     try:
         is_forward = table.is_forward(checkpoint.names)
     except UsageError as error:

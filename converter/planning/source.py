@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
@@ -15,7 +14,7 @@ from converter.encoding.folder import CONFIG_NAME, LEVELS_OF_CONFIG, parse_confi
 from converter.errors import CkconvError, MissingExtraError, ReadError
 from converter.formats import Format, Probe
 from converter.model.checkpoint import Checkpoint, Config, Dialect
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, Location, SourceFile, absolute, is_dir, is_there, open_file
 from converter.model.size_limits import check_growth
 from converter.model.tensor import files_of
 from converter.options import Options
@@ -29,16 +28,16 @@ class Source:
     """
 
     checkpoint: Checkpoint
-    path: Path | None
+    path: Location | None
     format: str
 
     @classmethod
-    def open(cls, path: Path, options: Options, specific: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
+    def open(cls, path: Location, options: Options, specific: Mapping[str, Any]) -> tuple[Source, dict[str, Any]]:
         """Read the checkpoint at `path` and what is beside it; return the options that its reader does not take, too.
 
         No tensor is read. Raises CkconvError that names the file.
         """
-        folder = path if os.path.isdir(path) else path.parent
+        folder = path if is_dir(path) else path.parent
         file, format_ = detected(path, options.from_format)
         taken = {field.name for field in fields(format_.read_options)}
         read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
@@ -54,8 +53,8 @@ class Source:
     def files(self) -> tuple[SourceFile, ...]:
         """The files that it consists of, each once."""
         files = {file.path: file for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
-        if self.path is not None and not os.path.isdir(self.path):
-            files.setdefault(self.path, SourceFile(self.path))
+        if self.path is not None and not is_dir(self.path):
+            files.setdefault(self.path, open_file(self.path))
         return tuple(files.values())
 
     @property
@@ -63,11 +62,11 @@ class Source:
         """What it is called, "" for one that was read from no file."""
         return "" if self.path is None else self.path.name
 
-    def read_beside(self, options: Options) -> Iterator[Path]:
+    def read_beside(self, options: Options) -> Iterator[Location]:
         """Yield every file that was or will be read for a conversion, besides the source itself."""
         yield from {file.path for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
         yield from (file.path for file in self.checkpoint.assets.values())
-        if self.path is not None:
+        if isinstance(self.path, Path):
             yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
         yield from (given for given in (options.config, options.mapping, options.param_order) if given is not None)
 
@@ -77,18 +76,18 @@ class Source:
 
 
 @contextmanager
-def _naming(path: Path | None) -> Iterator[None]:
+def _naming(path: Location | None) -> Iterator[None]:
     try:
         yield
     except MissingExtraError:
         raise
     except CkconvError as error:
         if error.path is None and path is not None:
-            error.path = os.fspath(path)
+            error.path = str(path)
         raise
 
 
-def detected(path: Path, name: str | None) -> tuple[Path, Format]:
+def detected(path: Location, name: str | None) -> tuple[Location, Format]:
     """Return the format at `path`, or the one called `name`; and the file in a folder, where that is of one file."""
     probe = Probe(path)
     format_ = formats.detect(probe) if name is None else formats.by_name(name)
@@ -97,11 +96,11 @@ def detected(path: Path, name: str | None) -> tuple[Path, Format]:
     return path, format_
 
 
-def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Checkpoint:
+def _with_siblings(checkpoint: Checkpoint, folder: Location, options: Options) -> Checkpoint:
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     if options.config is not None:
         metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
-        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(SourceFile(options.config)))
+        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(LocalFile(options.config)))
     elif checkpoint.config is None:
         folder = _folder_of_config(folder, checkpoint)
         checkpoint = _with_config(checkpoint, read_config(folder))
@@ -110,14 +109,14 @@ def _with_siblings(checkpoint: Checkpoint, folder: Path, options: Options) -> Ch
     return checkpoint if checkpoint.assets else replace(checkpoint, assets=read_assets(folder))
 
 
-def _folder_of_config(folder: Path, checkpoint: Checkpoint) -> Path:
+def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
     """Return where a config is: in `folder`, or, of transformers, beside the folder of a SavedModel or checkpoint.
 
     save_pretrained puts SavedModels at saved_model/1, and the config beside saved_model. Nothing else is looked at.
     """
-    if checkpoint.dialect != Dialect.TENSORFLOW or (folder / CONFIG_NAME).exists():
+    if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):
         return folder
-    above = folder.absolute().parent
+    above = absolute(folder).parent
     if folder.name.isdigit() and above.name == "saved_model":
         above = above.parent
     config = read_config(above)

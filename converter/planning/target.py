@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from converter import formats
@@ -15,9 +14,11 @@ from converter.execution.publish import Destination
 from converter.formats import Format
 from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import absolute, is_dir
 from converter.model.output import Output, OutputFile
 from converter.options import Options
 from converter.planning.source import detected
+from converter.storage import location_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,8 @@ class Target:
     @classmethod
     def found(cls, destination: str | os.PathLike[str], to: str | None) -> Target:
         """Return what is at `destination` already. Raises UnknownFormatError, ReadError."""
-        path, format_ = detected(located(Path(os.path.abspath(destination))), to)
-        is_folder = path.is_dir()
+        path, format_ = detected(located(absolute(location_of(destination))), to)
+        is_folder = is_dir(path)
         place = Destination(path=path, as_folder=is_folder)
         return cls(format=format_, place=place, is_folder=is_folder, is_there=True)
 

@@ -17,6 +17,7 @@ from converter.errors import CkconvError, escape
 from converter.execution.guarded import GuardedFile, guarded
 from converter.formats.probe import located
 from converter.report import Report, Verification, failure
+from converter.storage import location_of
 
 _STYLE = "body{font:14px sans-serif} td,th{text-align:left;padding:2px 12px 2px 0} td{font-family:monospace}"
 _PAGE_START = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="generator" content="ckconv">'
@@ -66,7 +67,7 @@ def opened(
     with guarded(
         path,
         option="--report",
-        source=located(Path(source)),
+        source=located(location_of(source)),
         destination=Path(target),
         overwrite=overwrite,
         is_earlier=is_ledger,

@@ -12,7 +12,7 @@ import pytest
 
 import converter
 from converter.errors import CkconvError, VerificationError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from tests.conftest import Ckconv, python
 
 torch = pytest.importorskip("torch")
@@ -188,7 +188,7 @@ def test_a_perturbed_tensor_is_caught(squad_bert: Path, tmp_path: Path, monkeypa
     """The negative control: a source that reads one bit differently the second time fails, and nothing appears."""
     path = tmp_path / "model.safetensors"
     converter.convert(squad_bert, path)
-    whole = SourceFile.read_into
+    whole = LocalFile.read_into
     state = {"reads": 0}
 
     def flipped(file: SourceFile, offset: int, buffer: memoryview) -> None:
@@ -197,7 +197,7 @@ def test_a_perturbed_tensor_is_caught(squad_bert: Path, tmp_path: Path, monkeypa
             state["reads"] += 1
             buffer[0] ^= state["reads"] % 2
 
-    monkeypatch.setattr(SourceFile, "read_into", flipped)
+    monkeypatch.setattr(LocalFile, "read_into", flipped)
     with pytest.raises(VerificationError, match="differs from the source"):
         converter.convert(path, tmp_path / "out.safetensors")
     assert state["reads"]

@@ -59,10 +59,10 @@ def _without_class(folder: Path) -> Path:
 
 
 def _variables(folder: Path) -> set[str]:
-    from converter.encoding.tensor_bundle import read_bundle
+    from converter.encoding.tensor_bundle import read_bundle_inside
     from converter.encoding.tensorflow_variables import variable_names
 
-    return set(variable_names(read_bundle(folder / "variables" / "variables", root=folder)).values())
+    return set(variable_names(read_bundle_inside(folder, "variables/variables")).values())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import converter
 from converter.formats import registry
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from converter.model.output import Late, OutputFile, Provenance, Watched
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor
 from converter.testing import FormatTests, destination_of, options_of, with_config
@@ -68,7 +68,7 @@ def test_a_huge_sparse_file_opens_in_no_time(name: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.touch()
     os.truncate(data, HUGE_BYTES)
-    tensor = FileTensor(dtype=DType.FLOAT32, shape=(HUGE_BYTES // 4,), file=SourceFile(data), offset=0)
+    tensor = FileTensor(dtype=DType.FLOAT32, shape=(HUGE_BYTES // 4,), file=LocalFile(data), offset=0)
     provenance = Provenance(tool="test", source_name="data", source_sha256=lambda: "")
     checkpoint = with_config(Checkpoint(tensors={"huge": tensor}), format_)
     output = format_.write(checkpoint, format_.write_options(), provenance)
@@ -138,7 +138,7 @@ def _write_zeros(path: Path, shapes: dict[str, tuple[int, int]]) -> None:
     data = path.with_name("data")
     data.touch()
     os.truncate(data, max(4 * rows * columns for rows, columns in shapes.values()))
-    file = SourceFile(data)
+    file = LocalFile(data)
     tensors = {
         name: FileTensor(dtype=DType.FLOAT32, shape=shape, file=file, offset=0) for name, shape in shapes.items()
     }

@@ -26,7 +26,7 @@ from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import FileTensor
 
@@ -39,7 +39,7 @@ def sniff(probe: Probe) -> bool:
 
 
 def read(path: Path, options: NoOptions) -> Checkpoint:
-    file = SourceFile(path)
+    file = LocalFile(path)
     try:
         length = int(file.read(len(MAGIC), LENGTH))
         header = json.loads(file.read(len(MAGIC) + LENGTH, length))

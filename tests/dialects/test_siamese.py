@@ -11,7 +11,7 @@ import pytest
 
 import converter
 from converter.encoding import safetensors
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
 CASES = {
@@ -55,7 +55,7 @@ def test_encoder_and_heads_come_apart(case: str, is_config_beside: bool, tmp_pat
         np.testing.assert_array_equal(found[name].numpy(), expected[name].numpy(), err_msg=name)
     config, own = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", NAMES / case))
     assert [config[key] for key in ("model_type", "architectures")] == [own["model_type"], own["architectures"]]
-    heads, metadata = safetensors.read(SourceFile(tmp_path / "out" / "heads.safetensors"))
+    heads, metadata = safetensors.read(LocalFile(tmp_path / "out" / "heads.safetensors"))
     assert heads.keys() == outside(case).keys()
     for name, array in outside(case).items():
         np.testing.assert_array_equal(heads[name].numpy(), array, err_msg=name)

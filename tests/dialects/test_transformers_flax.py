@@ -19,7 +19,7 @@ from converter.dialects.transformers.flax_names import Names
 from converter.encoding import flax_file, safetensors
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.ledger import Status
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
@@ -42,7 +42,7 @@ def torch_checkpoint(config: Config, arrays: dict[str, np.ndarray]) -> Checkpoin
 
 
 def saved(path: Path) -> dict[str, Tensor]:
-    return dict(safetensors.read(SourceFile(path))[0])
+    return dict(safetensors.read(LocalFile(path))[0])
 
 
 def differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
@@ -79,11 +79,11 @@ def test_what_is_written_has_the_leaves_of_flax_and_no_other(case: str, max_shar
     assert (len(files) > 1) == (max_shard_size != "0")
     leaves: dict[str, Tensor] = {}
     for path in files:
-        file = SourceFile(path)
+        file = LocalFile(path)
         tree = flax_file.read_tree(file)
         tree.pop("__ckconv__")
         leaves |= flax_file.tensors_of(file, tree)[0]
-    file = SourceFile(FIXTURES / case / "flax_model.msgpack")
+    file = LocalFile(FIXTURES / case / "flax_model.msgpack")
     assert differing(leaves, flax_file.tensors_of(file, flax_file.read_tree(file))[0]) == []
     if max_shard_size != "0":
         index = json.loads((written / "flax_model.msgpack.index.json").read_text())
@@ -104,7 +104,7 @@ def test_the_flax_target_has_flax_names_when_the_type_is_known(tmp_path: Path) -
 
 def test_no_array_says_where_a_file_is_from(tmp_path: Path) -> None:
     converter.convert(FIXTURES / "llama", tmp_path / "out", to="pretrained", flavor="flax")
-    file = SourceFile(tmp_path / "out" / "flax_model.msgpack")
+    file = LocalFile(tmp_path / "out" / "flax_model.msgpack")
     (said,) = flax_file.read_tree(file)["__ckconv__"].items()
     assert json.loads(said[0])["source"]["name"] == "llama"
     assert said[1] == {}

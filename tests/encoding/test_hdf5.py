@@ -19,7 +19,7 @@ from converter.encoding.hdf5 import layers as hdf5_layers
 from converter.encoding.hdf5.names import escaped, unescaped
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import Late, Piece
 from converter.model.tensor import ArrayTensor, ComputedTensor, FileTensor, Tensor
 
@@ -36,7 +36,7 @@ DTYPES = ["<f4", ">f8", "<f2", ">i2", "u1", "?", "<c8", ">c16", "<u8"]
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
     found = {}
-    for place, dataset in hdf5.read(SourceFile(path)).datasets():
+    for place, dataset in hdf5.read(LocalFile(path)).datasets():
         assert dataset.tensor is not None
         found["/".join(place)] = dataset.tensor
     return found
@@ -118,7 +118,7 @@ def test_two_links_to_one_dataset_are_one_object(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a"] = np.arange(3.0)
         file["b/c"] = file["a"]
-    (_, first), (_, second) = hdf5.read(SourceFile(tmp_path / "x.h5")).datasets()
+    (_, first), (_, second) = hdf5.read(LocalFile(tmp_path / "x.h5")).datasets()
     assert first is second
 
 
@@ -196,7 +196,7 @@ def test_refuses(spoil: Callable[[h5py.File], None], error: type[CkconvError], t
     with h5py.File(path, "a") as file:
         spoil(file)
     with pytest.raises(error) as caught:
-        hdf5.read(SourceFile(path))
+        hdf5.read(LocalFile(path))
     assert caught.value.path == os.fspath(path)
 
 
@@ -448,7 +448,7 @@ def test_two_datasets_in_one_place_are_refused(tmp_path: Path) -> None:
 def test_ties_are_links_only_where_they_are_the_same(tmp_path: Path) -> None:
     """The same elements in another shape, turned, or of another type are datasets of their own."""
     (tmp_path / "raw").write_bytes(np.arange(16, dtype="<f4").tobytes())
-    raw = FileTensor(dtype=DType.FLOAT32, shape=(4, 4), file=SourceFile(tmp_path / "raw"), offset=0)
+    raw = FileTensor(dtype=DType.FLOAT32, shape=(4, 4), file=LocalFile(tmp_path / "raw"), offset=0)
     tensors: dict[str, Tensor] = {
         "a": raw,
         "same": raw,
@@ -495,7 +495,7 @@ def test_the_second_copy_of_a_tie_that_changed_is_a_tensor_of_its_own(tmp_path: 
 
 
 def roots(path: Path) -> tuple[hdf5.Group, hdf5.Group, Path]:
-    root = hdf5.read(SourceFile(path))
+    root = hdf5.read(LocalFile(path))
     return root, root, path
 
 

@@ -14,7 +14,7 @@ import pytest
 from converter.encoding.hdf5 import reading
 from converter.encoding.hdf5.chunks import DEFLATE
 from converter.errors import CkconvError, ReadError, SafetyError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 
 _PLAIN = {"type": "<f4", "item_bytes": 4, "is_elsewhere": False, "filters": [], "attributes": {}}
 _GROUP, _CHUNKED, _WHOLE, _FILLED, _BELOW = range(5)
@@ -77,7 +77,7 @@ BAD: list[tuple[str, int, dict[str, Any], type[CkconvError], str]] = [
 @pytest.fixture
 def file(tmp_path: Path) -> SourceFile:
     (tmp_path / "x.h5").write_bytes(np.arange(18, dtype="<f4").tobytes())
-    return SourceFile(tmp_path / "x.h5")
+    return LocalFile(tmp_path / "x.h5")
 
 
 def read(file: SourceFile, objects: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> reading.Group:
@@ -116,7 +116,7 @@ def test_a_chunk_without_its_checksum(cut_bytes: int, tmp_path: Path, monkeypatc
     (tmp_path / "x.h5").write_bytes(stored)
     chunked = {**SOUND[_CHUNKED], "shape": [2, 4], "filters": [DEFLATE], "chunks": [[[0, 0], 0, len(stored), 0]]}
     objects = [{"members": [["w", 1]], "attributes": {}}, chunked]
-    (dataset,) = [each for _, each in read(SourceFile(tmp_path / "x.h5"), objects, monkeypatch).datasets()]
+    (dataset,) = [each for _, each in read(LocalFile(tmp_path / "x.h5"), objects, monkeypatch).datasets()]
     assert dataset.tensor is not None
     if not cut_bytes:
         assert dataset.tensor.numpy().tobytes() == data

@@ -18,7 +18,7 @@ import pytest
 from converter.encoding import hdf5
 from converter.encoding.hdf5 import process, structure
 from converter.errors import ReadError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 
 ANSWER = "def _answer("
 FRUITLESS = """
@@ -58,7 +58,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 def read(path: Path) -> list[str]:
-    return ["/".join(place) for place, _ in hdf5.read(SourceFile(path)).datasets()]
+    return ["/".join(place) for place, _ in hdf5.read(LocalFile(path)).datasets()]
 
 
 def replaced(body: str) -> str:
@@ -195,9 +195,9 @@ READING = """
 import sys, threading, time
 from converter.encoding import hdf5
 from converter.encoding.hdf5 import process, structure
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 {before}
-threading.Thread(target=hdf5.read, args=(SourceFile(sys.argv[1]),), daemon=True).start()
+threading.Thread(target=hdf5.read, args=(LocalFile(sys.argv[1]),), daemon=True).start()
 while not process._running:
     time.sleep(0.01)
 print(process._running[0]._process.pid, flush=True)

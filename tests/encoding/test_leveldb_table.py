@@ -9,7 +9,7 @@ from converter.encoding import crc32c, leveldb_table
 from converter.encoding.leveldb_table import build_table, read_table
 from converter.encoding.protobuf import varint
 from converter.errors import ReadError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 
 ENTRIES = [(f"layer/{number:05d}/kernel".encode(), bytes([number % 251]) * (number % 40)) for number in range(20_000)]
 SMALL = [(b"", b"header"), (b"ab", b"1"), (b"abc", b""), (b"b", b"22")]
@@ -17,7 +17,7 @@ SMALL = [(b"", b"header"), (b"ab", b"1"), (b"abc", b""), (b"b", b"22")]
 
 def write(path: Path, table: bytes) -> SourceFile:
     path.write_bytes(table)
-    return SourceFile(path)
+    return LocalFile(path)
 
 
 def entries(file: SourceFile) -> list[tuple[bytes, bytes]]:

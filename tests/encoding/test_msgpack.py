@@ -10,12 +10,12 @@ import pytest
 from converter.encoding import msgpack
 from converter.encoding.msgpack import Binary, Extension
 from converter.errors import ReadError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 
 
 def parse(folder: Path, data: bytes) -> Any:
     (folder / "x").write_bytes(data)
-    return msgpack.read(SourceFile(folder / "x"))
+    return msgpack.read(LocalFile(folder / "x"))
 
 
 VALUES = [

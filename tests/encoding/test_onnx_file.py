@@ -15,7 +15,7 @@ from converter.encoding.onnx_file import Model, model_files, read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor, FileTensor
 
@@ -62,7 +62,7 @@ def model(*initializers: Any, **more: Any) -> Any:
 def read(folder: Path, made: Any) -> Model:
     path = folder / "x.onnx"
     path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
-    return read_model(SourceFile(path))
+    return read_model(LocalFile(path))
 
 
 def assert_refused(folder: Path, made: Any, what: str, error: type[CkconvError] = ReadError) -> None:

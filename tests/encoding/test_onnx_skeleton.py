@@ -9,7 +9,7 @@ import pytest
 from converter.encoding.onnx_file import read_skeleton
 from converter.encoding.protobuf import content_field, number_field
 from converter.errors import ReadError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from converter.model.tensor import Tensor
 
 NODE, INITIALIZER, OUTPUT = 1, 5, 12
@@ -21,7 +21,7 @@ OPSET = content_field(8, number_field(2, 18))
 
 def written(path: Path, *parts: bytes, version: bytes = number_field(1, 9)) -> SourceFile:
     path.write_bytes(version + b"".join(parts))
-    return SourceFile(path)
+    return LocalFile(path)
 
 
 @pytest.mark.parametrize(

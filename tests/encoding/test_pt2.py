@@ -19,7 +19,7 @@ from converter.formats import Probe
 from converter.formats.pt2 import is_same_program, sniff
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.tensor import ArrayTensor
 
 Members = dict[str, bytes]
@@ -330,7 +330,7 @@ def test_two_archives_are_one_program(change: Callable[[Members], object], is_sa
 
 
 def test_what_is_written_again_of_a_program(archive: Path) -> None:
-    parts = pt2.Archive(SourceFile(archive)).parts()
+    parts = pt2.Archive(LocalFile(archive)).parts()
     assert {part.name for part in parts} == {
         "model/models/model.json",
         _CONSTANTS,

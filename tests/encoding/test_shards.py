@@ -80,8 +80,9 @@ HELD = {"a": tensors(1), "b": {"u": ArrayTensor.of(np.ones(1, np.uint8))}}
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    def read_shard(file: SourceFile) -> dict[str, Tensor]:
-        return HELD[file.path.name]
+    def read_shard(file: SourceFile, name: str) -> dict[str, Tensor]:
+        assert file.path == path / name
+        return HELD[name]
 
     return shards.read(path, "index", read_shard)
 

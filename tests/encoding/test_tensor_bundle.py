@@ -20,7 +20,7 @@ from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, bundle_files, obj
 from converter.encoding.tensor_slices import Extent, slice_key
 from converter.errors import CkconvError, ReadError, SafetyError, WriteError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import Late, OutputFile, Watched
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -226,7 +226,7 @@ def test_every_tensor_is_checked_when_it_is_read(tmp_path: Path) -> None:
 
 
 def raw_entries(prefix: Path) -> Raw:
-    return {key: bytes(value) for key, value in read_table(SourceFile(f"{prefix}.index"))}
+    return {key: bytes(value) for key, value in read_table(LocalFile(f"{prefix}.index"))}
 
 
 def edited(prefix: Path, new_prefix: Path, edit: Callable[[Raw], Raw]) -> Path:

@@ -17,7 +17,7 @@ from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.execution.streaming import stream
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import OutputFile
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -323,7 +323,7 @@ def test_work_is_bounded(value: Any, is_too_much: bool) -> None:
 # storages of a file
 
 
-def saved(folder: Path, numel: Any, *, of: str = "FloatStorage", data: bytes = bytes(16)) -> SourceFile:
+def saved(folder: Path, numel: Any, *, of: str = "FloatStorage", data: bytes = bytes(16)) -> LocalFile:
     """A file of torch.save with one tensor of four numbers, whose storage says that it has `numel` elements."""
     owner = writer.Persistent(identity=("storage", Global(module="torch", name=of), "0", "cpu", numel))
     rebuild = Global(module="torch._utils", name="_rebuild_tensor_v2")
@@ -331,7 +331,7 @@ def saved(folder: Path, numel: Any, *, of: str = "FloatStorage", data: bytes = b
     records = {"data.pkl": writer.dumps({"w": tensor}), "byteorder": b"little", "data/0": data, "version": b"3\n"}
     archive = zip_archive.archive([Record(name=f"archive/{name}", content=value) for name, value in records.items()])
     stream(OutputFile(name="x.pth", pieces=tuple(archive)), folder)
-    file = SourceFile(folder / "x.pth")
+    file = LocalFile(folder / "x.pth")
     (folder / "x.pth").unlink()
     return file
 

@@ -18,7 +18,7 @@ from converter.encoding.zip import Member, Record
 from converter.errors import ReadError, SafetyError
 from converter.execution.streaming import stream
 from converter.model.dtype import DType
-from converter.model.file import CHUNK_BYTES, SourceFile
+from converter.model.file import CHUNK_BYTES, LocalFile, SourceFile
 from converter.model.output import Late, OutputFile
 from converter.model.tensor import ArrayTensor
 
@@ -30,7 +30,7 @@ def read(tmp_path: Path) -> Callable[[bytes], dict[str, Member]]:
     def read(data: bytes) -> dict[str, Member]:
         path = tmp_path / "archive.zip"
         path.write_bytes(data)
-        return zip_archive.read_members(SourceFile(path))
+        return zip_archive.read_members(LocalFile(path))
 
     return read
 
@@ -45,7 +45,7 @@ def made(contents: dict[str, bytes] = CONTENTS, method: int = zipfile.ZIP_STORED
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    file = SourceFile(path)
+    file = LocalFile(path)
     members = zip_archive.read_members(file)
     return {name: zip_archive.read_bytes(file, member, limit_bytes=1 << 24) for name, member in members.items()}
 
@@ -55,9 +55,9 @@ def test_reads_what_zipfile_writes(tmp_path: Path, method: int) -> None:
     path = tmp_path / "x.zip"
     path.write_bytes(made(method=method, comment=b"PK\x05\x06 is a comment"))
     assert contents(path) == CONTENTS
-    assert zip_archive.read_names(SourceFile(path), limit=3) == list(CONTENTS)
+    assert zip_archive.read_names(LocalFile(path), limit=3) == list(CONTENTS)
     with pytest.raises(ReadError, match="3 members"):
-        zip_archive.read_names(SourceFile(path), limit=2)
+        zip_archive.read_names(LocalFile(path), limit=2)
 
 
 @pytest.mark.parametrize("force_zip64", [False, True])
@@ -159,7 +159,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
 def test_inflation_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.zip"
     path.write_bytes(made({"root/a": bytes(1 << 25)}, zipfile.ZIP_DEFLATED))
-    file = SourceFile(path)
+    file = LocalFile(path)
     member = zip_archive.read_members(file)["root/a"]
     with pytest.raises(ReadError, match="grows"):
         zip_archive.read_bytes(file, member, limit_bytes=1 << 30)
@@ -182,7 +182,7 @@ def test_deflated_members_are_tensors(tmp_path: Path) -> None:
     values = np.arange(100, dtype="<f4").reshape(4, 25)
     path = tmp_path / "x.zip"
     path.write_bytes(made({"root/a": values.tobytes()}, zipfile.ZIP_DEFLATED))
-    file = SourceFile(path)
+    file = LocalFile(path)
     member = zip_archive.read_members(file)["root/a"]
     tensor = zip_archive.member_tensor(file, member, dtype=DType.FLOAT32, shape=(4, 25))
     assert np.array_equal(tensor.numpy(), values)
@@ -196,7 +196,7 @@ def test_a_sparse_file_of_256_gib_is_judged_at_once(tmp_path: Path) -> None:
     with open(path, "r+b") as file:
         file.truncate(256 << 30)
     with pytest.raises(ReadError, match="cut short"):
-        zip_archive.read_members(SourceFile(path))
+        zip_archive.read_members(LocalFile(path))
 
 
 def written(tmp_path: Path, records: list[Record]) -> Path:
@@ -220,7 +220,7 @@ def test_zipfile_reads_what_is_written(tmp_path: Path) -> None:
         assert archive.read("root/array") == array.tobytes()
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
-    members = zip_archive.read_members(SourceFile(path))
+    members = zip_archive.read_members(LocalFile(path))
     assert all(member.data_offset % 64 == 0 for member in members.values())
     assert contents(path)["root/late"] == b"late"
 
@@ -241,7 +241,7 @@ def test_members_and_offsets_beyond_4_gib(tmp_path: Path) -> None:
                 case _ if piece.nbytes == size:
                     out.seek(size, io.SEEK_CUR)
         assert out.tell() == sum(OutputFile(name="x", pieces=[p]).nbytes for p in zip_archive.archive(records))
-    file = SourceFile(path)
+    file = LocalFile(path)
     members = zip_archive.read_members(file)
     assert members["root/large"].uncompressed_bytes == size
     assert zip_archive.read_bytes(file, members["root/after"], limit_bytes=10) == b"after"
@@ -286,7 +286,7 @@ def test_a_field_that_is_all_ones_is_wide_and_no_other_is() -> None:
 def deflated(tmp_path: Path, content: bytes) -> tuple[SourceFile, Member]:
     path = tmp_path / "deflated.zip"
     path.write_bytes(made({"root/x": content}, zipfile.ZIP_DEFLATED))
-    file = SourceFile(path)
+    file = LocalFile(path)
     return file, zip_archive.read_members(file)["root/x"]
 
 
@@ -430,7 +430,7 @@ def test_one_volume_of_several_is_refused(read: Callable[[bytes], dict[str, Memb
 
 def test_a_tensor_ends_where_its_member_does(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(made({"root/a": bytes(8), "root/b": bytes(8)}))
-    file = SourceFile(tmp_path / "x.zip")
+    file = LocalFile(tmp_path / "x.zip")
     member = zip_archive.read_members(file)["root/a"]
     assert zip_archive.member_tensor(file, member, dtype=DType.UINT8, shape=(8,)).numpy().size == 8
     with pytest.raises(ReadError, match="needs 9 bytes, zip member 'root/a' has 8"):
@@ -462,7 +462,7 @@ def test_a_member_as_large_as_the_old_fields_hold(tmp_path: Path, size: int) -> 
         assert archive.getinfo("a").file_size == size
         assert archive.getinfo("a").extra.startswith(b"\x01\0") == (size >= (1 << 32) - 1)
         assert archive.read("b") == b"after"
-    assert zip_archive.read_members(SourceFile(path))["a"].uncompressed_bytes == size
+    assert zip_archive.read_members(LocalFile(path))["a"].uncompressed_bytes == size
     with open(path, "rb") as file:
         fields = struct.unpack("<4s5H3I2H", file.read(30))
         kind, length, *sizes = struct.unpack("<2H2Q", file.read(1 + 20)[1:])

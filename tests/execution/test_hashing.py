@@ -12,14 +12,14 @@ import pytest
 
 from converter.errors import ReadError
 from converter.execution.hashing import hashed, tensor_sha256
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.tensor import ArrayTensor
 
 
 def test_of_one_file_and_of_several(tmp_path: Path) -> None:
     for name, content in (("b", b"bees"), ("a", b"ants"), ("c", b"")):
         (tmp_path / name).write_bytes(content)
-    files = [SourceFile(tmp_path / name) for name in ("b", "a", "c")]
+    files = [LocalFile(tmp_path / name) for name in ("b", "a", "c")]
     with hashed(files[:1]) as one, hashed(files) as several, hashed([]) as none:
         assert one() == hashlib.sha256(b"bees").hexdigest()
         lines = sorted(f"{hashlib.sha256(file.read(0, file.size)).hexdigest()}  {file.path.name}\n" for file in files)
@@ -32,7 +32,7 @@ def test_of_one_file_and_of_several(tmp_path: Path) -> None:
 def test_a_file_that_shrinks_is_said_to_where_the_hash_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(bytes(100))
-    file = SourceFile(path)
+    file = LocalFile(path)
     assert file.size == 100
     path.write_bytes(b"")
     with hashed([file]) as sha256, pytest.raises(ReadError):

@@ -13,7 +13,7 @@ import pytest
 from converter.declaring import options_of
 from converter.execution import resume
 from converter.execution.resume import Attempt, Earlier, taken
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import Late, OutputFile
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -28,7 +28,7 @@ CONTENT = b"head" + b"late" + np.arange(8, dtype="<f4").tobytes()
 
 
 def attempt_of(folder: Path, source: Path, **request: str) -> Attempt:
-    return Attempt.of(folder / "out", [SourceFile(source)], request)
+    return Attempt.of(folder / "out", [LocalFile(source)], request)
 
 
 @pytest.fixture

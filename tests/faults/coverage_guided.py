@@ -32,11 +32,11 @@ def reader_of(name: str) -> Callable[[Path], object]:
     from converter.encoding import json, leveldb_table, msgpack, protobuf
     from converter.encoding import zip as zip_archive
     from converter.encoding.pickle import PLAIN, Machine, MemoryBytes
-    from converter.model.file import SourceFile
+    from converter.model.file import LocalFile
     from tests.faults.mutants import read_all
 
     def unzip(path: Path) -> None:
-        file = SourceFile(path)
+        file = LocalFile(path)
         for member in zip_archive.read_members(file).values():
             zip_archive.read_bytes(file, member, limit_bytes=1 << 24)
 
@@ -54,9 +54,9 @@ def reader_of(name: str) -> Callable[[Path], object]:
         ).load(),
         "zip": unzip,
         "json": lambda path: json.loads(path.read_bytes(), path=path, what="it"),
-        "msgpack": lambda path: msgpack.read(SourceFile(path)),
+        "msgpack": lambda path: msgpack.read(LocalFile(path)),
         "protobuf": lambda path: parse(memoryview(path.read_bytes())),
-        "leveldb": lambda path: list(leveldb_table.read_table(SourceFile(path))),
+        "leveldb": lambda path: list(leveldb_table.read_table(LocalFile(path))),
     }
     return encodings.get(name, lambda path: read_all(path, name))
 

@@ -20,7 +20,7 @@ from converter.encoding.leveldb_table import build_table, read_table
 from converter.encoding.zip import Record
 from converter.execution.streaming import stream
 from converter.formats import Format, registry
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import OutputFile
 
 LARGEST_BYTES = 64 << 10
@@ -165,7 +165,7 @@ def _wrapped(seed: Seed) -> list[Seed]:
 
 
 def _zip_members(seed: Seed) -> list[Seed]:
-    file = SourceFile(seed.file)
+    file = LocalFile(seed.file)
     try:
         members = zip_archive.read_members(file)
     except converter.CkconvError:
@@ -206,7 +206,7 @@ def _archive(records: list[Record], folder: Path) -> bytes:
 
 def _table(seed: Seed) -> Seed:
     """The entries of a table, one after the other; a mutation of their lengths moves what follows."""
-    entries = [(bytes(key), bytes(value)) for key, value in read_table(SourceFile(seed.file))]
+    entries = [(bytes(key), bytes(value)) for key, value in read_table(LocalFile(seed.file))]
     content = b"".join(struct.pack("<2H", len(key), len(value)) + key + value for key, value in entries)
 
     def wrap(content: bytes) -> bytes:

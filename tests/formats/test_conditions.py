@@ -26,7 +26,7 @@ from converter.graphs.calls import run_onnx
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import Reference, TracedGraph
 from converter.model.checkpoint import Checkpoint, Config
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.ledger import Status
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.output import OutputFile, Provenance, piece_bytes
@@ -78,7 +78,7 @@ def test_data_beside_a_model_is_aligned_and_small_tensors_stay_in_it(tmp_path: P
     assert (data.name, model.name) == ("x.onnx.data", "x.onnx")
     for file in (data, model):
         stream(file, tmp_path)
-    found = read_model(SourceFile(tmp_path / "x.onnx")).tensors
+    found = read_model(LocalFile(tmp_path / "x.onnx")).tensors
     places = {name: (held.file.path.name, held.offset) for name, held in found.items() if hasattr(held, "file")}
     outside = {name: offset for name, (file, offset) in places.items() if file == "x.onnx.data"}
     assert outside == {"least": 0, "odd": 1024, "last": 1024 + 1088}

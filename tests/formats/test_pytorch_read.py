@@ -23,7 +23,7 @@ from converter.formats import NoOptions, Probe
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.output import OutputFile
 from converter.model.tensor import FileTensor, Tensor
 
@@ -295,7 +295,7 @@ def test_big_endian_files(tmp_path: Path) -> None:
     }
     path = tmp_path / "little.pt"
     torch.save(values, path)
-    file = SourceFile(path)
+    file = LocalFile(path)
     itemsizes = [4, 2, 8, 1, 8]  # of what is swapped: a complex number is two
     records = []
     for name, member in zip_archive.read_members(file).items():

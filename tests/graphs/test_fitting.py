@@ -19,7 +19,7 @@ from converter.graphs.run.arrays import read_arrays, read_sets, run_sets, write_
 from converter.graphs.run.canary import perturbed, try_groups
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import dropped
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor, concat
@@ -255,7 +255,7 @@ def test_which_tensors_share_bytes() -> None:
 def test_which_ranges_of_files_share_bytes(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).write_bytes(bytes(32))
-    x, y = (SourceFile(tmp_path / name) for name in ("x", "y"))
+    x, y = (LocalFile(tmp_path / name) for name in ("x", "y"))
 
     def part(file: SourceFile, start: int, stop: int) -> FileTensor:
         return FileTensor(dtype=DType.UINT8, shape=(stop - start,), file=file, offset=start)

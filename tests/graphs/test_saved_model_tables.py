@@ -16,7 +16,7 @@ import pytest
 
 import converter
 from converter.encoding.object_graph import object_graph
-from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, bundle_files, read_bundle
+from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, bundle_files, read_bundle_inside
 from converter.errors import CkconvError, GraphError, ReadError, SafetyError
 from converter.graphs.trace.tensorflow import lifting, tables
 from converter.graphs.trace.tensorflow.conversion import Source, convert
@@ -383,7 +383,7 @@ def with_saved(model: Path, folder: Path, **arrays: Any) -> Path:
     """A copy of a SavedModel whose bundle has other tensors of its table; None takes one away."""
     shutil.copytree(model, folder)
     prefix = folder / "variables" / "variables"
-    bundle = read_bundle(prefix, root=folder)
+    bundle = read_bundle_inside(folder, "variables/variables")
     (graph,) = bundle.text(OBJECT_GRAPH_KEY)
     assert any(each.table for each in object_graph(bundle))
     held = {name: ArrayTensor.of(each.numpy()) for name, each in bundle.tensors.items()}

@@ -14,7 +14,7 @@ import pytest
 
 from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
+from converter.model.file import CHUNK_BYTES, Checksum, LocalFile
 from converter.model.interleaving import interleaved
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor, concat
 
@@ -28,7 +28,7 @@ def cut(array: np.ndarray, axis: int, places: list[int], folder: Path) -> list[T
         part = np.ascontiguousarray(np.moveaxis(np.moveaxis(array, axis, 0)[start:stop], 0, axis))
         path = folder / f"{axis}-{start}-{len(parts)}"
         path.write_bytes(part.tobytes())
-        checksum = Checksum(file=SourceFile(path), offset=0, length=part.nbytes, expected=zlib.crc32(part))
+        checksum = Checksum(file=LocalFile(path), offset=0, length=part.nbytes, expected=zlib.crc32(part))
         parts.append(FileTensor(dtype=DType.UINT16, shape=part.shape, file=checksum.file, offset=0, checksum=checksum))
     return parts
 
@@ -119,7 +119,7 @@ def test_a_range_of_parts_reads_no_other_part(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_parts(count: int, tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     os.truncate(tmp_path / "x", 256 << 20)
-    file = SourceFile(tmp_path / "x")
+    file = LocalFile(tmp_path / "x")
     width = (256 << 20) // count // 1024
     parts = [
         FileTensor(dtype=DType.UINT8, shape=(1024, width), file=file, offset=n * 1024 * width) for n in range(count)

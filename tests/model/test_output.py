@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.ledger import Status
 from converter.model.output import Late, Output, OutputFile, Provenance, Watched
 from converter.model.tensor import ArrayTensor
@@ -21,7 +21,7 @@ def test_bytes_and_order_of_files(tmp_path: Path) -> None:
     late = Late(nbytes=5, render=lambda: b"12345")
     files = (
         OutputFile(name="data", pieces=[*pieces, late]),
-        OutputFile(name="asset", pieces=[SourceFile(tmp_path / "asset")]),
+        OutputFile(name="asset", pieces=[LocalFile(tmp_path / "asset")]),
     )
     assert [file.nbytes for file in files] == [4 + 24 + 24 + 2 + 5, 70]
     output = Output(files=files, names={}, built=("graph",), build_bytes=1000)

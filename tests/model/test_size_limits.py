@@ -13,7 +13,7 @@ import converter
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.size_limits import RATIO_LIMIT, check_growth
 from converter.model.tensor import ArrayTensor, FileTensor, Tensor, strided
@@ -40,7 +40,7 @@ def large(folder: Path) -> FileTensor:
     """Two MiB in a file."""
     (folder / "x").touch()
     os.truncate(folder / "x", 2 << 20)
-    return FileTensor(dtype=DType.UINT8, shape=(2 << 20,), file=SourceFile(folder / "x"), offset=0)
+    return FileTensor(dtype=DType.UINT8, shape=(2 << 20,), file=LocalFile(folder / "x"), offset=0)
 
 
 def views(stored: FileTensor, count: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import pytest
 
 from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.file import CHUNK_BYTES, Checksum, SourceFile
+from converter.model.file import CHUNK_BYTES, Checksum, LocalFile
 from converter.model.tensor import (
     ArrayTensor,
     Cast,
@@ -36,7 +36,7 @@ from converter.model.tensor import (
 def stored(tmp_path: Path) -> FileTensor:
     path = tmp_path / "data"
     path.write_bytes(b"head" + np.arange(24, dtype="<f4").tobytes())
-    return FileTensor(dtype=DType.FLOAT32, shape=(2, 3, 4), file=SourceFile(path), offset=4)
+    return FileTensor(dtype=DType.FLOAT32, shape=(2, 3, 4), file=LocalFile(path), offset=4)
 
 
 def test_file_tensor_reads_its_range(stored: FileTensor) -> None:
@@ -103,7 +103,7 @@ def test_strided_views(stored: FileTensor) -> None:
 def test_every_element_type_keeps_its_bits(dtype: DType, tmp_path: Path) -> None:
     raw = bytes(range(256))[: 16 * dtype.itemsize] if dtype is not DType.BOOL else bytes([0, 1] * 8)
     (tmp_path / "x").write_bytes(raw)
-    tensor = FileTensor(dtype=dtype, shape=(16,), file=SourceFile(tmp_path / "x"), offset=0)
+    tensor = FileTensor(dtype=dtype, shape=(16,), file=LocalFile(tmp_path / "x"), offset=0)
     assert tensor.numpy().tobytes() == raw
     assert b"".join(map(bytes, ArrayTensor.of(tensor.numpy()).chunks())) == raw
     assert DType.of(tensor.numpy().dtype) is dtype
@@ -239,7 +239,7 @@ def test_what_is_one_tensor_looked_at_in_one_way(stored: FileTensor) -> None:
         stored.reshape((6, 4)),
         again(dtype=DType.INT32),
         again(offset=0),
-        again(file=SourceFile(stored.file.path)),
+        again(file=LocalFile(stored.file.path)),
         stored.cast(DType.FLOAT64),
         stored.cast(DType.FLOAT64),
         square,
@@ -269,7 +269,7 @@ def test_checksum_covers_whole_and_partial_reads(tmp_path: Path) -> None:
     data = np.arange(CHUNK_BYTES // 2, dtype="<f4").tobytes()
     path = tmp_path / "x"
     path.write_bytes(data)
-    file = SourceFile(path)
+    file = LocalFile(path)
 
     def tensors(expected: int) -> tuple[FileTensor, FileTensor]:
         checksum = Checksum(file=file, offset=0, length=len(data), expected=expected)
@@ -312,7 +312,7 @@ def large(tmp_path: Path) -> FileTensor:
     array = np.arange(3 * CHUNK_BYTES // 4 + 4443, dtype="<u4")
     array = array[: len(array) // 333 * 333]
     (tmp_path / "large").write_bytes(array.tobytes())
-    return FileTensor(dtype=DType.UINT32, shape=(len(array) // 333, 333), file=SourceFile(tmp_path / "large"), offset=0)
+    return FileTensor(dtype=DType.UINT32, shape=(len(array) // 333, 333), file=LocalFile(tmp_path / "large"), offset=0)
 
 
 def test_what_is_computed_comes_in_pieces(large: FileTensor) -> None:

@@ -67,7 +67,7 @@ FAULTS = (
     Fault(
         module="formats/savedmodel.py",
         old=(
-            '    if not os.path.lexists(path / f"{_VARIABLES}.index"):\n'
+            '    if not is_there(path / f"{_VARIABLES}.index"):\n'
             '        raise ReadError("is a SavedModel without variables", path=path)\n'
         ),
         new="",

@@ -355,8 +355,8 @@ FAULTS = (
     ),
     Fault(
         module="model/size_limits.py",
-        old="        files.setdefault(source, source.stat().st_size)\n",
-        new="        files.setdefault(source, 0)\n",
+        old="        files[source] = open_file(source).size\n",
+        new="        files[source] = 0\n",
         tests=_GROWTH,
         what="a source all of whose tensors are made when it is read counts as empty",
     ),

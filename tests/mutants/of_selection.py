@@ -364,7 +364,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="    if checkpoint.dialect != Dialect.TENSORFLOW or (folder / CONFIG_NAME).exists():",
+        old="    if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):",
         new="    if checkpoint.dialect != Dialect.TENSORFLOW:",
         tests=_PLACES,
         what="the config above a SavedModel goes before its own",
@@ -469,7 +469,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/sandbox.py",
-        old="    if graph is not None:\n        places.append(graph.model)\n",
+        old="    if graph is not None:\n        read.append(graph.model)\n",
         new="",
         tests="tests/planning/test_sandbox.py",
         what="a child may not read what its graph is in",
@@ -511,8 +511,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="if checkpoint.dialect != Dialect.TENSORFLOW or (folder / CONFIG_NAME).exists():",
-        new="if (folder / CONFIG_NAME).exists():",
+        old="if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):",
+        new="if is_there(folder / CONFIG_NAME):",
         tests=_PLACES,
         what="a config of the folder above is taken for that of any file",
     ),

@@ -20,7 +20,7 @@ import pytest
 import converter
 from converter.encoding import safetensors
 from converter.errors import CkconvError
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.tensor import is_equal
 from tests.oracle import environment
 from tests.oracle.generate.flax_configs import CONFIGS
@@ -68,7 +68,7 @@ def cases(dumps: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
 
 
 def difference(ours: Path, theirs: Path, allowed: frozenset[str]) -> list[str]:
-    left, right = (safetensors.read(SourceFile(path))[0] for path in (ours, theirs))
+    left, right = (safetensors.read(LocalFile(path))[0] for path in (ours, theirs))
     return sorted(
         name
         for name in (left.keys() | right.keys()) - allowed

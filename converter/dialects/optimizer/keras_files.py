@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from converter.dialects.keras import architecture
@@ -22,6 +21,7 @@ from converter.encoding.object_graph import object_graph
 from converter.encoding.tensor_bundle import Bundle
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import Location
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Tensor
@@ -39,7 +39,7 @@ _WAYS_LIMIT = 100_000
 _NUMBER = re.compile(r"_(\d+)$")
 
 
-def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, path: Path) -> Checkpoint:
+def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, path: Location) -> Checkpoint:
     """Add the optimizer of the HDF5 file at `path`, which names its variables. `compiled` is the `training_config`."""
     group = root.group(_WEIGHTS)
     variables = {} if group is None else {"/".join(path): item.tensor for path, item in group.datasets()}
@@ -57,7 +57,7 @@ def with_numbered_state(
     root: Group,
     stores: Mapping[str, Sequence[str]],
     config: Mapping[str, Any] | None,
-    path: Path,
+    path: Location,
 ) -> Checkpoint:
     """Add the optimizer of the `.weights.h5` at `path`, alone or in an archive whose `config` is that of the model.
 
@@ -150,7 +150,7 @@ def _recorded_names(state: OptimizerState) -> dict[str, list[str]]:
     return {key: listed for key, listed in names.items() if listed}
 
 
-def _record(group: Group, path: Path) -> Record:
+def _record(group: Group, path: Location) -> Record:
     text = group.attributes.get(_RECORD)
     value = strict_json.loads(text.encode("utf-8"), path=path, what=_RECORD) if isinstance(text, str) else None
     return parsed(value, listed(group, _RECORDED_WITHOUT_DECAY) or (), listed(group, _RECORDED_PARAMETERS) or ())

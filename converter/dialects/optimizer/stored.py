@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from converter.encoding.hdf5 import Dataset, Group
 from converter.encoding.hdf5.layers import listed
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import Location
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -130,7 +130,7 @@ def is_placed(group: Group | None) -> bool:
 
 
 def with_placed_state(
-    checkpoint: Checkpoint, group: Group, path: Path, *, is_of_these_names: bool = True
+    checkpoint: Checkpoint, group: Group, path: Location, *, is_of_these_names: bool = True
 ) -> Checkpoint:
     """Return the checkpoint with the state in a group of the file at `path`. Raises ReadError for a malformed one."""
     text = group.attributes[_DOCUMENT]
@@ -148,7 +148,7 @@ def with_placed_state(
     return with_stored_state(checkpoint, document, tensors, is_of_these_names=is_of_these_names)
 
 
-def _numbered(group: Group, names: Sequence[str], path: Path) -> Iterator[Tensor]:
+def _numbered(group: Group, names: Sequence[str], path: Location) -> Iterator[Tensor]:
     for number, name in enumerate(names):
         dataset = group.members.get(str(number))
         if not isinstance(dataset, Dataset) or dataset.tensor is None:

@@ -6,12 +6,12 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from converter.errors import ReadError
 from converter.model.dtype import DType
+from converter.model.file import Location
 from converter.model.tensor import Array, Tensor
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
@@ -38,7 +38,7 @@ class Assembled:
     chunks: tuple[Chunk, ...]
     filters: tuple[int, ...]
     fill: bytes
-    path: Path
+    path: Location
 
     def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
         return self.dtype, self.shape

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from converter.encoding.hdf5.reading import Dataset, Group, read
 from converter.encoding.hdf5.writing import Placed
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.ledger import Kind, LedgerLine, Status, dropped, no_weight
 from converter.model.output import Late
 from converter.model.tensor import Tensor, is_equal
@@ -42,7 +41,7 @@ def text_line(name: str) -> LedgerLine:
     return dropped(name, "text, not numbers", is_refused_by_default=True)
 
 
-def layered(root: Group, weights: Group, path: Path) -> Checkpoint:
+def layered(root: Group, weights: Group, path: Location) -> Checkpoint:
     """Return the weights that the layers in `weights` list; what is stored once per layer is tied, and read for that.
 
     Raises ReadError for listed weights that are missing or twice there with different values.
@@ -72,7 +71,7 @@ def layered(root: Group, weights: Group, path: Path) -> Checkpoint:
     return Checkpoint(tensors=tensors, aliases=aliases, dialect=Dialect.KERAS, lines=tuple(lines))
 
 
-def weights_of(weights: Group, path: Path) -> Iterator[tuple[str, str, Dataset]]:
+def weights_of(weights: Group, path: Location) -> Iterator[tuple[str, str, Dataset]]:
     """Yield layer, name and dataset of every weight that is listed, in the order of the lists."""
     layers = listed(weights, "layer_names") or ()
     top = weights.group(TOP_LEVEL)

@@ -7,7 +7,6 @@ alone is judged by what it is called with, and refused where it is not called.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ INERT = _words(
 """What of the standard library holds data and nothing else."""
 
 
-def resolve(module: str, name: str, *, path: str | os.PathLike[str]) -> Global:
+def resolve(module: str, name: str, *, path: object) -> Global:
     """Return the descriptor of a name. Raises SafetyError when a checkpoint has no business naming it."""
     found = Global(module=_RENAMED_SINCE_PYTHON_2.get(module, module), name=name)
     if "." in name:

@@ -6,7 +6,6 @@ Any other class becomes a `Placeholder` that keeps what it was given, so that te
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
@@ -113,7 +112,7 @@ class Machine:
         source: Bytes,
         *,
         offset: int = 0,
-        path: str | os.PathLike[str],
+        path: object,
         constructors: Mapping[tuple[str, str], Constructor],
         persistent: Callable[[Any], Any] | None = None,
         window_bytes: int = _WINDOW_BYTES,
@@ -142,7 +141,7 @@ class Machine:
         try:
             return self._load()
         except CkconvError as error:
-            error.path = error.path or os.fsdecode(self.path)
+            error.path = error.path or str(self.path)
             raise
 
     def _load(self) -> Any:

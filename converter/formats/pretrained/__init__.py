@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.declaring import option, set_choices
 from converter.dialects.identity.classes import class_named
@@ -27,6 +26,7 @@ from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
+from converter.model.file import Location, names_in
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import Tensor, is_equal
 
@@ -59,12 +59,12 @@ def sniff(probe: Probe) -> bool:
     return CONFIG_NAME in probe.entries and any(name.endswith(suffixes) for name in probe.entries)
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read a folder: headers, config and the names of its assets.
 
     Raises ReadError when it holds no model, or two that disagree.
     """
-    entries = frozenset(entry.name for entry in path.iterdir())
+    entries = frozenset(names_in(path))
     weight_entries = entries - {_HEADS_NAME}
     checkpoint = replace(weights.read(path, weight_entries), config=read_config(path), assets=read_assets(path))
     if _HEADS_NAME in entries:
@@ -154,7 +154,7 @@ def _head_files(
     return (replace(file, name=_HEADS_NAME),)
 
 
-def _with_heads(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+def _with_heads(checkpoint: Checkpoint, folder: Location) -> Checkpoint:
     tensors, metadata = safetensors.read(open_inside(folder, _HEADS_NAME))
     described = {key: value for key, value in metadata.items() if key == HEADS_KEY}
     heads = {HEADS_PREFIX + name: tensor for name, tensor in tensors.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import Walk, archive_of, torch_file
 from converter.errors import CkconvError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
+from converter.model.file import Location
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import Convention, OptimizerState
 from converter.model.output import OutputFile
@@ -55,7 +55,7 @@ _BATCH_SIZE = 8
 _ASSUMED = "trainer_state.json says nothing of logging, evaluation and saving: Trainer then does each every 500 steps"
 
 
-def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkpoint:
+def read(checkpoint: Checkpoint, folder: Location, entries: Iterable[str]) -> Checkpoint:
     """Return `checkpoint` with the training state that `folder` holds.
 
     Raises ReadError or SafetyError for a file that is not what its name says.
@@ -90,7 +90,7 @@ def read(checkpoint: Checkpoint, folder: Path, entries: Iterable[str]) -> Checkp
     return replace(checkpoint, lines=(*checkpoint.lines, *walk.lines))
 
 
-def _with_keras_optimizer(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+def _with_keras_optimizer(checkpoint: Checkpoint, folder: Location) -> Checkpoint:
     file = open_inside(folder, KERAS_NAME)
     if file.size > _STATE_LIMIT_BYTES:
         raise ReadError(f"is an optimizer of {file.size} bytes", path=file.path)
@@ -98,7 +98,7 @@ def _with_keras_optimizer(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     return with_named_state(checkpoint, read_bundle(folder / _BUNDLE), document)
 
 
-def _load(folder: Path, name: str, walk: Walk) -> Any:
+def _load(folder: Location, name: str, walk: Walk) -> Any:
     file = open_inside(folder, name)
     try:
         return walk.plain(archive_of(file).load(), name)
@@ -107,7 +107,7 @@ def _load(folder: Path, name: str, walk: Walk) -> Any:
         raise
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def _read_state(folder: Location) -> dict[str, Any]:
     file = open_inside(folder, STATE_NAME)
     if file.size > _STATE_LIMIT_BYTES:
         raise ReadError(f"is a state of {file.size} bytes", path=file.path)

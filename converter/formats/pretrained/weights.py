@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.dialects.transformers import flax, tensorflow_writing
 from converter.encoding import flax_file, hdf5, safetensors, shards
@@ -13,7 +12,7 @@ from converter.encoding.hdf5 import layers
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.file import SourceFile
+from converter.model.file import Location, SourceFile
 from converter.model.ledger import LedgerLine
 from converter.model.output import Late, OutputFile, Provenance
 from converter.model.tensor import Tensor
@@ -33,7 +32,7 @@ class Flavor:
 
     name: str
     file_name: str
-    read: Callable[[Path, frozenset[str]], Checkpoint]
+    read: Callable[[Location, frozenset[str]], Checkpoint]
     write: Callable[[Checkpoint, Provenance, int], tuple[OutputFile, ...]]
     adapt: Callable[[Checkpoint], Checkpoint] | None = None
     identifies: bool = False
@@ -50,7 +49,7 @@ class Flavor:
         return (self.file_name, f"{stem}-*.{suffix}", self.file_name + _INDEX)
 
 
-def _read_safetensors(folder: Path, entries: frozenset[str]) -> Checkpoint:
+def _read_safetensors(folder: Location, entries: frozenset[str]) -> Checkpoint:
     standard = entries & {safetensors.FILE_NAME, safetensors.FILE_NAME + _INDEX}
     tensors, metadata = safetensors.read_folder(folder, standard or entries)
     ours = ("format", safetensors.PROVENANCE_KEY)
@@ -61,11 +60,11 @@ def _write_safetensors(model: Checkpoint, provenance: Provenance, max_shard_byte
     return safetensors.files(model.tensors, model.metadata, provenance, max_shard_bytes=max_shard_bytes)
 
 
-def _read_bin(folder: Path, entries: frozenset[str]) -> Checkpoint:
+def _read_bin(folder: Location, entries: frozenset[str]) -> Checkpoint:
     lines: list[LedgerLine] = []
     aliases: dict[str, str] = {}
 
-    def read_file(file: SourceFile) -> Mapping[str, Tensor]:
+    def read_file(file: SourceFile, name: str) -> Mapping[str, Tensor]:
         walk = Walk(stored_bytes=file.size)
         walk.flatten(archive_of(file).load())
         lines.extend(walk.lines)
@@ -74,7 +73,7 @@ def _read_bin(folder: Path, entries: frozenset[str]) -> Checkpoint:
         return {**tensors, **{alias: tensors[owner] for alias, owner in walk.weights.aliases.items()}}
 
     if _BIN_NAME + _INDEX not in entries:
-        tensors = read_file(open_inside(folder, _BIN_NAME))
+        tensors = read_file(open_inside(folder, _BIN_NAME), _BIN_NAME)
     elif _BIN_NAME in entries:
         raise ReadError(f"is another model than the one {_BIN_NAME}{_INDEX} describes", path=folder / _BIN_NAME)
     else:
@@ -96,7 +95,7 @@ def _write_bin(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) 
     return tuple(outputs)
 
 
-def _read_tf(folder: Path, entries: frozenset[str]) -> Checkpoint:
+def _read_tf(folder: Location, entries: frozenset[str]) -> Checkpoint:
     if _TF_NAME not in entries:
         tensors = shards.read(folder, _TF_NAME + _INDEX, _shard_reader(folder))
         return Checkpoint(tensors=tensors, dialect=Dialect.KERAS)
@@ -105,14 +104,14 @@ def _read_tf(folder: Path, entries: frozenset[str]) -> Checkpoint:
     return layers.layered(root, root.group("model_weights") or root, file.path)
 
 
-def _shard_reader(folder: Path) -> Callable[[SourceFile], Mapping[str, Tensor]]:
+def _shard_reader(folder: Location) -> Callable[[SourceFile, str], Mapping[str, Tensor]]:
     """Return what reads a shard by the names of the index: a shard's lack the name of the model, the index's do not."""
     by_file: dict[str, dict[str, str]] = {}
     for name, file in shards.read_index(folder, _TF_NAME + _INDEX).items():
         by_file.setdefault(file, {})[layers.shard_name(name)] = name
 
-    def read_shard(file: SourceFile) -> Mapping[str, Tensor]:
-        names = by_file.get(file.path.relative_to(folder.resolve()).as_posix(), {})
+    def read_shard(file: SourceFile, shard: str) -> Mapping[str, Tensor]:
+        names = by_file[shard]
         return {names.get(name, name): tensor for name, tensor in layers.shard(file).items()}
 
     return read_shard
@@ -132,10 +131,10 @@ def _write_tf(model: Checkpoint, provenance: Provenance, max_shard_bytes: int) -
     return (*outputs, OutputFile(name=_TF_NAME + _INDEX, pieces=(shards.index_json(model.tensors, parts, names),)))
 
 
-def _read_flax(folder: Path, entries: frozenset[str]) -> Checkpoint:
+def _read_flax(folder: Location, entries: frozenset[str]) -> Checkpoint:
     lines: list[LedgerLine] = []
 
-    def read_file(file: SourceFile) -> Mapping[str, Tensor]:
+    def read_file(file: SourceFile, name: str) -> Mapping[str, Tensor]:
         tree = flax_file.read_tree(file)
         tree.pop(flax_file.OWN_KEY, None)
         tensors, more = flax_file.tensors_of(file, tree)
@@ -143,7 +142,7 @@ def _read_flax(folder: Path, entries: frozenset[str]) -> Checkpoint:
         return tensors
 
     if flax_file.FILE_NAME in entries:
-        tensors = read_file(open_inside(folder, flax_file.FILE_NAME))
+        tensors = read_file(open_inside(folder, flax_file.FILE_NAME), flax_file.FILE_NAME)
     else:
         tensors = shards.read(folder, flax_file.FILE_NAME + _INDEX, read_file)
     return Checkpoint(tensors=tensors, dialect=Dialect.FLAX, lines=tuple(lines))
@@ -194,7 +193,7 @@ FLAVORS: Mapping[str, Flavor] = {
 """In the order in which transformers looks for them."""
 
 
-def read(folder: Path, entries: frozenset[str]) -> Checkpoint:
+def read(folder: Location, entries: frozenset[str]) -> Checkpoint:
     """Read the weights of `folder`, in the first flavour that transformers would find; others are a warning.
 
     Raises ReadError when there is none, or one flavour holds two models.

@@ -7,14 +7,13 @@ Reading names no class into being: pickles are plain data to us (converter.encod
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from converter.encoding.pickle import looks_like_pickle
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pytorch.reading import read_checkpoint
 from converter.formats.pytorch.writing import write_checkpoint
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
+from converter.model.file import Location
 from converter.model.output import Output, Provenance
 
 FILE_NAME = "pytorch_model.bin"
@@ -30,7 +29,7 @@ def sniff(probe: Probe) -> bool:
     return looks_like_pickle(probe.head, probe.size)
 
 
-def read(path: Path, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read a file of torch.save; see `read_checkpoint`."""
     return read_checkpoint(path)
 

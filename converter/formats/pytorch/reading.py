@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
@@ -14,7 +12,7 @@ from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk, archive_of, is_module
 from converter.errors import CkconvError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
-from converter.model.file import SourceFile
+from converter.model.file import Location, open_file
 
 WEIGHTS_KEYS = ("model_state_dict", "state_dict", "model", "module")
 _NORMALISED = {
@@ -26,16 +24,16 @@ _LIGHTNING_SCHEDULERS = "lr_schedulers"
 _OWN_EXTRAS = "extras"
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Location) -> Checkpoint:
     """Read a file of torch.save: its pickles and what they declare, no tensor but the optimizer's step counts.
 
     Raises ReadError for damage and for files without tensors, SafetyError for pickles that would run code.
     """
-    file = SourceFile(path)
+    file = open_file(path)
     try:
         return _checkpoint(archive_of(file).load(), Walk(stored_bytes=file.size))
     except CkconvError as error:
-        error.path = error.path or os.fspath(path)
+        error.path = error.path or str(path)
         raise
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from converter.errors import CkconvError, SafetyError
 from converter.graphs.calls import run_keras, trace_keras
 from converter.graphs.description.source import GraphSource
 from converter.graphs.trace.tensorflow import keras_config
+from converter.model.file import Location, absolute
 
 
 def is_hostile(config: Mapping[str, Any]) -> bool:
@@ -24,7 +24,7 @@ def is_hostile(config: Mapping[str, Any]) -> bool:
 
 
 def graph_source(
-    path: Path,
+    path: Location,
     config: Mapping[str, Any],
     *,
     elements: int,
@@ -39,7 +39,7 @@ def graph_source(
     if layers is not None:
         named = {"layers": [[name, list(held)] for name, held in layers]}
     return GraphSource(
-        model=path.absolute(),
+        model=absolute(path),
         trace=trace_keras.given(config=config, elements=elements, **named),
         reference=run_keras.given(config=config, elements=elements),
         extra="tensorflow",

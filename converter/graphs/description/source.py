@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from converter.graphs.run.answers import Answer
 from converter.model.checkpoint import Graph
 from converter.model.child_function import ChildFunction
+from converter.model.file import Location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class GraphSource(Graph):
     `extra`      the pip extra that both need
     """
 
-    model: Path
+    model: Location
     trace: ChildFunction[..., dict[str, Any]]
     reference: ChildFunction[..., Answer]
     extra: str

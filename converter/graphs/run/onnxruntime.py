@@ -17,7 +17,7 @@ from converter.graphs.passes.precision import compute_exactly
 from converter.graphs.run.answers import Answer, Tried
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile
 from converter.model.tensor import Tensor
 
 _DTYPES = {
@@ -94,7 +94,7 @@ class _FedWeights:
         self.content = content
         self._tensors = {
             name: tensor
-            for name, tensor in read_model(SourceFile(path)).tensors.items()
+            for name, tensor in read_model(LocalFile(path)).tensors.items()
             if is_floating(tensor.dtype.numpy) and tensor.nbytes
         }
         self.fed: dict[str, Any] = {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from converter.errors import GraphError
 from converter.model.dtype import DType
-from converter.model.file import SourceFile
+from converter.model.file import LocalFile, SourceFile
 
 _HEADER_LIMIT_BYTES = 100_000_000
 _DTYPES = {
@@ -60,7 +60,7 @@ def stored_tensors(path: str) -> dict[str, StoredTensor]:
 
     Raises ReadError when the file is too short, GraphError when its header is not what the specification says.
     """
-    file = SourceFile(Path(path))
+    file = LocalFile(Path(path))
     length = int.from_bytes(file.read(0, 8), "little")
     if length > min(_HEADER_LIMIT_BYTES, file.size - 8):
         raise GraphError(f"the weights' header claims {length} bytes", path=path)

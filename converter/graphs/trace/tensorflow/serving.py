@@ -15,7 +15,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.graph_def import Node as GraphNode
 from converter.encoding.meta_graph import SavedObject, TensorInfo
 from converter.encoding.object_graph import Node, object_graph
-from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle
+from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import variable_names
 from converter.errors import WITHOUT_GRAPH, GraphError, MissingExtraError, ReadError
 from converter.graphs.trace.tensorflow.conversion import Port, Variable
@@ -76,7 +76,7 @@ def serve(folder: Path) -> Served:
     """
     file = open_inside(folder, _GRAPH_NAME)
     part = cut(file.read(0, file.size), str(file.path))
-    bundle = read_bundle(folder / _VARIABLES, root=folder)
+    bundle = read_bundle_inside(folder, _VARIABLES)
     has_tables = any(makes_table(node.operator) for node in part.nodes.values())
     return Served(
         title=part.name if part.note else f"the signature {part.name}",
