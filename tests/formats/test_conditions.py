@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import converter
+from converter.encoding import protobuf
 from converter.encoding.dcp import metadata_pickle
-from converter.encoding.object_graph import ObjectTree
+from converter.encoding.object_graph import ObjectTree, object_graph
 from converter.encoding.onnx_file import model_files, read_model
-from converter.encoding.tensor_bundle import bundle_files
+from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import torch_file
 from converter.errors import ReadError, SafetyError, UsageError
 from converter.execution.streaming import stream
@@ -44,6 +45,7 @@ def first_of(checkpoint: Checkpoint) -> dict[str, float]:
 
 
 SGD = {"lr": 0.1, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False}
+ADAMW = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
 TRAINED = Checkpoint(
     tensors={"a.weight": tensor(2, 3), "b": tensor(3, start=50)},
     optimizer=OptimizerState(
@@ -375,3 +377,104 @@ def test_numbers_of_an_optimizer_beside_safetensors_are_not_in_the_order_of_thei
     of_torch = converter.read(tmp_path / "x.pth").optimizer
     assert of_torch is not None
     assert {name: held.numpy()[0] for name, held in of_torch.slots["momentum_buffer"].items()} == {"b": 0, "a": 1}
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 7), ({"global_step": 9}, 9), ({"epoch": 2.0}, 7)], ids=str)
+def test_the_step_of_a_trainer_is_the_optimizer_s_where_nothing_else_says_one(
+    given: dict[str, Any], expected: int, tmp_path: Path
+) -> None:
+    names = list(CLASSIFIER)
+    trained = replace(
+        TRAINED,
+        tensors={name: tensor(*shape) for name, shape in CLASSIFIER.items()},
+        config=Config(values=dict(BERT), raw=json.dumps(BERT).encode()),
+        extras=given,
+        optimizer=OptimizerState(
+            algorithm="adamw",
+            step=7,
+            groups=(ParameterGroup(parameters=tuple(names), hyperparameters=ADAMW),),
+            slots={slot: {name: tensor(*CLASSIFIER[name]) for name in names} for slot in ("exp_avg", "exp_avg_sq")},
+        ),
+    )
+    converter.write(trained, tmp_path / "out", to="pretrained")
+    written = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert (written["global_step"], written.get("epoch")) == (expected, given.get("epoch"))
+
+
+def test_what_this_program_says_in_a_file_of_flax_is_no_weight(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tensors={"a.weight": tensor(2), "b": tensor(3)})
+    converter.write(checkpoint, tmp_path / "flax_model.msgpack")
+    (tmp_path / "config.json").write_text('{"model_type": "of-no-table"}')
+    found = converter.read(tmp_path, from_format="pretrained")
+    assert sorted(found.names) == ["a/weight", "b"]
+    assert found.lines == ()
+
+
+def test_attributes_of_objects_that_are_no_variables(tmp_path: Path) -> None:
+    """trackable_object_graph.proto: a table has two tensors, whose keys start alike; what else is saved has none."""
+
+    def attribute(name: str, key: str) -> bytes:
+        said = (
+            protobuf.content_field(1, name) + protobuf.content_field(2, "full/name:0") + protobuf.content_field(3, key)
+        )
+        return protobuf.content_field(1, protobuf.content_field(2, said))
+
+    graph = attribute("VARIABLE_VALUE", "w/.ATTRIBUTES/VARIABLE_VALUE")
+    graph += attribute("table", "t/.ATTRIBUTES/table")
+    graph += attribute("OBJECT_CONFIG_JSON", "o/.ATTRIBUTES/OBJECT_CONFIG_JSON")
+    for file in bundle_files("ckpt", {"w/.ATTRIBUTES/VARIABLE_VALUE": tensor(2)}, graph):
+        stream(file, tmp_path)
+    found = object_graph(read_bundle(tmp_path / "ckpt"))
+    assert [(node.key, node.full_name, node.table) for node in found] == [
+        ("w/.ATTRIBUTES/VARIABLE_VALUE", "full/name", None),
+        (None, "", "t/.ATTRIBUTES/table"),
+        (None, "", None),
+    ]
+
+
+# sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "limit_bytes", "said"),
+    [
+        ("config.json", "pretrained", 16 << 20, "is a config of"),
+        ("trainer_state.json", "pretrained", 256 << 20, "is a state of"),
+        ("optimizer.json", "pretrained", 256 << 20, "is an optimizer of"),
+        ("model.safetensors.index.json", "shards", 256 << 20, "is an index of"),
+        (".metadata", "dcp", 256 << 20, "is metadata of"),
+        ("ckconv.json", "dcp", 64 << 20, "is a document of"),
+        ("ckconv.json", "tf-checkpoint", 64 << 20, "is a document of"),
+        ("checkpoint", "tf-checkpoint", 1 << 20, "is a list of checkpoints of"),
+        ("model.onnx", "onnx", (1 << 31) - 1, "an ONNX model ends at 2 GiB"),
+    ],
+)
+def test_what_is_too_large_to_be_what_it_is_called_is_not_read(
+    name: str, to: str, limit_bytes: int, said: str, tmp_path: Path
+) -> None:
+    """One byte too many, and all of them a hole: the file is refused before any is read."""
+    checkpoint = Checkpoint(
+        tensors={key: tensor(*shape) for key, shape in CLASSIFIER.items()},
+        config=Config(values=dict(BERT), raw=json.dumps(BERT).encode()),
+        extras={"epoch": 1.0} if to == "pretrained" else {},
+    )
+    shards: dict[str, Any] = {"to": "safetensors", "max_shard_size": "100"}
+    options = {"shards": shards, "onnx": {"to": to, "weights_only": True}}.get(to, {"to": to})
+    converter.write(checkpoint, f"{tmp_path}/out/", **options)
+    folder = tmp_path / "out"
+    if name == "optimizer.json":
+        (folder / "optimizer.index").write_bytes(b"")
+        (folder / name).write_bytes(b"")
+    else:
+        assert converter.read(folder).names
+    with open(folder / name, "r+b") as file:
+        file.truncate(limit_bytes + 1)
+    with pytest.raises(ReadError, match=said) as caught:
+        converter.read(folder, from_format="safetensors" if to == "shards" else to)
+    assert caught.value.path == f"{folder / name}"
+    with open(folder / name, "r+b") as file:
+        file.truncate(limit_bytes)
+    if limit_bytes <= 1 << 20:
+        with pytest.raises(ReadError) as caught:
+            converter.read(folder, from_format=to)
+        assert said not in caught.value.message

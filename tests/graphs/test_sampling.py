@@ -171,6 +171,9 @@ def test_keys_of_what_also_chooses_rows_are_rows() -> None:
     made.graph.initializer.append(numpy_helper.from_array(np.eye(5, dtype=np.float32), "rows"))
     found = sampled(made)
     assert (found.keys, found.beside) == ((3, 4), (0, 1, 2))
+    made.graph.node.append(node("Gather", ["many", "x"], ["more"]))
+    made.graph.initializer.append(numpy_helper.from_array(np.eye(100, dtype=np.float32), "many"))
+    assert sampled(made) == found
 
 
 def test_what_does_not_fit_is_told() -> None:
