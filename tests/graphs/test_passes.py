@@ -46,13 +46,13 @@ def model(build: Callable[[Any, Any], list[Any]], *constants: Any, opset: int = 
     return ir.Model(graph, ir_version=10)
 
 
-def computed(made: Any, weights: dict[str, Any] | None = None) -> Any:
+def computed(made: Any, weights: dict[str, Any] | None = None, *, output: str = "y") -> Any:
     """What onnx's own evaluator makes of it, with the weights in place."""
     copy = ir.from_proto(ir.to_proto(made))
     for name, value in copy.graph.initializers.items():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor((weights or {"weight": WEIGHT})[name], name=name)
-    return ReferenceEvaluator(ir.to_proto(copy)).run(None, {"x": X})[0]
+    return ReferenceEvaluator(ir.to_proto(copy)).run([output], {"x": X})[0]
 
 
 def op_types(made: Any) -> list[str]:
@@ -147,6 +147,19 @@ def test_a_piece_of_a_sequence_is_cut_out(lengths: Any, attributes: dict[str, in
     np.testing.assert_array_equal(computed(made), expected)
 
 
+def test_the_last_of_pieces_whose_number_is_not_known_is_left_as_it_is() -> None:
+    def build(x: Any, weight: Any) -> list[Any]:
+        split = ir.node("SplitToSequence", [x, sizes], {"axis": 0})
+        return [split, ir.node("SequenceAt", [split.outputs[0], at])]
+
+    sizes, at = constant("sizes", np.int64(3)), constant("at", np.int64(-1))
+    made = model(build, sizes, at)
+    expected = computed(made)
+    clean(made)
+    assert {"SplitToSequence", "SequenceAt"} <= set(op_types(made))
+    np.testing.assert_array_equal(computed(made), expected)
+
+
 def test_only_tensors_of_the_checkpoint_stay_initializers() -> None:
     def build(x: Any, weight: Any) -> list[Any]:
         return [ir.node("Mul", [x, scale]), ir.node("Add", [x, other])]
@@ -193,6 +206,18 @@ def test_a_tensor_that_is_cast_a_second_time() -> None:
     np.testing.assert_allclose(computed(made, {"weight": WEIGHT.astype(np.float64)}), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("steps", [[], [["transpose", [1, 0]]]], ids=["renamed", "moved"])
+def test_a_tensor_that_is_an_output_keeps_the_name_of_the_output(steps: list[Any]) -> None:
+    kept = np.ascontiguousarray(WEIGHT.T) if steps else WEIGHT
+    made = model(lambda x, weight: [ir.node("MatMul", [x, weight])])
+    made.graph.outputs.append(made.graph.initializers["weight"])
+    attach(made, {"weight": stored("dense.weight", kept, *steps)}, frozenset({"dense.weight"}))
+    assert [value.name for value in made.graph.outputs][1:] == ["weight"]
+    assert "dense.weight" in made.graph.initializers
+    assert op_types(made).count("Identity") == 1
+    np.testing.assert_array_equal(computed(made, {"dense.weight": kept}, output="weight"), WEIGHT)
+
+
 def test_outputs_that_are_one_value_stay_apart() -> None:
     import onnx.parser
 
@@ -218,6 +243,32 @@ def test_outputs_that_are_one_value_stay_apart() -> None:
         expected = ReferenceEvaluator(proto).run(None, inputs)
         for ours, theirs in zip(ReferenceEvaluator(ir.to_proto(made)).run(None, inputs), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_a_branch_returns_of_the_graph_around_it_is_its_own() -> None:
+    """onnx has no output of an inner graph that is a value of the outer one."""
+    import onnx.parser
+
+    text = """
+    <ir_version: 10, opset_import: ["": 18]>
+    g (float[n, 4] x, bool turned) => (float[n, 4] chosen)
+    {
+      z = Abs (x)
+      chosen = If (turned) <
+        then_branch = t () => (float[n, 4] kept) { kept = Identity (z) },
+        else_branch = e () => (float[n, 4] other) { inner = Neg (z)  other = Identity (inner) }
+      >
+    }
+    """
+    proto = onnx.parser.parse_model(text)
+    made = ir.from_proto(proto)
+    clean(made)
+    onnx.checker.check_model(ir.to_proto(made), full_check=True)
+    assert sorted(op_types(made)) == ["Abs", "Identity", "If", "Neg"]
+    for turned in (True, False):
+        inputs = {"x": X, "turned": np.array(turned)}
+        (expected,) = ReferenceEvaluator(proto).run(None, inputs)
+        np.testing.assert_array_equal(ReferenceEvaluator(ir.to_proto(made)).run(None, inputs)[0], expected)
 
 
 def test_a_name_that_an_input_has_is_refused() -> None:

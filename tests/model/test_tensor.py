@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -387,3 +388,15 @@ def test_a_computation_of_another_size_is_refused(stored: FileTensor) -> None:
     for nbytes in (9, 11):
         with pytest.raises(ReadError, match="declared as 10 bytes"):
             tensor(nbytes).numpy()
+
+
+def test_a_cast_of_what_is_no_number_says_nothing() -> None:
+    """A warning of numpy's would be printed by whoever calls the library: signalling NaNs, overflow and underflow."""
+    signalling = np.array([0x7FF0000000000001, 0xFFF0000000000001], np.uint64).view(np.float64)
+    values = np.concatenate([signalling, [np.inf, 1e300, 1e-300, -1e300]])
+    for dtype in (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16, DType.FLOAT8_E4M3FN):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cast = ArrayTensor.of(values).cast(dtype)
+            assert cast.numpy().shape == values.shape
+            assert sum(len(chunk) for chunk in cast.chunks()) == cast.nbytes
