@@ -80,6 +80,13 @@ def test_layers_of_one_class_are_numbered_apart() -> None:
     ]
 
 
+def test_a_model_of_keras_2_is_kept_where_a_functional_one_is() -> None:
+    inner = {"class_name": "Model", "config": {"name": "m", "layers": [layer("Dense")]}}
+    found = parsed(inner, {**inner, "class_name": "Functional"}, {**inner, "class_name": "Sequential"})
+    assert [each.store for each in found] == ["layers/functional", "layers/functional_1", "layers/sequential"]
+    assert [each.layers[0].store for each in found][1] == "layers/functional_1/layers/dense"
+
+
 @pytest.mark.parametrize(
     ("class_name", "snake"),
     [

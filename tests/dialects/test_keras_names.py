@@ -56,6 +56,11 @@ TOLD: list[tuple[str, dict[str, Shape], dict[str, Shape]]] = [
     ("a convolution", {"c/kernel": (5, 6, 2, 3), "c/bias": (3,)}, {"c.weight": (3, 2, 5, 6), "c.bias": (3,)}),
     ("without bias", {"c/kernel": (5, 2, 3)}, {"c.weight": (3, 2, 5)}),
     ("of three axes", {"c/kernel": (5, 6, 7, 2, 3)}, {"c.weight": (3, 2, 5, 6, 7)}),
+    (
+        "of three axes, and one channel",
+        {"c/kernel": (5, 6, 7, 1, 3), "c/bias": (3,)},
+        {"c.weight": (3, 1, 5, 6, 7), "c.bias": (3,)},
+    ),
     ("transposed", {"c/kernel": (5, 6, 3, 2), "c/bias": (3,)}, {"c.weight": (2, 3, 5, 6), "c.bias": (3,)}),
     (
         "no convolution",

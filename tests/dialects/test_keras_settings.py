@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import random
 import subprocess
@@ -113,6 +115,24 @@ def test_activations_compute_in_torch_what_they_do_in_keras() -> None:
     made = before(torch.from_numpy(inputs)).numpy()
     np.testing.assert_allclose(made, np.clip(0.2 * inputs + 0.5, 0, 1), atol=1e-6)
     assert np.abs(made - np.asarray(keras.activations.hard_sigmoid(inputs))).max() > 0.05
+
+
+SLOPES = {"leaky_relu": ("negative_slope", "torch.nn.LeakyReLU({})")}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_numbers_in_activations_are_the_defaults_of_keras(name: str) -> None:
+    """Read from its source, which is not imported."""
+    found = importlib.util.find_spec("keras")
+    if found is None or found.origin is None:
+        pytest.skip("keras is not installed")
+    source = (Path(found.origin).parent / "src/activations/activations.py").read_text(encoding="utf-8")
+    made = next(each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef) and each.name == name)
+    defaults = dict(
+        zip([each.arg for each in made.args.args][-len(made.args.defaults) :], made.args.defaults, strict=True)
+    )
+    argument, expression = SLOPES[name]
+    assert activations.in_torch(name, is_keras_3=True) == expression.format(ast.literal_eval(defaults[argument]))
 
 
 # what is said of a model
@@ -549,6 +569,13 @@ def test_the_precision_of_a_layer_without_weights_is_one_of_the_whole_model() ->
     ]
     made = lines(found, is_for_keras=False)
     assert made[0] == "torch.autocast(dtype=torch.float16): l0, with a Keras policy of mixed precision"
+
+
+def test_an_input_is_no_layer_of_the_models_code() -> None:
+    found = settings(
+        model_of(("InputLayer", {"batch_shape": [None, 3]}), ("Dense", {}), ("Flatten", {})), is_keras_3=True
+    )
+    assert [(each.class_name, each.kind) for each in found] == [("Flatten", "unwritten")]
 
 
 def test_what_a_module_lacks_is_one_thing_or_several() -> None:

@@ -93,6 +93,12 @@ def test_a_folder_gets_what_belongs_to_a_model_and_a_file_cannot(source: Path, t
     assert not converter.convert(alone, tmp_path / "y.safetensors").warnings
 
 
+def test_of_what_is_there_nothing_is_said_to_be_left_behind(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    assert any("config.json, vocab.txt not carried" in each for each in converter.convert(source, out).warnings)
+    assert converter.verify(source, out).warnings == ()
+
+
 def test_an_empty_folder_is_filled_and_a_full_one_stays(source: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     converter.convert(source, tmp_path / "empty", to="safetensors")

@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 
 import converter
+from converter import proof
 from converter.errors import UsageError, VerificationError
+from converter.execution.workshop import LocalWorkshop
 from converter.formats import registry
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState, ParameterGroup
+from converter.model.output import Provenance
 from converter.model.tensor import ArrayTensor
+from converter.options import Options
+from converter.planning import Source, Target, plan
+from converter.proof import prove
+from converter.report import Verification
 
 WEIGHTS = {"w": ArrayTensor.of(np.ones(3, np.float32))}
 SETTINGS = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
@@ -79,3 +86,34 @@ def test_outputs_are_not_proven_of_what_computes_nothing(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="--verify outputs needs a target that runs"):
         converter.write(SOURCE, tmp_path / "x", to="dcp", verify="outputs")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("verify", ["auto", "outputs", "weights"])
+def test_what_may_come_from_elsewhere_is_not_run_as_what_was_written_here(
+    is_there: bool, verify: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def noted(name: str) -> Callable[..., Verification]:
+        def run(*_: Any) -> Verification:
+            ran.append(name)
+            return Verification(weights=True, outputs=True, max_abs=0.0)
+
+        return run
+
+    monkeypatch.setattr(proof, "verify_outputs", noted("own"))
+    monkeypatch.setattr(proof, "verify_foreign_outputs", noted("foreign"))
+    options = Options(verify=verify)
+    converter.write(Checkpoint(tensors=WEIGHTS), tmp_path / "x.onnx", weights_only=True)
+    target = Target.found(tmp_path / "x.onnx", None).with_options({})
+    assert target.is_there
+    target = replace(target, is_there=is_there)
+    source = Source(checkpoint=Checkpoint(tensors=WEIGHTS), path=None, format="x")
+    workshop = LocalWorkshop(folder=tmp_path, scratch=tmp_path)
+    provenance = Provenance(tool="x", source_name="x", source_sha256=lambda: "")
+    made = plan(source, target, Options(weights_only=True), workshop, provenance)
+    graph = replace(made, checkpoint=replace(made.checkpoint, graph=object()))
+    found = prove(graph, tmp_path / "x.onnx", options, workshop)
+    assert ran == ([] if verify == "weights" else ["foreign" if is_there else "own"])
+    assert (found.weights, found.outputs) == (True, verify != "weights")
