@@ -408,8 +408,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/probe.py",
-        old="if path.name and not os.path.lexists(path) and os",
-        new="if path.name and os",
+        old="if path.name and not is_there(path) and is_file(index)",
+        new="if path.name and is_file(index)",
         tests=_CONDITIONS,
         what="a file is taken for the prefix of another",
     ),
