@@ -81,6 +81,7 @@ TOLD: list[tuple[str, dict[str, Shape], dict[str, Shape]]] = [
         {"c.depthwise.weight": (6, 1, 5, 6), "c.pointwise.weight": (4, 6, 1, 1), "c.pointwise.bias": (4,)},
     ),
     ("heads", {"h/kernel": (6, 2, 3), "h/bias": (2, 3)}, {"h.weight": (6, 6), "h.bias": (6,)}),
+    ("no heads", {"h/kernel": (6, 2, 3), "h/bias": (3, 2)}, {"h/kernel": (6, 2, 3), "h/bias": (3, 2)}),
     ("an embedding", {"e/embeddings": (7, 2)}, {"e.weight": (7, 2)}),
     (
         "batches normalised",

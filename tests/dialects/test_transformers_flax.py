@@ -16,9 +16,11 @@ import converter
 from converter.dialects.tables import document, flax_table
 from converter.dialects.transformers import flax
 from converter.dialects.transformers.flax_names import Names
+from converter.dialects.transformers.sinusoids import sinusoids
 from converter.encoding import flax_file, safetensors
 from converter.errors import ArchitectureError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Config
+from converter.model.dtype import DType
 from converter.model.file import LocalFile
 from converter.model.ledger import Status
 from converter.model.optimizer import OptimizerState, ParameterGroup
@@ -166,7 +168,14 @@ def test_marian_with_separate_embeddings_shares_what_flax_shares() -> None:
     words = np.arange(6, dtype=np.float32).reshape(3, 2)
     made = flax.to_canonical(flax_checkpoint(config, model__shared__embedding=words))
     assert set(made.names) == {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"}
-    assert flax.from_canonical(made).names == ("model/shared/embedding",)
+    back = flax.from_canonical(made)
+    assert back.names == ("model/shared/embedding",)
+    tied = torch_checkpoint(config, dict.fromkeys(made.names, words))
+    once = flax.from_canonical(tied)
+    assert once.names == ("model/shared/embedding",)
+    assert [(line.status, line.target, line.reason) for line in once.lines] == [
+        (Status.TIED, "model/shared/embedding", "stored once")
+    ]
     differs = {"model.encoder.embed_tokens.weight": words, "model.decoder.embed_tokens.weight": words + 1}
     lost = flax.from_canonical(torch_checkpoint(config, differs)).lines
     assert [line.name for line in lost if line.is_refused_by_default] == ["model.decoder.embed_tokens.weight"]
@@ -349,3 +358,29 @@ def test_untying_is_said_and_what_is_tied_is_stored_twice_again() -> None:
     assert set(
         flax.from_canonical(torch_checkpoint(config_of(**alone), {"model.embed_tokens.weight": words})).names
     ) == {"model/embed_tokens/embedding"}
+
+
+ROFORMER = {"hidden_size": 24, "num_attention_heads": 3, "max_position_embeddings": 8}
+MARIAN = {"d_model": 4, "max_position_embeddings": 8}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "named", "kind", "sizes", "name"),
+    [
+        ("roformer", "RoFormerModel", "rotary", ROFORMER, "encoder.embed_positions.weight"),
+        ("roformer", "RoFormerForMaskedLM", "rotary", ROFORMER, "roformer.encoder.embed_positions.weight"),
+        ("marian", "MarianModel", "halves", MARIAN, "encoder.embed_positions.weight"),
+        ("marian", "MarianMTModel", "halves", MARIAN, "model.encoder.embed_positions.weight"),
+    ],
+)
+def test_positions_that_flax_computes_are_dropped_where_they_are_those(
+    model_type: str, named: str, kind: str, sizes: dict[str, int], name: str
+) -> None:
+    """Whether or not the class is one that saves them: some release may have."""
+    config = config_of(model_type=model_type, architectures=[named], **sizes)
+    table = sinusoids(kind, sizes, DType.FLOAT32).numpy()
+    (line,) = flax.from_canonical(torch_checkpoint(config, {name: table})).lines
+    assert (line.name, line.is_refused_by_default) == (name, False)
+    assert line.reason == "a table of positions, which Flax computes"
+    (line,) = flax.from_canonical(torch_checkpoint(config, {name: table + 1})).lines
+    assert (line.reason, line.is_refused_by_default) == ("Flax computes other positions", True)
