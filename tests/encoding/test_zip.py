@@ -50,6 +50,21 @@ def contents(path: Path) -> dict[str, bytes]:
     return {name: zip_archive.read_bytes(file, member, limit_bytes=1 << 24) for name, member in members.items()}
 
 
+@pytest.mark.parametrize(
+    ("stored", "is_utf8", "name"), [(b"\x81", False, "\u00fc"), ("\u00fc".encode(), True, "\u00fc")]
+)
+def test_a_name_is_in_the_characters_that_its_flag_says(
+    stored: bytes, is_utf8: bool, name: str, read: Callable[[bytes], dict[str, Member]]
+) -> None:
+    """APPNOTE 4.4.4, bit 11: UTF-8, else code page 437."""
+    data = made({"root/" + "u" * len(stored): b"content"})
+    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data = patched(data, magic, place, "<H", 0x800 if is_utf8 else 0)
+    data = data.replace(b"root/" + b"u" * len(stored), b"root/" + stored)
+    assert list(read(data)) == [f"root/{name}"]
+    assert zipfile.ZipFile(io.BytesIO(data)).namelist() == [f"root/{name}"]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_reads_what_zipfile_writes(tmp_path: Path, method: int) -> None:
     path = tmp_path / "x.zip"
