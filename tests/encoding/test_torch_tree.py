@@ -16,6 +16,7 @@ from converter.encoding.torch_file.tree import Walk, is_carried, is_module
 from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.execution.streaming import stream
+from converter.formats.pytorch.reading import _checkpoint
 from converter.model.dtype import DType
 from converter.model.file import LocalFile
 from converter.model.output import OutputFile
@@ -220,6 +221,14 @@ def test_a_module_is_its_state_dict() -> None:
     assert is_module(whole)
     assert not is_module(thing({"_parameters": {}, "_buffers": {}}))
     assert not is_module({"_parameters": {}, "_buffers": {}, "_modules": {}})
+
+
+def test_a_module_says_what_its_buffers_are_and_names_tell_it_of_other_weights() -> None:
+    learnt, counted = view(2), view(1, offset=3)
+    of_module = _checkpoint({"model": module({"running_mean": learnt}, {"counter": counted})}, Walk())
+    assert (set(of_module.tensors), of_module.buffers) == ({"running_mean", "counter"}, {"counter"})
+    by_name = _checkpoint({"model": {"running_mean": learnt, "counter": counted}}, Walk())
+    assert by_name.buffers == {"running_mean", "counter"}
 
 
 def test_tensors_inside_what_is_not_known_are_found() -> None:

@@ -115,6 +115,31 @@ def test_other_attempts_at_the_destination_go_and_those_elsewhere_stay(tmp_path:
     assert elsewhere.exists()
 
 
+def test_what_an_attempt_had_taken_over_is_taken_from_it(tmp_path: Path, source: Path) -> None:
+    """One that was killed again before it came to what the first had finished; what it wrote itself counts more."""
+    attempt = attempt_of(tmp_path, source)
+    old, new = leftover(tmp_path, attempt), tmp_path / "new"
+    (new / "output").mkdir(parents=True)
+    (old / "earlier" / "deep").mkdir(parents=True)
+    for name in ("x", "z", "deep/z"):
+        (old / "earlier" / name).write_bytes(CONTENT if name != "x" else bytes(len(CONTENT)))
+    earlier = taken(attempt, [old], new, "output")
+    assert [earlier.keep(planned(name), new / "output") for name in ("x", "z", "deep/z", "sub/y")] == [True] * 4
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard", "symbolic"])
+def test_a_file_that_has_another_name_is_not_kept(link: Any, tmp_path: Path) -> None:
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    link(tmp_path / "elsewhere", tmp_path / "earlier" / "x")
+    earlier = Earlier(folder=tmp_path / "earlier")
+    assert not earlier.keep(planned(), tmp_path)
+    assert earlier.bytes_of([planned()]) == 0
+    (tmp_path / "earlier" / "x").unlink()
+    (tmp_path / "earlier" / "x").write_bytes(CONTENT)
+    assert earlier.keep(planned(), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_belongs_to_another_user_is_not_taken(
     kind: str, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch

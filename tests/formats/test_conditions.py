@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
+from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.encoding import protobuf
 from converter.encoding.dcp import metadata_pickle
 from converter.encoding.object_graph import ObjectTree, object_graph
@@ -478,3 +480,56 @@ def test_what_is_too_large_to_be_what_it_is_called_is_not_read(
         with pytest.raises(ReadError) as caught:
             converter.read(folder, from_format=to)
         assert said not in caught.value.message
+
+
+# what is one thing is not taken for another
+
+
+def test_two_places_of_a_state_dict_are_two(tmp_path: Path) -> None:
+    def written(*paths: tuple[str, ...]) -> Path:
+        items, pieces = dcp._laid_out([((f"{number}",), tensor(2)) for number in range(len(paths))])
+        placed = {name: replace(item, path=path) for (name, item), path in zip(items.items(), paths, strict=True)}
+        (tmp_path / "__0_0.distcp").unlink(missing_ok=True)
+        stream(OutputFile(name="__0_0.distcp", pieces=tuple(pieces)), tmp_path)
+        (tmp_path / ".metadata").write_bytes(metadata_pickle(placed))
+        return tmp_path
+
+    assert set(converter.read(written(("a",), ("b", "c"))).names) == {"a", "b.c"}
+    with pytest.raises(ReadError, match="is there twice") as caught:
+        converter.read(written(("a",), ("a",)))
+    assert caught.value.tensor == "1"
+    with pytest.raises(ReadError, match="is inside something that is no dict"):
+        converter.read(written(("a",), ("a", "b")))
+
+
+@pytest.mark.parametrize("other", [{"a": 1}, 3, {"state": 1}], ids=str)
+def test_a_list_of_which_not_all_are_states_of_optimizers_is_none_of_them(other: Any, tmp_path: Path) -> None:
+    """One of them would be lost in silence."""
+    weights = {"a": tensor(2)}
+    state = {"state": {0: {"momentum_buffer": tensor(2)}}, "param_groups": [{**SGD, "params": [0]}]}
+    for listed, is_state in (([state], True), ([state, other], False), ({"one": state, "two": other}, False)):
+        value = {"model": weights, "optimizers": listed}
+        (tmp_path / "x.pth").unlink(missing_ok=True)
+        stream(OutputFile(name="x.pth", pieces=tuple(torch_file(value))), tmp_path)
+        found = converter.read(tmp_path / "x.pth")
+        assert (found.optimizer is not None) is is_state
+        assert ("optimizers" in found.extras) is not is_state
+
+
+def test_what_is_said_of_layers_outside_a_model_is_beside_them(tmp_path: Path) -> None:
+    def said(name: str) -> dict[str, str]:
+        data = (tmp_path / "out" / name).read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return {key: value for key, value in header["__metadata__"].items() if key not in ("format", "ckconv")}
+
+    tensors = {name: tensor(*shape) for name, shape in CLASSIFIER.items()}
+    checkpoint = Checkpoint(
+        tensors={**tensors, f"{HEADS_PREFIX}dense/kernel": tensor(2, 3)},
+        config=Config(values=dict(BERT), raw=json.dumps(BERT).encode()),
+        metadata={HEADS_KEY: "{}", "other": "1"},
+    )
+    converter.write(checkpoint, tmp_path / "out", to="pretrained")
+    assert (said("model.safetensors"), said("heads.safetensors")) == ({"other": "1"}, {HEADS_KEY: "{}"})
+    found = converter.read(tmp_path / "out")
+    assert found.metadata[HEADS_KEY] == "{}"
+    assert f"{HEADS_PREFIX}dense/kernel" in found.names
