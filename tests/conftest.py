@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -14,12 +15,9 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-_TOLD = "told"
-FRAMEWORKS = ("torch", "tensorflow", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "keras", "jax")
-_OF_EXTRAS = (*FRAMEWORKS, "safetensors", "google")
-"""What only extras install: a file of tests that imports one is skipped where it is not there, see below."""
+from tests.tiers import FRAMEWORKS, OF_EXTRAS, ROOT, file_needs_one, function_needs_one
 
+_TOLD = "told"
 _WITHOUT_FRAMEWORKS = f"""
 import sys
 from importlib.abc import MetaPathFinder
@@ -50,6 +48,28 @@ def _check_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"{report.nodeid}: in CI nothing is skipped that is not on a list: {said}"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that cannot be imported without a framework where no such test is asked for."""
+    is_asked_for = config.getoption("markexpr") != "not framework"
+    return None if is_asked_for or collection_path.suffix != ".py" or not file_needs_one(collection_path) else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that need a framework, by what they, their fixtures and their helpers import."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _needs_framework(item):
+            item.add_marker(pytest.mark.framework)
+
+
+def _needs_framework(item: pytest.Function) -> bool:
+    used = [item.function, *(each.func for found in item._fixtureinfo.name2fixturedefs.values() for each in found)]
+    places = [(Path(each.__code__.co_filename), each.__name__) for each in map(inspect.unwrap, used)]
+    return file_needs_one(item.path) or any(
+        function_needs_one(path, name) for path, name in places if path.is_relative_to(ROOT / "tests")
+    )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
@@ -72,7 +92,7 @@ def _skip_without_extras(report: pytest.CollectReport, collector: pytest.Collect
     call = getattr(report, "call", None)
     error = None if call is None or call.excinfo is None else call.excinfo.value.__cause__
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if report.failed and name in _OF_EXTRAS and importlib.util.find_spec(name) is None:
+    if report.failed and name in OF_EXTRAS and importlib.util.find_spec(name) is None:
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: could not import {name!r}: {error}")
 

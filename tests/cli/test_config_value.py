@@ -60,6 +60,7 @@ def test_a_source_without_config_has_no_values(squad_bert: Path, tmp_path: Path,
     assert ckconv(source, tmp_path / "out", "--to", "dcp").returncode == 0
 
 
+@pytest.mark.framework
 def test_unknown_names_are_refused_and_those_of_the_class_are_not(
     squad_bert: Path, tmp_path: Path, ckconv: Ckconv
 ) -> None:

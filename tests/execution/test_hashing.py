@@ -50,6 +50,7 @@ def test_a_signal_that_another_thread_takes_is_held_back_too() -> None:
         "import os, signal, threading, time\n"
         "from converter.execution.hashing import signals_held_back\n"
         "threading.Thread(target=time.sleep, args=(5,), daemon=True).start()\n"  # it blocks no signal
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "held = signal.getsignal(signal.SIGINT)\n"
         "try:\n"
         "    with signals_held_back():\n"

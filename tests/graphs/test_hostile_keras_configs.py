@@ -81,6 +81,7 @@ def test_a_hostile_config_is_refused_before_keras_is_imported(
     assert not imported
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_the_command_refuses_in_one_line_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
     values = config_of(FIXTURE)
@@ -95,6 +96,7 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(kind: str, tmp_path:
     assert [each.name for each in tmp_path.iterdir()] == ["model.keras"]
 
 
+@pytest.mark.framework
 def test_a_dotted_name_does_not_fetch_a_file(tmp_path: Path) -> None:
     """Keras 3.10 takes "layers.Lambda" in the module "keras" for a Lambda, which calls what it is given."""
     origin, folder = tmp_path / "origin.txt", tmp_path / "fetched"
@@ -119,6 +121,7 @@ def test_a_dotted_name_does_not_fetch_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "hostile.onnx").exists()
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("framework", PYTHONS)
 def test_the_list_is_what_keras_exports(framework: str) -> None:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
@@ -128,6 +131,7 @@ def test_the_list_is_what_keras_exports(framework: str) -> None:
     assert found == table[framework]
 
 
+@pytest.mark.framework
 def test_every_layer_of_keras_is_let_pass(layers: dict[str, Any]) -> None:
     for name, config in layers["configs"].items():
         try:
@@ -139,6 +143,7 @@ def test_every_layer_of_keras_is_let_pass(layers: dict[str, Any]) -> None:
     assert len({name.partition("-")[0] for name in layers["configs"]}) > 110
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("framework", PYTHONS)
 def test_the_models_that_come_with_keras_are_let_pass(framework: str) -> None:
     made = json.loads(told(framework, "graphs.keras_layers", framework, "applications", *APPLICATIONS))
@@ -148,6 +153,7 @@ def test_the_models_that_come_with_keras_are_let_pass(framework: str) -> None:
         keras_config.check(config, ())
 
 
+@pytest.mark.framework
 def test_what_a_mutant_lets_keras_resolve_is_on_the_list(layers: dict[str, Any], tmp_path: Path) -> None:
     configs = [config_of(path) for path in sorted(GRAPHS.iterdir()) if path.suffix in (".keras", ".h5")]
     configs += layers["configs"].values()
@@ -170,6 +176,7 @@ def test_what_a_mutant_lets_keras_resolve_is_on_the_list(layers: dict[str, Any],
         assert int(count) > len(passed)
 
 
+@pytest.mark.framework
 def test_mutants_that_pass_write_nothing_and_end_in_one_line(tmp_path: Path, tell: Callable[[str], None]) -> None:
     """strace sees to it: nothing is written, nobody talked to, and nothing tried that the valid models do not try."""
     if landlock.version() < 3:

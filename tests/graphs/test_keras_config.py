@@ -65,6 +65,7 @@ def written(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     return tmp_path / "model.keras"
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_config_that_is_a_program_is_refused_and_its_weights_convert(kind: str, tmp_path: Path) -> None:
     keras_config.check(config(), frozenset())
@@ -76,6 +77,7 @@ def test_a_config_that_is_a_program_is_refused_and_its_weights_convert(kind: str
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.framework
 def test_a_lambda_in_hdf5_is_refused_and_the_weights_convert(tmp_path: Path) -> None:
     source = tmp_path / "model.h5"
     shutil.copy(FIXTURE.with_suffix(".h5"), source)
@@ -90,6 +92,7 @@ def test_a_lambda_in_hdf5_is_refused_and_the_weights_convert(tmp_path: Path) -> 
         converter.convert(source, tmp_path / "out", to="savedmodel")
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize(
     "change",
     [
@@ -115,6 +118,7 @@ def test_the_users_names_are_not_asked_about() -> None:
         keras_config.check(values, frozenset({"Other"}))
 
 
+@pytest.mark.framework
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_config_that_asks_for_more_than_its_file_has_is_refused(suffix: str, tmp_path: Path) -> None:
     """Before anything is allocated: the weights would be of 40 TB."""

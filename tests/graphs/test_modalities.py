@@ -14,6 +14,8 @@ from converter.graphs.trace.modalities import inputs_of
 from converter.graphs.trace.model_building import abstract_model, model_class, model_config
 from tests.graphs.zoo import OTHERS, ZOO
 
+pytestmark = pytest.mark.framework
+
 MODELS = {model.architecture: model for model in (*ZOO, *OTHERS)}
 SHAPES: dict[str, dict[str, tuple[int | str, ...]]] = {
     "BertForMaskedLM": dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), ("batch", "sequence")),

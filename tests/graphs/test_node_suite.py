@@ -12,6 +12,8 @@ import pytest
 
 from tests.graphs import node_suite
 
+pytestmark = pytest.mark.framework
+
 HERE = Path(__file__).parent
 LOWERINGS = sorted(path.stem.removeprefix("node_suite_") for path in HERE.glob("node_suite_*.txt"))
 _TIMEOUT_SECONDS = 1500

@@ -12,6 +12,8 @@ import pytest
 
 from tests.graphs.zoo_report import ROOT
 
+pytestmark = pytest.mark.framework
+
 CLASSES = ("BertForMaskedLM", "GPT2LMHeadModel", "T5ForConditionalGeneration", "ViTForImageClassification")
 _TIMEOUT_SECONDS = 600
 

@@ -14,6 +14,8 @@ from tests.graphs.zoo import ZOO
 from tests.graphs.zoo_report import SHARE, examine, part
 from tests.oracle.environment import IS_FULL, SEED
 
+pytestmark = pytest.mark.framework
+
 
 def test_the_zoo_is_large_and_of_all_kinds() -> None:
     assert len(ZOO) >= 80
