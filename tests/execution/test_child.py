@@ -14,6 +14,7 @@ import pytest
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError, WriteError
 from converter.execution import child
+from converter.execution.inside import _is_for_memory
 from converter.model.child_function import ChildFunction, child_function
 
 
@@ -124,3 +125,28 @@ def test_of_much_that_a_child_says_the_end_is_kept(tasks: Path, caplog: pytest.L
     said = next(record.getMessage() for record in caplog.records if "child_tasks:chatter" in record.getMessage())
     assert said.rstrip().endswith(" 999")
     assert len(said) < 200_000
+
+
+def chained(inner: Exception, outer: Exception, *, is_said: bool) -> Exception:
+    """Return `outer` as it is when it was raised while `inner` was handled, or because of it."""
+    try:
+        try:
+            raise inner
+        except Exception as error:
+            if is_said:
+                raise outer from error
+            raise outer  # noqa: B904
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize("is_said", [True, False], ids=["because of it", "while it was handled"])
+def test_what_was_raised_for_want_of_memory_is_known_by_what_came_before(is_said: bool) -> None:
+    assert _is_for_memory(MemoryError())
+    assert _is_for_memory(chained(MemoryError(), ValueError("a bug"), is_said=is_said))
+    assert _is_for_memory(chained(chained(MemoryError(), KeyError(), is_said=is_said), ValueError(), is_said=is_said))
+    assert not _is_for_memory(chained(KeyError(), ValueError("a bug"), is_said=is_said))
+    assert not _is_for_memory(None)
+    endless = ValueError("of itself")
+    endless.__cause__ = endless
+    assert not _is_for_memory(endless)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.errors import ReadError, WriteError
+from converter.errors import Interrupted, ReadError, WriteError
 from converter.execution import mounted, publish
 from converter.execution.publish import Destination, check_space, staging
 
@@ -233,3 +233,24 @@ def test_an_empty_folder_is_replaced_without_being_asked(tmp_path: Path) -> None
         (stage.output / "a").write_text("a")
         stage.publish(stage.output, overwrite=False)
     assert (tmp_path / "x" / "a").read_text() == "a"
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+@pytest.mark.parametrize(
+    ("error", "is_gone_on_from"),
+    [(WriteError("is full"), True), (Interrupted(15), True), (ReadError("is cut short"), False), (ValueError(), False)],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_a_failed_attempt_leaves(error: Exception, is_gone_on_from: bool, resumes: bool, tmp_path: Path) -> None:
+    """Where the source or the program is at fault another attempt would end as this one did."""
+
+    def work() -> None:
+        with staging(tmp_path / "x", resumes=resumes) as stage:
+            (stage.output / "half").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    left = [entry.name for entry in tmp_path.glob(".ckconv-*/output/*")]
+    assert left == (["half"] if resumes and is_gone_on_from else [])
+    assert bool(list(tmp_path.iterdir())) is bool(left)

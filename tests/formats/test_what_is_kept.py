@@ -182,6 +182,7 @@ ENTRIES: list[tuple[tuple[str, ...], str | None]] = [
     (("model.safetensors", "config.json", "tokenizer.json"), None),
     (("model.safetensors", "notes.txt"), "notes.txt"),
     (("notes.txt",), "notes.txt"),
+    (("MODEL.PTH",), "MODEL.PTH"),
     (("config.json", "vocab.txt"), None),
     ((".metadata", "__0_0.distcp", "ckconv.json"), None),
     ((".metadata", "__0_0.distcp", "ckpt.index"), "ckpt.index"),
