@@ -50,6 +50,8 @@ def test_a_layer_is_told_where_a_variable_is_its_own() -> None:
     assert json.loads(told) == {"head": DENSE}
     assert layer_configs(config, ["heads.kernel"]) is None
     assert layer_configs(None, ["heads.head/kernel"]) is None
+    turned = Config(values=model(layer("Dense", "z"), layer("Dense", "a")), raw=b"{}")
+    assert list(json.loads(str(layer_configs(turned, ["z/kernel", "a/kernel"])))) == ["a", "z"]
     by_entry = Config(values=model({"class_name": "Dense", "config": {}, "name": "head"}), raw=b"{}")
     assert json.loads(str(layer_configs(by_entry, ["head/kernel"])))["head"]["class_name"] == "Dense"
 

@@ -469,6 +469,8 @@ PLACES: list[tuple[str, list[Shape], dict[str, str], tuple[str, ...] | None]] = 
     ),
     ("layers/own/cell", [(2, 9), (3, 8)], {}, None),
     ("layers/own/cell", [(2, 9)], {}, None),
+    ("layers/own/cell", [(2, 9, 1), (3, 9)], {}, None),
+    ("layers/own/cell", [(2, 9), (3, 9, 1)], {}, None),
     (
         "layers/bidirectional/forward_layer/cell",
         [(2, 12), (3, 12)],

@@ -373,6 +373,19 @@ def test_axes_that_are_normalised_are_the_last(
 
 
 @pytest.mark.parametrize(
+    ("axes", "shape", "is_said"),
+    [
+        *((None, None, False), ([1], [None, 5, 4], False), (1, [None, 5, 4], False)),
+        *(([1], [None, 5, 6, 4], True), ([2], [None, 5, 4], True), ([1], None, True), ([1, 2], [None, 5, 4], True)),
+    ],
+)
+def test_attention_is_along_the_one_axis_that_there_is(axes: Any, shape: Any, is_said: bool) -> None:
+    config = {"num_heads": 2, "key_dim": 4, "attention_axes": axes, "query_shape": shape}
+    found = settings(model_of(("MultiHeadAttention", config)), is_keras_3=True)
+    assert any(each.name == "attention_axes" for each in found) == is_said
+
+
+@pytest.mark.parametrize(
     ("strides", "size", "dilation", "padding", "said"),
     [
         (1, 3, 1, "same", "padding='same'"),

@@ -347,6 +347,8 @@ def test_numbers_that_became_text_are_numbers_again() -> None:
     assert found is not None
     assert [(group["params"], group["lr"]) for group in found["param_groups"]] == [(["a", "c"], 0.1), (["b"], 0.2)]
     assert as_state_dict({**flat, "other": 1}) is None
+    for odd in (7, "x", None, ({},)):
+        assert as_state_dict({"state": odd, "param_groups": [{"params": []}]}) is None
     assert as_state_dict({}) is None
 
 

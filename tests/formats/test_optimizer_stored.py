@@ -15,9 +15,17 @@ import numpy as np
 import pytest
 
 import converter
-from converter.dialects.optimizer.stored import document_of, is_placed, stored_tensors, with_stored_state
-from converter.encoding.hdf5 import Group
+from converter.dialects.optimizer.stored import (
+    document_of,
+    is_placed,
+    placed,
+    stored_tensors,
+    with_placed_state,
+    with_stored_state,
+)
+from converter.encoding.hdf5 import Dataset, Group
 from converter.errors import CkconvError, LossError, ReadError
+from converter.model.checkpoint import Checkpoint
 from converter.proof import verify_optimizer
 from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
 
@@ -88,6 +96,27 @@ def test_what_is_placed_is_told_by_its_document_and_the_names_of_its_first_group
     assert not is_placed(None)
     for name in both:
         assert not is_placed(Group(attributes={name: both[name]}, members={}))
+
+
+def test_a_group_whose_names_are_lacking_is_one_of_no_parameters(tmp_path: Path) -> None:
+    source = checkpoint_of("adamw", decays=(0.5, 0.0))
+    tensors, attributes = placed(state_of(source), "optimizer/vars")
+    held = dict(attributes["optimizer/vars"])
+    members = {key.rpartition("/")[2]: Dataset(tensor=tensor) for key, tensor in tensors.items()}
+
+    def read(**changed: Any) -> Checkpoint:
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in {**held, **changed}.items()
+            if value is not None
+        }
+        bare = replace(source, optimizer=None)
+        return with_placed_state(bare, Group(attributes=made, members=members), tmp_path)
+
+    assert [group.parameters for group in state_of(read()).groups] == [("fc.weight",), ("fc.bias",)]
+    lacking = read(ckconv_group_1=None)
+    assert lacking.optimizer is None
+    assert "is of no parameter" in str(lacking.optimizer_refused)
 
 
 def damaged(path: Path, change: Callable[[Any], None]) -> Path:

@@ -982,4 +982,18 @@ FAULTS = (
         tests="tests/dialects/test_keras_names.py",
         what="a kernel and a bias that do not belong together are heads",
     ),
+    Fault(
+        module="dialects/keras/stores.py",
+        old="is_cell = len(shapes) in (2, 3) and all(len(shape) == 2 for shape in shapes[:2])",
+        new="is_cell = len(shapes) in (2, 3)",
+        tests="tests/dialects/test_keras_names.py",
+        what="tensors of three axes are the kernels of a cell",
+    ),
+    Fault(
+        module="dialects/keras/semantics.py",
+        old="is_only = axes == [1] and isinstance(shape, list | tuple) and len(shape) == 3",
+        new="is_only = axes == [1] and isinstance(shape, list | tuple)",
+        tests="tests/dialects/test_keras_settings.py -k one_axis",
+        what="attention along one axis of two is not said",
+    ),
 )

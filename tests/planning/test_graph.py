@@ -17,6 +17,7 @@ from converter.errors import (
     GraphError,
     LimitError,
     LossError,
+    MissingExtraError,
     UsageError,
 )
 from converter.execution.workshop import LocalWorkshop
@@ -104,6 +105,23 @@ def test_who_names_a_model_means_it(asked: Asked) -> None:
     with pytest.raises(UsageError, match="--model needs --inputs") as caught:
         asked.made(SOURCE, model="package:factory")
     assert caught.value.hint == 'such as --inputs "input_ids:int64[batch,seq]"'
+
+
+def test_what_a_graph_needs_is_asked_for_before_a_process_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(extra: str, need: str) -> None:
+        raise MissingExtraError(extra, need)
+
+    monkeypatch.setattr(planning, "require", missing)
+    named = {"model": "package:factory", "inputs": "x:float32[n]"}
+    rows: list[tuple[Checkpoint, dict[str, str], str]] = [
+        (SOURCE, {}, "reading the graph of the source needs the extra 'onnx'"),
+        (replace(SOURCE, config=CONFIG, graph=None), {}, "tracing a model needs the extra 'torch'"),
+        (SOURCE, named, "tracing a model needs the extra 'torch'"),
+    ]
+    for source, options, said in rows:
+        with pytest.raises(MissingExtraError, match=said):
+            asked.made(source, **options)
+        assert [*asked] == []
 
 
 def test_without_a_graph_and_without_a_config_three_things_help(asked: Asked) -> None:

@@ -102,7 +102,7 @@ class _Trace:
                 gathered = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in sources]
                 known[layer.name, call] = self.given(by_name[layer.name], gathered)
         outputs = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in model.outputs]
-        return outputs[0] if len(set(outputs)) == 1 else _PLAIN if not outputs else _merged(outputs)
+        return _merged(outputs) if outputs else _PLAIN
 
     def given(self, layer: Layer, inputs: Sequence[Features]) -> Features:
         """Return what a layer gives when it takes `inputs`."""

@@ -53,7 +53,7 @@ class Placed:
 
 def correction(beta_2: float, step: int) -> float:
     """Return Keras's epsilon of Adam over PyTorch's that is right for the update after `step` completed ones."""
-    return math.sqrt(1 - beta_2 ** (step + 1)) if beta_2 else 1.0
+    return math.sqrt(1 - beta_2 ** (step + 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
