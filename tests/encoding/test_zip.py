@@ -505,3 +505,16 @@ def test_nothing_follows_the_end_of_what_is_deflated(cut: int | None) -> None:
     for wrong in ([*pieces, b"more"], [*pieces[:-1], pieces[-1] + b"more"]):
         with pytest.raises(ReadError, match="is damaged: size or CRC mismatch"):
             list(zip_archive._inflated(iter(wrong), member, Path("x")))
+
+
+@pytest.mark.parametrize(("volume", "is_read"), [(0, True), (0xFFFF, True), (1, False), (0xFFFE, False)])
+def test_a_member_is_in_the_one_volume_that_there_is(
+    volume: int, is_read: bool, read: Callable[[bytes], dict[str, Member]]
+) -> None:
+    """All ones says that zip64 has the number, and writers say so of the first volume, too."""
+    data = patched(made(), CENTRAL, 34, "<H", volume)
+    if is_read:
+        assert len(read(data)) == len(CONTENTS)
+    else:
+        with pytest.raises(ReadError, match="is one volume of several"):
+            read(data)

@@ -15,7 +15,7 @@ import pytest
 import converter
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
-from converter.encoding import protobuf
+from converter.encoding import msgpack, protobuf
 from converter.encoding.dcp import metadata_pickle
 from converter.encoding.object_graph import ObjectTree, object_graph
 from converter.encoding.onnx_file import model_files, read_model
@@ -533,3 +533,27 @@ def test_what_is_said_of_layers_outside_a_model_is_beside_them(tmp_path: Path) -
     found = converter.read(tmp_path / "out")
     assert found.metadata[HEADS_KEY] == "{}"
     assert f"{HEADS_PREFIX}dense/kernel" in found.names
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2), (3,), (5,), (2, 3)], ids=str)
+def test_an_array_in_chunks_has_as_many_elements_as_its_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """What is more than the shape has is no array either: half of it would be lost."""
+    parts = {str(number): tensor(2, start=2 * number) for number in range(2)}
+    extents = b"".join(msgpack.text(str(axis)) + msgpack.number(extent) for axis, extent in enumerate(shape))
+    chunks = b"".join(msgpack.text(key) + _flax_array(part) for key, part in parts.items())
+    data = msgpack.map_header(1) + msgpack.text("w") + msgpack.map_header(3)
+    data += msgpack.text("__msgpack_chunked_array__") + b"\xc3"
+    data += msgpack.text("shape") + msgpack.map_header(len(shape)) + extents
+    data += msgpack.text("chunks") + msgpack.map_header(2) + chunks
+    (tmp_path / "x.msgpack").write_bytes(data)
+    if int(np.prod(shape)) == 4:
+        assert converter.read(tmp_path / "x.msgpack").tensors["w"].numpy().reshape(-1).tolist() == [0, 1, 2, 3]
+    else:
+        with pytest.raises(ReadError, match="has 4 elements in chunks, its shape"):
+            converter.read(tmp_path / "x.msgpack")
+
+
+def _flax_array(held: Tensor) -> bytes:
+    inner = msgpack.array_header(3) + msgpack.array_header(1) + msgpack.number(held.size) + msgpack.text("float32")
+    inner += msgpack.binary_header(held.nbytes) + held.numpy().tobytes()
+    return msgpack.extension_header(1, len(inner)) + inner
