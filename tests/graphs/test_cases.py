@@ -226,3 +226,21 @@ def test_keys_of_a_table_are_all_there_and_so_is_what_is_beside_them() -> None:
 def test_a_graph_of_fixed_shapes_has_one_set() -> None:
     assert [case.name for case in sample_cases(unknown(DType.FLOAT32, 2, 3)).cases] == ["2 x 3"]
     assert [case.name for case in sample_cases(unknown(DType.FLOAT32)).cases] == ["a number"]
+
+
+def test_what_no_text_is_as_long_as_cannot_be_missed() -> None:
+    """A threshold at the greatest length that there may be is one that nothing is past."""
+    for count, missed in ((31, True), (32, False), (33, False)):
+        model = text(Threshold(name="window", dimension="sequence", count=count), high=32)
+        said = unreached(model, [{"batch": 1, "sequence": 17}])
+        assert (said is not None) is missed
+
+
+def test_ids_that_have_a_meaning_of_their_own_are_no_words() -> None:
+    """Of the rest of the vocabulary none is drawn that a model would take for something else than text."""
+    model = text(vocabulary=2000, leading=(7, 8))
+    cases = sample_cases(model)
+    (rest,) = (case for case in cases.cases if case.name.startswith("the rest of the vocabulary"))
+    ids = rest.arrays["input_ids"]
+    assert ids[:, :2].tolist() == [[7, 8]] * len(ids)
+    assert not np.isin(ids[:, 2:], (7, 8)).any()
