@@ -186,17 +186,23 @@ def test_permuting_takes_the_largest_tensor_and_the_budget(name: str, one_large_
     assert peak_mebibytes(name, one_large_tensor, path, mapping=rules, jobs=4) <= (LARGE_BYTES >> 20) + 64
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", None], ids=["cast", "as it is"])
-def test_a_deflated_archive_takes_no_more(dtype: str | None, tmp_path: Path) -> None:
-    """Neither inflating nor casting needs a tensor whole."""
-    source = tmp_path / "x.pth"
+@pytest.fixture(scope="module")
+def deflated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 96 MiB in one tensor, which torch.save does not deflate, and others do."""
+    folder = tmp_path_factory.mktemp("deflated")
+    source = folder / "x.pth"
     values = np.random.default_rng(0).integers(0, 16, 1 << 20).astype(np.float32)
     converter.write(Checkpoint(tensors={"weight": ArrayTensor.of(np.tile(values, 24))}), source)
-    deflated = tmp_path / "deflated.pth"
     with (
         zipfile.ZipFile(source) as archive,
-        zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
+        zipfile.ZipFile(folder / "deflated.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
     ):
         for member in archive.namelist():
             out.writestr(zipfile.ZipInfo(member), archive.read(member), zipfile.ZIP_DEFLATED)
+    return folder / "deflated.pth"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", None], ids=["cast", "as it is"])
+def test_a_deflated_archive_takes_no_more(dtype: str | None, deflated: Path, tmp_path: Path) -> None:
+    """Neither inflating nor casting needs a tensor whole."""
     assert peak_mebibytes("safetensors", deflated, f"{tmp_path}/x.safetensors", dtype=dtype) <= 64
