@@ -340,29 +340,11 @@ class _Inverse:
         """
         trained = [each for each in held if each[1].is_trainable and not each[2].is_buffer]
         parts = {name: self._owners(module, slot) for name, module, slot in trained}
-        taken = [name for names in parts.values() for name in names]
-        known = [name for group in state.groups for name in group.parameters]
-        for what, names in (("two variables of the Keras config", taken), ("optimizer groups", known)):
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                raise LossError(f"optimizer state: is in {what}", tensor=twice[0], hint=_DROP)
         for name, _, slot in trained:
             if slot.added is not None:
-                raise LossError(
-                    f"optimizer state: Keras has one bias where PyTorch has {slot.torch[0]} and {slot.added}",
-                    tensor=name,
-                    hint=_DROP,
-                )
-        left = [name for name in known if name not in taken]
-        if left:
-            raise LossError(
-                "optimizer state: no trained variable of the Keras config is it", tensor=left[0], hint=_DROP
-            )
-        lacking = [name for name, names in parts.items() if not set(names) <= set(known)]
-        if lacking:
-            why = "optimizer state: the Keras config trains it, the optimizer has no state for it"
-            hint = f'"trainable": false for its layer in the config is right where it is not trained; {_DROP}'
-            raise LossError(why, tensor=lacking[0], hint=hint)
+                why = f"optimizer state: Keras has one bias where PyTorch has {slot.torch[0]} and {slot.added}"
+                raise LossError(why, tensor=name, hint=_DROP)
+        _check_trained(parts, [name for group in state.groups for name in group.parameters])
         groups = [
             replace(group, parameters=tuple(name for name, names in parts.items() if names[0] in group.parameters))
             for group in state.groups
@@ -416,6 +398,23 @@ class _Inverse:
             made.drop(name, f"{constant} throughout, which is what the Keras layer without it has")
         else:
             made.drop(name, "no layer of the Keras config holds it", is_refused_by_default=True)
+
+
+def _check_trained(parts: Mapping[str, Sequence[str]], known: Sequence[str]) -> None:
+    """Raise LossError unless the parameters that trained variables are made of are those of an optimizer, each once."""
+    taken = [name for names in parts.values() for name in names]
+    for what, names in (("two variables of the Keras config", taken), ("optimizer groups", known)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise LossError(f"optimizer state: is in {what}", tensor=twice[0], hint=_DROP)
+    left = [name for name in known if name not in taken]
+    if left:
+        raise LossError("optimizer state: no trained variable of the Keras config is it", tensor=left[0], hint=_DROP)
+    lacking = [name for name, names in parts.items() if not set(names) <= set(known)]
+    if lacking:
+        why = "optimizer state: the Keras config trains it, the optimizer has no state for it"
+        hint = f'"trainable": false for its layer in the config is right where it is not trained; {_DROP}'
+        raise LossError(why, tensor=lacking[0], hint=hint)
 
 
 def _listed(names: Sequence[str]) -> str:
