@@ -190,9 +190,13 @@ def open_file(location: Location, *, follow_symlink: bool = True) -> SourceFile:
 
 
 def names_in(folder: Location) -> list[str]:
-    """Return what a folder of any storage has, in order. Raises ReadError."""
+    """Return what a folder of any storage has, in order. Raises ReadError, SafetyError for a name that is a path."""
     if not isinstance(folder, Path):
-        return sorted(folder.names())
+        names = sorted(folder.names())
+        for name in names:
+            if name in ("", ".", "..") or "/" in name or "\0" in name:
+                raise SafetyError(f"holds {name!r}, which no file of a folder is called", path=folder)
+        return names
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
@@ -234,7 +238,7 @@ def local_copy(location: Location, scratch: Path) -> Path:
 def _copy(location: Elsewhere, target: Path) -> None:
     if location.is_dir():
         target.mkdir()
-        for name in location.names():
+        for name in names_in(location):
             _copy(location / name, target / name)
         return
     file = location.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from converter import formats
@@ -14,7 +15,7 @@ from converter.execution.publish import Destination
 from converter.formats import Format
 from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
-from converter.model.file import absolute, is_dir
+from converter.model.file import is_dir
 from converter.model.output import Output, OutputFile
 from converter.options import Options
 from converter.planning.source import detected
@@ -49,10 +50,12 @@ class Target:
     @classmethod
     def found(cls, destination: str | os.PathLike[str], to: str | None) -> Target:
         """Return what is at `destination` already. Raises UnknownFormatError, ReadError."""
-        path, format_ = detected(located(absolute(location_of(destination))), to)
+        given = location_of(destination)
+        place = Path(os.path.abspath(given)) if isinstance(given, Path) else given
+        path, format_ = detected(located(place), to)
         is_folder = is_dir(path)
-        place = Destination(path=path, as_folder=is_folder)
-        return cls(format=format_, place=place, is_folder=is_folder, is_there=True)
+        there = Destination(path=path, as_folder=is_folder)
+        return cls(format=format_, place=there, is_folder=is_folder, is_there=True)
 
     def with_options(self, given: Mapping[str, Any]) -> Target:
         """Return the target with the options of its writer. Raises UsageError for one that it does not take."""

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from converter.errors import CkconvError, escape
@@ -68,7 +67,7 @@ def opened(
         path,
         option="--report",
         source=located(location_of(source)),
-        destination=Path(target),
+        destination=location_of(target),
         overwrite=overwrite,
         is_earlier=is_ledger,
     ) as file:

@@ -25,6 +25,7 @@ from converter.errors import (
 from converter.formats import registry
 from converter.model.file import local_copy
 from converter.model.tensor import ArrayTensor
+from converter.report.page import opened
 from converter.testing import destination_of, options_of, plain, ties, with_config, written
 from tests.conformance import memory_storage
 from tests.conformance.memory_storage import FILES, READ, upload
@@ -143,6 +144,22 @@ def test_no_file_leads_out_of_its_folder(name: str) -> None:
     FILES[f"{AT}/config.json"] = b"{}"
     with pytest.raises(SafetyError):
         converter.read(AT)
+
+
+@pytest.mark.parametrize("name", ["..", ".", ""])
+def test_no_file_is_copied_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    FILES[f"{AT}/x/{name}/y"] = b"y"
+    with pytest.raises(SafetyError, match="which no file of a folder is called"):
+        local_copy(storage.location_of(f"{AT}/x"), tmp_path)
+    assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == []
+
+
+def test_a_report_goes_beside_no_address(squad_bert: Path, tmp_path: Path) -> None:
+    """What goes to another storage is no local folder of that name, and the report is written."""
+    with opened(str(tmp_path / "r.json"), source=str(squad_bert), target=f"{AT}/x.pth", overwrite=False) as report:
+        assert report is not None
+        report.write(converter.convert(squad_bert, f"{AT}/x.pth"))
+    assert (tmp_path / "r.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -417,3 +417,11 @@ def test_a_file_of_the_source_is_named_where_nothing_else_is(source: Path, tmp_p
     with pytest.raises(converter.errors.CkconvError) as refused:
         converter.convert(source, tmp_path / "x.pth", mapping=tmp_path / "gone.json")
     assert refused.value.path == str(tmp_path / "gone.json")
+
+
+def test_a_found_target_is_called_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    converter.write(Checkpoint(tensors={"w": ArrayTensor.of(np.ones(3, np.float32))}), "../x.safetensors")
+    report = converter.verify("../x.safetensors", "../sub/../x.safetensors")
+    assert report.target == str(tmp_path / "x.safetensors")

@@ -86,6 +86,11 @@ class Row:
     canonical: Template
     layout: Rearrangement | None = None
 
+    @property
+    def operations(self) -> tuple[TwoWay, ...]:
+        """What makes PyTorch's tensor of theirs."""
+        return () if self.layout is None else (Rearrange(self.layout),)
+
     def __post_init__(self) -> None:
         if not set(self.theirs.placeholders) >= set(self.canonical.placeholders):
             raise ValueError(f"{self.canonical.text!r} has a placeholder that {self.theirs.text!r} lacks")
@@ -122,7 +127,7 @@ class Match:
     @property
     def operations(self) -> tuple[TwoWay, ...]:
         """What makes PyTorch's tensor of theirs."""
-        return () if self.layout is None else (Rearrange(self.layout),)
+        return self.row.operations
 
 
 class Rows:

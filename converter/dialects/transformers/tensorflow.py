@@ -122,14 +122,13 @@ class _Translation:
             made.drop(name, reason, is_refused_by_default=is_used and bool(np.any(tensor.numpy())))
             return
         way = Way(before=(name,), after=(new,), operations=match.operations)
-        (laid,) = way.applied([tensor])
-        if new in made.tensors and is_equal(made.tensors[new], laid):
+        if new in made.tensors and is_equal(made.tensors[new], *way.applied([tensor])):
             made.tie(name, new, f"the same as {made.origins[new]}")
             made.ways[name] = way
             return
         made.carry(way)
         if new.endswith(_INDICES):
-            made.tensors[new] = laid.cast(DType.INT64)
+            made.tensors[new] = made.tensors[new].cast(DType.INT64)
 
     def _warn_of_missing(self, model_class: ModelClass, present: set[str]) -> None:
         """Warn of tensors that every model of the class has; old releases had classes without poolers."""

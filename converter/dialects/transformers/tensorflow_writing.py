@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.identity.inference import Inference, infer_architecture
-from converter.dialects.names.operations import Rearrange
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.dialects.tables import TensorFlowTable
@@ -241,8 +240,7 @@ class _Translation:
             tensor = tensor.cast(DType.INT32)
         variable = self.model.variable(theirs)
         self.made.put(name, variable, tensor)
-        operations = () if row.layout is None else (Rearrange(row.layout),)
-        self.made.ways[name] = Way(before=(name,), after=(variable,), operations=operations, is_forward=False)
+        self.made.ways[name] = Way(before=(name,), after=(variable,), operations=row.operations, is_forward=False)
         self._filled[canonical] = (variable,)
 
     def optimizer(self, variables: Sequence[str]) -> OptimizerState | None:
