@@ -32,7 +32,7 @@ def is_same(left: Location, right: Location) -> bool:
 def is_inside(path: Location, folder: Location) -> bool:
     """Whether `path`, or what it links to, is below `folder`: by name, or by inode where a disk is mounted twice."""
     if not (isinstance(path, Path) and isinstance(folder, Path)):
-        return type(path) is type(folder) and str(path).startswith(f"{folder}/")
+        return type(path) is type(folder) and str(path).startswith(f"{str(folder).rstrip('/')}/")
     return any(
         place in above or any(_is_one(place, parent) for parent in above)
         for above in (here.parents for here in _spellings(path))

@@ -53,6 +53,8 @@ class Destination:
             raise UsageError(f"{text!r} is not a path")
         place = location_of(given)
         if not isinstance(place, Path):
+            if not place.name:
+                raise UsageError("cannot be a destination", path=place)
             return cls(path=place, as_folder=text.endswith("/"))
         path = Path(os.path.abspath(text))
         if not path.name:
@@ -193,8 +195,10 @@ def staging(
 
     Raises WriteError when it cannot be made.
     """
-    beside = destination if isinstance(destination, Path) else Path(tempfile.gettempdir(), destination.name)
-    parent = beside if is_fixed else beside.parent
+    if isinstance(destination, Path):
+        parent = destination if is_fixed else destination.parent
+    else:
+        parent = Path(tempfile.gettempdir())
     if not resumes:
         _sweep(parent)
     folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"

@@ -27,7 +27,8 @@ class Storage:
     """One kind of storage.
 
     `schemes`   what its addresses begin with, before ``://``
-    `at`        address -> place. Raises UsageError for one that it cannot have, MissingExtraError; nothing is connected
+    `at`        address, its scheme in lower case -> place; nothing is connected. Raises UsageError for one that it
+                cannot have, MissingExtraError
     """
 
     schemes: tuple[str, ...]
@@ -64,4 +65,4 @@ def location_of(given: str | os.PathLike[str]) -> Location:
     if storage is None:
         known = ", ".join(f"{scheme}://" for scheme in registry()) or "local paths alone"
         raise UsageError(f"{match[1]}:// is no storage that is known", path=given, hint=f"known: {known}")
-    return storage.at(os.fspath(given))
+    return storage.at(match[1].lower() + os.fspath(given)[match.end(1) :])

@@ -34,7 +34,8 @@ class MemoryFile(SourceFile):
 
 class MemoryPlace(Elsewhere):
     def __init__(self, address: str) -> None:
-        self._address = address.rstrip("/")
+        self._address = address if address == _SCHEME else address.rstrip("/")
+        self._start = address if address == _SCHEME else f"{self._address}/"
 
     @property
     def name(self) -> str:
@@ -43,10 +44,10 @@ class MemoryPlace(Elsewhere):
     @property
     def parent(self) -> MemoryPlace:
         above = self._address.rpartition("/")[0]
-        return MemoryPlace(above) if len(above) > len(_SCHEME) else self
+        return MemoryPlace(above if len(above) > len(_SCHEME) else _SCHEME)
 
     def __truediv__(self, name: str) -> MemoryPlace:
-        return MemoryPlace(f"{self._address}/{name}")
+        return MemoryPlace(f"{self._start}{name}")
 
     def __str__(self) -> str:
         return self._address
@@ -55,11 +56,10 @@ class MemoryPlace(Elsewhere):
         return self._address in FILES
 
     def is_dir(self) -> bool:
-        return any(address.startswith(f"{self._address}/") for address in FILES)
+        return any(address.startswith(self._start) for address in FILES)
 
     def names(self) -> Sequence[str]:
-        start = f"{self._address}/"
-        inside = [address.removeprefix(start) for address in FILES if address.startswith(start)]
+        inside = [address.removeprefix(self._start) for address in FILES if address.startswith(self._start)]
         return list(dict.fromkeys(name.partition("/")[0] for name in inside))
 
     def open(self) -> MemoryFile:
@@ -74,7 +74,7 @@ class MemoryPlace(Elsewhere):
             FILES[self._address] = staged.read_bytes()
             return
         for name in names:
-            FILES[f"{self._address}/{name}"] = (staged / name).read_bytes()
+            FILES[f"{self._start}{name}"] = (staged / name).read_bytes()
 
 
 def upload(path: Path, address: str) -> None:

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import converter
+import converter.program
 from converter import storage
 from converter.entry_points import STORAGES
 from converter.errors import (
@@ -144,6 +146,45 @@ def test_no_file_leads_out_of_its_folder(name: str) -> None:
     FILES[f"{AT}/config.json"] = b"{}"
     with pytest.raises(SafetyError):
         converter.read(AT)
+
+
+def test_files_appear_in_the_order_in_which_they_name_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    monkeypatch.setattr(memory_storage.MemoryPlace, "put", lambda self, staged, names: orders.append(list(names)))
+    for to in ("dcp", "savedmodel"):
+        converter.write(plain(), f"{AT}/{to}", to=to, **options_of(registry()[to]))
+    assert orders[0][-1] == ".metadata"
+    assert orders[1].index("variables/variables.index") < orders[1].index("saved_model.pb")
+
+
+def test_a_folder_that_appears_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    FILES[f"{AT}/there/notes.txt"] = b"mine"
+    with pytest.raises(DestinationExistsError):
+        converter.write(plain(), f"{AT}/there", to="dcp")
+    prove = converter.program.prove
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        FILES[f"{AT}/new/notes.txt"] = b"mine"
+        return prove(*arguments, **options)
+
+    monkeypatch.setattr("converter.program.prove", late)
+    with pytest.raises(DestinationExistsError):
+        converter.write(plain(), f"{AT}/new", to="dcp")
+    assert {f"{AT}/{name}/notes.txt": b"mine" for name in ("there", "new")} == FILES
+
+
+def test_places_are_one_by_their_address_and_schemes_by_any_case(squad_bert: Path, tmp_path: Path) -> None:
+    upload(squad_bert, "memory://x.pth")
+    assert storage.location_of("MEMORY://x.pth") == storage.location_of("memory://x.pth")
+    assert storage.location_of("memory://x.pth") not in (None, Path("memory://x.pth"), "memory://x.pth")
+    for source, destination in (
+        ("MEMORY://x.pth", "memory://x.pth"),
+        ("memory://x.pth", "memory://"),
+        ("memory://", "memory://y"),
+    ):
+        with pytest.raises(UsageError, match="source|cannot be a destination"):
+            converter.convert(source, destination, to="safetensors", overwrite=True)
+    assert isinstance(storage.location_of("a/x://b"), Path)
 
 
 @pytest.mark.parametrize("name", ["..", ".", ""])
