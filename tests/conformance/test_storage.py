@@ -182,7 +182,7 @@ def test_places_are_one_by_their_address_and_schemes_by_any_case(squad_bert: Pat
         ("memory://x.pth", "memory://"),
         ("memory://", "memory://y"),
     ):
-        with pytest.raises(UsageError, match="source|cannot be a destination"):
+        with pytest.raises(UsageError, match=r"source|cannot be a destination"):
             converter.convert(source, destination, to="safetensors", overwrite=True)
     assert isinstance(storage.location_of("a/x://b"), Path)
 
