@@ -84,7 +84,15 @@ class Options:
     from_format: str | None = option(
         None, "Format of SRC, when its content does not say.", metavar="FORMAT", flag="--from"
     )
-    config: Path | None = option(None, "A config.json, instead of the one beside SRC.", metavar="FILE")
+    config: Path | None = option(
+        None,
+        "A config.json, or the folder that has it, instead of the one beside SRC; tokenizer files beside it go along "
+        "where SRC has none.",
+        metavar="FILE",
+    )
+    tokenizer: Path | None = option(
+        None, "The folder whose tokenizer files go along, instead of those beside SRC.", metavar="DIR"
+    )
     config_value: tuple[str, ...] = option(
         (),
         "Another value in the config of a transformers model than its file says: JSON or a word; NAME has dots where "

@@ -13,9 +13,7 @@ from converter.model.file import LocalFile, Location, SourceFile, is_there, open
 
 CONFIG_NAME = "config.json"
 LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
-ASSET_NAMES = (
-    "generation_config.json",
-    # tokenizers
+TOKENIZER_NAMES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -46,6 +44,10 @@ ASSET_NAMES = (
     "byte_maps.json",
     "chat_template.jinja",
     "chat_template.json",
+)
+ASSET_NAMES = (
+    "generation_config.json",
+    *TOKENIZER_NAMES,
     # processors
     "preprocessor_config.json",
     "processor_config.json",

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 from converter.declaring import set_choices
 from converter.dialects import keras as dialect
+from converter.dialects.identity.classes import class_named
+from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
 from converter.dialects.optimizer.keras_layouts import variables
@@ -28,7 +30,7 @@ from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
-from converter.errors import ReadError
+from converter.errors import ArchitectureError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
@@ -174,10 +176,23 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
-    if keras.dialect == Dialect.PYTORCH and is_alone and tensorflow_classes.knows(checkpoint.config):
-        made = tensorflow_writing.from_canonical(replace(checkpoint, optimizer=None))
+    config = _naming_its_class(checkpoint)
+    if keras.dialect == Dialect.PYTORCH and is_alone and tensorflow_classes.knows(config):
+        made = tensorflow_writing.from_canonical(replace(checkpoint, config=config, optimizer=None))
         return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
+
+
+def _naming_its_class(checkpoint: Checkpoint) -> Config | None:
+    """Return the config with the class that it names, or that the tensors tell."""
+    config = checkpoint.config
+    if config is None or class_named(config.values) is not None:
+        return config
+    try:
+        architecture = infer_architecture(checkpoint.tensors, config.values).architecture
+    except ArchitectureError:
+        return config
+    return config.with_values({"architectures": [architecture]})
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from converter import formats
+from converter.dialects.keras import class_of_layers
 from converter.dialects.keras import is_model as is_keras_model
-from converter.encoding.folder import CONFIG_NAME, LEVELS_OF_CONFIG, parse_config, read_assets, read_config
-from converter.errors import CkconvError, MissingExtraError, ReadError
+from converter.encoding.folder import (
+    CONFIG_NAME,
+    LEVELS_OF_CONFIG,
+    TOKENIZER_NAMES,
+    parse_config,
+    read_assets,
+    read_config,
+)
+from converter.errors import CkconvError, MissingExtraError, ReadError, UsageError
 from converter.formats import Format, Probe
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.file import LocalFile, Location, SourceFile, absolute, is_dir, is_there, open_file
 from converter.model.size_limits import check_growth
 from converter.model.tensor import files_of
 from converter.options import Options
+
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +80,9 @@ class Source:
         yield from (file.path for file in self.checkpoint.assets.values())
         if isinstance(self.path, Path):
             yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
-        yield from (given for given in (options.config, options.mapping, options.param_order) if given is not None)
+        yield from (given for given in (options.mapping, options.param_order) if given is not None)
+        if options.config is not None:
+            yield _config_given(options.config)
 
     def named_in_errors(self) -> AbstractContextManager[None]:
         """Return a context in which errors that name no file name this one."""
@@ -98,15 +112,34 @@ def detected(path: Location, name: str | None) -> tuple[Location, Format]:
 
 def _with_siblings(checkpoint: Checkpoint, folder: Location, options: Options) -> Checkpoint:
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
+    folders = [folder]
     if options.config is not None:
+        file = LocalFile(_config_given(options.config))
         metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
-        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(LocalFile(options.config)))
+        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(file))
+        folders.append(file.path.parent)
     elif checkpoint.config is None:
-        folder = _folder_of_config(folder, checkpoint)
-        checkpoint = _with_config(checkpoint, read_config(folder))
+        folders = [_folder_of_config(folder, checkpoint)]
+        checkpoint = _with_config(checkpoint, read_config(folders[0]))
     elif is_keras_model(checkpoint.config.values):
         checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config)
-    return checkpoint if checkpoint.assets else replace(checkpoint, assets=read_assets(folder))
+    return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
+
+
+def _config_given(place: StrPath) -> Path:
+    """Return the file that `--config` names, itself or by the folder that it is in."""
+    return Path(place, CONFIG_NAME) if os.path.isdir(place) else Path(place)
+
+
+def _assets(checkpoint: Checkpoint, folders: Iterable[Location], given: StrPath | None) -> Mapping[str, SourceFile]:
+    """Return the checkpoint's files, or those of the first folder that has any; a tokenizer from the folder given."""
+    assets = checkpoint.assets or next(filter(None, map(read_assets, folders)), {})
+    if given is None:
+        return assets
+    found = read_assets(Path(given), TOKENIZER_NAMES)
+    if not found:
+        raise UsageError("--tokenizer: no folder with files of a tokenizer", path=given)
+    return {**{name: file for name, file in assets.items() if name not in TOKENIZER_NAMES}, **found}
 
 
 def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
@@ -124,6 +157,18 @@ def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
 
 
 def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
-    if config is not None and is_keras_model(config.values):
-        return replace(checkpoint, keras_config=config)
+    keras_config = None if config is None else _of_keras(config)
+    if keras_config is not None:
+        return replace(checkpoint, keras_config=keras_config)
     return replace(checkpoint, config=config)
+
+
+def _of_keras(config: Config) -> Config | None:
+    """Return the config as `to_json` of a Keras model writes it, also where it is what `get_config` returns."""
+    if is_keras_model(config.values):
+        return config
+    class_name = class_of_layers(config.values)
+    if class_name is None:
+        return None
+    values = {"class_name": class_name, "config": config.values}
+    return Config(values=values, raw=json.dumps(values).encode("ascii"))

@@ -32,7 +32,7 @@ def config(model_type: str, *architectures: str, **more: Any) -> Config:
     return Config(values=values, raw=json.dumps(values).encode())
 
 
-def checkpoint(shapes: dict[str, tuple[int, ...]], given: Config) -> Checkpoint:
+def checkpoint(shapes: dict[str, tuple[int, ...]], given: Config | None = None) -> Checkpoint:
     return Checkpoint(tensors={name: tensor(*shape) for name, shape in shapes.items()}, dialect="keras", config=given)
 
 
@@ -124,6 +124,22 @@ def test_names_of_old_releases_and_of_shards() -> None:
     assert canonical(checkpoint(old, given)).tensors.keys() == wanted
     assert canonical(checkpoint(shard, given)).tensors.keys() == wanted
     assert canonical(replace(checkpoint(second, given), dialect="tensorflow")).tensors.keys() == wanted
+
+
+def test_names_say_the_model_type_where_no_config_does() -> None:
+    """As `model.save_weights` leaves them: they are PyTorch's afterwards, and no config is made up."""
+    names = {**BERT, "head/kernel:0": (4, 2)}
+    with_config = canonical(checkpoint(names, config("bert", "BertForTokenClassification")))
+    without = canonical(checkpoint(names))
+    assert list(without.tensors) == list(with_config.tensors)
+    assert {name: each.shape for name, each in without.tensors.items()}["heads.head/kernel"] == (4, 2)
+    assert without.tensors["classifier.weight"].shape == (3, 4)
+    assert (without.config, without.dialect) == (None, "pytorch")
+    assert any("transformers for bert, as the names tell" in said for said in without.warnings)
+    two = {**BERT, **{name.replace("tf_bert", "tfxlm_roberta"): shape for name, shape in BERT.items()}}
+    assert "classifier.weight" not in canonical(checkpoint(two)).tensors, "of two types none is told"
+    called = {name.replace("tf_bert_for_token_classification", "mine"): shape for name, shape in BERT.items()}
+    assert "classifier.weight" not in canonical(checkpoint(called)).tensors
 
 
 def test_architectures_are_corrected_by_what_is_there() -> None:

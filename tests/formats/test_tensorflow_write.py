@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import converter
 from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint, Config
+from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 
 SIZES = {"hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 6, "vocab_size": 9}
@@ -106,6 +108,40 @@ def test_shards_list_datasets_without_the_name_of_the_model(tmp_path: Path) -> N
             held |= {name: shard for name in listed(file, "layer_names") if isinstance(file[name], h5py.Dataset)}
     assert held == {name.partition("/")[2]: shard for name, shard in index.items()}
     assert len(set(index.values())) > 1
+
+
+def test_heads_are_beside_the_weights_of_the_class(tmp_path: Path) -> None:
+    """As they are beside safetensors; an optimizer of both is of no class of TensorFlow."""
+    model = bert("BertModel", **{"bert.pooler.dense.weight": (4, 4), "bert.pooler.dense.bias": (4,)})
+    kernel = ArrayTensor.of(np.arange(12, dtype=np.float32).reshape(4, 3))
+    source = replace(model, tensors={**model.tensors, "heads.dense/kernel": kernel})
+    for of, says in ((["heads.dense/kernel", *model.names], "dropped"), (list(model.names), "carried")):
+        slot = {name: source.tensor(name) for name in of}
+        report = converter.write(replace(source, optimizer=adam(slot)), tmp_path / says, to="pretrained", flavor="tf")
+        assert report.optimizer.status.value == says
+        assert any("of the heads" in warning for warning in report.warnings) is (says == "dropped")
+        heads = converter.read(tmp_path / says / "heads.safetensors")
+        assert np.array_equal(heads.tensors["dense/kernel"].numpy(), kernel.numpy())
+
+
+def adam(slot: dict[str, ArrayTensor]) -> OptimizerState:
+    hyperparameters = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
+    group = ParameterGroup(parameters=tuple(slot), hyperparameters=hyperparameters)
+    slots = {"exp_avg": slot, "exp_avg_sq": slot}
+    return OptimizerState(algorithm="adam", step=3, groups=(group,), slots=slots, convention=Convention.TORCH)
+
+
+def test_h5_has_the_names_of_the_class_that_tensors_tell_where_the_config_names_none(tmp_path: Path) -> None:
+    """As `model.config.save_pretrained` writes it, beside a state dict."""
+    source = bert("BertForSequenceClassification", **pooler_and_classifier())
+    values = {name: value for name, value in source.config.values.items() if name != "architectures"}
+    converter.write(source, tmp_path / "named.h5")
+    unnamed = replace(source, config=Config(values=values, raw=json.dumps(values).encode()))
+    converter.write(unnamed, tmp_path / "unnamed.h5")
+    with h5py.File(tmp_path / "named.h5") as named, h5py.File(tmp_path / "unnamed.h5") as file:
+        assert listed(file, "layer_names") == listed(named, "layer_names") != []
+    untold = replace(unnamed, tensors={"x": ArrayTensor.of(np.zeros(3, np.float32))})
+    assert converter.write(untold, tmp_path / "untold.h5").counts["mapped"] == 1
 
 
 def test_h5_has_the_same_names(tmp_path: Path) -> None:

@@ -224,6 +224,44 @@ def test_a_config_that_is_given_goes_before_the_one_beside(source: Path, tmp_pat
     assert caught.value.path == str(given)
 
 
+def test_a_config_may_be_given_by_its_folder_and_its_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
+    given = tmp_path / "hf_config"
+    given.mkdir()
+    (given / "config.json").write_text('{"model_type": "other"}')
+    (given / "tokenizer.json").write_text("{}")
+    checkpoint = converter.read(source, config=given)
+    assert checkpoint.config is not None
+    assert checkpoint.config.values == {"model_type": "other"}
+    assert set(checkpoint.assets) == {"vocab.txt"}, "what is beside SRC goes before"
+    (source.parent / "vocab.txt").unlink()
+    assert set(converter.read(source, config=given / "config.json").assets) == {"tokenizer.json"}
+    (given / "config.json").unlink()
+    with pytest.raises(ReadError, match="No such file") as caught:
+        converter.read(source, config=given)
+    assert caught.value.path == str(given / "config.json")
+
+
+def test_a_tokenizer_that_is_given_goes_along_instead_of_the_one_beside(tmp_path: Path) -> None:
+    config = Config(
+        values={"model_type": "unknown", "vocab_size": 3}, raw=b'{"model_type": "unknown", "vocab_size": 3}'
+    )
+    converter.write(replace(NETWORK, config=config), tmp_path / "source", to="pretrained")
+    source, given = tmp_path / "source", tmp_path / "tokenizer"
+    given.mkdir()
+    (given / "vocab.txt").write_text("a\nb\n")
+    without = converter.convert(source, tmp_path / "without", to="pretrained")
+    assert any("no tokenizer went along" in warning for warning in without.warnings)
+    (source / "tokenizer.json").write_text("{}")
+    (source / "generation_config.json").write_text("{}")
+    report = converter.convert(source, tmp_path / "with", to="pretrained", tokenizer=given)
+    assert not any("tokenizer" in warning for warning in report.warnings)
+    assert {"vocab.txt", "generation_config.json"} <= {file.name for file in (tmp_path / "with").iterdir()}
+    assert not (tmp_path / "with" / "tokenizer.json").exists()
+    for nowhere in (tmp_path, tmp_path / "no"):
+        with pytest.raises(UsageError, match="--tokenizer: no folder with files of a tokenizer"):
+            converter.convert(source, tmp_path / "x", to="pretrained", tokenizer=nowhere)
+
+
 def test_a_config_that_is_given_is_of_the_version_that_it_states_itself(tmp_path: Path) -> None:
     """Not of that of the file: which optimizer Keras has, and what its layers do, goes by it."""
     source = ROOT / "fixtures" / "keras" / "model.h5"
@@ -233,6 +271,23 @@ def test_a_config_that_is_given_is_of_the_version_that_it_states_itself(tmp_path
     given.write_text(json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": []}}))
     metadata = converter.read(source, config=given).metadata
     assert metadata == {key: value for key, value in stated.items() if key != "keras_version"}
+
+
+@pytest.mark.parametrize(
+    ("more", "class_name"), [({"input_layers": [], "output_layers": []}, "Functional"), ({}, "Sequential")]
+)
+def test_what_get_config_returns_is_a_config_of_keras(source: Path, more: dict[str, Any], class_name: str) -> None:
+    """It is no config.json of transformers, and never written as one."""
+    returned = {"name": "m", "layers": [{"class_name": "Dense", "config": {"name": "d", "units": 1}}], **more}
+    (source.parent / "config.json").write_text(json.dumps(returned))
+    checkpoint = converter.read(source)
+    assert checkpoint.config is None
+    assert checkpoint.keras_config is not None
+    assert checkpoint.keras_config.values == {"class_name": class_name, "config": returned}
+    assert json.loads(checkpoint.keras_config.raw) == checkpoint.keras_config.values
+    for other in ({"layers": 3}, {"layers": [1]}, {"layers": []}, {"class_name": "X"}):
+        (source.parent / "config.json").write_text(json.dumps({**returned, **other}))
+        assert converter.read(source).keras_config is None, other
 
 
 def test_a_config_of_keras_is_one_of_keras(source: Path) -> None:

@@ -6,11 +6,15 @@ and what Keras calls them. What it says of a class that a config names stands be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from converter.dialects.identity.classes import class_named
-from converter.dialects.tables import ModelClass, TensorFlowTable, tensorflow_table
+from converter.dialects.tables import ModelClass, TensorFlowTable, document, tensorflow_table
+
+_NUMBER = re.compile(r"_\d+$")
 
 INNER_PREFIXES = frozenset({"audio_model.", "text_model.", "vision_model."})
 """What towers have before all of their names, and save no more since transformers 5, which reads either."""
@@ -45,6 +49,24 @@ def classes_like(table: TensorFlowTable, present: Iterable[str], named: str | No
     }
     best = min(ranks.values())
     return sorted((each for each in known if ranks[each.name] == best), key=lambda each: not each.is_base)
+
+
+def type_called(layers: Iterable[str]) -> str | None:
+    """Return the model type whose classes Keras calls as one of these layers, numbered or not; None for several."""
+    types = _types_by_layer()
+    bare = {_NUMBER.sub("", layer) for layer in layers}
+    found = {types[layer] for layer in bare if layer in types}
+    return found.pop() if len(found) == 1 else None
+
+
+@cache
+def _types_by_layer() -> Mapping[str, str]:
+    """Return what Keras calls each class, and its model type; none that classes of two types are called."""
+    types: dict[str, set[str]] = {}
+    for model_type, entry in document("tensorflow")["models"].items():
+        for known in entry["classes"].values():
+            types.setdefault(known["layer"], set()).add(model_type)
+    return {layer: held.pop() for layer, held in types.items() if len(held) == 1}
 
 
 def is_class_named(names: Iterable[str], config: Mapping[str, Any]) -> bool:

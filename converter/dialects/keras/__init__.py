@@ -7,7 +7,7 @@ says whose inputs are in another order, `rearrangement` is what a layout is, and
 
 from __future__ import annotations
 
-from converter.dialects.keras.architecture import is_model, parse, with_modules
+from converter.dialects.keras.architecture import class_of_layers, is_model, parse, with_modules
 from converter.dialects.keras.leaves import are_keras
 from converter.dialects.keras.semantics import with_settings
 from converter.dialects.keras.translation import FLATTEN_ORDER, adapted, config_modules, to_keras, to_pytorch
@@ -16,6 +16,7 @@ __all__ = [
     "FLATTEN_ORDER",
     "adapted",
     "are_keras",
+    "class_of_layers",
     "config_modules",
     "is_model",
     "parse",

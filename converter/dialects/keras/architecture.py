@@ -60,6 +60,15 @@ def is_model(config: object) -> bool:
     )
 
 
+def class_of_layers(config: Mapping[str, Any]) -> str | None:
+    """Return the class of the Keras model whose `get_config` returned this, None for anything else."""
+    listed = config.get("layers")
+    is_listed = isinstance(listed, list) and all(isinstance(each, Mapping) and "class_name" in each for each in listed)
+    if not listed or not is_listed or "name" not in config or "class_name" in config:
+        return None
+    return "Functional" if "output_layers" in config else "Sequential"
+
+
 def parse(config: Mapping[str, Any]) -> Layer:
     """Return the model that a config describes.
 

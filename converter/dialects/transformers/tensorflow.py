@@ -6,6 +6,7 @@ known model type that no row has is refused, not guessed; variables of other lay
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ import numpy as np
 
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.identity.transformers_4 import classes_like
+from converter.dialects.identity.transformers_4 import classes_like, type_called
 from converter.dialects.keras import are_keras
 from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
@@ -45,8 +46,10 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
     one, ReadError for shapes that are not what a row says.
     """
     config = checkpoint.config or heads.encoder_config(checkpoint.keras_config)
-    model_type = None if config is None else config.values.get("model_type")
-    if config is None or not isinstance(model_type, str):
+    if config is None:
+        return _told_by_names(checkpoint)
+    model_type = config.values.get("model_type")
+    if not isinstance(model_type, str):
         return None
     table = composites.table_of(config.values)
     if table is None:
@@ -61,6 +64,19 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
         )
     made = Rewriting(source=replace(checkpoint, config=config))
     return _Translation(made=made, table=table, encoder=encoder).checkpoint_made(config)
+
+
+def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
+    """Translate names that begin as Keras calls a class of transformers, whose type no config says; None for others."""
+    model_type = type_called({part for name in checkpoint.names for part in plain(name).split("/")[:-1]})
+    if model_type is None:
+        return None
+    values = {"model_type": model_type}
+    made = to_canonical(replace(checkpoint, config=Config(values=values, raw=json.dumps(values).encode("ascii"))))
+    if made is None:
+        return None
+    warning = f"names and layouts are those of transformers for {model_type}, as the names tell: no config does"
+    return replace(made, config=None, warnings=(*made.warnings, warning))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import safetensors, shards
-from converter.encoding.folder import CONFIG_NAME, open_inside, read_assets, read_config
+from converter.encoding.folder import CONFIG_NAME, TOKENIZER_NAMES, open_inside, read_assets, read_config
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
@@ -88,9 +88,20 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         model = model.with_names(lambda name: name.removeprefix(prefix))
         model = replace(model, config=config, warnings=(*model.warnings, *warnings))
     if flavor.is_of_keras:
+        model = _with_state_of_its_own(model, heads)
         model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon == "exact")
     model = flavor.adapt(model)
-    return replace(model, tensors={**model.tensors, **heads})
+    origins = {**model.origins, **{name: checkpoint.origin(name) for name in heads}}
+    return replace(model, tensors={**model.tensors, **heads}, origins=origins)
+
+
+def _with_state_of_its_own(model: Checkpoint, heads: Container[str]) -> Checkpoint:
+    """Return the model without an optimizer that trained the heads, too: Keras's has the variables of the model."""
+    state = model.optimizer
+    if state is None or not any(name in heads for held in state.slots.values() for name in held):
+        return model
+    warning = "optimizer state not carried: it is of the heads, too, which the TensorFlow class does not have"
+    return replace(model, optimizer=None, warnings=(*model.warnings, warning))
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -130,7 +141,18 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         names={**names, **{name: name for name in outside}},
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=lines,
-        warnings=(*warnings, *notes),
+        warnings=(*warnings, *notes, *_said_of_tokenizer(checkpoint.assets, config)),
+    )
+
+
+def _said_of_tokenizer(assets: Container[str], config: Config) -> tuple[str, ...]:
+    """Say that a model of texts goes without its tokenizer: transformers 5 then makes one up, and says nothing."""
+    parts = (config.values, *(part for part in config.values.values() if isinstance(part, Mapping)))
+    if any(name in assets for name in TOKENIZER_NAMES) or not any("vocab_size" in part for part in parts):
+        return ()
+    return (
+        "no tokenizer went along: none is beside the source, and AutoTokenizer makes one up from config.json, in "
+        "which most words are unknown; --tokenizer DIR names the folder that has it",
     )
 
 
