@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,13 +87,13 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
         lines=lines,
     )
     if not is_there(path / _DOCUMENT_NAME):
-        told = keras_metadata.KerasMetadata()
+        keras = keras_metadata.KerasMetadata()
         if is_there(path / keras_metadata.FILE_NAME):
-            told = keras_metadata.read(open_inside(path, keras_metadata.FILE_NAME))
-            stated = {} if told.version is None else {"keras_version": told.version}
-            checkpoint = replace(checkpoint, keras_config=config_around(told.model, told.layers), metadata=stated)
+            keras = keras_metadata.read(open_inside(path, keras_metadata.FILE_NAME))
+            stated = {} if keras.version is None else {"keras_version": keras.version}
+            checkpoint = replace(checkpoint, keras_config=config_around(keras.model, keras.layers), metadata=stated)
         weights_alone = {key: name for key, name in names.items() if key not in kinds}
-        return with_bundle_state(checkpoint, bundle, weights_alone, told.training_config)
+        return with_bundle_state(checkpoint, bundle, weights_alone, keras.training_config)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)
     state = document.get("optimizer")
@@ -162,62 +162,92 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     one it holds variables alone, and needs no TensorFlow.
     """
     kernels = _kernels(checkpoint) if options.layout == "tensorflow" else {}
-    tensors = {name: to_kernel(tensor) if name in kernels else tensor for name, tensor in checkpoint.tensors.items()}
-    stored_as = {name: variable_name(kernels.get(name, name)) for name in tensors}
-    renamed = {stored: name for name, stored in stored_as.items() if stored != name}
-    slots = {} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer)
-    slots_as = {variable_name(name): name for name in slots}
-    more: dict[str, Any] = {_KERNELS: sorted(kernels)} if kernels else {}
+    variables = _Variables.of(checkpoint, kernels)
+    traced = TracedGraph.of(checkpoint)
+    names = {name: name for name in checkpoint.names}
+    extra_files = _extra_files(checkpoint, variables, provenance)
+    if traced is None:
+        return Output(files=(*extra_files, *variables.bundle_files()), names=names)
+    staged = safetensors.files(variables.tensors, {}, None)[0]
+    if kernels:  # a reference is run with the weights in a file of that name
+        staged = replace(staged, name=_STAGED_KERNELS)
+    slots = replace(safetensors.files(variables.stored_slots, {}, None)[0], name=_STAGED_SLOTS)
+
+    def build(workshop: Workshop) -> None:
+        workshop.stream(staged, workshop.scratch)
+        workshop.stream(slots, workshop.scratch)
+        workshop.call(
+            build_saved_model,
+            graph=os.fspath(traced.file),
+            weights=os.fspath(workshop.scratch / staged.name),
+            folder=os.fspath(workshop.folder),
+            trainable=variables.trainable,
+            input_dtype=options.input_dtype,
+            names=variables.stored_as,
+            kernels=list(kernels),
+            optimizer=os.fspath(workshop.scratch / slots.name) if variables.slots else None,
+        )
+
+    return Output(files=extra_files, names=names, build=build, build_bytes=2 * (staged.nbytes + slots.nbytes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variables:
+    """The variables of a SavedModel: weights in the layout they are stored in, and slots of the optimizer.
+
+    `stored_as`   what the variable of each weight is called
+    `trainable`   the names of the weights that are trained
+    `kernels`     the names of the weights that are stored as kernels
+    """
+
+    tensors: Mapping[str, Tensor]
+    stored_as: dict[str, str]
+    trainable: list[str]
+    kernels: list[str]
+    slots: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, kernels: Mapping[str, str]) -> _Variables:
+        tensors = checkpoint.tensors.items()
+        return cls(
+            tensors={name: to_kernel(tensor) if name in kernels else tensor for name, tensor in tensors},
+            stored_as={name: variable_name(kernels.get(name, name)) for name in checkpoint.tensors},
+            trainable=[
+                name
+                for name, tensor in tensors
+                if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen
+            ],
+            kernels=sorted(kernels),
+            slots={} if checkpoint.optimizer is None else stored_tensors(checkpoint.optimizer),
+        )
+
+    @property
+    def stored_slots(self) -> dict[str, Tensor]:
+        return {variable_name(name): tensor for name, tensor in self.slots.items()}
+
+    @property
+    def renamed_slots(self) -> dict[str, str]:
+        """What the slots that are stored under another name are called."""
+        return {stored: name for name in self.slots if (stored := variable_name(name)) != name}
+
+    def bundle_files(self) -> Sequence[OutputFile]:
+        variables = {self.stored_as[name]: tensor for name, tensor in self.tensors.items()}
+        return variable_files(variables, frozenset(self.stored_as[name] for name in self.trainable), self.stored_slots)
+
+
+def _extra_files(checkpoint: Checkpoint, variables: _Variables, provenance: Provenance) -> tuple[OutputFile, ...]:
+    """Return the files of `assets.extra/`: what ckconv says of the checkpoint, its config and its assets."""
+    more: dict[str, Any] = {_KERNELS: variables.kernels} if variables.kernels else {}
     if checkpoint.optimizer is not None:
-        escaped = {stored: name for stored, name in slots_as.items() if stored != name}
-        more["optimizer"] = {**document_of(checkpoint.optimizer), "names": escaped}
+        more["optimizer"] = {**document_of(checkpoint.optimizer), "names": variables.renamed_slots}
+    renamed = {stored: name for name, stored in variables.stored_as.items() if stored != name}
     description = Description(checkpoint=checkpoint, provenance=provenance, names=renamed, more=more)
     document = Late(nbytes=description.nbytes, render=description.render)
     files = [OutputFile(name=_DOCUMENT_NAME, pieces=(document, b"\n"))]
     if checkpoint.config_file is not None:
         files.append(OutputFile(name=f"{_EXTRA}/{CONFIG_NAME}", pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=f"{_EXTRA}/{name}", pieces=(file,)) for name, file in checkpoint.assets.items()]
-    names = {name: name for name in checkpoint.names}
-    trainable = [
-        name
-        for name, tensor in checkpoint.tensors.items()
-        if tensor.dtype.is_floating and name not in checkpoint.buffers and name not in checkpoint.frozen
-    ]
-    traced = TracedGraph.of(checkpoint)
-    if traced is None:
-        variables = {stored_as[name]: tensor for name, tensor in tensors.items()}
-        held = {stored: slots[name] for stored, name in slots_as.items()}
-        files += variable_files(variables, frozenset(stored_as[name] for name in trainable), held)
-        return Output(files=tuple(files), names=names)
-    graph = os.fspath(traced.file)
-    staged = safetensors.files(tensors, {}, None)[0]
-    if kernels:  # a reference is run with the weights in a file of that name
-        staged = replace(staged, name=_STAGED_KERNELS)
-    of_optimizer = replace(
-        safetensors.files({stored: slots[name] for stored, name in slots_as.items()}, {}, None)[0], name=_STAGED_SLOTS
-    )
-
-    def build(workshop: Workshop) -> None:
-        workshop.stream(staged, workshop.scratch)
-        workshop.stream(of_optimizer, workshop.scratch)
-        workshop.call(
-            build_saved_model,
-            graph=graph,
-            weights=os.fspath(workshop.scratch / staged.name),
-            folder=os.fspath(workshop.folder),
-            trainable=trainable,
-            input_dtype=options.input_dtype,
-            names=stored_as,
-            kernels=list(kernels),
-            optimizer=os.fspath(workshop.scratch / of_optimizer.name) if slots else None,
-        )
-
-    return Output(
-        files=tuple(files),
-        names=names,
-        build=build,
-        build_bytes=2 * (staged.nbytes + of_optimizer.nbytes),
-    )
+    return tuple(files)
 
 
 def _kernels(checkpoint: Checkpoint) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from converter.dialects.keras.architecture import parse
-from converter.dialects.keras.flattening import on_maps, taken
+from converter.dialects.keras.flattening import input_features, on_maps
 
 Config = dict[str, Any]
 FLAT, UNKNOWN = "FLAT", "UNKNOWN"
@@ -42,7 +42,7 @@ def functional(*layers: Config, outputs: tuple[str, ...] = ("d",), name: str = "
 
 
 def found(model: Config) -> dict[str, tuple[str, int | None]]:
-    return {path: (features.order.name, features.channels) for path, features in taken(parse(model)).items()}
+    return {path: (features.order.name, features.channels) for path, features in input_features(parse(model)).items()}
 
 
 CONV, FLATTEN, DENSE = layer("Conv2D", filters=4), layer("Flatten"), layer("Dense", "d", units=2)

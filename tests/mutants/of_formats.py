@@ -139,8 +139,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/pytorch/reading.py",
-        old="    if len(root) == 1 and isinstance(inner, dict) and any(",
-        new="    if isinstance(inner, dict) and any(",
+        old="    if len(root) == 1 and isinstance(inner, dict) and _weights_key(",
+        new="    if isinstance(inner, dict) and _weights_key(",
         tests=_KEPT + "::test_which_part_of_a_file_of_torch_is_weights",
         what="of two models in one file one is lost",
     ),

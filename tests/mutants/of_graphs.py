@@ -659,8 +659,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/trace/sampling.py",
-        old='        return Sampling(role="ids", high=min(known))',
-        new='        return Sampling(role="ids", high=max(known))',
+        old='        return Sampling(role="ids", high=min(rows))',
+        new='        return Sampling(role="ids", high=max(rows))',
         tests=_SAMPLING + " -k smallest",
         what="ids reach beyond the smaller of two tables that they look up",
     ),
@@ -715,7 +715,7 @@ FAULTS = (
     ),
     Fault(
         module="graphs/trace/sampling.py",
-        old="            waiting += [value for value in made if id(value) not in seen]\n",
+        old="            waiting += [value for value in outputs if id(value) not in seen]\n",
         new="",
         tests=_SAMPLING + " -k not_every",
         what="what is computed of a number is not looked at",

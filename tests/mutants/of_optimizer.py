@@ -982,8 +982,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/keras_names.py",
-        old="    if not rest and found.step == 0:",
-        new="    if not rest:",
+        old="    if not slots and found.step == 0:",
+        new="    if not slots:",
         tests="tests/dialects/test_optimizer_names.py",
         what="Adam after three steps has no moments",
     ),

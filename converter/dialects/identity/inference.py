@@ -133,18 +133,33 @@ def _by_layers(
         return _inference(own, "config")
     if unknown and known.anchor and not first.is_proven:
         raise _foreign(known, unknown)
-    for fit in best:
-        if fit.known.name == named:
-            return _inference(fit, "config")
-    is_believed = not known.anchor and named is not None and _CLASS_NAME.fullmatch(named) is not None
-    if unknown and is_believed and named is not None and not (first.is_proven and named in known.classes):
-        return Inference(architecture=named, basis="config") if own is None else _inference(own, "config")
+    if any(fit.known.name == named for fit in best):
+        return _inference(next(fit for fit in best if fit.known.name == named), "config")
+    believed = _believed(known, first, named) if unknown else None
+    if believed is not None:
+        return Inference(architecture=believed, basis="config") if own is None else _inference(own, "config")
     if unknown and not first.is_proven and first.sighting.base_prefix:
         raise _foreign(known, unknown)
-    alike = [fit for fit in best if fit.prefix == first.prefix]
-    told, reason = told_apart(alike, tensors, config)
-    disagreement = None if named is None else f"config.json says {named}, the tensors are {told.known.name}'s"
-    return _inference(told, "head tensors", disagreement, reason)
+    return _by_head(best, tensors, config)
+
+
+def _believed(known: KnownType, first: Fit, named: str | None) -> str | None:
+    """Return the class that a config names where layers that no class has may belong to the base model.
+
+    None where a base model is told by its anchor, and where the tensors prove another class of the type.
+    """
+    if named is None or known.anchor or not _CLASS_NAME.fullmatch(named):
+        return None
+    return None if first.is_proven and named in known.classes else named
+
+
+def _by_head(best: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> Inference:
+    """Return the class of the `best` that the layers of its head, their shapes and the config tell from the others."""
+    alike = [fit for fit in best if fit.prefix == best[0].prefix]
+    chosen, reason = told_apart(alike, tensors, config)
+    named = class_named(config)
+    disagreement = None if named is None else f"config.json says {named}, the tensors are {chosen.known.name}'s"
+    return _inference(chosen, "head tensors", disagreement, reason)
 
 
 def _foreign(known: KnownType, layers: frozenset[str]) -> ArchitectureError:

@@ -6,7 +6,7 @@ between the two its vectors. Only the number of channels matters, H and W stay t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -42,17 +42,15 @@ ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D UpSampl
 RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness RepeatVector
 """
 _SAME = frozenset(_SAME_NAMES.split())
-_MERGES = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"})
 _POOLS = ("MaxPool", "AveragePool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAveragePool")
-_LAST, _FIRST = "channels_last", "channels_first"
 
 
-def taken(model: Layer) -> dict[str, Features]:
-    """Return, by path, what each layer takes that is not plain: FLAT with channels, or UNKNOWN."""
+def input_features(model: Layer) -> dict[str, Features]:
+    """Return, by path, the features of each layer's input that are not plain: FLAT with channels, or UNKNOWN."""
     trace = _Trace()
-    trace.output(model, [])
+    trace.output_of_model(model, [])
     found: dict[str, Features] = {}
-    for path, features in trace.taken.items():
+    for path, features in trace.inputs.items():
         different = set(features)
         one = features[0] if len(different) == 1 else _UNKNOWN
         if one.order in (Order.FLAT, Order.UNKNOWN):
@@ -63,28 +61,34 @@ def taken(model: Layer) -> dict[str, Features]:
 def on_maps(model: Layer) -> frozenset[str]:
     """Return the paths of the layers that take maps with channels last, of four axes or more."""
     trace = _Trace()
-    trace.output(model, [])
+    trace.output_of_model(model, [])
     return frozenset(
-        path for path, taken in trace.taken.items() if any(features.order is Order.MAP for features in taken)
+        path for path, inputs in trace.inputs.items() if any(features.order is Order.MAP for features in inputs)
     )
 
 
 @dataclass(slots=True)
 class _Trace:
-    taken: dict[str, list[Features]] = field(default_factory=dict)
+    """The features of every input of every layer, by the layer's path."""
 
-    def output(self, model: Layer, inputs: Sequence[Features]) -> Features:
-        """Return what a model gives, having noted what its layers take."""
-        if model.class_name == "Sequential":
-            here = inputs[0] if inputs else _PLAIN
-            for position, layer in enumerate(model.layers):
-                if layer.class_name == "InputLayer":
-                    here = inputs[0] if inputs else _input(layer)
-                else:
-                    if position == 0 and not inputs:
-                        here = _first(layer)
-                    here = self.given(layer, [here])
-            return here
+    inputs: dict[str, list[Features]] = field(default_factory=dict)
+
+    def output_of_model(self, model: Layer, inputs: Sequence[Features]) -> Features:
+        """Return the features of a model's output, having noted those of its layers' inputs."""
+        return self._sequential(model, inputs) if model.class_name == "Sequential" else self._functional(model, inputs)
+
+    def _sequential(self, model: Layer, inputs: Sequence[Features]) -> Features:
+        here = inputs[0] if inputs else _PLAIN
+        for position, layer in enumerate(model.layers):
+            if layer.class_name == "InputLayer":
+                here = inputs[0] if inputs else _input(layer)
+            else:
+                if position == 0 and not inputs:
+                    here = _first(layer)
+                here = self.output(layer, [here])
+        return here
+
+    def _functional(self, model: Layer, inputs: Sequence[Features]) -> Features:
         by_name = {layer.name: layer for layer in model.layers}
         known: dict[tuple[str, int], Features] = {}
         fed = [layer.name for layer in model.layers if layer.class_name == "InputLayer"]
@@ -100,57 +104,119 @@ class _Trace:
                     known[layer.name, call] = _input(layer)
                     continue
                 gathered = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in sources]
-                known[layer.name, call] = self.given(by_name[layer.name], gathered)
+                known[layer.name, call] = self.output(by_name[layer.name], gathered)
         outputs = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in model.outputs]
         return _merged(outputs) if outputs else _PLAIN
 
-    def given(self, layer: Layer, inputs: Sequence[Features]) -> Features:
-        """Return what a layer gives when it takes `inputs`."""
+    def output(self, layer: Layer, inputs: Sequence[Features]) -> Features:
+        """Return the features of a layer's output."""
         if layer.class_name in MODELS:
-            return self.output(layer, inputs)
+            return self.output_of_model(layer, inputs)
         here = inputs[0] if inputs else _PLAIN
         merged = here if len(inputs) <= 1 else _merged(inputs)
-        self.taken.setdefault(layer.path, []).append(merged)
+        self.inputs.setdefault(layer.path, []).append(merged)
         if layer.class_name == "TimeDistributed" and layer.layers:  # every step as its layer takes it
-            return self.given(layer.layers[0], inputs)
+            return self.output(layer.layers[0], inputs)
         inside = layer.layers if layer.class_name == "Bidirectional" else ()
         for path in (*(each.path for each in inside), *projections(layer)):
-            self.taken.setdefault(path, []).append(merged)
-        return _given(layer, here, inputs)
+            self.inputs.setdefault(path, []).append(merged)
+        return _rule(layer.class_name)(layer, here, inputs)
 
 
-def _given(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
-    class_name, config = layer.class_name, layer.config
-    channels_first = config.get("data_format") == _FIRST
-    if class_name in _SAME:
-        return here
-    if class_name in _MERGES:
-        return _merged(inputs)
-    if class_name == "Concatenate":
-        return _concatenated(inputs)
-    target = _extents(config.get("target_shape"))
-    if class_name == "Flatten" or (class_name == "Reshape" and len(target) == 1):
-        return _flat(layer, here, channels_first=channels_first and class_name == "Flatten")
-    if class_name == "Reshape":
-        return _reshaped(here, target) if target else _UNKNOWN
-    if class_name == "Permute" and here.order is Order.MAP:
-        return _turned(here, _extents(config.get("dims")))
+def _rule(class_name: str) -> _Rule:
+    if class_name in _RULES:
+        return _RULES[class_name]
     if class_name.startswith("Global"):
-        return Features(order=Order.PLAIN, channels=here.channels)
+        return _global_pooling
     if class_name.startswith(_POOLS):
-        order = Order.MAP_FIRST if channels_first else Order.MAP
-        return here if here.order is Order.UNKNOWN else Features(order=order, channels=here.channels)
-    if "Conv" in class_name:
-        multiplier = _extent(config.get("depth_multiplier", 1))
-        made = _extent(config.get("filters")) or (here.channels * multiplier if here.channels and multiplier else None)
-        return Features(order=Order.MAP_FIRST if channels_first else Order.MAP, channels=made)
-    if class_name == "Dense" and here.order in (Order.MAP, Order.MAP_FIRST):
-        return Features(order=Order.MAP, channels=_extent(config.get("units")))
-    if class_name in ("Dense", "Embedding", "LSTM", "GRU", "SimpleRNN"):
-        return Features(order=Order.PLAIN, channels=_extent(config.get("units")) or _extent(config.get("output_dim")))
-    if class_name in ("Bidirectional", "MultiHeadAttention", "EinsumDense"):
-        return _PLAIN
+        return _pooling
+    return _convolution if "Conv" in class_name else _unknown_layer
+
+
+def _unchanged(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return here
+
+
+def _plain(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return _PLAIN
+
+
+def _unknown_layer(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
     return _UNKNOWN if any(item.order is not Order.PLAIN for item in inputs) else _PLAIN
+
+
+def _merge(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return _merged(inputs)
+
+
+def _concatenate(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return _concatenated(inputs)
+
+
+def _flatten(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return _flat(layer, here, channels_first=_is_channels_first(layer))
+
+
+def _reshape(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    target = _extents(layer.config.get("target_shape"))
+    if len(target) == 1:
+        return _flat(layer, here, channels_first=False)
+    return _reshaped(here, target) if target else _UNKNOWN
+
+
+def _permute(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    if here.order is Order.MAP:
+        return _turned(here, _extents(layer.config.get("dims")))
+    return _unknown_layer(layer, here, inputs)
+
+
+def _dense(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    if here.order in (Order.MAP, Order.MAP_FIRST):
+        return Features(order=Order.MAP, channels=_extent(layer.config.get("units")))
+    return _units(layer, here, inputs)
+
+
+def _units(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    channels = _extent(layer.config.get("units")) or _extent(layer.config.get("output_dim"))
+    return Features(order=Order.PLAIN, channels=channels)
+
+
+def _global_pooling(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return Features(order=Order.PLAIN, channels=here.channels)
+
+
+def _pooling(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    return here if here.order is Order.UNKNOWN else Features(order=_order_of_map(layer), channels=here.channels)
+
+
+def _convolution(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
+    filters = _extent(layer.config.get("filters"))
+    multiplier = _extent(layer.config.get("depth_multiplier", 1))
+    depthwise = here.channels * multiplier if here.channels and multiplier else None
+    return Features(order=_order_of_map(layer), channels=filters or depthwise)
+
+
+_Rule = Callable[[Layer, Features, Sequence[Features]], Features]
+_RULES: Mapping[str, _Rule] = {
+    **dict.fromkeys(_SAME, _unchanged),
+    **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _merge),
+    **dict.fromkeys(("Embedding", "LSTM", "GRU", "SimpleRNN"), _units),
+    **dict.fromkeys(("Bidirectional", "MultiHeadAttention", "EinsumDense"), _plain),
+    "Concatenate": _concatenate,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Permute": _permute,
+    "Dense": _dense,
+}
+"""What each class of layers does to the features; `_rule` has those of poolings and convolutions."""
+
+
+def _is_channels_first(layer: Layer) -> bool:
+    return layer.config.get("data_format") == "channels_first"
+
+
+def _order_of_map(layer: Layer) -> Order:
+    return Order.MAP_FIRST if _is_channels_first(layer) else Order.MAP
 
 
 def _extent(value: object) -> int | None:
@@ -221,10 +287,7 @@ def _merged(inputs: Sequence[Features]) -> Features:
 
 def _concatenated(inputs: Sequence[Features]) -> Features:
     orders = {item.order for item in inputs}
-    if len(orders) == 1 and orders <= {Order.PLAIN, Order.MAP}:
-        known: Mapping[bool, int | None] = {
-            True: sum(item.channels or 0 for item in inputs),
-            False: None,
-        }
-        return Features(order=inputs[0].order, channels=known[all(item.channels for item in inputs)])
-    return _UNKNOWN
+    if len(orders) != 1 or not orders <= {Order.PLAIN, Order.MAP}:
+        return _UNKNOWN
+    channels = [item.channels for item in inputs if item.channels]
+    return Features(order=inputs[0].order, channels=sum(channels) if len(channels) == len(inputs) else None)

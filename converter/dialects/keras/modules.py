@@ -298,32 +298,52 @@ def einsum_dense(config: Config) -> tuple[Slot, ...] | None:
     equation, axes = config["equation"], config.get("bias_axes")
     if not isinstance(equation, str) or not isinstance(axes, str | None):
         raise ValueError("'equation' or 'bias_axes'")
+    linear = _linear_map(equation)
+    if linear is None:
+        return None
+    sizes = linear.sizes(config)
+    produced = " ".join(linear.produced)
+    pattern = f"{' '.join(linear.kernel)} -> ({produced}) ({' '.join(linear.contracted)})"
+    kernel = Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=pattern, sizes=sizes))
+    if axes is None:
+        return (kernel,)
+    if sorted(axes) != sorted(linear.produced):
+        return None
+    layout = Rearrangement(pattern=f"{produced} -> ({produced})", sizes=sizes)
+    return kernel, Slot(keras="bias", torch=("bias",), layout=layout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LinearMap:
+    """The axes of an equation that sums over the last axes of its input and has new ones as the last of its output."""
+
+    kernel: str
+    output: str
+    contracted: str
+    produced: str
+
+    def sizes(self, config: Config) -> dict[str, int]:
+        """Return the extents of those produced axes that the `output_shape` of the config has, counted from its end."""
+        shape = config.get("output_shape")
+        shape = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
+        if any(extent is not None and type(extent) is not int for extent in shape):
+            raise ValueError("'output_shape'")
+        from_the_end = zip(reversed(self.output), reversed(shape), strict=False)
+        return {axis: extent for axis, extent in from_the_end if axis in self.produced and extent}
+
+
+def _linear_map(equation: str) -> _LinearMap | None:
     match = re.fullmatch(r"(\.\.\.)?([a-zA-Z]+),([a-zA-Z]+)->(\.\.\.)?([a-zA-Z]+)", equation.replace(" ", ""))
     if match is None:
         return None
     inputs, kernel, output = match[2], match[3], match[5]
-    contracted = [axis for axis in inputs if axis in kernel and axis not in output]
-    made = [axis for axis in output if axis in kernel and axis not in inputs]
-    if sorted(contracted + made) != sorted(kernel) or not contracted or not made:
+    contracted = "".join(axis for axis in inputs if axis in kernel and axis not in output)
+    produced = "".join(axis for axis in output if axis in kernel and axis not in inputs)
+    if sorted(contracted + produced) != sorted(kernel) or not contracted or not produced:
         return None
-    if not inputs.endswith("".join(contracted)) or not output.endswith("".join(made)):
+    if not inputs.endswith(contracted) or not output.endswith(produced):
         return None
-    shape = config.get("output_shape")
-    shape = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
-    if any(extent is not None and type(extent) is not int for extent in shape):
-        raise ValueError("'output_shape'")
-    sizes = {
-        axis: extent for axis, extent in zip(reversed(output), reversed(shape), strict=False) if axis in made and extent
-    }
-    pattern = f"{' '.join(kernel)} -> ({' '.join(made)}) ({' '.join(contracted)})"
-    slots = [Slot(keras="kernel", torch=("weight",), layout=Rearrangement(pattern=pattern, sizes=sizes))]
-    if axes is not None:
-        if sorted(axes) != sorted(made):
-            return None
-        order = [axis for axis in output if axis in axes]
-        layout = Rearrangement(pattern=f"{' '.join(order)} -> ({' '.join(made)})", sizes=sizes)
-        slots.append(Slot(keras="bias", torch=("bias",), layout=layout))
-    return tuple(slots)
+    return _LinearMap(kernel=kernel, output=output, contracted=contracted, produced=produced)
 
 
 SIMPLE: Mapping[str, Callable[[Config], tuple[Slot, ...] | None]] = {

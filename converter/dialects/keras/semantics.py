@@ -39,8 +39,8 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
     except (ReadError, RecursionError):  # what has no weights to translate may be a config that is not understood
         warning = "the Keras config is not understood: what its layers compute is not compared"
         return replace(planned, warnings=(*planned.warnings, warning))
-    said_lines = lines(found, is_for_keras=is_for_keras)
-    return replace(planned, settings=found, warnings=(*planned.warnings, *said_lines))
+    warnings = lines(found, is_for_keras=is_for_keras)
+    return replace(planned, settings=found, warnings=(*planned.warnings, *warnings))
 
 
 def _is_keras_3(source: Checkpoint, config: Mapping[str, Any]) -> bool:
@@ -275,33 +275,39 @@ def _cropping(found: _Found, name: str, value: Any) -> list[Finding]:
 
     TensorFlow takes what is too much from both ends, one more from the last: conv2d_transpose, by its output shape.
     """
-    config = found.config
+    excess = _transposed_excess(found.config, value)
+    if excess is None:
+        return [(Fate.ABSENT, _setting_text(name, value))]
+    if not any(excess):
+        return []
+    if all(each <= 0 for each in excess):
+        return [(Fate.ARGUMENT, f"output_padding={shown_value(_one([-each for each in excess]))}")]
+    if all(each >= 0 and each % 2 == 0 for each in excess):
+        return [(Fate.ARGUMENT, f"padding={shown_value(_one([each // 2 for each in excess]))}")]
+    ends = shown_value(_one([(each // 2, each - each // 2) for each in excess]))
+    return [(Fate.BESIDE, f"its output cropped at the ends by {ends}")]
+
+
+def _transposed_excess(config: Mapping[str, Any], padding: Any) -> list[int] | None:
+    """Return by how much PyTorch's output is longer than Keras's, for each axis; None for settings of no such layer."""
     sizes = _axes(config.get("kernel_size"), 1)
-    strides, dilations, more = (
+    strides, dilations, output_paddings = (
         _axes(config.get(key, default), len(sizes))
         for key, default in (("strides", 1), ("dilation_rate", 1), ("output_padding", None))
     )
-    numbers = [*sizes, *strides, *dilations, *(each for each in more if each is not None)]
-    is_whole = len({len(sizes), len(strides), len(dilations), len(more)}) == 1
-    if value not in ("same", "valid") or not is_whole or not all(isinstance(each, int) for each in numbers):
-        return [(Fate.ABSENT, _setting_text(name, value))]
-    over = []
-    for size, stride, dilation, added in zip(sizes, strides, dilations, more, strict=True):
-        wide = (size - 1) * dilation + 1
-        least = wide - stride
-        if added is not None:
-            least = (2 * (size // 2) if value == "same" else 0) - added
-        elif value == "valid":
-            least = min(least, 0)
-        over.append(least)
-    if not any(over):
-        return []
-    if all(each <= 0 for each in over):
-        return [(Fate.ARGUMENT, f"output_padding={shown_value(_one([-each for each in over]))}")]
-    if all(each >= 0 and each % 2 == 0 for each in over):
-        return [(Fate.ARGUMENT, f"padding={shown_value(_one([each // 2 for each in over]))}")]
-    ends = shown_value(_one([(each // 2, each - each // 2) for each in over]))
-    return [(Fate.BESIDE, f"its output cropped at the ends by {ends}")]
+    if padding not in ("same", "valid") or len({*map(len, (sizes, strides, dilations, output_paddings))}) != 1:
+        return None
+    numbers = [*sizes, *strides, *dilations, *(each for each in output_paddings if each is not None)]
+    if not all(isinstance(each, int) for each in numbers):
+        return None
+    return [_excess(padding, *axis) for axis in zip(sizes, strides, dilations, output_paddings, strict=True)]
+
+
+def _excess(padding: str, size: int, stride: int, dilation: int, added: int | None) -> int:
+    if added is not None:
+        return (2 * (size // 2) if padding == "same" else 0) - added
+    excess = (size - 1) * dilation + 1 - stride
+    return excess if padding == "same" else min(excess, 0)
 
 
 def _channel_axis(found: _Found, name: str, value: Any) -> list[Finding]:

@@ -65,17 +65,19 @@ def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
 
 def config_modules(model: architecture.Layer) -> tuple[list[Module], list[architecture.Layer]]:
     """Return the modules of a model, those behind a Flatten with their rows permuted, and its unknown layers."""
-    return _modules(model, flattening.taken(model))
+    return _modules(model, flattening.input_features(model))
 
 
-def _modules(model: architecture.Layer, taken: Mapping[str, Features]) -> tuple[list[Module], list[architecture.Layer]]:
+def _modules(
+    model: architecture.Layer, inputs: Mapping[str, Features]
+) -> tuple[list[Module], list[architecture.Layer]]:
     modules, unknown = architecture.modules(model)
-    return [_behind_flatten(module, _features(module, taken)) for module in modules], unknown
+    return [_behind_flatten(module, _features(module, inputs)) for module in modules], unknown
 
 
-def _features(module: Module, taken: Mapping[str, Features]) -> Features | None:
+def _features(module: Module, inputs: Mapping[str, Features]) -> Features | None:
     """Return what a layer takes, where it is not plain."""
-    return next((taken[path] for path in (module.path, *module.also) if path in taken), None)
+    return next((inputs[path] for path in (module.path, *module.also) if path in inputs), None)
 
 
 def _behind_flatten(module: Module, features: Features | None) -> Module:
@@ -197,24 +199,24 @@ def _filled(dtype: DType, shape: tuple[int, ...], value: int) -> Tensor:
 
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
     slots: dict[str, tuple[Module, Slot]] = {}
-    taken: Mapping[str, Features] = {}
+    inputs: Mapping[str, Features] = {}
     misordered: list[str] = []
     if config is not None:
         model = architecture.parse(config)
-        taken = flattening.taken(model)
-        modules, _ = _modules(model, taken)
+        inputs = flattening.input_features(model)
+        modules, _ = _modules(model, inputs)
         slots = _matched(checkpoint.names, modules)
         misordered = [
             name
             for name, (module, slot) in slots.items()
-            if (features := _features(module, taken)) is not None and _is_misordered(slot, features)
+            if (features := _features(module, inputs)) is not None and _is_misordered(slot, features)
         ]
     left = {name: checkpoint.tensor(name).shape for name in checkpoint.names if name not in slots}
     guessed = _by_leaves(left)
     misordered += [
         name
         for name, (module, slot) in guessed.items()
-        if leaves.without_cell(module.path) in taken and takes_features(slot)
+        if leaves.without_cell(module.path) in inputs and takes_features(slot)
     ]
     misordered += _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
     return _Found(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))

@@ -34,6 +34,10 @@ _MORE = ("use_ema", "gradient_accumulation_steps")
 """What makes an optimizer of Keras keep more variables than its algorithm needs."""
 
 Shape = tuple[int, ...]
+Order = tuple[str, ...]
+Orders = Callable[[Sequence[Shape]], Iterable[Order]]
+Places = tuple[tuple[str, str], ...]
+"""Slot and weight of each variable that is only numbered."""
 Slots = dict[str, dict[str, Tensor]]
 
 
@@ -174,7 +178,7 @@ def _owners(
 def state_by_positions(
     variables: Sequence[Tensor],
     weights: Mapping[str, Tensor],
-    orders: Callable[[Sequence[Shape]], Iterable[tuple[str, ...]]],
+    orders: Orders,
     settings: Settings,
 ) -> OptimizerState:
     """Return the state of an optimizer whose variables are only numbered: steps, learning rate, then its slots.
@@ -187,37 +191,36 @@ def state_by_positions(
     algorithm = settings.algorithm
     if algorithm is None:
         raise LossError("the file does not say which optimizer it has")
+    slots = _without_scalars(variables, found)
+    if not slots and found.step == 0:
+        return found.state((), NAMED)  # Keras makes the slots at the first step
+    fits: dict[Places, Order] = {}
+    for arrangement in _ARRANGEMENTS["adam" if algorithm == "adamw" else algorithm]:
+        if not _is_contradicted(arrangement.slots, algorithm, settings):
+            fits.update(arrangement.fits(slots, weights, orders))
+    if len(fits) != 1:
+        what = "fit no order of the model's weights" if not fits else "fit several orders of the model's weights"
+        raise LossError(f"its {len(slots)} variables, which have no names, {what}")
+    ((places, order),) = fits.items()
+    for (slot, name), tensor in zip(places, slots, strict=True):
+        found.add_slot(slot, name, tensor, weights)
+    is_certain = len({weights[name].shape for name in order}) == len(order)
+    return found.state(order, "verified (shapes)" if is_certain else "verified (order)")
+
+
+def _without_scalars(variables: Sequence[Tensor], found: _Sorted) -> Sequence[Tensor]:
+    """Return the slots, which come last, having added to `found` the loss scale, step count and rate before them."""
     if _is_scaled(variables):
         found.add_scaling("dynamic_scale", variables[3])
         variables = variables[4:]
     if not variables or variables[0].shape != () or variables[0].dtype.is_floating:
         raise LossError("its first variable is no step count")
     found.add_scalar("iteration", variables[0])
-    rest = list(variables[1:])
-    if rest and rest[0].shape == () and rest[0].dtype.is_floating:
-        found.add_scalar("learning_rate", rest.pop(0))
-    if not rest and found.step == 0:
-        return found.state((), NAMED)  # Keras makes the slots at the first step
-    fits: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
-    for plan in _PLANS["adam" if algorithm == "adamw" else algorithm]:
-        parts = [part.split() for part in plan.split("|")]
-        count = sum(map(len, parts))
-        is_whole = len(rest) % count == 0 if count else not rest
-        if not is_whole or _is_contradicted(frozenset(plan.replace("|", " ").split()), algorithm, settings):
-            continue
-        firsts = [rest[at * len(parts[0])].shape for at in range(len(rest) // count)] if count else []
-        for order in orders(firsts) if count else [()]:
-            places = tuple((slot, name) for part in parts for name in order for slot in part)
-            if len(places) == len(rest) and _fit(places, rest, weights):
-                fits.setdefault(places, order)
-    if len(fits) != 1:
-        what = "fit no order of the model's weights" if not fits else "fit several orders of the model's weights"
-        raise LossError(f"its {len(rest)} variables, which have no names, {what}")
-    ((arranged, order),) = fits.items()
-    for (slot, name), tensor in zip(arranged, rest, strict=True):
-        found.add_slot(slot, name, tensor, weights)
-    is_certain = len({weights[name].shape for name in order}) == len(order)
-    return found.state(order, "verified (shapes)" if is_certain else "verified (order)")
+    slots = variables[1:]
+    if slots and slots[0].shape == () and slots[0].dtype.is_floating:
+        found.add_scalar("learning_rate", slots[0])
+        return slots[1:]
+    return slots
 
 
 def _is_scaled(variables: Sequence[Tensor]) -> bool:
@@ -236,17 +239,50 @@ def _is_contradicted(slots: frozenset[str], algorithm: str, settings: Settings) 
     )
 
 
-def _fit(places: Sequence[tuple[str, str]], tensors: Sequence[Tensor], weights: Mapping[str, Tensor]) -> bool:
-    return all(weights[name].shape == tensor.shape for (_, name), tensor in zip(places, tensors, strict=True))
+@dataclass(frozen=True, slots=True)
+class _Arrangement:
+    """How a version of Keras numbers slots: those of a part side by side for each weight, one part after the other."""
+
+    parts: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, text: str) -> _Arrangement:
+        return cls(tuple(tuple(part.split()) for part in text.split("|")))
+
+    @property
+    def slots(self) -> frozenset[str]:
+        return frozenset(slot for part in self.parts for slot in part)
+
+    def fits(self, tensors: Sequence[Tensor], weights: Mapping[str, Tensor], orders: Orders) -> dict[Places, Order]:
+        """Return slot and weight of each of the `tensors` for every order of weights that their shapes allow."""
+        if not self.slots:
+            return {} if tensors else {(): ()}
+        count, rest = divmod(len(tensors), len(self.slots))
+        if rest:
+            return {}
+        first = [tensors[at * len(self.parts[0])].shape for at in range(count)]
+        return {
+            places: order for order in orders(first) if _have_shapes(places := self._places(order), tensors, weights)
+        }
+
+    def _places(self, order: Order) -> Places:
+        return tuple((slot, name) for part in self.parts for name in order for slot in part)
 
 
-_PLANS: Mapping[str, tuple[str, ...]] = {
-    "adam": ("momentum velocity", "momentum velocity|velocity_hat", "momentum velocity velocity_hat"),
-    "sgd": ("", "momentum"),
-    "rmsprop": ("velocity", "velocity|momentum", "velocity|average_gradient", "velocity|momentum|average_gradient"),
-    "adagrad": ("accumulator",),
+def _have_shapes(places: Places, tensors: Sequence[Tensor], weights: Mapping[str, Tensor]) -> bool:
+    return [weights[name].shape for _, name in places] == [tensor.shape for tensor in tensors]
+
+
+_ARRANGEMENTS: Mapping[str, tuple[_Arrangement, ...]] = {
+    algorithm: tuple(map(_Arrangement.of, texts))
+    for algorithm, texts in {
+        "adam": ("momentum velocity", "momentum velocity|velocity_hat", "momentum velocity velocity_hat"),
+        "sgd": ("", "momentum"),
+        "rmsprop": ("velocity", "velocity|momentum", "velocity|average_gradient", "velocity|momentum|average_gradient"),
+        "adagrad": ("accumulator",),
+    }.items()
 }
-"""Slots side by side for each weight, and what comes for all weights after that: Keras 3.0 to 3.15, tf_keras 2.21."""
+"""The arrangements of Keras 3.0 to 3.15 and tf_keras 2.21; a bar ends a part."""
 
 
 def optimizer_nodes(nodes: Sequence[Node]) -> list[Node]:

@@ -54,36 +54,19 @@ def dumps(value: Any) -> bytes:
 
 def _write(value: Any, parts: list[bytes]) -> None:
     match value:
-        case None:
-            parts.append(b"N")
-        case bool():
-            parts.append(b"\x88" if value else b"\x89")
-        case int():
-            parts.append(_integer(value))
-        case float():
-            parts.append(b"G" + struct.pack(">d", value))
-        case str():
-            data = value.encode("utf-8", "surrogatepass")
-            parts.append(b"X" + struct.pack("<I", len(data)) + data)
-        case bytes():
-            _write(Call(function=_ENCODE, arguments=(value.decode("latin-1"), "latin1")), parts)
-        case complex():
-            _write(Call(function=_COMPLEX, arguments=(value.real, value.imag)), parts)
+        case bytes() | complex() | set() | frozenset():
+            _write(_as_call(value), parts)
         case tuple():
             _write_tuple(value, parts)
         case list():
             parts.append(b"]")
             _write_many(value, b"e", parts)
-        case set() | frozenset():
-            _write(Call(function=_SET, arguments=(sorted(value, key=repr),)), parts)
         case dict():
             parts.append(b"}")
-            _write_many([part for item in value.items() for part in item], b"u", parts)
+            _write_items(value, parts)
         case Ordered():
             _write(ordered_dict(), parts)
-            _write_many([part for item in value.items.items() for part in item], b"u", parts)
-        case Global():
-            parts.append(f"c{value.module}\n{value.name}\n".encode())
+            _write_items(value.items, parts)
         case Call():
             _write(value.function, parts)
             _write_tuple(value.arguments, parts)
@@ -92,7 +75,40 @@ def _write(value: Any, parts: list[bytes]) -> None:
             _write_tuple(value.identity, parts)
             parts.append(b"Q")
         case _:
-            raise TypeError(f"{type(value).__name__} has no pickle here")
+            parts.append(_atom(value))
+
+
+def _atom(value: Any) -> bytes:
+    """Return the opcode of a value that holds no others."""
+    match value:
+        case None:
+            return b"N"
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case int():
+            return _integer(value)
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case str():
+            data = value.encode("utf-8", "surrogatepass")
+            return b"X" + struct.pack("<I", len(data)) + data
+        case Global():
+            return f"c{value.module}\n{value.name}\n".encode()
+    raise TypeError(f"{type(value).__name__} has no pickle here")
+
+
+def _as_call(value: bytes | complex | set[Any] | frozenset[Any]) -> Call:
+    """Return the call that makes a value for which protocol 2 has no opcode."""
+    match value:
+        case bytes():
+            return Call(function=_ENCODE, arguments=(value.decode("latin-1"), "latin1"))
+        case complex():
+            return Call(function=_COMPLEX, arguments=(value.real, value.imag))
+    return Call(function=_SET, arguments=(sorted(value, key=repr),))
+
+
+def _write_items(items: dict[Any, Any], parts: list[bytes]) -> None:
+    _write_many([part for item in items.items() for part in item], b"u", parts)
 
 
 def _write_many(values: list[Any], opcode: bytes, parts: list[bytes]) -> None:

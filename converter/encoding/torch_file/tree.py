@@ -62,11 +62,7 @@ class Walk:
                     if isinstance(part, dict):
                         self.flatten(part, name, depth + 1)
             case dict():
-                for key, item in value.items():
-                    if isinstance(key, str | int):
-                        self.flatten(item, _joined(name, str(key)), depth + 1)
-                    else:
-                        self.drop(_joined(name, _text(key)), item, "has a key that is no name")
+                self._flatten_dict(value, name, depth)
             case list() | tuple() if value and all(isinstance(item, _SCALARS) for item in value):
                 self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
             case list() | tuple():
@@ -95,6 +91,13 @@ class Walk:
                 self.weights.aliases[name] = str(owner)
                 return
         self.weights.tensors[name] = tensor
+
+    def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> None:
+        for key, item in value.items():
+            if isinstance(key, str | int):
+                self.flatten(item, _joined(name, str(key)), depth + 1)
+            else:
+                self.drop(_joined(name, _text(key)), item, "has a key that is no name")
 
     def _flatten_module(self, module: Placeholder, name: str, depth: int) -> None:
         """Add what Module.state_dict() would: parameters, persistent buffers, then the modules inside."""

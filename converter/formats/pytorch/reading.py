@@ -65,11 +65,21 @@ def _split(root: Any, walk: Walk) -> tuple[Any, dict[Any, Any]]:
     if not isinstance(root, dict):
         return root, {}
     inner = next(iter(root.values()), None)
-    if len(root) == 1 and isinstance(inner, dict) and any(_is_weights(inner.get(key), walk) for key in WEIGHTS_KEYS):
+    if len(root) == 1 and isinstance(inner, dict) and _weights_key(inner, walk) is not None:
         root = inner
-    for key in WEIGHTS_KEYS:
-        if _is_weights(root.get(key), walk):
-            return root[key], {name: item for name, item in root.items() if name != key}
+    key = _weights_key(root, walk)
+    if key is not None:
+        return root[key], {name: item for name, item in root.items() if name != key}
+    return _split_by_kind(root, walk)
+
+
+def _weights_key(root: dict[Any, Any], walk: Walk) -> str | None:
+    """Return the key under which training code has put the weights, None where it is none of those in use."""
+    return next((key for key in WEIGHTS_KEYS if _is_weights(root.get(key), walk)), None)
+
+
+def _split_by_kind(root: dict[Any, Any], walk: Walk) -> tuple[Any, dict[Any, Any]]:
+    """Return what has tensors and is no state of an optimizer, and the rest."""
     beside = {key: value for key, value in root.items() if _states_in(value) or not walk.has_tensors(value)}
     weights = {key: value for key, value in root.items() if key not in beside}
     only = next(iter(weights), None)

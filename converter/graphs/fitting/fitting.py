@@ -195,24 +195,31 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     clash = next((name for name in sorted(kept) if name in tensors), None)
     if clash is not None:
         raise GraphError("is a name that another tensor has got", tensor=clash)
-    origins = frozenset(source.origin(name) for name in kept)
-    state, warnings = planned.optimizer, planned.warnings
-    if state is not None and any(name in replaced for group in state.groups for name in group.parameters):
-        state, warnings = None, (*warnings, "optimizer state not carried: its weights stay in the source's own layout")
+    planned = _without_state_of(replaced, planned)
+    own_origins = {name: source.origin(name) for name in kept}
+    origins = frozenset(own_origins.values())
     return replace(
         planned,
-        optimizer=state,
         tensors={**tensors, **{name: source.tensor(name) for name in source.names if name in kept}},
         aliases={alias: owner for alias, owner in planned.aliases.items() if owner not in replaced},
         origins={
             **{name: origin for name, origin in planned.origins.items() if name not in replaced},
-            **{name: source.origin(name) for name in kept if source.origin(name) != name},
+            **{name: origin for name, origin in own_origins.items() if origin != name},
         },
         buffers=(planned.buffers - replaced) | (source.buffers & kept),
         frozen=(planned.frozen - replaced) | (source.frozen & kept),
         lines=tuple(line for line in planned.lines if line.name not in origins),
-        warnings=(*warnings, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
+        warnings=(*planned.warnings, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
     )
+
+
+def _without_state_of(names: frozenset[str], planned: Checkpoint) -> Checkpoint:
+    """Return the plan without its optimizer state, and with a warning, if that has one of these tensors."""
+    state = planned.optimizer
+    if state is None or not any(name in names for group in state.groups for name in group.parameters):
+        return planned
+    warning = "optimizer state not carried: its weights stay in the source's own layout"
+    return replace(planned, optimizer=None, warnings=(*planned.warnings, warning))
 
 
 def _renamed(declarations: Mapping[str, Declaration], stored: Mapping[str, Stored]) -> dict[str, Declaration]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class _Class:
     """A model class with its config, and what is known of it.
 
     `model`           an instance on the meta device
-    `forward_names`           the names that its forward takes
+    `forward_names`   the names that its forward takes
     `tokenizer`       the names that its tokenizer gives
     `has_any_size`    whether images of any size are tried
     """
@@ -107,34 +107,41 @@ def inputs_of(model: Any, wanted: Sequence[str] | None, *, has_any_size: bool) -
         tokenizer=_tokenizer_inputs(model.config.model_type),
         has_any_size=has_any_size,
     )
-    made: dict[str, GraphInput] = {}
-    dimensions: dict[str, Dimension] = {}
-    for name in (name for name in kind.forward_names if name in _MAKERS):
-        found = _MAKERS[name](kind)
-        if found is not None:
-            made[name], own = found
-            dimensions.update({each.name: each for each in own})
-    if wanted is None:
-        known = {*made, "kwargs"}
-        lacking = [name for name, each in signature.items() if each.default is each.empty and name not in known][1:]
-        if not made or any(signature[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name in lacking):
-            what = ", ".join(lacking or kind.forward_names)
-            raise GraphError(f"{type(model).__name__} takes {what}, and nothing is known of what that is")
+    known = {
+        name: described
+        for name in kind.forward_names
+        if name in _INPUTS and (described := _INPUTS[name](kind)) is not None
+    }
     order = [*kind.tokenizer, *_TEXT] if kind.reads_text else []
-    names = sorted(made, key=lambda name: order.index(name) if name in order else len(order))
-    if wanted is not None:
-        unknown = [name for name in wanted if name not in made]
-        if unknown:
-            message = f"{type(model).__name__} takes no input {unknown[0]!r}"
-            raise UsageError(message, hint=f"it takes {', '.join(names)}")
-        names = list(wanted)
-    inputs = tuple(made[name] for name in names)
+    names = sorted(known, key=lambda name: order.index(name) if name in order else len(order))
+    if wanted is None:
+        _check_complete(kind, signature, known)
+    else:
+        _check_wanted(kind, wanted, names)
+    inputs = tuple(known[name][0] for name in (names if wanted is None else wanted))
+    dimensions = {each.name: each for _, own in known.values() for each in own}
     used = {extent for each in inputs for extent in each.shape}
     return Inputs(
         inputs=inputs,
         dimensions=tuple(each for name, each in dimensions.items() if name in used),
         thresholds=tuple(each for each in _thresholds(kind) if each.dimension in used),
     )
+
+
+def _check_complete(kind: _Class, signature: Mapping[str, inspect.Parameter], known: Collection[str]) -> None:
+    """Raise GraphError when a class cannot do without an input that is not `known`."""
+    required = [name for name, each in signature.items() if each.default is each.empty]
+    lacking = [name for name in required if name not in known and name != "kwargs"][1:]
+    if not known or any(signature[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name in lacking):
+        what = ", ".join(lacking or kind.forward_names)
+        raise GraphError(f"{type(kind.model).__name__} takes {what}, and nothing is known of what that is")
+
+
+def _check_wanted(kind: _Class, wanted: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        message = f"{type(kind.model).__name__} takes no input {unknown[0]!r}"
+        raise UsageError(message, hint=f"it takes {', '.join(known)}")
 
 
 def may_have_any_size(model: Any) -> bool:
@@ -167,10 +174,10 @@ def may_have_any_size(model: Any) -> bool:
     return True
 
 
-_Made = tuple[GraphInput, tuple[Dimension, ...]]
+_Described = tuple[GraphInput, tuple[Dimension, ...]]
 
 
-def _input_ids(kind: _Class) -> _Made:
+def _input_ids(kind: _Class) -> _Described:
     shape, dimensions, images = _text_shape(kind)
     high = next(
         (size for name in ("vocab_size", "n_words", "src_vocab_size") if (size := getattr(kind.text, name, 0))), 0
@@ -271,7 +278,7 @@ def _image_ids(kind: _Class) -> tuple[int, ...]:
     return (token,) * count
 
 
-def _attention_mask(kind: _Class) -> _Made | None:
+def _attention_mask(kind: _Class) -> _Described | None:
     if kind.reads_text:
         shape, dimensions, images = _text_shape(kind)
         low = len(images)
@@ -287,7 +294,7 @@ def _attention_mask(kind: _Class) -> _Made | None:
     return GraphInput(name="attention_mask", dtype=DType.INT64, shape=shape, sampling=sampling), dimensions
 
 
-def _token_type_ids(kind: _Class) -> _Made | None:
+def _token_type_ids(kind: _Class) -> _Described | None:
     count = getattr(kind.text, "type_vocab_size", 0)
     if not kind.reads_text or ("token_type_ids" not in kind.tokenizer and count <= 1):
         return None
@@ -296,14 +303,14 @@ def _token_type_ids(kind: _Class) -> _Made | None:
     return GraphInput(name="token_type_ids", dtype=DType.INT64, shape=shape, sampling=sampling), dimensions
 
 
-def _bbox(kind: _Class) -> _Made:
+def _bbox(kind: _Class) -> _Described:
     shape, dimensions, _ = _text_shape(kind)
     high = min(getattr(kind.config, "max_2d_position_embeddings", 1000), 1000)
     sampling = Sampling(role="boxes", high=high)
     return GraphInput(name="bbox", dtype=DType.INT64, shape=(*shape, 4), sampling=sampling), dimensions
 
 
-def _decoder_input_ids(kind: _Class) -> _Made | None:
+def _decoder_input_ids(kind: _Class) -> _Described | None:
     if not getattr(kind.config, "is_encoder_decoder", False) or kind.is_among(*_READING_HEADS):
         return None
     written = kind.written
@@ -323,7 +330,7 @@ def _decoder_input_ids(kind: _Class) -> _Made | None:
     ), (_BATCH, sequence)
 
 
-def _pixel_values(kind: _Class) -> _Made:
+def _pixel_values(kind: _Class) -> _Described:
     shape = _image_shape(kind)
     dimensions = (
         _batch_of_images(kind),
@@ -352,7 +359,7 @@ def _image_shape(kind: _Class) -> tuple[int | str, ...]:
     return (_batch_of_images(kind).name, *before, *extents)
 
 
-def _input_values(kind: _Class) -> _Made:
+def _input_values(kind: _Class) -> _Described:
     if hasattr(kind.config, "conv_stride"):
         sampling = Sampling(padding=0)
         found = GraphInput(name="input_values", dtype=DType.FLOAT32, shape=("batch", "samples"), sampling=sampling)
@@ -372,7 +379,7 @@ def _samples(kind: _Class) -> Dimension:
     return Dimension(name="samples", low=seen + step // 2, step=step)
 
 
-def _input_features(kind: _Class) -> _Made:
+def _input_features(kind: _Class) -> _Described:
     names = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size")
     features = next((size for name in names if (size := getattr(kind.config, name, None))), None)
     if features is None:
@@ -394,7 +401,7 @@ def _frames(kind: _Class) -> Dimension:
     return Dimension(name="frames", low=16, high=high, checked=(21, 9, 12, 6, 1))
 
 
-_MAKERS: dict[str, Callable[[_Class], _Made | None]] = {
+_INPUTS: dict[str, Callable[[_Class], _Described | None]] = {
     "input_ids": _input_ids,
     "attention_mask": _attention_mask,
     "token_type_ids": _token_type_ids,

@@ -9,7 +9,7 @@ integer becomes any. Inputs of such graphs, and those that are sizes, counts or 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,36 +52,44 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
     """
     if described.name.endswith(_MASK_SUFFIX):
         return Sampling(role="mask")
-    rows: list[int] = []
-    keys: list[Any] = []
-    waiting = [value for value in graph.inputs if value.name == described.name and not described.dtype.is_floating]
-    seen: set[int] = set()
-    while waiting:
-        value = waiting.pop()
-        for node, position in value.uses():
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            table = node.inputs[0]
-            if node.op_type == "Gather" and position == 1 and table.name in graph.initializers and table.shape:
-                axis = node.attributes.get("axis")
-                rows.append(table.shape[0 if axis is None else axis.as_int()])
-            elif node.op_type in _SAME_VALUES and position == 0:
-                waiting.append(node.outputs[0])
-            elif node.op_type == "Equal":
-                keys += _compared_with(node.inputs[1 - position])
-    known = [each for each in rows if isinstance(each, int)]
-    among = _of_keys(keys, described, min(known, default=None), reserved) if keys else None
+    uses = [] if described.dtype.is_floating else list(_uses(graph, described.name))
+    rows = [count for use in uses if (count := _rows(graph, *use)) is not None]
+    keys = [listed for node, position in uses if node.op_type == "Equal" for listed in _compared_with(node, position)]
+    among = _of_keys(keys, described, min(rows, default=None), reserved) if keys else None
     if among is not None:
         return among
-    if known:
-        return Sampling(role="ids", high=min(known))
+    if rows:
+        return Sampling(role="ids", high=min(rows))
     return Sampling(role="numbers") if _takes_any(graph, described) else Sampling()
 
 
-def _compared_with(value: Any) -> list[Any]:
-    """Return the integers that a value is one of, if it is taken from a constant list."""
-    producer = value.producer()
+def _uses(graph: Any, name: str) -> Iterator[tuple[Any, int]]:
+    """Yield the nodes that use an input, as it is or cast or reshaped, and as which of their inputs."""
+    waiting = [value for value in graph.inputs if value.name == name]
+    seen: set[int] = set()
+    while waiting:
+        for node, position in waiting.pop().uses():
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            yield node, position
+            if node.op_type in _SAME_VALUES and position == 0:
+                waiting.append(node.outputs[0])
+
+
+def _rows(graph: Any, node: Any, position: int) -> int | None:
+    """Return how many rows the table of the graph has that a node looks its input up in, None for any other node."""
+    table = node.inputs[0]
+    if node.op_type != "Gather" or position != 1 or table.name not in graph.initializers or not table.shape:
+        return None
+    axis = node.attributes.get("axis")
+    count = table.shape[0 if axis is None else axis.as_int()]
+    return count if isinstance(count, int) else None
+
+
+def _compared_with(node: Any, position: int) -> list[Any]:
+    """Return the integers that one of the inputs of an Equal is compared with, if they come from a constant list."""
+    producer = node.inputs[1 - position].producer()
     if producer is None or producer.op_type != "Gather":
         return []
     listed = constant(producer.inputs[0])
@@ -122,15 +130,15 @@ def _takes_any(graph: Any, described: GraphInput) -> bool:
         for node, position in waiting.pop().uses():
             if node.domain not in ("", "ai.onnx"):
                 return False
-            made = _numbers_made(node, position)
-            if made is None:
+            outputs = _outputs_as_large(node, position)
+            if outputs is None:
                 return False
-            waiting += [value for value in made if id(value) not in seen]
-            seen.update(map(id, made))
+            waiting += [value for value in outputs if id(value) not in seen]
+            seen.update(map(id, outputs))
     return True
 
 
-def _numbers_made(node: Any, position: int) -> list[Any] | None:
+def _outputs_as_large(node: Any, position: int) -> list[Any] | None:
     """Return what a node computes that may be as large as its input; None where it does not take every integer."""
     match node.op_type:
         case "Cast":

@@ -117,21 +117,30 @@ def of_source(signature: Signature, config: Mapping[str, Any]) -> Signature:
     """
     if signature.thresholds:
         return signature
-    parts = [config, *(value for key, value in config.items() if key in _OF_TEXT and isinstance(value, Mapping))]
-    found = {name: count for part in reversed(parts) for name, count in _thresholds(part, OF_TOKENS).items()}
-    has_text = any(not each.dtype.is_floating and len(each.shape) == _TEXT_RANK for each in signature.inputs)
-    second = [each.shape[1] for each in signature.inputs if _TEXT_RANK <= len(each.shape) <= _TEXT_RANK + 1]
-    names = [name for name in dict.fromkeys(second) if isinstance(name, str) and name.isidentifier()]
-    if not found or not has_text or not names:
-        return signature
+    counts = _counts_of_text(config)
+    names = _names_of_lengths(signature) if counts else []
     known = {each.name for each in signature.dimensions}
     return replace(
         signature,
         dimensions=(*signature.dimensions, *(Dimension(name=each) for each in names if each not in known)),
         thresholds=tuple(
-            Threshold(name=name, dimension=each, count=count) for each in names for name, count in found.items()
+            Threshold(name=name, dimension=each, count=count) for each in names for name, count in counts.items()
         ),
     )
+
+
+def _counts_of_text(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the thresholds of a config and of its text models; where both name one, the config's own."""
+    parts = [config, *(value for key, value in config.items() if key in _OF_TEXT and isinstance(value, Mapping))]
+    return {name: count for part in reversed(parts) for name, count in _thresholds(part, OF_TOKENS).items()}
+
+
+def _names_of_lengths(signature: Signature) -> list[str]:
+    """Return the dimensions behind the batch that may be the length of a text; none where no input is ids or a mask."""
+    if not any(not each.dtype.is_floating and len(each.shape) == _TEXT_RANK for each in signature.inputs):
+        return []
+    second = [each.shape[1] for each in signature.inputs if _TEXT_RANK <= len(each.shape) <= _TEXT_RANK + 1]
+    return [name for name in dict.fromkeys(second) if isinstance(name, str) and name.isidentifier()]
 
 
 def _thresholds(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, int]:

@@ -31,22 +31,13 @@ def resize(
     """One axis after the other, each output a weighted sum of a few inputs."""
     chosen = [axis % x.ndim for axis in axes] if axes is not None else list(range(x.ndim))
     extents = [x.shape[axis] for axis in chosen]
-    factors = None if scales is None or 0 in scales.shape else [float(each) for each in _floats(scales)]
-    if factors is None:
+    if scales is None or 0 in scales.shape:
         refuse(not sizes, "Resize without scales or sizes")
-        if keep_aspect_ratio_policy != "stretch":
-            pick = max if keep_aspect_ratio_policy == "not_smaller" else min
-            factor = pick(size / extent for size, extent in zip(sizes, extents, strict=True))
-            sizes = [int(extent * factor + 0.5) for extent in extents]
-            factors = [factor] * len(sizes)
-        else:
-            factors = [size / extent for size, extent in zip(sizes, extents, strict=True)]
+        sizes, factors = _by_sizes(extents, sizes, keep_aspect_ratio_policy)
     else:
+        factors = [float(each) for each in _floats(scales)]
         sizes = [_floored(extent, factor) for extent, factor in zip(extents, factors, strict=True)]
-    regions = None
-    if coordinate_transformation_mode == "tf_crop_and_resize":
-        refuse(roi is None, "Resize by a region that is not given")
-        regions = [float(each) for each in _floats(roi)]
+    regions = _regions(roi, len(chosen)) if coordinate_transformation_mode == "tf_crop_and_resize" else None
     how = Resampling(
         mode=mode,
         coordinates=coordinate_transformation_mode,
@@ -58,8 +49,8 @@ def resize(
     dtype, outside = x.dtype, torch.zeros([1] * x.ndim, dtype=torch.bool)
     x = x if x.is_floating_point() or mode == "nearest" else x.to(torch.float32)
     for at, axis in enumerate(chosen):
-        region = None if regions is None else (regions[at], regions[at + len(chosen)])
-        if isinstance(factors[at], float) and factors[at] == 1 and region in (None, (0.0, 1.0)):
+        region = None if regions is None else regions[at]
+        if _is_whole(factors[at], region):
             continue
         x, beyond = how.along(x, axis, sizes[at], factors[at], region)
         if region is not None:
@@ -67,6 +58,27 @@ def resize(
     if regions is not None:
         x = torch.where(outside, torch.full_like(x, extrapolation_value), x)
     return x if x.dtype == dtype else x.round().to(dtype)
+
+
+def _by_sizes(extents: Any, sizes: Any, policy: str) -> tuple[list[Any], list[Any]]:
+    """Return sizes and factors: those wanted, or what one factor for all axes makes the largest or smallest of them."""
+    factors = [size / extent for size, extent in zip(sizes, extents, strict=True)]
+    if policy == "stretch":
+        return list(sizes), factors
+    factor = max(factors) if policy == "not_smaller" else min(factors)
+    return [int(extent * factor + 0.5) for extent in extents], [factor] * len(factors)
+
+
+def _regions(roi: Value, count: int) -> list[tuple[float, float]]:
+    """Return where on each axis a region starts and ends; the input has all starts, then all ends."""
+    refuse(roi is None, "Resize by a region that is not given")
+    ends = [float(each) for each in _floats(roi)]
+    return list(zip(ends[:count], ends[count : 2 * count], strict=True))
+
+
+def _is_whole(factor: Any, region: tuple[float, float] | None) -> bool:
+    """Whether an axis stays as it is; of a factor that varies with the input, that is not known."""
+    return isinstance(factor, float) and factor == 1 and region in (None, (0.0, 1.0))
 
 
 def _floats(value: Any) -> Any:

@@ -138,23 +138,15 @@ def register() -> None:
 
     for rewriter in _OF_CONSTANTS:
         setattr(tfonnx, rewriter, _unchanged)
-    _mend()
+    for mend in (_mend_select, _mend_division, _mend_comparison, _mend_top_k):
+        mend()
     for operator, handler in _HANDLERS.items():
         tf_op(operator)(_class_of(handler))
 
 
-def _mend() -> None:
-    """Replace what tf2onnx has otherwise than TensorFlow.
-
-    A choice between floats: it adds both, times 0 and 1, which NaN and infinity do not survive. Quotient and remainder
-    of integers: it rounds towards zero. What is greater or less, and the largest: it compares as float32, which does
-    not tell all integers apart, nor all numbers of double precision.
-    """
-    from tf2onnx.handler import tf_op
+def _mend_select() -> None:
+    """A choice between floats: tf2onnx adds both, times 0 and 1, which NaN and infinity do not survive."""
     from tf2onnx.onnx_opset.controlflow import Select
-    from tf2onnx.onnx_opset.logical import GreaterLess
-    from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
-    from tf2onnx.onnx_opset.tensor import TopKV2
 
     added = Select.version_7
 
@@ -165,6 +157,14 @@ def _mend() -> None:
         node.set_attr("handles_nan", True)
         cls.version_9(context, node, **more)
         del node.attr["handles_nan"]
+
+    Select.version_7 = classmethod(chosen)
+
+
+def _mend_division() -> None:
+    """Quotient and remainder of integers: tf2onnx rounds towards zero."""
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.math import FloorDiv, FloorMod
 
     def quotient(_: Any, context: Any, node: Any, /, **more: Any) -> None:
         if context.get_dtype(node.input[0]) not in _FLOATS:
@@ -179,13 +179,31 @@ def _mend() -> None:
             return
         node.type = "Mod"
 
+    tf_op("FloorDiv")(type("FloorDiv", (), {"version_10": classmethod(quotient)}))
+    tf_op("FloorMod")(type("FloorMod", (), {"version_10": classmethod(modulo)}))
+
+
+def _mend_comparison() -> None:
+    """What is greater or less: tf2onnx compares as float32, which does not tell all integers apart."""
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.logical import GreaterLess
+
     def compared(_: Any, context: Any, node: Any, /, **more: Any) -> None:
         dtype = context.get_dtype(node.input[0])
         if dtype not in (_INT32, _INT64):
             GreaterLess.version_7(context, node, **more)
-        for place, taken in enumerate(node.input if dtype == _INT32 else ()):  # a loop's counter is of int64 later
-            wide = context.make_node("Cast", [taken], attr={"to": _INT64}).output[0]
-            context.replace_input(node, taken, wide, place)
+        for place, value in enumerate(node.input if dtype == _INT32 else ()):  # a loop's counter is of int64 later
+            wide = context.make_node("Cast", [value], attr={"to": _INT64}).output[0]
+            context.replace_input(node, value, wide, place)
+
+    for operator in ("Greater", "Less"):
+        tf_op(operator)(type(operator, (), {"version_9": classmethod(compared)}))
+
+
+def _mend_top_k() -> None:
+    """The largest: tf2onnx compares as float32, which does not tell all integers and doubles apart."""
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.tensor import TopKV2
 
     def largest(_: Any, context: Any, node: Any, /, **more: Any) -> None:
         if context.get_dtype(node.input[0]) not in (_INT32, _INT64, _DOUBLE):
@@ -200,12 +218,7 @@ def _mend() -> None:
         context.copy_shape(node.output[1], cast.output[0])
         context.set_dtype(node.output[1], _INT64)
 
-    Select.version_7 = classmethod(chosen)
     tf_op("TopKV2", onnx_op="TopK")(type("TopKV2", (), {"version_13": classmethod(largest)}))
-    for operator in ("Greater", "Less"):
-        tf_op(operator)(type(operator, (), {"version_9": classmethod(compared)}))
-    tf_op("FloorDiv")(type("FloorDiv", (), {"version_10": classmethod(quotient)}))
-    tf_op("FloorMod")(type("FloorMod", (), {"version_10": classmethod(modulo)}))
 
 
 def _unchanged(graph: Any, nodes: Any) -> Any:

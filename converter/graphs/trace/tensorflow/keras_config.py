@@ -186,60 +186,90 @@ def _check_word(key: str, word: str, custom: Collection[str]) -> None:
     _refuse_unknown(word, None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reference:
+    """What an object of a config names for Keras to look up: a class, or a function, in a module or registered."""
+
+    name: str
+    module: str | None
+    registered: str | None
+    is_function: bool
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> _Reference:
+        """Raises SafetyError for names that are not text."""
+        class_name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
+        if not (isinstance(class_name, str) and isinstance(module, str | None) and isinstance(registered, str | None)):
+            raise SafetyError("has a Keras config with a class whose name is not text")
+        is_function = class_name == _FUNCTION
+        name = value.get("config") if is_function else class_name
+        if not isinstance(name, str):
+            raise SafetyError("has a Keras config with a function whose name is not text")
+        return cls(name=name, module=module, registered=registered, is_function=is_function)
+
+    @property
+    def has_own_registration(self) -> bool:
+        """Whether it is registered under its own name, or not at all."""
+        return self.registered in (None, "", self.name)
+
+
 def _check_class(value: Mapping[str, Any], custom: Collection[str], *, is_compiled: bool) -> None:
-    class_name, module, registered = value["class_name"], value.get("module"), value.get("registered_name")
-    if not isinstance(class_name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
-        raise SafetyError("has a Keras config with a class whose name is not text")
-    if class_name in _LITERALS.split():
+    named = _Reference.of(value)
+    if not named.is_function and named.name in _LITERALS.split():
         _check_literal(value)
         return
-    is_function = class_name == _FUNCTION
-    name = value.get("config") if is_function else class_name
-    if not isinstance(name, str):
-        raise SafetyError("has a Keras config with a function whose name is not text")
-    if module:
-        _check_spelling(module, _MODULE, ())
-    for each in filter(None, (name, registered)):
+    _check_spellings(named, custom)
+    if named.name in _OPERATION_LAYERS:
+        _check_operation(value.get("config"))
+    if _name_of_users(value, custom) is None:
+        _check_origin(named, is_compiled=is_compiled)
+
+
+def _check_spellings(named: _Reference, custom: Collection[str]) -> None:
+    if named.module:
+        _check_spelling(named.module, _MODULE, ())
+    for each in filter(None, (named.name, named.registered)):
         if _own_name(each) in known().programs | _CODE:
             raise SafetyError(f"has a Keras config with a {each}, which is code, or has code called")
         _check_spelling(each, _REGISTERED, custom)
-    if name in _OPERATION_LAYERS:
-        _check_operation(value.get("config"))
-    if _name_of_users(value, custom) is not None:
-        return
+
+
+def _check_origin(named: _Reference, *, is_compiled: bool) -> None:
+    """Refuse what is not Keras's own where Keras would find it."""
+    module, name = named.module, named.name
     if module and is_of_keras(module):
-        _check_keras_own(name, module, registered, is_function=is_function, is_compiled=is_compiled)
-    elif module == _TENSORFLOW_INITIALIZERS and name in known().words["initializer"] and registered in (None, "", name):
+        _check_keras_own(named, module, is_compiled=is_compiled)
+    elif module == _TENSORFLOW_INITIALIZERS and name in known().words["initializer"] and named.has_own_registration:
         return
-    elif module and (module != "builtins" or not is_function):
+    elif module and (module != "builtins" or not named.is_function):
         _refuse_unknown(name, module)
     elif not is_compiled or hasattr(builtins, name):
-        _check_without_module(name, module, registered, is_function=is_function)
+        _check_without_module(named)
 
 
-def _check_keras_own(name: str, module: str, registered: str | None, *, is_function: bool, is_compiled: bool) -> None:
-    names = known()
+def _check_keras_own(named: _Reference, module: str, *, is_compiled: bool) -> None:
+    names, name = known(), named.name
     if is_compiled and _TRAINING.fullmatch(module) and name not in names.others & {"deserialize", "get", "serialize"}:
         return
-    if not (names.is_function if is_function else names.is_class)(module, name):
-        what = "function of tensors" if is_function else "class that models are made of"
+    if not (names.is_function if named.is_function else names.is_class)(module, name):
+        what = "function of tensors" if named.is_function else "class that models are made of"
         raise SafetyError(f"has a Keras config that names {module}.{name}, which is not a {what}")
-    if registered in (None, "", name) or (is_function and registered == _FUNCTION):
+    if named.has_own_registration or (named.is_function and named.registered == _FUNCTION):
         return
-    if name not in names.of_applications or registered != f"{_CUSTOM}{name}":
-        raise SafetyError(f"has a Keras config that registers {module}.{name} as {registered}")
+    if name not in names.of_applications or named.registered != f"{_CUSTOM}{name}":
+        raise SafetyError(f"has a Keras config that registers {module}.{name} as {named.registered}")
 
 
-def _check_without_module(name: str, module: str | None, registered: str | None, *, is_function: bool) -> None:
+def _check_without_module(named: _Reference) -> None:
     """Check a name that stands alone, or whose module is `builtins`, as Keras writes functions of its own."""
-    names = known()
-    if name.removeprefix(_CUSTOM) in names.of_applications and not is_function:
+    names, name = known(), named.name
+    if name.removeprefix(_CUSTOM) in names.of_applications and not named.is_function:
         return
-    words = names.words["activation"] if is_function else names.classes_alone
+    words = names.words["activation"] if named.is_function else names.classes_alone
     if name not in words:
-        _refuse_unknown(name, module, is_function=is_function)
-    if registered and registered not in (name, _FUNCTION):
-        _refuse_unknown(registered, module, is_function=is_function)
+        _refuse_unknown(name, named.module, is_function=named.is_function)
+    if named.registered and not named.has_own_registration and named.registered != _FUNCTION:
+        _refuse_unknown(named.registered, named.module, is_function=named.is_function)
 
 
 def _refuse_unknown(name: str, module: str | None, *, is_function: bool = False) -> NoReturn:
