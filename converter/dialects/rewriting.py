@@ -198,6 +198,7 @@ class Rewriting:
             dialect=dialect,
             lines=(*source.lines, *self.lines),
             warnings=(*source.warnings, *self.warnings),
+            listing=None,
             **changes,
         )
 

@@ -22,7 +22,7 @@ from converter.entry_points import FORMATS, added
 from converter.errors import UnknownFormatError, UsageError
 from converter.formats.probe import Probe
 from converter.graphs.run.answers import Answer
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.child_function import ChildFunction
 from converter.model.dtype import DType
 from converter.model.file import Location
@@ -39,6 +39,16 @@ class NoOptions:
 def unchanged(checkpoint: Checkpoint, options: Any) -> Checkpoint:
     """Return `checkpoint`: what formats that hold PyTorch's names and layouts do to it."""
     return checkpoint
+
+
+def keeps_none(checkpoint: Checkpoint) -> bool:
+    """Say that no names stay as they are: those of PyTorch become those of a class's files."""
+    return False
+
+
+def keeps_pytorch(checkpoint: Checkpoint) -> bool:
+    """Say that PyTorch's names stay as they are, those that a model has in memory, too."""
+    return checkpoint.dialect == Dialect.PYTORCH
 
 
 class ParameterOrder(Enum):
@@ -62,7 +72,8 @@ class Format:
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
-    `keeps_names`    whether names that a PyTorch model has in memory stay as they are: files of torch.save hold either
+    `keeps_names`    whether a checkpoint's names stay as they are: files of torch.save hold those that a PyTorch model
+                     has in memory, too, files of Keras those of one like them whose layers no table knows
     `parameters`     how an optimizer that loads its files finds its parameters
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
@@ -89,7 +100,7 @@ class Format:
     extra: str | None = None
     file_name: str | None = None
     entries: tuple[str, ...] = ()
-    keeps_names: bool = False
+    keeps_names: Callable[[Checkpoint], bool] = keeps_none
     parameters: ParameterOrder = ParameterOrder.NAMED
     adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged
     read_options: type = NoOptions

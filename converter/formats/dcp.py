@@ -32,7 +32,7 @@ from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import CONFIG_NAME, open_inside
 from converter.encoding.torch_file import Walk, torch_file
 from converter.errors import LossError, ReadError, of_tensor
-from converter.formats import Format, NoOptions, Probe
+from converter.formats import Format, NoOptions, Probe, keeps_pytorch
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, is_there
@@ -272,6 +272,6 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
-    keeps_names=True,
+    keeps_names=keeps_pytorch,
     entries=(METADATA_NAME, "*" + SUFFIX, DOCUMENT_NAME),
 )

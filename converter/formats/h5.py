@@ -30,10 +30,10 @@ from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
-from converter.errors import ArchitectureError, ReadError
+from converter.errors import ArchitectureError, LossError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
-from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, open_file
 from converter.model.ledger import Kind, LedgerLine, without
@@ -66,7 +66,7 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     weights = root.group("model_weights") or root
     if layers.listed(weights, "layer_names") is None:
         return _plain(root)
-    checkpoint = layers.layered(root, weights, path)
+    checkpoint = replace(layers.layered(root, weights, path), listing=_listing(weights, path))
     state = root.group(_OPTIMIZER)
     if state is not None and is_placed(state):
         kept = without(checkpoint.lines, Kind.OPTIMIZER)
@@ -82,6 +82,13 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
         checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=warnings, graph=graph
     )
     return with_listed_state(checkpoint, root, None if told is None else told.values, path)
+
+
+def _listing(weights: hdf5.Group, path: Location) -> Listing:
+    held: dict[str, list[tuple[str, str]]] = {name: [] for name in layers.listed(weights, "layer_names") or ()}
+    for layer, name, _ in layers.weights_of(weights, path):
+        held.setdefault(layer, []).append((name, name))
+    return Listing(format="h5", layers={layer: tuple(pairs) for layer, pairs in held.items()})
 
 
 def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Location) -> list[tuple[str, list[str]]]:
@@ -173,11 +180,17 @@ class WriteOptions:
 
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
-    """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has."""
+    """Return a checkpoint of PyTorch's names with those of its Keras config, or of the TensorFlow class it has.
+
+    Raises LossError for a model of transformers with other layers around it, whose names no table has.
+    """
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
+    if keras.dialect == Dialect.PYTORCH and not is_alone:
+        problem = "Keras opens a model with heads only as an .h5 of its own lists its layers, and the source is none"
+        raise LossError(problem, hint="--to pretrained writes the model of transformers, and the heads beside it")
     config = _naming_its_class(checkpoint)
-    if keras.dialect == Dialect.PYTORCH and is_alone and tensorflow_classes.knows(config):
+    if keras.dialect == Dialect.PYTORCH and tensorflow_classes.knows(config):
         made = tensorflow_writing.from_canonical(replace(checkpoint, config=config, optimizer=None))
         return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
@@ -195,12 +208,22 @@ def _naming_its_class(checkpoint: Checkpoint) -> Config | None:
     return config.with_values({"architectures": [architecture]})
 
 
+def keeps_names(checkpoint: Checkpoint) -> bool:
+    """Whether nothing but the lists of another such file says how this one is laid out."""
+    return dialect.is_only_listed(checkpoint, FORMAT.name) and not tensorflow_classes.knows(checkpoint.config)
+
+
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
-    """Lay out a file that Keras opens: of an `adapted` checkpoint by its config or class, others by names."""
+    """Lay out a file that Keras opens: of an `adapted` checkpoint by its config or class, others by names.
+
+    What kept the names of another such file has its layers and its config.
+    """
     config = checkpoint.keras_config
     is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
-    if is_keras:
+    if checkpoint.listing is not None:
+        content, names, warnings = _listed_file(checkpoint, checkpoint.listing, late)
+    elif is_keras:
         content, names, warnings = _keras_file(checkpoint, late)
     elif tensorflow_writing.is_laid_out(checkpoint):
         content, names, warnings = _tensorflow_file(checkpoint, late)
@@ -247,6 +270,34 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     stored, links = hdf5.shared(tensors)
     warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
     return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, warnings
+
+
+def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Written:
+    """Lay out the layers of another such file, its config above them where it has one."""
+    config = checkpoint.keras_config
+    top = "" if config is None else "model_weights/"
+    listed = [layer for layer in listing.layers if layer != layers.TOP_LEVEL]
+    own: dict[str, object] = {"backend": "tensorflow", **checkpoint.metadata, "layer_names": listed}
+    attributes: dict[str, dict[str, object]] = {top.rstrip("/"): own}
+    root = attributes.setdefault("", {**checkpoint.metadata})
+    root["ckconv"] = late
+    if config is not None:
+        root["model_config"] = config.raw.decode("utf-8")
+    tensors: dict[str, Tensor] = {}
+    there = set(checkpoint.names)
+    for layer, pairs in listing.layers.items():
+        held = [(called, name) for called, name in pairs if name in there]
+        attributes[f"{top}{layer}"] = {"weight_names": [called for called, _ in held]}
+        tensors |= {f"{top}{layer}/{called}": checkpoint.tensor(name) for called, name in held}
+    if checkpoint.optimizer is not None:
+        plain = {name: name.removesuffix(":0") for name in checkpoint.names}
+        state = checkpoint.optimizer.with_names(plain)
+        slots = {f"{name}:0": tensor for name, tensor in variables(state, flavor_of(checkpoint)).items()}
+        tensors |= {f"{_OPTIMIZER}/{name}": tensor for name, tensor in slots.items()}
+        attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
+        root["training_config"] = json.dumps(training_config(state))
+    stored, links = hdf5.shared(tensors)
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), {name: name for name in there}, ()
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
@@ -309,6 +360,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    keeps_names=keeps_names,
     adapt=adapted,
     write_options=WriteOptions,
     file_name="tf_model.h5",

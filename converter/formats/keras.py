@@ -26,10 +26,10 @@ from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
-from converter.errors import ReadError, UsageError
+from converter.errors import LossError, ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
-from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, SourceFile, open_file
 from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
@@ -127,6 +127,12 @@ def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpo
         elements = sum(math.prod(each.shape) for each in once.values())
         graph = graph_source(path, config.values, elements=elements, places=_by_place(listed))
     checkpoint = Checkpoint(tensors=once, aliases=ties, dialect=Dialect.KERAS, graph=graph, lines=tuple(lines))
+    if not strays:
+        numbered = {
+            place: tuple((str(number), name) for number, name in enumerate(names)) for place, names in listed.items()
+        }
+        listing = Listing(format=FORMAT.name, layers=numbered, titles=dict(_titles(root, ())))
+        checkpoint = replace(checkpoint, listing=listing)
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
 
 
@@ -273,22 +279,32 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     return for_keras(checkpoint, _flavor(checkpoint), is_exact=options.epsilon == "exact")
 
 
+def keeps_names(checkpoint: Checkpoint) -> bool:
+    """Whether nothing but the places in another such file says where variables are."""
+    return dialect.is_only_listed(checkpoint, FORMAT.name)
+
+
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out an archive or a weights file of an `adapted` checkpoint; without a Keras config, weights alone.
 
-    Raises UsageError when an archive is asked for and there is no config of a Keras model.
+    Raises UsageError when an archive is asked for and there is no config of a Keras model, LossError for a model of
+    transformers, whose places in an archive no table has.
     """
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
     config = checkpoint.keras_config
+    listing = checkpoint.listing
     has_model = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
+    if options.container == "archive" and not has_model and checkpoint.config is not None:
+        problem = "Keras opens a model of transformers only in an archive laid out as its own, and the source is none"
+        raise LossError(problem, hint="--to pretrained writes that model, and what is around it beside it")
     if options.container == "archive" and not has_model:
         hint = "--config FILE gives it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
-    if not has_model:
+    if not has_model and listing is None:
         content, names, warnings = _module_file(checkpoint, late)
         return Output(files=(OutputFile(name=_WEIGHTS, pieces=hdf5.pieces(content)),), names=names, warnings=warnings)
-    content, names = _layer_file(checkpoint)
-    if options.container == "weights":
+    content, names = _layer_file(checkpoint) if listing is None else _listed_file(checkpoint, listing)
+    if options.container == "weights" or not has_model:
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
         told = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
@@ -338,7 +354,8 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
     model = dialect.parse(checkpoint.keras_config.values)
     modules, _ = dialect.config_modules(model)
     version = -1 if _is_older(checkpoint) else 0
-    tensors, names = {}, {}
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
     attributes: dict[str, dict[str, object]] = {_VARIABLES: {"name": model.name}}  # tf_keras opens that of the model
     for module in modules:
         group = f"{module.stores[version]}/{_VARIABLES}"
@@ -347,6 +364,26 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
         for position, name in enumerate(listed):
             tensors[f"{group}/{position}"] = checkpoint.tensor(name)
             names[name] = name
+    return _with_state(checkpoint, tensors, attributes), names
+
+
+def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.Placed, dict[str, str]]:
+    """Lay out the variables where another such file has them."""
+    tensors: dict[str, Tensor] = {}
+    attributes: dict[str, dict[str, object]] = {_VARIABLES: {}}  # tf_keras opens that of the model
+    attributes |= {f"{place}/{_VARIABLES}".lstrip("/"): {"name": title} for place, title in listing.titles.items()}
+    there = set(checkpoint.names)
+    for place, pairs in listing.layers.items():
+        group = f"{place}/{_VARIABLES}".lstrip("/")
+        attributes.setdefault(group, {})["weight_names"] = [name for _, name in pairs]
+        tensors |= {f"{group}/{number}": checkpoint.tensor(name) for number, name in pairs if name in there}
+    return _with_state(checkpoint, tensors, attributes), {name: name for name in there}
+
+
+def _with_state(
+    checkpoint: Checkpoint, tensors: dict[str, Tensor], attributes: dict[str, dict[str, object]]
+) -> hdf5.Placed:
+    """Lay out the state of the optimizer beside the variables."""
     if checkpoint.optimizer is not None:
         group = f"{_OPTIMIZER}/{_VARIABLES}"
         held = variables(checkpoint.optimizer, _flavor(checkpoint))
@@ -356,7 +393,7 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
             **record_attributes(checkpoint.optimizer),
         }
     stored, links = hdf5.shared(tensors)
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names
+    return hdf5.Placed(tensors=stored, links=links, attributes=attributes)
 
 
 def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
@@ -399,6 +436,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    keeps_names=keeps_names,
     adapt=adapted,
     write_options=WriteOptions,
     by_suffix={".keras": {"container": "archive"}, ".weights.h5": {"container": "weights"}},

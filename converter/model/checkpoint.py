@@ -89,6 +89,20 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """How a file of Keras lists its variables: what one of its kind is made of where no table knows every layer.
+
+    `format`  whose file it is
+    `layers`  layer -> what each variable is called there, and its name in the checkpoint, in order
+    `titles`  layer -> what the file calls it, where its place does not say
+    """
+
+    format: str
+    layers: Mapping[str, tuple[tuple[str, str], ...]]
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """Tensors by name, and what came with them. Immutable; transformations return new ones.
 
@@ -106,6 +120,7 @@ class Checkpoint:
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
     `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
                   (`TracedGraph`); its initializers name tensors, they are not stored twice
+    `listing`     where the source has its tensors, as long as they have its names
     `metadata`    what the source says about itself
     `settings`    what the layers are set to that the target's tensors do not hold
     `lines`       losses that already happened on the way here
@@ -126,6 +141,7 @@ class Checkpoint:
     graph: Graph | None = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    listing: Listing | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[Setting, ...] = ()
     lines: tuple[LedgerLine, ...] = ()
@@ -187,6 +203,7 @@ class Checkpoint:
             buffers=frozenset(renamed[name] for name in self.buffers),
             frozen=frozenset(renamed[name] for name in self.frozen),
             optimizer=None if self.optimizer is None else self.optimizer.with_names(renamed),
+            listing=None,
         )
 
 

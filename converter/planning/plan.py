@@ -15,7 +15,7 @@ from converter.errors import CkconvError, UsageError, VerificationError, WriteEr
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.model.checkpoint import Checkpoint, Dialect
+from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import Convention
 from converter.model.output import Output, Provenance
 from converter.options import Options
@@ -124,7 +124,7 @@ def _named(checkpoint: Checkpoint, target: Format, options: Options, workshop: L
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
     named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
     is_of_torch = named.optimizer is not None and named.optimizer.convention is Convention.TORCH
-    if named.dialect != Dialect.PYTORCH or not target.keeps_names:
+    if not target.keeps_names(named):
         named = canonical(named)
     return with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)
 

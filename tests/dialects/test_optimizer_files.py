@@ -104,17 +104,34 @@ def test_the_order_is_that_of_the_config_without_what_is_not_trained() -> None:
     assert found.basis == "verified (order)"
 
 
+OWN = model(DENSE, layer("Own", "o"), compiled=SGD)
+OF_OWN = {"o/a": GAMMA, "o/b": GAMMA}
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("config", "stores"),
     [
-        model(DENSE, layer("Own", "o"), compiled=SGD),
-        model(DENSE, OTHER, compiled=SGD),
+        (OWN, {"layers/own/a": ["o/a"], "layers/own/b": ["o/b"]}),
+        (model(DENSE, OTHER, compiled=SGD), {}),
     ],
 )
-def test_a_config_that_does_not_tell_the_whole_order_tells_none(config: dict[str, Any]) -> None:
-    found = read(numbered(*HEAD, KERNEL, BIAS), config)
+def test_a_config_that_does_not_tell_the_whole_order_tells_none(
+    config: dict[str, Any], stores: dict[str, list[str]]
+) -> None:
+    given = numbered(*HEAD, KERNEL, BIAS, *(OF_OWN.values() if stores else ()))
+    found = read(given, config, {**WEIGHTS, **OF_OWN}, {"layers/dense": list(WEIGHTS), **stores})
     assert found.optimizer is None
     assert "fit no order" in (found.optimizer_refused or "")
+
+
+def test_a_layer_of_ones_own_is_told_by_the_one_place_that_it_has() -> None:
+    given = numbered(*HEAD, KERNEL, BIAS, GAMMA, GAMMA)
+    for place in ("layers/own", "_layer_checkpoint_dependencies/own"):
+        stores = {place: list(OF_OWN), "layers/dense": list(WEIGHTS)}
+        found = state_of(read(given, OWN, {**OF_OWN, **WEIGHTS}, stores))
+        assert list(found.slots["momentum"]) == ["d/kernel", "d/bias", "o/a", "o/b"]
+    without = state_of(read(numbered(*HEAD, KERNEL, BIAS), OWN))
+    assert list(without.slots["momentum"]) == ["d/kernel", "d/bias"], "it may have no variables"
 
 
 def test_the_names_in_a_record_go_before_the_config() -> None:

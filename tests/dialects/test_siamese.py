@@ -11,6 +11,7 @@ import pytest
 
 import converter
 from converter.encoding import safetensors
+from converter.errors import LossError
 from converter.model.file import LocalFile
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
@@ -68,5 +69,20 @@ def test_one_file_holds_both(case: str, tmp_path: Path) -> None:
     names = converter.read(tmp_path / "out.safetensors").tensors.keys()
     assert {f"heads.{name}" for name in outside(case)} == {name for name in names if name.startswith("heads.")}
     assert {line.target for line in report.lines if line.target} >= names
-    converter.convert(tmp_path / CASES[case][0], tmp_path / "out.h5")
-    assert converter.read(tmp_path / "out.h5").tensors.keys() == names
+    converter.convert(tmp_path / CASES[case][0], tmp_path / "out.pth")
+    assert converter.read(tmp_path / "out.pth").tensors.keys() == names
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_h5_is_a_copy_or_refused(case: str, tmp_path: Path) -> None:
+    """Keras opens no other."""
+    given = source(case, tmp_path)
+    if given.suffix != ".h5":
+        with pytest.raises(LossError, match="the source is none"):
+            converter.convert(given, tmp_path / "out.h5")
+        return
+    converter.convert(given, tmp_path / "out.h5")
+    assert converter.diff(given, tmp_path / "out.h5").is_same
+    ours, theirs = (converter.read(path) for path in (given, tmp_path / "out.h5"))
+    assert theirs.tensors.keys() == ours.tensors.keys()
+    assert theirs.keras_config == ours.keras_config

@@ -10,7 +10,14 @@ from __future__ import annotations
 from converter.dialects.keras.architecture import class_of_layers, is_model, parse, with_modules
 from converter.dialects.keras.leaves import are_keras
 from converter.dialects.keras.semantics import with_settings
-from converter.dialects.keras.translation import FLATTEN_ORDER, adapted, config_modules, to_keras, to_pytorch
+from converter.dialects.keras.translation import (
+    FLATTEN_ORDER,
+    adapted,
+    config_modules,
+    is_only_listed,
+    to_keras,
+    to_pytorch,
+)
 
 __all__ = [
     "FLATTEN_ORDER",
@@ -19,6 +26,7 @@ __all__ = [
     "class_of_layers",
     "config_modules",
     "is_model",
+    "is_only_listed",
     "parse",
     "to_keras",
     "to_pytorch",

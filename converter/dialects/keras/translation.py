@@ -63,6 +63,20 @@ def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
     return to_keras(checkpoint, config)
 
 
+def is_only_listed(checkpoint: Checkpoint, kind: str) -> bool:
+    """Whether a file of Keras can be made only as the source, of that kind, lists its variables.
+
+    No config says what its layers are, or a layer is one that no table knows.
+    """
+    listing = checkpoint.listing
+    if listing is None or listing.format != kind or checkpoint.dialect != Dialect.KERAS:
+        return False
+    config = None if checkpoint.keras_config is None else checkpoint.keras_config.values
+    if config is None or not architecture.is_model(config):
+        return True
+    return bool(config_modules(architecture.parse(config))[1])
+
+
 def config_modules(model: architecture.Layer) -> tuple[list[Module], list[architecture.Layer]]:
     """Return the modules of a model, those behind a Flatten with their rows permuted, and its unknown layers."""
     return _modules(model, flattening.input_features(model))

@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.keras import architecture
-from converter.dialects.keras.translation import config_modules
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import Shape, state_by_names, state_by_positions, state_of_graph
 from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
+from converter.dialects.transformers.heads import encoder_config
+from converter.dialects.transformers.tensorflow_writing import trained_in_order
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
 from converter.encoding.hdf5.layers import listed
 from converter.encoding.object_graph import object_graph
 from converter.encoding.tensor_bundle import Bundle
 from converter.errors import LossError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import Location
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState
@@ -36,6 +37,7 @@ _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
 )
 _NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")
 _WAYS_LIMIT = 100_000
+_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
 _NUMBER = re.compile(r"_(\d+)$")
 
 
@@ -47,6 +49,8 @@ def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, pat
     if not held:
         return checkpoint
     assert group is not None
+    ranks = {name: rank for rank, name in enumerate(listed(group, "weight_names") or ())}
+    held = dict(sorted(held.items(), key=lambda item: ranks.get(item[0], len(ranks))))  # HDF5 has them by name
     record = _record(group, path)
     settings = record.completing(settings_of(compiled))
     return _with(checkpoint, lambda: record.applied(state_by_names(held, checkpoint.tensors, settings, None)))
@@ -178,18 +182,62 @@ def _orders_of(
         is_known = all(name in checkpoint.tensors for name in listed)
         return lambda shapes: [listed] if is_known else []
     if config is not None and architecture.is_model(config):
-        modules, unknown = config_modules(architecture.parse(config))
-        order = tuple(
-            f"{module.path}/{slot.keras}"
-            for module in modules
-            if module.is_trainable
-            for slot in module.slots
-            if not slot.is_buffer
-        )
-        is_whole = not unknown and all(name in checkpoint.tensors for name in order)
-        return lambda shapes: [order] if is_whole else []
+        order = _order_of_layers(architecture.parse(config), stores, checkpoint)
+        is_whole = order is not None and all(name in checkpoint.tensors for name in order)
+        return lambda shapes: [order] if order is not None and is_whole else []
+    of_class = None if config is None else _order_of_class(config, stores, checkpoint)
+    if of_class is not None:
+        return lambda shapes: [of_class]
     runs = _runs(stores)
     return lambda shapes: _merged(runs, checkpoint.tensors, shapes)
+
+
+def _order_of_layers(
+    model: architecture.Layer, stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
+) -> tuple[str, ...] | None:
+    """Return the trained variables of a model as Keras lists them, layer by layer in the order of the config.
+
+    A layer that no table knows may be a model of transformers, or have all of its variables in one place; None where
+    there is another.
+    """
+    order: list[str] = []
+    for layer in model.layers:
+        modules, unknown = architecture.modules(replace(model, layers=(layer,)))
+        of_layer: tuple[str, ...] | None
+        if not unknown:
+            trained = (module for module in modules if module.is_trainable)
+            of_layer = tuple(
+                f"{module.path}/{slot.keras}" for module in trained for slot in module.slots if not slot.is_buffer
+            )
+        elif layer.class_name in architecture.MODELS:
+            of_layer = _order_of_layers(layer, stores, checkpoint)
+        else:
+            own = {
+                place: names
+                for place, names in stores.items()
+                if f"{place.replace(_OLD_PLACE, _PLACE)}/".startswith(f"{layer.store}/")
+            }
+            of_layer = _order_of_class({"class_name": layer.class_name, "config": layer.config}, own, checkpoint)
+            of_layer = () if layer.config.get("trainable") is False else of_layer
+        if of_layer is None:
+            return None
+        order += of_layer
+    return tuple(order)
+
+
+def _order_of_class(
+    entry: Mapping[str, Any], stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
+) -> tuple[str, ...] | None:
+    """Return the trained variables, all in `stores`, of a layer that no table of Keras's own layers has."""
+    names = [name for held in stores.values() for name in held]
+    if len(stores) <= 1:
+        return tuple(name for name in names if name.rpartition("/")[2] not in _NOT_TRAINED)
+    config = encoder_config(Config(values=entry, raw=b""))
+    if config is None:
+        return None
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
+    architecture_name = str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF")
+    return trained_in_order(ranks, config.values, architecture_name)
 
 
 def _runs(stores: Mapping[str, Sequence[str]]) -> list[list[tuple[str, ...]]]:

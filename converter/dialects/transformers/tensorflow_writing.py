@@ -7,7 +7,7 @@ weights too, tied weights in every layer that uses them, and variables that PyTo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,44 @@ def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
             found[model.layer_name(layer, config)] = held
     found.setdefault(TOP_LEVEL, [])
     return found
+
+
+def trained_in_order(ranks: Mapping[str, int], config: Mapping[str, Any], architecture: str) -> tuple[str, ...] | None:
+    """Return the trained variables of a TensorFlow class as Keras lists them; None where a table does not have each.
+
+    `ranks` are those of all its variables, by name; `architecture` is the class without its ``TF``.
+    """
+    try:
+        model = class_of(config, architecture)
+        templates = {name: model.template(name, rank) for name, rank in ranks.items()}
+    except (UsageError, KeyError):
+        return None
+    place = _place_in(model)
+    templates = dict(sorted(templates.items(), key=lambda item: place(item[0], ranks[item[0]])))
+    listed = dict.fromkeys(name for layer in model.layers for name in _in_order(layer, templates, model.table))
+    if len(listed) < len(ranks):
+        return None
+    return tuple(name for name in listed if not _is_untrained(name, model.table))
+
+
+def _place_in(model: TensorFlowClass) -> Callable[[str, int], tuple[Any, ...]]:
+    """Return what gives the place of a variable of some rank among those of a class, as Keras builds them."""
+    ranks: dict[tuple[str, ...], int] = {}
+    for row in (*model.table.rows.all, *model.table.aliases.all):
+        parts = row.theirs.text.split("/")
+        for length in range(1, len(parts) + 1):
+            ranks.setdefault(tuple(parts[:length]), len(ranks))
+
+    def place(name: str, rank: int) -> tuple[Any, ...]:
+        own = model.path(name).split("/")
+        parts = model.template(name, rank).split("/")
+        steps = [
+            (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
+            for index in range(len(parts))
+        ]
+        return (_is_untrained(name, model.table), steps)
+
+    return place
 
 
 def _in_order(layer: Layer, templates: Mapping[str, str], table: TensorFlowTable) -> list[str]:
@@ -168,24 +206,9 @@ class _Translation:
 
     def ordered(self) -> list[str]:
         """Return the variables as Keras lists them: layer by layer, what is trained before what is not."""
-        ranks: dict[tuple[str, ...], int] = {}
-        for row in (*self.model.table.rows.all, *self.model.table.aliases.all):
-            parts = row.theirs.text.split("/")
-            for length in range(1, len(parts) + 1):
-                ranks.setdefault(tuple(parts[:length]), len(ranks))
-
-        def place(name: str) -> tuple[Any, ...]:
-            if heads.is_head(name):
-                return (2,)
-            own = self.model.path(name).split("/")
-            parts = self.model.template(name, len(self.made.tensors[name].shape)).split("/")
-            steps = [
-                (ranks[tuple(parts[: index + 1])], [int(number) for number in _NUMBERS.findall(own[index])])
-                for index in range(len(parts))
-            ]
-            return (_is_untrained(name, self.model.table), steps)
-
-        return sorted(self.made.tensors, key=place)
+        place = _place_in(self.model)
+        ranks = {name: len(tensor.shape) for name, tensor in self.made.tensors.items()}
+        return sorted(ranks, key=lambda name: (2,) if heads.is_head(name) else place(name, ranks[name]))
 
     def _canonical(self, name: str) -> str:
         plain = name.removeprefix(self.prefix)

@@ -8,7 +8,7 @@ Reading names no class into being: pickles are plain data to us (converter.encod
 from __future__ import annotations
 
 from converter.encoding.pickle import looks_like_pickle
-from converter.formats import Format, NoOptions, ParameterOrder, Probe
+from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
 from converter.formats.pytorch.reading import read_checkpoint
 from converter.formats.pytorch.writing import write_checkpoint
 from converter.model.checkpoint import Checkpoint, Part
@@ -49,7 +49,7 @@ FORMAT = Format(
     read=read,
     write=write,
     file_name=FILE_NAME,
-    keeps_names=True,
+    keeps_names=keeps_pytorch,
     parameters=ParameterOrder.MODEL,
     entries=tuple("*" + suffix for suffix in SUFFIXES),
 )
