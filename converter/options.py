@@ -221,37 +221,39 @@ class Options:
             raise UsageError(f"--max-memory is at least {_LEAST_MEMORY_BYTES >> 20} MiB, not {self.max_memory}")
 
     @classmethod
-    def split(cls, given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    def split(cls, values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
         """Return the options among those given, and the rest, which are for formats."""
         known = {item.name for item in fields(cls)}
-        general = cls(**{name: value for name, value in given.items() if name in known})
-        return general, {name: value for name, value in given.items() if name not in known}
+        general = cls(**{name: value for name, value in values.items() if name in known})
+        return general, {name: value for name, value in values.items() if name not in known}
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Those asked for by name, their values read as JSON. Raises UsageError when they are no NAME=VALUE."""
         found = {}
-        for given in self.hyperparameter:
-            name, _, text = given.partition("=")
+        for argument in self.hyperparameter:
+            name, _, text = argument.partition("=")
             if not name or name in found:
-                raise UsageError(f"--hyperparameter is NAME=VALUE, each name once, not {given!r}")
+                raise UsageError(f"--hyperparameter is NAME=VALUE, each name once, not {argument!r}")
             try:
                 found[name] = json.loads(text)
             except ValueError as error:
-                raise UsageError(f"--hyperparameter is NAME=VALUE with a value such as 0.1, not {given!r}") from error
+                raise UsageError(
+                    f"--hyperparameter is NAME=VALUE with a value such as 0.1, not {argument!r}"
+                ) from error
         return found
 
     @property
     def config_values(self) -> dict[str, Any]:
         """Those asked for by name. Raises UsageError when they are no NAME=VALUE, or none that a graph could heed."""
         found = {}
-        for given in self.config_value:
-            name, _, text = given.partition("=")
+        for argument in self.config_value:
+            name, _, text = argument.partition("=")
             if _CONFIG_NAME.fullmatch(name) is None or name in found:
-                raise UsageError(f"--config-value is NAME=VALUE, each name once, not {given!r}")
+                raise UsageError(f"--config-value is NAME=VALUE, each name once, not {argument!r}")
             if name.rpartition(".")[2] in _FIXED_IN_CONFIG:
                 raise UsageError(f"--config-value cannot change {name}: other options or the graph decide it")
-            found[name] = _json_or_word(text, given)
+            found[name] = _json_or_word(text, argument)
         return found
 
     @property
@@ -281,14 +283,14 @@ class Options:
 
     @property
     def _inputs(self) -> list[str]:
-        given = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
-        return [os.fspath(each) for each in given if each is not None]
+        paths = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return [os.fspath(each) for each in paths if each is not None]
 
     @staticmethod
-    def _one(given: list[str]) -> str | None:
-        if len(given) > 1:
-            raise UsageError(f"--inputs is given twice: {given[0]!r} and {given[1]!r}")
-        return given[0] if given else None
+    def _one(paths: list[str]) -> str | None:
+        if len(paths) > 1:
+            raise UsageError(f"--inputs is given twice: {paths[0]!r} and {paths[1]!r}")
+        return paths[0] if paths else None
 
     def target_dtype(self) -> DType | None:
         """Return the type to cast to, None for no cast. Raises UsageError when `dtype` is not floating-point."""
@@ -301,13 +303,15 @@ class Options:
         return DType(name)
 
 
-def _json_or_word(text: str, given: str) -> Any:
+def _json_or_word(text: str, argument: str) -> Any:
     """Read a value as JSON, or as the word it is: ``original_full`` needs no quotes."""
     try:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         if _WORD.fullmatch(text) is None:
-            raise UsageError(f"--config-value is NAME=VALUE with a value in JSON or a word, not {given!r}") from error
+            raise UsageError(
+                f"--config-value is NAME=VALUE with a value in JSON or a word, not {argument!r}"
+            ) from error
     return text
 
 

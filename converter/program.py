@@ -48,7 +48,7 @@ def convert(
     target.place.check_apart_from(path)
     opened, specific = Source.open(path, general, specific)
     target.place.check_apart_from(path, *opened.read_beside(general))
-    return _made(opened, target, general, specific, observer)
+    return _converted(opened, target, general, specific, observer)
 
 
 def read(
@@ -71,8 +71,8 @@ def write(
     general, specific = Options.split(options)
     require_sandbox(general)
     target = Target.of(destination, to, general)
-    given = Source(checkpoint=checkpoint, path=None, format=str(checkpoint.dialect))
-    return _made(given, target, general, specific, observer)
+    source = Source(checkpoint=checkpoint, path=None, format=str(checkpoint.dialect))
+    return _converted(source, target, general, specific, observer)
 
 
 def diff(left: StrPath, right: StrPath) -> Difference:
@@ -106,7 +106,9 @@ def verify(
             return replace(planned.report, verification=verification)
 
 
-def _made(source: Source, target: Target, options: Options, specific: dict[str, Any], observer: Observer) -> Report:
+def _converted(
+    source: Source, target: Target, options: Options, specific: dict[str, Any], observer: Observer
+) -> Report:
     target = target.with_options(specific)
     request = {"tool": __version__, "to": target.format.name, **options.deciding, "more": repr(specific)}
     files = source.files

@@ -18,8 +18,8 @@ def prctl(option: int, *arguments: Any) -> int:
     """Call prctl(2). Returns -1 where there is none."""
     if sys.platform != "linux":
         return -1
-    given = [*_widened(arguments), *map(ctypes.c_ulong, [0] * (4 - len(arguments)))]
-    return int(_LIBRARY.prctl(ctypes.c_int(option), *given))
+    widened = [*_widened(arguments), *map(ctypes.c_ulong, [0] * (4 - len(arguments)))]
+    return int(_LIBRARY.prctl(ctypes.c_int(option), *widened))
 
 
 def system_call(number: int, *arguments: Any) -> int:

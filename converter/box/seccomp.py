@@ -90,10 +90,10 @@ class _Program(ctypes.Structure):
 
 def install(filter_: bytes) -> str | None:
     """Install a filter for all threads. Returns what is missing when the kernel takes none."""
-    given = ctypes.byref(_Program(len(filter_) // 8, filter_))
+    program_pointer = ctypes.byref(_Program(len(filter_) // 8, filter_))
     column, _ = _ARCHITECTURES[os.uname().machine]
-    if system_call(calls.SECCOMP[column], _SECCOMP_SET_MODE_FILTER, _FOR_ALL_THREADS, given) == 0:
+    if system_call(calls.SECCOMP[column], _SECCOMP_SET_MODE_FILTER, _FOR_ALL_THREADS, program_pointer) == 0:
         return None
-    if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, given) == 0:
+    if prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program_pointer) == 0:
         return None
     return "a filter of system calls (seccomp, Linux 3.17)"

@@ -194,8 +194,8 @@ def print_json(value: object) -> None:
 
 def failed(error: CkconvError) -> dict[str, object]:
     """Return the JSON object of a command that failed and has no report."""
-    told = {"code": error.exit_code, "file": error.path, "tensor": error.tensor, "message": error.message}
-    return {"status": "failed", "exit_code": error.exit_code, "error": {**told, "hint": error.hint}}
+    details = {"code": error.exit_code, "file": error.path, "tensor": error.tensor, "message": error.message}
+    return {"status": "failed", "exit_code": error.exit_code, "error": {**details, "hint": error.hint}}
 
 
 def print_failure(value: object) -> None:

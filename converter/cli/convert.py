@@ -22,15 +22,15 @@ _PATH = click.Path(path_type=str, readable=False)
 @click.option("--to", default=None, metavar="FORMAT", help="Format of DST; by default what its name says.")
 @with_options(*Use)
 @with_manner
-def command(source: str, destination: str, manner: Manner, **given: Any) -> None:
+def command(source: str, destination: str, manner: Manner, **arguments: Any) -> None:
     """Convert the checkpoint SRC into DST."""
-    options = {name: value for name, value in given.items() if is_given(value)}
+    options = {name: value for name, value in arguments.items() if is_given(value)}
     to = options.pop("to", None)
     result = manner.run(
         lambda observer: convert(source, destination, to=to, observer=observer, **options),
         source=source,
         destination=destination,
-        overwrite=bool(given["overwrite"]),
+        overwrite=bool(arguments["overwrite"]),
         done="is in place",
     )
     lines = (

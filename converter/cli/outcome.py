@@ -72,8 +72,8 @@ def with_manner(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how it speaks, as its argument `manner`."""
 
     @wraps(command)
-    def told(**given: Any) -> None:
-        command(manner=Manner(**{each.name: given.pop(each.name) for each in fields(Manner)}), **given)
+    def with_its_manner(**arguments: Any) -> None:
+        command(manner=Manner(**{each.name: arguments.pop(each.name) for each in fields(Manner)}), **arguments)
 
     options = (
         click.option(
@@ -85,5 +85,5 @@ def with_manner(command: Callable[..., None]) -> Callable[..., None]:
         click.option("-v", "--verbose", is_flag=True, help="Log to stderr."),
     )
     for option in reversed(options):
-        told = option(told)
-    return told
+        with_its_manner = option(with_its_manner)
+    return with_its_manner

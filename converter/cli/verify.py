@@ -22,12 +22,12 @@ _PATH = click.Path(path_type=str, readable=False)
 @with_options(Use.DECIDES, Use.PROVES, Use.WORKS)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 @with_manner
-def command(source: str, destination: str, overwrite: bool, manner: Manner, **given: Any) -> None:
+def command(source: str, destination: str, overwrite: bool, manner: Manner, **arguments: Any) -> None:
     """Prove DST against SRC: every tensor bit for bit through the mapping, and what a graph computes; exit 4 if not.
 
     The options are those that DST was made with.
     """
-    options = {name: value for name, value in given.items() if is_given(value)}
+    options = {name: value for name, value in arguments.items() if is_given(value)}
     result = manner.run(
         lambda observer: verify(source, destination, observer=observer, **options),
         source=source,

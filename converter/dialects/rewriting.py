@@ -60,8 +60,8 @@ class Rewriting:
         Raises LossError when a new name is taken, ReadError for shapes that do not fit.
         """
         first, *others = way.before
-        made = way.applied([self.source.tensor(name) for name in way.before])
-        for new, tensor in zip(way.after, made, strict=True):
+        tensors = way.applied([self.source.tensor(name) for name in way.before])
+        for new, tensor in zip(way.after, tensors, strict=True):
             self.put(first, new, tensor)
         for other in others:
             self.join(other, way.after[0], f"stored with {self.source.origin(first)}, as {way.after[0]}")
@@ -154,13 +154,13 @@ class Rewriting:
         return {"optimizer": replace(state, groups=groups, slots=slots)}
 
     def _parameters(self, names: Sequence[str]) -> tuple[str, ...]:
-        made: list[str] = []
+        parameters: list[str] = []
         for name in names:
             way = self._way(name)
             if not set(way.before) <= set(names):
                 raise _ApartError(f"{_listed(way.before)} become one, and are not in one parameter group")
-            made += way.after if name == way.before[0] else ()
-        return tuple(made)
+            parameters += way.after if name == way.before[0] else ()
+        return tuple(parameters)
 
     def _slot(self, slot: str, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name in held:

@@ -146,8 +146,8 @@ def _values(value: Any, *names: str) -> list[Any]:
     state = value.state
     if isinstance(state, dict):
         return [state.get(field) for field in fields]
-    given = state if isinstance(state, tuple) else value.arguments
-    return [*given, *[None] * len(fields)][: len(fields)]
+    arguments = state if isinstance(state, tuple) else value.arguments
+    return [*arguments, *[None] * len(fields)][: len(fields)]
 
 
 def _place(info: Any, name: str) -> Place:
@@ -171,14 +171,14 @@ def _path(name: Any, path: Any) -> tuple[Key, ...]:
 def _item(name: str, value: Any, path: tuple[Key, ...], where: dict[tuple[str, tuple[int, ...] | None], Place]) -> Item:
     """Return an item, and take its places out of `where`."""
 
-    def taken(starts: tuple[int, ...] | None) -> Place:
+    def popped(starts: tuple[int, ...] | None) -> Place:
         if (name, starts) not in where:
             raise ReadError("is declared and not stored")
         return where.pop((name, starts))
 
     fields = _values(value, "TensorStorageMetadata", "BytesStorageMetadata")
     if not fields:
-        return ValueItem(path=path, place=taken(None))
+        return ValueItem(path=path, place=popped(None))
     properties, size, chunks = fields
     (of,) = _values(properties, "TensorProperties")
     dtype = DTYPES.get(of.name) if isinstance(of, Global) and of.module == "torch" else None
@@ -192,7 +192,7 @@ def _item(name: str, value: Any, path: tuple[Key, ...], where: dict[tuple[str, t
         starts, extents = (_extents(part) for part in _values(chunk, "ChunkStorageMetadata"))
         if not len(starts) == len(extents) == len(shape):
             raise ReadError("has a chunk with other axes than its own")
-        found.append(Chunk(starts=starts, shape=extents, place=taken(starts)))
+        found.append(Chunk(starts=starts, shape=extents, place=popped(starts)))
     return TensorItem(path=path, dtype=dtype, shape=shape, chunks=tuple(found))
 
 

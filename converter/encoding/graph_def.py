@@ -46,7 +46,7 @@ _LISTED = frozenset(range(2, 10))
 _LISTED_SHAPES, _LISTED_TENSORS, _LISTED_CALLED = 7, 8, 9
 _RESOURCE, _VARIANT, _REFERENCE = 20, 21, 100
 _DEPTH_LIMIT = 8
-_TAKEN = re.compile(r"\^[^:]+|[^^:][^:]*(:[^:0-9][^:]*)?(:[0-9]{1,5})?")
+_INPUT = re.compile(r"\^[^:]+|[^^:][^:]*(:[^:0-9][^:]*)?(:[0-9]{1,5})?")
 """`^node`, `node`, `node:1` and, in functions, `node:output:0`; more outputs than that no operator has."""
 _VARIABLE, _OF_RESOURCE = "VarHandleOp", "shared_name"
 _LOCAL = ("container", _OF_RESOURCE, "allowed_devices", "debug_name", "config", "config_proto", "executor_type")
@@ -289,7 +289,7 @@ def entries(data: Iterable[memoryview], path: str | None = None) -> Iterator[tup
 
 def _reference(data: memoryview, path: str | None) -> str:
     text = as_text(data, path)
-    if not _TAKEN.fullmatch(text):
+    if not _INPUT.fullmatch(text):
         raise ReadError(f"has a node that takes {text!r}, which is no output of a node", path=path)
     return text
 

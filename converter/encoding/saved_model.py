@@ -71,15 +71,15 @@ def _steps(file: SourceFile, start: int, length: int) -> Iterator[tuple[int, int
     position, end = start, start + length
     while position < end:
         head = memoryview(file.read(position, min(_HEAD_BYTES, end - position)))
-        key, taken = read_varint(head, 0, file.path)
+        key, consumed = read_varint(head, 0, file.path)
         if key & 7 not in (VARINT, LENGTH_DELIMITED):
             raise ReadError("is no SavedModel message", path=file.path)
-        value, taken = read_varint(head, taken, file.path)
+        value, consumed = read_varint(head, consumed, file.path)
         extent = value if key & 7 == LENGTH_DELIMITED else 0
-        if extent > end - position - taken:
+        if extent > end - position - consumed:
             raise ReadError("is cut short", path=file.path)
-        yield key >> 3, position + taken, extent
-        position += taken + extent
+        yield key >> 3, position + consumed, extent
+        position += consumed + extent
 
 
 def variable_files(

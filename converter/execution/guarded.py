@@ -135,7 +135,7 @@ class GuardedFile:
 
 @contextmanager
 def guarded(
-    given: str | os.PathLike[str],
+    file_path: str | os.PathLike[str],
     *,
     option: str,
     source: Location,
@@ -143,14 +143,14 @@ def guarded(
     overwrite: bool,
     is_earlier: Callable[[bytes], bool],
 ) -> Iterator[GuardedFile]:
-    """Check that `option` may write a file at the path `given`, apart from `source` and `destination`, and yield it.
+    """Check that `option` may write a file at `file_path`, apart from `source` and `destination`, and yield it.
 
     `is_earlier` tells from its content whether an existing file was written by the same option.
 
     Raises UsageError (exit 2) for a path that can never be written to, DestinationExistsError (6) for one where
     something is that must stay, WriteError (1) for a folder in which no file can be made.
     """
-    text = os.fspath(given)
+    text = os.fspath(file_path)
     if not text or "\0" in text or text.endswith((os.sep, f"{os.sep}.", f"{os.sep}..")) or text in (".", ".."):
         raise UsageError(f"{option} names a file, not {text!r}")
     absolute = Path(os.path.abspath(text))

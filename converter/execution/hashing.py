@@ -24,13 +24,13 @@ def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
     waits for any more is given up.
     """
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
-    given_up = Event()
+    cancelled = Event()
     try:
         with signals_held_back():
-            future = executor.submit(_sha256_of_all, files, given_up)
+            future = executor.submit(_sha256_of_all, files, cancelled)
         yield future.result
     finally:
-        given_up.set()
+        cancelled.set()
         executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -67,19 +67,19 @@ def tensor_sha256(tensor: Tensor) -> str:
     return value.hexdigest()
 
 
-def _sha256_of_all(files: Sequence[SourceFile], given_up: Event) -> str:
+def _sha256_of_all(files: Sequence[SourceFile], cancelled: Event) -> str:
     if not files:
         return ""
     if len(files) == 1:
-        return _sha256(files[0], given_up)
-    lines = sorted(f"{_sha256(file, given_up)}  {file.path.name}\n" for file in files)
+        return _sha256(files[0], cancelled)
+    lines = sorted(f"{_sha256(file, cancelled)}  {file.path.name}\n" for file in files)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _sha256(file: SourceFile, given_up: Event) -> str:
+def _sha256(file: SourceFile, cancelled: Event) -> str:
     value = hashlib.sha256()
     for chunk in file.chunks(0, file.size):
         value.update(chunk)
-        if given_up.is_set():
+        if cancelled.is_set():
             return ""
     return value.hexdigest()

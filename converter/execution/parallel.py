@@ -113,7 +113,7 @@ class _Ration:
 
     limit_bytes: int
     used_bytes: int = 0
-    is_given_up: bool = False
+    is_cancelled: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
@@ -121,7 +121,7 @@ class _Ration:
         """Wait for `nbytes`, or for all there is when that is less."""
         needed = min(nbytes, self.limit_bytes)
         with self.changed:
-            self.changed.wait_for(lambda: self.is_given_up or self.used_bytes + needed <= self.limit_bytes)
+            self.changed.wait_for(lambda: self.is_cancelled or self.used_bytes + needed <= self.limit_bytes)
             self.used_bytes += needed
         try:
             yield
@@ -133,7 +133,7 @@ class _Ration:
     def give_up(self) -> None:
         """Let nobody wait any longer."""
         with self.changed:
-            self.is_given_up = True
+            self.is_cancelled = True
             self.changed.notify_all()
 
 
@@ -146,7 +146,7 @@ class _Guard(Observer):
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, nbytes: int) -> None:
-        if self.ration.is_given_up:
+        if self.ration.is_cancelled:
             raise _GivenUpError
         with self.lock:
             self.observer.advance(nbytes)
@@ -158,7 +158,7 @@ def _run(tasks: Iterable[Task], observer: Observer, count: int, ration: _Ration)
     failed: dict[int, Exception] = {}
 
     def work() -> None:
-        while not ration.is_given_up:
+        while not ration.is_cancelled:
             with taking:
                 number, (nbytes, task) = next(left, (-1, (0, None)))
             if task is None:

@@ -46,12 +46,12 @@ class Destination:
     is_fixed: bool = False
 
     @classmethod
-    def of(cls, given: str | os.PathLike[str]) -> Destination:
+    def of(cls, destination: str | os.PathLike[str]) -> Destination:
         """Read a path as the user wrote it. Raises WriteError when its parent is not a folder."""
-        text = os.fspath(given)
+        text = os.fspath(destination)
         if not text or "\0" in text:
             raise UsageError(f"{text!r} is not a path")
-        place = location_of(given)
+        place = location_of(destination)
         if not isinstance(place, Path):
             if not place.name:
                 raise UsageError("cannot be a destination", path=place)
@@ -208,7 +208,7 @@ def staging(
             earlier = NOTHING
             if resumes and attempt is not None:
                 with _failing_at(destination), _dead(parent) as leftovers:
-                    earlier = resume.taken(attempt, leftovers, folder, _OUTPUT)
+                    earlier = resume.moved_into(attempt, leftovers, folder, _OUTPUT)
             yield Staging(destination=destination, folder=folder, is_fixed=is_fixed, earlier=earlier)
     except (Interrupted, WriteError):
         is_left = resumes

@@ -128,20 +128,20 @@ def _is_whole(file: OutputFile, found: SourceFile, names: Mapping[int, str], obs
         if isinstance(piece, Late):
             late.append((position, piece))
         else:
-            planned = _heard(named_chunks(piece, names), observer)
+            planned = _reported(named_chunks(piece, names), observer)
             if not is_same_bytes(planned, found.chunks(position, piece_bytes(piece))):
                 return False
         position += piece_bytes(piece)
     return all(found.read(at, piece.nbytes) == rendered(piece, file) for at, piece in late)
 
 
-def _heard(chunks: Iterator[memoryview | bytes], observer: Observer) -> Iterator[memoryview]:
+def _reported(chunks: Iterator[memoryview | bytes], observer: Observer) -> Iterator[memoryview]:
     for chunk in chunks:
         yield memoryview(chunk)
         observer.advance(len(chunk))
 
 
-def taken(attempt: Attempt, leftovers: Sequence[Path], folder: Path, output_name: str) -> Earlier:
+def moved_into(attempt: Attempt, leftovers: Sequence[Path], folder: Path, output_name: str) -> Earlier:
     """Move what `leftovers` have of the same attempt into `folder`, and remove those of its destination.
 
     Those of other destinations stay for whoever resumes them. Raises OSError when files cannot be moved.

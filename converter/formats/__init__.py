@@ -170,14 +170,14 @@ def detect(probe: Probe) -> Format:
     raise probe.nothing_known()
 
 
-def options_of(format_: Format, options_type: type, given: Mapping[str, Any]) -> Any:
+def options_of(format_: Format, options_type: type, values: Mapping[str, Any]) -> Any:
     """Build the options of a format from those the user gave. Raises UsageError for one it does not take."""
     known = {item.name: flag_of(item) for item in fields(options_type)}
-    for name in given:
+    for name in values:
         if name not in known:
             hint = f"it takes {', '.join(sorted(known.values()))}" if known else None
             raise UsageError(f"format {format_.name} takes no --{name.replace('_', '-')}", hint=hint)
-    return options_type(**given)
+    return options_type(**values)
 
 
 def foreign_entry(entries: tuple[str, ...]) -> str | None:

@@ -96,15 +96,15 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
 def _stored_names(names: tuple[str, ...], separator: str) -> dict[str, str]:
     """Return name -> the name it is stored under: another one where a key would mean something to a reader."""
     stored_as = {}
-    taken = set(names)
+    used = set(names)
     for name in names:
         keys = name.split(separator)
         stored = name
         if {CHUNKED, OWN_KEY}.intersection((*keys, name)):
             stored = separator.join(key + "_" if key in (CHUNKED, OWN_KEY) else key for key in keys)
-            while stored in taken:
+            while stored in used:
                 stored += "_"
-            taken.add(stored)
+            used.add(stored)
         stored_as[name] = stored
     return stored_as
 

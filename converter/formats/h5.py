@@ -71,8 +71,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     if state is not None and is_placed(state):
         kept = without(checkpoint.lines, Kind.OPTIMIZER)
         return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
-    told = _document(root, "training_config", path)
-    warnings = ("training_config (loss, metrics) not carried",) if told else ()
+    document = _document(root, "training_config", path)
+    warnings = ("training_config (loss, metrics) not carried",) if document else ()
     config, graph = _config(root, path), None
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
@@ -81,7 +81,7 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     checkpoint = replace(
         checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=warnings, graph=graph
     )
-    return with_listed_state(checkpoint, root, None if told is None else told.values, path)
+    return with_listed_state(checkpoint, root, None if document is None else document.values, path)
 
 
 def _listing(weights: hdf5.Group, path: Location) -> Listing:
@@ -191,8 +191,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         raise LossError(problem, hint="--to pretrained writes the model of transformers, and the heads beside it")
     config = _naming_its_class(checkpoint)
     if keras.dialect == Dialect.PYTORCH and tensorflow_classes.knows(config):
-        made = tensorflow_writing.from_canonical(replace(checkpoint, config=config, optimizer=None))
-        return replace(made, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
+        written = tensorflow_writing.from_canonical(replace(checkpoint, config=config, optimizer=None))
+        return replace(written, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
 
 
@@ -319,11 +319,11 @@ def _by_trainability(names: list[str], checkpoint: Checkpoint) -> list[str]:
 def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     """Lay out one layer per module, with names and layouts as they are; ties become hard links."""
     by_layer: dict[str, list[tuple[str, str]]] = {}
-    taken = {layers.TOP_LEVEL} if checkpoint.optimizer is None else {layers.TOP_LEVEL, _OPTIMIZER}
+    reserved = {layers.TOP_LEVEL} if checkpoint.optimizer is None else {layers.TOP_LEVEL, _OPTIMIZER}
     escapes: list[str] = []
     for name in checkpoint.names:
         module, dot, leaf = name.rpartition(".")
-        layer = layers.TOP_LEVEL if not dot else set_apart(module) if module in taken else escaped(module)
+        layer = layers.TOP_LEVEL if not dot else set_apart(module) if module in reserved else escaped(module)
         by_layer.setdefault(layer, []).append((name, escaped(leaf)))
         if escaped(leaf) != leaf or (dot and layer != module):
             escapes.append(name)

@@ -307,8 +307,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     if options.container == "weights" or not has_model:
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
-        told = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
-        return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names, warnings=told)
+        warnings = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
+        return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names, warnings=warnings)
     archived, warnings = _archived_config(checkpoint)
     return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=warnings)
 
@@ -399,11 +399,11 @@ def _with_state(
 def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
     """Lay out one group per module, with names and layouts as they are; ties become hard links."""
     by_module: dict[str, list[str]] = {}
-    taken = {_VARIABLES} if checkpoint.optimizer is None else {_VARIABLES, _OPTIMIZER}
+    reserved = {_VARIABLES} if checkpoint.optimizer is None else {_VARIABLES, _OPTIMIZER}
     for name in checkpoint.names:
         module, dot, _ = name.rpartition(".")
         link = escaped(module) if dot else ""
-        by_module.setdefault(set_apart(module) if link in taken else link, []).append(name)
+        by_module.setdefault(set_apart(module) if link in reserved else link, []).append(name)
     places: dict[str, str] = {}
     attributes: dict[str, dict[str, object]] = {"": {"ckconv_dialect": str(checkpoint.dialect), "ckconv": late}}
     escapes: list[str] = []

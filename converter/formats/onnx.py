@@ -98,8 +98,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
 def _graph(path: Location, names: Mapping[str, str]) -> GraphSource:
     return GraphSource(
         model=absolute(path),
-        trace=trace_onnx.given(names=dict(names)),
-        reference=run_onnx.given(inexact=list(_INEXACT)),
+        trace=trace_onnx.with_arguments(names=dict(names)),
+        reference=run_onnx.with_arguments(inexact=list(_INEXACT)),
         extra="onnx",
     )
 
@@ -169,8 +169,8 @@ def _names_beside(checkpoint: Checkpoint, signature: Signature, stored_as: Mappi
     renamed = next((name for name in used if stored_as[name] != name), None)
     if renamed is not None:
         raise GraphError("is a name that a graph in ONNX cannot use", tensor=renamed)
-    taken = {each.name for each in signature.inputs}.union(signature.outputs)
-    return {name: _MARK + name for name in checkpoint.tensors if name in taken and name not in used}
+    reserved = {each.name for each in signature.inputs}.union(signature.outputs)
+    return {name: _MARK + name for name in checkpoint.tensors if name in reserved and name not in used}
 
 
 def _stored_name(name: str) -> str:

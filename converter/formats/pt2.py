@@ -112,7 +112,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         return Output(files=tuple(files), names=names, warnings=(warning,))
 
     def build(workshop: Workshop) -> None:
-        made = workshop.scratch / "program.pt2"
+        traced = workshop.scratch / "program.pt2"
         inputs = workshop.call(
             build_torch_program,
             graph=os.fspath(graph.file),
@@ -121,18 +121,18 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             small=_small(checkpoint),
             trainable=_parameters(checkpoint),
             ties=dict(checkpoint.aliases),
-            file=os.fspath(made),
+            file=os.fspath(traced),
         )
-        program = pt2.Archive(open_file(made)).parts()
+        program = pt2.Archive(open_file(traced)).parts()
         workshop.stream(archive(program, inputs), workshop.folder)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     return Output(files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes)
 
 
-def is_same_program(found: Path, made: Path) -> bool:
+def is_same_program(found: Path, again: Path) -> bool:
     """Whether two archives are the same but for the values of weights and the metadata of their making."""
-    ours, theirs = (pt2.Archive(_archive(path)).besides_weights() for path in (made, found))
+    ours, theirs = (pt2.Archive(_archive(path)).besides_weights() for path in (again, found))
     return ours.keys() == theirs.keys() and all(is_equal(ours[name], theirs[name]) for name in ours)
 
 

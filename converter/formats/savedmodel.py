@@ -48,7 +48,7 @@ _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
 _STAGED_SLOTS, _STAGED_KERNELS = "optimizer.safetensors", "kernels.safetensors"
 _KERNELS = "kernels"
-_TAKEN_AS_IS = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
+_ALLOWED = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
 _REFUSED = re.compile(r"[^A-Za-z0-9_./-]")
 _NOT_VARIABLES = {DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2FNUZ, DType.FLOAT8_E8M0FNU}
 """What tf.Variable refuses; measured with TensorFlow 2.21."""
@@ -133,7 +133,7 @@ def _slots(bundle: Bundle, names: Mapping[str, str], kinds: Mapping[str, Kind], 
 def _graph(path: Location, names: Mapping[str, str], kernels: tuple[str, ...] = ()) -> GraphSource:
     return GraphSource(
         model=absolute(path),
-        trace=trace_saved_model.given(names=dict(names), kernels=list(kernels)),
+        trace=trace_saved_model.with_arguments(names=dict(names), kernels=list(kernels)),
         reference=run_foreign_saved_model,
         extra="tensorflow",
     )
@@ -261,7 +261,7 @@ def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
 
 def variable_name(name: str) -> str:
     """Return `name`, or, where TensorFlow refuses it, ``.>`` and the name with refused characters as ``>hex>``."""
-    if _TAKEN_AS_IS.fullmatch(name):
+    if _ALLOWED.fullmatch(name):
         return name
     return ".>" + _REFUSED.sub(lambda match: f">{ord(match[0]):x}>", name)
 

@@ -240,8 +240,8 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config_file.raw,)))
     files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
-    told = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
-    return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=told)
+    warnings = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
+    return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=warnings)
 
 
 _Laid = tuple[dict[str, str], dict[str, Tensor], bytes | None, dict[str, Any]]

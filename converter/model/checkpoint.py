@@ -190,11 +190,11 @@ class Checkpoint:
         """
         renamed = {name: new_name(name) for name in self.names}
         if len(set(renamed.values())) != len(renamed):
-            taken: dict[str, str] = {}
+            old_names: dict[str, str] = {}
             for old, new in renamed.items():
-                if new in taken:
-                    raise both_named(old, taken[new], new)
-                taken[new] = old
+                if new in old_names:
+                    raise both_named(old, old_names[new], new)
+                old_names[new] = old
         return replace(
             self,
             tensors={renamed[name]: tensor for name, tensor in self.tensors.items()},

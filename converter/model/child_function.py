@@ -41,7 +41,7 @@ class ChildFunction(Generic[P, R]):
         """Whether it has a parameter of this name."""
         return name in inspect.signature(self.function).parameters
 
-    def given(self, **arguments: Any) -> ChildFunction[..., R]:
+    def with_arguments(self, **arguments: Any) -> ChildFunction[..., R]:
         """Return the same with more keywords given. Raises TypeError for one that the function does not take."""
         inspect.signature(self.function).bind_partial(**arguments)
         return ChildFunction(function=self.function, what=self.what, arguments={**self.arguments, **arguments})

@@ -60,12 +60,12 @@ def _blocks(streams: Sequence[_Stream], widths: Sequence[int], rows: int) -> Ite
         filled = block[: min(len(block), rows - start)]
         column = 0
         for stream, width in zip(streams, widths, strict=True):
-            filled[:, column : column + width] = _taken(stream, len(filled), width)
+            filled[:, column : column + width] = _next_rows(stream, len(filled), width)
             column += width
         yield filled.reshape(-1).data
 
 
-def _taken(stream: _Stream, rows: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def _next_rows(stream: _Stream, rows: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     pieces = stream.pieces(rows * width)
     first = next(pieces, memoryview(b""))
     data = first if len(first) == rows * width else b"".join([bytes(first), *map(bytes, pieces)])

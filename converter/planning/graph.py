@@ -101,18 +101,18 @@ def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, signature: 
 
 
 def _from_config(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    given = checkpoint.config
-    if given is None:
+    config = checkpoint.config
+    if config is None:
         raise ArchitectureError(
             "no config.json says which model this is, and the source has no graph of its own",
             hint="--config FILE names a model of transformers, --model pkg.module:factory with --inputs one of your "
             "own, --weights-only writes no graph",
         )
     require("torch", "tracing a model")
-    inference = infer_architecture(checkpoint.tensors, given.values, task=options.task)
+    inference = infer_architecture(checkpoint.tensors, config.values, task=options.task)
     if inference.prefix:
         checkpoint = checkpoint.with_names(lambda name: name.removeprefix(inference.prefix))
-    config = given.with_values({"architectures": [inference.architecture]})
+    config = config.with_values({"architectures": [inference.architecture]})
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
     file = workshop.scratch / _GRAPH_NAME
@@ -128,7 +128,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
     fitted = fitted_to_class(named, Signature.from_json(answer))
-    runner = calls.run_transformers.given(architecture=inference.architecture)
+    runner = calls.run_transformers.with_arguments(architecture=inference.architecture)
     reference = Reference(runner=runner, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
 

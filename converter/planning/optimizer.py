@@ -48,7 +48,7 @@ def with_settled_optimizer(
     if (options.param_order is not None or options.trainable is not None) and not is_numbered:
         raise UsageError("--param-order and --trainable are for optimizers whose parameters are numbered")
     if options.param_order is not None or options.trainable is not None:
-        checkpoint = _as_given(checkpoint, options)
+        checkpoint = _in_order_of_user(checkpoint, options)
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options, workshop)
     checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
@@ -81,9 +81,9 @@ def _named(checkpoint: Checkpoint, **how: Any) -> Checkpoint:
     return replace(checkpoint, optimizer=state, optimizer_refused=None)
 
 
-def _as_given(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def _in_order_of_user(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if options.param_order is not None:
-        return _named(checkpoint, given=_listed(LocalFile(options.param_order)))
+        return _named(checkpoint, user_order=_listed(LocalFile(options.param_order)))
     assert options.trainable is not None
     try:
         pattern = re.compile(options.trainable)
@@ -92,8 +92,8 @@ def _as_given(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     frozen = frozenset(name for name in checkpoint.tensors if pattern.search(name) is None)
     if len(frozen) == len(checkpoint.tensors):
         raise UsageError(f"--trainable {options.trainable!r} matches no tensor")
-    made = _named(replace(checkpoint, frozen=frozen))
-    return replace(made, frozen=checkpoint.frozen)
+    named = _named(replace(checkpoint, frozen=frozen))
+    return replace(named, frozen=checkpoint.frozen)
 
 
 def _listed(file: SourceFile) -> tuple[str, ...]:
@@ -211,12 +211,12 @@ def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
 
 
 def _named_in_torch(asked: Mapping[str, Any], state: OptimizerState) -> Iterator[tuple[str, Any]]:
-    told = frozenset[str]().union(*(group.hyperparameters for group in state.groups))
+    stated = frozenset[str]().union(*(group.hyperparameters for group in state.groups))
     for name, value in asked.items():
-        own = name if name in told else _TORCH.get(name, name)
-        if own not in told | TORCH:
+        own = name if name in stated else _TORCH.get(name, name)
+        if own not in stated | TORCH:
             what = f"--hyperparameter {name}: neither the file nor PyTorch has it of {state.algorithm}"
-            raise UsageError(what, hint=f"the file has {', '.join(sorted(told))}")
+            raise UsageError(what, hint=f"the file has {', '.join(sorted(stated))}")
         yield own, value
 
 

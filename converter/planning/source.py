@@ -51,14 +51,14 @@ class Source:
         """
         folder = path if is_dir(path) else path.parent
         file, format_ = detected(path, options.from_format)
-        taken = {field.name for field in fields(format_.read_options)}
-        read_options = format_.read_options(**{name: value for name, value in specific.items() if name in taken})
+        accepted = {field.name for field in fields(format_.read_options)}
+        read_options = format_.read_options(**{name: value for name, value in specific.items() if name in accepted})
         with _naming(file):
             checkpoint = format_.read(file, read_options)
             if not checkpoint.tensors:
                 raise ReadError("holds no tensor")
             check_growth(checkpoint, file)
-        left = {name: value for name, value in specific.items() if name not in taken}
+        left = {name: value for name, value in specific.items() if name not in accepted}
         return cls(checkpoint=_with_siblings(checkpoint, folder, options), path=path, format=format_.name), left
 
     @property
@@ -80,7 +80,7 @@ class Source:
         yield from (file.path for file in self.checkpoint.assets.values())
         if isinstance(self.path, Path):
             yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
-        yield from (given for given in (options.mapping, options.param_order) if given is not None)
+        yield from (each for each in (options.mapping, options.param_order) if each is not None)
         if options.config is not None:
             yield _config_given(options.config)
 

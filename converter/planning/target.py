@@ -50,20 +50,20 @@ class Target:
     @classmethod
     def found(cls, destination: str | os.PathLike[str], to: str | None) -> Target:
         """Return what is at `destination` already. Raises UnknownFormatError, ReadError."""
-        given = location_of(destination)
-        place = Path(os.path.abspath(given)) if isinstance(given, Path) else given
+        location = location_of(destination)
+        place = Path(os.path.abspath(location)) if isinstance(location, Path) else location
         path, format_ = detected(located(place), to)
         is_folder = is_dir(path)
         there = Destination(path=path, as_folder=is_folder)
         return cls(format=format_, place=there, is_folder=is_folder, is_there=True)
 
-    def with_options(self, given: Mapping[str, Any]) -> Target:
+    def with_options(self, values: Mapping[str, Any]) -> Target:
         """Return the target with the options of its writer. Raises UsageError for one that it does not take."""
         decided: Mapping[str, Any] = {}
         if not self.is_folder:
             name = self.place.path.name.lower()
             decided = next((its for suffix, its in self.format.by_suffix.items() if name.endswith(suffix)), {})
-        options = formats.options_of(self.format, self.format.write_options, {**decided, **given})
+        options = formats.options_of(self.format, self.format.write_options, {**decided, **values})
         return replace(self, write_options=options)
 
     def check_replaceable(self, options: Options) -> None:

@@ -76,7 +76,7 @@ def verify_outputs(
     )
     canary = workshop.scratch / "canary.npz"
     if runner.takes("canary"):
-        runner = runner.given(canary=os.fspath(canary), since=time.monotonic())
+        runner = runner.with_arguments(canary=os.fspath(canary), since=time.monotonic())
     compared, left_out, (expected, found, answer) = _both(
         runs, chosen.cases, ("reference", (reference.runner, reference.model)), ("target", (runner, staged))
     )
@@ -231,16 +231,16 @@ def verify_foreign_outputs(
             raise UsageError(f"--inputs {options.data}: {target.name} files from elsewhere are not run")
         return Verification(weights=True, reason=f"{target.name} files from elsewhere are not run")
     workshop.observer.stage("building")
-    made = workshop.scratch / "made-anew"
-    made.mkdir()
-    output.build(replace(workshop, folder=made))
-    if not target.is_same_program(found, made):
+    anew = workshop.scratch / "made-anew"
+    anew.mkdir()
+    output.build(replace(workshop, folder=anew))
+    if not target.is_same_program(found, anew):
         raise VerificationError(
             "holds another program than is made of the source here, and one from elsewhere is not run",
             path=found,
             hint="--verify weights compares the weights alone",
         )
-    return verify_outputs(checkpoint, made, target.runner, options, workshop)
+    return verify_outputs(checkpoint, anew, target.runner, options, workshop)
 
 
 def _cast_tolerance(options: Options) -> float | None:
@@ -264,7 +264,9 @@ def _rounding(
     if not runner.takes("nudge"):
         raise difference
     try:
-        (again, _), (nudged, _) = runs.run([("again", (runner, model)), ("nudged", (runner.given(nudge=True), model))])
+        (again, _), (nudged, _) = runs.run(
+            [("again", (runner, model)), ("nudged", (runner.with_arguments(nudge=True), model))]
+        )
     except GraphError:
         raise difference from None
     if not (expected.keys() <= again.keys() and expected.keys() <= nudged.keys()):  # it does not run any more
@@ -294,24 +296,24 @@ def _moved(array: Array, other: Array) -> float:
 
 def _judged(answer: Answer, outputs: Path, expected: Outputs, compare: partial[Comparison]) -> Canary | None:
     """Return which of the groups of weights that were changed the comparison noticed."""
-    told = answer.get("canary")
-    if told is None or not any(key.startswith(f"{told['case']}/") for key in expected):
+    canary = answer.get("canary")
+    if canary is None or not any(key.startswith(f"{canary['case']}/") for key in expected):
         return None
-    case = f"{told['case']}/"
+    case = f"{canary['case']}/"
     ours = {key: array for key, array in expected.items() if key.startswith(case)}
     unnoticed = []
-    for number, group in enumerate(told["tried"]):
+    for number, group in enumerate(canary["tried"]):
         found = read_arrays(os.fspath(outputs), f"{number}/")
         theirs = {case + key.partition("/")[2]: array for key, array in found.items()}
-        if number not in told["failed"] and _is_alike(compare, ours, theirs):
+        if number not in canary["failed"] and _is_alike(compare, ours, theirs):
             unnoticed.append(group)
-    tried = len(told["tried"])
+    tried = len(canary["tried"])
     return Canary(
         tried=tried,
         noticed=tried - len(unnoticed),
-        not_tried=told["not_tried"],
+        not_tried=canary["not_tried"],
         unnoticed=tuple(sorted(unnoticed)),
-        reason=told["reason"],
+        reason=canary["reason"],
     )
 
 

@@ -39,8 +39,8 @@ def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[Le
         reason = f"stored once, as {slot}"
         lines.append(LedgerLine(status=Status.TIED, name=written.origin(name), target=slot, reason=reason))
     lines += [*written.lines, *output.lines]
-    told = {line.name for line in lines}
-    missing = [name for name in map(source.origin, source.names) if name not in told]
+    accounted = {line.name for line in lines}
+    missing = [name for name in map(source.origin, source.names) if name not in accounted]
     if missing:
         raise LossError(f"{len(missing)} tensors are unaccounted for: {listed(missing)}", tensor=missing[0])
     return tuple(lines)

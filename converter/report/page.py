@@ -121,8 +121,8 @@ def _page(document: Mapping[str, Any], closing: str) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in _rows(document)
     )
     verification = Verification.from_dict(document["verification"])
-    told = (*document["warnings"], *verification.notes, *verification.details)
-    notes = "".join(f"<li>{html.escape(escape(each, 1000))}</li>" for each in told)
+    remarks = (*document["warnings"], *verification.notes, *verification.details)
+    notes = "".join(f"<li>{html.escape(escape(each, 1000))}</li>" for each in remarks)
     title = html.escape(_title(document))
     return (
         f"{_PAGE_START}<title>{title}</title><style>{_STYLE}</style>\n"

@@ -53,16 +53,16 @@ def registry() -> Mapping[str, Storage]:
     return found
 
 
-def location_of(given: str | os.PathLike[str]) -> Location:
+def location_of(address: str | os.PathLike[str]) -> Location:
     """Return the place that a user names: a path, or the address of another storage.
 
     Raises UsageError for an address of no storage that is known.
     """
-    match = _ADDRESS.match(os.fspath(given))
+    match = _ADDRESS.match(os.fspath(address))
     if match is None:
-        return Path(given)
+        return Path(address)
     storage = registry().get(match[1].lower())
     if storage is None:
         known = ", ".join(f"{scheme}://" for scheme in registry()) or "local paths alone"
-        raise UsageError(f"{match[1]}:// is no storage that is known", path=given, hint=f"known: {known}")
-    return storage.at(match[1].lower() + os.fspath(given)[match.end(1) :])
+        raise UsageError(f"{match[1]}:// is no storage that is known", path=address, hint=f"known: {known}")
+    return storage.at(match[1].lower() + os.fspath(address)[match.end(1) :])

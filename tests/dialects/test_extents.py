@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.dialects.transformers.extents import variables_made
+from converter.dialects.transformers.extents import computed_variables
 from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
@@ -31,13 +31,13 @@ VISION = {
 
 
 def test_relative_positions_that_are_turned_off_are_zeros_of_the_shape_that_is_built() -> None:
-    made = list(variables_made(RELATIVE, {"vision_config": VISION}))
+    made = list(computed_variables(RELATIVE, {"vision_config": VISION}))
     assert [(name, values.shape) for name, _, values in made] == [
         ("layers_._0/attn/rel_pos_h", (3, 4)),
         ("layers_._1/attn/rel_pos_h", (7, 4)),
     ]
     assert not any(np.any(values) for _, _, values in made)
-    assert list(variables_made(RELATIVE, {"vision_config": {**VISION, "use_rel_pos": True}})) == []
+    assert list(computed_variables(RELATIVE, {"vision_config": {**VISION, "use_rel_pos": True}})) == []
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_relative_positions_that_are_turned_off_are_zeros_of_the_shape_that_is_b
 )
 def test_sizes_that_are_none_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="no usable"):
-        list(variables_made(RELATIVE, {"vision_config": {**VISION, **wrong}}))
+        list(computed_variables(RELATIVE, {"vision_config": {**VISION, **wrong}}))
 
 
 def test_sinusoids_are_those_of_marian() -> None:
-    ((_, _, table),) = variables_made(("p", "sinusoids", "rows", "width"), {"rows": 3, "width": 4})
+    ((_, _, table),) = computed_variables(("p", "sinusoids", "rows", "width"), {"rows": 3, "width": 4})
     np.testing.assert_allclose(table[1], [np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01)], rtol=1e-6)
 
 

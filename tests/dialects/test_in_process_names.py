@@ -76,7 +76,7 @@ def test_a_state_dict_and_a_folder_become_the_same_file(case: str, tmp_path: Pat
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "nomic-bert"])
 def test_the_way_back_gives_the_names_in_memory(case: str) -> None:
-    back = in_process_names.to_memory(on_hub(case))
+    back = in_process_names.to_in_process(on_hub(case))
     source = in_memory(case)
     assert set(back.names) <= set(source.names)
     assert set(source.names) - set(back.names) <= {*source.aliases, *source.aliases.values()}
@@ -85,7 +85,7 @@ def test_the_way_back_gives_the_names_in_memory(case: str) -> None:
 
 
 def test_joined_projections_are_divided_again() -> None:
-    back = in_process_names.to_memory(on_hub("nomic-bert"))
+    back = in_process_names.to_in_process(on_hub("nomic-bert"))
     source = in_memory("nomic-bert")
     assert set(back.names) == set(source.names)
     assert_same(back, source)
@@ -93,11 +93,11 @@ def test_joined_projections_are_divided_again() -> None:
 
 def test_projections_of_unequal_size_are_not_divided_by_guess() -> None:
     hub = on_hub("nomic-bert")
-    assert in_process_names.to_memory(hub).names != hub.names
+    assert in_process_names.to_in_process(hub).names != hub.names
     assert hub.config is not None
     config = replace(hub.config, values={**hub.config.values, "num_key_value_heads": 1})
     with pytest.raises(LossError, match="does not say how many"):
-        in_process_names.to_memory(replace(hub, config=config))
+        in_process_names.to_in_process(replace(hub, config=config))
 
 
 @pytest.mark.parametrize("target", ["out.pth", "out-dcp"])
@@ -174,7 +174,7 @@ def test_moments_are_repacked_as_their_weights_are(name: str) -> None:
     assert set(saved.optimizer.groups[0].parameters) == set(saved.tensors) != set(source.tensors)
     for each, moment in saved.optimizer.slots["exp_avg"].items():
         np.testing.assert_array_equal(moment.numpy(), saved.tensors[each].numpy())
-    again = in_process_names.to_memory(saved)
+    again = in_process_names.to_in_process(saved)
     assert again.optimizer is not None
     assert sorted(again.optimizer.groups[0].parameters) == sorted(group.parameters)
     for each, tensor in source.tensors.items():
@@ -186,7 +186,7 @@ def test_moments_of_experts_in_two_groups_are_refused() -> None:
     names = tuple(saved.tensors)
     groups = tuple(ParameterGroup(parameters=part, hyperparameters={"lr": 0.1}) for part in (names[::2], names[1::2]))
     state = OptimizerState(algorithm="Adam", step=1, groups=groups, slots={"exp_avg": dict(saved.tensors)})
-    found = in_process_names.to_memory(replace(saved, optimizer=state))
+    found = in_process_names.to_in_process(replace(saved, optimizer=state))
     assert found.optimizer is None
     assert "become one, and are not in one parameter group" in (found.optimizer_refused or "")
 

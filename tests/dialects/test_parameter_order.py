@@ -155,13 +155,13 @@ def test_names_that_do_not_count_as_such() -> None:
 def test_an_order_is_given_in_whole_or_not() -> None:
     same = model({"a": (3,), "b": (3,), "c": (3,)})
     state = numbered([(3,), (3,)])
-    found = named_state(state, same, given=["c", "a"])
+    found = named_state(state, same, user_order=["c", "a"])
     assert (found.groups[0].parameters, found.basis) == (("c", "a"), "given")
     for given, why in ((["a"], "has 2 parameters, the order given 1"), (["a", "b", "c"], "the order given 3")):
         with pytest.raises(LossError, match=why):
-            named_state(state, same, given=given)
+            named_state(state, same, user_order=given)
     with pytest.raises(LossError, match="one parameter twice"):
-        named_state(state, same, given=["a", "a"])
+        named_state(state, same, user_order=["a", "a"])
 
 
 def test_a_file_that_is_not_in_the_model_s_order_tells_none() -> None:

@@ -235,7 +235,7 @@ def packed(*parts: str, axis: int | None = 0, is_stacked: bool = False) -> Packe
         parts=tuple(Template(text=part) for part in parts),
         axis=axis,
         is_stacked=is_stacked,
-        is_in_memory=True,
+        is_in_process=True,
     )
 
 

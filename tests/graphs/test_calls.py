@@ -61,18 +61,18 @@ def test_the_functions_behind_take_what_their_callers_give(framework: str) -> No
 def test_a_call_is_checked_before_a_process_is_started() -> None:
     call = calls.check_onnx.call(model="x.onnx")
     assert (call.address, call.arguments) == ("converter.graphs.calls:check_onnx", {"model": "x.onnx"})
-    given = calls.trace_onnx.given(names={"a": "b"})
+    given = calls.trace_onnx.with_arguments(names={"a": "b"})
     assert given.call(model="x", graph="y").arguments == {"model": "x", "graph": "y", "names": {"a": "b"}}
     with pytest.raises(TypeError, match="graph"):
         given.call(model="x")
     with pytest.raises(TypeError, match="name"):
-        given.given(name={})
+        given.with_arguments(name={})
     with pytest.raises(TypeError, match="file"):
         given.call(model="x", graph="y", file="z")
 
 
 def test_a_given_keyword_may_be_given_anew() -> None:
-    assert calls.run_onnx.given(nudge=False).given(nudge=True).arguments == {"nudge": True}
+    assert calls.run_onnx.with_arguments(nudge=False).with_arguments(nudge=True).arguments == {"nudge": True}
     assert calls.run_onnx.arguments == {}
 
 

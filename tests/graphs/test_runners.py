@@ -89,7 +89,9 @@ def test_a_reference_without_a_weight_of_its_class_is_no_difference_of_outputs(
         file=folder / "graph.onnx",
         signature=Signature.from_json(description),
         reference=Reference(
-            runner=run_transformers.given(architecture="BertForQuestionAnswering"), model=model, takes_weights=True
+            runner=run_transformers.with_arguments(architecture="BertForQuestionAnswering"),
+            model=model,
+            takes_weights=True,
         ),
     )
     tensors = {name: ArrayTensor.of(values) for name, values in load_file(folder / "model.safetensors").items()}

@@ -28,7 +28,7 @@ def source(tmp_path: Path, **changes: Any) -> Checkpoint:
     tensors = {name: ArrayTensor.of(array) for name, array in WEIGHTS.items()}
     graph = GraphSource(
         model=tmp_path,
-        trace=keras_side.trace.given(trained=["dense/kernel"]),
+        trace=keras_side.trace.with_arguments(trained=["dense/kernel"]),
         reference=keras_side.run,
         extra="tensorflow",
     )

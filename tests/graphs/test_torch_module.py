@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import GraphError
 from converter.graphs.lower.torch.module import lower
-from converter.graphs.lower.torch.names import TAKEN, module_names, original_name
+from converter.graphs.lower.torch.names import RESERVED, module_names, original_name
 from converter.graphs.lower.torch.program import exported, keywords
 from converter.graphs.trace.recurrent import as_operators
 from tests.graphs.test_operators import CASES, Case, _model
@@ -387,7 +387,7 @@ def test_names_are_paths_and_come_back() -> None:
 
 def test_no_name_hides_an_attribute_of_a_module() -> None:
     public = {name for name in dir(torch.nn.Module()) if not name.startswith("__")}
-    assert public <= TAKEN
+    assert public <= RESERVED
 
 
 def test_keywords_are_the_names_where_python_has_them() -> None:

@@ -166,8 +166,8 @@ FAULTS = (
     ),
     Fault(
         module="cli/verify.py",
-        old="given.items() if is_given(value)}",
-        new='given.items() if is_given(value) and value != "value"}',
+        old="arguments.items() if is_given(value)}",
+        new='arguments.items() if is_given(value) and value != "value"}',
         tests=_OPTIONS,
         what="verify ignores some options",
     ),

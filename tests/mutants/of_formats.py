@@ -296,7 +296,7 @@ FAULTS = (
     ),
     Fault(
         module="formats/flax.py",
-        old='            while stored in taken:\n                stored += "_"\n',
+        old='            while stored in used:\n                stored += "_"\n',
         new="",
         tests=_KEPT + "::test_names_that_mean_something_to_a_format",
         what="a tensor that gives way takes the name of another",
@@ -310,15 +310,15 @@ FAULTS = (
     ),
     Fault(
         module="formats/onnx.py",
-        old=("return {name: _MARK + name for name in checkpoint.tensors if name in taken and name not in used}"),
+        old=("return {name: _MARK + name for name in checkpoint.tensors if name in reserved and name not in used}"),
         new="return {}",
         tests=_KEPT + "::test_a_tensor_that_is_called_as_an_input",
         what="a tensor that is called as an input becomes its default",
     ),
     Fault(
         module="formats/onnx.py",
-        old="taken = {each.name for each in signature.inputs}.union(signature.outputs)",
-        new="taken = {each.name for each in signature.inputs}",
+        old="reserved = {each.name for each in signature.inputs}.union(signature.outputs)",
+        new="reserved = {each.name for each in signature.inputs}",
         tests=_KEPT + "::test_a_tensor_that_is_called_as_an_input",
         what="a tensor that is called as an output makes the model invalid",
     ),
@@ -345,8 +345,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/h5.py",
-        old=("taken = {layers.TOP_LEVEL} if checkpoint.optimizer is None else {layers.TOP_LEVEL, _OPTIMIZER}"),
-        new="taken = {layers.TOP_LEVEL}",
+        old=("reserved = {layers.TOP_LEVEL} if checkpoint.optimizer is None else {layers.TOP_LEVEL, _OPTIMIZER}"),
+        new="reserved = {layers.TOP_LEVEL}",
         tests="tests/formats/test_optimizer_stored.py::test_a_tensor_called_like_the_optimizers_own_stays",
         what="a module called optimizer_weights is mixed up with the optimizer",
     ),
@@ -415,7 +415,7 @@ FAULTS = (
     ),
     Fault(
         module="formats/h5.py",
-        old='warnings = ("training_config (loss, metrics) not carried",) if told else ()',
+        old='warnings = ("training_config (loss, metrics) not carried",) if document else ()',
         new="warnings = ()",
         tests="tests/formats/test_what_is_said.py",
         what="what a model was compiled with is lost without a word",

@@ -282,7 +282,7 @@ FAULTS = (
     ),
     Fault(
         module="formats/flax.py",
-        old="            taken.add(stored)\n",
+        old="            used.add(stored)\n",
         new="",
         tests=_CONDITIONS,
         what="of two tensors one is lost",

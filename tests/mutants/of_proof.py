@@ -454,8 +454,8 @@ FAULTS = (
     ),
     Fault(
         module="report/page.py",
-        old='    told = (*document["warnings"], *verification.notes, *verification.details)',
-        new="    told = (*verification.notes, *verification.details)",
+        old='    remarks = (*document["warnings"], *verification.notes, *verification.details)',
+        new="    remarks = (*verification.notes, *verification.details)",
         tests=_SAID,
         what="a page has no warnings",
     ),
@@ -632,7 +632,7 @@ FAULTS = (
     ),
     Fault(
         module="proof/outputs.py",
-        old='if number not in told["failed"] and _is_alike(compare, ours, theirs):',
+        old='if number not in canary["failed"] and _is_alike(compare, ours, theirs):',
         new="if _is_alike(compare, ours, theirs):",
         tests="tests/proof/test_outputs.py",
         what="a weight with which nothing runs is not noticed",
@@ -653,8 +653,8 @@ FAULTS = (
     ),
     Fault(
         module="proof/outputs.py",
-        old="    if not target.is_same_program(found, made):\n",
-        new="    if target.is_same_program(made, made) is None:\n",
+        old="    if not target.is_same_program(found, anew):\n",
+        new="    if target.is_same_program(anew, anew) is None:\n",
         tests="tests/proof/test_outputs.py",
         what="the program that is made here is run in the place of another one",
     ),
@@ -730,8 +730,8 @@ FAULTS = (
     ),
     Fault(
         module="report/page.py",
-        old='told = (*document["warnings"], *verification.notes, *verification.details)',
-        new='told = (*document["warnings"], *verification.notes)',
+        old='remarks = (*document["warnings"], *verification.notes, *verification.details)',
+        new='remarks = (*document["warnings"], *verification.notes)',
         tests="tests/proof/test_what_is_said.py",
         what="a page does not say how outputs compared",
     ),

@@ -273,8 +273,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/target.py",
-        old="{**decided, **given}",
-        new="{**given, **decided}",
+        old="{**decided, **values}",
+        new="{**values, **decided}",
         tests=_PLACES,
         what="a name decides what an option says otherwise",
     ),
@@ -343,8 +343,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="for given in (options.mapping, options.param_order)",
-        new="for given in (options.mapping,)",
+        old="for each in (options.mapping, options.param_order)",
+        new="for each in (options.mapping,)",
         tests=_PLACES,
         what="the file of --param-order is written over",
     ),

@@ -47,7 +47,9 @@ OWN, OWN_OF_KERAS, OF_CLASS, OF_MODULE, PREPARED = (
     calls.trace_user_module.address,
     calls.prepare.address,
 )
-GRAPH = GraphSource(model=Path("/x"), trace=calls.trace_onnx.given(names={}), reference=calls.run_onnx, extra="onnx")
+GRAPH = GraphSource(
+    model=Path("/x"), trace=calls.trace_onnx.with_arguments(names={}), reference=calls.run_onnx, extra="onnx"
+)
 SOURCE = Checkpoint(tensors={name: ArrayTensor.of(np.ones(2, np.float32)) for name in NAMES}, graph=GRAPH)
 SAID = "the source's own graph is not used: "
 
@@ -174,7 +176,9 @@ def test_own_classes_are_for_graphs_that_have_some(asked: Asked) -> None:
     given = ("package:Own",)
     asked.made(SOURCE, custom_objects=given)
     assert "custom_objects" not in asked[OWN]
-    graph = replace(GRAPH, trace=calls.trace_keras.given(config={}), reference=calls.run_keras.given(config={}))
+    graph = replace(
+        GRAPH, trace=calls.trace_keras.with_arguments(config={}), reference=calls.run_keras.with_arguments(config={})
+    )
     takes = replace(SOURCE, graph=graph)
     made = asked.made(takes, custom_objects=given)
     assert asked[OWN_OF_KERAS]["custom_objects"] == ["package:Own"]

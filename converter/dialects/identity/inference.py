@@ -56,7 +56,7 @@ def infer_architecture(
     named = class_named(config)
     known = _type_of(config, named)
     if known is None or (wanted is None and named in known.others):
-        return _at_its_word(config, named, wanted)
+        return _as_named(config, named, wanted)
     found = fits(known, tensors, is_tied=config.get("tie_word_embeddings") is True)
     if wanted is not None:
         return _by_task(known, found, wanted)
@@ -74,7 +74,7 @@ def _type_of(config: Mapping[str, Any], named: str | None) -> KnownType | None:
     return None if model_type is None else known_type(model_type)
 
 
-def _at_its_word(config: Mapping[str, Any], named: str | None, task: str | None) -> Inference:
+def _as_named(config: Mapping[str, Any], named: str | None, task: str | None) -> Inference:
     model_type = config.get("model_type")
     if named is None or not _CLASS_NAME.fullmatch(named):
         what = "no model type is known" if model_type is None else f"no table knows the model type {model_type!r}"

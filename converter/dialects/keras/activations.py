@@ -55,8 +55,10 @@ def named(value: object) -> str:
         name, config = value.get("class_name", "?"), value.get("config")
         if name == "function" and isinstance(config, str):
             return config
-        given = config if isinstance(config, Mapping) else {}
-        shown = ", ".join(f"{key}={each!r}" for key, each in given.items() if key not in ("name", "dtype", "trainable"))
+        settings = config if isinstance(config, Mapping) else {}
+        shown = ", ".join(
+            f"{key}={each!r}" for key, each in settings.items() if key not in ("name", "dtype", "trainable")
+        )
         return f"{name}({shown})"
     return str(value)
 

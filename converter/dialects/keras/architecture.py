@@ -202,8 +202,8 @@ def _call_arguments(nodes: object) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for node in nodes if isinstance(nodes, list) else []:
         inputs = node if isinstance(node, list) else []
-        given = [node.get("kwargs")] if isinstance(node, Mapping) else [at[3] for at in inputs if _has_arguments(at)]
-        for arguments in given:
+        keywords = [node.get("kwargs")] if isinstance(node, Mapping) else [at[3] for at in inputs if _has_arguments(at)]
+        for arguments in keywords:
             if isinstance(arguments, Mapping):
                 found |= {str(key): value for key, value in arguments.items() if next(_histories(value), None) is None}
     return found

@@ -52,7 +52,7 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
         raise ArchitectureError(
             f"layer {layer.path!r} is a {layer.class_name}, whose variables cannot be named", hint="--weights-only"
         )
-    return _Inverse(made=Rewriting(source=checkpoint)).translated(modules)
+    return _Inverse(rewriting=Rewriting(source=checkpoint)).translated(modules)
 
 
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
@@ -110,22 +110,24 @@ class _Found:
     misordered: tuple[str, ...] = ()
 
     def translated(self, checkpoint: Checkpoint) -> Checkpoint:
-        forward = _Forward(made=Rewriting(source=checkpoint))
+        forward = _Forward(rewriting=Rewriting(source=checkpoint))
         stored = [name for name in checkpoint.names if name not in self.slots]
         for name in checkpoint.names:
             if name in self.slots:
                 forward.add_slot(name, *self.slots[name])
             else:
                 forward.add_as_stored(name)
-        made = forward.made
-        made.aliases = self._ties(checkpoint, forward.names)
-        made.tensors = {name: tensor for name, tensor in made.tensors.items() if name not in made.aliases}
-        made.buffers &= made.tensors.keys()
-        made.frozen &= made.tensors.keys()
-        self._note_flatten(made)
-        self._warn(made, stored)
+        rewriting = forward.rewriting
+        rewriting.aliases = self._ties(checkpoint, forward.names)
+        rewriting.tensors = {
+            name: tensor for name, tensor in rewriting.tensors.items() if name not in rewriting.aliases
+        }
+        rewriting.buffers &= rewriting.tensors.keys()
+        rewriting.frozen &= rewriting.tensors.keys()
+        self._note_flatten(rewriting)
+        self._warn(rewriting, stored)
         dialect = Dialect.PYTORCH if self.slots else Dialect.GENERIC
-        return made.done(dialect, **self._state(made))
+        return rewriting.done(dialect, **self._state(rewriting))
 
     def _ties(self, checkpoint: Checkpoint, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The ties that are still ties: both sides went through the same rearrangement."""
@@ -137,27 +139,29 @@ class _Found:
             for new, new_owner in zip(names[alias], names[owner], strict=True)
         }
 
-    def _state(self, made: Rewriting) -> dict[str, Any]:
-        state = made.source.optimizer
+    def _state(self, rewriting: Rewriting) -> dict[str, Any]:
+        state = rewriting.source.optimizer
         for name in () if state is None else (name for group in state.groups for name in group.parameters):
             if name in self.slots and self.slots[name][1].added is not None:
                 why = f"PyTorch has two biases where Keras has {name!r}: no state of theirs equals its own"
                 return {"optimizer": None, "optimizer_refused": why}
-        return made.state()
+        return rewriting.state()
 
-    def _note_flatten(self, made: Rewriting) -> None:
+    def _note_flatten(self, rewriting: Rewriting) -> None:
         if self.misordered:
             reason = (
                 f"{_listed(self.misordered)}: behind a Flatten, as it seems, whose channels no config tells; "
                 "rows stay in Keras's order, channels last"
             )
-            made.lines.append(dropped(FLATTEN_ORDER, reason, is_refused_by_default=True))
+            rewriting.lines.append(dropped(FLATTEN_ORDER, reason, is_refused_by_default=True))
 
-    def _warn(self, made: Rewriting, stored: Sequence[str]) -> None:
+    def _warn(self, rewriting: Rewriting, stored: Sequence[str]) -> None:
         if stored:
-            made.warnings.append(f"layout as stored: {_listed(stored)}: neither config nor names say what they are")
+            rewriting.warnings.append(
+                f"layout as stored: {_listed(stored)}: neither config nor names say what they are"
+            )
         if self.guessed:
-            made.warnings.append(
+            rewriting.warnings.append(
                 f"layouts of {len(self.guessed)} tensors follow from their Keras names and shapes, without a config; "
                 "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not told"
             )
@@ -167,43 +171,43 @@ class _Found:
 class _Forward:
     """A checkpoint on its way to PyTorch's names. `names` is what each variable has become."""
 
-    made: Rewriting
+    rewriting: Rewriting
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add_as_stored(self, name: str) -> None:
         """Keep a variable as it is."""
         self._put(name, name)
-        self.made.buffers.update({name} & self.made.source.buffers)
-        self.made.frozen.update({name} & self.made.source.frozen)
+        self.rewriting.buffers.update({name} & self.rewriting.source.buffers)
+        self.rewriting.frozen.update({name} & self.rewriting.source.frozen)
 
     def add_slot(self, name: str, module: Module, slot: Slot) -> None:
         """Add what PyTorch has for a variable, and what only PyTorch has beside it."""
-        made = self.made
+        rewriting = self.rewriting
         news = tuple(map(module.torch_name, slot.torch))
-        made.carry(Way(before=(name,), after=news, operations=slot.operations))
+        rewriting.carry(Way(before=(name,), after=news, operations=slot.operations))
         self.names[name] = [*news]
         for new in news:
             if slot.is_buffer:
-                made.buffers.add(new)
-            elif not module.is_trainable or name in made.source.frozen:
-                made.frozen.add(new)
+                rewriting.buffers.add(new)
+            elif not module.is_trainable or name in rewriting.source.frozen:
+                rewriting.frozen.add(new)
         if slot.added is not None:
-            like = made.tensors[news[0]]
+            like = rewriting.tensors[news[0]]
             zeros = _filled(like.dtype, like.shape, 0)
-            made.default(module.torch_name(slot.added), zeros, "zeros: Keras has one bias where PyTorch adds two")
+            rewriting.default(module.torch_name(slot.added), zeros, "zeros: Keras has one bias where PyTorch adds two")
         if slot is module.slots[-1]:
-            self._add_constants(module, made.source.tensor(name))
+            self._add_constants(module, rewriting.source.tensor(name))
 
     def _add_constants(self, module: Module, like: Tensor) -> None:
         for leaf, value in (module.constants or {}).items():
             name, is_counter = module.torch_name(leaf), leaf == _COUNTER
             constant = _filled(DType.INT64, (), value) if is_counter else _filled(like.dtype, like.shape, value)
-            self.made.default(name, constant, f"{value}: Keras has no such variable")
+            self.rewriting.default(name, constant, f"{value}: Keras has no such variable")
             if is_counter:
-                self.made.buffers.add(name)
+                self.rewriting.buffers.add(name)
 
     def _put(self, name: str, new: str, tensor: Tensor | None = None) -> None:
-        self.made.put(name, new, tensor)
+        self.rewriting.put(name, new, tensor)
         self.names.setdefault(name, []).append(new)
 
 
@@ -251,15 +255,15 @@ def _suspects(guessed: Mapping[str, tuple[Module, Slot]], shapes: Mapping[str, t
     convolutions = [shapes[name] for name, layout in layouts.items() if layout in CONVOLUTIONS.values()]
     channels = {extent for shape in convolutions for extent in shape[-2:]}
     wide = [shape for shape in shapes.values() if len(shape) > 2]
-    made = {shape[1] for shape in shapes.values() if len(shape) == 2}
-    made |= {extent for shape in wide for extent in (*shape[-2:], shape[-2] * shape[-1])}
+    rewriting = {shape[1] for shape in shapes.values() if len(shape) == 2}
+    rewriting |= {extent for shape in wide for extent in (*shape[-2:], shape[-2] * shape[-1])}
     return [
         name
         for name, layout in layouts.items()
         if layout == DENSE
         and guessed[name][1].keras == "kernel"
         and guessed[name][1].torch == ("weight",)
-        and shapes[name][0] not in made
+        and shapes[name][0] not in rewriting
         and any(1 < channel < shapes[name][0] and shapes[name][0] % channel == 0 for channel in channels)
     ]
 
@@ -284,14 +288,14 @@ def _matched(names: Iterable[str], modules: Sequence[Module]) -> dict[str, tuple
         for path in (module.path, *module.also):
             by_path.setdefault(leaves.without_cell(path), []).append(module)
     slots: dict[str, tuple[Module, Slot]] = {}
-    taken: set[tuple[int, str]] = set()
+    used: set[tuple[int, str]] = set()
     for find in (_exact, _nearly):
         for name in names:
             path, leaf = leaves.split(name)
             for module in find(leaves.without_cell(path), by_path) if name not in slots else ():
                 slot = next((slot for slot in module.slots if leaf in slot.names), None)
-                if slot is not None and (id(module), slot.keras) not in taken:
-                    taken.add((id(module), slot.keras))
+                if slot is not None and (id(module), slot.keras) not in used:
+                    used.add((id(module), slot.keras))
                     slots[name] = (module, slot)
                     break
     return slots
@@ -329,11 +333,11 @@ class _Sum:
 class _Inverse:
     """A checkpoint on its way to the names and layouts of a Keras config."""
 
-    made: Rewriting
+    rewriting: Rewriting
     used: set[str] = field(default_factory=set)
 
     def translated(self, modules: Sequence[Module]) -> Checkpoint:
-        made, source = self.made, self.made.source
+        rewriting, source = self.rewriting, self.rewriting.source
         for module in modules:
             for slot in module.slots:
                 self._add(module, slot)
@@ -344,10 +348,10 @@ class _Inverse:
             if name not in self.used:
                 self._drop(name, constants.get(name))
         held = [(f"{module.path}/{slot.keras}", module, slot) for module in modules for slot in module.slots]
-        made.buffers.update(name for name, _, slot in held if slot.is_buffer)
-        made.frozen.update(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer)
+        rewriting.buffers.update(name for name, _, slot in held if slot.is_buffer)
+        rewriting.frozen.update(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer)
         optimizer = None if source.optimizer is None else self._optimizer(source.optimizer, held)
-        return made.done(Dialect.KERAS, optimizer=optimizer)
+        return rewriting.done(Dialect.KERAS, optimizer=optimizer)
 
     def _optimizer(self, state: OptimizerState, held: Sequence[tuple[str, Module, Slot]]) -> OptimizerState:
         """The state with each slot joined and rearranged as its weight is, in the order of the trained weights.
@@ -378,12 +382,12 @@ class _Inverse:
     def _owners(self, module: Module, slot: Slot) -> list[str]:
         """The parameters that a variable is of, each by the name that its optimizer state has among tied ones."""
         names = map(module.torch_name, slot.torch)
-        return [self.made.source.aliases.get(name, name) for name in names]
+        return [self.rewriting.source.aliases.get(name, name) for name in names]
 
     def _add(self, module: Module, slot: Slot) -> None:
         name = f"{module.path}/{slot.keras}"
         parts = [self._part(module.torch_name(leaf), name) for leaf in slot.torch]
-        made, source = self.made, self.made.source
+        rewriting, source = self.rewriting, self.rewriting.source
         first, *others = map(module.torch_name, slot.torch)
         tensor = parts[0]
         if slot.added is not None and module.torch_name(slot.added) in source.names:
@@ -393,37 +397,37 @@ class _Inverse:
             inputs = (tensor, source.tensor(added))
             dtype, shape = summed.declare(inputs)
             tensor = ComputedTensor(dtype=dtype, shape=shape, inputs=inputs, operation=summed)
-            made.drop(added, f"added to {source.origin(first)}: Keras has one bias where PyTorch adds two")
+            rewriting.drop(added, f"added to {source.origin(first)}: Keras has one bias where PyTorch adds two")
         for other in others:
-            made.join(other, name, f"stored with {source.origin(first)}, as {name}")
+            rewriting.join(other, name, f"stored with {source.origin(first)}, as {name}")
         with of_tensor(first):
             (whole,) = applied(slot.operations, [tensor, *parts[1:]], is_forward=False)
-        made.put(first, name, whole)
+        rewriting.put(first, name, whole)
 
     def _part(self, name: str, slot: str) -> Tensor:
-        if name not in self.made.source.tensors and name not in self.made.source.aliases:
+        if name not in self.rewriting.source.tensors and name not in self.rewriting.source.aliases:
             raise LossError(f"has no tensor for it: {name!r} is not in the checkpoint", tensor=slot)
         self.used.add(name)
-        return self.made.source.tensor(name)
+        return self.rewriting.source.tensor(name)
 
     def _drop(self, name: str, constant: int | None) -> None:
-        made = self.made
+        rewriting = self.rewriting
         if name.rpartition(".")[2] == _COUNTER:
-            made.drop(name, "Keras does not count the batches of BatchNormalization")
-        elif constant is not None and np.all(made.source.tensor(name).numpy() == constant):
-            made.drop(name, f"{constant} throughout, which is what the Keras layer without it has")
+            rewriting.drop(name, "Keras does not count the batches of BatchNormalization")
+        elif constant is not None and np.all(rewriting.source.tensor(name).numpy() == constant):
+            rewriting.drop(name, f"{constant} throughout, which is what the Keras layer without it has")
         else:
-            made.drop(name, "no layer of the Keras config holds it", is_refused_by_default=True)
+            rewriting.drop(name, "no layer of the Keras config holds it", is_refused_by_default=True)
 
 
 def _check_trained(parts: Mapping[str, Sequence[str]], known: Sequence[str]) -> None:
     """Raise LossError unless the parameters that trained variables are made of are those of an optimizer, each once."""
-    taken = [name for names in parts.values() for name in names]
-    for what, names in (("two variables of the Keras config", taken), ("optimizer groups", known)):
+    listed = [name for names in parts.values() for name in names]
+    for what, names in (("two variables of the Keras config", listed), ("optimizer groups", known)):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise LossError(f"optimizer state: is in {what}", tensor=twice[0], hint=_DROP)
-    left = [name for name in known if name not in taken]
+    left = [name for name in known if name not in listed]
     if left:
         raise LossError("optimizer state: no trained variable of the Keras config is it", tensor=left[0], hint=_DROP)
     lacking = [name for name, names in parts.items() if not set(names) <= set(known)]

@@ -98,11 +98,11 @@ class Split(TwoWay):
         total = sum(self.parts)
         if len(tensor.shape) <= self.axis or tensor.shape[self.axis] % total:
             raise ReadError(f"has shape {list(tensor.shape)}, which is not {self._shown()} on axis {self.axis}")
-        unit, start, made = tensor.shape[self.axis] // total, 0, []
+        unit, start, slices = tensor.shape[self.axis] // total, 0, []
         for part in self.parts:
-            made.append(tensor.take(axis=self.axis, start=start * unit, stop=(start + part) * unit))
+            slices.append(tensor.take(axis=self.axis, start=start * unit, stop=(start + part) * unit))
             start += part
-        return made
+        return slices
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         shapes = [tensor.shape for tensor in tensors]
@@ -158,12 +158,12 @@ class Each(TwoWay):
         return None if own is None else (self.times * own[0], self.times * own[1])
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [made for tensor in tensors for made in self.operation.forward([tensor])]
+        return [result for tensor in tensors for result in self.operation.forward([tensor])]
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         count = len(tensors) // self.times
         parts = (tensors[start : start + count] for start in range(0, len(tensors), count))
-        return [made for part in parts for made in self.operation.backward(part)]
+        return [result for part in parts for result in self.operation.backward(part)]
 
 
 def parse(text: str, others: int) -> tuple[TwoWay, ...]:
@@ -202,17 +202,17 @@ def check_counts(operations: Sequence[TwoWay], before: int, after: int) -> None:
     for operation in operations:
         if operation.counts is None:
             continue
-        taken, made = operation.counts
-        if taken != count:
-            raise UsageError(f"a step of its layout takes {taken} tensors, and there are {count}")
-        count = made
+        inputs, outputs = operation.counts
+        if inputs != count:
+            raise UsageError(f"a step of its layout takes {inputs} tensors, and there are {count}")
+        count = outputs
     if count != after:
         raise UsageError(f"its layout makes {count} tensors, and there are names for {after}")
 
 
 def applied(operations: Sequence[TwoWay], tensors: Sequence[Tensor], *, is_forward: bool) -> list[Tensor]:
     """Return the tensors of the other side. Raises ReadError for shapes that do not fit."""
-    made = list(tensors)
+    results = list(tensors)
     for operation in operations if is_forward else reversed(operations):
-        made = operation.forward(made) if is_forward else operation.backward(made)
-    return made
+        results = operation.forward(results) if is_forward else operation.backward(results)
+    return results

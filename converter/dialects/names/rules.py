@@ -122,7 +122,7 @@ class RuleTable:
         Raises LossError when two rules claim a name, two names become one, tensors that are joined are not all
         there, or tied ones come apart; ReadError when a shape does not fit.
         """
-        return _Mapping(made=Rewriting(source=checkpoint), table=self, is_forward=is_forward).result()
+        return _Mapping(rewriting=Rewriting(source=checkpoint), table=self, is_forward=is_forward).result()
 
     def unused(self, names: Iterable[str], *, is_forward: bool) -> tuple[Rule, ...]:
         """Return the rules that none of `names` is of."""
@@ -143,13 +143,13 @@ class RuleTable:
 class _Mapping:
     """A checkpoint on its way to the other side's names."""
 
-    made: Rewriting
+    rewriting: Rewriting
     table: RuleTable
     is_forward: bool
     _found: dict[str, tuple[Rule | None, Names]] = field(default_factory=dict)
 
     def result(self) -> Checkpoint:
-        made, source = self.made, self.made.source
+        rewriting, source = self.rewriting, self.rewriting.source
         self._found = {name: self.table.find(name, is_forward=self.is_forward) for name in source.names}
         for name, (rule, names) in self._found.items():
             if name == names.before[0]:
@@ -158,10 +158,10 @@ class _Mapping:
                 raise _missing(names.before[0], names)
         self._tie()
         for name in source.buffers:
-            made.buffers.update(self._after(name))
+            rewriting.buffers.update(self._after(name))
         for name in source.frozen:
-            made.frozen.update(self._after(name))
-        return made.done(source.dialect, **made.state())
+            rewriting.frozen.update(self._after(name))
+        return rewriting.done(source.dialect, **rewriting.state())
 
     def _after(self, name: str) -> tuple[str, ...]:
         return self._found[name][1].after
@@ -171,18 +171,20 @@ class _Mapping:
         if lacking is not None:
             raise _missing(lacking, names)
         operations = () if rule is None else rule.operations
-        self.made.carry(Way(before=names.before, after=names.after, operations=operations, is_forward=self.is_forward))
+        self.rewriting.carry(
+            Way(before=names.before, after=names.after, operations=operations, is_forward=self.is_forward)
+        )
 
     def _tie(self) -> None:
         """Keep ties whose two sides were rearranged alike."""
-        for alias, owner in self.made.source.aliases.items():
+        for alias, owner in self.rewriting.source.aliases.items():
             (rule, names), (other_rule, others) = self._found[alias], self._found[owner]
             operations = () if rule is None else rule.operations
             if operations != (() if other_rule is None else other_rule.operations) or len(names.before) > 1:
                 raise LossError(f"is tied to {owner}, and the mapping rearranges one of them", tensor=alias)
             for new, new_owner in zip(names.after, others.after, strict=True):
-                del self.made.tensors[new]
-                self.made.aliases[new] = new_owner
+                del self.rewriting.tensors[new]
+                self.rewriting.aliases[new] = new_owner
 
 
 def _kept(name: str) -> tuple[None, Names]:

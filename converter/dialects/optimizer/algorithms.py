@@ -26,94 +26,96 @@ from converter.errors import LossError
 _PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False}
 
 
-def adam_to_torch(made: FromKeras) -> Converted:
+def adam_to_torch(conversion: FromKeras) -> Converted:
     """Return Keras's Adam, Nadam or AdamW as PyTorch has it. Raises LossError for what PyTorch's lacks."""
-    beta_1, beta_2 = made.number("beta_1", 0.9), made.number("beta_2", 0.999)
-    epsilon, epsilon_of_torch = made.epsilon(1e-7)
+    beta_1, beta_2 = conversion.number("beta_1", 0.9), conversion.number("beta_2", 0.999)
+    epsilon, epsilon_of_torch = conversion.epsilon(1e-7)
     if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
         raise LossError(f"its betas are {beta_1} and {beta_2}")
-    is_decoupled_class = made.state.algorithm == "adamw"
-    of_transformers = "AdamWeightDecay" in str(made.given.get("class_name"))
+    is_decoupled_class = conversion.state.algorithm == "adamw"
+    of_transformers = "AdamWeightDecay" in str(conversion.hyperparameters.get("class_name"))
     default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None
-    decay = made.weight_decay(default=default)
-    if decay and len(made.state.groups) == 1:
-        made.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
-    has_maximum = made.has("velocity_hat", "amsgrad")
+    decay = conversion.weight_decay(default=default)
+    if decay and len(conversion.state.groups) == 1:
+        conversion.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
+    has_maximum = conversion.has("velocity_hat", "amsgrad")
     hyperparameters = {
-        "lr": made.learning_rate(),
+        "lr": conversion.learning_rate(),
         "betas": (beta_1, beta_2),
-        "eps": epsilon / correction(beta_2, made.step) if epsilon_of_torch is None else epsilon_of_torch,
+        "eps": epsilon / correction(beta_2, conversion.step) if epsilon_of_torch is None else epsilon_of_torch,
         "weight_decay": decay,
         "amsgrad": has_maximum,
         **_PLAIN,
         "fused": None,
         "decoupled_weight_decay": is_decoupled_class or bool(decay),
     }
-    slots = {"exp_avg": made.slot("momentum"), "exp_avg_sq": made.slot("velocity")}
-    if "velocity_hat" in made.state.slots:
-        slots["max_exp_avg_sq"] = made.slot("velocity_hat")
+    slots = {"exp_avg": conversion.slot("momentum"), "exp_avg_sq": conversion.slot("velocity")}
+    if "velocity_hat" in conversion.state.slots:
+        slots["max_exp_avg_sq"] = conversion.slot("velocity_hat")
     return "adamw" if hyperparameters["decoupled_weight_decay"] else "adam", hyperparameters, slots
 
 
-def adam_to_keras(made: FromTorch) -> Converted:
+def adam_to_keras(conversion: FromTorch) -> Converted:
     """Return PyTorch's Adam, NAdam or AdamW as Keras has it. Raises LossError for what Keras's lacks."""
-    if any("correct_bias" in group for group in made.groups):
+    if any("correct_bias" in group for group in conversion.groups):
         raise LossError("transformers' own AdamW decays weights after the step, which no optimizer of Keras does")
-    beta_1, beta_2 = made.betas()
+    beta_1, beta_2 = conversion.betas()
     decays = [
-        (decay_of(group), group.get("decoupled_weight_decay", made.state.algorithm == "adamw")) for group in made.groups
+        (decay_of(group), group.get("decoupled_weight_decay", conversion.state.algorithm == "adamw"))
+        for group in conversion.groups
     ]
     if any(decay and not is_decoupled for decay, is_decoupled in decays):
-        made.refuse_decay()
+        conversion.refuse_decay()
     decay = max(decay for decay, _ in decays)
-    is_decoupled_class = made.state.algorithm == "adamw" or bool(decay)
-    if is_decoupled_class and made.flavor is Flavor.LEGACY:
-        raise LossError(f"{made.flavor.value} has no AdamW", hint="a config of a later version does")
-    has_maximum = bool(made.value("amsgrad", False))
+    is_decoupled_class = conversion.state.algorithm == "adamw" or bool(decay)
+    if is_decoupled_class and conversion.flavor is Flavor.LEGACY:
+        raise LossError(f"{conversion.flavor.value} has no AdamW", hint="a config of a later version does")
+    has_maximum = bool(conversion.value("amsgrad", False))
     hyperparameters = {
-        "learning_rate": made.learning_rate(),
+        "learning_rate": conversion.learning_rate(),
         "beta_1": beta_1,
         "beta_2": beta_2,
-        **_adam_epsilon(made, beta_2),
+        **_adam_epsilon(conversion, beta_2),
         "amsgrad": has_maximum,
         "weight_decay": float(decay) if is_decoupled_class else None,
     }
-    slots = {"momentum": made.slot("exp_avg"), "velocity": made.slot("exp_avg_sq")}
+    slots = {"momentum": conversion.slot("exp_avg"), "velocity": conversion.slot("exp_avg_sq")}
     if has_maximum:
-        slots["velocity_hat"] = made.slot("max_exp_avg_sq")
+        slots["velocity_hat"] = conversion.slot("max_exp_avg_sq")
     has_no_adamw = "adaptive_epsilon" in hyperparameters  # AdamW of tf_keras takes none, its Adam decays alike
     return "adamw" if is_decoupled_class and not has_no_adamw else "adam", hyperparameters, slots
 
 
-def _adam_epsilon(made: FromTorch, beta_2: float) -> dict[str, Any]:
-    epsilon = made.number("eps", 1e-8)
-    if made.is_exact and made.flavor is not Flavor.LEGACY:
-        return {"epsilon": epsilon, **({"adaptive_epsilon": True} if made.flavor is Flavor.TF_KERAS else {})}
-    factor = correction(beta_2, made.step)
+def _adam_epsilon(conversion: FromTorch, beta_2: float) -> dict[str, Any]:
+    epsilon = conversion.number("eps", 1e-8)
+    if conversion.is_exact and conversion.flavor is not Flavor.LEGACY:
+        return {"epsilon": epsilon, **({"adaptive_epsilon": True} if conversion.flavor is Flavor.TF_KERAS else {})}
+    factor = correction(beta_2, conversion.step)
     placed = epsilon * factor
     most = 1 / factor - 1
     if epsilon and most > TELLING:
-        made.warnings.append(
+        advice = "" if conversion.is_exact else "; --epsilon exact writes an optimizer without this error"
+        conversion.warnings.append(
             f"epsilon {epsilon:g} is {placed:.4g} in Keras, which adds it to another root: exact for the next update, "
             f"later ones grow too large by at most {most:.2g} of themselves, where the second moment is far below "
-            f"epsilon squared{'' if made.is_exact else '; --epsilon exact writes an optimizer without this error'}"
+            f"epsilon squared{advice}"
         )
     return {"epsilon": placed, EPSILON_OF_TORCH: [placed, epsilon]}
 
 
-def sgd_to_torch(made: FromKeras) -> Converted:
+def sgd_to_torch(conversion: FromKeras) -> Converted:
     """Return Keras's SGD as PyTorch has it: its momentum has the learning rate in it, PyTorch's has not."""
-    made.refuse_decay()
-    momentum, rate = made.momentum("momentum"), made.learning_rate()
+    conversion.refuse_decay()
+    momentum, rate = conversion.momentum("momentum"), conversion.learning_rate()
     slots = {}
-    if momentum and "momentum" in made.state.slots:
-        slots["momentum_buffer"] = made.slot("momentum", -1 / not_zero(rate))
+    if momentum and "momentum" in conversion.state.slots:
+        slots["momentum_buffer"] = conversion.slot("momentum", -1 / not_zero(rate))
     hyperparameters = {
         "lr": rate,
         "momentum": momentum,
         "dampening": 0,
         "weight_decay": 0,
-        "nesterov": bool(made.value("nesterov", False)),
+        "nesterov": bool(conversion.value("nesterov", False)),
         "maximize": False,
         "foreach": None,
         "differentiable": False,
@@ -122,41 +124,43 @@ def sgd_to_torch(made: FromKeras) -> Converted:
     return "sgd", hyperparameters, slots
 
 
-def sgd_to_keras(made: FromTorch) -> Converted:
+def sgd_to_keras(conversion: FromTorch) -> Converted:
     """Return PyTorch's SGD as Keras has it. Raises LossError for dampening that Keras lacks."""
-    made.refuse_decay()
-    momentum, rate = made.number("momentum", 0.0), made.learning_rate()
-    is_nesterov, dampening = bool(made.value("nesterov", False)), made.number("dampening", 0.0)
+    conversion.refuse_decay()
+    momentum, rate = conversion.number("momentum", 0.0), conversion.learning_rate()
+    is_nesterov, dampening = bool(conversion.value("nesterov", False)), conversion.number("dampening", 0.0)
     slots = {}
     if momentum:
-        slots["momentum"] = made.slot("momentum_buffer", -not_zero(rate))
-    elif made.flavor is Flavor.TF_KERAS:  # it keeps a momentum even where it has none
-        slots["momentum"] = {parameter: made.zeros(parameter) for parameter in made.trained}
+        slots["momentum"] = conversion.slot("momentum_buffer", -not_zero(rate))
+    elif conversion.flavor is Flavor.TF_KERAS:  # it keeps a momentum even where it has none
+        slots["momentum"] = {parameter: conversion.zeros(parameter) for parameter in conversion.trained}
     if momentum and dampening:
-        if is_nesterov or not made.state.slots:
+        if is_nesterov or not conversion.state.slots:
             raise LossError("its gradients are dampened in a way that no optimizer of Keras has")
-        made.warnings.append(f"dampening {dampening:g} is in the learning rate now, {rate:g} times {1 - dampening:g}")
+        conversion.warnings.append(
+            f"dampening {dampening:g} is in the learning rate now, {rate:g} times {1 - dampening:g}"
+        )
         rate *= 1 - dampening
     hyperparameters = {"learning_rate": rate, "momentum": momentum, "nesterov": is_nesterov}
     return "sgd", hyperparameters, slots
 
 
-def rmsprop_to_torch(made: FromKeras) -> Converted:
+def rmsprop_to_torch(conversion: FromKeras) -> Converted:
     """Return Keras's RMSprop as PyTorch has it."""
-    made.refuse_decay()
-    momentum, rate = made.momentum("momentum"), made.learning_rate()
-    slots = {"square_avg": made.slot("velocity")}
+    conversion.refuse_decay()
+    momentum, rate = conversion.momentum("momentum"), conversion.learning_rate()
+    slots = {"square_avg": conversion.slot("velocity")}
     if momentum:
-        slots["momentum_buffer"] = made.slot("momentum", 1 / not_zero(rate))
-    is_centered = made.has("average_gradient", "centered")
-    if "average_gradient" in made.state.slots:
-        slots["grad_avg"] = made.slot("average_gradient")
+        slots["momentum_buffer"] = conversion.slot("momentum", 1 / not_zero(rate))
+    is_centered = conversion.has("average_gradient", "centered")
+    if "average_gradient" in conversion.state.slots:
+        slots["grad_avg"] = conversion.slot("average_gradient")
     squares = Squares(squares=slots["square_avg"], averages=slots.get("grad_avg", {}))
     hyperparameters = {
         "lr": rate,
         "momentum": momentum,
-        "alpha": made.number("rho", 0.9),
-        "eps": _beside_root(made, squares, is_there=made.is_legacy and not momentum),
+        "alpha": conversion.number("rho", 0.9),
+        "eps": _beside_root(conversion, squares, is_there=conversion.is_legacy and not momentum),
         "centered": is_centered,
         "weight_decay": 0,
         **_PLAIN,
@@ -164,37 +168,37 @@ def rmsprop_to_torch(made: FromKeras) -> Converted:
     return "rmsprop", hyperparameters, slots
 
 
-def rmsprop_to_keras(made: FromTorch) -> Converted:
+def rmsprop_to_keras(conversion: FromTorch) -> Converted:
     """Return PyTorch's RMSprop as Keras has it."""
-    made.refuse_decay()
-    momentum, rate = made.number("momentum", 0.0), made.learning_rate()
-    is_centered = bool(made.value("centered", False))
-    slots = {"velocity": made.slot("square_avg")}
+    conversion.refuse_decay()
+    momentum, rate = conversion.number("momentum", 0.0), conversion.learning_rate()
+    is_centered = bool(conversion.value("centered", False))
+    slots = {"velocity": conversion.slot("square_avg")}
     if momentum:
-        slots["momentum"] = made.slot("momentum_buffer", not_zero(rate))
+        slots["momentum"] = conversion.slot("momentum_buffer", not_zero(rate))
     if is_centered:
-        slots["average_gradient"] = made.slot("grad_avg")
+        slots["average_gradient"] = conversion.slot("grad_avg")
     squares = Squares(squares=slots["velocity"], averages=slots.get("average_gradient", {}))
     hyperparameters = {
         "learning_rate": rate,
-        "rho": made.number("alpha", 0.99),
+        "rho": conversion.number("alpha", 0.99),
         "momentum": momentum,
-        **_below_root(made, 1e-8, squares, is_there=made.flavor is Flavor.LEGACY and not momentum),
+        **_below_root(conversion, 1e-8, squares, is_there=conversion.flavor is Flavor.LEGACY and not momentum),
         "centered": is_centered,
     }
     return "rmsprop", hyperparameters, slots
 
 
-def adagrad_to_torch(made: FromKeras) -> Converted:
+def adagrad_to_torch(conversion: FromKeras) -> Converted:
     """Return Keras's Adagrad as PyTorch has it."""
-    made.refuse_decay()
-    slots = {"sum": made.slot("accumulator")}
+    conversion.refuse_decay()
+    slots = {"sum": conversion.slot("accumulator")}
     hyperparameters = {
-        "lr": made.learning_rate(),
+        "lr": conversion.learning_rate(),
         "lr_decay": 0,
-        "eps": _beside_root(made, Squares(squares=slots["sum"], averages={}), is_there=made.is_legacy),
+        "eps": _beside_root(conversion, Squares(squares=slots["sum"], averages={}), is_there=conversion.is_legacy),
         "weight_decay": 0,
-        "initial_accumulator_value": made.number("initial_accumulator_value", 0.1),
+        "initial_accumulator_value": conversion.number("initial_accumulator_value", 0.1),
         "foreach": None,
         "maximize": False,
         "differentiable": False,
@@ -203,40 +207,40 @@ def adagrad_to_torch(made: FromKeras) -> Converted:
     return "adagrad", hyperparameters, slots
 
 
-def adagrad_to_keras(made: FromTorch) -> Converted:
+def adagrad_to_keras(conversion: FromTorch) -> Converted:
     """Return PyTorch's Adagrad as Keras has it. Raises LossError for a decay of its learning rate."""
-    made.refuse_decay()
-    if made.number("lr_decay", 0.0):
+    conversion.refuse_decay()
+    if conversion.number("lr_decay", 0.0):
         raise LossError("its learning rate decays by itself, which no optimizer of Keras's does")
-    if not made.state.slots:
+    if not conversion.state.slots:
         raise LossError("it has no sums, which torch.optim.Adagrad has from the start")
-    slots = {"accumulator": made.slot("sum")}
+    slots = {"accumulator": conversion.slot("sum")}
     squares = Squares(squares=slots["accumulator"], averages={})
     hyperparameters = {
-        "learning_rate": made.learning_rate(),
-        "initial_accumulator_value": made.number("initial_accumulator_value", 0.0),
-        **_below_root(made, 1e-10, squares, is_there=made.flavor is Flavor.LEGACY),
+        "learning_rate": conversion.learning_rate(),
+        "initial_accumulator_value": conversion.number("initial_accumulator_value", 0.0),
+        **_below_root(conversion, 1e-10, squares, is_there=conversion.flavor is Flavor.LEGACY),
     }
     return "adagrad", hyperparameters, slots
 
 
-def _beside_root(made: FromKeras, squares: Squares, *, is_there: bool) -> float:
-    epsilon, epsilon_of_torch = made.epsilon(1e-7)
+def _beside_root(conversion: FromKeras, squares: Squares, *, is_there: bool) -> float:
+    epsilon, epsilon_of_torch = conversion.epsilon(1e-7)
     if is_there:
         return epsilon
     if epsilon_of_torch is not None:
         return epsilon_of_torch
     placed = beside_root(epsilon, squares)
-    made.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
+    conversion.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
     return placed.value
 
 
-def _below_root(made: FromTorch, default: float, squares: Squares, *, is_there: bool) -> dict[str, Any]:
-    epsilon = made.number("eps", default)
-    if is_there or (made.is_exact and made.flavor is Flavor.KERAS_3):
+def _below_root(conversion: FromTorch, default: float, squares: Squares, *, is_there: bool) -> dict[str, Any]:
+    epsilon = conversion.number("eps", default)
+    if is_there or (conversion.is_exact and conversion.flavor is Flavor.KERAS_3):
         return {"epsilon": epsilon}
     placed = below_root(epsilon, squares)
-    made.warnings += placed.note(epsilon, "Keras, which adds it below the root instead of to it")
+    conversion.warnings += placed.note(epsilon, "Keras, which adds it below the root instead of to it")
     return {"epsilon": placed.value, EPSILON_OF_TORCH: [placed.value, epsilon]}
 
 

@@ -21,20 +21,20 @@ def with_besides(
 
     `groups` are PyTorch's; what they have that no table knows is left, too.
     """
-    made, left = dict(config), dict(state.beside)
+    extended, left = dict(config), dict(state.beside)
     for name in (*_CLIPPING, *(("loss_scale_factor",) if flavor is Flavor.KERAS_3 else ())):
         if name in left:
-            made[name] = left.pop(name)
+            extended[name] = left.pop(name)
     schedule = of_keras(left.get("learning_rate"))
     if schedule is not None:
-        made["learning_rate"] = schedule
+        extended["learning_rate"] = schedule
         del left["learning_rate"]
     decay = left.get("decay")
     if isinstance(decay, int | float) and schedule is None and "learning_rate" not in left:
-        first = as_float32(made["learning_rate"] * (1 + decay * (state.step or 0)))
+        first = as_float32(extended["learning_rate"] * (1 + decay * (state.step or 0)))
         if flavor is Flavor.LEGACY:
-            made |= {"learning_rate": first, "decay": decay}
+            extended |= {"learning_rate": first, "decay": decay}
         else:
-            made["learning_rate"] = inverse_time(first, decay)
+            extended["learning_rate"] = inverse_time(first, decay)
         del left["decay"]
-    return made, left | {name: group[name] for group in groups for name in group if name not in TORCH}
+    return extended, left | {name: group[name] for group in groups for name in group if name not in TORCH}

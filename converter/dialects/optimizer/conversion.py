@@ -66,7 +66,7 @@ class FromKeras:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def given(self) -> Mapping[str, Any]:
+    def hyperparameters(self) -> Mapping[str, Any]:
         """The hyperparameters; of two groups, those of the one that decays."""
         decaying = (group.hyperparameters for group in self.state.groups if group.hyperparameters.get("weight_decay"))
         return next(decaying, self.state.groups[0].hyperparameters)
@@ -83,8 +83,8 @@ class FromKeras:
 
     def value(self, name: str, default: Any) -> Any:
         """Return a hyperparameter, or Keras's default, which is then a ledger line."""
-        if name in self.given:
-            return self.given[name]
+        if name in self.hyperparameters:
+            return self.hyperparameters[name]
         whose = "TensorFlow's" if self.state.convention is Convention.TENSORFLOW_1 else "Keras's"
         hint = f"the file does not say; {default} is {whose} default, --hyperparameter {name}=VALUE sets another"
         self.lines.append(defaulted(f"optimizer.{name}", hint))
@@ -99,27 +99,27 @@ class FromKeras:
         epsilon = self.number("epsilon", default)
         if self.is_exact:
             return epsilon, epsilon
-        match self.given.get(EPSILON_OF_TORCH):
-            case [made, of_torch] if made == epsilon:
+        match self.hyperparameters.get(EPSILON_OF_TORCH):
+            case [of_keras, of_torch] if of_keras == epsilon:
                 return epsilon, _number(EPSILON_OF_TORCH, of_torch)
         return epsilon, None
 
     @property
     def is_exact(self) -> bool:
         """Whether the optimizer is one of converter.keras_optimizers, or of tf_keras's that can do as PyTorch does."""
-        is_ours = str(self.given.get("class_name")).startswith(OWN_PACKAGE)
-        return is_ours or bool(self.given.get("adaptive_epsilon"))
+        is_ours = str(self.hyperparameters.get("class_name")).startswith(OWN_PACKAGE)
+        return is_ours or bool(self.hyperparameters.get("adaptive_epsilon"))
 
     def optional(self, name: str) -> float:
         """Return a hyperparameter that Keras has only when it is set."""
-        return 0.0 if self.given.get(name) is None else self.number(name, 0.0)
+        return 0.0 if self.hyperparameters.get(name) is None else self.number(name, 0.0)
 
     def learning_rate(self) -> float:
         """Return the learning rate. Raises LossError where the file does not say it."""
-        given = self.given.get("learning_rate", self.given.get("lr"))
-        if given is None:
+        stated = self.hyperparameters.get("learning_rate", self.hyperparameters.get("lr"))
+        if stated is None:
             raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
-        rate = _number("learning rate", given if isinstance(given, bool) else learning_rate_at(given, self.step))
+        rate = _number("learning rate", stated if isinstance(stated, bool) else learning_rate_at(stated, self.step))
         slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
         if slowed <= 0:
             raise LossError(f"its learning rate decays to nothing before step {self.step}")
@@ -127,8 +127,8 @@ class FromKeras:
 
     def weight_decay(self, *, default: float | None) -> float:
         """Return the weight decay; `default` is that of the algorithm, None where it has none."""
-        name = "weight_decay_rate" if "weight_decay_rate" in self.given else "weight_decay"
-        if default is None or name in self.given:
+        name = "weight_decay_rate" if "weight_decay_rate" in self.hyperparameters else "weight_decay"
+        if default is None or name in self.hyperparameters:
             return self.optional(name)
         return self.number(name, default)
 
@@ -142,16 +142,16 @@ class FromKeras:
 
         Raises LossError where a setting says that there is a slot, and there is none beside the others.
         """
-        is_on = bool(self.given.get(switch))
+        is_on = bool(self.hyperparameters.get(switch))
         if is_on and self.state.slots and slot not in self.state.slots:
             raise LossError(f"it says {switch}, and has no {slot}")
         return is_on or slot in self.state.slots
 
     def momentum(self, slot: str) -> float:
         """Return the coefficient of the momentum slot. It is never assumed when the slot holds something."""
-        if slot in self.state.slots and "momentum" not in self.given:
+        if slot in self.state.slots and "momentum" not in self.hyperparameters:
             raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
-        return self.number("momentum", 0.0) if "momentum" in self.given else 0.0
+        return self.number("momentum", 0.0) if "momentum" in self.hyperparameters else 0.0
 
     @property
     def slots(self) -> dict[str, dict[str, Tensor]]:
@@ -197,14 +197,14 @@ class FromTorch:
 
         Raises LossError when groups differ in it.
         """
-        given = [group[name] for group in self.groups if name in group]
-        if not given:
+        values = [group[name] for group in self.groups if name in group]
+        if not values:
             hint = f"the file does not say; {default} is PyTorch's default, --hyperparameter {name}=VALUE sets another"
             self.lines.append(defaulted(f"optimizer.{name}", hint))
             return default
-        if any(value is not given[0] and value != given[0] for value in given) or len(given) < len(self.groups):
+        if any(value is not values[0] and value != values[0] for value in values) or len(values) < len(self.groups):
             raise LossError(f"its groups differ in {name}, and an optimizer of Keras has one for all")
-        return given[0]
+        return values[0]
 
     def number(self, name: str, default: float) -> float:
         """Return a hyperparameter, or `default`. Raises LossError for what is no finite number."""

@@ -74,8 +74,8 @@ def with_numbered_state(
     variables = [held[str(number)] for number in range(len(held)) if str(number) in held]
     if not variables:
         return checkpoint
-    record, told = _record(group, path), settings_of(None if config is None else config.get("compile_config"))
-    settings = record.completing(told)
+    record, compiled = _record(group, path), settings_of(None if config is None else config.get("compile_config"))
+    settings = record.completing(compiled)
     title = group.attributes.get("name")
     inner = root.group(_NUMBERED, "inner_optimizer", "vars")
     if isinstance(title, str) and title.startswith(SCALING_TITLE) and inner is not None:
@@ -87,8 +87,8 @@ def with_numbered_state(
     def state() -> OptimizerState:
         if len(variables) != sum(1 for _ in group.datasets()):
             raise LossError("its variables are not numbered in a row")
-        made = state_by_positions(variables, checkpoint.tensors, orders, settings)
-        return record.applied(made, told.config.get(WITHOUT_DECAY))
+        state_found = state_by_positions(variables, checkpoint.tensors, orders, settings)
+        return record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
 
     return _with(checkpoint, state)
 
@@ -110,8 +110,8 @@ def with_bundle_state(
     settings = record.completing(settings_of(compiled))
 
     def state() -> OptimizerState | None:
-        made = state_of_graph(nodes, bundle.tensors, held, settings)
-        return None if made is None else record.applied(made)
+        state_found = state_of_graph(nodes, bundle.tensors, held, settings)
+        return None if state_found is None else record.applied(state_found)
 
     return _with(checkpoint, state)
 
@@ -263,9 +263,9 @@ def _merged(
     waiting: list[tuple[tuple[int, ...], tuple[str, ...]]] = [((0,) * len(runs), ())]
     found = 0
     while waiting and found < 2:
-        taken, order = waiting.pop()
+        counts, order = waiting.pop()
         if len(order) == len(shapes):
-            if all(count == len(run) for count, run in zip(taken, runs, strict=True)):
+            if all(count == len(run) for count, run in zip(counts, runs, strict=True)):
                 found += 1
                 yield order
             continue
@@ -273,9 +273,9 @@ def _merged(
         if tried > _WAYS_LIMIT:
             raise LossError("the order of its variables, which have no names, cannot be told without a config")
         for index, run in enumerate(runs):
-            names = run[taken[index]] if taken[index] < len(run) else None
+            names = run[counts[index]] if counts[index] < len(run) else None
             if names is None or len(order) + len(names) > len(shapes):
                 continue
             if all(tensors[name].shape == shapes[len(order) + at] for at, name in enumerate(names)):
-                further = (*taken[:index], taken[index] + 1, *taken[index + 1 :])
+                further = (*counts[:index], counts[index] + 1, *counts[index + 1 :])
                 waiting.append((further, (*order, *names)))

@@ -30,12 +30,12 @@ class Record:
 
     def completing(self, settings: Settings) -> Settings:
         """Return what the file itself says, or what the record does where it says nothing."""
-        told = self.settings if self.settings.class_name and not settings.config else settings
+        stated = self.settings if self.settings.class_name and not settings.config else settings
         not_keras = (WITHOUT_DECAY, EPSILON_OF_TORCH)
-        told = replace(told, config={key: value for key, value in told.config.items() if key not in not_keras})
+        stated = replace(stated, config={key: value for key, value in stated.config.items() if key not in not_keras})
         if self.epsilon_of_torch is None:
-            return told
-        return replace(told, config={**told.config, EPSILON_OF_TORCH: list(self.epsilon_of_torch)})
+            return stated
+        return replace(stated, config={**stated.config, EPSILON_OF_TORCH: list(self.epsilon_of_torch)})
 
     def applied(self, state: OptimizerState, positions: object = None) -> OptimizerState:
         """Return the state with the weights that do not decay in a group of their own.
@@ -57,9 +57,9 @@ class Record:
 def record_of(state: OptimizerState) -> dict[str, Any]:
     """Return the record of a state in Keras's conventions, for JSON; without the weights that do not decay."""
     class_name, config = config_of(state)
-    made = {"class_name": class_name, "config": config}
+    document = {"class_name": class_name, "config": config}
     epsilons = state.groups[0].hyperparameters.get(EPSILON_OF_TORCH)
-    return made if epsilons is None else {**made, _EPSILON: epsilons}
+    return document if epsilons is None else {**document, _EPSILON: epsilons}
 
 
 def parsed(value: object, names: Collection[str] = (), parameters: Sequence[str] = ()) -> Record:

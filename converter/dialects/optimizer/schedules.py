@@ -124,10 +124,10 @@ def shown_schedule(config: object) -> str:
     if not isinstance(config, Mapping):
         return str(config)
     values = config.get("config")
-    given = values if isinstance(values, Mapping) else {}
+    arguments = values if isinstance(values, Mapping) else {}
     shown = [
         f"{name}={shown_schedule(value) if isinstance(value, Mapping) else value}"
-        for name, value in given.items()
+        for name, value in arguments.items()
         if name != "name" and value is not None
     ]
     return f"{str(config.get('class_name')).rpartition('>')[2]}({', '.join(shown)})"

@@ -58,13 +58,13 @@ def to_torch(checkpoint: Checkpoint) -> Checkpoint:
         if why is not None:
             return replace(checkpoint, optimizer=None, optimizer_refused=why)
         return replace(checkpoint, optimizer=state.with_names(checkpoint.aliases))
-    made = FromKeras(state=_with_parameters(state, checkpoint))
+    conversion = FromKeras(state=_with_parameters(state, checkpoint))
     try:
-        converted = _to_torch(made)
+        converted = _to_torch(conversion)
     except LossError as error:
         return replace(checkpoint, optimizer=None, optimizer_refused=error.message_and_hint)
-    warnings = (*checkpoint.warnings, *made.warnings)
-    return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
+    warnings = (*checkpoint.warnings, *conversion.warnings)
+    return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *conversion.lines), warnings=warnings)
 
 
 def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
@@ -82,14 +82,14 @@ def _disagreement(state: OptimizerState, checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _to_torch(made: FromKeras) -> OptimizerState:
-    state = made.state
-    besides = beside(made.given, state.algorithm, is_legacy=made.is_legacy)
+def _to_torch(conversion: FromKeras) -> OptimizerState:
+    state = conversion.state
+    besides = beside(conversion.hyperparameters, state.algorithm, is_legacy=conversion.is_legacy)
     if state.convention is Convention.TENSORFLOW_1:
-        return replace(tensorflow1.to_torch(made), beside=besides)
+        return replace(tensorflow1.to_torch(conversion), beside=besides)
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"Keras's {state.algorithm} has no equivalent in PyTorch")
-    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_torch(made)
+    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_torch(conversion)
     groups = tuple(
         ParameterGroup(parameters=group.parameters, hyperparameters={**hyperparameters, **_own_decay(group, state)})
         for group in state.groups
@@ -100,8 +100,8 @@ def _to_torch(made: FromKeras) -> OptimizerState:
 def notes_on_state(state: OptimizerState) -> list[str]:
     """Return the lines that a user should read of what a state's optimizer did besides, and this one does not."""
     is_in_torch = state.convention is Convention.TORCH
-    given = state.groups[0].hyperparameters if state.groups else {}
-    rate = given.get("lr" if is_in_torch else "learning_rate")
+    hyperparameters = state.groups[0].hyperparameters if state.groups else {}
+    rate = hyperparameters.get("lr" if is_in_torch else "learning_rate")
     return notes_on(state.beside, rate, state.step or 0, is_in_torch=is_in_torch)
 
 
@@ -138,19 +138,19 @@ def to_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool = False) 
     if state is None or state.convention is not Convention.TORCH:
         return checkpoint
     try:
-        made = FromTorch(
+        conversion = FromTorch(
             state=state,
             flavor=flavor,
             is_exact=is_exact,
             trained=_with_state(state, checkpoint),
             like={name: checkpoint.tensor(name) for name in checkpoint.names},
         )
-        converted = _to_keras(made)
+        converted = _to_keras(conversion)
     except LossError as error:
         hint = _DROP if error.hint is None else f"{error.hint}; {_DROP}"
         raise LossError(f"optimizer state: {error.message}", tensor=error.tensor, hint=hint) from error
-    warnings = (*checkpoint.warnings, *made.warnings)
-    return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *made.lines), warnings=warnings)
+    warnings = (*checkpoint.warnings, *conversion.warnings)
+    return replace(checkpoint, optimizer=converted, lines=(*checkpoint.lines, *conversion.lines), warnings=warnings)
 
 
 def _with_state(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -161,40 +161,40 @@ def _with_state(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...
     return tuple(name for name in known if any(name in tensors for tensors in state.slots.values()))
 
 
-def _to_keras(made: FromTorch) -> OptimizerState:
-    state, flavor = made.state, made.flavor
+def _to_keras(conversion: FromTorch) -> OptimizerState:
+    state, flavor = conversion.state, conversion.flavor
     if state.algorithm not in ALGORITHMS:
         raise LossError(f"its algorithm is {state.algorithm}, which Keras has not, or not as PyTorch has it")
     if not state.groups:
         raise LossError("it has no groups, which say its hyperparameters")
     if "step" in state.slots:
         raise LossError("its parameters have taken different numbers of steps, which Keras counts once for all")
-    if any(group.get("maximize") for group in made.groups):
+    if any(group.get("maximize") for group in conversion.groups):
         raise LossError("it maximizes, which no optimizer of Keras does")
     if state.step is None:
-        made.lines.append(defaulted("optimizer.iterations", "0: the file does not say how many steps were taken"))
-    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_keras(made)
+        conversion.lines.append(defaulted("optimizer.iterations", "0: the file does not say how many steps were taken"))
+    algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_keras(conversion)
     if flavor is Flavor.LEGACY:
         hyperparameters.pop("weight_decay", None)
     class_name = CLASSES[algorithm]
     title = TITLES[class_name] if flavor is Flavor.KERAS_3 else class_name
-    is_own = made.is_exact and flavor is Flavor.KERAS_3 and "epsilon" in hyperparameters
+    is_own = conversion.is_exact and flavor is Flavor.KERAS_3 and "epsilon" in hyperparameters
     common = {"name": title, **_CONFIGS[flavor], **hyperparameters}
     common["class_name"] = OWN_PACKAGE + class_name if is_own else class_name
-    common, left = with_besides(common, state, made.groups, flavor)
-    groups = [ParameterGroup(parameters=made.trained, hyperparameters=common)]
-    apart = _without_decay(made)
+    common, left = with_besides(common, state, conversion.groups, flavor)
+    groups = [ParameterGroup(parameters=conversion.trained, hyperparameters=common)]
+    apart = _without_decay(conversion)
     if apart and common.get("weight_decay"):
         if not is_own:
-            made.warnings.append(_not_saved(apart, flavor))
-        decayed = tuple(name for name in made.trained if name not in apart)
+            conversion.warnings.append(_not_saved(apart, flavor))
+        decayed = tuple(name for name in conversion.trained if name not in apart)
         groups = [
             ParameterGroup(parameters=decayed, hyperparameters=common),
             ParameterGroup(parameters=apart, hyperparameters={**common, "weight_decay": 0.0}),
         ]
     return OptimizerState(
         algorithm=algorithm,
-        step=made.step,
+        step=conversion.step,
         groups=tuple(groups),
         slots=slots,
         basis=state.basis,
@@ -213,14 +213,14 @@ def _not_saved(names: tuple[str, ...], flavor: Flavor) -> str:
     )
 
 
-def _without_decay(made: FromTorch) -> tuple[str, ...]:
+def _without_decay(conversion: FromTorch) -> tuple[str, ...]:
     """Return the trained parameters that do not decay. Raises LossError when others do not decay alike."""
     by_name = {
         name: decay_of(group.hyperparameters)
-        for group in made.state.groups
+        for group in conversion.state.groups
         for name in group.parameters
-        if name in made.trained
+        if name in conversion.trained
     }
     if len(set(by_name.values()) - {0}) > 1:
         raise LossError(f"its groups decay by {sorted(set(by_name.values()))}, those of Keras by one value or none")
-    return tuple(name for name in made.trained if not by_name[name])
+    return tuple(name for name in conversion.trained if not by_name[name])

@@ -57,8 +57,8 @@ def with_stored_state(
     Its parameters are checked against the checkpoint's, unless that has other names; `to_torch` does it then.
     """
     try:
-        made = _state_dict(document, tensors)
-        state = named_state(made, checkpoint if is_of_these_names else _stand_ins(made))
+        state_dict = _state_dict(document, tensors)
+        state = named_state(state_dict, checkpoint if is_of_these_names else _stand_ins(state_dict))
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
     return replace(checkpoint, optimizer=state)
@@ -78,12 +78,14 @@ def _state_dict(document: object, tensors: Mapping[str, Tensor]) -> dict[str, An
     for number, name in enumerate(names):
         if slots[name] or not tensors:
             state[number] = {**({} if step is None else {"step": step}), **slots[name]}
-    made, start = [], 0
+    param_groups, start = [], 0
     for group in groups:
         ids = list(range(start, start + len(group["parameters"])))
         start += len(ids)
-        made.append({**_as_in_torch(group["hyperparameters"]), "params": ids, "param_names": group["parameters"]})
-    return {"state": state, "param_groups": made, "algorithm": algorithm}
+        param_groups.append(
+            {**_as_in_torch(group["hyperparameters"]), "params": ids, "param_names": group["parameters"]}
+        )
+    return {"state": state, "param_groups": param_groups, "algorithm": algorithm}
 
 
 def _stand_ins(state: Mapping[str, Any]) -> Checkpoint:

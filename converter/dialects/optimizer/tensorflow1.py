@@ -96,16 +96,16 @@ def is_complete(state: OptimizerState) -> bool:
     return state.convention is not Convention.TENSORFLOW_1 or "learning_rate" in state.groups[0].hyperparameters
 
 
-def to_torch(made: FromKeras) -> OptimizerState:
+def to_torch(conversion: FromKeras) -> OptimizerState:
     """Return the state in torch.optim's conventions; its names are PyTorch's already. Raises LossError."""
-    state = made.state
+    state = conversion.state
     (group,) = state.groups
     if state.step is not None and state.step < 0:
         raise LossError(f"its step count is {state.step}")
     convert: Callable[[FromKeras], tuple[int | None, Converted]] = _CONVERSIONS[state.algorithm]
-    step, (algorithm, hyperparameters, slots) = convert(made)
+    step, (algorithm, hyperparameters, slots) = convert(conversion)
     if step is None and algorithm != "sgd":
-        made.lines.append(defaulted("optimizer.step", "0: the file does not say how many steps were taken"))
+        conversion.lines.append(defaulted("optimizer.step", "0: the file does not say how many steps were taken"))
         step = 0
     groups = [replace(group, hyperparameters=hyperparameters)]
     if algorithm == "adamw" and hyperparameters["weight_decay"]:
@@ -125,27 +125,27 @@ def to_torch(made: FromKeras) -> OptimizerState:
     )
 
 
-def _betas(made: FromKeras) -> tuple[float, float]:
-    betas = made.number("beta_1", 0.9), made.number("beta_2", 0.999)
+def _betas(conversion: FromKeras) -> tuple[float, float]:
+    betas = conversion.number("beta_1", 0.9), conversion.number("beta_2", 0.999)
     if not all(0 <= beta < 1 for beta in betas):
         raise LossError(f"its betas are {betas[0]} and {betas[1]}")
     return betas
 
 
-def _adam(made: FromKeras) -> tuple[int | None, Converted]:
+def _adam(conversion: FromKeras) -> tuple[int | None, Converted]:
     """`AdamOptimizer`: epsilon is added to the root of the raw second moment, as in Keras."""
-    betas = _betas(made)
-    step = _step(made, betas)
+    betas = _betas(conversion)
+    step = _step(conversion, betas)
     hyperparameters = {
-        **_of_adam(made, betas),
-        "eps": made.number("epsilon", 1e-8) / correction(betas[1], step or 0),
+        **_of_adam(conversion, betas),
+        "eps": conversion.number("epsilon", 1e-8) / correction(betas[1], step or 0),
         "weight_decay": 0.0,
         "decoupled_weight_decay": False,
     }
-    return step, ("adam", hyperparameters, made.slots)
+    return step, ("adam", hyperparameters, conversion.slots)
 
 
-def _step(made: FromKeras, betas: tuple[float, float]) -> int | None:
+def _step(conversion: FromKeras, betas: tuple[float, float]) -> int | None:
     """Return how many updates were made: by the powers of the betas, which start at the first and grow with each.
 
     `global_step` is right where it agrees with them; it may count something else. Raises LossError where the powers
@@ -153,55 +153,57 @@ def _step(made: FromKeras, betas: tuple[float, float]) -> int | None:
     """
     counted = []
     for name, beta in zip(_POWERS, betas, strict=True):
-        if made.given.get(name) is None or not beta:
+        if conversion.hyperparameters.get(name) is None or not beta:
             continue
-        power = made.number(name, 0.0)
+        power = conversion.number(name, 0.0)
         if not 0 <= power < 1:
             raise LossError(f"its {name} is {power}")
         if power > _SMALLEST_POWER:
             counted.append(math.log(power) / math.log(beta) - 1)
-    stated = made.state.step
+    stated = conversion.state.step
     if not counted:
         return stated
     steps = counted[-1]
     near = 0.5 + 1e-3 * steps  # a power is rounded at each step
     if steps < -near or any(abs(other - steps) > near for other in counted):
-        what = " and ".join(f"{name} {made.given[name]:.6g}" for name in _POWERS if name in made.given)
+        what = " and ".join(
+            f"{name} {conversion.hyperparameters[name]:.6g}" for name in _POWERS if name in conversion.hyperparameters
+        )
         raise LossError(f"its {what} are of other betas than {betas[0]} and {betas[1]}", hint="--hyperparameter betas=")
     if stated is not None and abs(stated - steps) <= near:
         return stated
     if stated is not None:
-        made.warnings.append(
+        conversion.warnings.append(
             f"the optimizer made {max(0, round(steps))} updates, by its powers of beta; {STEP} is {stated}"
         )
     return max(0, round(steps))
 
 
-def _adam_weight_decay(made: FromKeras) -> tuple[int | None, Converted]:
+def _adam_weight_decay(conversion: FromKeras) -> tuple[int | None, Converted]:
     """`AdamWeightDecayOptimizer` of BERT: moments are not corrected for their start, and weights decay beside them.
 
     PyTorch corrects by the step, and by nothing that is seen once there were enough of them.
     """
-    betas = _betas(made)
+    betas = _betas(conversion)
     enough = max((math.ceil(math.log(_VANISHING) / math.log(beta)) for beta in betas if beta), default=0)
-    step = max(made.state.step or 0, enough)
-    if step != made.state.step:
-        made.warnings.append(
+    step = max(conversion.state.step or 0, enough)
+    if step != conversion.state.step:
+        conversion.warnings.append(
             f"the optimizer's step is {step}, from which on PyTorch's AdamW corrects moments for their start by "
-            f"nothing, as this optimizer never does; {STEP} is {made.state.step}"
+            f"nothing, as this optimizer never does; {STEP} is {conversion.state.step}"
         )
     hyperparameters = {
-        **_of_adam(made, betas),
-        "eps": made.number("epsilon", 1e-6),
-        "weight_decay": made.weight_decay(default=0.01),
+        **_of_adam(conversion, betas),
+        "eps": conversion.number("epsilon", 1e-6),
+        "weight_decay": conversion.weight_decay(default=0.01),
         "decoupled_weight_decay": True,
     }
-    return step, ("adamw", hyperparameters, made.slots)
+    return step, ("adamw", hyperparameters, conversion.slots)
 
 
-def _of_adam(made: FromKeras, betas: tuple[float, float]) -> dict[str, Any]:
+def _of_adam(conversion: FromKeras, betas: tuple[float, float]) -> dict[str, Any]:
     return {
-        "lr": made.learning_rate(),
+        "lr": conversion.learning_rate(),
         "betas": betas,
         "amsgrad": False,
         "maximize": False,
@@ -212,38 +214,38 @@ def _of_adam(made: FromKeras, betas: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def _momentum(made: FromKeras) -> tuple[int | None, Converted]:
+def _momentum(conversion: FromKeras) -> tuple[int | None, Converted]:
     """`MomentumOptimizer` has the learning rate outside its momentum, as PyTorch has."""
-    if "momentum" not in made.given:
+    if "momentum" not in conversion.hyperparameters:
         raise LossError("it has momentum, and the file does not say how much", hint="--hyperparameter momentum=VALUE")
     hyperparameters = {
-        "lr": made.learning_rate(),
-        "momentum": made.number("momentum", 0.9),
+        "lr": conversion.learning_rate(),
+        "momentum": conversion.number("momentum", 0.9),
         "dampening": 0,
         "weight_decay": 0,
-        "nesterov": bool(made.value("nesterov", False)),
+        "nesterov": bool(conversion.value("nesterov", False)),
         "maximize": False,
         "foreach": None,
         "differentiable": False,
         "fused": None,
     }
-    return made.state.step, ("sgd", hyperparameters, made.slots)
+    return conversion.state.step, ("sgd", hyperparameters, conversion.slots)
 
 
-def _rmsprop(made: FromKeras) -> tuple[int | None, Converted]:
+def _rmsprop(conversion: FromKeras) -> tuple[int | None, Converted]:
     """`RMSPropOptimizer`: epsilon below the root and the learning rate in the momentum, as in Keras."""
-    rate, momentum = made.learning_rate(), made.number("momentum", 0.0)
-    slots = {name: held for name, held in made.slots.items() if name != "momentum_buffer"}
+    rate, momentum = conversion.learning_rate(), conversion.number("momentum", 0.0)
+    slots = {name: held for name, held in conversion.slots.items() if name != "momentum_buffer"}
     if momentum:
-        slots["momentum_buffer"] = made.slot("momentum_buffer", 1 / not_zero(rate))
+        slots["momentum_buffer"] = conversion.slot("momentum_buffer", 1 / not_zero(rate))
     squares = Squares(squares=slots["square_avg"], averages=slots.get("grad_avg", {}))
-    epsilon = made.number("epsilon", 1e-10)
+    epsilon = conversion.number("epsilon", 1e-10)
     placed = beside_root(epsilon, squares)
-    made.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
+    conversion.warnings += placed.note(epsilon, "PyTorch, which adds it to the root instead of below")
     hyperparameters = {
         "lr": rate,
         "momentum": momentum,
-        "alpha": made.number("rho", 0.9),
+        "alpha": conversion.number("rho", 0.9),
         "eps": placed.value,
         "centered": "grad_avg" in slots,
         "weight_decay": 0,
@@ -252,23 +254,23 @@ def _rmsprop(made: FromKeras) -> tuple[int | None, Converted]:
         "capturable": False,
         "differentiable": False,
     }
-    return made.state.step, ("rmsprop", hyperparameters, slots)
+    return conversion.state.step, ("rmsprop", hyperparameters, slots)
 
 
-def _adagrad(made: FromKeras) -> tuple[int | None, Converted]:
+def _adagrad(conversion: FromKeras) -> tuple[int | None, Converted]:
     """`AdagradOptimizer` has no epsilon."""
     hyperparameters = {
-        "lr": made.learning_rate(),
+        "lr": conversion.learning_rate(),
         "lr_decay": 0,
         "eps": 0.0,
         "weight_decay": 0,
-        "initial_accumulator_value": made.number("initial_accumulator_value", 0.1),
+        "initial_accumulator_value": conversion.number("initial_accumulator_value", 0.1),
         "foreach": None,
         "maximize": False,
         "differentiable": False,
         "fused": None,
     }
-    return made.state.step, ("adagrad", hyperparameters, made.slots)
+    return conversion.state.step, ("adagrad", hyperparameters, conversion.slots)
 
 
 _CONVERSIONS: Mapping[str, Callable[[FromKeras], tuple[int | None, Converted]]] = {

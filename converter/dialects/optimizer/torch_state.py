@@ -67,22 +67,22 @@ def named_state(
     *,
     is_in_module_order: bool = True,
     order: ModuleOrder | None = None,
-    given: Sequence[str] | None = None,
+    user_order: Sequence[str] | None = None,
 ) -> OptimizerState:
     """Return the ``state_dict()`` of an optimizer, its entries under the names of `checkpoint`.
 
-    Numbered entries get the names that the user has `given`, in that order. Else they get names only when the order
-    of the parameters is known: `order`, or that of the tensors where it `is_in_module_order`, which that of
-    safetensors is not.
+    Numbered entries get the names of `user_order`, in that order. Else they get names only when the order of the
+    parameters is known: `order`, or that of the tensors where it `is_in_module_order`, which that of safetensors is
+    not.
 
     Raises LossError, without a path, when the names cannot be known for certain or an entry is not understood.
     """
     entries = _parsed(state)
-    if given is not None:
+    if user_order is not None:
         sizes = [len(ids) for ids in entries.groups]
-        if sum(sizes) != len(given):
-            raise LossError(f"it has {sum(sizes)} parameters, the order given {len(given)}")
-        names, basis = _resolved(cut(given, sizes), entries, checkpoint), "given"
+        if sum(sizes) != len(user_order):
+            raise LossError(f"it has {sum(sizes)} parameters, the order given {len(user_order)}")
+        names, basis = _resolved(cut(user_order, sizes), entries, checkpoint), "given"
     else:
         names, basis = _named(entries, checkpoint, order, is_in_module_order)
     by_id = {
@@ -122,11 +122,11 @@ def state_dict(optimizer: OptimizerState) -> dict[str, Any]:
         groups.append({**group.hyperparameters, "params": ids, "param_names": list(group.parameters)})
         start += len(ids)
     state = {number: entry for number, name in enumerate(names) if (entry := dict(_entry(optimizer, name)))}
-    made = {"state": state, "param_groups": groups}
+    result = {"state": state, "param_groups": groups}
     hyperparameters = [group.hyperparameters for group in optimizer.groups]
     if inferred_algorithm(hyperparameters, optimizer.slots) != optimizer.algorithm:
-        made["algorithm"] = optimizer.algorithm
-    return made
+        result["algorithm"] = optimizer.algorithm
+    return result
 
 
 def _entry(optimizer: OptimizerState, name: str) -> Iterator[tuple[str, Tensor]]:

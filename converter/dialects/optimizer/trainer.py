@@ -95,11 +95,11 @@ def constant_schedule(state: OptimizerState) -> dict[str, Any]:
 
 def for_groups(scheduler: Mapping[str, Any], count: int) -> dict[str, Any] | None:
     """Return a scheduler's state for `count` groups where it was for one, None when it is for another number."""
-    made = dict(scheduler)
+    adapted = dict(scheduler)
     for key in _PER_GROUP:
-        values = made.get(key)
+        values = adapted.get(key)
         if isinstance(values, list) and len(values) != count:
             if len(values) != 1:
                 return None
-            made[key] = values * count
-    return made
+            adapted[key] = values * count
+    return adapted

@@ -17,7 +17,7 @@ from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.optimizer import OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
-_NOT_TOLD = frozenset(
+_NOT_SHOWN = frozenset(
     ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 )
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
@@ -64,7 +64,7 @@ def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
 def call_of(state: OptimizerState) -> str:
     """Say how to make the optimizer of a file that holds its variables alone."""
     class_name, config = config_of(state)
-    values = {name: value for name, value in config.items() if name not in _NOT_TOLD and value is not None}
+    values = {name: value for name, value in config.items() if name not in _NOT_SHOWN and value is not None}
     if not values.get("decay"):
         values.pop("decay", None)
     module = _OWN_MODULE if class_name.startswith(OWN_PACKAGE) else "keras.optimizers"

@@ -176,8 +176,8 @@ def _index(rows: Iterable[Row], side: str) -> dict[str, tuple[Row, ...]]:
         template: Template = getattr(row, side)
         others = found.setdefault(template.key, [])
         for other in others:
-            is_told_by_rank = None not in (row.rank(side), other.rank(side)) and row.rank(side) != other.rank(side)
-            if template.overlaps(getattr(other, side)) and not is_told_by_rank:
+            differ_in_rank = None not in (row.rank(side), other.rank(side)) and row.rank(side) != other.rank(side)
+            if template.overlaps(getattr(other, side)) and not differ_in_rank:
                 raise ValueError(f"{template.text!r} is in two rows, as {side}")
         others.append(row)
     return {key: tuple(group) for key, group in found.items()}

@@ -122,14 +122,14 @@ def _located(places: Iterable[str]) -> tuple[str, tuple[Layout, ...]]:
     """Return the place of the model that explains most, and the classes that do it equally well."""
     counts: Counter[tuple[str, str]] = Counter()
     known: dict[str, Layout] = {}
-    told: set[tuple[str, str]] = set()
+    named: set[tuple[str, str]] = set()
     for place in places:
         for start, layout in _starts(place):
             counts[start, layout.class_name] += 1
             known[layout.class_name] = layout
             if _TELLING.search(place, len(start)):
-                told.add((start, layout.class_name))
-    counts = Counter({each: count for each, count in counts.items() if each in told})
+                named.add((start, layout.class_name))
+    counts = Counter({each: count for each, count in counts.items() if each in named})
     if not counts:
         return "", ()
     start = max(counts, key=lambda each: (counts[each], -len(each[0])))[0]

@@ -26,7 +26,7 @@ def sizes(config: Mapping[str, Any], term: str) -> Iterator[int]:
             yield sum(_extent(key, item) for item in value) if isinstance(value, list) else _extent(key, value)
 
 
-def variables_made(entry: Sequence[str], config: Mapping[str, Any]) -> Iterator[tuple[str, str, Array]]:
+def computed_variables(entry: Sequence[str], config: Mapping[str, Any]) -> Iterator[tuple[str, str, Array]]:
     """Yield name, reason and values of the variables that an entry of the table has under a config.
 
     `entry` is [variable, what is in it, keys of the config for its shape]; of biases in each layer, how many there are

@@ -55,12 +55,12 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     names = Names.of(config.values)
     if names is None:
         return _by_rules(checkpoint, model_type)
-    reading = _Reading(made=Rewriting(source=checkpoint), config=config, names=names)
+    reading = _Reading(rewriting=Rewriting(source=checkpoint), config=config, names=names)
     reading.add_leaves()
     reading.tie()
     reading.split()
     reading.add_what_flax_computes()
-    return reading.checkpoint_made()
+    return reading.result()
 
 
 def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
@@ -75,24 +75,24 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if config is None or names is None:
         model_type = None if config is None else config.values.get("model_type")
         raise ArchitectureError(f"no table knows Flax's names of the model type {model_type!r}")
-    writing = _Writing(made=Rewriting(source=checkpoint), config=config.values, names=names)
+    writing = _Writing(rewriting=Rewriting(source=checkpoint), config=config.values, names=names)
     for name in checkpoint.names:
         writing.add(name)
     writing.repeat_ties()
-    return writing.checkpoint_made()
+    return writing.result()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
     """A Flax checkpoint on its way to PyTorch's names."""
 
-    made: Rewriting
+    rewriting: Rewriting
     config: Config
     names: Names
 
     def add_leaves(self) -> None:
         unknown: list[str] = []
-        for path in self.made.source.names:
+        for path in self.rewriting.source.names:
             found = self.names.to_canonical(_without_collection(path))
             if found is None:
                 unknown.append(path)
@@ -105,25 +105,25 @@ class _Reading:
             )
 
     def _add(self, path: str, name: str, layout: Rearrangement | None) -> None:
-        self.made.put(path, name, laid_out(self.made.source.tensor(path), layout, path, to_torch=True))
+        self.rewriting.put(path, name, laid_out(self.rewriting.source.tensor(path), layout, path, to_torch=True))
         module, _, leaf = name.rpartition(".")
         if leaf == _RUNNING[-1]:
             zero = ArrayTensor.of(np.zeros((), np.int64))
-            self.made.default(f"{module}.{_COUNTER}", zero, "0: Flax does not count the batches")
+            self.rewriting.default(f"{module}.{_COUNTER}", zero, "0: Flax does not count the batches")
 
     def tie(self) -> None:
         """Make ties of what Flax stores twice; a config that ties them is changed when they differ."""
-        made = self.made
+        rewriting = self.rewriting
         for alias, owner in _ties(self.names, self.config.values):
-            if alias not in made.tensors or owner not in made.tensors:
+            if alias not in rewriting.tensors or owner not in rewriting.tensors:
                 continue
-            if is_equal(made.tensors[alias], made.tensors[owner]):
-                made.merge(alias, owner)
+            if is_equal(rewriting.tensors[alias], rewriting.tensors[owner]):
+                rewriting.merge(alias, owner)
             else:
                 self.config = self.config.with_values({"tie_word_embeddings": False})
-                made.warnings.append(
-                    f"config.json: tie_word_embeddings is now false: {made.origins[alias]} is not "
-                    f"{made.origins[owner]}, and the Flax class uses both"
+                rewriting.warnings.append(
+                    f"config.json: tie_word_embeddings is now false: {rewriting.origins[alias]} is not "
+                    f"{rewriting.origins[owner]}, and the Flax class uses both"
                 )
 
     def split(self) -> None:
@@ -132,23 +132,23 @@ class _Reading:
         for start in () if found is None else ("", f"{self.names.table.prefix}."):
             assert found is not None
             once, several = start + found[0], [start + name for name in found[1]]
-            if once in self.made.tensors:
+            if once in self.rewriting.tensors:
                 first, *others = several
-                self.made.move(once, first)
-                self.made.aliases |= dict.fromkeys(others, first)
-                self.made.origins |= dict.fromkeys(others, self.made.origins[first])
+                self.rewriting.move(once, first)
+                self.rewriting.aliases |= dict.fromkeys(others, first)
+                self.rewriting.origins |= dict.fromkeys(others, self.rewriting.origins[first])
 
     def add_what_flax_computes(self) -> None:
         """Add what the PyTorch class saves and Flax has not: position tables, and poolers that nothing uses."""
-        made = self.made
-        dtype = next((tensor.dtype for tensor in made.tensors.values() if tensor.dtype.is_floating), DType.FLOAT32)
-        for name, tensor in _computed(self.names, dtype, made.tensors, is_stored=True):
-            made.default(name, tensor, "computed from the config: Flax does not store it")
+        rewriting = self.rewriting
+        dtype = next((tensor.dtype for tensor in rewriting.tensors.values() if tensor.dtype.is_floating), DType.FLOAT32)
+        for name, tensor in _computed(self.names, dtype, rewriting.tensors, is_stored=True):
+            rewriting.default(name, tensor, "computed from the config: Flax does not store it")
         for template in self.names.table.lacks.get(self._architecture(), ()):
-            if template not in made.tensors:
+            if template not in rewriting.tensors:
                 shape = _pooler_shape(self.config.values, template)
                 zeros = ArrayTensor.of(np.zeros(shape, np.float32)).cast(dtype)
-                made.default(template, zeros, "0: this class of PyTorch has a pooler, and does not use it")
+                rewriting.default(template, zeros, "0: this class of PyTorch has a pooler, and does not use it")
 
     def _architecture(self) -> str:
         """Return the class that the config names, or the one that the tensors are of; "" where nothing says it."""
@@ -156,24 +156,24 @@ class _Reading:
         if named is not None:
             return named
         try:
-            return infer_architecture(self.made.tensors, self.config.values).architecture
+            return infer_architecture(self.rewriting.tensors, self.config.values).architecture
         except ArchitectureError:
             return ""
 
-    def checkpoint_made(self) -> Checkpoint:
+    def result(self) -> Checkpoint:
         config = self.config
         named = class_named(config.values)
         if named in _CLASSES:
             config = config.with_values({"architectures": [_CLASSES[named]]})
-        self.made.buffers.update(name for name in self.made.tensors if _is_buffer(name))
-        return self.made.done(Dialect.PYTORCH, config=config)
+        self.rewriting.buffers.update(name for name in self.rewriting.tensors if _is_buffer(name))
+        return self.rewriting.done(Dialect.PYTORCH, config=config)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Writing:
     """A checkpoint of PyTorch's names on its way to Flax's."""
 
-    made: Rewriting
+    rewriting: Rewriting
     config: Mapping[str, Any]
     names: Names
 
@@ -184,13 +184,13 @@ class _Writing:
             self._put(name, *found)
 
     def _put(self, name: str, leaf: str, layout: Rearrangement | None) -> None:
-        tensor = laid_out(self.made.source.tensor(name), layout, name, to_torch=False)
-        if leaf not in self.made.tensors:
-            self.made.put(name, leaf, tensor)
-        elif is_equal(self.made.tensors[leaf], tensor):
-            self.made.tie(name, leaf, "stored once")
+        tensor = laid_out(self.rewriting.source.tensor(name), layout, name, to_torch=False)
+        if leaf not in self.rewriting.tensors:
+            self.rewriting.put(name, leaf, tensor)
+        elif is_equal(self.rewriting.tensors[leaf], tensor):
+            self.rewriting.tie(name, leaf, "stored once")
         else:
-            self.made.drop(name, f"Flax has {leaf} alone for it", is_refused_by_default=True)
+            self.rewriting.drop(name, f"Flax has {leaf} alone for it", is_refused_by_default=True)
 
     def _merged(self, name: str) -> str | None:
         """Return what a tensor is called that Flax has once and PyTorch under several names."""
@@ -204,23 +204,23 @@ class _Writing:
 
     def _is_lost(self, name: str, is_known: bool) -> bool:
         """Write down what becomes of a tensor that Flax has no leaf for; whether it is one."""
-        made = self.made
+        rewriting = self.rewriting
         if name in self.names.table.lacks.get(class_named(self.config) or "", ()):
-            made.drop(name, "the Flax class has no pooler, and PyTorch's does not use it")
+            rewriting.drop(name, "the Flax class has no pooler, and PyTorch's does not use it")
         elif (table := self._computed_as(name)) is not None:
-            is_same = is_equal(table, made.source.tensor(name))
+            is_same = is_equal(table, rewriting.source.tensor(name))
             reason = "a table of positions, which Flax computes" if is_same else "Flax computes other positions"
-            made.drop(name, reason, is_refused_by_default=not is_same)
+            rewriting.drop(name, reason, is_refused_by_default=not is_same)
         elif is_known:
             return False
         elif name.rpartition(".")[2] == _COUNTER:
-            made.drop(name, "Flax does not count the batches")
+            rewriting.drop(name, "Flax does not count the batches")
         elif self.names.is_constant(name) or name.endswith(".position_ids"):
-            made.drop(name, "a constant, which Flax computes")
+            rewriting.drop(name, "a constant, which Flax computes")
         elif (owner := self._twin(name)) is not None:
-            made.tie(name, owner, "Flax has it once")
+            rewriting.tie(name, owner, "Flax has it once")
         else:
-            made.drop(name, "the Flax model has no leaf for it", is_refused_by_default=True)
+            rewriting.drop(name, "the Flax model has no leaf for it", is_refused_by_default=True)
         return True
 
     def _computed_as(self, name: str) -> Tensor | None:
@@ -229,13 +229,13 @@ class _Writing:
             known = () if part.table.sinusoids is None else part.table.sinusoids.names
             own = name.removeprefix(start)
             if own in known or f"{part.table.prefix}.{own}" in known:
-                computed = _computed(self.names, self.made.source.tensor(name).dtype, {}, is_stored=False)
+                computed = _computed(self.names, self.rewriting.source.tensor(name).dtype, {}, is_stored=False)
                 return next((tensor for each, tensor in computed if each.endswith(own)), None)
         return None
 
     def _twin(self, name: str) -> str | None:
         """Return the leaf of a tensor that a name without a leaf is tied to."""
-        source = self.made.source
+        source = self.rewriting.source
         group = source.aliases.get(name, name)
         tied = [other for other in source.names if other != name and source.aliases.get(other, other) == group]
         mine = source.tensor(name)
@@ -254,32 +254,35 @@ class _Writing:
         """Store once more what Flax stores twice and PyTorch once."""
         for alias, owner in _ties(self.names, self.config):
             found = self.names.from_canonical(alias)
-            if found is None or found[0] in self.made.tensors or owner not in self.made.source.names:
+            if found is None or found[0] in self.rewriting.tensors or owner not in self.rewriting.source.names:
                 continue
             leaf, layout = found
-            self.made.put(owner, leaf, laid_out(self.made.source.tensor(owner), layout, owner, to_torch=False))
+            self.rewriting.put(
+                owner, leaf, laid_out(self.rewriting.source.tensor(owner), layout, owner, to_torch=False)
+            )
 
-    def checkpoint_made(self) -> Checkpoint:
-        made = self.made
-        made.buffers.update(leaf for leaf in made.tensors if _is_statistic(self.names, leaf))
-        if made.buffers:
+    def result(self) -> Checkpoint:
+        rewriting = self.rewriting
+        rewriting.buffers.update(leaf for leaf in rewriting.tensors if _is_statistic(self.names, leaf))
+        if rewriting.buffers:
             in_collections = {
-                leaf: f"{_STATISTICS if leaf in made.buffers else _PARAMETERS}/{leaf}" for leaf in made.tensors
+                leaf: f"{_STATISTICS if leaf in rewriting.buffers else _PARAMETERS}/{leaf}"
+                for leaf in rewriting.tensors
             }
-            made.rename(lambda leaf: in_collections.get(leaf, leaf))
-        if made.source.optimizer is not None:
-            made.warnings.append("optimizer state not carried: Flax's models have none")
-        return _without_what_was_made(made).done(Dialect.FLAX, optimizer=None)
+            rewriting.rename(lambda leaf: in_collections.get(leaf, leaf))
+        if rewriting.source.optimizer is not None:
+            rewriting.warnings.append("optimizer state not carried: Flax's models have none")
+        return _without_defaults(rewriting).done(Dialect.FLAX, optimizer=None)
 
 
-def _without_what_was_made(made: Rewriting) -> Rewriting:
+def _without_defaults(rewriting: Rewriting) -> Rewriting:
     """Forget the lines of tensors that were made on the way to PyTorch's names, which Flax does not store."""
-    lines = made.source.lines
+    lines = rewriting.source.lines
     defaulted = {line.target for line in lines if line.status is Status.DEFAULTED}
     kept = tuple(line for line in lines if line.status is not Status.DEFAULTED)
-    made.source = replace(made.source, lines=kept)
-    made.lines = [line for line in made.lines if line.name not in defaulted]
-    return made
+    rewriting.source = replace(rewriting.source, lines=kept)
+    rewriting.lines = [line for line in rewriting.lines if line.name not in defaulted]
+    return rewriting
 
 
 def _is_buffer(name: str) -> bool:
@@ -327,7 +330,7 @@ def _pooler_shape(config: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint:
     """Translate what no table knows by what leaves are called: a loss that must be allowed."""
-    made = Rewriting(source=checkpoint)
+    rewriting = Rewriting(source=checkpoint)
     undecided: list[str] = []
     for path in checkpoint.names:
         tensor = checkpoint.tensor(path)
@@ -336,14 +339,14 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint:
         name = ".".join([*modules, "weight" if layout is not None else _LEAVES.get(leaf, leaf)])
         if layout is None and leaf not in (*_LEAVES, "bias"):
             undecided.append(path)
-        made.put(path, name, laid_out(tensor, layout_of(layout), path, to_torch=True))
+        rewriting.put(path, name, laid_out(tensor, layout_of(layout), path, to_torch=True))
     reason = (
-        f"no table knows the model type {model_type!r}: {len(made.tensors)} names follow what Flax calls leaves; "
+        f"no table knows the model type {model_type!r}: {len(rewriting.tensors)} names follow what Flax calls leaves; "
         f"undecided: {_listed(undecided) or 'none'}, and what PyTorch's class has besides"
     )
-    made.lines.append(dropped("model-type", reason, is_refused_by_default=True))
-    made.buffers.update(name for name in made.tensors if name.rpartition(".")[2] in _RUNNING)
-    return made.done(Dialect.PYTORCH)
+    rewriting.lines.append(dropped("model-type", reason, is_refused_by_default=True))
+    rewriting.buffers.update(name for name in rewriting.tensors if name.rpartition(".")[2] in _RUNNING)
+    return rewriting.done(Dialect.PYTORCH)
 
 
 def _without_collection(path: str) -> str:

@@ -25,14 +25,14 @@ _OUTER_COMPONENTS = 2
 class Counts:
     """How many names only one of the sides has, and how many are the same on both, as far as rows say."""
 
-    in_memory: int
+    in_process: int
     on_hub: int
     either: int
 
     @property
     def explained(self) -> int:
         """How many names the better of the sides explains; none when all are on either."""
-        decided = max(self.in_memory, self.on_hub)
+        decided = max(self.in_process, self.on_hub)
         return decided + self.either if decided else 0
 
 
@@ -41,50 +41,52 @@ class Place:
     """Rows, and what stands before their names on either side."""
 
     variant: Variant
-    memory: str
+    process: str
     hub: str
     is_named: bool = False
 
     def counts(self, names: Iterable[str]) -> Counts:
         """Return on which side `names` are."""
-        memory = {name for name in names if self._has(name, self.memory, in_memory=True)}
-        hub = {name for name in names if self._has(name, self.hub, in_memory=False)}
-        either = {name for name in names if name not in memory | hub and self.stays(name)}
-        return Counts(in_memory=len(memory - hub), on_hub=len(hub - memory), either=len(memory & hub) + len(either))
+        in_process = {name for name in names if self._has(name, self.process, in_process=True)}
+        hub = {name for name in names if self._has(name, self.hub, in_process=False)}
+        either = {name for name in names if name not in in_process | hub and self.stays(name)}
+        return Counts(
+            in_process=len(in_process - hub), on_hub=len(hub - in_process), either=len(in_process & hub) + len(either)
+        )
 
     def stays(self, name: str) -> bool:
         """Whether the name is known to be the same on both sides."""
-        rests = [name.removeprefix(prefix) for prefix in (self.memory, self.hub) if name.startswith(prefix)]
+        rests = [name.removeprefix(prefix) for prefix in (self.process, self.hub) if name.startswith(prefix)]
         return any(path.fullmatch(rest) for rest in rests for path in self.variant.stays)
 
     def has_row(self, name: str) -> bool:
         """Whether a row has the name, on either side."""
         return any(
-            name.startswith(prefix) and self.variant.has(name.removeprefix(prefix), in_memory=in_memory)
-            for prefix, in_memory in ((self.memory, True), (self.hub, False))
+            name.startswith(prefix) and self.variant.has(name.removeprefix(prefix), in_process=in_process)
+            for prefix, in_process in ((self.process, True), (self.hub, False))
         )
 
-    def _has(self, name: str, prefix: str, *, in_memory: bool) -> bool:
+    def _has(self, name: str, prefix: str, *, in_process: bool) -> bool:
         rest = name.removeprefix(prefix)
         if not name.startswith(prefix):
             return False
         return (
-            self.variant.has(rest, in_memory=in_memory)
-            or self.variant.moved_name(rest, in_memory=in_memory) is not None
-            or (in_memory and self.variant.why_left_out(rest) is not None)
+            self.variant.has(rest, in_process=in_process)
+            or self.variant.moved_name(rest, in_process=in_process) is not None
+            or (in_process and self.variant.why_left_out(rest) is not None)
         )
 
     def hub_name(self, name: str) -> str:
         """Return what a name in memory is on the hub, of packed tensors the template of the row."""
-        if not name.startswith(self.memory):
+        if not name.startswith(self.process):
             return name
-        rest = name.removeprefix(self.memory)
-        renamed, packed = self.variant.rows.to_canonical(rest), self.variant.packed_row(rest, in_memory=True)
+        rest = name.removeprefix(self.process)
+        renamed, packed = self.variant.rows.to_canonical(rest), self.variant.packed_row(rest, in_process=True)
         if renamed is not None:
             return self.hub + renamed.name
         if packed is not None:
             return f"{self.hub}{packed[0].whole.text} {packed[0].parts[0].text}"
-        return self.hub + (self.variant.moved_name(rest, in_memory=True) or rest)
+        return self.hub + (self.variant.moved_name(rest, in_process=True) or rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class Reading:
 
     places: tuple[Place, ...]
     is_ambiguous: bool
-    in_memory: int
+    in_process: int
     on_hub: int
 
 
@@ -112,13 +114,13 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     places: list[Place] = []
     for outers in ([""], _outer(names, 1)):
         candidates = [
-            Place(variant=variant, memory=outer + prefix, hub=outer + prefix, is_named=_is_meant(class_name, named))
+            Place(variant=variant, process=outer + prefix, hub=outer + prefix, is_named=_is_meant(class_name, named))
             for outer in outers
             for variant in own
             for class_name, prefix in variant.classes.items()
         ]
         places = places or _best(candidates, names)
-    is_ambiguous = len(places) > 1 and any(place.counts(names).in_memory for place in places)
+    is_ambiguous = len(places) > 1 and any(place.counts(names).in_process for place in places)
     places = places[:1]
     left = [name for name in names if not any(place.has_row(name) or place.stays(name) for place in places)]
     for key, part in _parts(config):
@@ -127,7 +129,7 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     return Reading(
         places=tuple(places),
         is_ambiguous=is_ambiguous,
-        in_memory=sum(counts.in_memory for counts in counted),
+        in_process=sum(counts.in_process for counts in counted),
         on_hub=sum(counts.on_hub for counts in counted),
     )
 
@@ -156,15 +158,15 @@ def _outer(names: Iterable[str], components: int) -> list[str]:
 def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type: str) -> list[Place]:
     """Return where the rows of a part may be: below a path that the whole model moves, or anywhere as it is."""
     moved = [
-        (place.memory + memory + ".", place.hub + hub + ".")
+        (place.process + process + ".", place.hub + hub + ".")
         for place in places
-        for memory, hub in place.variant.moved.items()
+        for process, hub in place.variant.moved.items()
     ]
     outers = [*moved, *((outer, outer) for outer in _outer(names, _OUTER_COMPONENTS))]
     wants_backbone = key == "backbone_config"
     return [
-        Place(variant=variant, memory=memory + prefix, hub=hub + prefix, is_named=is_backbone == wants_backbone)
-        for memory, hub in outers
+        Place(variant=variant, process=process + prefix, hub=hub + prefix, is_named=is_backbone == wants_backbone)
+        for process, hub in outers
         for variant in variants(model_type)
         for class_name, prefix in variant.classes.items()
         for is_backbone in (class_name.endswith("Backbone"),)
@@ -199,20 +201,20 @@ def to_hub(checkpoint: Checkpoint) -> Checkpoint:
     if reading.is_ambiguous:
         warning = "names kept: several classes have them in memory, which their config does not tell apart"
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
-    if not reading.in_memory:
+    if not reading.in_process:
         return checkpoint
     if reading.on_hub:
         warning = (
-            f"names kept: {reading.in_memory} kinds are those that transformers 5 has in memory, "
+            f"names kept: {reading.in_process} kinds are those that transformers 5 has in memory, "
             f"{reading.on_hub} those that it saves"
         )
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     warning = f"{config['model_type']}: names that transformers 5 has in memory, here as save_pretrained writes them"
-    made = Rewriting(source=checkpoint, warnings=[warning])
-    return _Translation(made=made, places=reading.places, is_from_memory=True).result()
+    rewriting = Rewriting(source=checkpoint, warnings=[warning])
+    return _Translation(rewriting=rewriting, places=reading.places, is_from_process=True).result()
 
 
-def to_memory(checkpoint: Checkpoint) -> Checkpoint:
+def to_in_process(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of the hub's names with those that transformers 5 has in memory; the inverse of `to_hub`.
 
     Raises as `to_hub` does, and LossError where only the number of heads says how a tensor is divided.
@@ -220,76 +222,76 @@ def to_memory(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.config is None:
         return checkpoint
     reading = read_names(checkpoint.names, checkpoint.config.values)
-    if not reading.on_hub or reading.in_memory:
+    if not reading.on_hub or reading.in_process:
         return checkpoint
-    made = Rewriting(source=checkpoint)
-    return _Translation(made=made, places=reading.places, is_from_memory=False).result()
+    rewriting = Rewriting(source=checkpoint)
+    return _Translation(rewriting=rewriting, places=reading.places, is_from_process=False).result()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Translation:
     """A checkpoint on its way to the names of the other side."""
 
-    made: Rewriting
+    rewriting: Rewriting
     places: Sequence[Place]
-    is_from_memory: bool
+    is_from_process: bool
     held: frozenset[str] = frozenset()
 
     def result(self) -> Checkpoint:
         """Translate everything."""
-        made, source = self.made, self.made.source
+        rewriting, source = self.rewriting, self.rewriting.source
         self.held = frozenset(source.names)
         for name in source.names:
-            if name not in made.ways:
+            if name not in rewriting.ways:
                 self._translate(name)
         for name, owner in source.aliases.items():
-            way, of_owner = made.ways[name], made.ways[owner]
+            way, of_owner = rewriting.ways[name], rewriting.ways[owner]
             if not way.operations and not of_owner.operations:
-                del made.tensors[way.after[0]]
-                made.aliases[way.after[0]] = of_owner.after[0]
-        made.buffers.update(new for name in source.buffers for new in made.ways[name].after)
-        made.frozen.update(new for name in source.frozen for new in made.ways[name].after)
-        return made.done(source.dialect, **made.state())
+                del rewriting.tensors[way.after[0]]
+                rewriting.aliases[way.after[0]] = of_owner.after[0]
+        rewriting.buffers.update(new for name in source.buffers for new in rewriting.ways[name].after)
+        rewriting.frozen.update(new for name in source.frozen for new in rewriting.ways[name].after)
+        return rewriting.done(source.dialect, **rewriting.state())
 
     def _translate(self, name: str) -> None:
         for place in self.places:
-            own, other = (place.memory, place.hub) if self.is_from_memory else (place.hub, place.memory)
+            own, other = (place.process, place.hub) if self.is_from_process else (place.hub, place.process)
             if not name.startswith(own):
                 continue
             rest = name.removeprefix(own)
             rows = place.variant.rows
-            match = rows.to_canonical(rest) if self.is_from_memory else rows.from_canonical(rest)
+            match = rows.to_canonical(rest) if self.is_from_process else rows.from_canonical(rest)
             if match is not None:
                 return self._rename(name, other + match.name)
-            packed = place.variant.packed_row(rest, in_memory=self.is_from_memory)
+            packed = place.variant.packed_row(rest, in_process=self.is_from_process)
             if packed is not None:
                 return self._repack(name, *packed, own=own, other=other)
-            why = place.variant.why_left_out(rest) if self.is_from_memory else None
+            why = place.variant.why_left_out(rest) if self.is_from_process else None
             if why is not None:
                 raise LossError(f"is stored on the hub in a form that is not known here ({why})", tensor=name)
         return self._rename(name, self._moved(name))
 
     def _moved(self, name: str) -> str:
         for place in self.places:
-            own, other = (place.memory, place.hub) if self.is_from_memory else (place.hub, place.memory)
+            own, other = (place.process, place.hub) if self.is_from_process else (place.hub, place.process)
             if name.startswith(own):
-                new = place.variant.moved_name(name.removeprefix(own), in_memory=self.is_from_memory)
+                new = place.variant.moved_name(name.removeprefix(own), in_process=self.is_from_process)
                 if new is not None:
                     return other + new
         return name
 
     def _rename(self, name: str, new: str) -> None:
-        self.made.carry(Way(before=(name,), after=(new,)))
+        self.rewriting.carry(Way(before=(name,), after=(new,)))
 
     def _repack(self, name: str, row: Packed, indices: Indices, *, own: str, other: str) -> None:
-        source = self.made.source
-        whole = source.tensor(name) if row.is_in_memory == self.is_from_memory else None
-        if whole is not None and not self.is_from_memory:
+        source = self.rewriting.source
+        whole = source.tensor(name) if row.is_in_process == self.is_from_process else None
+        if whole is not None and not self.is_from_process:
             self._check_heads(name, row)
-        self.made.carry(row.way(self.held, indices, before=own, after=other, whole=whole))
+        self.rewriting.carry(row.way(self.held, indices, before=own, after=other, whole=whole))
 
     def _check_heads(self, name: str, row: Packed) -> None:
-        config = self.made.source.config
+        config = self.rewriting.source.config
         values = {} if config is None else config.values
         parts = [part for part in (values, *values.values()) if isinstance(part, Mapping)]
         is_uneven = any(

@@ -27,7 +27,7 @@ _ITEM = "e"
 class Packed:
     """One tensor on one side that is several on the other.
 
-    `whole`        its template; `is_in_memory` says on which side
+    `whole`        its template; `is_in_process` says on which side
     `parts`        the templates of what it is made of, in order, joined along `axis`; None for a single part
     `is_stacked`   whether it has one item for each ``{e}`` along a first axis of its own
     """
@@ -36,7 +36,7 @@ class Packed:
     parts: tuple[Template, ...]
     axis: int | None
     is_stacked: bool
-    is_in_memory: bool
+    is_in_process: bool
 
     def way(self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None) -> Way:
         """Return how the whole, if it is in the source as `whole`, becomes its parts, or they it.
@@ -99,7 +99,7 @@ class Variant:
                 parts=tuple(Template(text=part) for part in parts),
                 axis=axis,
                 is_stacked=is_stacked,
-                is_in_memory=side == "memory",
+                is_in_process=side == "memory",
             )
             for side, axis, is_stacked, whole, *parts in entry["packed"]
         )
@@ -117,33 +117,33 @@ class Variant:
         """Templates of packed rows by side, the memory's being True, and key."""
         found: dict[tuple[bool, str], tuple[tuple[Packed, Template], ...]] = {}
         for row in self.packed:
-            for template, is_in_memory in (
-                (row.whole, row.is_in_memory),
-                *((part, not row.is_in_memory) for part in row.parts),
+            for template, is_in_process in (
+                (row.whole, row.is_in_process),
+                *((part, not row.is_in_process) for part in row.parts),
             ):
-                key = (is_in_memory, template.key)
+                key = (is_in_process, template.key)
                 found[key] = (*found.get(key, ()), (row, template))
         return found
 
-    def packed_row(self, name: str, *, in_memory: bool) -> tuple[Packed, Indices] | None:
+    def packed_row(self, name: str, *, in_process: bool) -> tuple[Packed, Indices] | None:
         """Return the packed row that has `name` on a side, and what its placeholders stand for."""
-        for row, template in self._templates.get((in_memory, key_of(name)), ()):
+        for row, template in self._templates.get((in_process, key_of(name)), ()):
             indices = template.indices(name)
             if indices is not None:
                 return row, {letter: value for letter, value in indices.items() if letter != _ITEM}
         return None
 
-    def has(self, name: str, *, in_memory: bool) -> bool:
+    def has(self, name: str, *, in_process: bool) -> bool:
         """Whether a row has `name` on a side."""
-        renamed = self.rows.to_canonical(name) if in_memory else self.rows.from_canonical(name)
-        return renamed is not None or self.packed_row(name, in_memory=in_memory) is not None
+        renamed = self.rows.to_canonical(name) if in_process else self.rows.from_canonical(name)
+        return renamed is not None or self.packed_row(name, in_process=in_process) is not None
 
-    def moved_name(self, name: str, *, in_memory: bool) -> str | None:
+    def moved_name(self, name: str, *, in_process: bool) -> str | None:
         """Return what a name below a path that moves is on the other side, None for others."""
         if any(path.fullmatch(name) for path in self.stays):
             return None
-        for memory, hub in self.moved.items():
-            before, after = (memory, hub) if in_memory else (hub, memory)
+        for process, hub in self.moved.items():
+            before, after = (process, hub) if in_process else (hub, process)
             is_there_already = after.startswith(f"{before}.") and name.startswith(f"{after}.")
             if name.startswith(f"{before}.") and not is_there_already:
                 return after + name.removeprefix(before)

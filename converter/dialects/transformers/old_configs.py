@@ -39,15 +39,15 @@ def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
     config, warnings = with_old_keys(checkpoint.config)
     if not warnings:
         return checkpoint
-    made = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *warnings))
+    renamed = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *warnings))
     match config.values.get("architectures"):
         case [str(architecture), *_] if architecture.endswith(_WITH_HEAD):
             is_missing = _HEAD not in checkpoint.names and _SHARED in checkpoint.tensors
         case _:
             is_missing = False
     if is_missing and _is_untied_before(checkpoint.config.values):
-        return replace(made, tensors={**made.tensors, _HEAD: made.tensors[_SHARED]})
-    return made
+        return replace(renamed, tensors={**renamed.tensors, _HEAD: renamed.tensors[_SHARED]})
+    return renamed
 
 
 def _is_untied_before(values: Mapping[str, Any]) -> bool:

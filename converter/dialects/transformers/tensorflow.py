@@ -62,8 +62,8 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
             f"{len(encoder.unknown)} variables are in no table of {model_type}: {_listed(encoder.unknown)}",
             tensor=encoder.unknown[0],
         )
-    made = Rewriting(source=replace(checkpoint, config=config))
-    return _Translation(made=made, table=table, encoder=encoder).checkpoint_made(config)
+    rewriting = Rewriting(source=replace(checkpoint, config=config))
+    return _Translation(rewriting=rewriting, table=table, encoder=encoder).result(config)
 
 
 def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -83,16 +83,16 @@ def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
 class _Translation:
     """A checkpoint on its way to PyTorch's names."""
 
-    made: Rewriting
+    rewriting: Rewriting
     table: TensorFlowTable
     encoder: Encoder
 
-    def checkpoint_made(self, config: Config) -> Checkpoint:
+    def result(self, config: Config) -> Checkpoint:
         """Return the whole checkpoint, translated."""
-        made, source, found = self.made, self.made.source, self.encoder.found
+        rewriting, source, found = self.rewriting, self.rewriting.source, self.encoder.found
         present = {match.row.canonical.text for match in found.values()}
         named = class_named(config.values)
-        model_class = self._told(classes_like(self.table, present, named, self.encoder.start), config.values)
+        model_class = self._likeliest(classes_like(self.table, present, named, self.encoder.start), config.values)
         for name, match in found.items():
             self._add(name, match, model_class, config.values)
         self._warn_of_missing(model_class, present)
@@ -100,51 +100,51 @@ class _Translation:
         self._add_counters()
         self._add_heads()
         prefix = f"{self.table.prefix}." if model_class.is_base else ""
-        made.rename(lambda name: name.removeprefix(prefix))
-        made.buffers.update(filter(_is_buffer, (*made.tensors, *made.aliases)))
-        made.frozen.update(self._frozen())
+        rewriting.rename(lambda name: name.removeprefix(prefix))
+        rewriting.buffers.update(filter(_is_buffer, (*rewriting.tensors, *rewriting.aliases)))
+        rewriting.frozen.update(self._frozen())
         corrected = config.with_values({"architectures": [model_class.name]})
         if corrected.raw != config.raw and named is not None:
-            made.warnings.append(f"config.json: architectures is now {model_class.name}")
+            rewriting.warnings.append(f"config.json: architectures is now {model_class.name}")
         described = heads.layer_configs(source.keras_config, self.encoder.outside)
         described_by = {} if described is None else {heads.METADATA_KEY: described}
-        return made.done(
+        return rewriting.done(
             Dialect.PYTORCH,
             config=corrected,
             metadata={**source.metadata, **described_by},
-            **made.state_of_variables(),
+            **rewriting.state_of_variables(),
         )
 
-    def _told(self, likely: list[ModelClass], config: Mapping[str, Any]) -> ModelClass:
+    def _likeliest(self, likely: list[ModelClass], config: Mapping[str, Any]) -> ModelClass:
         """Return the one of several classes with the same variables that the checkpoint of PyTorch's names is of."""
         if len(likely) == 1:
             return likely[0]
         named = {}
         for name, match in self.encoder.found.items():
             with suppress(ReadError):
-                named[match.name] = laid_out(self.made.source.tensor(name), match.layout, name, to_torch=True)
+                named[match.name] = laid_out(self.rewriting.source.tensor(name), match.layout, name, to_torch=True)
         try:
-            told = infer_architecture(named, config).architecture
+            architecture = infer_architecture(named, config).architecture
         except ArchitectureError:
-            told = ""
-        return next((each for each in likely if each.name == told), likely[0])
+            architecture = ""
+        return next((each for each in likely if each.name == architecture), likely[0])
 
     def _add(self, name: str, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> None:
-        made, new = self.made, match.name
-        tensor = made.source.tensor(name)
+        rewriting, new = self.rewriting, match.name
+        tensor = rewriting.source.tensor(name)
         reason = self._reason_to_drop(match, model_class, config)
         if reason is not None:
             is_used = match.row.canonical.text in self.table.used
-            made.drop(name, reason, is_refused_by_default=is_used and bool(np.any(tensor.numpy())))
+            rewriting.drop(name, reason, is_refused_by_default=is_used and bool(np.any(tensor.numpy())))
             return
         way = Way(before=(name,), after=(new,), operations=match.operations)
-        if new in made.tensors and is_equal(made.tensors[new], *way.applied([tensor])):
-            made.tie(name, new, f"the same as {made.origins[new]}")
-            made.ways[name] = way
+        if new in rewriting.tensors and is_equal(rewriting.tensors[new], *way.applied([tensor])):
+            rewriting.tie(name, new, f"the same as {rewriting.origins[new]}")
+            rewriting.ways[name] = way
             return
-        made.carry(way)
+        rewriting.carry(way)
         if new.endswith(_INDICES):
-            made.tensors[new] = made.tensors[new].cast(DType.INT64)
+            rewriting.tensors[new] = rewriting.tensors[new].cast(DType.INT64)
 
     def _warn_of_missing(self, model_class: ModelClass, present: set[str]) -> None:
         """Warn of tensors that every model of the class has; old releases had classes without poolers."""
@@ -152,7 +152,7 @@ class _Translation:
         missing = [name for name in templates if name not in present and model_class.needs(name)]
         if missing:
             lack = f"no variables for {_listed(missing)}: transformers fills them at random"
-            self.made.warnings.append(f"{model_class.name} has more: {lack}")
+            self.rewriting.warnings.append(f"{model_class.name} has more: {lack}")
 
     def _reason_to_drop(self, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> str | None:
         template = match.row.canonical.text
@@ -167,52 +167,52 @@ class _Translation:
 
     def _tied(self, model_class: ModelClass, config: Config) -> Config:
         """Make ties of what the class ties; return a config that ties nothing when the values differ."""
-        made = self.made
+        rewriting = self.rewriting
         ties = model_class.ties_with(config.values, default=self.table.tied_by_default)
         for alias, owner in model_class.ties.items():
-            if owner not in made.tensors:
+            if owner not in rewriting.tensors:
                 continue
-            if alias not in made.tensors:
+            if alias not in rewriting.tensors:
                 if alias not in ties:  # TensorFlow's class has one where PyTorch's has two
-                    made.aliases[alias] = owner
-            elif is_equal(made.tensors[alias], made.tensors[owner]):
+                    rewriting.aliases[alias] = owner
+            elif is_equal(rewriting.tensors[alias], rewriting.tensors[owner]):
                 if alias in ties:
-                    del made.tensors[alias]
-                    made.aliases[alias] = owner
+                    del rewriting.tensors[alias]
+                    rewriting.aliases[alias] = owner
             elif alias in self.table.prevails:
-                reason = f"the TensorFlow class does not use it, but {made.origins[alias]}"
-                made.lines.append(dropped(made.origins[owner], reason))
-                made.move(alias, owner)
+                reason = f"the TensorFlow class does not use it, but {rewriting.origins[alias]}"
+                rewriting.lines.append(dropped(rewriting.origins[owner], reason))
+                rewriting.move(alias, owner)
             elif alias in ties:
                 config = config.with_values({"tie_word_embeddings": False})
-                made.warnings.append(
-                    f"config.json: tie_word_embeddings is now false: {made.origins[alias]} is not "
-                    f"{made.origins[owner]}, and the TensorFlow class uses both"
+                rewriting.warnings.append(
+                    f"config.json: tie_word_embeddings is now false: {rewriting.origins[alias]} is not "
+                    f"{rewriting.origins[owner]}, and the TensorFlow class uses both"
                 )
         return config
 
     def _add_counters(self) -> None:
         """Add what PyTorch counts beside running statistics, after them."""
-        uncounted, self.made.tensors = self.made.tensors, {}
+        uncounted, self.rewriting.tensors = self.rewriting.tensors, {}
         for name, tensor in uncounted.items():
-            self.made.tensors[name] = tensor
+            self.rewriting.tensors[name] = tensor
             module, _, leaf = name.rpartition(".")
             if leaf == "running_var":
                 counter = f"{module}.{_COUNTER}" if module else _COUNTER
                 zero = ArrayTensor.of(np.zeros((), np.int64))
-                self.made.default(counter, zero, "0: TensorFlow does not count the batches")
+                self.rewriting.default(counter, zero, "0: TensorFlow does not count the batches")
 
     def _add_heads(self) -> None:
         for name in self.encoder.outside:
-            self.made.carry(Way(before=(name,), after=(heads.head_name(name),)))
+            self.rewriting.carry(Way(before=(name,), after=(heads.head_name(name),)))
         if self.encoder.outside:
-            self.made.warnings.append(
+            self.rewriting.warnings.append(
                 f"{len(self.encoder.outside)} tensors are of no {self.table.model_type} model: heads, layout as stored"
             )
 
     def _frozen(self) -> list[str]:
-        by_origin = {origin: name for name, origin in self.made.origins.items()}
-        frozen = map(self.made.source.origin, self.made.source.frozen)
+        by_origin = {origin: name for name, origin in self.rewriting.origins.items()}
+        frozen = map(self.rewriting.source.origin, self.rewriting.source.frozen)
         return [by_origin[origin] for origin in frozen if origin in by_origin]
 
 
@@ -241,23 +241,23 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint | None:
     deep = {_NUMBER.sub("", first) for first, *rest in names.values() if len(rest) > 1 and first != rest[0]}
     if len(deep) != 1:
         return None
-    made = Rewriting(source=checkpoint)
+    rewriting = Rewriting(source=checkpoint)
     undecided: list[str] = []
     for name, (first, *rest) in names.items():
         tensor = checkpoint.tensor(name)
         found = translated("/".join(rest) or first, len(tensor.shape))
         if len(rest) == 1 and _NUMBER.sub("", first) not in deep:
             found = replace(found, name=heads.head_name(name), layout=None, is_certain=False)
-        made.put(name, found.name, laid_out(tensor, found.layout, name, to_torch=True))
+        rewriting.put(name, found.name, laid_out(tensor, found.layout, name, to_torch=True))
         if not found.is_certain:
             undecided.append(name)
     reason = (
-        f"no table knows the model type {model_type!r}: {len(made.tensors)} names follow transformers' rules; "
+        f"no table knows the model type {model_type!r}: {len(rewriting.tensors)} names follow transformers' rules; "
         f"undecided: whether the names keep the base model's prefix, and layouts of {_listed(undecided) or 'none'}"
     )
-    made.lines.append(dropped("model-type", reason, is_refused_by_default=True))
-    made.buffers.update(filter(_is_buffer, made.tensors))
-    return made.done(Dialect.PYTORCH)
+    rewriting.lines.append(dropped("model-type", reason, is_refused_by_default=True))
+    rewriting.buffers.update(filter(_is_buffer, rewriting.tensors))
+    return rewriting.done(Dialect.PYTORCH)
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:

@@ -54,8 +54,8 @@ class TensorFlowClass:
     `torch`    the class of PyTorch that it is made from
     `layers`   in the order of a file
     `copies`   PyTorch's name of a variable -> the tensor that has its values when PyTorch stores no own
-    `made`     [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not have, each
-               with that config
+    `own_variables`   [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not
+               have, each with that config
     `second`   paths of the variables whose second names are the right ones, "" being all
     `numbers`  layer -> product of keys of the config -> factor; the sum is its number
     """
@@ -65,7 +65,7 @@ class TensorFlowClass:
     torch: ModelClass
     layers: tuple[Layer, ...]
     copies: Mapping[str, str]
-    made: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...]
+    own_variables: tuple[tuple[tuple[str, ...], Mapping[str, Any]], ...]
     second: tuple[str, ...]
     numbers: Mapping[str, Mapping[str, int]]
 
@@ -144,7 +144,7 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
     torch = table.classes[architecture]
     parts = composites.parts_of(config) if composites.is_composite(model_type) else None
     if parts is not None:
-        return _made_of(parts, name, table, torch)
+        return _composite(parts, name, table, torch)
     entry = document("tensorflow_classes")["models"][name]
     return TensorFlowClass(
         name=name,
@@ -155,7 +155,7 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
             for layer, is_constant, *paths in entry["layers"]
         ),
         copies=entry["copies"],
-        made=tuple((tuple(each), config) for each in entry["made"]),
+        own_variables=tuple((tuple(each), config) for each in entry["made"]),
         second=("",) if _is_second(entry, config) else (),
         numbers=entry["numbers"],
     )
@@ -174,7 +174,9 @@ def _known(config: Mapping[str, Any], table: TensorFlowTable | None) -> list[str
     return sorted(f"TF{name}" for name in table.classes)
 
 
-def _made_of(parts: Sequence[composites.Part], name: str, table: TensorFlowTable, torch: ModelClass) -> TensorFlowClass:
+def _composite(
+    parts: Sequence[composites.Part], name: str, table: TensorFlowTable, torch: ModelClass
+) -> TensorFlowClass:
     known = document("tensorflow_classes")["models"]
     entries = [(part, known[f"TF{part.model}"]) for part in parts]
     held = {part.name: _paths_in(part, entry) for part, entry in entries}
@@ -196,7 +198,7 @@ def _made_of(parts: Sequence[composites.Part], name: str, table: TensorFlowTable
         torch=torch,
         layers=tuple(layers),
         copies={copy: owner for part, entry in entries for copy, owner in part.both_named(entry["copies"]).items()},
-        made=tuple(
+        own_variables=tuple(
             ((part.theirs(theirs), *rest), part.config) for part, entry in entries for theirs, *rest in entry["made"]
         ),
         second=tuple(f"{part.name}/" for part, entry in entries if _is_second(entry, part.config)),

@@ -17,7 +17,7 @@ from converter.dialects.rewriting import Rewriting, Way, laid_out
 from converter.dialects.tables import TensorFlowTable
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
-from converter.dialects.transformers.extents import variables_made
+from converter.dialects.transformers.extents import computed_variables
 from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.tensorflow_classes import (
     TOP_LEVEL,
@@ -124,19 +124,19 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     checkpoint = of_old_release(checkpoint)
     assert checkpoint.config is not None
     translation = _translated(checkpoint, checkpoint.config)
-    rewriting = translation.made
+    rewriting = translation.rewriting
     rewriting.tensors = {name: rewriting.tensors[name] for name in translation.ordered()}
     rewriting.buffers.update(name for name in rewriting.tensors if _STATISTICS.search(name.removesuffix(":0")))
-    made = rewriting.done(
+    written = rewriting.done(
         Dialect.KERAS,
         config=checkpoint.config.with_values({"architectures": [translation.model.torch.name]}),
         keras_config=None,
         optimizer=None,
     )
     if checkpoint.optimizer is None:
-        return made
-    trained = [name for names in layers(made).values() for name in names]
-    return replace(made, optimizer=translation.optimizer(trained))
+        return written
+    trained = [name for names in layers(written).values() for name in names]
+    return replace(written, optimizer=translation.optimizer(trained))
 
 
 def _translated(checkpoint: Checkpoint, config: Config) -> _Translation:
@@ -157,14 +157,14 @@ def _translated(checkpoint: Checkpoint, config: Config) -> _Translation:
     notes = [] if inference.note is None else [inference.note]
     if named is not None and named != inference.architecture:
         notes.append(f"config.json: architectures is now {inference.architecture}")
-    translation.made.warnings[:0] = notes
+    translation.rewriting.warnings[:0] = notes
     return translation
 
 
 def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, prefix: str) -> _Translation:
     model = class_of(config.values, architecture)
-    made = Rewriting(source=checkpoint)
-    translation = _Translation(made=made, model=model, config=config.values, prefix=prefix)
+    rewriting = Rewriting(source=checkpoint)
+    translation = _Translation(rewriting=rewriting, model=model, config=config.values, prefix=prefix)
     translation.translate()
     return translation
 
@@ -173,7 +173,7 @@ def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, 
 class _Translation:
     """A checkpoint on its way to TensorFlow's names."""
 
-    made: Rewriting
+    rewriting: Rewriting
     model: TensorFlowClass
     config: Mapping[str, Any]
     prefix: str
@@ -182,7 +182,7 @@ class _Translation:
 
     def translate(self) -> None:
         """Put every tensor, and write down what becomes of everything else."""
-        table, source = self.model.table, self.made.source
+        table, source = self.model.table, self.rewriting.source
         for row in self.model.rows():
             self._rows.setdefault(key_of(row.canonical.key), []).append(row)
         names = {self._canonical(name): name for name in source.names if not heads.is_head(name)}
@@ -194,7 +194,7 @@ class _Translation:
             if owner in names and not self._has(copy):
                 self._add(copy, names[owner])
         for name in filter(heads.is_head, source.names):
-            self.made.put(name, name)
+            self.rewriting.put(name, name)
         self._make()
         self._note_ties()
         self._note_missing()
@@ -202,19 +202,19 @@ class _Translation:
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the checkpoint or of the class is left over."""
-        return not any(line.is_refused_by_default for line in self.made.lines)
+        return not any(line.is_refused_by_default for line in self.rewriting.lines)
 
     def ordered(self) -> list[str]:
         """Return the variables as Keras lists them: layer by layer, what is trained before what is not."""
         place = _place_in(self.model)
-        ranks = {name: len(tensor.shape) for name, tensor in self.made.tensors.items()}
+        ranks = {name: len(tensor.shape) for name, tensor in self.rewriting.tensors.items()}
         return sorted(ranks, key=lambda name: (2,) if heads.is_head(name) else place(name, ranks[name]))
 
     def _canonical(self, name: str) -> str:
         plain = name.removeprefix(self.prefix)
         with_prefix = f"{self.model.table.prefix}.{plain}"
         choices = (with_prefix, plain) if self.model.torch.is_base and self.model.table.prefix else (plain, with_prefix)
-        rank = len(self.made.source.tensor(name).shape)
+        rank = len(self.rewriting.source.tensor(name).shape)
         return next((choice for choice in choices if self._row(choice, rank) is not None), choices[0])
 
     def _row(self, canonical: str, rank: int) -> tuple[Row, str] | None:
@@ -238,21 +238,21 @@ class _Translation:
         self, canonical: str, name: str, names: Mapping[str, str], ties: Mapping[str, str]
     ) -> bool:
         """Whether a tied name's values are those of another variable; it has its line then."""
-        found = self._row(canonical, len(self.made.source.tensor(name).shape))
+        found = self._row(canonical, len(self.rewriting.source.tensor(name).shape))
         owner = ties.get(canonical) if found is not None else self.model.torch.ties.get(canonical)
-        if name in self.made.source.aliases and owner is None and found is None:
+        if name in self.rewriting.source.aliases and owner is None and found is None:
             by_name = {source: other for other, source in names.items()}
-            owner = by_name.get(self.made.source.aliases[name])
+            owner = by_name.get(self.rewriting.source.aliases[name])
         if owner is None or owner not in names or canonical in self.model.copies:
             return False
-        tensor, kept = self.made.source.tensor(name), self.made.source.tensor(names[owner])
+        tensor, kept = self.rewriting.source.tensor(name), self.rewriting.source.tensor(names[owner])
         if not is_equal(tensor, kept):
             return False
         self._filled[canonical] = (owner, name)
         return True
 
     def _add(self, canonical: str, name: str) -> None:
-        tensor = self._storable(self.made.source.tensor(name))
+        tensor = self._storable(self.rewriting.source.tensor(name))
         found = self._row(canonical, len(tensor.shape))
         if found is None:
             self._drop(canonical, name)
@@ -262,8 +262,8 @@ class _Translation:
         if canonical.endswith(_INDICES):
             tensor = tensor.cast(DType.INT32)
         variable = self.model.variable(theirs)
-        self.made.put(name, variable, tensor)
-        self.made.ways[name] = Way(before=(name,), after=(variable,), operations=row.operations, is_forward=False)
+        self.rewriting.put(name, variable, tensor)
+        self.rewriting.ways[name] = Way(before=(name,), after=(variable,), operations=row.operations, is_forward=False)
         self._filled[canonical] = (variable,)
 
     def optimizer(self, variables: Sequence[str]) -> OptimizerState | None:
@@ -271,13 +271,13 @@ class _Translation:
 
         Raises LossError for state of a weight that the class has not, or in parts.
         """
-        state = self.made.source.optimizer
+        state = self.rewriting.source.optimizer
         if state is None:
             return None
-        lacking = [name for held in state.slots.values() for name in held if name not in self.made.ways]
+        lacking = [name for held in state.slots.values() for name in held if name not in self.rewriting.ways]
         if lacking:
             raise LossError(f"has optimizer state, and {self.model.name} no such variable", tensor=lacking[0])
-        translated = self.made.state()
+        translated = self.rewriting.state()
         if translated["optimizer"] is None:
             raise LossError(f"optimizer state: {translated['optimizer_refused']}")
         return in_order(translated["optimizer"], dict.fromkeys(variables))
@@ -287,41 +287,41 @@ class _Translation:
         if tensor.dtype.numpy.isbuiltin != _IS_EXTENSION:
             return tensor
         warning = f"{tensor.dtype.value} is written as float32: TensorFlow reads no such type from HDF5"
-        if warning not in self.made.warnings:
-            self.made.warnings.append(warning)
+        if warning not in self.rewriting.warnings:
+            self.rewriting.warnings.append(warning)
         return tensor.cast(DType.FLOAT32)
 
     def _drop(self, canonical: str, name: str) -> None:
         if canonical.rpartition(".")[2] == _COUNTER:
-            self.made.drop(name, "TensorFlow does not count the batches")
+            self.rewriting.drop(name, "TensorFlow does not count the batches")
         elif any(canonical == leaf or canonical.endswith(f".{leaf}") for leaf in _COMPUTED):
-            self.made.drop(name, "computed by the TensorFlow class")
+            self.rewriting.drop(name, "computed by the TensorFlow class")
         else:
-            self.made.drop(name, f"{self.model.name} has no such variable", is_refused_by_default=True)
+            self.rewriting.drop(name, f"{self.model.name} has no such variable", is_refused_by_default=True)
 
     def _make(self) -> None:
         """Add the variables that PyTorch has no tensor for."""
-        floats = (tensor.dtype for tensor in self.made.tensors.values() if tensor.dtype.is_floating)
+        floats = (tensor.dtype for tensor in self.rewriting.tensors.values() if tensor.dtype.is_floating)
         dtype = next(floats, DType.FLOAT32)
-        for entry, config in self.model.made:
-            for theirs, reason, values in variables_made(entry, config):
+        for entry, config in self.model.own_variables:
+            for theirs, reason, values in computed_variables(entry, config):
                 variable = self.model.variable(theirs)
-                if variable not in self.made.tensors:
+                if variable not in self.rewriting.tensors:
                     tensor = ArrayTensor.of(values).cast(dtype)
-                    self.made.default(variable, tensor, f"{reason}: only the TensorFlow class has it")
+                    self.rewriting.default(variable, tensor, f"{reason}: only the TensorFlow class has it")
 
     def _note_ties(self) -> None:
         for filled in list(self._filled.values()):
             if len(filled) == 2:
                 owner, name = filled
                 target = self._filled[owner][0] if len(self._filled.get(owner, ())) == 1 else owner
-                self.made.tie(name, target, f"the TensorFlow class uses {target}")
+                self.rewriting.tie(name, target, f"the TensorFlow class uses {target}")
 
     def _note_missing(self) -> None:
         """Refuse a checkpoint that lacks what every model of the class has."""
         templates = {
             self.model.template(name, len(tensor.shape))
-            for name, tensor in self.made.tensors.items()
+            for name, tensor in self.rewriting.tensors.items()
             if not heads.is_head(name)
         }
         present = {self._canonical_of(template) for template in templates}
@@ -332,7 +332,7 @@ class _Translation:
                     continue
                 present.add(canonical)
                 reason = f"no tensor {canonical} for it: transformers would fill it at random"
-                self.made.lines.append(defaulted(row.theirs.text, reason, is_refused_by_default=True))
+                self.rewriting.lines.append(defaulted(row.theirs.text, reason, is_refused_by_default=True))
 
     def _canonical_of(self, template: str) -> str:
         rows = (*self.model.table.rows.all, *self.model.table.aliases.all)

@@ -53,17 +53,17 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if model_type is None:
         raise ReadError("has no names of BERT, ALBERT or ELECTRA as TensorFlow 1 has them")
     config = _with_model_type(checkpoint.config, model_type)
-    made = Rewriting(source=checkpoint)
+    rewriting = Rewriting(source=checkpoint)
     if config is not checkpoint.config:
-        made.warnings.append(f"config.json: model_type is now {model_type}")
+        rewriting.warnings.append(f"config.json: model_type is now {model_type}")
     chosen = _GENERATOR if model_type == "electra" and _is_generator(config) else model_type
     for name in checkpoint.names:
         found = match(chosen, name)
         if found is None:
-            made.lines.append(_line(name, model_type, chosen))
+            rewriting.lines.append(_line(name, model_type, chosen))
             continue
-        made.carry(Way(before=(name,), after=(found.name,), operations=found.operations))
-    return made.done(Dialect.PYTORCH, config=config, **made.state_of_variables())
+        rewriting.carry(Way(before=(name,), after=(found.name,), operations=found.operations))
+    return rewriting.done(Dialect.PYTORCH, config=config, **rewriting.state_of_variables())
 
 
 def _line(name: str, model_type: str, chosen: str) -> LedgerLine:

@@ -402,24 +402,24 @@ class Machine:
         self._placeholders += 1
         if self._placeholders > _PLACEHOLDER_LIMIT:
             self._refuse(f"has more than {_PLACEHOLDER_LIMIT} objects of classes that are not known")
-        made = Placeholder(of, arguments)
-        made.items.update(keywords)
-        return made
+        instance = Placeholder(of, arguments)
+        instance.items.update(keywords)
+        return instance
 
-    def _charged(self, made: Any) -> Any:
+    def _charged(self, value: Any) -> Any:
         """Constructors copy: the same long list, copied a million times over, must not fill the memory."""
-        if isinstance(made, str | bytes | dict | list | tuple | set | frozenset):
-            self._constructed_bytes += len(made) * (1 if isinstance(made, str | bytes) else 64)
+        if isinstance(value, str | bytes | dict | list | tuple | set | frozenset):
+            self._constructed_bytes += len(value) * (1 if isinstance(value, str | bytes) else 64)
             if self._constructed_bytes > _CONSTRUCTED_LIMIT_BYTES:
                 self._refuse(f"constructs more than {_CONSTRUCTED_LIMIT_BYTES} bytes")
-        return made
+        return value
 
-    def container(self, made: Any) -> None:
+    def container(self, value: Any) -> None:
         """EMPTY_LIST, EMPTY_DICT, EMPTY_SET, LIST, DICT."""
         self._containers += 1
         if self._containers > _CONTAINER_LIMIT:
             self._refuse(f"has more than {_CONTAINER_LIMIT} lists and dicts")
-        self._push(made)
+        self._push(value)
 
     def build(self) -> None:
         """BUILD: state for the value below; __setstate__ is never called."""

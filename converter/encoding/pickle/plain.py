@@ -17,19 +17,21 @@ def _refused(what: str) -> ReadError:
 
 
 def _ordered(arguments: tuple[Any, ...]) -> OrderedItems:
-    made = OrderedItems()
+    ordered = OrderedItems()
     match arguments:
         case ():
-            return made
+            return ordered
         case (dict() as items,):
-            made.update(items)
-            return made
+            ordered.update(items)
+            return ordered
         case (list() | tuple() as pairs,):
             for pair in pairs:
-                if not (isinstance(pair, list | tuple) and len(pair) == 2 and is_key(pair[0]) and pair[0] not in made):
+                if not (
+                    isinstance(pair, list | tuple) and len(pair) == 2 and is_key(pair[0]) and pair[0] not in ordered
+                ):
                     raise _refused("a dict")
-                made[pair[0]] = pair[1]
-            return made
+                ordered[pair[0]] = pair[1]
+            return ordered
     raise _refused("a dict")
 
 
@@ -91,16 +93,16 @@ def _reconstructed(arguments: tuple[Any, ...]) -> Any:
         case (Global() as of, Global() as base, state):
             if is_function_like(of) and str(of) not in INERT:
                 raise SafetyError(f"calls {of}, which is refused")
-            made = Placeholder(of)
+            instance = Placeholder(of)
             match str(base), state:
                 case "builtins.object", None:
-                    return made
+                    return instance
                 case "builtins.dict", dict():
-                    made.items.update(state)
-                    return made
+                    instance.items.update(state)
+                    return instance
                 case "builtins.list", list():
-                    made.values.extend(state)
-                    return made
+                    instance.values.extend(state)
+                    return instance
             return Placeholder(of, (state,))
     raise _refused("an object")
 

@@ -109,8 +109,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
     Raises ArchitectureError without a config.
     """
-    config_given = checkpoint.config
-    if config_given is None:
+    source_config = checkpoint.config
+    if source_config is None:
         raise ArchitectureError(
             "a pretrained folder needs a config.json, and there is none beside the source",
             hint="--config FILE names one",
@@ -118,14 +118,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     checkpoint = _without(checkpoint, outside)
     flavor = weights.FLAVORS[options.flavor]
-    identified = _identified(checkpoint, config_given) if flavor.adapt is None else (config_given, None, ())
+    identified = _identified(checkpoint, source_config) if flavor.adapt is None else (source_config, None, ())
     config, inference, warnings = identified
     prefix = "" if inference is None else inference.prefix
     names = {name.removeprefix(prefix): name for name in checkpoint.names}
     ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
-    warnings = (*warnings, *(_said_of_ties(names, config) if flavor.adapt is None else ()))
+    warnings = (*warnings, *(_warnings_of_ties(names, config) if flavor.adapt is None else ()))
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
     max_shard_bytes = shards.parse_size(options.max_shard_size)
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != HEADS_KEY}
@@ -205,7 +205,7 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
     return corrected, inference, warnings
 
 
-def _said_of_ties(names: Iterable[str], config: Config) -> tuple[str, ...]:
+def _warnings_of_ties(names: Iterable[str], config: Config) -> tuple[str, ...]:
     once = stored_once(names, config.values)
     if not once:
         return ()

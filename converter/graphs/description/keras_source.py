@@ -40,7 +40,7 @@ def graph_source(
         named = {"layers": [[name, list(held)] for name, held in layers]}
     return GraphSource(
         model=absolute(path),
-        trace=trace_keras.given(config=config, elements=elements, **named),
-        reference=run_keras.given(config=config, elements=elements),
+        trace=trace_keras.with_arguments(config=config, elements=elements, **named),
+        reference=run_keras.with_arguments(config=config, elements=elements),
         extra="tensorflow",
     )

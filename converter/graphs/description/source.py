@@ -36,4 +36,4 @@ class GraphSource(Graph):
         if not self.trace.takes("custom_objects"):
             return self
         own = {"custom_objects": list(custom_objects), "folder": folder}
-        return replace(self, trace=self.trace.given(**own), reference=self.reference.given(**own))
+        return replace(self, trace=self.trace.with_arguments(**own), reference=self.reference.with_arguments(**own))

@@ -101,7 +101,7 @@ def _fitting(array: Any, wanted: GraphInput, key: str, path: Path) -> Any:
     if array.dtype != target and not _holds_all(target, array.dtype):
         _refuse(f"{escape(key)!r} is {array.dtype.name}, and the graph takes {wanted.dtype.value}{shape}", path)
     is_like = len(array.shape) == len(wanted.shape) and all(
-        isinstance(there, str) or there == given for there, given in zip(wanted.shape, array.shape, strict=True)
+        isinstance(there, str) or there == extent for there, extent in zip(wanted.shape, array.shape, strict=True)
     )
     if not is_like:
         _refuse(
@@ -110,10 +110,10 @@ def _fitting(array: Any, wanted: GraphInput, key: str, path: Path) -> Any:
     return np.ascontiguousarray(array.astype(target)).reshape(array.shape)
 
 
-def _holds_all(target: np.dtype[Any], given: np.dtype[Any]) -> bool:
-    """Whether `target` has every value of `given`: numpy calls it safe to cast int64 to float64, too."""
-    is_rounded = given.kind in "iu" and target.kind == "f" and given.itemsize >= target.itemsize
-    return given.kind in "biuf" and np.can_cast(given, target, "safe") and not is_rounded
+def _holds_all(target: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether `target` has every value of `dtype`: numpy calls it safe to cast int64 to float64, too."""
+    is_rounded = dtype.kind in "iu" and target.kind == "f" and dtype.itemsize >= target.itemsize
+    return dtype.kind in "biuf" and np.can_cast(dtype, target, "safe") and not is_rounded
 
 
 def _check_dimensions(arrays: dict[str, Any], known: dict[str, GraphInput], set_name: str, path: Path) -> None:

@@ -169,7 +169,7 @@ def _with_relatives(names: Iterable[str], planned: Checkpoint, source: Checkpoin
     """Return `names` and every other of the source's tensors that the plan joined with one of them."""
     kept = frozenset(names)
     while kept:
-        joined = _made_of(kept, planned, source)
+        joined = _derived_from(kept, planned, source)
         more = frozenset(
             name
             for name, tensor in source.tensors.items()
@@ -181,7 +181,7 @@ def _with_relatives(names: Iterable[str], planned: Checkpoint, source: Checkpoin
     return kept
 
 
-def _made_of(names: frozenset[str], planned: Checkpoint, source: Checkpoint) -> list[str]:
+def _derived_from(names: frozenset[str], planned: Checkpoint, source: Checkpoint) -> list[str]:
     tensors = [source.tensor(name) for name in names]
     return [name for name, tensor in planned.tensors.items() if derives_from(tensor, tensors)]
 
@@ -190,7 +190,7 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     """Return the plan with those tensors of the source in place of what was made of them."""
     if not kept:
         return planned
-    replaced = frozenset(_made_of(kept, planned, source))
+    replaced = frozenset(_derived_from(kept, planned, source))
     tensors = {name: tensor for name, tensor in planned.tensors.items() if name not in replaced}
     clash = next((name for name in sorted(kept) if name in tensors), None)
     if clash is not None:

@@ -122,15 +122,15 @@ class _Resolver:
 
     def _step(self, node: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> Step | None:
         version = node.version or opsets.get(node.domain, 1)
-        given = _resolved(node.attributes, bound)
+        resolved = _resolved(node.attributes, bound)
         if node.domain in _DOMAINS:
-            _check(node, given)
+            _check(node, resolved)
         inputs = tuple(None if value is None or not value.name else value.name for value in node.inputs)
         outputs = tuple((value.name, _declared_shape(value)) for value in node.outputs)
         operator = self._registry.find(node.domain, node.op_type, version)
-        mismatch = None if operator is None else operator.mismatch(len(inputs), given)
+        mismatch = None if operator is None else operator.mismatch(len(inputs), resolved)
         if operator is None or mismatch is not None:
-            body = self._defined(node, version, given)
+            body = self._defined(node, version, resolved)
             if body is not None:
                 return Step(
                     name=_label(node),
@@ -145,10 +145,10 @@ class _Resolver:
             return None
         bodies = {
             name: self._body(attribute.value, opsets, bound)
-            for name, attribute in given.items()
+            for name, attribute in resolved.items()
             if attribute.type.name == "GRAPH"
         }
-        values = {name: _attribute(each) for name, each in given.items() if name not in bodies}
+        values = {name: _attribute(each) for name, each in resolved.items() if name not in bodies}
         return Step(
             name=_label(node),
             operator=operator,
@@ -159,13 +159,13 @@ class _Resolver:
             output_type=next((int(each.dtype) for each in node.outputs[:1] if each.dtype is not None), None),
         )
 
-    def _defined(self, node: Any, version: int, given: Mapping[str, Any]) -> Body | None:
+    def _defined(self, node: Any, version: int, resolved: Mapping[str, Any]) -> Body | None:
         definition = definition_of(node, version, self._functions)
         if definition is None or self._depth == _DEPTH_LIMIT:
             return None
         self._depth += 1
         function = definition.function
-        body = self._body(function, definition.opsets, {**definition.attributes, **given})
+        body = self._body(function, definition.opsets, {**definition.attributes, **resolved})
         self._depth -= 1
         return body
 
@@ -184,17 +184,17 @@ class _Resolver:
         return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
 
 
-def _check(node: Any, given: Mapping[str, Any]) -> None:
+def _check(node: Any, resolved: Mapping[str, Any]) -> None:
     try:
-        attributes.check(node.op_type, {name: each.value for name, each in given.items()})
+        attributes.check(node.op_type, {name: each.value for name, each in resolved.items()})
     except GraphError as error:
         raise GraphError(f"node {_label(node)}: {error.message}") from error
 
 
-def _resolved(given: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:
+def _resolved(declared: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:
     """Replace references to the attributes of a function by what they stand for; absent ones are left out."""
     resolved = {}
-    for name, attribute in given.items():
+    for name, attribute in declared.items():
         if not attribute.is_ref():
             resolved[name] = attribute
         elif bound is not None and attribute.ref_attr_name in bound:

@@ -31,11 +31,11 @@ def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset
         if source is None:
             source = _reference(each) if _has_changed(old[name], each) else _renamed(old[name], each["name"])
             graph.initializers[each["name"]] = source
-        made = list(_moving(graph, source, each["steps"], old[name], _label(name, labels)))
+        moving = list(_moving(graph, source, each["steps"], old[name], _label(name, labels)))
         if old[name].is_graph_output():
-            made.append(_node("Identity", [made[-1].outputs[0] if made else source], old[name], name))
-        old[name].replace_all_uses_with(made[-1].outputs[0] if made else source, replace_graph_outputs=True)
-        nodes += made
+            moving.append(_node("Identity", [moving[-1].outputs[0] if moving else source], old[name], name))
+        old[name].replace_all_uses_with(moving[-1].outputs[0] if moving else source, replace_graph_outputs=True)
+        nodes += moving
     if len(graph):
         graph.insert_before(graph[0], nodes)
     else:

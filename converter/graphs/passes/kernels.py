@@ -35,5 +35,5 @@ def _is_permuted(value: Any, node: Any, index: int) -> bool:
 def _attribute(node: Any, name: str, default: Any) -> Any:
     if name not in node.attributes or node.attributes[name].is_ref():
         return default
-    given = node.attributes[name].value
-    return list(given) if isinstance(given, list | tuple) else given
+    value = node.attributes[name].value
+    return list(value) if isinstance(value, list | tuple) else value

@@ -51,10 +51,10 @@ def _without(graph: Any, loop: Any, dropped: list[int]) -> Any:
     kept = [output for at, output in enumerate(loop.outputs) if at not in dropped]
     inputs = [value for at, value in enumerate(loop.inputs) if at - 2 not in dropped]
     attributes = list(loop.attributes.values())
-    made = onnx_ir.Node("", "Loop", inputs, attributes, num_outputs=len(kept), name=loop.name, version=loop.version)
-    made.metadata_props.update(loop.metadata_props)
-    onnx_ir.convenience.replace_nodes_and_values(graph, loop, [loop], [made], kept, made.outputs)
-    return made
+    smaller = onnx_ir.Node("", "Loop", inputs, attributes, num_outputs=len(kept), name=loop.name, version=loop.version)
+    smaller.metadata_props.update(loop.metadata_props)
+    onnx_ir.convenience.replace_nodes_and_values(graph, loop, [loop], [smaller], kept, smaller.outputs)
+    return smaller
 
 
 def _true(graph: Any, loop: Any) -> Any:

@@ -74,9 +74,9 @@ def _is_exact(node: Any) -> bool:
 
 def _length(node: Any) -> int | None:
     """Return how many numbers are transformed at a time, None where it is not known."""
-    given = _input(node, _LENGTH[node.op_type])
-    if given is not None:
-        return _number(given)
+    length = _input(node, _LENGTH[node.op_type])
+    if length is not None:
+        return _number(length)
     if node.op_type == "STFT":
         window = _input(node, 2)
         return _extent(node.inputs[0], 1) if window is None else _extent(window, 0)
@@ -87,9 +87,9 @@ def _length(node: Any) -> int | None:
 
 def _axis(node: Any) -> int | None:
     """Return along which axis a DFT is: an attribute and, since opset 20, an input."""
-    given = _input(node, 2)
-    if given is not None:
-        return _number(given)
+    axis = _input(node, 2)
+    if axis is not None:
+        return _number(axis)
     if "axis" in node.attributes:
         return _attribute(node, "axis")
     # 1 or, since opset 20, -2.

@@ -115,5 +115,5 @@ def _fill(session: Any, graph: Any, tables: Mapping[str, Table]) -> None:
 
 def _fed(served: Served, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arrays by the tensors that they are; names that are none of Python's may be written otherwise."""
-    given = {**{parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}, **arrays}
-    return {port.tensor: given[port.name].astype(port.dtype.numpy) for port in served.inputs}
+    by_name = {**{parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}, **arrays}
+    return {port.tensor: by_name[port.name].astype(port.dtype.numpy) for port in served.inputs}

@@ -26,19 +26,19 @@ def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, sin
     types = {name: specification.dtype for name, specification in function.structured_input_signature[1].items()}
 
     def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        given = {parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}
+        by_name = {parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}
         try:
-            result = function(**{name: tf.cast(given[name], dtype) for name, dtype in types.items()})
+            result = function(**{name: tf.cast(by_name[name], dtype) for name, dtype in types.items()})
         except (KeyError, tf.errors.OpError) as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error
         return {name: tensor.numpy() for name, tensor in result.items()}
 
-    given = read_sets(inputs)
-    parameters = parameter_names(list(next(iter(given.values()), {})))
+    wanted = read_sets(inputs)
+    parameters = parameter_names(list(next(iter(wanted.values()), {})))
     input_types = {
         name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types
     }
-    sets, unfit = fitting(given, input_types)
+    sets, unfit = fitting(wanted, input_types)
     failed = run_sets(sets, outputs, called)
     tried = None if canary is None else try_groups(_Variables(loaded), called, sets, path=canary, since=since)
     return {"failed": failed, "unfit": unfit, "canary": tried}

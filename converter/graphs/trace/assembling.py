@@ -23,27 +23,27 @@ def assemble(graph: Any, assembly: Assembly, references: Mapping[str, Any]) -> d
     nodes = _Nodes()
     for step in assembly.steps:
         if step.operation not in _OPERATIONS:
-            name = next(iter(assembly.made))
+            name = next(iter(assembly.built))
             raise GraphError(f"is made from what is saved by {step.operation}, which is not known here", tensor=name)
         inputs = [values[number] for number in step.inputs]
-        made = _OPERATIONS[step.operation](nodes, inputs, step)
-        values.update(zip(step.outputs, made, strict=True))
-    if nodes.made:
-        graph.insert_before(graph[0], nodes.made) if len(graph) else graph.extend(nodes.made)
-    return {name: values[number] for name, number in assembly.made.items()}
+        outputs = _OPERATIONS[step.operation](nodes, inputs, step)
+        values.update(zip(step.outputs, outputs, strict=True))
+    if nodes.in_order:
+        graph.insert_before(graph[0], nodes.in_order) if len(graph) else graph.extend(nodes.in_order)
+    return {name: values[number] for name, number in assembly.built.items()}
 
 
 class _Nodes:
     """Nodes in the order they are made."""
 
     def __init__(self) -> None:
-        self.made: list[Any] = []
+        self.in_order: list[Any] = []
 
     def add(self, operator: str, inputs: list[Any], shape: tuple[int, ...], **attributes: Any) -> Any:
         import onnx_ir
 
         node = onnx_ir.node(operator, inputs, attributes=attributes)
-        self.made.append(node)
+        self.in_order.append(node)
         node.outputs[0].shape = onnx_ir.Shape(shape)
         return node.outputs[0]
 
@@ -100,8 +100,8 @@ def _split(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]
 
 
 def _slice(nodes: _Nodes, inputs: list[Any], step: TensorOperation) -> list[Any]:
-    given = (*step.arguments, None, None, None, None)
-    axis, start, stride = (given[0] or 0) % len(step.shapes[0]), given[1] or 0, given[3] or 1
+    arguments = (*step.arguments, None, None, None, None)
+    axis, start, stride = (arguments[0] or 0) % len(step.shapes[0]), arguments[1] or 0, arguments[3] or 1
     extent = inputs[0].shape[axis]
     begin = min(start + extent if start < 0 else start, extent)
     return [nodes.sliced(inputs[0], axis, begin, step.shapes[0], stride)]

@@ -65,14 +65,14 @@ def _cached_shapes(model: Any, model_inputs: Inputs) -> list[tuple[tuple[int, in
 
     name = type(model).__name__
     sizes = checked_sizes(model_inputs.dimensions)[0]
-    given = {
+    arguments = {
         each.name: torch.ones(extents(each, sizes), dtype=getattr(torch, each.dtype.value), device="meta")
         for each in model_inputs.inputs
         if not each.name.endswith("attention_mask")  # whose values some classes look at
     }
     try:
         with torch.no_grad(), masks_as_they_are():
-            cache = _of_decoder(model(**given, use_cache=True).past_key_values)
+            cache = _of_decoder(model(**arguments, use_cache=True).past_key_values)
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         shapes = [((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3])) for keys, values in layers]
     except (AttributeError, IndexError, TypeError) as error:

@@ -79,7 +79,7 @@ def _external(name: str, declaration: Declaration) -> Any:
 def _assembled(graph: Any, form: SavedForm, name: str) -> dict[str, Any]:
     import onnx_ir
 
-    assembly = next(each for each in form.assemblies if name in each.made)
+    assembly = next(each for each in form.assemblies if name in each.built)
     references = {}
     for saved in assembly.saved:
         if saved not in graph.initializers:

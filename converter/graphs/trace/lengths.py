@@ -69,13 +69,13 @@ def _takes(model: Any, inputs: Sequence[GraphInput], sizes: Mapping[str, int]) -
     """Whether the class computes with inputs of these sizes, as far as can be told without any value."""
     import torch
 
-    given = {
+    arguments = {
         each.name: torch.ones(extents(each, sizes), dtype=getattr(torch, each.dtype.value), device="meta")
         for each in inputs
     }
     try:
         with torch.no_grad():
-            model(**given)
+            model(**arguments)
     except Exception as error:  # a model's own code fails in any way it likes
         _log.debug("%s does not take %s: %s", type(model).__name__, sizes, error)
         return False

@@ -99,8 +99,8 @@ def _attention_as_on_a_cpu() -> Iterator[None]:
         return attend
 
     patches = [
-        (owner, name, attention if name == "scaled_dot_product_attention" else made)
-        for owner, name, made in utils._PATCHES["onnx"]
+        (owner, name, attention if name == "scaled_dot_product_attention" else replacement)
+        for owner, name, replacement in utils._PATCHES["onnx"]
     ]
     with _replaced_item(utils._PATCHES, "onnx", patches):
         yield

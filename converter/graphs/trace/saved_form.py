@@ -32,17 +32,17 @@ class TensorOperation:
 class Assembly:
     """What is done to saved tensors to get some that the model computes with.
 
-    `saved` and `made` are name -> the number that the tensor has in `steps`.
+    `saved` and `built` are name -> the number that the tensor has in `steps`.
     """
 
     saved: Mapping[str, int]
     steps: tuple[TensorOperation, ...]
-    made: Mapping[str, int]
+    built: Mapping[str, int]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of one of those that are made."""
         shapes = {number: each for step in self.steps for number, each in zip(step.outputs, step.shapes, strict=True)}
-        return shapes.get(self.made[name])
+        return shapes.get(self.built[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +81,11 @@ def saved_form(model: Any) -> SavedForm:
         return SavedForm(names=names, parts={}, declared={}, assemblies=())
     others = {name: tensor for name, tensor in written.items() if id(tensor) not in origin}
     assemblies = tuple(_assemblies(model, others))
-    parts = {made: tuple(assembly.saved) for assembly in assemblies for made in assembly.made}
+    parts = {built: tuple(assembly.saved) for assembly in assemblies for built in assembly.built}
     for name, tensor in stand_ins.items():
         if name not in names and name not in parts:
             raise GraphError("is saved in another form, and nothing says how it is loaded", tensor=name)
-        shape = next((each.shape(name) for each in assemblies if name in each.made), None)
+        shape = next((each.shape(name) for each in assemblies if name in each.built), None)
         if shape not in (None, tuple(tensor.shape)):
             raise GraphError(f"is put together as {list(shape)}, the model has {list(tensor.shape)}", tensor=name)
     declared = {
@@ -127,12 +127,12 @@ def _assemblies(model: Any, saved: Mapping[str, Any]) -> Iterator[Assembly]:
         for tensor in sources[target].values():
             recording.number(tensor)
         with recording:
-            made = conversion.convert(target, model=model, config=model.config)
-        results = {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+            converted = conversion.convert(target, model=model, config=model.config)
+        results = {name: value[0] if isinstance(value, list) else value for name, value in converted.items()}
         yield Assembly(
             saved={name: recording.number(tensor) for name, tensor in sources[target].items()},
             steps=tuple(recording.steps),
-            made={name: recording.number(value) for name, value in results.items()},
+            built={name: recording.number(value) for name, value in results.items()},
         )
 
 

@@ -52,8 +52,8 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
     state = {name: _declaration(tensor) for name, tensor in module.state_dict().items() if name not in ties}
     computed = _attach(model.graph, state, ties)
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    given = {each.name: each for each in declared}
-    unused = [name for name in given if name not in {value.name for value in model.graph.inputs}]
+    by_name = {each.name: each for each in declared}
+    unused = [name for name in by_name if name not in {value.name for value in model.graph.inputs}]
     if unused:
         raise UsageError(f"the model makes no use of the input {unused[0]!r}", hint="leave it out of --inputs")
     onnx_ir.save(model, graph)
@@ -64,7 +64,7 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
         ties=ties,
         computed=computed,
         inputs=tuple(
-            replace(given[value.name], sampling=sampling_of(model.graph, given[value.name]))
+            replace(by_name[value.name], sampling=sampling_of(model.graph, by_name[value.name]))
             for value in model.graph.inputs
         ),
         outputs=tuple(value.name for value in model.graph.outputs),
@@ -83,10 +83,10 @@ def built(factory: str, folder: str) -> Any:
     sys.path.insert(0, folder)
     # What follows is the user's own code, which fails in any way it likes.
     try:
-        made = importlib.import_module(module_name)
+        found = importlib.import_module(module_name)
         for name in path.split("."):
-            made = getattr(made, name)
-        module = made if isinstance(made, torch.nn.Module) else made()  # type: ignore[operator]
+            found = getattr(found, name)
+        module = found if isinstance(found, torch.nn.Module) else found()  # type: ignore[operator]
     except CkconvError:
         raise
     except Exception as error:

@@ -63,12 +63,12 @@ def check(op_type: str, attributes: Mapping[str, Any]) -> None:
     for name, value in attributes.items():
         allowed = _OF_ONE.get((op_type, name), _OF_ANY.get(name))
         if isinstance(value, str) and allowed is not None:
-            _check_word(op_type, name, value, value, allowed)
+            _check_choice(op_type, name, value, value, allowed)
         elif isinstance(value, (list, tuple)) and name in _OF_LISTS:
             for word in value:
-                _check_word(op_type, name, word, str(word).lower(), _OF_LISTS[name])
+                _check_choice(op_type, name, word, str(word).lower(), _OF_LISTS[name])
 
 
-def _check_word(op_type: str, name: str, given: Any, word: str, allowed: frozenset[str]) -> None:
+def _check_choice(op_type: str, name: str, value: Any, word: str, allowed: frozenset[str]) -> None:
     if word not in allowed:
-        raise GraphError(f"{op_type}: {name} {given!r} is not one of {', '.join(sorted(allowed - {''}))}")
+        raise GraphError(f"{op_type}: {name} {value!r} is not one of {', '.join(sorted(allowed - {''}))}")

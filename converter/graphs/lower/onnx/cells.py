@@ -53,11 +53,11 @@ def activations_of(
 
     Raises GraphError for a name that ONNX does not have.
     """
-    given: Mapping[str, Iterator[float]] = {"alpha": iter(alphas or ()), "beta": iter(betas or ())}
+    remaining: Mapping[str, Iterator[float]] = {"alpha": iter(alphas or ()), "beta": iter(betas or ())}
     found = []
     for name in [name.lower() for name in names or [*defaults] * directions]:
         refuse(name not in ACTIVATIONS, f"activation {name!r}")
-        parameters = {key: next(given[key], default) for key, default in _PARAMETERS[name].items()}
+        parameters = {key: next(remaining[key], default) for key, default in _PARAMETERS[name].items()}
         found.append(Activation(name=name, parameters=parameters))
     count = len(defaults)
     return [found[count * direction : count * (direction + 1)] for direction in range(directions)]

@@ -75,8 +75,8 @@ def _complete(serialised: bytes) -> Any:
     import onnx
 
     function = onnx.FunctionProto.FromString(serialised)
-    made = {*function.input, *(name for node in function.node for name in node.output)}
-    outputs = [name if name in made else function.input[0] for name in function.output]
+    defined = {*function.input, *(name for node in function.node for name in node.output)}
+    outputs = [name if name in defined else function.input[0] for name in function.output]
     del function.output[:]
     function.output.extend(outputs)
     return function

@@ -139,8 +139,8 @@ def _slice_at_run_time(x: Any, starts: Any, ends: Any, axes: Any, steps: Any) ->
     bounds = [tf.clip_by_value(tf.cast(each, tf.int64), -limits - 1, limits) for each in (starts, ends)]
     whole = (tf.zeros([rank], tf.int64), extents, tf.ones([rank], tf.int64))
     begin, end, strides = (
-        tf.tensor_scatter_nd_update(every, axes[:, None], given)
-        for every, given in zip(whole, (*bounds, steps), strict=True)
+        tf.tensor_scatter_nd_update(every, axes[:, None], limit)
+        for every, limit in zip(whole, (*bounds, steps), strict=True)
     )
     return with_rank(tf.strided_slice(x, begin, end, strides), rank)
 

@@ -27,13 +27,13 @@ class _Window:
         self.kernel = list(kernel)
         self.strides = list(strides or [1] * len(self.kernel))
         self.dilations = list(dilations or [1] * len(self.kernel))
-        self.given = padding(x, auto_pad, pads, self.kernel, self.strides, self.dilations)
-        self.full = self._with_last_window(x) if ceil_mode else self.given
+        self.padding_of_node = padding(x, auto_pad, pads, self.kernel, self.strides, self.dilations)
+        self.full = self._with_last_window(x) if ceil_mode else self.padding_of_node
 
     def _with_last_window(self, x: Any) -> list[list[Any]]:
         """Padding that also holds the last, partial window of `ceil_mode`, unless it would begin in padding."""
         result = []
-        for axis, (before, after) in enumerate(self.given):
+        for axis, (before, after) in enumerate(self.padding_of_node):
             stride, extent = self.strides[axis], extents_of(x)[axis + 2]
             span = extent + before + after - (self.kernel[axis] - 1) * self.dilations[axis] - 1
             windows = -(-span // stride)
@@ -131,9 +131,9 @@ def average_pool(
     # Ones where a cell counts towards the mean: input, padding if `count_include_pad`, never the extra of `ceil_mode`.
     counted = tf.ones(as_shape([1, 1, *extents_of(x)[2:]]), x.dtype)
     if count_include_pad:
-        counted = tf.pad(counted, [[0, 0], [0, 0], *window.given], constant_values=1)
-        x = tf.pad(x, [[0, 0], [0, 0], *window.given])
-        window.full = [[0, full[1] - own[1]] for full, own in zip(window.full, window.given, strict=True)]
+        counted = tf.pad(counted, [[0, 0], [0, 0], *window.padding_of_node], constant_values=1)
+        x = tf.pad(x, [[0, 0], [0, 0], *window.padding_of_node])
+        window.full = [[0, full[1] - own[1]] for full, own in zip(window.full, window.padding_of_node, strict=True)]
     return mean(x) / mean(counted)
 
 

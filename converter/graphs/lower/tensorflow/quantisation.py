@@ -57,8 +57,8 @@ def quantize_linear(
     saturate: int = 1,
 ) -> Any:
     """Rounded to the nearest, of two equally near to the even one, and cut to what the type holds."""
-    given = tf.uint8 if zero_point is None else tf.convert_to_tensor(zero_point).dtype
-    dtype = dtype_of(output_dtype) if output_dtype else given
+    zero_type = tf.uint8 if zero_point is None else tf.convert_to_tensor(zero_point).dtype
+    dtype = dtype_of(output_dtype) if output_dtype else zero_type
     scales = _spread(scale, x, axis, block_size)
     wide = dtype_of(precision) if precision else scales.dtype
     zero = None if zero_point is None else _spread(zero_point, x, axis, block_size)

@@ -49,8 +49,8 @@ class _Layer:
         backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[self.direction]
         for number, is_backwards in enumerate(backwards):
             states = [self._first(value, number, batch, x) for value in self.initial]
-            given = self._turned(x) if is_backwards else x
-            every, last = _over_time(given, self.lengths, states, step_of(number))
+            sequence = self._turned(x) if is_backwards else x
+            every, last = _over_time(sequence, self.lengths, states, step_of(number))
             outputs.append(self._turned(every) if is_backwards else every)
             lasts.append(last)
         every = tf.stack(outputs, 1)
@@ -78,14 +78,14 @@ def _over_time(x: Any, lengths: Any, states: list[Any], step: TimeStep) -> tuple
 
     def once(time: Any, states: list[Any], history: Any) -> Any:
         moved = step(x[time], states)
-        given = moved[0]
+        output = moved[0]
         if lengths is not None:
             goes_on = (time < tf.cast(lengths, time.dtype))[:, None]
-            given = tf.where(goes_on, given, tf.zeros_like(given))
+            output = tf.where(goes_on, output, tf.zeros_like(output))
             moved = [tf.where(goes_on, new, old) for new, old in zip(moved, states, strict=True)]
         for new, old in zip(moved, states, strict=True):
             new.set_shape(old.shape)
-        return time + 1, moved, history.write(time, given)
+        return time + 1, moved, history.write(time, output)
 
     _, states, history = tf.while_loop(lambda time, *_: time < count, once, (tf.constant(0), states, history))
     every = history.stack()
@@ -185,15 +185,15 @@ def gru(
 
         def step(value: Any, states: Sequence[Any]) -> list[Any]:
             before = states[0]
-            given = _plus(tf.matmul(value, weight[number], transpose_b=True), inner)
-            gates = _plus(tf.matmul(before, of_gates, transpose_b=True), outer[0]) + given[:, : 2 * hidden]
+            projected = _plus(tf.matmul(value, weight[number], transpose_b=True), inner)
+            gates = _plus(tf.matmul(before, of_gates, transpose_b=True), outer[0]) + projected[:, : 2 * hidden]
             gates = f(_clipped(gates, clip))
             update, reset = gates[:, :hidden], gates[:, hidden:]
             if linear_before_reset:
                 turned = reset * _plus(tf.matmul(before, of_hidden, transpose_b=True), outer[1])
             else:
                 turned = _plus(tf.matmul(reset * before, of_hidden, transpose_b=True), outer[1])
-            new = g(_clipped(given[:, 2 * hidden :] + turned, clip))
+            new = g(_clipped(projected[:, 2 * hidden :] + turned, clip))
             return [(1 - update) * new + update * before]
 
         return step

@@ -106,10 +106,10 @@ def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str],
 
     def call(**inputs: Any) -> dict[str, Any]:
         # A loaded signature checks types alone: a list of ids instead of a batch of them would be computed with.
-        given = {
+        by_name = {
             name: tf.ensure_shape(inputs[parameters[name]], specifications[parameters[name]].shape) for name in declared
         }
-        return run(**{name: tf.cast(given[name], dtype) for name, dtype in declared.items()})
+        return run(**{name: tf.cast(by_name[name], dtype) for name, dtype in declared.items()})
 
     specifications = {
         parameters[value.name]: tf.TensorSpec(

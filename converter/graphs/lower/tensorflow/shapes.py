@@ -180,11 +180,11 @@ def _amounts(x: Any, pads: Any, axes: Any) -> Any:
         amounts = np.zeros((rank, 2), np.int64)
         amounts[list(range(rank)) if axes is None else [int(axis) % rank for axis in axes]] = pads.reshape(2, -1).T
         return amounts
-    given = tf.cast(tf.transpose(tf.reshape(pads, [2, -1])), tf.int64)
+    pairs = tf.cast(tf.transpose(tf.reshape(pads, [2, -1])), tf.int64)
     if axes is None:
-        return tf.ensure_shape(given, [rank, 2])
+        return tf.ensure_shape(pairs, [rank, 2])
     places = tf.cast(tf.reshape(axes, [-1, 1]), tf.int64) % rank
-    return tf.tensor_scatter_nd_update(tf.zeros([rank, 2], tf.int64), places, given)
+    return tf.tensor_scatter_nd_update(tf.zeros([rank, 2], tf.int64), places, pairs)
 
 
 def _padded(x: Any, amounts: Any, fill: Any) -> Any:

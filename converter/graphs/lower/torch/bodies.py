@@ -93,16 +93,16 @@ def run_step(step: Step, values: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 
 def _run(step: Step, values: Mapping[Any, Any]) -> tuple[Any, ...]:
-    given = [values[name] for name in step.inputs]
+    inputs = [values[name] for name in step.inputs]
     on_host = HOST.get(step.operator.op_type)
     kinds = _KINDS_AND_FLOATS if step.operator.op_type in TAKES_FLOATS else _KINDS
-    if on_host is not None and given and all(_is_arithmetic(value, kinds) for value in given):
-        arrays = [value.array if isinstance(value, Known) else value for value in given]
+    if on_host is not None and inputs and all(_is_arithmetic(value, kinds) for value in inputs):
+        arrays = [value.array if isinstance(value, Known) else value for value in inputs]
         result = on_host(*arrays, **step.attributes)
         if result is not None:
             return (result,)
-    converters = _converters(step.operator.function, len(given))
-    arguments = [convert(value) for convert, value in zip(converters, given, strict=True)]
+    converters = _converters(step.operator.function, len(inputs))
+    arguments = [convert(value) for convert, value in zip(converters, inputs, strict=True)]
     keywords = dict(step.attributes)
     keywords.update((name, BoundBody(body=body, around=values)) for name, body in step.bodies.items())
     if step.operator.takes_output_count:

@@ -76,12 +76,12 @@ def _looped(count: Any, condition: Any, states: Sequence[Any], body: BoundBody, 
     collected: list[list[Any]] = [[] for _ in range(scans)]
     step, goes_on = 0, condition is None or _truth(condition)
     while goes_on and (count is None or step < count):
-        is_last_word, *results = body(np.array(step, np.int64), np.array(True), *states)
+        new_condition, *results = body(np.array(step, np.int64), np.array(True), *states)
         states = results[: len(states)]
         for into, value in zip(collected, results[len(states) :], strict=True):
             into.append(as_tensor(value))
         step += 1
-        goes_on = not body.changes_condition or _truth(is_last_word)
+        goes_on = not body.changes_condition or _truth(new_condition)
     return (*states, *(_stacked(values) for values in collected))
 
 
@@ -130,7 +130,7 @@ def scan(
     if isinstance(length, int):
         states, collected = _scan_stepped(body, states, slices, length)
     else:
-        results = _scan_exported(body, states, slices, lambda *given: list(body.as_tensors(*given)))
+        results = _scan_exported(body, states, slices, lambda *tensors: list(body.as_tensors(*tensors)))
         states, collected = results[: len(states)], results[len(states) :]
     to_axes = list(scan_output_axes or [0] * len(collected))
     reverses = list(scan_output_directions or [0] * len(collected))

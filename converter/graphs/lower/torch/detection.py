@@ -25,8 +25,8 @@ def non_max_suppression(
     threshold = 0.0 if overlap is None else float(overlap)
     found: list[list[int]] = []
     for batch in range(boxes.shape[0]):
-        given = corners(boxes[batch], is_centred=bool(center_point_box), least=torch.minimum, largest=torch.maximum)
-        boxed = torch.stack(given, 1)
+        edges = corners(boxes[batch], is_centred=bool(center_point_box), least=torch.minimum, largest=torch.maximum)
+        boxed = torch.stack(edges, 1)
         for kind in range(scores.shape[1]):
             kept: list[int] = []
             order = torch.argsort(scores[batch, kind], descending=True, stable=True).tolist()

@@ -101,10 +101,10 @@ class _Graph:
 
     def bound(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return inputs by name. Raises GraphError for those that the graph does not take."""
-        given = {**dict(zip(self.inputs, tensors, strict=False)), **named}
-        if set(given) != set(self.inputs) or len(tensors) + len(named) != len(self.inputs):
-            raise GraphError(f"the graph takes {', '.join(self.inputs)}, not {', '.join(given) or 'nothing'}")
-        for name, value in given.items():
+        by_name = {**dict(zip(self.inputs, tensors, strict=False)), **named}
+        if set(by_name) != set(self.inputs) or len(tensors) + len(named) != len(self.inputs):
+            raise GraphError(f"the graph takes {', '.join(self.inputs)}, not {', '.join(by_name) or 'nothing'}")
+        for name, value in by_name.items():
             number, shape = self.inputs[name]
             if not isinstance(value, torch.Tensor) or number is None:
                 continue
@@ -112,7 +112,7 @@ class _Graph:
                 raise GraphError(f"input {name} is {value.dtype}, the graph declares {_name_of_type(number)}")
             if shape is not None and len(shape) != value.ndim:
                 raise GraphError(f"input {name} has {value.ndim} dimensions, the graph declares {len(shape)}")
-        return given
+        return by_name
 
 
 @cache

@@ -12,7 +12,7 @@ _MARK = ">"
 
 # What an nn.Module, or the one that converter.graphs.lower.torch.module makes, has as attributes (torch 2.13), and what
 # transformers 5.23 gives to every nn.Module when it makes a model.
-_TAKEN = """
+_RESERVED = """
     T_destination _apply _backward_hooks _backward_pre_hooks _buffers _call_impl _compiled_call_impl _constants
     _forward_hooks _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks
     _forward_pre_hooks_with_kwargs _get_backward_hooks _get_backward_pre_hooks _get_name _graph
@@ -28,7 +28,7 @@ _TAKEN = """
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule
     share_memory smart_apply state_dict to to_empty train training type xpu zero_grad
 """
-TAKEN = frozenset(_TAKEN.split())
+RESERVED = frozenset(_RESERVED.split())
 
 
 def module_names(names: Iterable[str]) -> dict[str, str]:
@@ -49,8 +49,8 @@ def _escaped(name: str, *, is_module_too: bool) -> str:
 
 
 def _marked(part: str) -> str:
-    is_taken = part == "" or part in TAKEN or part.startswith("__")
-    return _tripled(part) + (_MARK if is_taken else "")
+    is_reserved = part == "" or part in RESERVED or part.startswith("__")
+    return _tripled(part) + (_MARK if is_reserved else "")
 
 
 def _tripled(part: str) -> str:

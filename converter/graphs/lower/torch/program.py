@@ -106,12 +106,12 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
         for axis, dimension in axes.items():
             dimensions.setdefault(dimension, []).append((name, axis))
 
-    def forward(**given: Any) -> Any:
+    def forward(**values: Any) -> Any:
         for (first, first_axis), *others in dimensions.values():
             for name, axis in others:
                 # Else each input has symbols of its own, and what torch cannot decide of them becomes a guard.
-                torch._check(given[called[name]].shape[axis] == given[called[first]].shape[first_axis])
-        return type(module).forward(module, **{names[plain]: value for plain, value in given.items()})
+                torch._check(values[called[name]].shape[axis] == values[called[first]].shape[first_axis])
+        return type(module).forward(module, **{names[plain]: value for plain, value in values.items()})
 
     kind = inspect.Parameter.KEYWORD_ONLY
     forward.__signature__ = inspect.Signature([inspect.Parameter(plain, kind) for plain in names])  # type: ignore[attr-defined]

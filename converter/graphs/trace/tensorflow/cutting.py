@@ -145,9 +145,9 @@ def _called(node: Node) -> Iterator[str]:
 
 
 def _encoded(graph: Graph, nodes: Mapping[str, Node], functions: Mapping[str, Function]) -> bytes:
-    made = [node for name, node in nodes.items() if name not in graph.nodes]
+    added = [node for name, node in nodes.items() if name not in graph.nodes]
     kept = [nodes[each] for each in graph.nodes if each in nodes]
-    return graph.encoded([*kept, *made], [functions[each] for each in graph.functions if each in functions])
+    return graph.encoded([*kept, *added], [functions[each] for each in graph.functions if each in functions])
 
 
 def _chosen(found: Sequence[str], path: str | None) -> str:
@@ -160,12 +160,12 @@ def _chosen(found: Sequence[str], path: str | None) -> str:
 
 
 def _reached(
-    graph: Graph, roots: Iterable[str], path: str | None, made: Sequence[Node] = ()
+    graph: Graph, roots: Iterable[str], path: str | None, added: Sequence[Node] = ()
 ) -> tuple[dict[str, Node], dict[str, Function]]:
-    """Return the nodes and functions that running `roots`, and what is `made` beside, could run, all checked."""
-    nodes: dict[str, Node] = {node.name: node for node in made}
+    """Return the nodes and functions that running `roots`, and what is `added` beside, could run, all checked."""
+    nodes: dict[str, Node] = {node.name: node for node in added}
     functions: dict[str, Function] = {}
-    waiting_calls: list[str] = [name for node in made for name in _callees(node, graph, None, path)]
+    waiting_calls: list[str] = [name for node in added for name in _callees(node, graph, None, path)]
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
@@ -186,10 +186,10 @@ def _reached(
 
 
 def _reached_with_tables(
-    graph: Graph, roots: Sequence[str], path: str | None, made: Sequence[Node] = ()
+    graph: Graph, roots: Sequence[str], path: str | None, added: Sequence[Node] = ()
 ) -> tuple[dict[str, Node], dict[str, Function]]:
     """Return what is reached, with tables for calls that make them, as what was loaded and saved again has."""
-    nodes, functions = _reached(graph, roots, path, made)
+    nodes, functions = _reached(graph, roots, path, added)
     makers: dict[str, list[Node]] = {}
     tables: list[Node] = []
     used: set[str] = set(graph.nodes)
@@ -203,7 +203,7 @@ def _reached_with_tables(
                 raise ReadError(f"has a node called {min(clash)!r}, as one of a table is", path=path)
             used.update(each.name for each in table)
             tables += table
-    return _reached(graph, roots, path, (*made, *tables)) if tables else (nodes, functions)
+    return _reached(graph, roots, path, (*added, *tables)) if tables else (nodes, functions)
 
 
 def _table_returned(functions: Mapping[str, Function], name: str) -> list[Node]:
@@ -227,11 +227,11 @@ def _called_alone(node: Node) -> tuple[str, ...]:
     return node.attributes["f"].called[:1] if is_call else ()
 
 
-def _under_name(name: str, made: Sequence[Node]) -> Iterator[Node]:
+def _under_name(name: str, added: Sequence[Node]) -> Iterator[Node]:
     """Yield the first node under this name, and the others, which it takes from, under names that start with it."""
-    for table in made[:1]:
-        yield replace(table, name=name, inputs=tuple(f"{name}/{each.name}" for each in made[1:]))
-    yield from (replace(each, name=f"{name}/{each.name}") for each in made[1:])
+    for table in added[:1]:
+        yield replace(table, name=name, inputs=tuple(f"{name}/{each.name}" for each in added[1:]))
+    yield from (replace(each, name=f"{name}/{each.name}") for each in added[1:])
 
 
 def _returned(function: Function, inner: Mapping[str, Node]) -> Node | None:

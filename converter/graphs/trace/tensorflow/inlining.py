@@ -48,9 +48,9 @@ def inline_calls(function: Any, functions: Mapping[str, Any], outer: frozenset[s
 
 def _body(call: Any, callee: Any, results: dict[str, str]) -> list[Any]:
     """Return the nodes of `callee` as a part of its caller; what stands for the call's outputs goes into `results`."""
-    given = [each for each in call.input if each[0] != "^"]
+    inputs = [each for each in call.input if each[0] != "^"]
     arguments: dict[str, str] = {
-        argument.name: each for argument, each in zip(callee.signature.input_arg, given, strict=True)
+        argument.name: each for argument, each in zip(callee.signature.input_arg, inputs, strict=True)
     }
 
     def placed(reference: str) -> str:

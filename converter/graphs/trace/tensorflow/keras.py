@@ -110,8 +110,9 @@ def build(
             _check_version(str(module.__version__))
         try:
             with redirect_stdout(io.StringIO()):
-                given = json.loads(config_text)
-                own_config = as_keras_3(given) if framework == "keras" else given
+                own_config = json.loads(config_text)
+                if framework == "keras":
+                    own_config = as_keras_3(own_config)
                 with _weights_counted(module, elements):
                     return _built(module, own_config, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
@@ -195,10 +196,10 @@ def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *,
 
 def _names_of(custom_objects: Sequence[str]) -> frozenset[str]:
     names: set[str] = set()
-    for given in custom_objects:
-        module, colon, listed = given.partition(":")
+    for text in custom_objects:
+        module, colon, listed = text.partition(":")
         if not module or not colon or not listed:
-            raise UsageError(f"--custom-objects is package.module:Name,Name, not {given!r}")
+            raise UsageError(f"--custom-objects is package.module:Name,Name, not {text!r}")
         names.update(listed.split(","))
     return frozenset(names)
 
@@ -208,8 +209,8 @@ def _imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:
     objects: dict[str, Any] = {}
     if custom_objects and folder:
         sys.path.insert(0, folder)
-    for given in custom_objects:
-        module, _, listed = given.partition(":")
+    for text in custom_objects:
+        module, _, listed = text.partition(":")
         try:
             held = vars(importlib.import_module(module))
             objects.update({name: held[name] for name in listed.split(",")})
@@ -279,8 +280,8 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
         for number, each in enumerate(inputs.values())
     ]
 
-    def call(*given: Any) -> Any:
-        by_name = dict(zip(inputs, given, strict=True))
+    def call(*tensors: Any) -> Any:
+        by_name = dict(zip(inputs, tensors, strict=True))
         result = model(_arranged(model, by_name), training=False)
         outputs = dict(_named_outputs(model, result))
         order.extend(outputs)
@@ -310,8 +311,8 @@ def called(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
     inputs = _named_inputs(model)
-    given = {name: tf.cast(arrays[name], each.dtype) for name, each in inputs.items()}
-    result = model(_arranged(model, given), training=False)
+    tensors = {name: tf.cast(arrays[name], each.dtype) for name, each in inputs.items()}
+    result = model(_arranged(model, tensors), training=False)
     return {_apart(name, inputs): tf.convert_to_tensor(each).numpy() for name, each in _named_outputs(model, result)}
 
 
@@ -322,15 +323,15 @@ def _named_inputs(model: Any) -> dict[str, Any]:
     return named
 
 
-def _arranged(model: Any, given: Mapping[str, Any]) -> Any:
+def _arranged(model: Any, tensors: Mapping[str, Any]) -> Any:
     """Return inputs by name as the model takes them: one, several, or by keys of its own."""
     structure = _structure(model)
     names = {id(each): name for name, each in _named_inputs(model).items()}
     if isinstance(structure, Mapping):
-        return {key: given[names[id(each)]] for key, each in structure.items()}
+        return {key: tensors[names[id(each)]] for key, each in structure.items()}
     if isinstance(structure, list | tuple):
-        return [given[names[id(each)]] for each in structure]
-    return given[names[id(structure)]]
+        return [tensors[names[id(each)]] for each in structure]
+    return tensors[names[id(structure)]]
 
 
 def _named_outputs(model: Any, result: Any) -> Iterator[tuple[str, Any]]:

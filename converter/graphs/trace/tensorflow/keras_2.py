@@ -11,7 +11,7 @@ from typing import Any
 
 _MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras.src.models.sequential"}
 _KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
-_NOT_TAKEN: Mapping[str, Collection[str]] = {
+_REMOVED_ARGUMENTS: Mapping[str, Collection[str]] = {
     "Conv": ("groups",),
     "Depthwise": ("groups",),
     "Separable": ("groups", *_KERNEL),
@@ -61,7 +61,7 @@ def _object(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drop_arguments(class_name: str, arguments: dict[str, Any]) -> None:
-    for beginning, names in _NOT_TAKEN.items():
+    for beginning, names in _REMOVED_ARGUMENTS.items():
         if class_name.startswith(beginning) and (beginning != "Conv" or class_name.endswith("Transpose")):
             for name in names:
                 if name in arguments and (name not in _INERT or arguments[name] == _INERT[name]):
@@ -108,9 +108,9 @@ def _call(call: Any, models: Collection[Any]) -> dict[str, Any]:
 
     keywords: dict[str, Any] = {}
     _mapped(call, lambda place: keywords.update(place[3]) if len(place) > 3 and isinstance(place[3], dict) else None)
-    given = _mapped(call, tensor)
-    given = given[0] if isinstance(given, list) and len(given) == 1 else given
-    return {"args": [given], "kwargs": _mapped(keywords, tensor)}
+    inputs = _mapped(call, tensor)
+    inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    return {"args": [inputs], "kwargs": _mapped(keywords, tensor)}
 
 
 def _mapped(value: Any, change: Callable[[list[Any]], Any]) -> Any:

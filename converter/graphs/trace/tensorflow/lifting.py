@@ -42,7 +42,7 @@ _INT32, _INT64 = 3, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Replacement:
     """What replaces a handle: a value, whose element type is `dtype` (protobuf's number), or a table."""
 
     dtype: int
@@ -50,7 +50,7 @@ class Given:
 
 
 Reference = tuple[str, int]
-Known = dict[Reference, Given]
+Known = dict[Reference, Replacement]
 """What replaces each of the references that were handles."""
 
 
@@ -73,12 +73,12 @@ def lift(
         if name in variables:
             dtype, shape = variables[name]
             if node.op not in ("Variable", "VariableV2"):  # their readers take values already
-                known[name, 0] = Given(dtype)
+                known[name, 0] = Replacement(dtype)
             _become(node, "Placeholder", [])
             node.attr["dtype"].type = dtype
             node.attr["shape"].shape.CopyFrom(shape)
         elif name in tables:
-            known[name, 0] = Given(_INT32, tables[name])
+            known[name, 0] = Replacement(_INT32, tables[name])
             _become(node, "Const", [])
             set_constant(node, np.array(0, np.int32))
     _Body(library, lifted.node, known, is_function=False).rewrite()
@@ -120,7 +120,9 @@ class _Library:
 
     def __init__(self, library: Any) -> None:
         self._functions = {function.signature.name: function for function in library.function}
-        self._made: dict[tuple[str, tuple[tuple[int, Given], ...]], tuple[str, dict[int, Given]]] = {}
+        self._specialised: dict[
+            tuple[str, tuple[tuple[int, Replacement], ...]], tuple[str, dict[int, Replacement]]
+        ] = {}
         self._under_way: set[str] = set()
         self._tables_bytes = 0
 
@@ -130,36 +132,36 @@ class _Library:
         if self._tables_bytes > LIMIT_BYTES:
             raise GraphError(f"looks values up in tables of more than {LIMIT_BYTES >> 20} MiB, counted at each use")
 
-    def specialised(self, name: str, arguments: Mapping[int, Given]) -> tuple[str, dict[int, Given]]:
+    def specialised(self, name: str, arguments: Mapping[int, Replacement]) -> tuple[str, dict[int, Replacement]]:
         """Return the function that takes values at these arguments, and which of its outputs are such values."""
         key = (name, tuple(sorted(arguments.items())))
-        if key not in self._made:
+        if key not in self._specialised:
             if name not in self._functions or name in self._under_way:
                 raise GraphError(f"function {name!r} calls itself, or is not there")
             self._under_way.add(name)
             function, outputs = self._with_values(self._functions[name], arguments)
             self._under_way.discard(name)
-            function.signature.name = f"{name}_of_values_{len(self._made)}"
+            function.signature.name = f"{name}_of_values_{len(self._specialised)}"
             while function.signature.name in self._functions:
                 function.signature.name += "_"
             self._functions[function.signature.name] = function
-            self._made[key] = (function.signature.name, outputs)
-        return self._made[key]
+            self._specialised[key] = (function.signature.name, outputs)
+        return self._specialised[key]
 
-    def _with_values(self, original: Any, arguments: Mapping[int, Given]) -> tuple[Any, dict[int, Given]]:
+    def _with_values(self, original: Any, arguments: Mapping[int, Replacement]) -> tuple[Any, dict[int, Replacement]]:
         function = type(original)()
         function.CopyFrom(original)
         function.attr.pop("_input_shapes", None)
         known: Known = {}
-        for position, given in arguments.items():
+        for position, replacement in arguments.items():
             argument = function.signature.input_arg[position]
-            argument.type = given.dtype
+            argument.type = replacement.dtype
             argument.ClearField("handle_data")
             function.arg_attr.pop(position, None)
-            known[argument.name, 0] = given
+            known[argument.name, 0] = replacement
         body = _Body(self, function.node_def, known, is_function=True)
         body.rewrite()
-        outputs: dict[int, Given] = {}
+        outputs: dict[int, Replacement] = {}
         for position, output in enumerate(function.signature.output_arg):
             returned = body.renamed(function.ret[output.name])
             function.ret[output.name] = returned
@@ -216,11 +218,11 @@ class _Body:
             size = len(self._known)
             for node in self._nodes:
                 handles = self._handles(node)
-                for number, given in (self._handed_on(node, handles) if handles else {}).items():
-                    self._known[node.name, number] = given
+                for number, replacement in (self._handed_on(node, handles) if handles else {}).items():
+                    self._known[node.name, number] = replacement
         for node in list(self._nodes):
             handles = self._handles(node)
-            if any(given.table for given in handles.values()) or node.op in (*_FIND, *_SIZE):
+            if any(replacement.table for replacement in handles.values()) or node.op in (*_FIND, *_SIZE):
                 self._rewrite_of_table(node, handles)
             elif handles:
                 self._rewrite(node, handles)
@@ -232,16 +234,16 @@ class _Body:
         """Return what a reference is called now: a read has its output `value`, an Identity `output`."""
         return self._renamed.get(reference, reference)
 
-    def _handles(self, node: Any) -> dict[int, Given]:
+    def _handles(self, node: Any) -> dict[int, Replacement]:
         """Return, by position, what of the inputs was a handle."""
         references = [_reference(each) for each in node.input if not each.startswith("^")]
         return {position: self._known[each] for position, each in enumerate(references) if each in self._known}
 
-    def _handed_on(self, node: Any, handles: dict[int, Given]) -> dict[int, Given]:
+    def _handed_on(self, node: Any, handles: dict[int, Replacement]) -> dict[int, Replacement]:
         """Return, by number, what of the outputs was a handle."""
         if node.op in _PASSING:
-            given = next(iter(handles.values()))
-            return {0: given, 1: given} if node.op == "Switch" else {0: given}
+            replacement = next(iter(handles.values()))
+            return {0: replacement, 1: replacement} if node.op == "Switch" else {0: replacement}
         if node.op in _LOOPS:
             return handles
         if node.op in CALLS:
@@ -250,7 +252,7 @@ class _Body:
             return self._library.specialised(_branches(node)[0].name, _after_selector(handles))[1]
         return {}
 
-    def _rewrite_of_table(self, node: Any, handles: dict[int, Given]) -> None:
+    def _rewrite_of_table(self, node: Any, handles: dict[int, Replacement]) -> None:
         table = handles[0].table if handles.keys() == {0} else None
         if node.op in (*_FIND, *_SIZE) and table is None:
             raise GraphError(f"looks values up in a table that is not known (node {node.name!r})")
@@ -276,7 +278,7 @@ class _Body:
                 f"operator {node.op} (node {node.name!r}) does more with a table than look values up in it"
             )
 
-    def _rewrite(self, node: Any, handles: dict[int, Given]) -> None:
+    def _rewrite(self, node: Any, handles: dict[int, Replacement]) -> None:
         attributes = {key: _copied(value) for key, value in node.attr.items()}
         match node.op:
             case "ReadVariableOp":
@@ -308,8 +310,8 @@ class _Body:
             case operator:
                 raise GraphError(f"operator {operator} (node {node.name!r}) does more with a variable than read it")
 
-    def _rewrite_call(self, node: Any, handles: dict[int, Given]) -> None:
-        outputs: dict[int, Given] = {}
+    def _rewrite_call(self, node: Any, handles: dict[int, Replacement]) -> None:
+        outputs: dict[int, Replacement] = {}
         if node.op in _LOOPS:
             for part in ("cond", "body"):
                 called = node.attr[part].func
@@ -377,13 +379,13 @@ def _branches(node: Any) -> list[Any]:
     return [node.attr["then_branch"].func, node.attr["else_branch"].func]
 
 
-def _after_selector(handles: Mapping[int, Given]) -> dict[int, Given]:
+def _after_selector(handles: Mapping[int, Replacement]) -> dict[int, Replacement]:
     """Return the arguments of a branch by position: the first input only chooses it."""
-    return {position - 1: given for position, given in handles.items()}
+    return {position - 1: replacement for position, replacement in handles.items()}
 
 
-def _tables(handles: Mapping[int, Given]) -> dict[int, Table]:
-    return {position: given.table for position, given in handles.items() if given.table is not None}
+def _tables(handles: Mapping[int, Replacement]) -> dict[int, Table]:
+    return {position: replacement.table for position, replacement in handles.items() if replacement.table is not None}
 
 
 def _check_alike(node: Any, ours: Mapping[int, Table], theirs: Mapping[int, Table]) -> None:
@@ -391,6 +393,6 @@ def _check_alike(node: Any, ours: Mapping[int, Table], theirs: Mapping[int, Tabl
         raise GraphError(f"chooses between tables (node {node.name!r})")
 
 
-def _set_types(attribute: Any, types: Mapping[int, Given]) -> None:
-    for position, given in types.items():
-        attribute.list.type[position] = given.dtype
+def _set_types(attribute: Any, types: Mapping[int, Replacement]) -> None:
+    for position, replacement in types.items():
+        attribute.list.type[position] = replacement.dtype

@@ -231,28 +231,28 @@ class _Walk:
         """`known` has the nodes of the main graph that arguments are, and those that were looked for before."""
         filling = []
         for node in nodes.values():
-            given = [_resolved(node_of(each), nodes, known) for each in node.inputs if not each.startswith("^")]
-            self._visited += 1 + len(given)
+            inputs = [_resolved(node_of(each), nodes, known) for each in node.inputs if not each.startswith("^")]
+            self._visited += 1 + len(inputs)
             if self._visited > _VISITS_LIMIT:
                 raise GraphError("fills its tables in too many steps", hint=WITHOUT_GRAPH)
-            for each in self._by(node, given):
+            for each in self._by(node, inputs):
                 filling.append(node.name)
                 yield each
         _check_always(filling, nodes)
 
-    def _by(self, node: Node, given: list[Node | None]) -> Iterator[_Filling]:
-        """Yield what one node does to tables, of which it is handed those in `given`."""
+    def _by(self, node: Node, inputs: list[Node | None]) -> Iterator[_Filling]:
+        """Yield what one node does to tables, of which it is handed those in `inputs`."""
         kind = node.operator.removesuffix("V2")
         handed = [
             each
-            for each in given
+            for each in inputs
             if each is not None and makes_table(each.operator) and self._part.nodes.get(each.name) is each
         ]
-        if kind in _FILLING and handed == given[:1] and len(given) == 3:
-            yield _Filling(table=handed[0].name, keys=given[1], values=given[2])
+        if kind in _FILLING and handed == inputs[:1] and len(inputs) == 3:
+            yield _Filling(table=handed[0].name, keys=inputs[1], values=inputs[2])
         elif node.operator in CALLS and "f" in node.attributes and node.attributes["f"].called:
             function = self._function(node.attributes["f"].called[0])
-            arguments = dict(zip((each.name for each in function.arguments), given, strict=False))
+            arguments = dict(zip((each.name for each in function.arguments), inputs, strict=False))
             yield from self._of({each.name: each for each in function.nodes}, arguments)
         elif kind not in _ASKING and node.operator != _SAME:
             yield from (_Filling(table=each.name) for each in handed)
