@@ -134,11 +134,11 @@ class Options:
         None, "A file that lists an optimizer's parameters in the order of their numbers.", metavar="FILE"
     )
     trainable: str | None = option(
-        None, "Which parameters an optimizer was given that only numbers them.", metavar="REGEX"
+        None, "Names of the parameters that an optimizer trains, where it only numbers them.", metavar="REGEX"
     )
     weights_only: bool = option(False, "Write no graph where DST could have one.")
     with_cache: bool = option(
-        False, "The graph of a decoder goes on from cached keys and values, and returns them.", extra="torch"
+        False, "The graph of a decoder takes cached keys and values, and returns them.", extra="torch"
     )
     model: str | None = option(
         None,

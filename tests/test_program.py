@@ -282,7 +282,7 @@ def test_another_request_is_another_attempt(
     if options["to"] != "safetensors":
         del options["max_shard_size"]
     report = converter.convert(source, f"{tmp_path}/out/", resume=True, **options)
-    said = "started anew: an earlier attempt is not gone on from, it was asked for something else"
+    said = "started anew: an earlier attempt is not resumed, it was asked for something else"
     assert said in report.warnings
     assert not any(warning.startswith("resumed") for warning in report.warnings)
     assert not left(tmp_path)

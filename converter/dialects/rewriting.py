@@ -179,7 +179,7 @@ class Rewriting:
             return [tensors[0]] * len(way.after)
         for name, tensor in zip(way.before, tensors, strict=True):
             if tensor.shape != self.source.tensor(name).shape:
-                raise _ApartError(f"{name!r} is laid out otherwise, and its {slot} has another shape than it")
+                raise _ApartError(f"{name!r} gets another layout, and its {slot} has another shape than it")
         return way.applied(tensors)
 
     def _way(self, name: str) -> Way:

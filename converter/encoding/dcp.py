@@ -83,7 +83,7 @@ Item = TensorItem | ValueItem
 def _extents(value: Any) -> tuple[int, ...]:
     is_sound = isinstance(value, tuple) and all(type(extent) is int and 0 <= extent < 1 << 62 for extent in value)
     if not is_sound or len(value) > _RANK_LIMIT:
-        raise ReadError("has a shape or an offset that is none")
+        raise ReadError("has a shape or an offset that is not a tuple of whole numbers")
     return tuple(value)
 
 
@@ -91,7 +91,7 @@ def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     match arguments:
         case (tuple() | list() as extents,):
             return _extents(tuple(extents))
-    raise ReadError("has a shape that is none")
+    raise ReadError("has a shape that is not a list of whole numbers")
 
 
 _CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
@@ -154,7 +154,7 @@ def _place(info: Any, name: str) -> Place:
     match _values(info, "_StorageInfo"):
         case [str() as file_name, int() as offset, int() as length, None | () | []] if offset >= 0 and length >= 0:
             return Place(file_name=file_name, offset=offset, length=length)
-    raise ReadError("is in no range of a file, or in a compressed one", tensor=name)
+    raise ReadError("is not stored as a range of bytes of a file, or is compressed", tensor=name)
 
 
 def _path(name: Any, path: Any) -> tuple[Key, ...]:
@@ -164,7 +164,7 @@ def _path(name: Any, path: Any) -> tuple[Key, ...]:
         return (name,)
     is_path = isinstance(path, tuple) and all(type(key) is int or isinstance(key, str) for key in path)
     if not is_path or not 0 < len(path) <= _RANK_LIMIT:
-        raise ReadError("is listed at no place of a state dict", tensor=name)
+        raise ReadError("is listed without its place in the state dict", tensor=name)
     return tuple(path)
 
 
@@ -292,25 +292,27 @@ def metadata_pickle(items: Mapping[str, Item]) -> bytes:
         parts = item.chunks if isinstance(item, TensorItem) else (None,)
         for part, place in zip(parts, places_of(item), strict=True):
             index = (
-                _made("MetadataIndex", name) if part is None else _made("MetadataIndex", name, _torch_size(part.starts))
+                _instance("MetadataIndex", name)
+                if part is None
+                else _instance("MetadataIndex", name, _torch_size(part.starts))
             )
-            places[index] = _made("_StorageInfo", place.file_name, place.offset, place.length, module=_FILESYSTEM)
+            places[index] = _instance("_StorageInfo", place.file_name, place.offset, place.length, module=_FILESYSTEM)
     declared = {name: _declared(item) for name, item in items.items()}
     paths = {name: item.path for name, item in items.items()}
-    return writer.dumps(_made("Metadata", declared, paths, places))
+    return writer.dumps(_instance("Metadata", declared, paths, places))
 
 
 def _declared(item: Item) -> writer.Call:
     if isinstance(item, ValueItem):
-        return _made("BytesStorageMetadata")
+        return _instance("BytesStorageMetadata")
     chunks = [
-        _made("ChunkStorageMetadata", _torch_size(chunk.starts), _torch_size(chunk.shape)) for chunk in item.chunks
+        _instance("ChunkStorageMetadata", _torch_size(chunk.starts), _torch_size(chunk.shape)) for chunk in item.chunks
     ]
-    properties = _made("TensorProperties", Global(module="torch", name=item.dtype.value))
-    return _made("TensorStorageMetadata", properties, _torch_size(item.shape), chunks)
+    properties = _instance("TensorProperties", Global(module="torch", name=item.dtype.value))
+    return _instance("TensorStorageMetadata", properties, _torch_size(item.shape), chunks)
 
 
-def _made(name: str, *arguments: Any, module: str = _METADATA) -> writer.Call:
+def _instance(name: str, *arguments: Any, module: str = _METADATA) -> writer.Call:
     return writer.Call(function=Global(module=module, name=name), arguments=arguments)
 
 

@@ -105,7 +105,7 @@ def described(checkpoint: Checkpoint, document: Mapping[str, Any], path: Locatio
 
 def _names_by_name(value: Any, path: Location) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value.values()):
-        raise ReadError("has something else where names by name belong", path=path)
+        raise ReadError("does not map names to names where it should", path=path)
     return value
 
 

@@ -122,7 +122,7 @@ def _tensor(file: SourceFile, value: Any) -> Tensor:
         case Extension(code=code) if code in (_ARRAY, _SCALAR):
             array = _array(file, value)
             if code == _SCALAR and array.shape:
-                raise ReadError("is a scalar with axes")
+                raise ReadError("is a scalar that has a shape")
             return array
         case Extension(code=code) if code == _COMPLEX:
             return ArrayTensor.of(np.array(_complex(file, value), np.complex128))

@@ -351,7 +351,7 @@ def _attribute(data: memoryview, path: str | None, depth: int) -> Attribute:
         raise ReadError(f"has attributes nested more than {_DEPTH_LIMIT} deep", path=path)
     values = list(fields(data, path))
     if len(values) > 1 or any(_VALUES.get(number) != wire_type for number, wire_type, _ in values):
-        raise ReadError("has an attribute that is not one value of a kind that is known", path=path)
+        raise ReadError("has an attribute that is not one value of a known kind", path=path)
     if not values:
         return Attribute(data=data, kind=0, functions=())
     kind, _, value = values[0]
@@ -375,7 +375,7 @@ def _listed(data: memoryview, path: str | None) -> Iterator[memoryview]:
         kinds.add(number)
         is_content = isinstance(value, memoryview)
         if number not in _LISTED or (number >= _LISTED_SHAPES and not is_content):
-            raise ReadError("has a list of what is not known", path=path)
+            raise ReadError("has a list of values of an unknown kind", path=path)
         if number == _LISTED_TENSORS and wire_type == LENGTH_DELIMITED and isinstance(value, memoryview):
             _check_constant(value, path)
         if number == _LISTED_CALLED and wire_type == LENGTH_DELIMITED and isinstance(value, memoryview):

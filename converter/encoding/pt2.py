@@ -199,7 +199,9 @@ class Archive:
         code = meta.get("dtype")
         dtype = _TYPES.get(code) if isinstance(code, int) else None
         if dtype is None:
-            raise ReadError(f"has the element type {code!r}, which is none", path=self._file.path, tensor=key)
+            raise ReadError(
+                f"has the element type {code!r}, which torch does not have", path=self._file.path, tensor=key
+            )
         record = f"{_WEIGHTS}{path}"
         nbytes = self._member(record).uncompressed_bytes
         return View(

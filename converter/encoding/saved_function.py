@@ -125,7 +125,7 @@ def _leaves(data: memoryview, path: str | None, place: Place, depth: int) -> Ite
         raise ReadError(f"has a structure nested more than {_DEPTH_LIMIT} deep", path=path)
     found = list(fields(data, path))
     if len(found) > 1:
-        raise ReadError("has a structure that is several things", path=path)
+        raise ReadError("has a structure of several kinds at once", path=path)
     number, _, value = found[0] if found else (_NONE, LENGTH_DELIMITED, memoryview(b""))
     if number in _PLAIN or not isinstance(value, memoryview):
         yield place, Leaf(value=(number, value if isinstance(value, int) else bytes(value)))

@@ -105,5 +105,5 @@ def read_index(folder: Location, name: str) -> dict[str, str]:
         if not isinstance(shard, str) or not shard:
             raise ReadError("is mapped to something that is not a file name", path=file.path, tensor=tensor)
         if shard == name:
-            raise ReadError("is in the index itself, by the index", path=file.path, tensor=tensor)
+            raise ReadError("is mapped to the index itself", path=file.path, tensor=tensor)
     return weight_map

@@ -192,7 +192,7 @@ def _entry(value: memoryview, shard_count: int, path: Location, key: str) -> Ent
         is_size_right = entry.size == elements * entry.dtype.itemsize
     if entry.offset < 0 or not (is_size_right or entry.slices):
         what = f"{entry.size} bytes at {entry.offset} for {entry.type_name}{list(shape)}"
-        raise ReadError(f"has {what}, by its entry", path=path, tensor=key)
+        raise ReadError(f"has an entry that contradicts itself: {what}", path=path, tensor=key)
     return entry
 
 

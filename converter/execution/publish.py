@@ -165,7 +165,8 @@ class Staging:
                 if _move(staged, self.destination, overwrite=overwrite):
                     break
             else:
-                raise WriteError("changes all the time", path=self.destination)
+                what = f"was replaced by someone else {_ATTEMPTS} times while the output was published"
+                raise WriteError(what, path=self.destination)
         except FileExistsError:
             raise DestinationExistsError("appeared while the output was made", path=self.destination) from None
         except OSError as error:

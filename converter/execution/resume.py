@@ -157,7 +157,7 @@ def moved_into(attempt: Attempt, leftovers: Sequence[Path], folder: Path, output
             for name in (output_name, _EARLIER):
                 _merge(leftover / name, earlier)
         else:
-            notes.append(f"started anew: an earlier attempt is not gone on from, {difference}")
+            notes.append(f"started anew: an earlier attempt is not resumed, {difference}")
         shutil.rmtree(leftover, ignore_errors=True)
     return Earlier(folder=earlier if earlier.exists() else None, notes=tuple(notes))
 

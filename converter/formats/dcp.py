@@ -94,7 +94,7 @@ class _Loaded:
             if not isinstance(node, _Node):
                 raise ReadError("is inside something that is no dict", path=self.files.folder, tensor=name)
         if last in node:
-            raise ReadError("is there twice", path=self.files.folder, tensor=name)
+            raise ReadError("is in the file twice", path=self.files.folder, tensor=name)
         node[last] = value
 
     def _tensor(self, item: TensorItem) -> Tensor:

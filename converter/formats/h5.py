@@ -153,7 +153,7 @@ def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
     for layer, weight, dataset in layers.weights_of(root, path):
         name = unescaped(weight) if layer == layers.TOP_LEVEL else f"{unescaped(layer)}.{unescaped(weight)}"
         if dataset.tensor is None or name in tensors or name in aliases:
-            raise ReadError("is text, or there twice", path=path, tensor=name)
+            raise ReadError("is text, or is in the file twice", path=path, tensor=name)
         if id(dataset) in first:
             aliases[name] = first[id(dataset)]
         else:

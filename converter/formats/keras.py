@@ -249,7 +249,7 @@ def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
             dataset = group.members.get(str(position))
             name = unescaped(leaf) if link == _VARIABLES else f"{unescaped(link)}.{unescaped(leaf)}"
             if not isinstance(dataset, hdf5.Dataset) or dataset.tensor is None or name in tensors or name in aliases:
-                raise ReadError("is listed, and not there once", path=path, tensor=name)
+                raise ReadError("is listed, but the file has it not at all or twice", path=path, tensor=name)
             if id(dataset) in first:
                 aliases[name] = first[id(dataset)]
             else:

@@ -195,7 +195,7 @@ def names_in(folder: Location) -> list[str]:
         names = sorted(folder.names())
         for name in names:
             if name in ("", ".", "..") or "/" in name or "\0" in name:
-                raise SafetyError(f"holds {name!r}, which no file of a folder is called", path=folder)
+                raise SafetyError(f"holds {name!r}, which cannot be the name of a file", path=folder)
         return names
     try:
         return sorted(os.listdir(folder))

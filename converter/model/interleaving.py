@@ -23,7 +23,7 @@ class _Stream:
             if not self._rest:
                 chunk = next(self._chunks, None)
                 if chunk is None:
-                    raise ReadError("a part ends before what it was declared as")
+                    raise ReadError("a part is shorter than it was declared")
                 self._rest = chunk
             piece = self._rest[:length]
             length, self._rest = length - len(piece), self._rest[len(piece) :]
@@ -32,7 +32,7 @@ class _Stream:
     def end(self) -> None:
         """Go past the last byte, where a checksum is looked at. Raises ReadError when there is one more."""
         if self._rest or any(len(chunk) for chunk in self._chunks):
-            raise ReadError("a part goes on after what it was declared as")
+            raise ReadError("a part is longer than it was declared")
 
 
 def interleaved(parts: Sequence[Iterator[memoryview]], widths: Sequence[int], rows: int) -> Iterator[memoryview]:

@@ -236,7 +236,7 @@ def verify_foreign_outputs(
     output.build(replace(workshop, folder=anew))
     if not target.is_same_program(found, anew):
         raise VerificationError(
-            "holds another program than is made of the source here, and one from elsewhere is not run",
+            "holds another program than ckconv makes of the source, and programs from elsewhere are not run",
             path=found,
             hint="--verify weights compares the weights alone",
         )

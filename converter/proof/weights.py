@@ -41,7 +41,7 @@ def verify_weights(
         raise VerificationError("is missing in the output", path=path, tensor=missing[0])
     unexpected = [slot for slot in found.names if slot not in names]
     if unexpected:
-        raise VerificationError("is in the output, and nothing was meant to be", path=path, tensor=unexpected[0])
+        raise VerificationError("is in the output, but was not planned", path=path, tensor=unexpected[0])
     comparisons: dict[tuple[int, int], tuple[int, Callable[[Observer], None]]] = {}
     for slot, name in names.items():
         ours, theirs = expected.tensor(name), found.tensor(slot)

@@ -356,7 +356,7 @@ def test_state_of_one_bias_where_pytorch_has_two_is_refused_both_ways() -> None:
             "d.weight",
             "no trained variable of the Keras config",
         ),
-        ((DENSE,), (("d.weight", "d.bias", "more"),), "more", "no trained variable of the Keras config is it"),
+        ((DENSE,), (("d.weight", "d.bias", "more"),), "more", "it belongs to no trained variable of the Keras config"),
         ((DENSE,), (("d.weight",),), "d/bias", "the optimizer has no state for it"),
     ],
 )

@@ -435,7 +435,7 @@ def test_what_pytorch_does_not_compute_is_unknown(class_name: str, config: dict[
     ],
 )
 def test_a_setting_that_is_none_is_said_with_its_layer(class_name: str, config: dict[str, Any]) -> None:
-    with pytest.raises(ReadError, match=f"whose {class_name} lacks or mistakes") as caught:
+    with pytest.raises(ReadError, match=f"whose {class_name} has no valid") as caught:
         found(class_name, **config)
     assert caught.value.tensor == "l0"
 

@@ -195,7 +195,7 @@ def test_moments_of_another_shape_are_refused_and_alike_scalars_go_along(source:
     factored = replace(whole, slots={"exp_avg": {**held, "c": tensor(1, 2, 3)}})
     found = carried(source, factored).state()
     assert found["optimizer"] is None
-    assert found["optimizer_refused"] == "'c' is laid out otherwise, and its exp_avg has another shape than it"
+    assert found["optimizer_refused"] == "'c' gets another layout, and its exp_avg has another shape than it"
     beside = replace(whole, slots={"exp_avg": {**held, "a": tensor(1, 2, 3)}})
     assert carried(source, beside).state()["optimizer"].slots["exp_avg"]["one"].shape == (3,)
     steps = {name: ArrayTensor.of(np.array(7.0, np.float32)) for name in "bc"}

@@ -143,10 +143,10 @@ def test_what_is_joined_must_be_there_and_fit() -> None:
             table.apply(Checkpoint(tensors=without), is_forward=False)
         assert caught.value.tensor == lacking
     swapped = {**held, "h.0.q": held["h.0.k"]}
-    with pytest.raises(ReadError, match=r"shapes \[\[2, 3\], \[2, 3\], \[2, 3\]\], not parts of 2:1:1"):
+    with pytest.raises(ReadError, match=r"shapes \[\[2, 3\], \[2, 3\], \[2, 3\]\] are not parts of 2:1:1"):
         table.apply(Checkpoint(tensors=swapped), is_forward=False)
     uneven = {name: ArrayTensor.of(np.ones((rows, 3), np.float32)) for name, rows in zip(held, (4, 3, 1), strict=True)}
-    with pytest.raises(ReadError, match="not parts of 2:1:1"):
+    with pytest.raises(ReadError, match="are not parts of 2:1:1"):
         table.apply(Checkpoint(tensors=uneven), is_forward=False)
     with pytest.raises(ReadError, match="which is not parts of 2:1:1 on axis 0") as unfit:
         table.apply(Checkpoint(tensors={"h.0.qkv": held["h.0.q"].reshape((2, 6))}), is_forward=True)

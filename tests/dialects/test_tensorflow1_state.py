@@ -159,10 +159,10 @@ def test_steps_are_counted_by_the_powers_of_the_betas(
 @pytest.mark.parametrize(
     ("kind", "given", "more", "why"),
     [
-        ("Adam", {}, powers(7, (0.8, 0.999)), r"of other betas than 0.9 and 0.999; --hyperparameter betas="),
+        ("Adam", {}, powers(7, (0.8, 0.999)), r"do not fit the betas 0.9 and 0.999; --hyperparameter betas="),
         ("Adam", {}, {"beta1_power": scalar(1)}, "its beta1_power is 1.0"),
         ("Adam", {}, {"beta2_power": scalar(-0.5)}, "its beta2_power is -0.5"),
-        ("Adam", {}, {"beta2_power": scalar(0.99999)}, "of other betas"),
+        ("Adam", {}, {"beta2_power": scalar(0.99999)}, "do not fit the betas"),
         ("Adam", {"beta_1": 1.0}, {}, "its betas are 1.0 and 0.999"),
         ("adam", {"beta_2": 1.0}, {}, "its betas are 0.9 and 1.0"),
         ("Adam", {}, {"global_step": scalar(-1, "int64")}, "its step count is -1"),

@@ -92,7 +92,7 @@ def test_what_trainer_has_in_one_group_has_the_same_hyperparameters(name: str) -
         (group("a.weight"), group("b.weight", **{name: 0.5}), group(*EXEMPT)),
         (group(*DECAYED), group("a.bias"), group("LayerNorm.weight", "LayerNorm.bias", **{name: 0.5})),
     ):
-        with pytest.raises(LossError, match="which Trainer has in one group, have other hyperparameters"):
+        with pytest.raises(LossError, match="which Trainer has in one group, have different hyperparameters"):
             in_trainer_groups(trained(*groups), None)
 
 

@@ -210,7 +210,7 @@ def test_nothing_is_left_to_a_caller() -> None:
 
 def test_an_attribute_is_one_value_of_a_known_kind() -> None:
     for value in (type_(1) + text_attribute("x"), content_field(11, b"x"), number_field(2, 1), content_field(6, b"x")):
-        refused(node("x", "NoOp", a=value), match="is not one value of a kind that is known")
+        refused(node("x", "NoOp", a=value), match="is not one value of a known kind")
     assert graph(node("x", "NoOp", a=b"")).node("x").attributes["a"].kind == 0
     assert graph(node("x", "NoOp", a=fixed32_field(4, 1))).node("x").attributes["a"].kind == 4
 
@@ -219,7 +219,7 @@ def test_a_list_is_of_one_kind_where_functions_are_in_it() -> None:
     mixed = content_field(1, content_field(9, content_field(1, "f")) + number_field(6, 1))
     refused(node("x", "NoOp", a=mixed), match="a list of functions and of something else")
     for inner in (content_field(10, b""), content_field(1, b""), number_field(7, 1), number_field(9, 1)):
-        refused(node("x", "NoOp", a=content_field(1, inner)), match="a list of what is not known")
+        refused(node("x", "NoOp", a=content_field(1, inner)), match="a list of values of an unknown kind")
 
 
 def test_functions_name_functions_only_so_deep() -> None:

@@ -505,9 +505,9 @@ def test_lists_of_layers_are_held_to_their_word(tmp_path: Path) -> None:
     hdf5_layers.layered(*roots(path))
     spoils: dict[str, Callable[[h5py.File], None]] = {
         "lists a layer twice": lambda file: file.attrs.modify("layer_names", [b"a", b"a"]),
-        "listed as a layer, and not there": lambda file: file.attrs.modify("layer_names", [b"a", b"c"]),
-        "listed in layer 'a', and not there": lambda file: file["a"].attrs.modify("weight_names", [b"gone"]),
-        "in layer 'a', and not there": lambda file: file["a"].attrs.modify("weight_names", [b"shared"]),
+        "listed as a layer, but is not in the file": lambda file: file.attrs.modify("layer_names", [b"a", b"c"]),
+        "listed in layer 'a', but is not in the file": lambda file: file["a"].attrs.modify("weight_names", [b"gone"]),
+        "in layer 'a', but is not in the file": lambda file: file["a"].attrs.modify("weight_names", [b"shared"]),
     }
     for message, spoil in spoils.items():
         spoilt = layered(tmp_path / "spoilt.h5", {"a": ones, "b": ones})

@@ -173,7 +173,7 @@ def test_values_that_are_no_tensors_are_told_apart() -> None:
 
 
 def test_a_structure_is_one_thing_and_not_endless() -> None:
-    with pytest.raises(ReadError, match="a structure that is several things") as caught:
+    with pytest.raises(ReadError, match="a structure of several kinds at once") as caught:
         leaves(nothing() + truth(True))
     assert caught.value.path == "model"
     deep = tensor("x")

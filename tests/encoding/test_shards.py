@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, Tensor]:
         ({"v": "b"}, "does not say so"),
         ({"t0": "a", "u": "b", "v": "b"}, "is not in this shard"),
         ({"t0": "b", "u": "a"}, "does not say so"),
-        ({"u": "b", "t0": "index"}, "in the index itself"),
+        ({"u": "b", "t0": "index"}, "is mapped to the index itself"),
         ({"u": "b", "t0": ""}, "not a file name"),
         ({"u": "b", "t0": None}, "not a file name"),
         ({}, "no weight_map"),

@@ -250,12 +250,12 @@ def entry(*, number: int = 1, dims: tuple[int, ...] = (2, 3), shard: int = 0, of
 VERSION_99 = protobuf.content_field(3, protobuf.number_field(1, 99) + protobuf.number_field(2, 99))
 HOSTILE = {
     "negative dimension": ({b"w": entry(dims=(-2, -3))}, "impossible shape"),
-    "dimensions that wrap": ({b"w": entry(dims=(2**32, 2**32))}, "by its entry"),
+    "dimensions that wrap": ({b"w": entry(dims=(2**32, 2**32))}, "an entry that contradicts itself"),
     "unknown type": ({b"w": entry(number=99)}, "unknown type number 99"),
     "no type": ({b"w": entry(number=0)}, "unknown type number 0"),
-    "negative size": ({b"w": entry(size=-24)}, "by its entry"),
-    "size is not the shape's": ({b"w": entry(size=20)}, "by its entry"),
-    "negative offset": ({b"w": entry(offset=-4)}, "by its entry"),
+    "negative size": ({b"w": entry(size=-24)}, "an entry that contradicts itself"),
+    "size is not the shape's": ({b"w": entry(size=20)}, "an entry that contradicts itself"),
+    "negative offset": ({b"w": entry(offset=-4)}, "an entry that contradicts itself"),
     "past the data": ({b"w": entry(offset=16)}, "has 36 bytes, the index tells of 40"),
     "no such data file": ({b"w": entry(shard=7)}, "data file 7 of 1"),
     "negative data file": ({b"w": entry(shard=-1)}, "data file -1 of 1"),

@@ -122,8 +122,8 @@ def test_classes_of_storages() -> None:
     assert storage_dtype(Global(module="torch.storage", name="UntypedStorage")) is None
     for of, message in (
         (Global(module="torch", name="MineStorage"), "are not supported"),
-        (Global(module="os", name="FloatStorage"), "which is none"),
-        ("FloatStorage", "which is none"),
+        (Global(module="os", name="FloatStorage"), "which torch does not have"),
+        ("FloatStorage", "which torch does not have"),
     ):
         with pytest.raises(ReadError, match=message):
             storage_dtype(of)
@@ -349,7 +349,7 @@ def saved(folder: Path, numel: Any, *, of: str = "FloatStorage", data: bytes = b
 def test_a_storage_has_a_number_of_elements(numel: Any, tmp_path: Path) -> None:
     walk = flattened(archive_of(saved(tmp_path, 4)).load())
     assert walk.weights.tensors["w"].numpy().tolist() == [0, 0, 0, 0]
-    with pytest.raises(ReadError, match=r"the pickle has a storage (of .* elements|that is none)"):
+    with pytest.raises(ReadError, match=r"the pickle has a storage of .* elements|malformed storage"):
         flattened(archive_of(saved(tmp_path, numel)).load())
 
 

@@ -157,7 +157,7 @@ def test_another_source_is_not_mixed_in(tmp_path: Path, case_of: Callable[[Targe
     killed_at(9 * MEBIBYTE, SHARDS, source, tmp_path / "x")
     shutil.copy(case.source, source)
     said = resumed(SHARDS, source, tmp_path / "x")
-    assert "note: started anew: an earlier attempt is not gone on from, the source has changed since" in said
+    assert "note: started anew: an earlier attempt is not resumed, the source has changed since" in said
     assert "resumed" not in said
     assert fingerprint(SHARDS.path(tmp_path / "x")) == case.new
 

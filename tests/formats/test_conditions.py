@@ -495,7 +495,7 @@ def test_two_places_of_a_state_dict_are_two(tmp_path: Path) -> None:
         return tmp_path
 
     assert set(converter.read(written(("a",), ("b", "c"))).names) == {"a", "b.c"}
-    with pytest.raises(ReadError, match="is there twice") as caught:
+    with pytest.raises(ReadError, match="is in the file twice") as caught:
         converter.read(written(("a",), ("a",)))
     assert caught.value.tensor == "1"
     with pytest.raises(ReadError, match="is inside something that is no dict"):

@@ -124,7 +124,7 @@ BAD = {
     "has 4 bytes, int16.3. needs 6": array(b"\x91\x03"),
     "element type 'V4'": array(b"\x91\x01", "V4"),
     "element type 'object'": array(b"\x91\x02", "object"),
-    "scalar with axes": array(code=3),
+    "scalar that has a shape": array(code=3),
     "extension type 42": array(code=42),
     "no complex number": array(code=2),
     "byte string": b"\xc4\x01a",

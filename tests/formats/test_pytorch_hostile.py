@@ -235,7 +235,7 @@ def test_a_storage_type_that_is_a_function(pth: Callable[..., Path]) -> None:
     with pytest.raises(SafetyError, match=r"posix\.system"):
         read(pth({"w": Persistent(identity=identity)}))
     identity = ("storage", named("save_gadget", "package"), "0", "cpu", 6)
-    with pytest.raises(ReadError, match="which is none"):
+    with pytest.raises(ReadError, match="which torch does not have"):
         read(pth({"w": Persistent(identity=identity)}))
 
 

@@ -229,7 +229,7 @@ def test_an_index_is_held_to_its_word(tmp_path: Path) -> None:
         ({"x": "../outside.safetensors"}, SafetyError, "outside its folder"),
         ({"x": "/etc/passwd"}, SafetyError, "outside its folder"),
         ({"x": "file:///etc/passwd"}, SafetyError, "no checkpoint does"),
-        ({"x": "model.safetensors.index.json"}, ReadError, "in the index itself"),
+        ({"x": "model.safetensors.index.json"}, ReadError, "is mapped to the index itself"),
     ):
         with pytest.raises(error, match=message):
             converter.read(index(tmp_path, weight_map))

@@ -185,7 +185,7 @@ def test_weights_come_alone_where_the_rate_is_not_known(tmp_path: Path) -> None:
 
 def test_powers_of_other_betas_are_refused(tmp_path: Path) -> None:
     trained(CASES["adam-betas"][0], tmp_path)
-    with pytest.raises(LossError, match=r"other betas than 0\.9 and 0\.999"):
+    with pytest.raises(LossError, match=r"do not fit the betas 0\.9 and 0\.999"):
         converter.convert(tmp_path / "model.ckpt", tmp_path / "out.pth", hyperparameter=("learning_rate=0.1",))
 
 

@@ -132,5 +132,5 @@ def test_groups_that_trainer_does_not_have(tmp_path: Path) -> None:
     (said,) = [
         each for each in report.warnings if each.startswith("the optimizer's parameters keep the source's order")
     ]
-    assert "'fc.weight' and 'out.weight', which Trainer has in one group, have other hyperparameters" in said
+    assert "'fc.weight' and 'out.weight', which Trainer has in one group, have different hyperparameters" in said
     assert report.optimizer.status == "carried"

@@ -147,7 +147,7 @@ def test_inputs_whose_names_are_no_identifiers(weights: Path, tmp_path: Path) ->
     for function in (loaded, loaded.signatures["serving_default"]):
         found = function(past_0_key=tf.constant(array))["present.0.key"]
         np.testing.assert_allclose(found, array @ WEIGHTS["dense.weight"])
-    with pytest.raises(GraphError, match="both be called 'past_0_key'"):
+    with pytest.raises(GraphError, match="both be named 'past_0_key'"):
         parameter_names(["past.0.key", "past_0.key"])
 
 

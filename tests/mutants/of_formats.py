@@ -352,8 +352,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/dcp.py",
-        old='        if last in node:\n            raise ReadError("is there twice"',
-        new='        if False:\n            raise ReadError("is there twice"',
+        old='        if last in node:\n            raise ReadError("is in the file twice"',
+        new='        if False:\n            raise ReadError("is in the file twice"',
         tests="tests/formats/test_dcp.py tests/formats/test_what_is_kept.py",
         what="of two entries of one name the last is taken",
     ),

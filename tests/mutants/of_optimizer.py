@@ -186,12 +186,12 @@ FAULTS = (
         module="dialects/optimizer/algorithms.py",
         old=(
             "    if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):\n"
-            '        raise LossError(f"its betas are {beta_1} and {beta_2}")\n'
+            '        raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")\n'
             "    is_decoupled_class"
         ),
         new=(
             "    if not (0 <= beta_1 <= 1 and 0 <= beta_2 <= 1):\n"
-            '        raise LossError(f"its betas are {beta_1} and {beta_2}")\n'
+            '        raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")\n'
             "    is_decoupled_class"
         ),
         tests=_CONDITIONS,
@@ -717,7 +717,7 @@ FAULTS = (
         module="dialects/optimizer/algorithms.py",
         old=(
             "    if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):\n"
-            '        raise LossError(f"its betas are {beta_1} and {beta_2}")\n'
+            '        raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")\n'
             "    is_decoupled"
         ),
         new="    is_decoupled",

@@ -598,7 +598,7 @@ FAULTS = (
         old="warnings=(*planned.warnings, *output.warnings, *workshop.earlier.notes)",
         new="warnings=(*planned.warnings, *output.warnings)",
         tests="tests/planning/test_plan.py",
-        what="that an earlier attempt is not gone on from is not said",
+        what="that an earlier attempt is not resumed is not said",
     ),
     Fault(
         module="planning/plan.py",

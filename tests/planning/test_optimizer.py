@@ -180,7 +180,7 @@ def test_what_cannot_be_arranged_stays_and_is_said(asked: Asked) -> None:
     parts = (replace(GROUP, parameters=NAMES[:1]), ParameterGroup(parameters=NAMES[1:], hyperparameters={"lr": 1}))
     differ = replace(STATE, groups=parts)
     made = arranged(replace(TRAINED, optimizer=differ), FOLDER, asked)
-    assert "which Trainer has in one group, have other hyperparameters" in made.warnings[0]
+    assert "which Trainer has in one group, have different hyperparameters" in made.warnings[0]
 
 
 # hyperparameters

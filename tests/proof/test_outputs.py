@@ -348,7 +348,7 @@ def test_what_comes_from_elsewhere_is_run_by_whom_nothing_of_it_harms(
     assert savedmodel.foreign_runner != savedmodel.runner
     foreign(replace(program, is_same_program=lambda *_: True))
     assert ran.pop() == (made, program.runner)
-    with pytest.raises(VerificationError, match="holds another program than is made of the source here") as caught:
+    with pytest.raises(VerificationError, match="holds another program than ckconv makes of the source") as caught:
         foreign(replace(program, is_same_program=lambda *_: False))
     assert (caught.value.path, caught.value.hint) == (str(found), "--verify weights compares the weights alone")
     nobody = replace(program, is_same_program=None)

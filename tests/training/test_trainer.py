@@ -78,4 +78,4 @@ def test_groups_that_trainer_has_not_are_said(tmp_path: Path) -> None:
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "x.pth")
     model.config.save_pretrained(tmp_path)
     report = converter.convert(tmp_path / "x.pth", tmp_path / "y", to="pretrained")
-    assert any("Trainer has in one group, have other hyperparameters" in warning for warning in report.warnings)
+    assert any("Trainer has in one group, have different hyperparameters" in warning for warning in report.warnings)

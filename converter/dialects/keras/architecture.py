@@ -249,7 +249,7 @@ def _modules(layer: Layer) -> tuple[list[Module], list[Layer]]:
         found = _of_class(layer)
     except (KeyError, ValueError) as error:
         raise ReadError(
-            f"is a Keras config whose {layer.class_name} lacks or mistakes {error}", tensor=layer.path
+            f"is a Keras config whose {layer.class_name} has no valid {error}", tensor=layer.path
         ) from error
     if found is None:
         return [], [layer]

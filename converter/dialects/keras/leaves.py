@@ -31,7 +31,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def are_keras(names: Iterable[str]) -> bool:
-    """Whether some of the names are such as only Keras gives."""
+    """Whether any name is one that only Keras uses."""
     return any(split(name)[1] in TELLING for name in names)
 
 

@@ -163,7 +163,7 @@ class _Found:
         if self.guessed:
             rewriting.warnings.append(
                 f"layouts of {len(self.guessed)} tensors follow from their Keras names and shapes, without a config; "
-                "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not told"
+                "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not known"
             )
 
 
@@ -429,7 +429,9 @@ def _check_trained(parts: Mapping[str, Sequence[str]], known: Sequence[str]) -> 
             raise LossError(f"optimizer state: is in {what}", tensor=twice[0], hint=_DROP)
     left = [name for name in known if name not in listed]
     if left:
-        raise LossError("optimizer state: no trained variable of the Keras config is it", tensor=left[0], hint=_DROP)
+        raise LossError(
+            "optimizer state: it belongs to no trained variable of the Keras config", tensor=left[0], hint=_DROP
+        )
     lacking = [name for name, names in parts.items() if not set(names) <= set(known)]
     if lacking:
         why = "optimizer state: the Keras config trains it, the optimizer has no state for it"

@@ -109,7 +109,7 @@ class Split(TwoWay):
         extents = [shape[self.axis] if self.axis < len(shape) else -1 for shape in shapes]
         unit = max(0, extents[0] // self.parts[0])
         if extents != [part * unit for part in self.parts]:
-            raise ReadError(f"and what is joined with it have shapes {[*map(list, shapes)]}, not {self._shown()}")
+            raise ReadError(f"cannot be joined: shapes {[*map(list, shapes)]} are not {self._shown()}")
         return [concat(tensors, axis=self.axis)]
 
     def _shown(self) -> str:
@@ -140,7 +140,7 @@ class Unstack(TwoWay):
         axis = self.axis
         if any(len(tensor.shape) < axis or tensor.shape != tensors[0].shape for tensor in tensors):
             shapes = [list(tensor.shape) for tensor in tensors]
-            raise ReadError(f"and what is stacked with it have shapes {shapes}, which do not stack on axis {axis}")
+            raise ReadError(f"cannot be stacked on axis {axis}: shapes {shapes} differ")
         widened = [tensor.reshape((*tensor.shape[:axis], 1, *tensor.shape[axis:])) for tensor in tensors]
         return [concat(widened, axis=axis)]
 

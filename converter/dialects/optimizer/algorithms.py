@@ -31,13 +31,13 @@ def adam_to_torch(conversion: FromKeras) -> Converted:
     beta_1, beta_2 = conversion.number("beta_1", 0.9), conversion.number("beta_2", 0.999)
     epsilon, epsilon_of_torch = conversion.epsilon(1e-7)
     if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
-        raise LossError(f"its betas are {beta_1} and {beta_2}")
+        raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")
     is_decoupled_class = conversion.state.algorithm == "adamw"
     of_transformers = "AdamWeightDecay" in str(conversion.hyperparameters.get("class_name"))
     default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None
     decay = conversion.weight_decay(default=default)
     if decay and len(conversion.state.groups) == 1:
-        conversion.warnings.append("weight decay is for all parameters: Keras does not save which it is not for")
+        conversion.warnings.append("weight decay applies to all parameters: Keras does not save which ones it excludes")
     has_maximum = conversion.has("velocity_hat", "amsgrad")
     hyperparameters = {
         "lr": conversion.learning_rate(),
@@ -213,7 +213,7 @@ def adagrad_to_keras(conversion: FromTorch) -> Converted:
     if conversion.number("lr_decay", 0.0):
         raise LossError("its learning rate decays by itself, which no optimizer of Keras's does")
     if not conversion.state.slots:
-        raise LossError("it has no sums, which torch.optim.Adagrad has from the start")
+        raise LossError("it has no sums of squared gradients, which torch.optim.Adagrad has from the start")
     slots = {"accumulator": conversion.slot("sum")}
     squares = Squares(squares=slots["accumulator"], averages={})
     hyperparameters = {

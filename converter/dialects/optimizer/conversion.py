@@ -220,10 +220,10 @@ class FromTorch:
         """Return both betas. Raises LossError for anything but two numbers."""
         betas = self.value("betas", (0.9, 0.999))
         if not isinstance(betas, list | tuple) or len(betas) != 2:
-            raise LossError(f"its betas are {betas!r}")
+            raise LossError(f"its betas are {betas!r}, not two numbers")
         beta_1, beta_2 = (_number("betas", beta) for beta in betas)
         if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
-            raise LossError(f"its betas are {beta_1} and {beta_2}")
+            raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")
         return beta_1, beta_2
 
     def refuse_decay(self) -> None:

@@ -55,8 +55,10 @@ class _Sorted:
     def add_scalar(self, leaf: str, tensor: Tensor) -> None:
         value = tensor.numpy().reshape(()).item()
         if leaf in _STEPS:
-            if self.step is not None or not 0 <= value < _STEP_LIMIT or value != int(value):
-                raise LossError(f"its step count {value!r} is none, or there twice")
+            if self.step is not None:
+                raise LossError(f"it has two step counts, {self.step} and {value!r}")
+            if not 0 <= value < _STEP_LIMIT or value != int(value):
+                raise LossError(f"its step count {value!r} is not a whole number from 0 to 2**53")
             self.step = int(value)
             self.is_legacy = self.is_legacy or leaf == _STEP_OF_LEGACY
         elif isinstance(value, int | float):

@@ -93,7 +93,7 @@ def learning_rate_at(config: object, step: int) -> float:
     try:
         return _SCHEDULES[name](_of_numbers(config["config"]), step)
     except (KeyError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
-        raise LossError(f"its {name} lacks or mistakes {error}", hint=_HINT) from error
+        raise LossError(f"its {name} has no valid {error}", hint=_HINT) from error
 
 
 _LISTS, _MAY_LACK = ("boundaries", "values"), ("warmup_target",)

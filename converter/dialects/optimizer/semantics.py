@@ -106,7 +106,7 @@ def notes_on_state(state: OptimizerState) -> list[str]:
 
 
 def _own_decay(group: ParameterGroup, state: OptimizerState) -> dict[str, float]:
-    """Return the decay of one of two groups, of which one has none; nothing for an only group."""
+    """Return `{"weight_decay": 0.0}` for the undecayed one of two groups, else nothing."""
     return {"weight_decay": 0.0} if len(state.groups) > 1 and not group.hyperparameters.get("weight_decay") else {}
 
 
@@ -164,7 +164,7 @@ def _with_state(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...
 def _to_keras(conversion: FromTorch) -> OptimizerState:
     state, flavor = conversion.state, conversion.flavor
     if state.algorithm not in ALGORITHMS:
-        raise LossError(f"its algorithm is {state.algorithm}, which Keras has not, or not as PyTorch has it")
+        raise LossError(f"its algorithm is {state.algorithm}, which Keras does not have, or computes otherwise")
     if not state.groups:
         raise LossError("it has no groups, which say its hyperparameters")
     if "step" in state.slots:

@@ -154,5 +154,5 @@ def _numbered(group: Group, names: Sequence[str], path: Location) -> Iterator[Te
     for number, name in enumerate(names):
         dataset = group.members.get(str(number))
         if not isinstance(dataset, Dataset) or dataset.tensor is None:
-            raise ReadError("is listed in the optimizer, and not there", path=path, tensor=name)
+            raise ReadError("is listed in the optimizer, but is not in the file", path=path, tensor=name)
         yield dataset.tensor

@@ -157,7 +157,7 @@ def _step(conversion: FromKeras, betas: tuple[float, float]) -> int | None:
             continue
         power = conversion.number(name, 0.0)
         if not 0 <= power < 1:
-            raise LossError(f"its {name} is {power}")
+            raise LossError(f"its {name} is {power}, which is no power of a beta")
         if power > _SMALLEST_POWER:
             counted.append(math.log(power) / math.log(beta) - 1)
     stated = conversion.state.step
@@ -169,7 +169,7 @@ def _step(conversion: FromKeras, betas: tuple[float, float]) -> int | None:
         what = " and ".join(
             f"{name} {conversion.hyperparameters[name]:.6g}" for name in _POWERS if name in conversion.hyperparameters
         )
-        raise LossError(f"its {what} are of other betas than {betas[0]} and {betas[1]}", hint="--hyperparameter betas=")
+        raise LossError(f"its {what} do not fit the betas {betas[0]} and {betas[1]}", hint="--hyperparameter betas=")
     if stated is not None and abs(stated - steps) <= near:
         return stated
     if stated is not None:

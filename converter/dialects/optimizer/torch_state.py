@@ -204,7 +204,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, Tensor) and value.size == 1:
         value = value.numpy().reshape(-1)[0].item()
     if not isinstance(value, int | float):
-        raise LossError("a number of its state is none")
+        raise LossError("its state has a value that is not a number")
     return value
 
 

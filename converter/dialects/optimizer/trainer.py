@@ -46,7 +46,9 @@ def in_trainer_groups(checkpoint: Checkpoint, order: ModuleOrder | None) -> Opti
         first = settings[names[0]] if names else {**state.groups[0].hyperparameters, "weight_decay": 0.0}
         other = next((name for name in names if settings[name] != first), None)
         if other is not None:
-            raise LossError(f"{names[0]!r} and {other!r}, which Trainer has in one group, have other hyperparameters")
+            raise LossError(
+                f"{names[0]!r} and {other!r}, which Trainer has in one group, have different hyperparameters"
+            )
         groups.append(ParameterGroup(parameters=tuple(names), hyperparameters=first))
     return replace(state, groups=tuple(groups))
 

@@ -80,13 +80,13 @@ def weights_of(weights: Group, path: Location) -> Iterator[tuple[str, str, Datas
     for layer in (*layers, *((TOP_LEVEL,) if top is not None and TOP_LEVEL not in layers else ())):
         group = weights.group(*layer.split("/"))
         if group is None:
-            raise ReadError("is listed as a layer, and not there", path=path, tensor=layer)
+            raise ReadError("is listed as a layer, but is not in the file", path=path, tensor=layer)
         for name in listed(group, "weight_names") or ():
             *place, last = name.split("/")
             holder = group.group(*place)
             dataset = None if holder is None else holder.members.get(last)
             if not isinstance(dataset, Dataset):
-                raise ReadError(f"is listed in layer {layer!r}, and not there", path=path, tensor=name)
+                raise ReadError(f"is listed in layer {layer!r}, but is not in the file", path=path, tensor=name)
             yield layer, name, dataset
 
 
@@ -110,7 +110,7 @@ def shard(file: SourceFile) -> dict[str, Tensor]:
         holder = root.group(*place)
         dataset = None if holder is None else holder.members.get(last)
         if not isinstance(dataset, Dataset) or dataset.tensor is None:
-            raise ReadError("is listed, and not there", path=file.path, tensor=name)
+            raise ReadError("is listed, but is not in the file", path=file.path, tensor=name)
         tensors[name] = dataset.tensor
     return tensors
 

@@ -63,7 +63,7 @@ def _answer(file: SourceFile, question: dict[str, Any]) -> dict[str, Any]:
     if code > 0 and len(data) <= structure.ANSWER_LIMIT_BYTES:
         raise RuntimeError(data.decode("ascii", "backslashreplace"))
     if len(data) > structure.ANSWER_LIMIT_BYTES:
-        raise ReadError("declares more than a checkpoint can mean", path=file.path)
+        raise ReadError("declares a structure larger than any checkpoint has", path=file.path)
     if not data:
         raise ReadError("libhdf5 could not read it: it ended without a message", path=file.path)
     answer: dict[str, Any] = json.loads(data)
@@ -88,7 +88,9 @@ def _asked(file: SourceFile, question: bytes) -> tuple[int, bytes]:
             except BaseException:
                 _running.clear()  # its next answer would be to this question
                 raise
-    raise ReadError("cannot be parsed: h5py does not start, or does not stay", path=file.path)
+    raise ReadError(
+        "cannot be parsed: the process that reads it with h5py did not start, or ended early", path=file.path
+    )
 
 
 class _Parser:

@@ -160,7 +160,7 @@ class _Judge:
         return byteswapped(tensor) if is_big_endian else tensor
 
     def check_growth(self, described: Mapping[str, Any], nbytes: int, item_bytes: int) -> None:
-        """Refuse what takes much more memory or time than its stored bytes are worth, alone or with others."""
+        """Refuse datasets whose decoded size exceeds `_GROWTH_LIMIT` times their stored size, each and in sum."""
         stored = min(described["stored_bytes"], self.length)
         chunk_bytes = math.prod(described.get("chunk_shape", (0,))) * item_bytes
         grown = max(nbytes, len(described.get("chunks", ())) * chunk_bytes) - _GROWTH_LIMIT * stored

@@ -47,7 +47,7 @@ _KINDS = (
 
 
 class _ExcessError(Exception):
-    """More than a checkpoint can mean."""
+    """A structure larger than any checkpoint's."""
 
 
 class _Source(io.RawIOBase):
@@ -310,7 +310,7 @@ def _work(question: dict[str, Any], descriptor: int, out: int, types: list[tuple
         _limit(question["seconds"], used_bytes)
         data = json.dumps(_answer(question, descriptor, types)).encode("ascii")
         if len(data) > ANSWER_LIMIT_BYTES:
-            data = b'{"error": "declares more than a checkpoint can mean"}'
+            data = b'{"error": "declares a structure larger than any checkpoint has"}'
     except BaseException:
         code, data = 1, traceback.format_exc().encode("ascii", "backslashreplace")
     view = memoryview(data)

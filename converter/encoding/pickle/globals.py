@@ -98,7 +98,7 @@ def resolve(module: str, name: str, *, path: object) -> Global:
 
 
 def is_member(arguments: tuple[Any, ...]) -> bool:
-    """Whether these arguments of `GETATTR` are a class of no importance here, and the name of a constant of it."""
+    """Whether the arguments of `GETATTR` name a member of an enumeration that can be ignored."""
     match arguments:
         case (Global() as owner, str() as name):
             is_class = owner is not GETATTR and str(owner) not in INERT and not is_function_like(owner)

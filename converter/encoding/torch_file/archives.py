@@ -90,7 +90,7 @@ class ZipArchive:
                 return Storage(
                     archive=self, key=key, dtype=storage_dtype(of), numel=_count(numel), root_numel=_count(numel)
                 )
-        raise ReadError("the pickle has a storage that is none")
+        raise ReadError("the pickle has a malformed storage")
 
 
 @dataclass(slots=True)
@@ -179,7 +179,7 @@ class LegacyArchive:
                 if _count(start) + _count(part) > _count(numel):
                     raise ReadError("the pickle has a view that its storage does not hold")
                 return self._storage(of, key, numel, start=start, part=part)
-        raise ReadError("the pickle has a storage that is none")
+        raise ReadError("the pickle has a malformed storage")
 
     def _storage(self, of: Any, key: str, numel: int, *, start: int = 0, part: int | None = None) -> Storage:
         dtype = storage_dtype(of)

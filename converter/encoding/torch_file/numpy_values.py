@@ -51,7 +51,7 @@ class NumpyArray(Constructed):
                 self._dtype = dtype.value if isinstance(data, bytes) else None
                 self._data = data if isinstance(data, bytes) else b""
             case _:
-                raise ReadError("the pickle has a numpy array that is none")
+                raise ReadError("the pickle has a malformed numpy array")
 
     def tensor(self) -> Tensor:
         """Return the array; its bytes are not copied. Raises ReadError when it holds no numbers, or too few."""
@@ -78,7 +78,7 @@ def _plain_dtype(code: Any) -> np.dtype[Any] | None:
 
 def _dtype(arguments: tuple[Any, ...]) -> NumpyDType:
     if not 1 <= len(arguments) <= 3:
-        raise ReadError("the pickle has a numpy dtype that is none")
+        raise ReadError("the pickle has a malformed numpy dtype")
     return NumpyDType(arguments[0])
 
 
@@ -94,7 +94,7 @@ def _from_buffer(arguments: tuple[Any, ...]) -> NumpyArray:
             array = NumpyArray()
             array.build((1, shape, dtype, order == "F", data))
             return array
-    raise ReadError("the pickle has a numpy array that is none")
+    raise ReadError("the pickle has a malformed numpy array")
 
 
 def _scalar(arguments: tuple[Any, ...]) -> Any:

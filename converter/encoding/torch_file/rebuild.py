@@ -14,7 +14,7 @@ from converter.errors import ReadError
 
 
 def _refused(what: str) -> ReadError:
-    return ReadError(f"the pickle has {what} that is none")
+    return ReadError(f"the pickle has {what} that is malformed")
 
 
 def _tensor(arguments: tuple[Any, ...]) -> View:

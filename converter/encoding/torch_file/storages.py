@@ -85,7 +85,7 @@ class Storage:
 def storage_dtype(of: Any) -> DType | None:
     """Return the element type of a storage class, None for untyped ones. Raises ReadError for other classes."""
     if not (isinstance(of, Global) and of.module in _STORAGE_MODULES):
-        raise ReadError(f"the pickle has a storage of the type {of}, which is none")
+        raise ReadError(f"the pickle has a storage of the type {of}, which torch does not have")
     if of.name not in STORAGE_DTYPES:
         raise ReadError(f"storages of the type {of} are not supported")
     return STORAGE_DTYPES[of.name]

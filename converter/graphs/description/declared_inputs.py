@@ -47,5 +47,7 @@ def _shape(text: str, name: str) -> tuple[int | str, ...]:
     words = [word.strip() for word in text.split(",")]
     wrong = next((word for word in words if not _DIMENSION.fullmatch(word)), None)
     if wrong is not None:
-        raise UsageError(f"--inputs: {wrong!r} is no dimension of {name}; one is a number, or a word where it may vary")
+        raise UsageError(
+            f"--inputs: {wrong!r} is no dimension of {name}; a dimension is a number, or a name where it may vary"
+        )
     return tuple(int(word) if word.isdecimal() else word for word in words)

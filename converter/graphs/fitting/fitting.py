@@ -194,7 +194,7 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     tensors = {name: tensor for name, tensor in planned.tensors.items() if name not in replaced}
     clash = next((name for name in sorted(kept) if name in tensors), None)
     if clash is not None:
-        raise GraphError("is a name that another tensor has got", tensor=clash)
+        raise GraphError("is already the name of another tensor", tensor=clash)
     planned = _without_state_of(replaced, planned)
     own_origins = {name: source.origin(name) for name in kept}
     origins = frozenset(own_origins.values())

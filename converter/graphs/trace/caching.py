@@ -1,4 +1,4 @@
-"""The form of a decoder that goes on from keys and values of what came before, and returns them.
+"""The form of a decoder that takes the keys and values of earlier tokens, and returns them with its own.
 
 Names are those of optimum: inputs `past_key_values.0.key`, `past_key_values.0.value` ..., outputs `present.0.key` ...,
 and `past_key_values.0.decoder.key` ... of the decoder behind an encoder. What the encoder gives is computed at every

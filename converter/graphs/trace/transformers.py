@@ -69,7 +69,7 @@ def trace(
     """Trace the class `architecture` built from the config.json at `config`; write the ONNX file `graph`.
 
     `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters;
-    `with_cache` makes it the form of a decoder that goes on from cached keys and values, and returns them. Returns the
+    `with_cache` makes it the form of a decoder that takes cached keys and values, and returns them. Returns the
     Signature as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
     """
     try:

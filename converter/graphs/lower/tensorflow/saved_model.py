@@ -93,7 +93,7 @@ def parameter_names(names: Sequence[str]) -> dict[str, str]:
         parameter = re.sub(r"\W", "_", name)
         parameter = f"_{parameter}" if parameter[:1].isdigit() else parameter
         if parameter in found.values():
-            raise GraphError(f"inputs {name!r} and another would both be called {parameter!r}")
+            raise GraphError(f"inputs {name!r} and another would both be named {parameter!r}")
         found[name] = parameter
     return found
 

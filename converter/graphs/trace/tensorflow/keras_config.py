@@ -158,7 +158,7 @@ def _check_naming(key: str, value: Any, custom: Collection[str]) -> None:
         if not isinstance(word, str) or word in custom or (key == _FUNCTION and word in known().operations):
             continue
         if re.search("[.:]", word) or word in known().programs:
-            raise SafetyError(f"has a Keras config whose {key} is {word!r}, which is none that Keras gives")
+            raise SafetyError(f"has a Keras config whose {key} is {word!r}, which is no name that Keras gives")
 
 
 def _check_key(key: str, value: Any) -> None:
@@ -230,7 +230,7 @@ def _check_spellings(named: _Reference, custom: Collection[str]) -> None:
         _check_spelling(named.module, _MODULE, ())
     for each in filter(None, (named.name, named.registered)):
         if _own_name(each) in known().programs | _CODE:
-            raise SafetyError(f"has a Keras config with a {each}, which is code, or has code called")
+            raise SafetyError(f"has a Keras config with a {each}, which is code, or calls code")
         _check_spelling(each, _REGISTERED, custom)
 
 
