@@ -142,7 +142,7 @@ class Rewriting:
         state = self.source.optimizer
         if state is None or state.convention is Convention.TORCH:
             return {}
-        others = {name for group in state.groups for name in group.parameters} - self.ways.keys()
+        others = set(state.parameters) - self.ways.keys()
         return self._translated(state.without(others))
 
     def _translated(self, state: OptimizerState) -> dict[str, Any]:

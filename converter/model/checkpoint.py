@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
@@ -171,6 +171,12 @@ class Checkpoint:
         return (*self.tensors, *self.aliases)
 
     @property
+    def all_tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor, ties counted once, and every slot of the optimizer."""
+        slots = () if self.optimizer is None else self.optimizer.slots.values()
+        return (*self.tensors.values(), *(tensor for slot in slots for tensor in slot.values()))
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors, ties counted once."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
@@ -182,6 +188,27 @@ class Checkpoint:
     def origin(self, name: str) -> str:
         """Return what the source calls `name`."""
         return self.origins.get(name, name)
+
+    def has_state_of(self, names: Collection[str]) -> bool:
+        """Whether the optimizer trains one of these parameters."""
+        return self.optimizer is not None and any(name in names for name in self.optimizer.parameters)
+
+    def without_state_of(self, names: Collection[str]) -> Checkpoint:
+        """Return the checkpoint without the optimizer's state of these parameters."""
+        return self if self.optimizer is None else replace(self, optimizer=self.optimizer.without(names))
+
+    def with_state_of(self, names: Collection[str], *, ties: Mapping[str, str]) -> Checkpoint:
+        """Return the checkpoint with the state of these parameters alone; that of a tie is under its owner's name."""
+        if self.optimizer is None:
+            return self
+        state = self.optimizer.with_names(ties)
+        return replace(self, optimizer=state.without({name for name in state.parameters if name not in names}))
+
+    def without_state(self, reason: str) -> Checkpoint:
+        """Return the checkpoint without the optimizer's state, and with a warning if there was any."""
+        if self.optimizer is None:
+            return self
+        return replace(self, optimizer=None, warnings=(*self.warnings, f"optimizer state not carried: {reason}"))
 
     def with_names(self, new_name: Callable[[str], str]) -> Checkpoint:
         """Return the checkpoint with every tensor, alias and optimizer slot renamed together.

@@ -53,6 +53,11 @@ class OptimizerState:
     convention: Convention = Convention.TORCH
     beside: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters of all groups, in their order."""
+        return tuple(name for group in self.groups for name in group.parameters)
+
     def without(self, names: Collection[str]) -> OptimizerState:
         """Return the state of all other parameters."""
         return replace(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import Location, is_file, open_file
-from converter.model.tensor import Tensor, files_of
+from converter.model.tensor import files_of
 
 FREE_BYTES = 64 << 20
 RATIO_LIMIT = 64
@@ -18,17 +16,10 @@ def check_growth(checkpoint: Checkpoint, source: Location) -> None:
 
     Compressed zeros, expanded views and fill values grow; FREE_BYTES may, and RATIO_LIMIT times what is stored.
     """
-    tensors = list(_tensors(checkpoint))
+    tensors = checkpoint.all_tensors
     files = {file.path: file.size for tensor in tensors for file in files_of(tensor)}
     if source not in files and is_file(source):
         files[source] = open_file(source).size
     declared, stored = sum(tensor.nbytes for tensor in tensors), sum(files.values())
     if declared > max(FREE_BYTES, RATIO_LIMIT * stored):
         raise ReadError(f"declares {declared} bytes in all, of which {stored} are stored", path=source)
-
-
-def _tensors(checkpoint: Checkpoint) -> Iterable[Tensor]:
-    yield from checkpoint.tensors.values()
-    if checkpoint.optimizer is not None:
-        for slot in checkpoint.optimizer.slots.values():
-            yield from slot.values()

@@ -93,14 +93,12 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
         owners.setdefault(checkpoint.aliases.get(name, name), name)
     kept = frozenset(owners.values())
     unwanted = frozenset(checkpoint.names).difference(wanted)
-    state = checkpoint.optimizer
     return replace(
-        checkpoint,
+        checkpoint.without_state_of(unwanted),
         tensors={name: checkpoint.tensor(name) for name in wanted if name in kept},
         aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in kept},
         buffers=checkpoint.buffers.intersection(wanted),
         frozen=checkpoint.frozen.intersection(wanted),
-        optimizer=None if state is None else state.without(unwanted),
         lines=(
             *checkpoint.lines,
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),

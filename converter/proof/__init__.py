@@ -9,7 +9,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.options import Options, Verify
 from converter.planning import Plan
 from converter.proof.outputs import verify_foreign_outputs, verify_outputs
-from converter.proof.weights import names_of_parameters, verify_optimizer, verify_weights
+from converter.proof.weights import verify_state, verify_weights
 from converter.report import Verification
 
 __all__ = ["prove"]
@@ -27,9 +27,7 @@ def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> 
     workshop.observer.stage("verifying", planned.nbytes)
     found = target.read(path, target.read_options())
     verify_weights(planned, found, names, path=path, observer=workshop.observer, run=workshop.workers.run)
-    if planned.optimizer is not None:
-        parameters = names_of_parameters(planned.optimizer, planned, names)
-        verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)
+    verify_state(planned, found, names, path=path)
     if options.verify is not Verify.WEIGHTS and target.runner is not None and planned.graph is not None:
         if plan.target.is_there:
             return verify_foreign_outputs(planned, plan.output, path, target, options, workshop)

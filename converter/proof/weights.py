@@ -52,12 +52,22 @@ def verify_weights(
 
 def names_of_parameters(state: OptimizerState, planned: Checkpoint, names: Mapping[str, str]) -> dict[str, str]:
     """Return slot -> parameter of `state`, which goes by one name of a tie; a file may hold it under another."""
-    held = {name for group in state.groups for name in group.parameters}
+    held = set(state.parameters)
     of_tie = {planned.aliases.get(name, name): name for name in held}
     return {
         slot: name if name in held else of_tie.get(planned.aliases.get(name, name), name)
         for slot, name in names.items()
     }
+
+
+def verify_state(planned: Checkpoint, found: Checkpoint, names: Mapping[str, str], *, path: Path) -> None:
+    """Compare the optimizer's state read back with what was planned. Raises VerificationError for any difference.
+
+    `names` maps names of the output -> names of the plan.
+    """
+    if planned.optimizer is not None:
+        parameters = names_of_parameters(planned.optimizer, planned, names)
+        verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)
 
 
 def verify_optimizer(

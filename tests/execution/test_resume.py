@@ -12,7 +12,7 @@ import pytest
 
 from converter.declaring import options_of
 from converter.execution import resume
-from converter.execution.resume import Attempt, Earlier, taken
+from converter.execution.resume import Attempt, Earlier, moved_into
 from converter.model.file import LocalFile
 from converter.model.output import Late, OutputFile
 from converter.model.tensor import ArrayTensor
@@ -51,7 +51,7 @@ def test_what_is_whole_is_moved(tmp_path: Path, source: Path) -> None:
     attempt = attempt_of(tmp_path, source)
     old, new = leftover(tmp_path, attempt), tmp_path / "new"
     (new / "output").mkdir(parents=True)
-    earlier = taken(attempt, [old], new, "output")
+    earlier = moved_into(attempt, [old], new, "output")
     assert not old.exists()
     assert earlier.notes == ()
     assert earlier.bytes_of([planned(), planned("sub/y"), planned("other")]) == 2 * len(CONTENT)
@@ -108,7 +108,7 @@ def test_other_attempts_at_the_destination_go_and_those_elsewhere_stay(tmp_path:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     Attempt(destination="/somewhere/else", request={}, sources=attempt.sources).write(elsewhere)
-    earlier = taken(attempt, [other, elsewhere], tmp_path / "new", "output")
+    earlier = moved_into(attempt, [other, elsewhere], tmp_path / "new", "output")
     assert earlier.folder is None
     assert len(earlier.notes) == 1
     assert not other.exists()
@@ -123,7 +123,7 @@ def test_what_an_attempt_had_taken_over_is_taken_from_it(tmp_path: Path, source:
     (old / "earlier" / "deep").mkdir(parents=True)
     for name in ("x", "z", "deep/z"):
         (old / "earlier" / name).write_bytes(CONTENT if name != "x" else bytes(len(CONTENT)))
-    earlier = taken(attempt, [old], new, "output")
+    earlier = moved_into(attempt, [old], new, "output")
     assert [earlier.keep(planned(name), new / "output") for name in ("x", "z", "deep/z", "sub/y")] == [True] * 4
 
 
@@ -149,10 +149,10 @@ def test_what_belongs_to_another_user_is_not_taken(
     (new / "output").mkdir(parents=True)
     if kind == "folder":
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-        assert taken(attempt, [old], new, "output").folder is None
+        assert moved_into(attempt, [old], new, "output").folder is None
         assert old.exists()
         return
-    earlier = taken(attempt, [old], new, "output")
+    earlier = moved_into(attempt, [old], new, "output")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert not earlier.keep(planned(), new / "output")
 

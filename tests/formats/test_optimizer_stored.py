@@ -26,7 +26,7 @@ from converter.dialects.optimizer.stored import (
 from converter.encoding.hdf5 import Dataset, Group
 from converter.errors import CkconvError, LossError, ReadError
 from converter.model.checkpoint import Checkpoint
-from converter.proof import verify_optimizer
+from converter.proof.weights import verify_optimizer
 from tests.dialects.test_optimizer_semantics import CASES, checkpoint_of, state_of
 
 TARGETS = {".weights.h5": "keras", ".h5": "h5", "-checkpoint": "tf-checkpoint", "-savedmodel": "savedmodel"}

@@ -12,7 +12,7 @@ import converter
 from converter.errors import UsageError
 from converter.model.kernels import kernel_axes, weight_axes
 from converter.model.tensor import is_equal
-from converter.proof import verify_optimizer
+from converter.proof.weights import verify_optimizer
 
 pytest.importorskip("tensorflow")
 

@@ -86,7 +86,7 @@ def test_operations_on_one_tensor(operation: str, arguments: tuple[Any, ...], ex
     step = TensorOperation(
         operation=operation, inputs=(0,), arguments=arguments, outputs=(1,), shapes=(expected.shape,)
     )
-    assembly = Assembly(saved={"saved": 0}, steps=(step,), made={"made": 1})
+    assembly = Assembly(saved={"saved": 0}, steps=(step,), built={"made": 1})
     if operation == "clone":
         assembly = Assembly(
             saved={"saved": 0},
@@ -94,15 +94,15 @@ def test_operations_on_one_tensor(operation: str, arguments: tuple[Any, ...], ex
                 step,
                 TensorOperation(operation="view", inputs=(1,), arguments=(), outputs=(2,), shapes=(expected.shape,)),
             ),
-            made={"made": 2},
+            built={"made": 2},
         )
     np.testing.assert_array_equal(_run(assembly, {"saved": _PIECE})["made"], expected)
 
 
 def test_an_operation_that_is_not_known() -> None:
     step = TensorOperation(operation="transpose", inputs=(0,), arguments=(0, 1), outputs=(1,), shapes=((3, 2, 4),))
-    known = Assembly(saved={"saved": 0}, steps=(step,), made={"made": 1})
+    known = Assembly(saved={"saved": 0}, steps=(step,), built={"made": 1})
     assert _run(known, {"saved": _PIECE})["made"].shape == (3, 2, 4)
     other = TensorOperation(operation="cholesky", inputs=(0,), arguments=(), outputs=(1,), shapes=((2, 3, 4),))
     with pytest.raises(GraphError, match="cholesky"):
-        _run(Assembly(saved={"saved": 0}, steps=(other,), made={"made": 1}), {"saved": _PIECE})
+        _run(Assembly(saved={"saved": 0}, steps=(other,), built={"made": 1}), {"saved": _PIECE})

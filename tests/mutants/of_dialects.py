@@ -893,8 +893,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/transformers/flax.py",
-        old='rewriting.warnings.append("optimizer state not carried: Flax\'s models have none")',
-        new="pass",
+        old=""".without_state("Flax's models have none")""",
+        new=".without_state_of(())",
         tests="tests/dialects/test_transformers_flax.py",
         what="that Flax has no optimizer is not said",
     ),

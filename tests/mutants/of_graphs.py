@@ -187,8 +187,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/fitting/fitting.py",
-        old="        state = state.with_names(signature.ties)\n",
-        new="",
+        old="with_state_of(tensors, ties=signature.ties)",
+        new="with_state_of(tensors, ties={})",
         tests=_FITTING,
         what="state of a weight that is tied is lost",
     ),

@@ -250,8 +250,8 @@ FAULTS = (
     ),
     Fault(
         module="model/size_limits.py",
-        old=("        for slot in checkpoint.optimizer.slots.values():\n            yield from slot.values()"),
-        new="        yield from ()",
+        old="checkpoint.all_tensors",
+        new="tuple(checkpoint.tensors.values())",
         tests=_GROWTH,
         what="moments may declare any size",
     ),

@@ -552,7 +552,7 @@ FAULTS = (
     ),
     Fault(
         module="proof/__init__.py",
-        old="        verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)\n",
+        old="    verify_state(planned, found, names, path=path)\n",
         new="",
         tests="tests/proof/test_prove.py",
         what="the optimizer's state is published without being looked at",

@@ -66,8 +66,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/selection.py",
-        old="        optimizer=None if state is None else state.without(unwanted),",
-        new="        optimizer=state,",
+        old="        checkpoint.without_state_of(unwanted),",
+        new="        checkpoint,",
         tests=_SELECTION,
         what="state of parameters that were left out is written",
     ),

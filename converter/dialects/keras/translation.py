@@ -141,7 +141,7 @@ class _Found:
 
     def _state(self, rewriting: Rewriting) -> dict[str, Any]:
         state = rewriting.source.optimizer
-        for name in () if state is None else (name for group in state.groups for name in group.parameters):
+        for name in () if state is None else state.parameters:
             if name in self.slots and self.slots[name][1].added is not None:
                 why = f"PyTorch has two biases where Keras has {name!r}: no state of theirs equals its own"
                 return {"optimizer": None, "optimizer_refused": why}
@@ -364,7 +364,7 @@ class _Inverse:
             if slot.added is not None:
                 why = f"optimizer state: Keras has one bias where PyTorch has {slot.torch[0]} and {slot.added}"
                 raise LossError(why, tensor=name, hint=_DROP)
-        _check_trained(parts, [name for group in state.groups for name in group.parameters])
+        _check_trained(parts, state.parameters)
         groups = [
             replace(group, parameters=tuple(name for name, names in parts.items() if names[0] in group.parameters))
             for group in state.groups

@@ -47,7 +47,7 @@ def config_of(state: OptimizerState) -> tuple[str, dict[str, Any]]:
 
 def parameters_of(state: OptimizerState) -> list[str]:
     """Return the parameters in the order of the slots, or of the groups where there are none."""
-    return list(next(iter(state.slots.values()), [name for group in state.groups for name in group.parameters]))
+    return list(next(iter(state.slots.values()), state.parameters))
 
 
 def in_order(state: OptimizerState, order: Mapping[str, Any]) -> OptimizerState:

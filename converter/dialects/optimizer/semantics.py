@@ -155,7 +155,7 @@ def to_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool = False) 
 
 def _with_state(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the parameters that an optimizer trains: those with state, or before the first step those it could."""
-    known = [name for group in state.groups for name in group.parameters]
+    known = state.parameters
     if not state.slots:
         return _trained(checkpoint, known)
     return tuple(name for name in known if any(name in tensors for tensors in state.slots.values()))

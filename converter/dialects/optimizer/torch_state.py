@@ -112,7 +112,7 @@ def state_dict(optimizer: OptimizerState) -> dict[str, Any]:
 
     Raises LossError when a slot belongs to a parameter of no group.
     """
-    names = [name for group in optimizer.groups for name in group.parameters]
+    names = optimizer.parameters
     unknown = {name for tensors in optimizer.slots.values() for name in tensors}.difference(names)
     if unknown:
         raise LossError("has optimizer state and is in no parameter group", tensor=min(unknown))

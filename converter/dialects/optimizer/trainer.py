@@ -58,7 +58,7 @@ def _parted(names: Sequence[str], exempts: Rule) -> tuple[list[str], list[str]]:
 
 
 def _ordered(state: OptimizerState, checkpoint: Checkpoint, order: ModuleOrder | None, exempts: Rule) -> Sequence[str]:
-    flat = [name for group in state.groups for name in group.parameters]
+    flat = state.parameters
     if order is not None:
         return sorted(flat, key=_places(order, state).__getitem__)
     sources = [{exempts(name) for name in group.parameters} for group in state.groups]
@@ -74,7 +74,7 @@ def _ordered(state: OptimizerState, checkpoint: Checkpoint, order: ModuleOrder |
 
 def _places(order: ModuleOrder, state: OptimizerState) -> dict[str, int]:
     places = {name: place for place, name in enumerate(order.names)}
-    unknown = next((name for group in state.groups for name in group.parameters if name not in places), None)
+    unknown = next((name for name in state.parameters if name not in places), None)
     if unknown is not None:
         raise LossError(f"the model's class has no parameter {unknown!r}")
     return places

@@ -270,9 +270,7 @@ class _Writing:
                 for leaf in rewriting.tensors
             }
             rewriting.rename(lambda leaf: in_collections.get(leaf, leaf))
-        if rewriting.source.optimizer is not None:
-            rewriting.warnings.append("optimizer state not carried: Flax's models have none")
-        return _without_defaults(rewriting).done(Dialect.FLAX, optimizer=None)
+        return _without_defaults(rewriting).done(Dialect.FLAX).without_state("Flax's models have none")
 
 
 def _without_defaults(rewriting: Rewriting) -> Rewriting:

@@ -56,16 +56,11 @@ def fitted_to_class(checkpoint: Checkpoint, signature: Signature) -> Fitted:
     for name in checkpoint.names:
         if name not in tensors and name not in aliases:
             lines.append(_left_over(checkpoint.origin(name), name, signature))
-    state = checkpoint.optimizer
-    if state is not None:
-        state = state.with_names(signature.ties)
-        state = state.without({name for group in state.groups for name in group.parameters if name not in tensors})
     fitted = replace(
-        checkpoint,
+        checkpoint.with_state_of(tensors, ties=signature.ties),
         tensors=tensors,
         aliases=aliases,
         buffers=frozenset(signature.buffers),
-        optimizer=state,
         lines=(*checkpoint.lines, *lines),
     )
     stored = {
@@ -195,7 +190,8 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
     clash = next((name for name in sorted(kept) if name in tensors), None)
     if clash is not None:
         raise GraphError("is already the name of another tensor", tensor=clash)
-    planned = _without_state_of(replaced, planned)
+    if planned.has_state_of(replaced):
+        planned = planned.without_state("its weights stay in the source's own layout")
     own_origins = {name: source.origin(name) for name in kept}
     origins = frozenset(own_origins.values())
     return replace(
@@ -211,15 +207,6 @@ def _with_kept(planned: Checkpoint, source: Checkpoint, kept: frozenset[str]) ->
         lines=tuple(line for line in planned.lines if line.name not in origins),
         warnings=(*planned.warnings, *(f"{name} keeps name and layout, as the graph has it" for name in sorted(kept))),
     )
-
-
-def _without_state_of(names: frozenset[str], planned: Checkpoint) -> Checkpoint:
-    """Return the plan without its optimizer state, and with a warning, if that has one of these tensors."""
-    state = planned.optimizer
-    if state is None or not any(name in names for group in state.groups for name in group.parameters):
-        return planned
-    warning = "optimizer state not carried: its weights stay in the source's own layout"
-    return replace(planned, optimizer=None, warnings=(*planned.warnings, warning))
 
 
 def _renamed(declarations: Mapping[str, Declaration], stored: Mapping[str, Stored]) -> dict[str, Declaration]:
