@@ -19,7 +19,7 @@ from converter.model.tensor import Tensor, is_equal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Derivation:
     """What became of tensors of the source together: those called `after` were made of `before` by `operations`."""
 
     before: tuple[str, ...]
@@ -37,15 +37,15 @@ class Way:
 class Rewriting:
     """What has become of the tensors of `source` so far.
 
-    `ways`      name in the source -> how it was carried
-    `tensors`   new name -> tensor, in the order of the target
-    `origins`   new name -> what the source calls it
-    `aliases`   new name -> the new name in `tensors` that holds its values
+    `derivations`   name in the source -> how it was carried
+    `tensors`       new name -> tensor, in the order of the target
+    `origins`       new name -> what the source calls it
+    `aliases`       new name -> the new name in `tensors` that holds its values
     `buffers`, `frozen`   new names, as in a Checkpoint
     """
 
     source: Checkpoint
-    ways: dict[str, Way] = field(default_factory=dict)
+    derivations: dict[str, Derivation] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
@@ -54,18 +54,18 @@ class Rewriting:
     lines: list[LedgerLine] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def carry(self, way: Way) -> None:
+    def carry(self, derivation: Derivation) -> None:
         """Put what the source's tensors became, and remember how, for the state of an optimizer.
 
         Raises LossError when a new name is taken, ReadError for shapes that do not fit.
         """
-        first, *others = way.before
-        tensors = way.applied([self.source.tensor(name) for name in way.before])
-        for new, tensor in zip(way.after, tensors, strict=True):
+        first, *others = derivation.before
+        tensors = derivation.applied([self.source.tensor(name) for name in derivation.before])
+        for new, tensor in zip(derivation.after, tensors, strict=True):
             self.put(first, new, tensor)
         for other in others:
-            self.join(other, way.after[0], f"stored with {self.source.origin(first)}, as {way.after[0]}")
-        self.ways.update(dict.fromkeys(way.before, way))
+            self.join(other, derivation.after[0], f"stored with {self.source.origin(first)}, as {derivation.after[0]}")
+        self.derivations.update(dict.fromkeys(derivation.before, derivation))
 
     def put(self, name: str, new: str, tensor: Tensor | None = None) -> None:
         """Let `new` be the source's tensor `name`, or `tensor`, which was made of it.
@@ -84,8 +84,11 @@ class Rewriting:
     def move(self, old: str, new: str) -> None:
         """Let what was put as `old` be `new`, in the place of what `new` was."""
         self.tensors[new], self.origins[new] = self.tensors.pop(old), self.origins.pop(old)
-        kept = {name: way for name, way in self.ways.items() if way.after != (new,)}
-        self.ways = {name: replace(way, after=(new,)) if way.after == (old,) else way for name, way in kept.items()}
+        kept = {name: derivation for name, derivation in self.derivations.items() if derivation.after != (new,)}
+        self.derivations = {
+            name: replace(derivation, after=(new,)) if derivation.after == (old,) else derivation
+            for name, derivation in kept.items()
+        }
 
     def join(self, name: str, new: str, reason: str) -> None:
         """Write down that the source's tensor `name` is a part of `new`, which was put with another."""
@@ -119,7 +122,10 @@ class Rewriting:
         self.tensors = {new_name(name): tensor for name, tensor in self.tensors.items()}
         self.origins = {new_name(name): origin for name, origin in self.origins.items()}
         self.aliases = {new_name(alias): new_name(owner) for alias, owner in self.aliases.items()}
-        self.ways = {name: replace(way, after=tuple(map(new_name, way.after))) for name, way in self.ways.items()}
+        self.derivations = {
+            name: replace(derivation, after=tuple(map(new_name, derivation.after)))
+            for name, derivation in self.derivations.items()
+        }
         self.buffers, self.frozen = set(map(new_name, self.buffers)), set(map(new_name, self.frozen))
         self.lines = [
             line if line.target is None else replace(line, target=new_name(line.target)) for line in self.lines
@@ -142,7 +148,7 @@ class Rewriting:
         state = self.source.optimizer
         if state is None or state.convention is Convention.TORCH:
             return {}
-        others = set(state.parameters) - self.ways.keys()
+        others = set(state.parameters) - self.derivations.keys()
         return self._translated(state.without(others))
 
     def _translated(self, state: OptimizerState) -> dict[str, Any]:
@@ -156,34 +162,34 @@ class Rewriting:
     def _parameters(self, names: Sequence[str]) -> tuple[str, ...]:
         parameters: list[str] = []
         for name in names:
-            way = self._way(name)
-            if not set(way.before) <= set(names):
-                raise _ApartError(f"{_listed(way.before)} become one, and are not in one parameter group")
-            parameters += way.after if name == way.before[0] else ()
+            derivation = self._derivation(name)
+            if not set(derivation.before) <= set(names):
+                raise _ApartError(f"{_listed(derivation.before)} become one, and are not in one parameter group")
+            parameters += derivation.after if name == derivation.before[0] else ()
         return tuple(parameters)
 
     def _slot(self, slot: str, held: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name in held:
-            way = self._way(name)
-            lacking = [each for each in way.before if each not in held]
+            derivation = self._derivation(name)
+            lacking = [each for each in derivation.before if each not in held]
             if lacking:
-                raise _ApartError(f"{_listed(way.before)} become one, and {lacking[0]!r} has no {slot}")
-            if name == way.before[0]:
-                yield from zip(way.after, self._rearranged(slot, way, held), strict=True)
+                raise _ApartError(f"{_listed(derivation.before)} become one, and {lacking[0]!r} has no {slot}")
+            if name == derivation.before[0]:
+                yield from zip(derivation.after, self._rearranged(slot, derivation, held), strict=True)
 
-    def _rearranged(self, slot: str, way: Way, held: Mapping[str, Tensor]) -> list[Tensor]:
-        tensors = [held[name] for name in way.before]
-        if not way.operations:
+    def _rearranged(self, slot: str, derivation: Derivation, held: Mapping[str, Tensor]) -> list[Tensor]:
+        tensors = [held[name] for name in derivation.before]
+        if not derivation.operations:
             return tensors
         if all(tensor.shape == () and is_equal(tensor, tensors[0]) for tensor in tensors):
-            return [tensors[0]] * len(way.after)
-        for name, tensor in zip(way.before, tensors, strict=True):
+            return [tensors[0]] * len(derivation.after)
+        for name, tensor in zip(derivation.before, tensors, strict=True):
             if tensor.shape != self.source.tensor(name).shape:
                 raise _ApartError(f"{name!r} gets another layout, and its {slot} has another shape than it")
-        return way.applied(tensors)
+        return derivation.applied(tensors)
 
-    def _way(self, name: str) -> Way:
-        return self.ways.get(name) or Way(before=(name,), after=(name,))
+    def _derivation(self, name: str) -> Derivation:
+        return self.derivations.get(name) or Derivation(before=(name,), after=(name,))
 
     def done(self, dialect: str, **changes: Any) -> Checkpoint:
         """Return the source with the names, layouts and ledger of this account, and `changes` to its other fields."""

@@ -18,7 +18,7 @@ from converter.declaring import set_choices
 from converter.dialects import keras as dialect
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
+from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
 from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
@@ -233,7 +233,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     return Output(files=(file,), names=names, warnings=warnings)
 
 
-_Written = tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]
+_Written = tuple[hdf5.FileContent, dict[str, str], tuple[str, ...]]
 
 
 def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
@@ -242,7 +242,7 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     config = checkpoint.keras_config
     model = dialect.parse(config.values)
     flavor = flavor_of(checkpoint)
-    is_older = flavor is not Flavor.KERAS_3
+    is_older = flavor is not KerasFlavor.KERAS_3
     suffix = ":0" if is_older else ""
     by_layer: dict[str, list[str]] = {layer.name: [] for layer in model.layers}
     for name in checkpoint.names:
@@ -269,7 +269,7 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         attributes[""]["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
     warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), names, warnings
+    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes), names, warnings
 
 
 def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Written:
@@ -297,7 +297,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
         attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
         root["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes), {name: name for name in there}, ()
+    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes), {name: name for name in there}, ()
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:
@@ -342,7 +342,7 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
     if checkpoint.optimizer is not None:
         slots, more = placed_state(checkpoint.optimizer, _OPTIMIZER)
         attributes.update(more)
-    placed = hdf5.Placed(
+    placed = hdf5.FileContent(
         tensors={**{places[name]: tensor for name, tensor in checkpoint.tensors.items()}, **slots},
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,

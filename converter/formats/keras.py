@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from converter.declaring import option, set_choices
 from converter.dialects import keras as dialect
 from converter.dialects.keras.stores import names_from_modules, names_from_path
-from converter.dialects.optimizer.flavors import Flavor, flavor_of, stated_version
+from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_numbered_state
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
@@ -328,15 +328,15 @@ def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     return json.dumps(values).encode("ascii"), warnings
 
 
-def _flavor(checkpoint: Checkpoint) -> Flavor:
-    return flavor_of(checkpoint, default=Flavor.KERAS_3)
+def _flavor(checkpoint: Checkpoint) -> KerasFlavor:
+    return flavor_of(checkpoint, default=KerasFlavor.KERAS_3)
 
 
 def _is_older(checkpoint: Checkpoint) -> bool:
-    return _flavor(checkpoint) is not Flavor.KERAS_3
+    return _flavor(checkpoint) is not KerasFlavor.KERAS_3
 
 
-def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: Late) -> OutputFile:
+def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.FileContent, late: Late) -> OutputFile:
     version = stated_version(checkpoint) or ("2.15.0" if _is_older(checkpoint) else "3.0.0")
     metadata = json.dumps({"keras_version": version, "date_saved": _DATE_SAVED}).encode("ascii")
     records = [
@@ -348,7 +348,7 @@ def _archive(checkpoint: Checkpoint, config: bytes, content: hdf5.Placed, late: 
     return OutputFile(name=FORMAT.file_name or "", pieces=zip_archive.archive(records))
 
 
-def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
+def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.FileContent, dict[str, str]]:
     """Lay out the variables where the layers of the config look for them."""
     assert checkpoint.keras_config is not None
     model = dialect.parse(checkpoint.keras_config.values)
@@ -367,7 +367,7 @@ def _layer_file(checkpoint: Checkpoint) -> tuple[hdf5.Placed, dict[str, str]]:
     return _with_state(checkpoint, tensors, attributes), names
 
 
-def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.Placed, dict[str, str]]:
+def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.FileContent, dict[str, str]]:
     """Lay out the variables where another such file has them."""
     tensors: dict[str, Tensor] = {}
     attributes: dict[str, dict[str, object]] = {_VARIABLES: {}}  # tf_keras opens that of the model
@@ -382,7 +382,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.Placed,
 
 def _with_state(
     checkpoint: Checkpoint, tensors: dict[str, Tensor], attributes: dict[str, dict[str, object]]
-) -> hdf5.Placed:
+) -> hdf5.FileContent:
     """Lay out the state of the optimizer beside the variables."""
     if checkpoint.optimizer is not None:
         group = f"{_OPTIMIZER}/{_VARIABLES}"
@@ -393,10 +393,10 @@ def _with_state(
             **record_attributes(checkpoint.optimizer),
         }
     stored, links = hdf5.shared(tensors)
-    return hdf5.Placed(tensors=stored, links=links, attributes=attributes)
+    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes)
 
 
-def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[str, str], tuple[str, ...]]:
+def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.FileContent, dict[str, str], tuple[str, ...]]:
     """Lay out one group per module, with names and layouts as they are; ties become hard links."""
     by_module: dict[str, list[str]] = {}
     reserved = {_VARIABLES} if checkpoint.optimizer is None else {_VARIABLES, _OPTIMIZER}
@@ -418,7 +418,7 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> tuple[hdf5.Placed, dict[
     if checkpoint.optimizer is not None:
         slots, more = placed_state(checkpoint.optimizer, f"{_OPTIMIZER}/{_VARIABLES}")
         attributes.update(more)
-    placed = hdf5.Placed(
+    placed = hdf5.FileContent(
         tensors={**{places[name]: tensor for name, tensor in checkpoint.tensors.items()}, **slots},
         links={places[name]: places[owner] for name, owner in checkpoint.aliases.items()},
         attributes=attributes,

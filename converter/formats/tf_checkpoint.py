@@ -20,7 +20,7 @@ import numpy as np
 from converter.dialects import keras as dialect
 from converter.dialects.keras.objects import add_model
 from converter.dialects.optimizer import tensorflow1
-from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
 from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
@@ -263,7 +263,7 @@ def _objects(checkpoint: Checkpoint) -> _Laid:
     flavor, tree = flavor_of(checkpoint), ObjectTree()
     model = tree.child(0, "model")
     nodes, keys = add_model(
-        tree, model, dialect.parse(checkpoint.keras_config.values), is_older=flavor is not Flavor.KERAS_3
+        tree, model, dialect.parse(checkpoint.keras_config.values), is_older=flavor is not KerasFlavor.KERAS_3
     )
     tensors = {key: checkpoint.tensor(name) for key, name in keys.items()}
     counter = tree.set_variable(tree.child(0, "save_counter"), "save_counter", "save_counter")

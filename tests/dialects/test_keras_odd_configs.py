@@ -161,7 +161,7 @@ def ways(source: Checkpoint, config: dict[str, Any]) -> dict[str, Callable[[], o
         "settings": said,
         "to an archive": lambda: architecture.with_modules(config, is_older=True),
         "heads": lambda: (heads.encoder_config(held), heads.layer_configs(held, ["dense/kernel"])),
-        "flavor": lambda: flavors.flavor_of(replace(source, keras_config=held), default=flavors.Flavor.KERAS_3),
+        "flavor": lambda: flavors.flavor_of(replace(source, keras_config=held), default=flavors.KerasFlavor.KERAS_3),
         "Keras": asked_of_keras,
         "Keras 2": lambda: as_keras_3(config),
     }

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from converter.dialects.optimizer.conversion import scaled
-from converter.dialects.optimizer.epsilon import Placed, Squares, below_root, beside_root
-from converter.dialects.optimizer.flavors import Flavor, flavor_of
+from converter.dialects.optimizer.epsilon import PlacedEpsilon, Squares, below_root, beside_root
+from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
 from converter.errors import LossError
@@ -123,7 +123,7 @@ TO_KERAS: list[tuple[str, Checkpoint, str]] = [
 @pytest.mark.parametrize(("source", "why"), [row[1:] for row in TO_KERAS], ids=[row[0] for row in TO_KERAS])
 def test_what_keras_does_not_take(source: Checkpoint, why: str) -> None:
     with pytest.raises(LossError, match=why) as caught:
-        to_keras(source, Flavor.KERAS_3)
+        to_keras(source, KerasFlavor.KERAS_3)
     assert caught.value.message.startswith("optimizer state: ")
     hint = caught.value.hint or ""
     assert hint.endswith("--optimizer drop converts the weights without it")
@@ -133,12 +133,20 @@ def test_what_keras_does_not_take(source: Checkpoint, why: str) -> None:
 @pytest.mark.parametrize(
     ("source", "flavor", "hint"),
     [
-        (changed(checkpoint_of("adam"), without="lr"), Flavor.KERAS_3, "--hyperparameter lr=VALUE; --optimizer drop"),
-        (checkpoint_of("sgd", decays=(0.1,)), Flavor.KERAS_3, "regularizers.L2 of half of it in the layers does, in"),
-        (checkpoint_of("adamw"), Flavor.LEGACY, "a config of a later version does; --optimizer drop"),
+        (
+            changed(checkpoint_of("adam"), without="lr"),
+            KerasFlavor.KERAS_3,
+            "--hyperparameter lr=VALUE; --optimizer drop",
+        ),
+        (
+            checkpoint_of("sgd", decays=(0.1,)),
+            KerasFlavor.KERAS_3,
+            "regularizers.L2 of half of it in the layers does, in",
+        ),
+        (checkpoint_of("adamw"), KerasFlavor.LEGACY, "a config of a later version does; --optimizer drop"),
     ],
 )
-def test_what_can_be_done_about_it(source: Checkpoint, flavor: Flavor, hint: str) -> None:
+def test_what_can_be_done_about_it(source: Checkpoint, flavor: KerasFlavor, hint: str) -> None:
     with pytest.raises(LossError) as caught:
         to_keras(source, flavor)
     assert str(caught.value.hint).startswith(hint)
@@ -148,10 +156,10 @@ def test_what_can_be_done_about_it(source: Checkpoint, flavor: Flavor, hint: str
 def test_what_keras_does_take(kind: str) -> None:
     """The sources of the refusals, as they are: in one group, in two alike, and with a value that means nothing."""
     for source in (checkpoint_of(kind), two(kind), changed(two(kind), maximize=False)):
-        assert to_keras(source, Flavor.KERAS_3).optimizer is not None
+        assert to_keras(source, KerasFlavor.KERAS_3).optimizer is not None
     if kind != "adagrad":
-        assert state_of(to_keras(without_slots(checkpoint_of(kind)), Flavor.KERAS_3)).step == 7
-    assert state_of(to_keras(changed(checkpoint_of("sgd without momentum"), lr=0.0), Flavor.KERAS_3)).step == 7
+        assert state_of(to_keras(without_slots(checkpoint_of(kind)), KerasFlavor.KERAS_3)).step == 7
+    assert state_of(to_keras(changed(checkpoint_of("sgd without momentum"), lr=0.0), KerasFlavor.KERAS_3)).step == 7
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CASES if kind not in ("adagrad", "adamw")])
@@ -163,7 +171,7 @@ def test_what_is_not_trained_has_no_state_before_the_first_step(kind: str) -> No
         replace(source, buffers=frozenset({"fc.weight"})),
         replace(source, tensors={**source.tensors, "fc.weight": counts}),
     ):
-        made = state_of(to_keras(untrained, Flavor.KERAS_3))
+        made = state_of(to_keras(untrained, KerasFlavor.KERAS_3))
         assert [group.parameters for group in made.groups] == [("fc.bias",)]
         assert all(held.keys() == {"fc.bias"} for held in made.slots.values())
 
@@ -173,7 +181,7 @@ def test_a_group_that_trains_nothing_says_nothing() -> None:
     state = state_of(source)
     empty = ParameterGroup(parameters=(), hyperparameters={"lr": 0.5, "betas": (0.1, 0.2)})
     for groups in ((*state.groups, empty), (empty, *state.groups)):
-        made = state_of(to_keras(replace(source, optimizer=replace(state, groups=groups)), Flavor.KERAS_3))
+        made = state_of(to_keras(replace(source, optimizer=replace(state, groups=groups)), KerasFlavor.KERAS_3))
         assert made.groups[0].hyperparameters["learning_rate"] == np.float32(0.01)
 
 
@@ -181,7 +189,7 @@ def test_dampening_goes_into_the_rate_and_not_into_the_momentum() -> None:
     """PyTorch: b = m b + (1 - d) g, w -= r b. Keras: v = m v - r' g, w += v."""
     rate, momentum, dampening = 0.07, 0.9, 0.25
     source = changed(checkpoint_of("sgd"), dampening=dampening, nesterov=False)
-    made = state_of(to_keras(source, Flavor.KERAS_3))
+    made = state_of(to_keras(source, KerasFlavor.KERAS_3))
     held = made.groups[0].hyperparameters
     buffer = state_of(source).slots["momentum_buffer"]["fc.weight"].numpy()
     velocity = made.slots["momentum"]["fc.weight"].numpy()
@@ -190,7 +198,9 @@ def test_dampening_goes_into_the_rate_and_not_into_the_momentum() -> None:
     ours = held["momentum"] * velocity - held["learning_rate"] * gradient
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=2e-8)  # terms of 0.1, of single precision
     for plain in (changed(source, momentum=0), changed(source, dampening=0)):
-        assert state_of(to_keras(plain, Flavor.KERAS_3)).groups[0].hyperparameters["learning_rate"] == np.float32(rate)
+        assert state_of(to_keras(plain, KerasFlavor.KERAS_3)).groups[0].hyperparameters["learning_rate"] == np.float32(
+            rate
+        )
 
 
 def keras_state(algorithm: str, *slots: str, legacy: bool = False, **held: Any) -> Checkpoint:
@@ -264,7 +274,7 @@ def test_a_decay_of_the_rate_of_old_is_in_the_rate() -> None:
     (said,) = notes_on_state(state_of(to_torch(keras_state("sgd", decay=0.5))))
     assert "decay 0.5" in said
     assert "gives at step" not in said
-    older = to_keras(to_torch(keras_state("sgd", decay=0.5)), Flavor.LEGACY)
+    older = to_keras(to_torch(keras_state("sgd", decay=0.5)), KerasFlavor.LEGACY)
     assert not state_of(older).groups[0].hyperparameters.get("decay")
 
 
@@ -280,7 +290,7 @@ def test_a_decay_of_all_weights_is_said_where_the_file_does_not_say_of_which() -
     source = keras_state("adamw", *ADAM, weight_decay=0.1)
     assert any("weight decay applies to all" in each for each in to_torch(source).warnings)
     apart = two("adamw")
-    apart = to_keras(changed(apart, group=1, weight_decay=0.1), Flavor.KERAS_3)
+    apart = to_keras(changed(apart, group=1, weight_decay=0.1), KerasFlavor.KERAS_3)
     assert not any("weight decay applies to all" in each for each in to_torch(replace(apart, warnings=())).warnings)
     none = keras_state("adamw", *ADAM, weight_decay=0.0)
     assert not any("weight decay applies to all" in each for each in to_torch(none).warnings)
@@ -299,30 +309,30 @@ def test_a_decay_in_keras_is_decoupled_whatever_the_class() -> None:
         assert made.algorithm == ("adamw" if is_decoupled else "adam")
 
 
-@pytest.mark.parametrize("flavor", [Flavor.KERAS_3, Flavor.TF_KERAS])
-def test_weights_that_do_not_decay_are_named_where_the_file_does_not_say_them(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", [KerasFlavor.KERAS_3, KerasFlavor.TF_KERAS])
+def test_weights_that_do_not_decay_are_named_where_the_file_does_not_say_them(flavor: KerasFlavor) -> None:
     source = checkpoint_of("adamw", decays=(0.5, 0.0))
     (said,) = (each for each in to_keras(source, flavor).warnings if "no weight decay" in each)
     assert said.startswith("no weight decay for fc.bias: an optimizer of Keras does not save that")
-    assert ("--epsilon exact writes one that does" in said) == (flavor is Flavor.KERAS_3)
+    assert ("--epsilon exact writes one that does" in said) == (flavor is KerasFlavor.KERAS_3)
     exact = to_keras(source, flavor, is_exact=True).warnings
-    assert any("no weight decay" in each for each in exact) == (flavor is Flavor.TF_KERAS)
+    assert any("no weight decay" in each for each in exact) == (flavor is KerasFlavor.TF_KERAS)
     assert not any("no weight decay" in each for each in to_keras(checkpoint_of("adamw"), flavor).warnings)
 
 
-@pytest.mark.parametrize("flavor", [Flavor.KERAS_3, Flavor.TF_KERAS])
-def test_an_adam_that_does_not_decay_has_no_decay_and_an_adamw_one_of_zero(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", [KerasFlavor.KERAS_3, KerasFlavor.TF_KERAS])
+def test_an_adam_that_does_not_decay_has_no_decay_and_an_adamw_one_of_zero(flavor: KerasFlavor) -> None:
     decays = {
         kind: state_of(to_keras(checkpoint_of(kind), flavor)).groups[0].hyperparameters["weight_decay"]
         for kind in ("adam", "amsgrad", "adamw")
     }
     assert decays == {"adam": None, "amsgrad": None, "adamw": 0.0}
-    assert "weight_decay" not in state_of(to_keras(checkpoint_of("adam"), Flavor.LEGACY)).groups[0].hyperparameters
+    assert "weight_decay" not in state_of(to_keras(checkpoint_of("adam"), KerasFlavor.LEGACY)).groups[0].hyperparameters
 
 
 def test_an_optimizer_that_trains_nothing_yet_has_the_settings_of_its_first_group() -> None:
     source = without_slots(two("adam"))
-    made = state_of(to_keras(replace(source, frozen=frozenset(NAMES)), Flavor.KERAS_3))
+    made = state_of(to_keras(replace(source, frozen=frozenset(NAMES)), KerasFlavor.KERAS_3))
     assert [group.parameters for group in made.groups] == [()]
     assert made.groups[0].hyperparameters["beta_1"] == 0.8
 
@@ -331,7 +341,7 @@ def test_an_optimizer_that_trains_nothing_yet_has_the_settings_of_its_first_grou
 def test_state_before_the_first_step_is_zeros_of_the_type_of_its_weight(dtype: str) -> None:
     source = without_slots(checkpoint_of("adam"))
     tensors = {name: ArrayTensor.of(np.ones(shape, dtype)) for name, shape in SHAPES.items()}
-    made = state_of(to_keras(replace(source, tensors=tensors), Flavor.KERAS_3))
+    made = state_of(to_keras(replace(source, tensors=tensors), KerasFlavor.KERAS_3))
     for held in made.slots.values():
         assert {name: (each.dtype.value, each.shape) for name, each in held.items()} == {
             name: (dtype, shape) for name, shape in SHAPES.items()
@@ -339,8 +349,8 @@ def test_state_before_the_first_step_is_zeros_of_the_type_of_its_weight(dtype: s
         assert not any(each.numpy().any() for each in held.values())
 
 
-@pytest.mark.parametrize("flavor", Flavor)
-def test_a_step_that_is_not_told_is_assumed(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_a_step_that_is_not_told_is_assumed(flavor: KerasFlavor) -> None:
     source = checkpoint_of("sgd")
     told = to_keras(source, flavor)
     made = to_keras(replace(source, optimizer=replace(state_of(source), step=None)), flavor)
@@ -359,7 +369,7 @@ def test_what_is_scaled_is_rounded_once() -> None:
 
 @pytest.mark.parametrize(("error", "lines"), [(9e-7, 0), (2e-6, 1), (1e-3, 1)])
 def test_an_error_of_an_epsilon_is_said_where_single_precision_has_none_such(error: float, lines: int) -> None:
-    assert len(Placed(value=0.5, error=0.0, plain_error=error).note(0.1, "Keras")) == lines
+    assert len(PlacedEpsilon(value=0.5, error=0.0, plain_error=error).note(0.1, "Keras")) == lines
 
 
 ASSUMED: list[tuple[Checkpoint, dict[str, Any], set[str]]] = [
@@ -452,8 +462,8 @@ TORCH_SOURCES = [
 
 
 @pytest.mark.parametrize(("kind", "class_name", "names"), TORCH_SOURCES)
-@pytest.mark.parametrize("flavor", Flavor)
-def test_defaults_are_those_of_torch(kind: str, class_name: str, names: tuple[str, ...], flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_defaults_are_those_of_torch(kind: str, class_name: str, names: tuple[str, ...], flavor: KerasFlavor) -> None:
     source = checkpoint_of(kind)
     told = defaults_of("torch", f"optim/{CASES[kind][0]}.py", class_name)
     stated, assumed = source, source
@@ -575,20 +585,20 @@ def test_schedules_that_say_no_rate_are_refused(schedule: Any) -> None:
 
 
 FLAVORS = [
-    ("3.0.0", Flavor.KERAS_3),
-    ("3.15.1", Flavor.KERAS_3),
-    ("2.10.0", Flavor.LEGACY),
-    ("2.4.0-tf", Flavor.LEGACY),
-    ("1.2", Flavor.LEGACY),
-    ("2.11.0", Flavor.TF_KERAS),
-    ("2.21.0", Flavor.TF_KERAS),
+    ("3.0.0", KerasFlavor.KERAS_3),
+    ("3.15.1", KerasFlavor.KERAS_3),
+    ("2.10.0", KerasFlavor.LEGACY),
+    ("2.4.0-tf", KerasFlavor.LEGACY),
+    ("1.2", KerasFlavor.LEGACY),
+    ("2.11.0", KerasFlavor.TF_KERAS),
+    ("2.21.0", KerasFlavor.TF_KERAS),
 ]
 
 
 @pytest.mark.parametrize(("version", "flavor"), FLAVORS)
-def test_which_keras_a_file_is_for(version: str, flavor: Flavor) -> None:
+def test_which_keras_a_file_is_for(version: str, flavor: KerasFlavor) -> None:
     source = Checkpoint(tensors={}, metadata={"keras_version": version})
-    assert flavor_of(source, default=Flavor.LEGACY) is flavor
+    assert flavor_of(source, default=KerasFlavor.LEGACY) is flavor
     config = Config(values={"keras_version": version}, raw=b"")
     assert flavor_of(Checkpoint(tensors={}, keras_config=config)) is flavor
     assert flavor_of(replace(source, keras_config=Config(values={"keras_version": "2.1"}, raw=b""))) is flavor
@@ -596,14 +606,14 @@ def test_which_keras_a_file_is_for(version: str, flavor: Flavor) -> None:
 
 def test_a_keras_that_is_not_stated_is_told_by_its_config() -> None:
     bare = Checkpoint(tensors={})
-    assert flavor_of(bare) is Flavor.TF_KERAS
-    assert flavor_of(bare, default=Flavor.LEGACY) is Flavor.LEGACY
-    assert flavor_of(replace(bare, keras_config=Config(values={"module": "keras"}, raw=b""))) is Flavor.KERAS_3
+    assert flavor_of(bare) is KerasFlavor.TF_KERAS
+    assert flavor_of(bare, default=KerasFlavor.LEGACY) is KerasFlavor.LEGACY
+    assert flavor_of(replace(bare, keras_config=Config(values={"module": "keras"}, raw=b""))) is KerasFlavor.KERAS_3
 
 
 @pytest.mark.parametrize("kind", CASES)
-@pytest.mark.parametrize("flavor", Flavor)
-def test_a_state_of_no_groups_is_refused_and_no_crash(kind: str, flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_a_state_of_no_groups_is_refused_and_no_crash(kind: str, flavor: KerasFlavor) -> None:
     """As a file may have one, with a step or without: nothing says with which rate it would go on."""
     source = checkpoint_of(kind)
     for step in (7, None):
@@ -635,15 +645,15 @@ use_ema initial_accumulator_value epsilon_of_torch class_name dynamic_scale loss
 
 
 @pytest.mark.parametrize("kind", CASES)
-@pytest.mark.parametrize("flavor", Flavor)
-def test_no_value_that_a_group_may_have_is_a_crash(kind: str, flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_no_value_that_a_group_may_have_is_a_crash(kind: str, flavor: KerasFlavor) -> None:
     """Files hold anything: a state that comes through is whole, another is refused."""
     taken = 0
     is_slow = kind in ("rmsprop", "centered", "adagrad")  # which look for an epsilon each time
     for name in (*state_of(checkpoint_of(kind)).groups[0].hyperparameters, *OF_TORCH):
         for value in ODD:
             sources = [changed(two(kind), group=1, **{name: value})]
-            if not is_slow or flavor is Flavor.KERAS_3:
+            if not is_slow or flavor is KerasFlavor.KERAS_3:
                 sources.append(changed(checkpoint_of(kind), **{name: value}))
             for source in sources:
                 try:
@@ -687,12 +697,12 @@ def test_an_epsilon_below_zero_and_a_decay_that_is_none_are_refused(
     source: Checkpoint, what: str, is_exact: bool
 ) -> None:
     with pytest.raises(LossError, match=what):
-        to_keras(source, Flavor.KERAS_3, is_exact=is_exact)
+        to_keras(source, KerasFlavor.KERAS_3, is_exact=is_exact)
 
 
 def test_a_decay_of_none_is_none() -> None:
     for kind in ("adam", "adamw", "sgd"):
-        assert state_of(to_keras(changed(checkpoint_of(kind), weight_decay=None), Flavor.KERAS_3)) is not None
+        assert state_of(to_keras(changed(checkpoint_of(kind), weight_decay=None), KerasFlavor.KERAS_3)) is not None
 
 
 def test_of_two_groups_of_keras_the_one_that_decays_tells() -> None:
@@ -753,7 +763,7 @@ def test_no_epsilon_is_none_on_either_side(kind: str, slots: tuple[str, ...], is
     made = to_torch(keras_state(kind, *slots, legacy=is_legacy, epsilon=0))
     assert state_of(made).groups[0].hyperparameters["eps"] == 0
     assert not any("epsilon" in each for each in made.warnings)
-    for flavor in Flavor:
+    for flavor in KerasFlavor:
         back = to_keras(made, flavor)
         assert state_of(back).groups[0].hyperparameters["epsilon"] == 0
         assert not any("epsilon" in each for each in back.warnings)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_files import (
     record_attributes,
     recorded,
@@ -178,7 +178,7 @@ def test_positions_of_what_does_not_decay_are_those_of_the_config() -> None:
 # variables with names
 
 
-def in_keras(flavor: Flavor = Flavor.TF_KERAS, kind: str = "adam") -> OptimizerState:
+def in_keras(flavor: KerasFlavor = KerasFlavor.TF_KERAS, kind: str = "adam") -> OptimizerState:
     state = to_keras(checkpoint_of(kind), flavor).optimizer
     assert state is not None
     return state
@@ -187,7 +187,7 @@ def in_keras(flavor: Flavor = Flavor.TF_KERAS, kind: str = "adam") -> OptimizerS
 def test_variables_with_names_are_read_with_the_record_beside_them() -> None:
     state = in_keras()
     weights = checkpoint_of("adam").tensors
-    held = variables(state, Flavor.TF_KERAS)
+    held = variables(state, KerasFlavor.TF_KERAS)
     source = Checkpoint(tensors=weights, lines=LINES)
     file = group({"optimizer_weights": group(held, **record_attributes(state))})
     found = with_listed_state(source, file, {"optimizer_config": {"class_name": "Adam"}}, PATH)
@@ -203,7 +203,7 @@ def test_variables_with_names_are_read_with_the_record_beside_them() -> None:
 
 
 def test_a_record_is_a_document_with_the_names_of_what_does_not_decay() -> None:
-    two = to_keras(checkpoint_of("adamw", decays=(0.5, 0.0)), Flavor.KERAS_3).optimizer
+    two = to_keras(checkpoint_of("adamw", decays=(0.5, 0.0)), KerasFlavor.KERAS_3).optimizer
     assert two is not None
     for made in (recorded(two), record_attributes(two)):
         assert made["ckconv_without_decay"] == ["fc.bias"]
@@ -216,7 +216,7 @@ def test_a_record_is_a_document_with_the_names_of_what_does_not_decay() -> None:
 
 
 def test_a_model_is_compiled_with_this_optimizer_and_what_else_it_was_with() -> None:
-    state = in_keras(Flavor.KERAS_3)
+    state = in_keras(KerasFlavor.KERAS_3)
     _, config = config_of(state)
     known = {"optimizer": {"class_name": "Own"}, "loss": "mse", "metrics": ["a"]}
     made = compile_config(state, known)
@@ -234,7 +234,7 @@ def test_a_model_is_compiled_with_this_optimizer_and_what_else_it_was_with() -> 
 
 
 def test_optimizers_of_this_program_are_compiled_by_their_own_module() -> None:
-    state = to_keras(checkpoint_of("adam"), Flavor.KERAS_3, is_exact=True).optimizer
+    state = to_keras(checkpoint_of("adam"), KerasFlavor.KERAS_3, is_exact=True).optimizer
     assert state is not None
     told = {"module": "converter.keras_optimizers", "class_name": "Adam", "registered_name": "ckconv>Adam"}
     for made in (compile_config(state, None)["optimizer"], training_config(state)["optimizer_config"]):
@@ -247,9 +247,9 @@ def test_a_keras_model_around_one_of_transformers_keeps_pytorchs_names_and_says_
     source = replace(
         checkpoint_of("adam"), keras_config=around, config=Config(values={"model_type": "bert"}, raw=b"{}")
     )
-    made = for_keras(source, Flavor.KERAS_3, is_exact=False)
+    made = for_keras(source, KerasFlavor.KERAS_3, is_exact=False)
     assert made.warnings == ("names and layouts are PyTorch's: the Keras config has layers that no table knows",)
     assert made.keras_config is None
     assert made.tensors == source.tensors
     plain = replace(source, keras_config=Config(values={"class_name": "Own", "config": {}}, raw=b"{}"))
-    assert for_keras(plain, Flavor.KERAS_3, is_exact=False) is plain
+    assert for_keras(plain, KerasFlavor.KERAS_3, is_exact=False) is plain

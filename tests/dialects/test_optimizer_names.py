@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.keras_names import state_by_names, state_by_positions
 from converter.dialects.optimizer.semantics import to_keras
@@ -220,9 +220,9 @@ def test_numbers_that_fit_two_orders() -> None:
 @pytest.mark.parametrize("kind", CASES)
 def test_names_and_numbers_are_read_as_they_are_written(kind: str) -> None:
     source = checkpoint_of(kind)
-    state = to_keras(source, Flavor.KERAS_3).optimizer
+    state = to_keras(source, KerasFlavor.KERAS_3).optimizer
     assert state is not None
-    written = variables(state, Flavor.KERAS_3)
+    written = variables(state, KerasFlavor.KERAS_3)
     settings = Settings(class_name=config_of(state)[0], config=config_of(state)[1])
     order = state.groups[0].parameters
     for found in (
@@ -235,58 +235,69 @@ def test_names_and_numbers_are_read_as_they_are_written(kind: str) -> None:
         }
 
 
-@pytest.mark.parametrize("flavor", Flavor)
-def test_a_rate_has_a_variable_in_keras_3_and_a_schedule_has_none(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_a_rate_has_a_variable_in_keras_3_and_a_schedule_has_none(flavor: KerasFlavor) -> None:
     state = to_keras(checkpoint_of("sgd"), flavor).optimizer
     assert state is not None
     (group,) = state.groups
-    for rate, has_variable in ((0.5, flavor is Flavor.KERAS_3), ({"class_name": "CosineDecay", "config": {}}, False)):
+    for rate, has_variable in (
+        (0.5, flavor is KerasFlavor.KERAS_3),
+        ({"class_name": "CosineDecay", "config": {}}, False),
+    ):
         changed = replace(group, hyperparameters={**group.hyperparameters, "learning_rate": rate})
         held = variables(replace(state, groups=(changed,)), flavor)
         assert any(name.endswith("/learning_rate") for name in held) == has_variable
 
 
-OWN_NAMES: list[tuple[str, Flavor, str]] = [
+OWN_NAMES: list[tuple[str, KerasFlavor, str]] = [
     (
         "amsgrad",
-        Flavor.KERAS_3,
+        KerasFlavor.KERAS_3,
         "adam/iteration adam/learning_rate adam/a_kernel_{momentum,velocity} adam/a_bias_{momentum,velocity} "
         "adam/a_kernel_velocity_hat adam/a_bias_velocity_hat",
     ),
-    ("amsgrad", Flavor.TF_KERAS, "iteration Adam/{m,v}/a/kernel Adam/{m,v}/a/bias Adam/vhat/a/kernel Adam/vhat/a/bias"),
-    ("amsgrad", Flavor.LEGACY, "Adam/iter Adam/a/{kernel,bias}/m Adam/a/{kernel,bias}/v Adam/a/{kernel,bias}/vhat"),
+    (
+        "amsgrad",
+        KerasFlavor.TF_KERAS,
+        "iteration Adam/{m,v}/a/kernel Adam/{m,v}/a/bias Adam/vhat/a/kernel Adam/vhat/a/bias",
+    ),
+    (
+        "amsgrad",
+        KerasFlavor.LEGACY,
+        "Adam/iter Adam/a/{kernel,bias}/m Adam/a/{kernel,bias}/v Adam/a/{kernel,bias}/vhat",
+    ),
     (
         "adamw",
-        Flavor.KERAS_3,
+        KerasFlavor.KERAS_3,
         "adam_w/iteration adam_w/learning_rate adam_w/a_kernel_{momentum,velocity} adam_w/a_bias_{momentum,velocity}",
     ),
-    ("adamw", Flavor.TF_KERAS, "iteration AdamW/{m,v}/a/kernel AdamW/{m,v}/a/bias"),
-    ("sgd", Flavor.KERAS_3, "sgd/iteration sgd/learning_rate sgd/a_{kernel,bias}_momentum"),
-    ("sgd", Flavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
-    ("sgd", Flavor.LEGACY, "SGD/iter SGD/a/{kernel,bias}/momentum"),
-    ("sgd without momentum", Flavor.KERAS_3, "sgd/iteration sgd/learning_rate"),
-    ("sgd without momentum", Flavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
-    ("sgd without momentum", Flavor.LEGACY, "SGD/iter"),
+    ("adamw", KerasFlavor.TF_KERAS, "iteration AdamW/{m,v}/a/kernel AdamW/{m,v}/a/bias"),
+    ("sgd", KerasFlavor.KERAS_3, "sgd/iteration sgd/learning_rate sgd/a_{kernel,bias}_momentum"),
+    ("sgd", KerasFlavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
+    ("sgd", KerasFlavor.LEGACY, "SGD/iter SGD/a/{kernel,bias}/momentum"),
+    ("sgd without momentum", KerasFlavor.KERAS_3, "sgd/iteration sgd/learning_rate"),
+    ("sgd without momentum", KerasFlavor.TF_KERAS, "iteration SGD/m/a/{kernel,bias}"),
+    ("sgd without momentum", KerasFlavor.LEGACY, "SGD/iter"),
     (
         "centered",
-        Flavor.KERAS_3,
+        KerasFlavor.KERAS_3,
         "rmsprop/iteration rmsprop/learning_rate rmsprop/a_{kernel,bias}_velocity "
         "rmsprop/a_{kernel,bias}_momentum rmsprop/a_{kernel,bias}_average_gradient",
     ),
     (
         "centered",
-        Flavor.TF_KERAS,
+        KerasFlavor.TF_KERAS,
         "iteration RMSprop/velocity/a/{kernel,bias} RMSprop/momentum/a/{kernel,bias} "
         "RMSprop/average_gradient/a/{kernel,bias}",
     ),
     (
         "centered",
-        Flavor.LEGACY,
+        KerasFlavor.LEGACY,
         "RMSprop/iter RMSprop/a/{kernel,bias}/rms RMSprop/a/{kernel,bias}/momentum RMSprop/a/{kernel,bias}/mg",
     ),
-    ("adagrad", Flavor.KERAS_3, "adagrad/iteration adagrad/learning_rate adagrad/a_{kernel,bias}_accumulator"),
-    ("adagrad", Flavor.TF_KERAS, "iteration Adagrad/accumulator/a/{kernel,bias}"),
-    ("adagrad", Flavor.LEGACY, "Adagrad/iter Adagrad/a/{kernel,bias}/accumulator"),
+    ("adagrad", KerasFlavor.KERAS_3, "adagrad/iteration adagrad/learning_rate adagrad/a_{kernel,bias}_accumulator"),
+    ("adagrad", KerasFlavor.TF_KERAS, "iteration Adagrad/accumulator/a/{kernel,bias}"),
+    ("adagrad", KerasFlavor.LEGACY, "Adagrad/iter Adagrad/a/{kernel,bias}/accumulator"),
 ]
 """As the files of Keras 3.15, tf_keras 2.21 and its legacy optimizers have them, in their order."""
 
@@ -303,10 +314,10 @@ def spelt_out(names: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "flavor", "names"), OWN_NAMES)
-def test_variables_are_called_as_each_kind_of_keras_calls_them(kind: str, flavor: Flavor, names: str) -> None:
+def test_variables_are_called_as_each_kind_of_keras_calls_them(kind: str, flavor: KerasFlavor, names: str) -> None:
     state = to_keras(checkpoint_of(kind), flavor).optimizer
     assert state is not None
     held = variables(state.with_names({"fc.weight": "a/kernel", "fc.bias": "a/bias"}), flavor)
     assert list(held) == spelt_out(names)
-    if flavor is Flavor.TF_KERAS and kind == "sgd without momentum":
+    if flavor is KerasFlavor.TF_KERAS and kind == "sgd without momentum":
         assert not any(tensor.numpy().any() for name, tensor in held.items() if "/m/" in name)

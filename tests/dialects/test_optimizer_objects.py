@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from converter.dialects.optimizer.flavors import CLASSES, Flavor
+from converter.dialects.optimizer.flavors import CLASSES, KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.keras_names import optimizer_nodes, state_of_graph
 from converter.dialects.optimizer.objects import add_optimizer
@@ -25,7 +25,7 @@ from converter.model.tensor import ArrayTensor, Tensor
 from tests.dialects.test_optimizer_semantics import CASES, SHAPES, checkpoint_of
 
 KERAS = {"fc.weight": "fc/kernel", "fc.bias": "fc/bias"}
-BOTH = [(kind, flavor) for kind in CASES for flavor in Flavor if (kind, flavor) != ("adamw", Flavor.LEGACY)]
+BOTH = [(kind, flavor) for kind in CASES for flavor in KerasFlavor if (kind, flavor) != ("adamw", KerasFlavor.LEGACY)]
 
 
 @dataclass
@@ -48,14 +48,14 @@ class Saved:
         }
 
 
-def state_in_keras(kind: str, flavor: Flavor, **config: Any) -> OptimizerState:
+def state_in_keras(kind: str, flavor: KerasFlavor, **config: Any) -> OptimizerState:
     state = to_keras(checkpoint_of(kind), flavor).optimizer
     assert state is not None
     groups = tuple(replace(group, hyperparameters={**group.hyperparameters, **config}) for group in state.groups)
     return replace(state, groups=groups).with_names(KERAS)
 
 
-def saved(state: OptimizerState, flavor: Flavor) -> Saved:
+def saved(state: OptimizerState, flavor: KerasFlavor) -> Saved:
     tree = ObjectTree()
     nodes = {name: tree.child(0, name) for name in KERAS.values()}
     weights = {tree.set_variable(node, f"model/{name}", name): name for name, node in nodes.items()}
@@ -67,7 +67,7 @@ def saved(state: OptimizerState, flavor: Flavor) -> Saved:
 
 
 @pytest.mark.parametrize(("kind", "flavor"), BOTH)
-def test_an_optimizer_is_read_as_it_is_written(kind: str, flavor: Flavor) -> None:
+def test_an_optimizer_is_read_as_it_is_written(kind: str, flavor: KerasFlavor) -> None:
     state = state_in_keras(kind, flavor)
     written = saved(state, flavor)
     class_name, config = config_of(state)
@@ -90,9 +90,9 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize("flavor", [Flavor.KERAS_3, Flavor.TF_KERAS])
+@pytest.mark.parametrize("flavor", [KerasFlavor.KERAS_3, KerasFlavor.TF_KERAS])
 @pytest.mark.parametrize("kind", LISTS)
-def test_slots_are_in_the_lists_that_the_classes_of_keras_keep(kind: str, flavor: Flavor) -> None:
+def test_slots_are_in_the_lists_that_the_classes_of_keras_keep(kind: str, flavor: KerasFlavor) -> None:
     """tf.train.Checkpoint restores by the names of attributes: a list of another name is not restored."""
     written = saved(state_in_keras(kind, flavor), flavor)
     algorithm = CASES[kind][0]
@@ -103,25 +103,25 @@ def test_slots_are_in_the_lists_that_the_classes_of_keras_keep(kind: str, flavor
     lists = {name for name in written.optimizer.children if name.endswith("s") and name != "_variables"}
     assert lists - {"_iterations", "_trainable_variables"} == LISTS[kind]
     source = importlib.util.find_spec("keras")
-    if flavor is Flavor.KERAS_3 and source is not None and source.origin is not None:
+    if flavor is KerasFlavor.KERAS_3 and source is not None and source.origin is not None:
         text = (Path(source.origin).parent / f"src/optimizers/{algorithm}.py").read_text(encoding="utf-8")
         assert CLASSES[algorithm] in text
         assert all(f"self.{attribute}" in text for attribute in LISTS[kind])
 
 
 def test_keras_3_lists_its_weights_and_tf_keras_does_not() -> None:
-    newest = saved(state_in_keras("adam", Flavor.KERAS_3), Flavor.KERAS_3)
+    newest = saved(state_in_keras("adam", KerasFlavor.KERAS_3), KerasFlavor.KERAS_3)
     assert newest.listed("_trainable_variables") == {"0": "fc/kernel", "1": "fc/bias"}
-    for flavor in (Flavor.TF_KERAS, Flavor.LEGACY):
+    for flavor in (KerasFlavor.TF_KERAS, KerasFlavor.LEGACY):
         assert "_trainable_variables" not in saved(state_in_keras("adam", flavor), flavor).optimizer.children
 
 
 @pytest.mark.parametrize("kind", LISTS)
 def test_whose_a_slot_is_is_told_by_lists_where_names_do_not_tell(kind: str) -> None:
     """A class of a user's own calls the slots of every layer alike."""
-    state = state_in_keras(kind, Flavor.KERAS_3)
+    state = state_in_keras(kind, KerasFlavor.KERAS_3)
     title = state.groups[0].hyperparameters["name"]
-    written = saved(state, Flavor.KERAS_3)
+    written = saved(state, KerasFlavor.KERAS_3)
     numbers = iter(range(len(written.nodes)))
     nodes = tuple(
         replace(node, full_name=f"{title}/model_kernel_{next(numbers)}")
@@ -141,8 +141,8 @@ SCHEDULE = {
 }
 
 
-@pytest.mark.parametrize("flavor", Flavor)
-def test_which_variable_has_the_rate(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_which_variable_has_the_rate(flavor: KerasFlavor) -> None:
     """In tf_keras it stands beside the numbered ones, under another name where it is a schedule's; at step 7 here."""
     constant = saved(state_in_keras("sgd", flavor, learning_rate=0.75), flavor)
     scheduled = saved(state_in_keras("sgd", flavor, learning_rate=SCHEDULE), flavor)
@@ -157,26 +157,26 @@ def test_which_variable_has_the_rate(flavor: Flavor) -> None:
     assert (
         rates
         == {
-            Flavor.KERAS_3: [{"sgd/learning_rate": 0.75}, {}],
-            Flavor.TF_KERAS: [{"learning_rate": 0.75}, {"current_learning_rate": 0.25}],
-            Flavor.LEGACY: [{"SGD/learning_rate": 0.75}, {}],
+            KerasFlavor.KERAS_3: [{"sgd/learning_rate": 0.75}, {}],
+            KerasFlavor.TF_KERAS: [{"learning_rate": 0.75}, {"current_learning_rate": 0.25}],
+            KerasFlavor.LEGACY: [{"SGD/learning_rate": 0.75}, {}],
         }[flavor]
     )
     children = {
-        Flavor.KERAS_3: ("_learning_rate", None),
-        Flavor.TF_KERAS: ("_learning_rate", "_current_learning_rate"),
-        Flavor.LEGACY: ("learning_rate", None),
+        KerasFlavor.KERAS_3: ("_learning_rate", None),
+        KerasFlavor.TF_KERAS: ("_learning_rate", "_current_learning_rate"),
+        KerasFlavor.LEGACY: ("learning_rate", None),
     }[flavor]
     for written, child in zip((constant, scheduled), children, strict=True):
         assert [name for name in written.optimizer.children if name.endswith("learning_rate")] == [child] * bool(child)
 
 
-@pytest.mark.parametrize("flavor", Flavor)
-def test_which_variable_has_the_steps(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_which_variable_has_the_steps(flavor: KerasFlavor) -> None:
     for step, expected in ((7, 7), (None, 0)):
         state = replace(state_in_keras("sgd", flavor), step=step)
         written = saved(state, flavor)
-        name = "iter" if flavor is Flavor.LEGACY else "_iterations"
+        name = "iter" if flavor is KerasFlavor.LEGACY else "_iterations"
         key = written.nodes[written.optimizer.children[name]].key
         assert key is not None
         assert written.tensors[key].numpy() == expected
@@ -188,8 +188,8 @@ def node(children: dict[str, int] | None = None, **more: Any) -> Node:
 
 
 def test_one_optimizer_can_be_carried_and_what_only_counts_is_none() -> None:
-    state = state_in_keras("sgd", Flavor.KERAS_3)
-    written = saved(state, Flavor.KERAS_3)
+    state = state_in_keras("sgd", KerasFlavor.KERAS_3)
+    written = saved(state, KerasFlavor.KERAS_3)
     settings = Settings(class_name="SGD")
     whole = written.nodes
     counting = (*whole, node({"iter": 1}), node({"iter": 1, "other": 1}))
@@ -204,8 +204,8 @@ def test_one_optimizer_can_be_carried_and_what_only_counts_is_none() -> None:
 
 
 def test_a_legacy_optimizer_keeps_numbers_in_scalars_and_slots_of_weights() -> None:
-    state = state_in_keras("adam", Flavor.LEGACY)
-    written = saved(state, Flavor.LEGACY)
+    state = state_in_keras("adam", KerasFlavor.LEGACY)
+    written = saved(state, KerasFlavor.LEGACY)
     place = written.nodes.index(written.optimizer)
     table = node(key="table", full_name="Adam/table")
     nodes = [*written.nodes, table]

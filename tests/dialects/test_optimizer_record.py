@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.settings import Settings
@@ -76,7 +76,7 @@ def test_what_does_not_decay_is_a_group_of_its_own(record: Record, positions: An
 
 @pytest.mark.parametrize("kind", ["adam", "sgd", "centered"])
 def test_a_record_is_read_as_it_is_written(kind: str) -> None:
-    there = state_of(to_keras(checkpoint_of(kind), Flavor.KERAS_3))
+    there = state_of(to_keras(checkpoint_of(kind), KerasFlavor.KERAS_3))
     record = parsed(json.loads(json.dumps(record_of(there))))
     held = there.groups[0].hyperparameters
     told = record.completing(Settings())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converter.dialects.optimizer.epsilon import Squares, below_root, beside_root, correction
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras, to_torch
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
@@ -86,18 +86,18 @@ def same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("is_exact", [False, True])
-@pytest.mark.parametrize("flavor", Flavor)
+@pytest.mark.parametrize("flavor", KerasFlavor)
 @pytest.mark.parametrize("kind", CASES)
-def test_there_and_back(kind: str, flavor: Flavor, is_exact: bool) -> None:
+def test_there_and_back(kind: str, flavor: KerasFlavor, is_exact: bool) -> None:
     source = checkpoint_of(kind)
-    if kind == "adamw" and flavor is Flavor.LEGACY:
+    if kind == "adamw" and flavor is KerasFlavor.LEGACY:
         with pytest.raises(LossError, match="has no AdamW"):
             to_keras(source, flavor)
         return
     there = to_keras(source, flavor, is_exact=is_exact)
-    assert state_of(there).convention is (Convention.KERAS_LEGACY if flavor is Flavor.LEGACY else Convention.KERAS)
+    assert state_of(there).convention is (Convention.KERAS_LEGACY if flavor is KerasFlavor.LEGACY else Convention.KERAS)
     back, expected = state_of(to_torch(there)), state_of(source)
-    is_plain = kind == "adamw" and is_exact and flavor is Flavor.TF_KERAS  # no decay, so no AdamW is needed
+    is_plain = kind == "adamw" and is_exact and flavor is KerasFlavor.TF_KERAS  # no decay, so no AdamW is needed
     assert (back.algorithm, back.step) == ("adam" if is_plain else expected.algorithm, 7)
     assert back.convention is Convention.TORCH
     (ours,), (theirs,) = back.groups, expected.groups
@@ -112,7 +112,7 @@ def test_there_and_back(kind: str, flavor: Flavor, is_exact: bool) -> None:
 
 
 def test_weights_that_do_not_decay_stay_apart() -> None:
-    there = to_keras(checkpoint_of("adamw", decays=(0.0, 0.1)), Flavor.KERAS_3)
+    there = to_keras(checkpoint_of("adamw", decays=(0.0, 0.1)), KerasFlavor.KERAS_3)
     assert [group.hyperparameters["weight_decay"] for group in state_of(there).groups] == [0.1, 0.0]
     back = state_of(to_torch(there))
     decays = {group.parameters: group.hyperparameters["weight_decay"] for group in back.groups}
@@ -121,7 +121,7 @@ def test_weights_that_do_not_decay_stay_apart() -> None:
 
 def test_two_decays_or_rates_are_refused() -> None:
     with pytest.raises(LossError, match=r"decay by \[0.1, 0.2\]"):
-        to_keras(checkpoint_of("adamw", decays=(0.1, 0.2)), Flavor.KERAS_3)
+        to_keras(checkpoint_of("adamw", decays=(0.1, 0.2)), KerasFlavor.KERAS_3)
 
 
 @pytest.mark.parametrize("algorithm", ["adafactor", "nadam", "unknown"])
@@ -129,7 +129,7 @@ def test_an_algorithm_of_one_framework_is_refused(algorithm: str) -> None:
     source = checkpoint_of("adam")
     other = replace(source, optimizer=replace(state_of(source), algorithm=algorithm))
     with pytest.raises(LossError, match=algorithm):
-        to_keras(other, Flavor.KERAS_3)
+        to_keras(other, KerasFlavor.KERAS_3)
 
 
 def test_the_epsilon_of_adam_is_exact_for_the_next_update() -> None:
@@ -141,7 +141,7 @@ def test_the_epsilon_of_adam_is_exact_for_the_next_update() -> None:
     torch = first / corrections[0] / (math.sqrt(second) / corrections[1] + epsilon)
     keras = first * corrections[1] / corrections[0] / (math.sqrt(second) + placed)
     assert keras == pytest.approx(torch, rel=1e-14)
-    stated = state_of(to_keras(checkpoint_of("adam"), Flavor.KERAS_3)).groups[0].hyperparameters["epsilon"]
+    stated = state_of(to_keras(checkpoint_of("adam"), KerasFlavor.KERAS_3)).groups[0].hyperparameters["epsilon"]
     assert stated == pytest.approx(1e-6 * correction(0.99, step), rel=1e-14)
 
 

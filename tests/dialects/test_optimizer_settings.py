@@ -13,7 +13,7 @@ import pytest
 
 import converter
 from converter.dialects.optimizer import schedules
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_settings import COMMON, OPTIMIZERS, TORCH, beside
 from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
 from converter.dialects.optimizer.settings import algorithm_of
@@ -106,7 +106,7 @@ def test_a_schedule_is_one_rate_in_torch_and_a_note_and_a_schedule_again_in_kera
     assert rate == pytest.approx(0.1 * 0.5 * (1 + np.cos(np.pi / 10)))
     (said,) = notes_on_state(state)
     assert f"{rate:.6g}, what CosineDecay(initial_learning_rate=0.1, decay_steps=100) gives at step 10" in said
-    for flavor in Flavor:
+    for flavor in KerasFlavor:
         again = optimizer_of(to_keras(made, flavor))
         assert again.groups[0].hyperparameters["learning_rate"]["class_name"] == "CosineDecay"
         assert notes_on_state(again) == []
@@ -119,7 +119,7 @@ def test_a_rate_given_by_the_user_is_no_schedule() -> None:
 def test_a_schedule_of_others_stays_a_number_in_keras_and_is_said() -> None:
     warm_up = {"initial_learning_rate": 0.1, "decay_schedule_fn": 0.1, "warmup_steps": 20}
     made = to_torch(state_of(learning_rate={"class_name": "Custom>WarmUp", "config": warm_up}, momentum=0.0))
-    again = optimizer_of(to_keras(made, Flavor.KERAS_3))
+    again = optimizer_of(to_keras(made, KerasFlavor.KERAS_3))
     assert again.groups[0].hyperparameters["learning_rate"] == pytest.approx(0.05)
     assert "WarmUp(" in notes_on_state(again)[0]
 
@@ -144,19 +144,19 @@ def test_the_decay_of_keras_2_is_a_note_in_torch_and_goes_on_in_keras() -> None:
     state = optimizer_of(made)
     assert state.groups[0].hyperparameters["lr"] == pytest.approx(0.1)
     assert "what decay 0.01 gives at step 10" in notes_on_state(state)[0]
-    older = optimizer_of(to_keras(made, Flavor.LEGACY)).groups[0].hyperparameters
+    older = optimizer_of(to_keras(made, KerasFlavor.LEGACY)).groups[0].hyperparameters
     assert (older["learning_rate"], older["decay"]) == (pytest.approx(0.11), 0.01)
-    assert "decay=0.01" in call_of(optimizer_of(to_keras(made, Flavor.LEGACY)))
-    for flavor in Flavor:
+    assert "decay=0.01" in call_of(optimizer_of(to_keras(made, KerasFlavor.LEGACY)))
+    for flavor in KerasFlavor:
         assert notes_on_state(optimizer_of(to_keras(made, flavor))) == []
-    for flavor in (Flavor.KERAS_3, Flavor.TF_KERAS):
+    for flavor in (KerasFlavor.KERAS_3, KerasFlavor.TF_KERAS):
         schedule = optimizer_of(to_keras(made, flavor)).groups[0].hyperparameters["learning_rate"]
         for step in (10, 50):
             assert schedules.learning_rate_at(schedule, step) == pytest.approx(0.11 / (1 + 0.01 * step))
 
 
-@pytest.mark.parametrize("flavor", Flavor)
-def test_before_the_first_step_nothing_has_decayed(flavor: Flavor) -> None:
+@pytest.mark.parametrize("flavor", KerasFlavor)
+def test_before_the_first_step_nothing_has_decayed(flavor: KerasFlavor) -> None:
     made = to_torch(state_of(Convention.KERAS_LEGACY, step=0, learning_rate=0.1, decay=0.5, momentum=0.0))
     rate = optimizer_of(to_keras(made, flavor)).groups[0].hyperparameters["learning_rate"]
     assert schedules.learning_rate_at(rate, 0) == pytest.approx(0.1)
@@ -167,11 +167,11 @@ def test_clipping_is_a_note_in_torch_and_goes_along_to_keras() -> None:
     first, second = notes_on_state(optimizer_of(made))
     assert first.startswith("clipnorm 1.0 not carried")
     assert second.startswith("loss_scale_factor 8.0 not carried")
-    newest = optimizer_of(to_keras(made, Flavor.KERAS_3))
+    newest = optimizer_of(to_keras(made, KerasFlavor.KERAS_3))
     assert newest.groups[0].hyperparameters["clipnorm"] == 1.0
     assert newest.groups[0].hyperparameters["loss_scale_factor"] == 8.0
     assert notes_on_state(newest) == []
-    older = optimizer_of(to_keras(made, Flavor.TF_KERAS))
+    older = optimizer_of(to_keras(made, KerasFlavor.TF_KERAS))
     assert older.groups[0].hyperparameters["clipnorm"] == 1.0
     assert len(notes_on_state(older)) == 1
 
@@ -182,7 +182,7 @@ def test_a_setting_that_no_table_knows_is_said_both_ways() -> None:
     state = replace(optimizer_of(made), beside={})
     (group,) = state.groups
     group = replace(group, hyperparameters={**group.hyperparameters, "initial_lr": 0.5, "foreach": True, "fused": None})
-    again = to_keras(replace(made, optimizer=replace(state, groups=(group,))), Flavor.KERAS_3)
+    again = to_keras(replace(made, optimizer=replace(state, groups=(group,))), KerasFlavor.KERAS_3)
     assert notes_on_state(optimizer_of(again)) == ["initial_lr 0.5 of the optimizer is not known here, and not carried"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from converter.dialects.names.operations import Split
 from converter.dialects.names.rearrangement import Rearrangement
-from converter.dialects.rewriting import Rewriting, Way, laid_out
+from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.errors import LossError, ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.ledger import LedgerLine, Status, dropped
@@ -131,8 +131,8 @@ def carried(source: Checkpoint, optimizer: OptimizerState) -> Rewriting:
     """Return an account by which `a` is called one, `b` and `c` are joined, and `d` is dropped."""
     wide = {name: tensor("abcd".index(name), 1) for name in source.tensors}
     made = Rewriting(source=replace(source, tensors=wide, optimizer=optimizer))
-    made.carry(Way(before=("a",), after=("one",)))
-    made.carry(Way(before=("b", "c"), after=("joined",), operations=(Split(0, (1, 1)),), is_forward=False))
+    made.carry(Derivation(before=("a",), after=("one",)))
+    made.carry(Derivation(before=("b", "c"), after=("joined",), operations=(Split(0, (1, 1)),), is_forward=False))
     return made
 
 
@@ -159,7 +159,7 @@ def test_names_that_are_made_anew_are_the_state_s_too(source: Checkpoint) -> Non
 def test_state_of_what_moves_moves_and_of_what_it_displaces_is_gone(source: Checkpoint) -> None:
     made = Rewriting(source=replace(source, optimizer=state("ab")))
     for old, new in (("a", "one"), ("b", "two")):
-        made.carry(Way(before=(old,), after=(new,)))
+        made.carry(Derivation(before=(old,), after=(new,)))
     made.move("one", "two")
     found = made.state_of_variables()["optimizer"]
     assert found.groups[0].parameters == ("two",)

@@ -18,7 +18,7 @@ from converter.dialects.names.operations import Reverse
 from converter.dialects.names.rules import Names, Rule, RuleTable
 from converter.dialects.tables.rows import Row, Rows, Template
 from converter.dialects.transformers import tf1
-from converter.dialects.transformers.attributes import Row as Place
+from converter.dialects.transformers.attributes import AttributeRow as Place
 from converter.dialects.transformers.heads import encoder_config, layer_configs
 from converter.dialects.transformers.in_process_rows import Packed
 from converter.dialects.transformers.mechanical import translated
@@ -240,13 +240,13 @@ def packed(*parts: str, axis: int | None = 0, is_stacked: bool = False) -> Packe
 
 
 def taken_apart(row: Packed, whole: Tensor) -> dict[str, Tensor]:
-    way = row.way(["x.all"], {}, before="x.", after="", whole=whole)
+    way = row.derivation(["x.all"], {}, before="x.", after="", whole=whole)
     assert (way.before, way.is_forward) == (("x.all",), True)
     return dict(zip(way.after, way.applied([whole]), strict=True))
 
 
 def put_together(row: Packed, parts: Mapping[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
-    way = row.way(parts, {}, before="", after="x.", whole=None)
+    way = row.derivation(parts, {}, before="", after="x.", whole=None)
     assert (way.after, way.is_forward) == (("x.all",), False)
     (whole,) = way.applied([parts[name] for name in way.before])
     return whole, way.before

@@ -263,7 +263,7 @@ def test_writes_what_h5py_reads(tmp_path: Path) -> None:
     tensors["scalar"] = ArrayTensor.of(np.array(4, "f4"))
     tensors["empty"] = ArrayTensor.of(np.zeros((0, 3), "f4"))
     late = Late(nbytes=40, render=lambda: b"{}".ljust(40))
-    content = hdf5.Placed(
+    content = hdf5.FileContent(
         tensors=tensors,
         links={"tied/x": "scalar"},
         attributes={"": {"layer_names": ["one", "twelve"] * 9000, "ckconv": late}, "bare": {"weight_names": []}},
@@ -290,7 +290,7 @@ def test_laying_out_a_huge_tensor_takes_no_room() -> None:
         pass
 
     huge = Huge(dtype=DType.FLOAT32, shape=(1 << 36,), array=np.zeros(0, "f4"))
-    pieces = hdf5.pieces(hdf5.Placed(tensors={"a/huge": huge, "b": ArrayTensor.of(np.zeros(3, "f4"))}))
+    pieces = hdf5.pieces(hdf5.FileContent(tensors={"a/huge": huge, "b": ArrayTensor.of(np.zeros(3, "f4"))}))
     assert huge in pieces
     assert sum(len(piece) for piece in pieces if isinstance(piece, bytes)) < 1 << 16
 
@@ -460,7 +460,7 @@ def test_ties_are_links_only_where_they_are_the_same(tmp_path: Path) -> None:
     }
     kept, links = hdf5.shared(tensors)
     assert links == {"same": "a", "turned again": "turned"}
-    path = put(hdf5.pieces(hdf5.Placed(tensors=kept, links=links)), tmp_path / "x.h5")
+    path = put(hdf5.pieces(hdf5.FileContent(tensors=kept, links=links)), tmp_path / "x.h5")
     with h5py.File(path) as file:
         for name, tensor in tensors.items():
             np.testing.assert_array_equal(file[name][()], tensor.numpy())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, ReadError
-from converter.graphs.trace.tensorflow.calling import Called, called
+from converter.graphs.trace.tensorflow.calling import CalledFunction, called
 from tests.graphs.messages import (
     FLOAT,
     INT32,
@@ -54,7 +54,7 @@ def taken(
     nodes: Sequence[bytes] = (),
     objects: Sequence[bytes] = (variable("w", FLOAT, 4, 3),),
     names: Sequence[str] = ("x", "training"),
-) -> Called | None:
+) -> CalledFunction | None:
     """What is called of a model whose root calls `ways`; the first of `objects` is number 2."""
     root = child("__call__", 1) + child("w", 2)
     data = saved_model(
@@ -65,7 +65,7 @@ def taken(
     return called(served(data), "model")
 
 
-def plain(**changes: Any) -> Called:
+def plain(**changes: Any) -> CalledFunction:
     found = taken(("f", concrete(arguments(X), Y, 2)), **{"names": ("x",), **changes})
     assert found is not None
     return found
@@ -242,7 +242,7 @@ def test_a_constant_is_the_node_that_there_is() -> None:
         plain(objects=[constant("c:0")], nodes=[node("c", "Const")])
 
 
-def with_table(*nodes: bytes, inside: bytes | None = None, place: int = 3) -> Called:
+def with_table(*nodes: bytes, inside: bytes | None = None, place: int = 3) -> CalledFunction:
     creator = function("create", node("made", "HashTableV2", **TABLE) if inside is None else inside)
     objects = [child("_create_resource", place), calls("create")]
     return plain(objects=objects, bodies=[body(), creator], nodes=nodes)

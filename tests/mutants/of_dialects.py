@@ -46,8 +46,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/rewriting.py",
-        old="        return way.applied(tensors)\n",
-        new="        return tensors * len(way.after)\n",
+        old="        return derivation.applied(tensors)\n",
+        new="        return tensors * len(derivation.after)\n",
         tests=_TELL + "::test_a_tie_is_kept_where_both_sides_are_transposed " + _RULES,
         what="moments are not rearranged with their weights",
     ),
@@ -81,7 +81,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/rewriting.py",
-        old="            if not set(way.before) <= set(names):\n",
+        old="            if not set(derivation.before) <= set(names):\n",
         new="            if False:\n",
         tests=_RULES,
         what="what is joined across groups goes into one",

@@ -163,8 +163,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/algorithms.py",
-        old="**_below_root(conversion, 1e-10, squares, is_there=conversion.flavor is Flavor.LEGACY)",
-        new="**_below_root(conversion, 1e-8, squares, is_there=conversion.flavor is Flavor.LEGACY)",
+        old="**_below_root(conversion, 1e-10, squares, is_there=conversion.flavor is KerasFlavor.LEGACY)",
+        new="**_below_root(conversion, 1e-8, squares, is_there=conversion.flavor is KerasFlavor.LEGACY)",
         tests=_CONDITIONS,
         what="another default of Adagrad's epsilon",
     ),
@@ -631,8 +631,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/keras_layouts.py",
-        old="if flavor is Flavor.KERAS_3 and not isinstance(rate, Mapping):",
-        new="if flavor is Flavor.KERAS_3:",
+        old="if flavor is KerasFlavor.KERAS_3 and not isinstance(rate, Mapping):",
+        new="if flavor is KerasFlavor.KERAS_3:",
         tests="tests/dialects/test_optimizer_names.py",
         what="a schedule is written as the value of a variable",
     ),
@@ -734,7 +734,7 @@ FAULTS = (
     Fault(
         module="dialects/optimizer/algorithms.py",
         old=(
-            "    if is_decoupled_class and conversion.flavor is Flavor.LEGACY:\n"
+            "    if is_decoupled_class and conversion.flavor is KerasFlavor.LEGACY:\n"
             '        raise LossError(f"{conversion.flavor.value} has no AdamW", hint="a config of a later version '
             'does")\n'
         ),
@@ -765,7 +765,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/algorithms.py",
-        old="if is_there or (conversion.is_exact and conversion.flavor is Flavor.KERAS_3):",
+        old="if is_there or (conversion.is_exact and conversion.flavor is KerasFlavor.KERAS_3):",
         new="if is_there or conversion.is_exact:",
         tests=_SEMANTICS,
         what="an exact epsilon of tf_keras's RMSprop has no setting",
@@ -1059,14 +1059,14 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/algorithms.py",
-        old="    elif conversion.flavor is Flavor.TF_KERAS:  # it keeps",
-        new="    elif conversion.flavor is Flavor.KERAS_3:  # it keeps",
+        old="    elif conversion.flavor is KerasFlavor.TF_KERAS:  # it keeps",
+        new="    elif conversion.flavor is KerasFlavor.KERAS_3:  # it keeps",
         tests="tests/dialects/test_optimizer_names.py",
         what="tf_keras's SGD lacks the momentum that it keeps where it has none",
     ),
     Fault(
         module="dialects/optimizer/semantics.py",
-        old='exact = "; --epsilon exact writes one that does" if flavor is Flavor.KERAS_3 else ""',
+        old='exact = "; --epsilon exact writes one that does" if flavor is KerasFlavor.KERAS_3 else ""',
         new='exact = ""',
         tests="tests/dialects/test_optimizer_conditions.py",
         what="what would save which weights do not decay is not said",

@@ -67,7 +67,7 @@ def _of_layers(model: Layer, owners: frozenset[str], maps: frozenset[str], *, is
             if layer.is_operation or layer.name not in owners:
                 yield _unwritten(layer)
         else:
-            found = _Found(layer=layer, is_keras_3=is_keras_3, is_on_map=layer.path in maps)
+            found = _PlacedLayer(layer=layer, is_keras_3=is_keras_3, is_on_map=layer.path in maps)
             yield from found.settings()
             yield from _called(layer)
             if layer.class_name == "Bidirectional":
@@ -87,7 +87,7 @@ def _of_directions(layer: Layer, *, is_keras_3: bool) -> Iterator[Setting]:
                 config["go_backwards"] = layer.layers[0].config.get("go_backwards", False)
         if inner.class_name in LAYERS:
             one = replace(inner, config=config, path=layer.path)
-            for setting in _Found(layer=one, is_keras_3=is_keras_3, is_on_map=False).settings():
+            for setting in _PlacedLayer(layer=one, is_keras_3=is_keras_3, is_on_map=False).settings():
                 yield replace(setting, class_name=f"Bidirectional({inner.class_name})")
 
 
@@ -121,11 +121,11 @@ def _called(layer: Layer) -> Iterator[Setting]:
 
 
 Finding = tuple[Fate, str]
-Reading = Callable[["_Found", str, Any], list[Finding]]
+Reading = Callable[["_PlacedLayer", str, Any], list[Finding]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _PlacedLayer:
     """One layer, and what is known of where it stands."""
 
     layer: Layer
@@ -220,7 +220,7 @@ def _axes(value: Any, count: int) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
-def _activation(found: _Found, name: str, value: Any) -> list[Finding]:
+def _activation(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     is_convolution = "Conv" in found.layer.class_name
     torch = activations.in_torch(value, is_keras_3=found.is_keras_3, axis=1 if is_convolution else -1)
     if torch == "":
@@ -228,12 +228,12 @@ def _activation(found: _Found, name: str, value: Any) -> list[Finding]:
     return [(Fate.BESIDE, f"{torch or f'the activation {activations.named(value)}'} after it")]
 
 
-def _function(found: _Found, name: str, value: Any) -> list[Finding]:
+def _function(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     torch = activations.in_torch(value, is_keras_3=found.is_keras_3)
     return [(Fate.WIRING, torch or activations.named(value))]
 
 
-def _gate(found: _Found, name: str, value: Any) -> list[Finding]:
+def _gate(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     called = activations.named(value)
     if called == {"activation": "tanh", "recurrent_activation": "sigmoid"}[name]:
         return []
@@ -241,14 +241,14 @@ def _gate(found: _Found, name: str, value: Any) -> list[Finding]:
     return [(Fate.ABSENT, f"{name} {called}{' (0.2 x + 0.5, cut at 0 and 1)' if is_older else ''}")]
 
 
-def _nonlinearity(found: _Found, name: str, value: Any) -> list[Finding]:
+def _nonlinearity(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     called = activations.named(value)
     if called == "relu":
         return [(Fate.ARGUMENT, "nonlinearity='relu'")]
     return [] if called == "tanh" else [(Fate.ABSENT, f"activation {called}")]
 
 
-def _precision(found: _Found, name: str, value: Any) -> list[Finding]:
+def _precision(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     inner = value.get("config") if isinstance(value, Mapping) else None
     policy = str(inner.get("name")) if isinstance(inner, Mapping) and "name" in inner else activations.named(value)
     if policy.startswith("mixed_"):
@@ -257,7 +257,7 @@ def _precision(found: _Found, name: str, value: Any) -> list[Finding]:
     return [] if is_plain and "_from_" not in policy else [(Fate.ABSENT, f"dtype {policy}")]
 
 
-def _padding(found: _Found, name: str, value: Any) -> list[Finding]:
+def _padding(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     strides = _one(found.config.get("strides", 1))
     if value == "same" and strides == 1:
         return [(Fate.ARGUMENT, "padding='same'")]
@@ -270,7 +270,7 @@ def _padding(found: _Found, name: str, value: Any) -> list[Finding]:
     return [] if value == "valid" else [(Fate.ABSENT, _setting_text(name, value))]
 
 
-def _cropping(found: _Found, name: str, value: Any) -> list[Finding]:
+def _cropping(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     """A transposed convolution gives (n - 1) * stride + kernel in PyTorch, n * stride or more in Keras.
 
     TensorFlow takes what is too much from both ends, one more from the last: conv2d_transpose, by its output shape.
@@ -310,7 +310,7 @@ def _excess(padding: str, size: int, stride: int, dilation: int, added: int | No
     return excess if padding == "same" else min(excess, 0)
 
 
-def _channel_axis(found: _Found, name: str, value: Any) -> list[Finding]:
+def _channel_axis(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     axis, shape = _one(value), found.layer.input_shape
     if axis == -1 or (shape is not None and axis == len(shape) - 1):
         return []
@@ -319,7 +319,7 @@ def _channel_axis(found: _Found, name: str, value: Any) -> list[Finding]:
     return [] if is_last or is_torchs else [(Fate.ABSENT, _setting_text(name, value))]
 
 
-def _last_axes(found: _Found, name: str, value: Any) -> list[Finding]:
+def _last_axes(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     axes, shape = _axes(value, 1), found.layer.input_shape
     own = [(Fate.BESIDE, "(x - mean) / variance.sqrt() for it")] if found.layer.class_name == "Normalization" else []
     rank = 0 if shape is None else len(shape)
@@ -329,37 +329,37 @@ def _last_axes(found: _Found, name: str, value: Any) -> list[Finding]:
     return [*own, (Fate.BESIDE, f"axis {shown} as the last" if len(axes) == 1 else f"the axes {shown} as the last")]
 
 
-def _momentum(found: _Found, name: str, value: Any) -> list[Finding]:
+def _momentum(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         return [(Fate.TRAINING, _setting_text(name, value))]
     torch = round(1 - value, 9)
     return [] if torch == 0.1 else [(Fate.ARGUMENT, f"momentum={torch:g}")]
 
 
-def _sequences(found: _Found, name: str, value: Any) -> list[Finding]:
+def _sequences(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     first = [] if found.config.get("time_major") else [(Fate.ARGUMENT, "batch_first=True")]
     return first if value else [*first, (Fate.BESIDE, "h_n for its output (return_sequences is off)")]
 
 
-def _groups(found: _Found, name: str, value: Any) -> list[Finding]:
+def _groups(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     return [(Fate.ARGUMENT, f"num_groups={value}") if value != -1 else (Fate.BESIDE, "a group for each channel")]
 
 
-def _equation(found: _Found, name: str, value: Any) -> list[Finding]:
+def _equation(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     """A kernel of two axes is what torch.nn.Linear has; others are flattened to one, inputs and outputs with them."""
     rest = str(value).partition(",")[2]
     kernel = rest.partition("->")[0].strip()
     return [] if len(kernel) == 2 else [(Fate.BESIDE, f"inputs and outputs flattened and not as in {value}")]
 
 
-def _attention_axes(found: _Found, name: str, value: Any) -> list[Finding]:
+def _attention_axes(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     shape = found.layer.input_shape or found.config.get("query_shape")
     axes = _axes(value, 1)
     is_only = axes == [1] and isinstance(shape, list | tuple) and len(shape) == 3
     return [] if value is None or is_only else [(Fate.BESIDE, f"attention along {_setting_text('axes', value)}")]
 
 
-def _heads(found: _Found, name: str, value: Any) -> list[Finding]:
+def _heads(found: _PlacedLayer, name: str, value: Any) -> list[Finding]:
     if value is None or (name == "value_dim" and value == found.config.get("key_dim")):
         return []
     return [(Fate.BESIDE, f"{name}={value}")]

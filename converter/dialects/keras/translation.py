@@ -13,7 +13,7 @@ from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
 from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
 from converter.dialects.names.operations import applied
-from converter.dialects.rewriting import Rewriting, Way
+from converter.dialects.rewriting import Derivation, Rewriting
 from converter.errors import ArchitectureError, LossError, ReadError, of_tensor
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
@@ -52,7 +52,7 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
         raise ArchitectureError(
             f"layer {layer.path!r} is a {layer.class_name}, whose variables cannot be named", hint="--weights-only"
         )
-    return _Inverse(rewriting=Rewriting(source=checkpoint)).translated(modules)
+    return _ToKeras(rewriting=Rewriting(source=checkpoint)).translated(modules)
 
 
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
@@ -102,7 +102,7 @@ def _behind_flatten(module: Module, features: Features | None) -> Module:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Assignment:
     """Which variable of a checkpoint is which slot of which module."""
 
     slots: Mapping[str, tuple[Module, Slot]]
@@ -110,7 +110,7 @@ class _Found:
     misordered: tuple[str, ...] = ()
 
     def translated(self, checkpoint: Checkpoint) -> Checkpoint:
-        forward = _Forward(rewriting=Rewriting(source=checkpoint))
+        forward = _ToTorch(rewriting=Rewriting(source=checkpoint))
         stored = [name for name in checkpoint.names if name not in self.slots]
         for name in checkpoint.names:
             if name in self.slots:
@@ -168,7 +168,7 @@ class _Found:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Forward:
+class _ToTorch:
     """A checkpoint on its way to PyTorch's names. `names` is what each variable has become."""
 
     rewriting: Rewriting
@@ -184,7 +184,7 @@ class _Forward:
         """Add what PyTorch has for a variable, and what only PyTorch has beside it."""
         rewriting = self.rewriting
         news = tuple(map(module.torch_name, slot.torch))
-        rewriting.carry(Way(before=(name,), after=news, operations=slot.operations))
+        rewriting.carry(Derivation(before=(name,), after=news, operations=slot.operations))
         self.names[name] = [*news]
         for new in news:
             if slot.is_buffer:
@@ -215,7 +215,7 @@ def _filled(dtype: DType, shape: tuple[int, ...], value: int) -> Tensor:
     return ArrayTensor(dtype=dtype, shape=shape, array=np.full(shape, value, dtype.numpy))
 
 
-def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
+def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Assignment:
     slots: dict[str, tuple[Module, Slot]] = {}
     inputs: Mapping[str, Features] = {}
     misordered: list[str] = []
@@ -237,7 +237,7 @@ def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Found:
         if leaves.without_cell(module.path) in inputs and takes_features(slot)
     ]
     misordered += _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
-    return _Found(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))
+    return _Assignment(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))
 
 
 def _is_misordered(slot: Slot, features: Features) -> bool:
@@ -330,7 +330,7 @@ class _Sum:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Inverse:
+class _ToKeras:
     """A checkpoint on its way to the names and layouts of a Keras config."""
 
     rewriting: Rewriting

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converter.dialects.names.operations import TwoWay, check_counts
-from converter.dialects.rewriting import Rewriting, Way
+from converter.dialects.rewriting import Derivation, Rewriting
 from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint
 
@@ -172,7 +172,7 @@ class _Mapping:
             raise _missing(lacking, names)
         operations = () if rule is None else rule.operations
         self.rewriting.carry(
-            Way(before=names.before, after=names.after, operations=operations, is_forward=self.is_forward)
+            Derivation(before=names.before, after=names.after, operations=operations, is_forward=self.is_forward)
         )
 
     def _tie(self) -> None:

@@ -20,7 +20,7 @@ from converter.dialects.optimizer.conversion import (
     not_zero,
 )
 from converter.dialects.optimizer.epsilon import TELLING, Squares, below_root, beside_root, correction
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.errors import LossError
 
 _PLAIN = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False}
@@ -68,7 +68,7 @@ def adam_to_keras(conversion: FromTorch) -> Converted:
         conversion.refuse_decay()
     decay = max(decay for decay, _ in decays)
     is_decoupled_class = conversion.state.algorithm == "adamw" or bool(decay)
-    if is_decoupled_class and conversion.flavor is Flavor.LEGACY:
+    if is_decoupled_class and conversion.flavor is KerasFlavor.LEGACY:
         raise LossError(f"{conversion.flavor.value} has no AdamW", hint="a config of a later version does")
     has_maximum = bool(conversion.value("amsgrad", False))
     hyperparameters = {
@@ -88,8 +88,8 @@ def adam_to_keras(conversion: FromTorch) -> Converted:
 
 def _adam_epsilon(conversion: FromTorch, beta_2: float) -> dict[str, Any]:
     epsilon = conversion.number("eps", 1e-8)
-    if conversion.is_exact and conversion.flavor is not Flavor.LEGACY:
-        return {"epsilon": epsilon, **({"adaptive_epsilon": True} if conversion.flavor is Flavor.TF_KERAS else {})}
+    if conversion.is_exact and conversion.flavor is not KerasFlavor.LEGACY:
+        return {"epsilon": epsilon, **({"adaptive_epsilon": True} if conversion.flavor is KerasFlavor.TF_KERAS else {})}
     factor = correction(beta_2, conversion.step)
     placed = epsilon * factor
     most = 1 / factor - 1
@@ -132,7 +132,7 @@ def sgd_to_keras(conversion: FromTorch) -> Converted:
     slots = {}
     if momentum:
         slots["momentum"] = conversion.slot("momentum_buffer", -not_zero(rate))
-    elif conversion.flavor is Flavor.TF_KERAS:  # it keeps a momentum even where it has none
+    elif conversion.flavor is KerasFlavor.TF_KERAS:  # it keeps a momentum even where it has none
         slots["momentum"] = {parameter: conversion.zeros(parameter) for parameter in conversion.trained}
     if momentum and dampening:
         if is_nesterov or not conversion.state.slots:
@@ -183,7 +183,7 @@ def rmsprop_to_keras(conversion: FromTorch) -> Converted:
         "learning_rate": rate,
         "rho": conversion.number("alpha", 0.99),
         "momentum": momentum,
-        **_below_root(conversion, 1e-8, squares, is_there=conversion.flavor is Flavor.LEGACY and not momentum),
+        **_below_root(conversion, 1e-8, squares, is_there=conversion.flavor is KerasFlavor.LEGACY and not momentum),
         "centered": is_centered,
     }
     return "rmsprop", hyperparameters, slots
@@ -219,7 +219,7 @@ def adagrad_to_keras(conversion: FromTorch) -> Converted:
     hyperparameters = {
         "learning_rate": conversion.learning_rate(),
         "initial_accumulator_value": conversion.number("initial_accumulator_value", 0.0),
-        **_below_root(conversion, 1e-10, squares, is_there=conversion.flavor is Flavor.LEGACY),
+        **_below_root(conversion, 1e-10, squares, is_there=conversion.flavor is KerasFlavor.LEGACY),
     }
     return "adagrad", hyperparameters, slots
 
@@ -237,7 +237,7 @@ def _beside_root(conversion: FromKeras, squares: Squares, *, is_there: bool) -> 
 
 def _below_root(conversion: FromTorch, default: float, squares: Squares, *, is_there: bool) -> dict[str, Any]:
     epsilon = conversion.number("eps", default)
-    if is_there or (conversion.is_exact and conversion.flavor is Flavor.KERAS_3):
+    if is_there or (conversion.is_exact and conversion.flavor is KerasFlavor.KERAS_3):
         return {"epsilon": epsilon}
     placed = below_root(epsilon, squares)
     conversion.warnings += placed.note(epsilon, "Keras, which adds it below the root instead of to it")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.errors import LossError
 from converter.model.dtype import DType
@@ -173,7 +173,7 @@ class FromTorch:
     """
 
     state: OptimizerState
-    flavor: Flavor
+    flavor: KerasFlavor
     is_exact: bool
     trained: tuple[str, ...]
     like: Mapping[str, Tensor]

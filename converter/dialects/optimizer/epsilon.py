@@ -31,7 +31,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class PlacedEpsilon:
     """An epsilon for the other framework, and by how much updates differ with it, root mean square over elements.
 
     In `error` elements count by their squares, as they do for the loss; in `plain_error` they count alike.
@@ -74,20 +74,20 @@ class Squares:
                 yield np.sqrt(values)
 
 
-def below_root(epsilon: float, squares: Squares) -> Placed:
+def below_root(epsilon: float, squares: Squares) -> PlacedEpsilon:
     """Return the e for which sqrt(square + e) is closest to root + `epsilon`."""
     roots = _Roots.of(squares)
     if roots.is_empty:
-        return Placed(value=epsilon * epsilon, error=0.0, plain_error=0.0)
+        return PlacedEpsilon(value=epsilon * epsilon, error=0.0, plain_error=0.0)
     pointwise: Callable[[float], float] = lambda root: epsilon * (epsilon + 2 * root)  # noqa: E731
     return roots.placed(pointwise, lambda at, e: (at + epsilon) / np.sqrt(at * at + e))
 
 
-def beside_root(epsilon: float, squares: Squares) -> Placed:
+def beside_root(epsilon: float, squares: Squares) -> PlacedEpsilon:
     """Return the e for which root + e is closest to sqrt(square + `epsilon`)."""
     roots = _Roots.of(squares)
     if roots.is_empty or not epsilon:
-        return Placed(value=math.sqrt(epsilon), error=0.0, plain_error=0.0)
+        return PlacedEpsilon(value=math.sqrt(epsilon), error=0.0, plain_error=0.0)
     pointwise: Callable[[float], float] = lambda root: epsilon / (math.sqrt(root * root + epsilon) + root)  # noqa: E731
     return roots.placed(pointwise, lambda at, e: np.sqrt(at * at + epsilon) / (at + e))
 
@@ -114,7 +114,7 @@ class _Roots:
     def is_empty(self) -> bool:
         return not self.values.size
 
-    def placed(self, pointwise: Callable[[float], float], ratio: Callable[[Array, float], Array]) -> Placed:
+    def placed(self, pointwise: Callable[[float], float], ratio: Callable[[Array, float], Array]) -> PlacedEpsilon:
         """Return the constant with the least error.
 
         `pointwise` is the constant that is right for a root; `ratio` how much larger updates are at some roots with a
@@ -125,8 +125,8 @@ class _Roots:
         return closest if closest.error <= _NEGLIGIBLE else self._least(ends, ratio, lambda each: each.error)
 
     def _least(
-        self, ends: Sequence[float], ratio: Callable[[Array, float], Array], key: Callable[[Placed], float]
-    ) -> Placed:
+        self, ends: Sequence[float], ratio: Callable[[Array, float], Array], key: Callable[[PlacedEpsilon], float]
+    ) -> PlacedEpsilon:
         """Return the constant between two for which `key` is least, found on grids that are finer each time."""
         low, high = ends
         found = [self._with(value, ratio) for value in ends]
@@ -137,10 +137,10 @@ class _Roots:
             low, high = (float(grid[int(min(max(at + step, 0), _GRID - 1))]) for step in (-1, 1))
         return min(found, key=key)
 
-    def _with(self, value: float, ratio: Callable[[Array, float], Array]) -> Placed:
+    def _with(self, value: float, ratio: Callable[[Array, float], Array]) -> PlacedEpsilon:
         squares = np.square(ratio(self.values, value) - 1) * self.counts
         weights = np.square(self.values / self.values[-1])  # the largest is 1: the others cannot overflow
         error = math.sqrt(float(np.sum(squares * weights)) / float(np.sum(self.counts * weights)))
-        return Placed(
+        return PlacedEpsilon(
             value=value, error=error, plain_error=math.sqrt(float(np.sum(squares)) / float(self.counts.sum()))
         )

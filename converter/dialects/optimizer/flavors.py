@@ -9,7 +9,7 @@ from enum import Enum
 from converter.model.checkpoint import Checkpoint
 
 
-class Flavor(Enum):
+class KerasFlavor(Enum):
     """Keras 3; tf_keras, and Keras from TensorFlow 2.11 on; Keras before that, in `optimizers.legacy` since."""
 
     KERAS_3 = "Keras 3"
@@ -39,7 +39,7 @@ TITLES: Mapping[str, str] = {
 """Class -> what Keras 3 calls an optimizer of it; the others call it as its class."""
 
 
-def flavor_of(checkpoint: Checkpoint, *, default: Flavor | None = None) -> Flavor:
+def flavor_of(checkpoint: Checkpoint, *, default: KerasFlavor | None = None) -> KerasFlavor:
     """Return the kind of Keras that a model's file is for: by the version in the source, or in its config.
 
     Where neither states one, a config is `default`'s, or by the names of modules in it that of Keras 3 or tf_keras.
@@ -49,12 +49,12 @@ def flavor_of(checkpoint: Checkpoint, *, default: Flavor | None = None) -> Flavo
     if match is not None:
         version = (int(match[1]), int(match[2]))
         if version >= (3, 0):
-            return Flavor.KERAS_3
-        return Flavor.TF_KERAS if version >= _FIRST_NEW else Flavor.LEGACY
+            return KerasFlavor.KERAS_3
+        return KerasFlavor.TF_KERAS if version >= _FIRST_NEW else KerasFlavor.LEGACY
     if default is not None:
         return default
     is_latest = checkpoint.keras_config is not None and "module" in checkpoint.keras_config.values
-    return Flavor.KERAS_3 if is_latest else Flavor.TF_KERAS
+    return KerasFlavor.KERAS_3 if is_latest else KerasFlavor.TF_KERAS
 
 
 def stated_version(checkpoint: Checkpoint) -> str | None:

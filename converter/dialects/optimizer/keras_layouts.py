@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.optimizer.conversion import EPSILON_OF_TORCH, OWN_PACKAGE
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -59,15 +59,15 @@ def in_order(state: OptimizerState, order: Mapping[str, Any]) -> OptimizerState:
     return replace(state, groups=groups, slots=slots)
 
 
-def variables(state: OptimizerState, flavor: Flavor) -> dict[str, Tensor]:
+def variables(state: OptimizerState, flavor: KerasFlavor) -> dict[str, Tensor]:
     """Return the variables of an optimizer by their full names, in its own order; `state` is in Keras's conventions."""
     title = config_of(state)[1]["name"]
     found: dict[str, Tensor] = {_step_name(title, flavor): ArrayTensor.of(np.asarray(state.step or 0, np.int64))}
     rate = config_of(state)[1]["learning_rate"]
-    if flavor is Flavor.KERAS_3 and not isinstance(rate, Mapping):  # a schedule has no variable
+    if flavor is KerasFlavor.KERAS_3 and not isinstance(rate, Mapping):  # a schedule has no variable
         found[f"{title}/learning_rate"] = ArrayTensor.of(np.asarray(rate, np.float32))
     plan = _PLANS[state.algorithm]
-    if flavor is Flavor.LEGACY:
+    if flavor is KerasFlavor.LEGACY:
         plan = tuple((slot,) for part in plan for slot in part)
     for part in plan:
         held = [slot for slot in part if slot in state.slots]
@@ -77,14 +77,18 @@ def variables(state: OptimizerState, flavor: Flavor) -> dict[str, Tensor]:
     return found
 
 
-def _step_name(title: str, flavor: Flavor) -> str:
-    return {Flavor.KERAS_3: f"{title}/iteration", Flavor.TF_KERAS: "iteration", Flavor.LEGACY: f"{title}/iter"}[flavor]
+def _step_name(title: str, flavor: KerasFlavor) -> str:
+    return {
+        KerasFlavor.KERAS_3: f"{title}/iteration",
+        KerasFlavor.TF_KERAS: "iteration",
+        KerasFlavor.LEGACY: f"{title}/iter",
+    }[flavor]
 
 
-def _slot_name(title: str, slot: str, weight: str, algorithm: str, flavor: Flavor) -> str:
-    if flavor is Flavor.KERAS_3:
+def _slot_name(title: str, slot: str, weight: str, algorithm: str, flavor: KerasFlavor) -> str:
+    if flavor is KerasFlavor.KERAS_3:
         return f"{title}/{weight.replace('/', '_')}_{slot}"
-    if flavor is Flavor.TF_KERAS:
+    if flavor is KerasFlavor.TF_KERAS:
         own = slot if algorithm in ("rmsprop", "adagrad") else _OLDER[slot]
         return f"{title}/{own}/{weight}"
     return f"{title}/{weight}/{slot_of_legacy(slot, algorithm)}"

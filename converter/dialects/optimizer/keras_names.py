@@ -42,7 +42,7 @@ Slots = dict[str, dict[str, Tensor]]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sorted:
+class _Variables:
     """Variables of an optimizer as they are told apart."""
 
     settings: Settings
@@ -133,7 +133,7 @@ def state_by_names(
     flat: dict[str, list[str]] = {}
     for name in full:
         flat.setdefault(name.replace("/", "_"), []).append(name)
-    found = _Sorted(settings=settings)
+    found = _Variables(settings=settings)
     found.check_class()
     for variable, tensor in variables.items():
         path = variable.removesuffix(":0")
@@ -188,7 +188,7 @@ def state_by_positions(
     `orders` gives the orders that the trained weights may be in when they have these shapes. All arrangements of
     slots that Keras has had are tried; raises LossError when none fits the shapes, or more than one.
     """
-    found = _Sorted(settings=settings)
+    found = _Variables(settings=settings)
     found.check_class()
     algorithm = settings.algorithm
     if algorithm is None:
@@ -210,7 +210,7 @@ def state_by_positions(
     return found.state(order, "verified (shapes)" if is_certain else "verified (order)")
 
 
-def _without_scalars(variables: Sequence[Tensor], found: _Sorted) -> Sequence[Tensor]:
+def _without_scalars(variables: Sequence[Tensor], found: _Variables) -> Sequence[Tensor]:
     """Return the slots, which come last, having added to `found` the loss scale, step count and rate before them."""
     if _is_scaled(variables):
         found.add_scaling("dynamic_scale", variables[3])
@@ -365,7 +365,7 @@ def _legacy(
     settings: Settings,
     weights: Mapping[str, Tensor],
 ) -> OptimizerState:
-    found = _Sorted(settings=settings, is_legacy=True)
+    found = _Variables(settings=settings, is_legacy=True)
     found.check_class()
     for local_name, index in node.children.items():
         key = nodes[index].key

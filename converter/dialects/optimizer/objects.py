@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of, slot_of_legacy, variables
 from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.encoding.object_graph import ObjectTree
@@ -25,15 +25,15 @@ _HYPERPARAMETERS = ("learning_rate", "decay", "beta_1", "beta_2", "momentum", "r
 
 
 def add_optimizer(
-    tree: ObjectTree, node: int, state: OptimizerState, flavor: Flavor, weights: Mapping[str, int]
+    tree: ObjectTree, node: int, state: OptimizerState, flavor: KerasFlavor, weights: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Hang an optimizer, `state` in Keras's conventions, at `node`; return key -> tensor. `weights` are their nodes."""
-    if flavor is Flavor.LEGACY:
+    if flavor is KerasFlavor.LEGACY:
         return _add_legacy(tree, node, state, weights)
     _, config = config_of(state)
     held = variables(state, flavor)
     keys: dict[str, Tensor] = {}
-    if flavor is Flavor.TF_KERAS:  # which keeps it beside the numbered ones, not in them
+    if flavor is KerasFlavor.TF_KERAS:  # which keeps it beside the numbered ones, not in them
         rate = config["learning_rate"]
         title = "current_learning_rate" if isinstance(rate, Mapping) else "learning_rate"
         key = tree.set_variable(tree.child(node, f"_{title}"), f"optimizer/_{title}", title)

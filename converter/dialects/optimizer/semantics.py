@@ -18,7 +18,7 @@ from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.algorithms import ALGORITHMS
 from converter.dialects.optimizer.besides import with_besides
 from converter.dialects.optimizer.conversion import OWN_PACKAGE, FromKeras, FromTorch, decay_of
-from converter.dialects.optimizer.flavors import CLASSES, TITLES, Flavor
+from converter.dialects.optimizer.flavors import CLASSES, TITLES, KerasFlavor
 from converter.dialects.optimizer.keras_settings import beside, notes_on
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
@@ -36,10 +36,10 @@ _COMMON = {
     "ema_momentum": 0.99,
     "ema_overwrite_frequency": None,
 }
-_CONFIGS: Mapping[Flavor, Mapping[str, Any]] = {
-    Flavor.KERAS_3: _COMMON,
-    Flavor.TF_KERAS: {**_COMMON, "jit_compile": False, "is_legacy_optimizer": False},
-    Flavor.LEGACY: {"decay": 0.0},
+_CONFIGS: Mapping[KerasFlavor, Mapping[str, Any]] = {
+    KerasFlavor.KERAS_3: _COMMON,
+    KerasFlavor.TF_KERAS: {**_COMMON, "jit_compile": False, "is_legacy_optimizer": False},
+    KerasFlavor.LEGACY: {"decay": 0.0},
 }
 """What every optimizer of a kind says in its config, the first version of the kind too."""
 
@@ -128,7 +128,7 @@ def _trained(checkpoint: Checkpoint, names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def to_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool = False) -> Checkpoint:
+def to_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool = False) -> Checkpoint:
     """Return the checkpoint with its optimizer state, still in PyTorch's layouts, in the conventions of Keras.
 
     `is_exact` asks for optimizers that add epsilon where PyTorch does: those of converter.keras_optimizers in Keras 3.
@@ -174,11 +174,11 @@ def _to_keras(conversion: FromTorch) -> OptimizerState:
     if state.step is None:
         conversion.lines.append(defaulted("optimizer.iterations", "0: the file does not say how many steps were taken"))
     algorithm, hyperparameters, slots = ALGORITHMS[state.algorithm].to_keras(conversion)
-    if flavor is Flavor.LEGACY:
+    if flavor is KerasFlavor.LEGACY:
         hyperparameters.pop("weight_decay", None)
     class_name = CLASSES[algorithm]
-    title = TITLES[class_name] if flavor is Flavor.KERAS_3 else class_name
-    is_own = conversion.is_exact and flavor is Flavor.KERAS_3 and "epsilon" in hyperparameters
+    title = TITLES[class_name] if flavor is KerasFlavor.KERAS_3 else class_name
+    is_own = conversion.is_exact and flavor is KerasFlavor.KERAS_3 and "epsilon" in hyperparameters
     common = {"name": title, **_CONFIGS[flavor], **hyperparameters}
     common["class_name"] = OWN_PACKAGE + class_name if is_own else class_name
     common, left = with_besides(common, state, conversion.groups, flavor)
@@ -198,15 +198,15 @@ def _to_keras(conversion: FromTorch) -> OptimizerState:
         groups=tuple(groups),
         slots=slots,
         basis=state.basis,
-        convention=Convention.KERAS_LEGACY if flavor is Flavor.LEGACY else Convention.KERAS,
+        convention=Convention.KERAS_LEGACY if flavor is KerasFlavor.LEGACY else Convention.KERAS,
         beside=left,
     )
 
 
-def _not_saved(names: tuple[str, ...], flavor: Flavor) -> str:
+def _not_saved(names: tuple[str, ...], flavor: KerasFlavor) -> str:
     shown = ", ".join(names[:_SHOWN])
     listed = shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-    exact = "; --epsilon exact writes one that does" if flavor is Flavor.KERAS_3 else ""
+    exact = "; --epsilon exact writes one that does" if flavor is KerasFlavor.KERAS_3 else ""
     return (
         f"no weight decay for {listed}: an optimizer of Keras does not save that, call its exclude_from_weight_decay "
         f"as the README says, or they decay too{exact}"

@@ -9,7 +9,7 @@ from typing import Any
 from converter.declaring import option
 from converter.dialects import keras
 from converter.dialects.optimizer.conversion import OWN_PACKAGE
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
@@ -32,7 +32,7 @@ def epsilon_option() -> Any:
     )
 
 
-def for_keras(checkpoint: Checkpoint, flavor: Flavor, *, is_exact: bool) -> Checkpoint:
+def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) -> Checkpoint:
     """Return a checkpoint of PyTorch's names with Keras's names and optimizer, where its config is of a Keras model.
 
     A Keras model around one of transformers stays as it is, with a warning, and without its Keras config. Raises

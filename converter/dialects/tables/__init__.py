@@ -131,7 +131,7 @@ class Sinusoids:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Otherwise:
+class ConditionalRows:
     """Rows that go before those of the table, both ways when the config says `value` under `key`."""
 
     key: str
@@ -156,7 +156,7 @@ class FlaxTable(ModelTable):
     sinusoids: Sinusoids | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
-    otherwise: Otherwise | None = None
+    otherwise: ConditionalRows | None = None
 
 
 @cache
@@ -179,7 +179,7 @@ def flax_table(model_type: str) -> FlaxTable | None:
         sinusoids, otherwise = entry.pop("sinusoids", None), entry.pop("otherwise", None)
         if otherwise is not None:
             key, value, rows = otherwise
-            otherwise = Otherwise(key=key, value=value, rows=tuple(map(Row.of, rows)))
+            otherwise = ConditionalRows(key=key, value=value, rows=tuple(map(Row.of, rows)))
         return FlaxTable(sinusoids=None if sinusoids is None else Sinusoids(**sinusoids), otherwise=otherwise, **entry)
 
 

@@ -27,7 +27,7 @@ _OLD_LAYERS, _LAYERS = "_layer_checkpoint_dependencies", "layers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AttributeRow:
     """A place in a model and the name of the variable there.
 
     The first item of a list has no number in a place; ``{n+1}`` in a name is one more than the number in the place.
@@ -37,7 +37,7 @@ class Row:
     name: str
 
     @classmethod
-    def of(cls, place: str, name: str) -> Row:
+    def of(cls, place: str, name: str) -> AttributeRow:
         """Return the row that a table file has as [place, name]."""
         parts = _PLACEHOLDER.split(place)
         pattern = "".join(
@@ -58,7 +58,7 @@ class Layout:
     """Where a class of models has its variables: rows by place, less the numbers in it."""
 
     class_name: str
-    rows: Mapping[str, tuple[Row, ...]]
+    rows: Mapping[str, tuple[AttributeRow, ...]]
 
     def name_at(self, place: str) -> str | None:
         """Return the name of the variable at a place in the model, None when there is none."""
@@ -72,11 +72,11 @@ class Layout:
 @cache
 def layouts() -> tuple[Layout, ...]:
     """Return what the table has, a layout for each class."""
-    found: dict[str, dict[str, tuple[Row, ...]]] = defaultdict(dict)
+    found: dict[str, dict[str, tuple[AttributeRow, ...]]] = defaultdict(dict)
     for groups in document(_TABLE)["models"].values():
         for group in groups:
             for place, name in group["rows"]:
-                key, row = _NUMBER.sub("", _PLACEHOLDER.sub("", place)), Row.of(place, name)
+                key, row = _NUMBER.sub("", _PLACEHOLDER.sub("", place)), AttributeRow.of(place, name)
                 for class_name in group["classes"]:
                     found[class_name][key] = (*found[class_name].get(key, ()), row)
     return tuple(Layout(class_name=class_name, rows=rows) for class_name, rows in found.items())

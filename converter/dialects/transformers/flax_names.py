@@ -12,7 +12,7 @@ from converter.dialects.tables.rows import Match, Rows, Template
 
 _PART_DEPTH_LIMIT = 4
 
-Found = tuple[str, Rearrangement | None]
+NameAndLayout = tuple[str, Rearrangement | None]
 """A name on the other side, and how the layouts differ."""
 
 
@@ -45,7 +45,7 @@ class Names:
             parts[part] = names
         return cls(table=table, config=config, parts=parts, otherwise=_rows_otherwise(table, config))
 
-    def to_canonical(self, leaf: str) -> Found | None:
+    def to_canonical(self, leaf: str) -> NameAndLayout | None:
         """Return what PyTorch calls a leaf, None when no row has it."""
         part, _, rest = leaf.partition("/")
         if part in self.parts and rest:
@@ -54,7 +54,7 @@ class Names:
         match = self._matched("to_canonical", leaf, "/")
         return None if match is None else (self._own(match.name, leaf.startswith(self._start("/")), "."), match.layout)
 
-    def from_canonical(self, name: str) -> Found | None:
+    def from_canonical(self, name: str) -> NameAndLayout | None:
         """Return which leaf a tensor of PyTorch is, None when no row has it."""
         part, _, rest = name.partition(".")
         if part in self.parts and rest:

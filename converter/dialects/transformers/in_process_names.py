@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.dialects.identity.classes import class_named
-from converter.dialects.rewriting import Rewriting, Way
+from converter.dialects.rewriting import Derivation, Rewriting
 from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.in_process_rows import Packed, Variant, variants
 from converter.errors import LossError
@@ -211,7 +211,7 @@ def to_hub(checkpoint: Checkpoint) -> Checkpoint:
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     warning = f"{config['model_type']}: names that transformers 5 has in memory, here as save_pretrained writes them"
     rewriting = Rewriting(source=checkpoint, warnings=[warning])
-    return _Translation(rewriting=rewriting, places=reading.places, is_from_process=True).result()
+    return _Renaming(rewriting=rewriting, places=reading.places, is_from_process=True).result()
 
 
 def to_in_process(checkpoint: Checkpoint) -> Checkpoint:
@@ -225,11 +225,11 @@ def to_in_process(checkpoint: Checkpoint) -> Checkpoint:
     if not reading.on_hub or reading.in_process:
         return checkpoint
     rewriting = Rewriting(source=checkpoint)
-    return _Translation(rewriting=rewriting, places=reading.places, is_from_process=False).result()
+    return _Renaming(rewriting=rewriting, places=reading.places, is_from_process=False).result()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Translation:
+class _Renaming:
     """A checkpoint on its way to the names of the other side."""
 
     rewriting: Rewriting
@@ -242,15 +242,15 @@ class _Translation:
         rewriting, source = self.rewriting, self.rewriting.source
         self.held = frozenset(source.names)
         for name in source.names:
-            if name not in rewriting.ways:
+            if name not in rewriting.derivations:
                 self._translate(name)
         for name, owner in source.aliases.items():
-            way, of_owner = rewriting.ways[name], rewriting.ways[owner]
-            if not way.operations and not of_owner.operations:
-                del rewriting.tensors[way.after[0]]
-                rewriting.aliases[way.after[0]] = of_owner.after[0]
-        rewriting.buffers.update(new for name in source.buffers for new in rewriting.ways[name].after)
-        rewriting.frozen.update(new for name in source.frozen for new in rewriting.ways[name].after)
+            derivation, of_owner = rewriting.derivations[name], rewriting.derivations[owner]
+            if not derivation.operations and not of_owner.operations:
+                del rewriting.tensors[derivation.after[0]]
+                rewriting.aliases[derivation.after[0]] = of_owner.after[0]
+        rewriting.buffers.update(new for name in source.buffers for new in rewriting.derivations[name].after)
+        rewriting.frozen.update(new for name in source.frozen for new in rewriting.derivations[name].after)
         return rewriting.done(source.dialect, **rewriting.state())
 
     def _translate(self, name: str) -> None:
@@ -281,14 +281,14 @@ class _Translation:
         return name
 
     def _rename(self, name: str, new: str) -> None:
-        self.rewriting.carry(Way(before=(name,), after=(new,)))
+        self.rewriting.carry(Derivation(before=(name,), after=(new,)))
 
     def _repack(self, name: str, row: Packed, indices: Indices, *, own: str, other: str) -> None:
         source = self.rewriting.source
         whole = source.tensor(name) if row.is_in_process == self.is_from_process else None
         if whole is not None and not self.is_from_process:
             self._check_heads(name, row)
-        self.rewriting.carry(row.way(self.held, indices, before=own, after=other, whole=whole))
+        self.rewriting.carry(row.derivation(self.held, indices, before=own, after=other, whole=whole))
 
     def _check_heads(self, name: str, row: Packed) -> None:
         config = self.rewriting.source.config

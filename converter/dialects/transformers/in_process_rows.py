@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from converter.dialects.names.operations import Each, Split, TwoWay, Unstack
-from converter.dialects.rewriting import Way
+from converter.dialects.rewriting import Derivation
 from converter.dialects.tables import document
 from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
 from converter.errors import LossError
@@ -38,7 +38,9 @@ class Packed:
     is_stacked: bool
     is_in_process: bool
 
-    def way(self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None) -> Way:
+    def derivation(
+        self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None
+    ) -> Derivation:
         """Return how the whole, if it is in the source as `whole`, becomes its parts, or they it.
 
         `names` are those of the source; `before` and `after` stand before names there and in what is made. Raises
@@ -55,7 +57,7 @@ class Packed:
         one = (own + self.whole.filled(indices),)
         sides = (one, parts) if whole is not None else (parts, one)
         operations = self._operations(items)
-        return Way(before=sides[0], after=sides[1], operations=operations, is_forward=whole is not None)
+        return Derivation(before=sides[0], after=sides[1], operations=operations, is_forward=whole is not None)
 
     def _operations(self, items: int) -> tuple[TwoWay, ...]:
         """Return what makes the parts of a whole of so many items."""

@@ -29,7 +29,7 @@ _REVERSED = {3: "x i o -> o i x", 4: "y x i o -> o i x y"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translation:
+class MechanicalName:
     """What a variable is called in PyTorch; `is_certain` is False where the name does not say what it is."""
 
     name: str
@@ -37,19 +37,19 @@ class Translation:
     is_certain: bool
 
 
-def translated(name: str, rank: int) -> Translation:
+def translated(name: str, rank: int) -> MechanicalName:
     """Return what the rules make of the name of a variable, less the model's own name in front."""
     path = [part for part in _OUTER.sub(r"\1", name).replace("_._", "/").split("/") if part]
     leaf = path[-1]
     if leaf.removesuffix("_kernel") in _SEPARABLE:
         path[-1:] = [leaf.removesuffix("_kernel"), "weight"]
-        return Translation(name=".".join(path), layout=layout_of(_REVERSED.get(rank)), is_certain=rank in _REVERSED)
+        return MechanicalName(name=".".join(path), layout=layout_of(_REVERSED.get(rank)), is_certain=rank in _REVERSED)
     if leaf in _NORMS:
         path[-1:] = ["parametrizations", "weight", _NORMS[leaf]]
-        return Translation(name=".".join(path), layout=layout_of(_KERNELS.get(rank)), is_certain=rank in _KERNELS)
+        return MechanicalName(name=".".join(path), layout=layout_of(_KERNELS.get(rank)), is_certain=rank in _KERNELS)
     is_kernel = leaf == "kernel"
     path[-1] = _LEAVES.get(leaf, leaf)
-    return Translation(
+    return MechanicalName(
         name=".".join(path),
         layout=layout_of(_KERNELS.get(rank)) if is_kernel else None,
         is_certain=leaf in _LEAVES and (not is_kernel or rank in _KERNELS),

@@ -19,7 +19,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.transformers_4 import classes_like, type_called
 from converter.dialects.keras import are_keras
-from converter.dialects.rewriting import Rewriting, Way, laid_out
+from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
 from converter.dialects.tables.rows import Match
 from converter.dialects.transformers import composites, heads
@@ -63,7 +63,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
             tensor=encoder.unknown[0],
         )
     rewriting = Rewriting(source=replace(checkpoint, config=config))
-    return _Translation(rewriting=rewriting, table=table, encoder=encoder).result(config)
+    return _Reading(rewriting=rewriting, table=table, encoder=encoder).result(config)
 
 
 def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -80,7 +80,7 @@ def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Translation:
+class _Reading:
     """A checkpoint on its way to PyTorch's names."""
 
     rewriting: Rewriting
@@ -137,12 +137,12 @@ class _Translation:
             is_used = match.row.canonical.text in self.table.used
             rewriting.drop(name, reason, is_refused_by_default=is_used and bool(np.any(tensor.numpy())))
             return
-        way = Way(before=(name,), after=(new,), operations=match.operations)
-        if new in rewriting.tensors and is_equal(rewriting.tensors[new], *way.applied([tensor])):
+        derivation = Derivation(before=(name,), after=(new,), operations=match.operations)
+        if new in rewriting.tensors and is_equal(rewriting.tensors[new], *derivation.applied([tensor])):
             rewriting.tie(name, new, f"the same as {rewriting.origins[new]}")
-            rewriting.ways[name] = way
+            rewriting.derivations[name] = derivation
             return
-        rewriting.carry(way)
+        rewriting.carry(derivation)
         if new.endswith(_INDICES):
             rewriting.tensors[new] = rewriting.tensors[new].cast(DType.INT64)
 
@@ -204,7 +204,7 @@ class _Translation:
 
     def _add_heads(self) -> None:
         for name in self.encoder.outside:
-            self.rewriting.carry(Way(before=(name,), after=(heads.head_name(name),)))
+            self.rewriting.carry(Derivation(before=(name,), after=(heads.head_name(name),)))
         if self.encoder.outside:
             self.rewriting.warnings.append(
                 f"{len(self.encoder.outside)} tensors are of no {self.table.model_type} model: heads, layout as stored"

@@ -13,7 +13,7 @@ from typing import Any
 
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
-from converter.dialects.rewriting import Rewriting, Way, laid_out
+from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import TensorFlowTable
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
@@ -139,7 +139,7 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     return replace(written, optimizer=translation.optimizer(trained))
 
 
-def _translated(checkpoint: Checkpoint, config: Config) -> _Translation:
+def _translated(checkpoint: Checkpoint, config: Config) -> _Writing:
     """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
     named = named_class(config.values)
     try:
@@ -161,16 +161,16 @@ def _translated(checkpoint: Checkpoint, config: Config) -> _Translation:
     return translation
 
 
-def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, prefix: str) -> _Translation:
+def _as_class(checkpoint: Checkpoint, config: Config, architecture: str | None, prefix: str) -> _Writing:
     model = class_of(config.values, architecture)
     rewriting = Rewriting(source=checkpoint)
-    translation = _Translation(rewriting=rewriting, model=model, config=config.values, prefix=prefix)
+    translation = _Writing(rewriting=rewriting, model=model, config=config.values, prefix=prefix)
     translation.translate()
     return translation
 
 
 @dataclass(slots=True, kw_only=True)
-class _Translation:
+class _Writing:
     """A checkpoint on its way to TensorFlow's names."""
 
     rewriting: Rewriting
@@ -263,7 +263,9 @@ class _Translation:
             tensor = tensor.cast(DType.INT32)
         variable = self.model.variable(theirs)
         self.rewriting.put(name, variable, tensor)
-        self.rewriting.ways[name] = Way(before=(name,), after=(variable,), operations=row.operations, is_forward=False)
+        self.rewriting.derivations[name] = Derivation(
+            before=(name,), after=(variable,), operations=row.operations, is_forward=False
+        )
         self._filled[canonical] = (variable,)
 
     def optimizer(self, variables: Sequence[str]) -> OptimizerState | None:
@@ -274,7 +276,7 @@ class _Translation:
         state = self.rewriting.source.optimizer
         if state is None:
             return None
-        lacking = [name for held in state.slots.values() for name in held if name not in self.rewriting.ways]
+        lacking = [name for held in state.slots.values() for name in held if name not in self.rewriting.derivations]
         if lacking:
             raise LossError(f"has optimizer state, and {self.model.name} no such variable", tensor=lacking[0])
         translated = self.rewriting.state()

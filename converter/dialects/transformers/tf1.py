@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from converter.dialects.identity.classes import class_named
-from converter.dialects.rewriting import Rewriting, Way
+from converter.dialects.rewriting import Derivation, Rewriting
 from converter.dialects.tables import tensorflow_1_table
 from converter.dialects.tables.rows import Match
 from converter.errors import ReadError
@@ -62,7 +62,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
         if found is None:
             rewriting.lines.append(_line(name, model_type, chosen))
             continue
-        rewriting.carry(Way(before=(name,), after=(found.name,), operations=found.operations))
+        rewriting.carry(Derivation(before=(name,), after=(found.name,), operations=found.operations))
     return rewriting.done(Dialect.PYTORCH, config=config, **rewriting.state_of_variables())
 
 

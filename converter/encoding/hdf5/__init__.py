@@ -8,6 +8,6 @@ declared, or end this process.
 from __future__ import annotations
 
 from converter.encoding.hdf5.reading import Dataset, Group, is_numbered, read
-from converter.encoding.hdf5.writing import Placed, image, pieces, shared
+from converter.encoding.hdf5.writing import FileContent, image, pieces, shared
 
-__all__ = ["Dataset", "Group", "Placed", "image", "is_numbered", "pieces", "read", "shared"]
+__all__ = ["Dataset", "FileContent", "Group", "image", "is_numbered", "pieces", "read", "shared"]

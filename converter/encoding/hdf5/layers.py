@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from converter.encoding.hdf5.reading import Dataset, Group, read
-from converter.encoding.hdf5.writing import Placed
+from converter.encoding.hdf5.writing import FileContent
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import Location, SourceFile
@@ -124,17 +124,17 @@ def shard_name(variable: str) -> str:
     return rest if slash and "model." not in variable else variable
 
 
-def placed(tensors: Mapping[str, Tensor], by_layer: Mapping[str, Sequence[str]], late: Late) -> Placed:
+def placed(tensors: Mapping[str, Tensor], by_layer: Mapping[str, Sequence[str]], late: Late) -> FileContent:
     """Lay out the weights of a model: layer -> the tensors in it, which may be in several; TOP_LEVEL is not listed."""
     listed = [layer for layer in by_layer if layer != TOP_LEVEL]
     root = {"backend": "tensorflow", "keras_version": "2.15.0", "layer_names": listed, "ckconv": late}
-    return Placed(
+    return FileContent(
         tensors={f"{layer}/{name}": tensors[name] for layer, held in by_layer.items() for name in held},
         attributes={"": root, **{layer: {"weight_names": held} for layer, held in by_layer.items()}},
     )
 
 
-def placed_shard(tensors: Mapping[str, Tensor], late: Late) -> Placed:
+def placed_shard(tensors: Mapping[str, Tensor], late: Late) -> FileContent:
     """Lay out one shard of a tf_model.h5: the datasets are what its layers are called."""
     held = {shard_name(name): tensor for name, tensor in tensors.items()}
-    return Placed(tensors=held, attributes={"": {"layer_names": sorted(held), "ckconv": late}})
+    return FileContent(tensors=held, attributes={"": {"layer_names": sorted(held), "ckconv": late}})

@@ -20,7 +20,7 @@ _NAMES_LIMIT_BYTES = 64_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class FileContent:
     """The content of a file: tensors by path, paths that share a tensor, and attributes of groups by path.
 
     Groups exist when something is in them, or when `attributes` names them.
@@ -42,7 +42,7 @@ def shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     return {path: tensor for path, tensor in tensors.items() if path not in links}, links
 
 
-def pieces(content: Placed) -> list[Piece]:
+def pieces(content: FileContent) -> list[Piece]:
     """Return the pieces of an HDF5 file that holds `content`, the same for the same content: no time stamps.
 
     Every dataset is contiguous and allocated where it stands. An attribute that is Late is filled in at the end.
@@ -53,7 +53,7 @@ def pieces(content: Placed) -> list[Piece]:
     return list(_cut(image, placed, late))
 
 
-def image(content: Placed) -> Tensor:
+def image(content: FileContent) -> Tensor:
     """Return the file that holds `content` as one tensor of bytes, for what encloses it. It may have nothing late."""
     parts = [piece for piece in pieces(content) if isinstance(piece, bytes | Tensor)]
     return _Joined(dtype=DType.UINT8, shape=(sum(map(piece_bytes, parts)),), parts=tuple(parts))
@@ -76,7 +76,7 @@ class _Joined(Tensor):
         return np.frombuffer(b"".join(map(bytes, self.chunks())), np.uint8)
 
 
-def _create(image: _Image, content: Placed) -> dict[int, Tensor]:
+def _create(image: _Image, content: FileContent) -> dict[int, Tensor]:
     """Write the structure; return where libhdf5 put each tensor."""
     import h5py
 

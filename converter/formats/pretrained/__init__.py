@@ -14,7 +14,7 @@ from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
-from converter.dialects.optimizer.flavors import Flavor as KerasFlavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import epsilon_option
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.optimizer.flavors import Flavor
+from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_files import SAVE_COUNTER, recorded, with_named_state
 from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.torch_state import is_optimizer_state, named_state, state_dict
@@ -153,7 +153,7 @@ def files(
 
 def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
     tree = ObjectTree()
-    tensors = add_optimizer(tree, tree.child(0, "optimizer"), state, Flavor.TF_KERAS, {})
+    tensors = add_optimizer(tree, tree.child(0, "optimizer"), state, KerasFlavor.TF_KERAS, {})
     counter = tree.set_variable(tree.child(0, SAVE_COUNTER), SAVE_COUNTER, SAVE_COUNTER)
     tensors[counter] = ArrayTensor.of(np.asarray(1, np.int64))
     text = json.dumps(recorded(state), indent=2, sort_keys=True) + "\n"

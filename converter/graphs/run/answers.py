@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class Tried(TypedDict):
+class TriedGroups(TypedDict):
     """Which groups of weights were changed (`converter.graphs.run.canary.try_groups`).
 
     `case`       the set of inputs on which they were
@@ -30,4 +30,4 @@ class Answer(_Ran, total=False):
     """`failed` says why sets do not run; `unfit` why others were not run; `canary` what came of changed weights."""
 
     unfit: dict[str, str]
-    canary: Tried | None
+    canary: TriedGroups | None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-from converter.graphs.run.answers import Tried
+from converter.graphs.run.answers import TriedGroups
 from converter.graphs.run.arrays import Writer, reason_of
 
 SHARE = 0.3
@@ -57,7 +57,7 @@ def groups_of(names: Sequence[str]) -> dict[str, list[str]]:
     return {listed[index]: groups[listed[index]] for index in order}
 
 
-def untried(weights: Weights, reason: str) -> Tried:
+def untried(weights: Weights, reason: str) -> TriedGroups:
     """Return what `try_groups` does, where no group can be tried."""
     groups = groups_of(list(weights.sizes()))
     return {"case": "", "tried": [], "failed": [], "not_tried": len(groups), "reason": reason[:200]}
@@ -79,7 +79,7 @@ def try_groups(
     *,
     path: str,
     since: float,
-) -> Tried:
+) -> TriedGroups:
     """Change one group after the other, run the smallest of the cases `inputs`, and write its outputs to an .npz.
 
     Every weight has its own values again afterwards. At least one group is tried, then as many as fit into SHARE of

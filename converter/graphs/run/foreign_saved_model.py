@@ -15,7 +15,7 @@ from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
-from converter.graphs.trace.tensorflow.serving import Held, Served, serve
+from converter.graphs.trace.tensorflow.serving import Served, StoredVariable, serve
 from converter.graphs.trace.tensorflow.tables import Table
 
 _FILLING = {
@@ -71,7 +71,7 @@ def run(
 class _Variables:
     """The variables of a graph by their nodes, as `converter.graphs.run.canary.Weights`."""
 
-    def __init__(self, session: Any, graph: Any, variables: Mapping[str, Held]) -> None:
+    def __init__(self, session: Any, graph: Any, variables: Mapping[str, StoredVariable]) -> None:
         self._session, self._variables = session, variables
         self._assigned = {}
         for node, held in variables.items():

@@ -14,7 +14,7 @@ from converter.encoding.onnx_file import read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
 from converter.graphs.passes.precision import compute_exactly
-from converter.graphs.run.answers import Answer, Tried
+from converter.graphs.run.answers import Answer, TriedGroups
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
 from converter.model.file import LocalFile
@@ -69,7 +69,7 @@ def _outputs(session: Any, arrays: Mapping[str, Any], path: Path, weights: _FedW
         return dict(zip(names, session.run(names, {**feeds, **weights.fed}), strict=True))
 
 
-def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> Tried:
+def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> TriedGroups:
     if weights.path.stat().st_size * _COPIES > available_bytes():
         return untried(weights, "memory")
     try:

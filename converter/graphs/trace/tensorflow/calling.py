@@ -23,7 +23,7 @@ _SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Called:
+class CalledFunction:
     """A function that is called as a signature is, the nodes of a main graph that do it, and why it is this one.
 
     `kept` are the nodes that the main graph has already: constants and tables.
@@ -36,7 +36,7 @@ class Called:
     note: str
 
 
-def called(meta: MetaGraph, path: str | None) -> Called | None:
+def called(meta: MetaGraph, path: str | None) -> CalledFunction | None:
     """Return how the root's `__call__` is called, None when it has none that was traced.
 
     Raises ArchitectureError when it was traced in several ways, of which none takes all that the others take;
@@ -56,7 +56,7 @@ def called(meta: MetaGraph, path: str | None) -> Called | None:
     inputs = _inputs(chosen, body, len(captured), path)
     maker = _Maker(meta=meta, body=body, prefix=_prefix(meta), path=path)
     outputs = _outputs(chosen, body, path)
-    return Called(
+    return CalledFunction(
         name=_CALL,
         signature=Signature(
             inputs={

@@ -68,7 +68,7 @@ def check(config: Mapping[str, Any], custom: Collection[str]) -> None:
     function that only the user can name; ReadError when it is nested too deep. What refuses for safety comes first.
     """
     unknown: ArchitectureError | None = None
-    waiting = [_Found(value=config)]
+    waiting = [_Value(value=config)]
     while waiting:
         found = waiting.pop()
         if found.depth > _DEPTH_LIMIT:
@@ -86,7 +86,7 @@ def check(config: Mapping[str, Any], custom: Collection[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Value:
     """A value of a config: how deep it is, whether only training would use it, whether the user's class reads it."""
 
     value: Any
@@ -94,13 +94,13 @@ class _Found:
     is_compiled: bool = False
     is_users: bool = False
 
-    def inside(self, custom: Collection[str]) -> Iterator[_Found]:
+    def inside(self, custom: Collection[str]) -> Iterator[_Value]:
         if isinstance(self.value, list):
             yield from (replace(self, value=each, depth=self.depth + 1) for each in self.value)
         elif isinstance(self.value, Mapping):
             is_users = _name_of_users(self.value, custom) is not None
             for key, each in self.value.items():
-                yield _Found(
+                yield _Value(
                     value=each,
                     depth=self.depth + 1,
                     is_compiled=self.is_compiled or (key == _COMPILED and "class_name" in self.value),
@@ -139,7 +139,7 @@ def _for_keras(value: Any, custom: Collection[str]) -> Any:
     return [_for_keras(each, custom) for each in value] if isinstance(value, list) else value
 
 
-def _check_object(found: _Found, custom: Collection[str]) -> None:
+def _check_object(found: _Value, custom: Collection[str]) -> None:
     value: Mapping[str, Any] = found.value
     for key, each in value.items():
         _check_key(key, each)

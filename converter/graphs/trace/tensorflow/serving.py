@@ -33,7 +33,7 @@ _DTYPES = {number: dtype for dtype, number in TYPE_NUMBERS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class StoredVariable:
     """A variable, and its values in the bundle, unread."""
 
     variable: Variable
@@ -51,7 +51,7 @@ class Served:
     graph: bytes
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    variables: Mapping[str, Held]
+    variables: Mapping[str, StoredVariable]
     tables: Mapping[str, Table]
     note: str = ""
 
@@ -101,7 +101,7 @@ def _dtype(number: int, name: str) -> DType:
     return _DTYPES[number]
 
 
-def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, Held]]:
+def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, StoredVariable]]:
     """Yield the variables of the main graph by the node that makes their handle.
 
     Objects are matched by the path they are reached by, variables of TensorFlow 1 are called as their node is.
@@ -151,12 +151,12 @@ def _keys_by_node(part: Cut) -> dict[str, str]:
     return {name: name.rpartition("/")[2] for name in makers if last[name.rpartition("/")[2]] == 1}
 
 
-def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, is_trainable: bool) -> Held:
+def _held(bundle: Bundle, key: str, names: Mapping[str, str], dtype: DType, *, is_trainable: bool) -> StoredVariable:
     if key not in bundle.tensors:
         raise GraphError("is a variable of the graph that has no values", tensor=names.get(key, key))
     shape = bundle.entries[key].shape
     variable = Variable(name=names[key], dtype=dtype, shape=shape, is_trainable=is_trainable)
-    return Held(variable=variable, tensor=bundle.tensors[key])
+    return StoredVariable(variable=variable, tensor=bundle.tensors[key])
 
 
 def _saved(objects: Sequence[SavedObject], checkpoint: Sequence[Node]) -> dict[int, Node]:
@@ -177,7 +177,7 @@ def _saved(objects: Sequence[SavedObject], checkpoint: Sequence[Node]) -> dict[i
     return found
 
 
-def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> Iterator[tuple[str, Held]]:
+def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> Iterator[tuple[str, StoredVariable]]:
     for node in part.nodes.values():
         if node.operator not in _HANDLES:
             continue
