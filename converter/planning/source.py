@@ -82,7 +82,7 @@ class Source:
             yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
         yield from (each for each in (options.mapping, options.param_order) if each is not None)
         if options.config is not None:
-            yield _config_given(options.config)
+            yield _config_file(options.config)
 
     def named_in_errors(self) -> AbstractContextManager[None]:
         """Return a context in which errors that name no file name this one."""
@@ -114,7 +114,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, options: Options) -
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     folders = [folder]
     if options.config is not None:
-        file = LocalFile(_config_given(options.config))
+        file = LocalFile(_config_file(options.config))
         metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
         checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(file))
         folders.append(file.path.parent)
@@ -126,19 +126,19 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, options: Options) -
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
 
 
-def _config_given(place: StrPath) -> Path:
+def _config_file(place: StrPath) -> Path:
     """Return the file that `--config` names, itself or by the folder that it is in."""
     return Path(place, CONFIG_NAME) if os.path.isdir(place) else Path(place)
 
 
-def _assets(checkpoint: Checkpoint, folders: Iterable[Location], given: StrPath | None) -> Mapping[str, SourceFile]:
+def _assets(checkpoint: Checkpoint, folders: Iterable[Location], tokenizer: StrPath | None) -> Mapping[str, SourceFile]:
     """Return the checkpoint's files, or those of the first folder that has any; a tokenizer from the folder given."""
     assets = checkpoint.assets or next(filter(None, map(read_assets, folders)), {})
-    if given is None:
+    if tokenizer is None:
         return assets
-    found = read_assets(Path(given), TOKENIZER_NAMES)
+    found = read_assets(Path(tokenizer), TOKENIZER_NAMES)
     if not found:
-        raise UsageError("--tokenizer: no folder with files of a tokenizer", path=given)
+        raise UsageError("--tokenizer: no folder with files of a tokenizer", path=tokenizer)
     return {**{name: file for name, file in assets.items() if name not in TOKENIZER_NAMES}, **found}
 
 

@@ -428,7 +428,7 @@ FAULTS = (
     ),
     Fault(
         module="graphs/passes/attach.py",
-        old="    if taken_already is not None:\n        raise",
+        old="    if names_in_use is not None:\n        raise",
         new="    if False:\n        raise",
         tests=_PASSES,
         what="a tensor may have the name of an input",

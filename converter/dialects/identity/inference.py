@@ -14,7 +14,7 @@ from typing import Any
 from converter.dialects.identity.classes import KnownType, class_named, known_type, type_with
 from converter.dialects.identity.sightings import Fit, anchored, fits
 from converter.dialects.identity.tasks import CLASS_SUFFIXES, task_named
-from converter.dialects.identity.tie_breaks import Shaped, told_apart
+from converter.dialects.identity.tie_breaks import Shaped, break_tie
 from converter.errors import ArchitectureError
 
 _HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
@@ -156,7 +156,7 @@ def _believed(known: KnownType, first: Fit, named: str | None) -> str | None:
 def _by_head(best: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> Inference:
     """Return the class of the `best` that the layers of its head, their shapes and the config tell from the others."""
     alike = [fit for fit in best if fit.prefix == best[0].prefix]
-    chosen, reason = told_apart(alike, tensors, config)
+    chosen, reason = break_tie(alike, tensors, config)
     named = class_named(config)
     disagreement = None if named is None else f"config.json says {named}, the tensors are {chosen.known.name}'s"
     return _inference(chosen, "head tensors", disagreement, reason)

@@ -26,7 +26,7 @@ class Shaped(Protocol):
         """The extents."""
 
 
-def told_apart(fits: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> tuple[Fit, str | None]:
+def break_tie(fits: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> tuple[Fit, str | None]:
     """Return the one of several that it is, and what told it from the others where that is not certain.
 
     Multiple choice ends in one row, answers in two. Names tell where layers do not: of two linear layers one has a

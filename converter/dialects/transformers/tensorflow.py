@@ -47,7 +47,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
     """
     config = checkpoint.config or heads.encoder_config(checkpoint.keras_config)
     if config is None:
-        return _told_by_names(checkpoint)
+        return _by_names(checkpoint)
     model_type = config.values.get("model_type")
     if not isinstance(model_type, str):
         return None
@@ -66,17 +66,19 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
     return _Reading(rewriting=rewriting, table=table, encoder=encoder).result(config)
 
 
-def _told_by_names(checkpoint: Checkpoint) -> Checkpoint | None:
+def _by_names(checkpoint: Checkpoint) -> Checkpoint | None:
     """Translate names that begin as Keras calls a class of transformers, whose type no config says; None for others."""
     model_type = type_called({part for name in checkpoint.names for part in plain(name).split("/")[:-1]})
     if model_type is None:
         return None
     values = {"model_type": model_type}
-    made = to_canonical(replace(checkpoint, config=Config(values=values, raw=json.dumps(values).encode("ascii"))))
-    if made is None:
+    translated_checkpoint = to_canonical(
+        replace(checkpoint, config=Config(values=values, raw=json.dumps(values).encode("ascii")))
+    )
+    if translated_checkpoint is None:
         return None
     warning = f"names and layouts are those of transformers for {model_type}, as the names tell: no config does"
-    return replace(made, config=None, warnings=(*made.warnings, warning))
+    return replace(translated_checkpoint, config=None, warnings=(*translated_checkpoint.warnings, warning))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -141,11 +141,11 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         names={**names, **{name: name for name in outside}},
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=lines,
-        warnings=(*warnings, *notes, *_said_of_tokenizer(checkpoint.assets, config)),
+        warnings=(*warnings, *notes, *_warnings_of_tokenizer(checkpoint.assets, config)),
     )
 
 
-def _said_of_tokenizer(assets: Container[str], config: Config) -> tuple[str, ...]:
+def _warnings_of_tokenizer(assets: Container[str], config: Config) -> tuple[str, ...]:
     """Say that a model of texts goes without its tokenizer: transformers 5 then makes one up, and says nothing."""
     parts = (config.values, *(part for part in config.values.values() if isinstance(part, Mapping)))
     if any(name in assets for name in TOKENIZER_NAMES) or not any("vocab_size" in part for part in parts):

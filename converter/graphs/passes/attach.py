@@ -46,9 +46,9 @@ def _make_way(model: Any, used: set[str], names: frozenset[str]) -> None:
     """Rename values in the middle of the graph that have a name which a tensor has, or is to have."""
     graph = model.graph
     outer = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
-    taken_already = next((value.name for value in outer if value.name in used), None)
-    if taken_already is not None:
-        raise GraphError("is the name of an input, output or other initializer of the graph", tensor=taken_already)
+    names_in_use = next((value.name for value in outer if value.name in used), None)
+    if names_in_use is not None:
+        raise GraphError("is the name of an input, output or other initializer of the graph", tensor=names_in_use)
     fixed = {id(value) for value in outer}
     inner = [value for value in _values(model) if id(value) not in fixed]
     labels_in_use = {*names, *used, *(value.name for value in (*outer, *inner))}
