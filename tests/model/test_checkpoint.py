@@ -54,6 +54,34 @@ def test_two_names_never_become_one(checkpoint: Checkpoint) -> None:
         checkpoint.with_names(lambda name: "same")
 
 
+def test_the_state_of_some_weights_is_asked_for_and_left_out(checkpoint: Checkpoint) -> None:
+    weight = checkpoint.tensors["module.a"]
+    assert [tensor is weight for tensor in checkpoint.all_tensors] == [True, True]
+    assert checkpoint.has_state_of({"module.a", "x"})
+    assert not checkpoint.has_state_of({"module.b"})
+    left = checkpoint.without_state_of({"module.a"}).optimizer
+    assert left is not None
+    assert (left.parameters, left.slots) == ((), {"momentum_buffer": {}})
+    assert checkpoint.without_state_of({"module.b"}).optimizer == checkpoint.optimizer
+
+
+def test_the_state_of_a_tie_goes_under_the_name_of_its_owner(checkpoint: Checkpoint) -> None:
+    tied = checkpoint.with_state_of({"owner"}, ties={"module.a": "owner"}).optimizer
+    assert tied is not None
+    assert (tied.parameters, list(tied.slots["momentum_buffer"])) == (("owner",), ["owner"])
+    untied = checkpoint.with_state_of({"owner"}, ties={}).optimizer
+    assert untied is not None
+    assert untied.parameters == ()
+
+
+def test_a_state_that_is_left_out_is_warned_of_once(checkpoint: Checkpoint) -> None:
+    without = checkpoint.without_state("nothing holds it")
+    assert (without.optimizer, without.warnings) == (None, ("optimizer state not carried: nothing holds it",))
+    assert without.without_state("nothing holds it") is without
+    assert without.all_tensors == tuple(checkpoint.tensors.values())
+    assert not without.has_state_of({"module.a"})
+
+
 def test_parts(checkpoint: Checkpoint) -> None:
     assert checkpoint.parts == {Part.WEIGHTS, Part.OPTIMIZER}
 
