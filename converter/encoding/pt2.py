@@ -193,7 +193,7 @@ class Archive:
         meta = entry.get("tensor_meta")
         path = entry.get("path_name")
         if not isinstance(meta, dict) or not isinstance(path, str):
-            raise ReadError("is described by nothing", path=self._file.path, tensor=key)
+            raise ReadError("has no description of its type, or no path", path=self._file.path, tensor=key)
         if meta.get("layout") != _STRIDED:
             raise ReadError("is sparse", path=self._file.path, tensor=key)
         code = meta.get("dtype")

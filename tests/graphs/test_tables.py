@@ -80,5 +80,5 @@ def test_text_alone_is_refused(tmp_path: Path, ckconv: Ckconv) -> None:
     tf.saved_model.save(root, str(tmp_path / "model"), signatures={"serving_default": length})
     refused = ckconv(tmp_path / "model", tmp_path / "out", "--to", "savedmodel")
     assert refused.returncode == 7
-    assert "tensor said: is text, which no graph here takes or returns" in refused.stderr
+    assert "tensor said: is text, which no converted graph takes or returns" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

@@ -195,7 +195,9 @@ def _lifted(source: Source) -> Any:
     graph = source.graph
     clashing = {node.name for node in graph.node}.intersection(map(_output_node, range(len(source.outputs))))
     if clashing:
-        raise GraphError(f"{source.title} has a node called {min(clashing)!r}, as what is added to its graph is")
+        raise GraphError(
+            f"{source.title} has a node called {min(clashing)!r}, which is the name of a node added to its graph"
+        )
     for number, port in enumerate(source.outputs):
         node = graph.node.add(name=_output_node(number), op="Identity", input=[port.tensor])
         node.attr["T"].type = tf.as_dtype(port.dtype.numpy).as_datatype_enum

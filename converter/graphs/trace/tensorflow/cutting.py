@@ -177,7 +177,9 @@ def _reached(
         name = waiting_calls.pop()
         if name not in functions:
             if name in COMPUTE:
-                raise ReadError(f"has a function called {name!r}, as an operator of TensorFlow is", path=path)
+                raise ReadError(
+                    f"has a function called {name!r}, which is the name of an operator of TensorFlow", path=path
+                )
             function = functions[name] = graph.function(name)
             waiting_calls += [each for node in function.nodes for each in _callees(node, graph, name, path)]
             waiting_calls += graph.gradients(name)
@@ -200,7 +202,7 @@ def _reached_with_tables(
             table = list(_under_name(node.name, makers[name]))
             clash = used.intersection(each.name for each in table[1:])
             if clash:
-                raise ReadError(f"has a node called {min(clash)!r}, as one of a table is", path=path)
+                raise ReadError(f"has a node called {min(clash)!r}, which is the name of a table's own node", path=path)
             used.update(each.name for each in table)
             tables += table
     return _reached(graph, roots, path, (*added, *tables)) if tables else (nodes, functions)

@@ -364,7 +364,9 @@ def _port(name: str, tensor: Any) -> Port:
     try:
         return Port(name=name, tensor=tensor.name, dtype=DType(tensor.dtype.name), shape=shape)
     except ValueError as error:
-        raise GraphError(f"has elements of type {tensor.dtype.name}, which no tensor here has", tensor=name) from error
+        raise GraphError(
+            f"has elements of type {tensor.dtype.name}, which no tensor of a checkpoint has", tensor=name
+        ) from error
 
 
 def _tables(model: Any, concrete: Any) -> Iterator[tuple[str, Table]]:
@@ -379,7 +381,9 @@ def _tables(model: Any, concrete: Any) -> Iterator[tuple[str, Table]]:
         if table is None:
             continue
         if tf.string in (table.key_dtype, table.value_dtype):
-            raise GraphError(f"looks values up in a table of text (node {inner.op.name!r}), which no graph has here")
+            raise GraphError(
+                f"looks values up in a table of text (node {inner.op.name!r}), which no converted graph has"
+            )
         try:
             keys, values = table.export()
         except tf.errors.OpError as error:

@@ -95,9 +95,9 @@ def _port(name: str, info: TensorInfo) -> Port:
 
 def _dtype(number: int, name: str) -> DType:
     if number == _TEXT:
-        raise GraphError("is text, which no graph here takes or returns", tensor=name, hint=WITHOUT_GRAPH)
+        raise GraphError("is text, which no converted graph takes or returns", tensor=name, hint=WITHOUT_GRAPH)
     if number not in _DTYPES:
-        raise GraphError(f"has elements of a type ({number}) that no tensor here has", tensor=name)
+        raise GraphError(f"has elements of a type ({number}) that no tensor of a checkpoint has", tensor=name)
     return _DTYPES[number]
 
 

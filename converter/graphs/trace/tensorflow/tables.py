@@ -99,11 +99,11 @@ def _check_types(node: Node) -> None:
     numbers = [_type_number(node, key) for key in ("key_dtype", "value_dtype")]
     if _TEXT in numbers:
         raise GraphError(
-            f"looks values up in a table of text (node {node.name!r}), which no graph has here", hint=WITHOUT_GRAPH
+            f"looks values up in a table of text (node {node.name!r}), which no converted graph has", hint=WITHOUT_GRAPH
         )
     if numbers[0] not in _KEY_TYPES or numbers[1] not in _VALUE_TYPES:
         raise GraphError(
-            f"looks values up in a table of a type that none has here (node {node.name!r})", hint=WITHOUT_GRAPH
+            f"looks values up in a table of a type that no converted graph has (node {node.name!r})", hint=WITHOUT_GRAPH
         )
 
 
