@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from converter.execution.hashing import hashed
 from converter.execution.parallel import Workers
 from converter.execution.publish import check_space, staging
 from converter.execution.resume import Attempt
-from converter.execution.workshop import LocalWorkshop
+from converter.execution.workshop import LocalWorkshop, temporary_scratch
 from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import local_copy
@@ -91,10 +90,10 @@ def verify(
     require_sandbox(general)
     opened, specific = Source.open(located(location_of(source)), general, specific)
     target = Target.found(destination, to).with_options(specific)
-    with opened.named_in_errors(), tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
+    with opened.named_in_errors(), temporary_scratch() as folder:
         workshop = LocalWorkshop(
-            folder=Path(folder),
-            scratch=Path(folder),
+            folder=folder,
+            scratch=folder,
             observer=observer,
             workers=Workers(jobs=general.jobs, memory_bytes=general.memory_bytes),
             terms=terms_of(opened, general, reads=(target.place.path,)),

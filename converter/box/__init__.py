@@ -75,6 +75,17 @@ def close(box: Box) -> list[str]:
     return [layer for layer in missing if layer is not None]
 
 
+def close_around_imports() -> None:
+    """Close a box around a process that imports frameworks and then forks; each fork closes its own in it.
+
+    Some ask for something in the network when they are imported. Files are in reach: it has been given none.
+    """
+    privileges.give_up_new_ones()
+    privileges.leave_networks()
+    privileges.give_up_capabilities()
+    seccomp.close(can_fork=True)
+
+
 def close_around_server() -> list[str]:
     """Close a box around a process that needs no file any more, and forks. Each fork closes `seccomp` once more."""
     missing = [privileges.give_up_new_ones(), *landlock.close(reads=(), writes=())]

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+from functools import cache
 
 from converter.box import system_calls as calls
 from converter.box.libc import prctl, system_call, unshare
@@ -25,13 +26,19 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def outlive_parent() -> None:
+    """Take back what `die_with` asked for."""
+    prctl(_PR_SET_PDEATHSIG, 0)
+
+
 def give_up_new_ones() -> str | None:
     """No program that this process runs has more rights than it. Returns what is missing."""
     return None if prctl(_PR_SET_NO_NEW_PRIVS, 1) == 0 else "no_new_privs (Linux 3.5)"
 
 
+@cache
 def leave_networks() -> bool:
-    """Enter a network of this process alone, with no interface that is up, and say whether that went.
+    """Enter a network of this process and its forks alone, with no interface that is up, and say whether that went.
 
     Who is not root needs a user namespace for that. Nobody has a number there, so numbers read 65534; nothing is lost
     by that, and to say otherwise a file of the kernel's would have to be written.

@@ -5,7 +5,6 @@ The parent never imports them, their memory goes when the child does, and two fr
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import json
@@ -14,23 +13,25 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from converter import errors
 from converter.box import Box
 from converter.box.environment import kept
 from converter.box.limits import Limits, is_out_of_memory
 from converter.errors import CkconvError, GraphError, LimitError, MissingExtraError, WriteError
+from converter.execution import processes
 from converter.execution.hashing import signals_held_back
 from converter.execution.inside import ARGUMENTS, RESULT
+from converter.execution.processes import Setting
 from converter.model.child_function import Call, ChildFunction, P, R
 
 _LOG = logging.getLogger(__name__)
@@ -93,14 +94,26 @@ def call_all(calls: Sequence[Call[R]], scratch: Path, *, terms: Terms = NO_TERMS
 
     Results are JSON values. `scratch` is an existing folder that the children may fill.
 
-    No child outlives this function, however it ends, nor this process. Raises the CkconvError that a child raised,
-    LimitError when one reached a limit of its `terms`, WriteError when the disk would not take what it wrote,
-    GraphError when it failed in any other way.
+    No child outlives this function, however it ends, nor this process. A server that children were forked from waits a
+    while for the next call (`converter.execution.processes`), unless this one is interrupted.
+
+    Raises the CkconvError that a child raised, LimitError when one reached a limit of its `terms`, WriteError when the
+    disk would not take what it wrote, GraphError when it failed in any other way.
     """
     results: list[R] = []
     for first in range(0, len(calls), at_once):
         results += _together(calls[first : first + at_once], scratch, terms)
     return results
+
+
+def start_ahead(function: ChildFunction[..., Any], scratch: Path, *, terms: Terms = NO_TERMS) -> None:
+    """Begin to import what `function` needs, for a call with these `terms` that is to come."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="ahead-", dir=scratch))
+        with signals_held_back():
+            processes.start_ahead(_setting(folder, function.imports, terms))
+    except OSError as error:
+        raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
 
 
 def _together(calls: Sequence[Call[R]], scratch: Path, terms: Terms) -> list[R]:
@@ -114,6 +127,11 @@ def _together(calls: Sequence[Call[R]], scratch: Path, terms: Terms) -> list[R]:
             for child in _over([child for child in children if child not in answers]):
                 answers[child] = child.answer()
         return [answers[child] for child in children]
+    except Exception:
+        raise
+    except BaseException:
+        processes.end_servers()  # who was interrupted asks for nothing more
+        raise
     finally:
         for child in children:
             child.end()
@@ -125,7 +143,7 @@ def _over(children: Sequence[_Child]) -> list[_Child]:
         over = [child for child in children if child.is_over()]
         if over:
             return over
-        pipes: dict[Any, tuple[IO[bytes], _Child]] = {
+        pipes: dict[Any, tuple[FileIO, _Child]] = {
             pipe.fileno(): (pipe, child) for child in children for pipe in child.pipes if not pipe.closed
         }
         seconds = min(_LOOKING_SECONDS, *(child.seconds_left() for child in children))
@@ -150,28 +168,20 @@ class _Child:
             (self._folder / ARGUMENTS).write_text(json.dumps(request))
         except OSError as error:
             raise WriteError(os.strerror(error.errno or 0), path=scratch) from error
-        command = [sys.executable, "-P", "-m", _INSIDE, os.fspath(self._folder), str(os.getpid())]
-        if sys.version_info < (3, 11):
-            command.remove("-P")
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(self._folder, is_for_own_code=bool(terms.own_code)),
-            cwd=self._folder,
-            start_new_session=True,
-        )
-        self._deadline = time.monotonic() + terms.timeout_seconds
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.pipes = (self._process.stdout, self._process.stderr)
+        reading, writing = zip(os.pipe(), os.pipe(), strict=True)
+        self.pipes = tuple(FileIO(descriptor) for descriptor in reading)
         self._output = {pipe: bytearray() for pipe in self.pipes}
+        try:
+            self._process = processes.start(_setting(self._folder, call.imports, terms), writing)
+        finally:
+            for descriptor in writing:
+                os.close(descriptor)
+        self._deadline = time.monotonic() + terms.timeout_seconds
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
 
-    def hear(self, pipe: IO[bytes]) -> None:
+    def hear(self, pipe: FileIO) -> None:
         """Keep the end of what it says."""
         data = os.read(pipe.fileno(), _KEPT_BYTES)
         self._output[pipe] += data
@@ -185,10 +195,10 @@ class _Child:
 
     def answer(self) -> Any:
         """Return what the function returned; raise what `call_all` says for anything else."""
-        code = self._process.returncode
+        code = self._process.poll()
         if code is None:
             raise self._limit("time", f"{self._terms.timeout_seconds:g} s", hint="--timeout SECONDS sets another")
-        self._kill()
+        self._process.end()
         for pipe in self.pipes:
             while not pipe.closed and wait([pipe.fileno()], 0):
                 self.hear(pipe)
@@ -220,15 +230,18 @@ class _Child:
 
     def end(self) -> None:
         """Leave nothing of it."""
-        self._kill()
-        self._process.wait()
+        self._process.end()
         for pipe in self.pipes:
             pipe.close()
 
-    def _kill(self) -> None:
-        """Kill what is left of it, processes that it started too."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+
+def _setting(folder: Path, imports: tuple[str, ...], terms: Terms) -> Setting:
+    return Setting(
+        folder=folder,
+        environment=_environment(is_for_own_code=bool(terms.own_code)),
+        own=_SCRATCH,
+        imports=() if terms.own_code else imports,
+    )
 
 
 def _box(scratch: Path, terms: Terms) -> Box:
@@ -263,10 +276,10 @@ def _failure(what: str, code: int, stderr: str, scratch: Path) -> CkconvError:
     return GraphError(f"{what} failed: {lines[-1].strip() if lines else how}")
 
 
-def _environment(folder: Path, *, is_for_own_code: bool) -> dict[str, str]:
+def _environment(*, is_for_own_code: bool) -> dict[str, str]:
     return {
         **kept(os.environ, is_for_own_code=is_for_own_code),
-        **{name: os.fspath(folder) for name in _SCRATCH},
+        **({} if is_for_own_code else {"KERAS_BACKEND": "tensorflow"}),
         "USER": "ckconv",  # asked for by name, the user would be looked up in /etc
         "LOGNAME": "ckconv",
         "HF_HUB_OFFLINE": "1",

@@ -33,7 +33,8 @@ def nothing() -> None:
     """Do nothing, in a box: whether it closes is the question."""
 
 
-def _main(folder: Path, parent: int) -> None:
+def main(folder: Path, parent: int) -> None:
+    """Do what the request in `folder` asks for, and leave the answer beside it."""
     die_with(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # some were held back while this process was started
     request = json.loads((folder / ARGUMENTS).read_text())
@@ -55,11 +56,16 @@ def _main(folder: Path, parent: int) -> None:
 
 
 def _called(function: str, arguments: dict[str, Any]) -> Any:
-    import socket
-
-    socket.has_ipv6 = False  # urllib3 tries one when it is imported, which the box refuses
+    try_no_socket()
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def try_no_socket() -> None:
+    """Have urllib3 try none when it is imported: the box refuses it."""
+    import socket
+
+    socket.has_ipv6 = False
 
 
 def _lacking(layers: list[str]) -> SafetyError:
@@ -82,4 +88,4 @@ def _is_for_memory(error: BaseException | None) -> bool:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[2]), int(sys.argv[1]))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import DestinationExistsError, Interrupted, ReadError, UsageError, WriteError
-from converter.execution import mounted, places, resume
+from converter.execution import mounted, places, processes, resume
 from converter.execution.mounted import PREFIX
 from converter.execution.resume import NOTHING, Attempt, Earlier
 from converter.model.file import Location, is_there, names_in
@@ -251,6 +251,7 @@ def _locked_folder(folder: Path, destination: Location, attempt: Attempt | None)
 def _remove(folder: Path) -> None:
     """Remove what is there, and go on with it when a signal arrives meanwhile (the next ones are ignored)."""
     try:
+        processes.leave(folder)
         shutil.rmtree(folder, ignore_errors=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

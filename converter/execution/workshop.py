@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from converter.errors import WriteError
-from converter.execution import child, streaming
+from converter.execution import child, processes, streaming
 from converter.execution.child import NO_TERMS, Terms
 from converter.execution.parallel import SERIAL, Workers
 from converter.execution.resume import NOTHING, Earlier
@@ -16,6 +19,16 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.child_function import Call, ChildFunction, P, R
 from converter.model.output import Output, OutputFile
 from converter.observer import SILENT, Observer
+
+
+@contextmanager
+def temporary_scratch() -> Iterator[Path]:
+    """Make a folder among temporary files that a workshop may fill; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ckconv-") as folder:
+        try:
+            yield Path(folder)
+        finally:
+            processes.leave(Path(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,10 @@ class LocalWorkshop:
     def stream(self, file: OutputFile, folder: Path) -> None:
         """Write `file` into `folder`, in bounded memory."""
         streaming.stream(file, folder, observer=self.observer, workers=self.workers)
+
+    def start_ahead(self, function: ChildFunction[..., Any]) -> None:
+        """Begin to import what `function` needs, while something else is done."""
+        child.start_ahead(function, self.scratch, terms=self.terms)
 
     def call(self, function: ChildFunction[P, R], *args: P.args, **arguments: P.kwargs) -> R:
         """Run `function` in a child process, offline, with arguments and result as JSON."""

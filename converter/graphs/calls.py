@@ -17,8 +17,20 @@ from typing import Any
 from converter.graphs.run.answers import Answer
 from converter.model.child_function import child_function
 
+# onnxruntime is none of them: it starts a thread when it is imported, which asks the network, and is quick to import.
+_ONNX = ("onnx", "onnx_ir", "onnxscript.optimizer")
+_TORCH = (
+    *_ONNX,
+    "torch.export",
+    "torch._functorch.aot_autograd",
+    "torch._inductor.compiler_bisector",
+    "transformers.modeling_utils",
+    "transformers.exporters.exporter_onnx",
+)
+_TENSORFLOW = (*_ONNX, "tensorflow")
 
-@child_function("reading the graph: transformers")
+
+@child_function("reading the graph: transformers", imports=_TORCH)
 def trace_transformers(
     *, config: str, architecture: str, graph: str, opset: int | None, with_cache: bool
 ) -> dict[str, Any]:
@@ -28,7 +40,7 @@ def trace_transformers(
     return transformers.trace(config=config, architecture=architecture, graph=graph, opset=opset, with_cache=with_cache)
 
 
-@child_function("reading the graph: user module")
+@child_function("reading the graph: user module", imports=_TORCH)
 def trace_user_module(
     *, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str, opset: int | None
 ) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def trace_user_module(
     return user_module.trace(factory=factory, folder=folder, inputs=inputs, graph=graph, opset=opset)
 
 
-@child_function("reading the graph: onnx model")
+@child_function("reading the graph: onnx model", imports=_ONNX)
 def trace_onnx(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
     """Take the graph of an ONNX file."""
     from converter.graphs.trace import onnx_model
@@ -46,7 +58,7 @@ def trace_onnx(*, model: str, graph: str, names: dict[str, str]) -> dict[str, An
     return onnx_model.trace(model=model, graph=graph, names=names)
 
 
-@child_function("reading the graph: keras")
+@child_function("reading the graph: keras", imports=_TENSORFLOW)
 def trace_keras(
     *,
     model: str,
@@ -73,7 +85,7 @@ def trace_keras(
     )
 
 
-@child_function("reading the graph: saved model")
+@child_function("reading the graph: saved model", imports=_TENSORFLOW)
 def trace_saved_model(*, model: str, graph: str, names: Mapping[str, str], kernels: Sequence[str]) -> dict[str, Any]:
     """Convert what a SavedModel serves."""
     from converter.graphs.trace.tensorflow import saved_model
@@ -81,7 +93,7 @@ def trace_saved_model(*, model: str, graph: str, names: Mapping[str, str], kerne
     return saved_model.trace(model=model, graph=graph, names=names, kernels=kernels)
 
 
-@child_function("reading the graph: parameter order")
+@child_function("reading the graph: parameter order", imports=_TORCH)
 def parameter_order(*, config: str, architecture: str) -> dict[str, Any]:
     """Return the `parameters` of a class of transformers in their order, and which are of `layer_norms`."""
     from converter.graphs.trace import parameter_order as order
@@ -89,7 +101,7 @@ def parameter_order(*, config: str, architecture: str) -> dict[str, Any]:
     return order.parameter_order(config=config, architecture=architecture)
 
 
-@child_function("reading the graph: config attributes")
+@child_function("reading the graph: config attributes", imports=_TORCH)
 def unknown_config_names(*, config: str, names: Sequence[str]) -> list[str]:
     """Return which of `names` the class of a config of transformers does not have."""
     from converter.graphs.trace import config_attributes
@@ -97,7 +109,7 @@ def unknown_config_names(*, config: str, names: Sequence[str]) -> list[str]:
     return config_attributes.unknown(config=config, names=names)
 
 
-@child_function("preparing the graph: preparing")
+@child_function("preparing the graph: preparing", imports=_ONNX)
 def prepare(
     *,
     graph: str,
@@ -113,7 +125,7 @@ def prepare(
     return preparing.run(graph=graph, stored=stored, declared=declared, names=names, opset=opset, inexact=inexact)
 
 
-@child_function("building the graph: program")
+@child_function("building the graph: program", imports=_TORCH)
 def build_torch_program(
     *,
     graph: str,
@@ -138,7 +150,7 @@ def build_torch_program(
     )
 
 
-@child_function("building the graph: saved model")
+@child_function("building the graph: saved model", imports=_TENSORFLOW)
 def build_saved_model(
     *,
     graph: str,
@@ -165,7 +177,7 @@ def build_saved_model(
     )
 
 
-@child_function("comparing outputs: transformers")
+@child_function("comparing outputs: transformers", imports=_TORCH)
 def run_transformers(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
     """Run the class `architecture` of transformers with the weights of the save_pretrained folder `model`."""
     from converter.graphs.run import transformers
@@ -173,7 +185,7 @@ def run_transformers(*, model: str, architecture: str, inputs: str, outputs: str
     return transformers.run(model=model, architecture=architecture, inputs=inputs, outputs=outputs, nudge=nudge)
 
 
-@child_function("comparing outputs: user module")
+@child_function("comparing outputs: user module", imports=_TORCH)
 def run_user_module(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
     """Run the user's own module of torch with the weights in the folder `model`."""
     from converter.graphs.run import user_module
@@ -181,7 +193,7 @@ def run_user_module(*, model: str, inputs: str, outputs: str, nudge: bool = Fals
     return user_module.run(model=model, inputs=inputs, outputs=outputs, nudge=nudge)
 
 
-@child_function("comparing outputs: keras")
+@child_function("comparing outputs: keras", imports=_TENSORFLOW)
 def run_keras(
     *,
     model: str,
@@ -208,7 +220,7 @@ def run_keras(
     )
 
 
-@child_function("comparing outputs: foreign saved model")
+@child_function("comparing outputs: foreign saved model", imports=_TENSORFLOW)
 def run_foreign_saved_model(
     *, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0, nudge: bool = False
 ) -> Answer:
@@ -218,7 +230,7 @@ def run_foreign_saved_model(
     return foreign_saved_model.run(model=model, inputs=inputs, outputs=outputs, canary=canary, since=since, nudge=nudge)
 
 
-@child_function("comparing outputs: saved model")
+@child_function("comparing outputs: saved model", imports=_TENSORFLOW)
 def run_saved_model(*, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0) -> Answer:
     """Run a SavedModel that this program wrote, with TensorFlow's loader."""
     from converter.graphs.run import saved_model
@@ -226,7 +238,7 @@ def run_saved_model(*, model: str, inputs: str, outputs: str, canary: str | None
     return saved_model.run(model=model, inputs=inputs, outputs=outputs, canary=canary, since=since)
 
 
-@child_function("comparing outputs: torch export")
+@child_function("comparing outputs: torch export", imports=_TORCH)
 def run_torch_program(
     *, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0
 ) -> Answer:
@@ -236,7 +248,7 @@ def run_torch_program(
     return torch_export.run(model=model, inputs=inputs, outputs=outputs, canary=canary, since=since)
 
 
-@child_function("comparing outputs: onnxruntime")
+@child_function("comparing outputs: onnxruntime", imports=_ONNX)
 def run_onnx(
     *,
     model: str,
@@ -255,7 +267,7 @@ def run_onnx(
     )
 
 
-@child_function("checking the graph: onnx")
+@child_function("checking the graph: onnx", imports=_ONNX)
 def check_onnx(*, model: str) -> None:
     """Hold an ONNX file to the checker of onnx."""
     from converter.graphs.run import onnxruntime
@@ -263,7 +275,7 @@ def check_onnx(*, model: str) -> None:
     onnxruntime.check(model=model)
 
 
-@child_function("checking the graph: onnxruntime")
+@child_function("checking the graph: onnxruntime", imports=_ONNX)
 def open_onnx(*, model: str) -> None:
     """Open an ONNX file in onnxruntime."""
     from converter.graphs.run import onnxruntime

@@ -81,6 +81,7 @@ def _from_source(
     model = local_copy(graph.model, workshop.scratch)
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
+    _start_ahead(target, workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
     signature = Signature.from_json(answer)
     planned = replace(planned, warnings=(*planned.warnings, *signature.notes))
@@ -91,6 +92,13 @@ def _from_source(
     fitted = fitted_to_source(planned, source, signature)
     reference = Reference(runner=graph.reference, model=model, takes_weights=False)
     return _attached(fitted, file, reference, target, options, workshop)
+
+
+def _start_ahead(target: Format, workshop: LocalWorkshop) -> None:
+    """Have what comes after the graph is traced imported meanwhile."""
+    for function in (calls.prepare, target.runner):
+        if function is not None:
+            workshop.start_ahead(function)
 
 
 def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, signature: Signature) -> None:
@@ -117,6 +125,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     config_file.write_bytes(config.raw)
     file = workshop.scratch / _GRAPH_NAME
     workshop.observer.stage(f"tracing {inference.architecture}")
+    _start_ahead(target, workshop)
     answer = workshop.call(
         calls.trace_transformers,
         config=os.fspath(config_file),

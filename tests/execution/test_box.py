@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from converter.box import landlock, seccomp, system_calls
 from converter.box.environment import kept
 from converter.box.limits import Limits
 from converter.errors import LimitError, SafetyError
+from converter.execution import processes
 from converter.execution.child import NO_TERMS, Terms, call_all
 from converter.model.child_function import child_function
 from converter.planning import sandbox
@@ -35,11 +37,28 @@ def secret(tmp_path: Path) -> Path:
     return tmp_path / "home" / "secret"
 
 
+WAYS = {"started anew": (), "forked": ("csv",)}
+imports: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a test done in a way in which a child process starts."""
+    monkeypatch.setattr(sys.modules[__name__], "imports", WAYS[request.param])
+    yield
+    processes.end_servers()
+
+
+in_both_ways = pytest.mark.parametrize("way", WAYS, indirect=True)
+
+
 def called(function: str, folder: Path, terms: Terms = NO_TERMS, /, **arguments: Any) -> Any:
-    tried = child_function("a child process: attempts")(getattr(attempts, function))
+    tried = child_function("a child process: attempts", imports=imports)(getattr(attempts, function))
     return call_all([tried.call(**arguments)], folder, terms=terms)[0]
 
 
+@in_both_ways
+@pytest.mark.usefixtures("way")
 def test_what_is_out_of_reach(secret: Path) -> None:
     scratch = secret.parents[1] / "scratch"
     command = [sys.executable, "-m", HERE, str(secret), str(scratch)]
@@ -51,6 +70,8 @@ def test_what_is_out_of_reach(secret: Path) -> None:
     assert secret.read_text() == "secret"
 
 
+@in_both_ways
+@pytest.mark.usefixtures("way")
 def test_what_is_in_reach(secret: Path) -> None:
     scratch = secret.parents[1] / "scratch"
     terms = Terms(reads=(secret,))
@@ -63,6 +84,8 @@ def test_what_is_in_reach(secret: Path) -> None:
     }
 
 
+@in_both_ways
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("function", "terms", "said"),
     [
@@ -83,6 +106,8 @@ def test_a_limit_is_one_line_and_exit_7(function: str, terms: Terms, said: str, 
     assert time.monotonic() - began < 30
 
 
+@in_both_ways
+@pytest.mark.usefixtures("way")
 def test_no_secret_is_in_the_environment(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = secret.parents[1] / "scratch"
     for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "TF_API_KEY", "OMP_NUM_THREADS", "MY_OWN", "SSH_AUTH_SOCK"):

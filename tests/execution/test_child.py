@@ -7,15 +7,27 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from converter.errors import ArchitectureError, GraphError, MissingExtraError, WriteError
-from converter.execution import child
+from converter.execution import child, processes
 from converter.execution.inside import _is_for_memory
 from converter.model.child_function import ChildFunction, child_function
+
+WAYS = {"started anew": (), "forked": ("csv",)}
+imports: tuple[str, ...] = ()
+
+
+@pytest.fixture(params=WAYS.values(), ids=WAYS.keys(), autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have every test done in both ways in which a child process starts."""
+    monkeypatch.setattr(sys.modules[__name__], "imports", request.param)
+    yield
+    processes.end_servers()
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def task(name: str) -> ChildFunction[..., Any]:
-    return child_function("a task")(getattr(importlib.import_module("child_tasks"), name))
+    return child_function("a task", imports=imports)(getattr(importlib.import_module("child_tasks"), name))
 
 
 def test_values_go_and_come_as_json(tasks: Path) -> None:

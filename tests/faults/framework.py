@@ -35,7 +35,11 @@ def fill(*, folder: str) -> None:
         raise RuntimeError(f"{folder}; {error.strerror} [Op:SaveV2]") from None
 
 
-FUNCTIONS = {function.__name__: child_function(function.__name__)(function) for function in (work, fill)}
+FUNCTIONS = {
+    f"{function.__name__}{way}": child_function(function.__name__, imports=imports)(function)
+    for function in (work, fill)
+    for way, imports in (("", ()), ("-forked", ("csv",)))
+}
 
 
 def main(function: str, destination: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,9 +20,10 @@ def command(function: str, destination: Path) -> list[str]:
     return [sys.executable, "-m", "tests.faults.framework", function, os.fspath(destination)]
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
-    tasks = Path(f"/proc/{process.pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+def children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    below = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return below + [process for child in below for process in children(child)]
 
 
 def is_running(process_id: int) -> bool:
@@ -33,21 +33,23 @@ def is_running(process_id: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("function", ["work", "work-forked"])
 @pytest.mark.parametrize(
     ("number", "code"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT to all", 130)]
 )
-def test_the_child_ends_with_its_parent(number: str, code: int, tmp_path: Path) -> None:
+def test_the_child_ends_with_its_parent(number: str, code: int, function: str, tmp_path: Path) -> None:
     """A framework that went on alone would write into a staging folder that a later run sweeps."""
-    process = start(["setsid", *command("work", tmp_path / "x")])
+    process = start(["setsid", *command(function, tmp_path / "x")])
     assert wait_for(tmp_path, ".ckconv-*/output/3", process)
-    (child,) = children(process)
+    started = children(process.pid)
+    assert len(started) == len(function.split("-"))
     send = os.killpg if number == "SIGINT to all" else os.kill  # as a terminal does
     send(process.pid, signal.Signals[number.split()[0]])
     sent = time.monotonic()
     _, errors = process.communicate(timeout=LIMIT_SECONDS)
-    while is_running(child) and time.monotonic() < sent + LIMIT_SECONDS:
+    while any(map(is_running, started)) and time.monotonic() < sent + LIMIT_SECONDS:
         time.sleep(0.01)
-    assert not is_running(child)
+    assert not any(map(is_running, started))
     assert process.returncode == code, errors
     if code > 0:
         assert errors.splitlines() == [f"ckconv: {tmp_path}/x: interrupted, nothing written"]
@@ -67,11 +69,12 @@ def assert_a_later_run_sweeps(folder: Path) -> None:
     assert entries(folder) == []
 
 
-def test_the_disk_is_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", ["fill", "fill-forked"])
+def test_the_disk_is_full(function: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    look = ["sh", "-c", '"$@"; code=$?; ls -A "$0"; exit $code', str(disk), *command("fill", disk / "x")]
+    look = ["sh", "-c", '"$@"; code=$?; ls -A "$0"; exit $code', str(disk), *command(function, disk / "x")]
     result = run(in_mounts(mount, look))
     assert_one_line(result, f"{disk}/x: No space left on device")
     assert result.returncode == 1

@@ -9,6 +9,7 @@ _PUBLISH = "tests/execution/test_publish.py"
 _REPORT = "tests/cli/test_report.py"
 _RESUME = "tests/execution/test_resume.py"
 _PARALLEL = "tests/execution/test_parallel.py"
+_PROCESSES = "tests/execution/test_processes.py"
 
 FAULTS = (
     Fault(
@@ -385,15 +386,9 @@ FAULTS = (
         what="an older transformers asks the hub",
     ),
     Fault(
-        module="execution/child.py",
-        old=(
-            "        **kept(os.environ, is_for_own_code=is_for_own_code),\n"
-            "        **{name: os.fspath(folder) for name in _SCRATCH},\n"
-        ),
-        new=(
-            "        **{name: os.fspath(folder) for name in _SCRATCH},\n"
-            "        **kept(os.environ, is_for_own_code=is_for_own_code),\n"
-        ),
+        module="execution/processes.py",
+        old="{**self.environment, **dict.fromkeys(self.own, os.fspath(self.folder))}",
+        new="{**dict.fromkeys(self.own, os.fspath(self.folder)), **self.environment}",
         tests="tests/execution/test_child.py",
         what="the user's caches come before the scratch folder",
     ),
@@ -466,5 +461,103 @@ FAULTS = (
         new="{folder}/",
         tests="tests/conformance/test_storage.py",
         what="what is in the root of a storage is not inside it",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="(self._imports, self._environment) == (setting.imports, setting.environment)",
+        new="self._environment == setting.environment",
+        tests=_PROCESSES,
+        what="a child is forked from a process that has not imported what it needs",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="(self._imports, self._environment) == (setting.imports, setting.environment)",
+        new="self._imports == setting.imports",
+        tests=_PROCESSES,
+        what="a child has the environment of an earlier one",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="return is_alive and ",
+        new="return ",
+        tests=_PROCESSES,
+        what="a server that was killed is asked again",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="    _servers[:] = [*others[1 - _MOST_SERVERS :], server]\n",
+        new="    _servers[:] = [*others, server]\n",
+        tests=_PROCESSES,
+        what="servers that were ended are kept in mind",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="if folder in each.folder.parents and not each.is_ready",
+        new="if not each.is_ready",
+        tests=_PROCESSES,
+        what="a folder that goes ends servers that import elsewhere",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="if folder in each.folder.parents and not each.is_ready",
+        new="if folder in each.folder.parents",
+        tests=_PROCESSES,
+        what="a folder that goes ends servers that need it no more",
+    ),
+    Fault(
+        module="execution/processes.py",
+        old="                self._server.process.kill()  # it has seconds to go before it hears of anything\n",
+        new="                self._channel.shutdown(socket.SHUT_WR)\n",
+        tests=_PROCESSES,
+        what="a child is ended when the imports of its server are done",
+    ),
+    Fault(
+        module="execution/child.py",
+        old="        imports=() if terms.own_code else imports,\n",
+        new="        imports=imports,\n",
+        tests=_PROCESSES,
+        what="the user's own code shares a server with all else",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="            os.environ[name] = value.replace(earlier, os.fspath(folder))\n",
+        new="            os.environ[name] = value\n",
+        tests=_PROCESSES,
+        what="a child's caches are in the folder of its server",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="        tempfile.tempdir = None\n",
+        new="",
+        tests=_PROCESSES,
+        what="a child's temporary files are in the folder of its server",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="        os.setsid()\n",
+        new="",
+        tests=_PROCESSES,
+        what="a child is in the session of its server",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="                self._requests.shutdown(socket.SHUT_RD)  # who",
+        new="                return  # who",
+        tests=_PROCESSES,
+        what="a server ends between a request and its fork",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="        self._requests.close()\n        for fork",
+        new="        for fork",
+        tests=_PROCESSES,
+        what="a child has the socket that its server is asked through",
+    ),
+    Fault(
+        module="execution/fork_server.py",
+        old="    box.close_around_imports()\n",
+        new="",
+        tests="tests/execution/test_processes.py",
+        what="a framework that is imported may ask the network",
     ),
 )

@@ -338,8 +338,8 @@ FAULTS = (
     ),
     Fault(
         module="program.py",
-        old="with opened.named_in_errors(), tempfile",
-        new="with tempfile",
+        old="with opened.named_in_errors(), temporary_scratch",
+        new="with temporary_scratch",
         tests=_PROGRAM,
         what="an error of verify does not name the source",
     ),
