@@ -23,7 +23,7 @@ from converter.dialects.optimizer.keras_files import record_attributes, with_lis
 from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import epsilon_option, for_keras, training_config
+from converter.dialects.optimizer.writing import epsilon_option, for_keras, training_config, with_kept_state
 from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import hdf5
@@ -184,6 +184,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
 
     Raises LossError for a model of transformers with other layers around it, whose names no table has.
     """
+    if checkpoint.listing is not None:
+        return with_kept_state(checkpoint, flavor_of(checkpoint))
     keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == Dialect.PYTORCH and not is_alone:

@@ -20,7 +20,7 @@ from converter.dialects.optimizer.keras_files import record_attributes, with_num
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import call_of, compile_config, epsilon_option, for_keras
+from converter.dialects.optimizer.writing import call_of, compile_config, epsilon_option, for_keras, with_kept_state
 from converter.dialects.transformers import attributes
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -276,6 +276,8 @@ class WriteOptions:
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names and conventions with Keras's, where there is a Keras config."""
+    if checkpoint.listing is not None:
+        return with_kept_state(checkpoint, _flavor(checkpoint))
     return for_keras(checkpoint, _flavor(checkpoint), is_exact=options.epsilon == "exact")
 
 

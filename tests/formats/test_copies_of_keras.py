@@ -181,7 +181,7 @@ BERT_IN_ORDER = [
 HEADS_IN_ORDER = [f"{head}/{each}" for head in ("intent", "slots") for each in DENSE]
 
 
-def trained_archive(path: Path, order: list[str]) -> Path:
+def trained_archive(path: Path, order: list[str], optimizer: Any = ADAM) -> Path:
     """Write an archive of a BERT and two heads with the state of an Adam whose variables have no names."""
     shapes = {name: each.shape for name, each in converter.read(FIXTURES / "bert-intent.keras").tensors.items()}
     content = weights_of(FIXTURES / "bert-intent.keras")
@@ -194,7 +194,7 @@ def trained_archive(path: Path, order: list[str]) -> Path:
             group[str(number)] = array
     with zipfile.ZipFile(FIXTURES / "bert-intent.keras") as source, zipfile.ZipFile(path, "w") as target:
         config = json.loads(source.read("config.json"))
-        target.writestr("config.json", json.dumps({**config, "compile_config": {"optimizer": ADAM}}))
+        target.writestr("config.json", json.dumps({**config, "compile_config": {"optimizer": optimizer}}))
         target.writestr("metadata.json", source.read("metadata.json"))
         target.writestr("model.weights.h5", content.getvalue())
     return path
@@ -219,3 +219,38 @@ def test_state_without_names_beside_an_encoder_is_in_the_order_that_keras_builds
     refused = converter.read(trained_archive(tmp_path / "other.keras", order[::-1]))
     assert refused.optimizer is None
     assert "fit no order" in str(refused.optimizer_refused)
+
+
+@pytest.mark.parametrize(("name", "class_name", "rate"), [("adam", "Adam", 0.001), ("rmsprop", "RMSprop", 0.001)])
+def test_an_optimizer_that_is_compiled_by_its_name_has_the_rate_that_keras_gives_it(
+    name: str, class_name: str, rate: float, tmp_path: Path
+) -> None:
+    order = [*(f"tf_bert_model/bert/{each}" for each in BERT_IN_ORDER), *HEADS_IN_ORDER]
+    source = trained_archive(tmp_path / "in.keras", order, optimizer=name)
+    with zipfile.ZipFile(source) as archive, h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
+        held = {place: array for place, array in everything(file).items() if place != "optimizer/vars/1"}
+    content = BytesIO()
+    moments = [held[f"optimizer/vars/{number}"] for number in range(2, 2 + 2 * len(order))]
+    moments = moments if name == "adam" else moments[::2]
+    with h5py.File(content, "w") as file:
+        for place, array in held.items():
+            if not place.startswith("optimizer"):
+                file[place] = array
+        for number, array in enumerate([np.int64(3), *moments]):
+            file[f"optimizer/vars/{number}"] = array
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(tmp_path / "named.keras", "w") as target:
+        for member in ("config.json", "metadata.json"):
+            target.writestr(member, archive.read(member))
+        target.writestr("model.weights.h5", content.getvalue())
+    state = converter.read(tmp_path / "named.keras").optimizer
+    assert state is not None
+    assert state.groups[0].hyperparameters["learning_rate"] == rate
+    converter.convert(tmp_path / "named.keras", tmp_path / "out.keras")
+    config = json.loads(zipfile.ZipFile(tmp_path / "out.keras").read("config.json"))["compile_config"]["optimizer"]
+    assert (config["class_name"], config["config"]) == (class_name, {"name": class_name, "learning_rate": rate})
+    again = converter.read(tmp_path / "out.keras").optimizer
+    assert again is not None
+    assert all(
+        np.array_equal(each.numpy(), state.slots["velocity"][key].numpy())
+        for key, each in again.slots["velocity"].items()
+    )

@@ -30,7 +30,8 @@ class Record:
 
     def completing(self, settings: Settings) -> Settings:
         """Return what the file itself says, or what the record does where it says nothing."""
-        stated = self.settings if self.settings.class_name and not settings.config else settings
+        is_stated = bool(settings.config) and not settings.is_by_name
+        stated = self.settings if self.settings.class_name and not is_stated else settings
         not_keras = (WITHOUT_DECAY, EPSILON_OF_TORCH)
         stated = replace(stated, config={key: value for key, value in stated.config.items() if key not in not_keras})
         if self.epsilon_of_torch is None:

@@ -16,16 +16,22 @@ _ALGORITHMS = {
     "adagrad": "adagrad",
 }
 
+_RATE, _RATE_OF_SGD = 0.001, 0.01
+
 SCALING_CLASS, SCALING_TITLE = "LossScaleOptimizer", "loss_scale_optimizer"
 """What Keras 3 wraps an optimizer in, where gradients are of half precision: class, and what it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`class_name` as the file has it, "" when only names of variables tell; `config` is what get_config() returned."""
+    """`class_name` as the file has it, "" when only names of variables tell; `config` is what get_config() returned.
+
+    Of an optimizer that `is_by_name`, as in ``compile("adam")``, Keras makes one of its own rate.
+    """
 
     class_name: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    is_by_name: bool = False
 
     @property
     def algorithm(self) -> str | None:
@@ -45,7 +51,9 @@ def settings_of(compiled: object) -> Settings:
         return Settings()
     entry = compiled.get("optimizer_config", compiled.get("optimizer"))
     if isinstance(entry, str):
-        return Settings(class_name=entry)
+        algorithm = algorithm_of(entry)
+        made = {} if algorithm is None else {"learning_rate": _RATE_OF_SGD if algorithm == "sgd" else _RATE}
+        return Settings(class_name=entry, config=made, is_by_name=True)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
         return Settings()
     config, registered = entry.get("config"), entry.get("registered_name")

@@ -9,12 +9,13 @@ from typing import Any
 from converter.declaring import option
 from converter.dialects import keras
 from converter.dialects.optimizer.conversion import OWN_PACKAGE
-from converter.dialects.optimizer.flavors import KerasFlavor
+from converter.dialects.optimizer.flavors import CLASSES, TITLES, KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import Convention, OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
 _NOT_SHOWN = frozenset(
@@ -45,6 +46,29 @@ def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) ->
         warning = "names and layouts are PyTorch's: the Keras config has layers that no table knows"
         return replace(checkpoint, keras_config=None, warnings=(*checkpoint.warnings, warning))
     return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
+
+
+def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor) -> Checkpoint:
+    """Return a checkpoint that keeps Keras's names, its optimizer with what every config of one says.
+
+    Of an optimizer that a file has by its name alone that is its class, what it is called, and its rate. Raises
+    LossError where the file does not say the rate.
+    """
+    state = checkpoint.optimizer
+    if state is None or state.convention is Convention.TORCH:
+        return checkpoint
+    (first, *others) = state.groups
+    if "learning_rate" not in first.hyperparameters:
+        raise LossError(
+            "optimizer state: the file does not say its learning rate",
+            hint="--hyperparameter learning_rate=VALUE; --optimizer drop converts the weights without it",
+        )
+    own = CLASSES[state.algorithm]
+    title = TITLES[own] if flavor is KerasFlavor.KERAS_3 else own
+    told = str(first.hyperparameters["class_name"])
+    said = {"name": title, **first.hyperparameters, "class_name": own if told == told.lower() else told}
+    group = replace(first, hyperparameters=said)
+    return replace(checkpoint, optimizer=replace(state, groups=(group, *others)))
 
 
 def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
