@@ -15,10 +15,11 @@ from converter.errors import CkconvError, UsageError, VerificationError, WriteEr
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Part
 from converter.model.optimizer import Convention
 from converter.model.output import Output, Provenance
 from converter.options import Options
+from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import check_applicable, with_config_values
 from converter.planning.graph import with_graph
 from converter.planning.optimizer import (
@@ -113,11 +114,13 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
 
 
 def _configured(checkpoint: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    """Return the checkpoint with the values that were asked for in its config."""
+    """Return the checkpoint with the values that were asked for in its config, and with sizes that it leaves out."""
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
     check_applicable(checkpoint, target.format.holds, options)
-    return with_config_values(checkpoint, options, workshop)
+    given = with_config_values(checkpoint, options, workshop)
+    needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)
+    return with_sizes(given) if needs_config else given
 
 
 def _named(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:

@@ -240,8 +240,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/h5.py",
-        old="    if checkpoint.listing is not None:\n",
-        new="    if checkpoint.listing is not None and not is_keras:\n",
+        old="    if checkpoint.listing is not None:\n        content",
+        new="    if checkpoint.listing is not None and not is_keras:\n        content",
         tests="tests/formats/test_copies_of_keras.py",
         what="a whole model with a layer of one's own is laid out as if every layer were known",
     ),

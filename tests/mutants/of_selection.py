@@ -405,6 +405,20 @@ FAULTS = (
         what="every error names the source, whatever file it is about",
     ),
     Fault(
+        module="planning/config_sizes.py",
+        old="    if _HEADS not in config.values:\n",
+        new="    if False:\n",
+        tests="tests/planning/test_config_sizes.py",
+        what="attention gets as many heads as a release has",
+    ),
+    Fault(
+        module="planning/config_sizes.py",
+        old=" if name not in config.values}",
+        new="}",
+        tests="tests/planning/test_config_sizes.py",
+        what="shapes go before what the config says",
+    ),
+    Fault(
         module="planning/plan.py",
         old="            error.report = self.report\n",
         new="",
