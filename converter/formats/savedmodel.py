@@ -143,7 +143,11 @@ def _graph(path: Location, names: Mapping[str, str], kernels: tuple[str, ...] = 
 class WriteOptions:
     """What a SavedModel may be asked for."""
 
-    input_dtype: str = option("int64", "Element type of a SavedModel's integer inputs.", choices=("int64", "int32"))
+    input_dtype: str = option(
+        "auto",
+        "Element type of a SavedModel's integer inputs; by default those that the graph of the source has.",
+        choices=("auto", "int64", "int32"),
+    )
     layout: str = option(
         "pytorch",
         "Weights of a SavedModel's linear layers and convolutions as PyTorch has them, or as TensorFlow's kernels, "

@@ -177,3 +177,23 @@ def test_the_same_bytes_from_every_process(
         )
     assert digests[0] == digests[1]
     assert "saved_model.pb" in digests[0]
+
+
+def test_integer_inputs_are_of_the_types_that_the_graph_has_unless_another_is_asked_for(
+    weights: Path, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    narrow = onnx_ir.val("narrow", dtype=onnx_ir.DataType.INT32, shape=["batch"])
+    wide = onnx_ir.val("wide", dtype=onnx_ir.DataType.INT64, shape=["batch"])
+    cast = onnx_ir.node("Cast", [narrow], {"to": onnx_ir.DataType.INT64})
+    total = onnx_ir.node("Add", [cast.outputs[0], wide])
+    total.outputs[0].name = "y"
+    made = onnx_ir.Graph([narrow, wide], total.outputs, nodes=[cast, total], opset_imports={"": 20})
+    onnx_ir.save(onnx_ir.Model(made, ir_version=10), tmp_path / "graph.onnx")
+    arguments: dict[str, Any] = {"graph": str(tmp_path / "graph.onnx"), "weights": str(weights), "trainable": []}
+    for asked, expected in (("auto", ["int32", "int64"]), ("int64", ["int64"] * 2), ("int32", ["int32"] * 2)):
+        build(**arguments, folder=str(tmp_path / asked), input_dtype=asked)
+        serve = tf.saved_model.load(str(tmp_path / asked)).signatures["serving_default"]
+        types = [serve.structured_input_signature[1][name].dtype.name for name in ("narrow", "wide")]
+        assert types == expected

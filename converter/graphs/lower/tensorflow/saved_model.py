@@ -16,7 +16,8 @@ from converter.graphs.lower.tensorflow.weights import StoredTensor, stored_tenso
 
 # What TensorFlow takes as the name of an operation, and so of a variable (tensorflow/python/framework/ops.py).
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
-_INPUT_DTYPES = ("int64", "int32")
+_AS_DECLARED = "auto"
+_INPUT_DTYPES = (_AS_DECLARED, "int64", "int32")
 
 
 def build(
@@ -25,7 +26,7 @@ def build(
     weights: str,
     folder: str,
     trainable: list[str],
-    input_dtype: str = "int64",
+    input_dtype: str = _AS_DECLARED,
     names: dict[str, str] | None = None,
     kernels: Sequence[str] = (),
     optimizer: str | None = None,
@@ -35,7 +36,7 @@ def build(
     `graph`        an ONNX file whose external initializers name tensors of `weights`; None saves variables alone
     `weights`      a safetensors file; every tensor in it becomes a variable
     `trainable`    the tensors that an optimizer may change
-    `input_dtype`  the integer type of the inputs, int64 or int32
+    `input_dtype`  the integer type of the inputs, int64 or int32; those of the graph where it is `auto`
     `names`        tensor name -> variable name, where these differ
     `kernels`      the tensors that are laid out as kernels, which the graph has as weights (`model.kernels`)
     `optimizer`    a safetensors file; every tensor in it becomes one of `optimizer.variables`, none for no optimizer
@@ -60,7 +61,7 @@ def build(
     if model is None:
         tf.saved_model.save(root, folder)
         return
-    concrete, root.__call__ = _functions(model, variables, kernels, getattr(tf, input_dtype))
+    concrete, root.__call__ = _functions(model, variables, kernels, input_dtype)
     tf.saved_model.save(root, folder, signatures={"serving_default": concrete})
 
 
@@ -98,11 +99,12 @@ def parameter_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str], input_dtype: Any) -> tuple[Any, Any]:
+def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str], input_dtype: str) -> tuple[Any, Any]:
     run = lower(model, variables, kernels)
     declared = {value.name: tf.as_dtype(value.dtype.numpy()) for value in model.graph.inputs}
 
     parameters = parameter_names(list(declared))
+    integer = None if input_dtype == _AS_DECLARED else tf.as_dtype(input_dtype)
 
     def call(**inputs: Any) -> dict[str, Any]:
         # A loaded signature checks types alone: a list of ids instead of a batch of them would be computed with.
@@ -114,7 +116,7 @@ def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str],
     specifications = {
         parameters[value.name]: tf.TensorSpec(
             [extent if isinstance(extent, int) else None for extent in value.shape],
-            input_dtype if declared[value.name].is_integer else declared[value.name],
+            integer if integer is not None and declared[value.name].is_integer else declared[value.name],
             name=parameters[value.name],
         )
         for value in model.graph.inputs
