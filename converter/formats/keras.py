@@ -296,17 +296,18 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     config = checkpoint.keras_config
     listing = checkpoint.listing
     has_model = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
-    if options.container == "archive" and not has_model and checkpoint.config is not None:
+    is_archive = has_model or (listing is not None and config is not None)
+    if options.container == "archive" and not is_archive and checkpoint.config is not None:
         problem = "Keras opens a model of transformers only in an archive laid out as its own, and the source is none"
         raise LossError(problem, hint="--to pretrained writes that model, and what is around it beside it")
-    if options.container == "archive" and not has_model:
+    if options.container == "archive" and not is_archive:
         hint = "--config FILE gives it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
     if not has_model and listing is None:
         content, names, warnings = _module_file(checkpoint, late)
         return Output(files=(OutputFile(name=_WEIGHTS, pieces=hdf5.pieces(content)),), names=names, warnings=warnings)
     content, names = _layer_file(checkpoint) if listing is None else _listed_file(checkpoint, listing)
-    if options.container == "weights" or not has_model:
+    if options.container == "weights" or not is_archive:
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
         warnings = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)

@@ -254,3 +254,15 @@ def test_an_optimizer_that_is_compiled_by_its_name_has_the_rate_that_keras_gives
         np.array_equal(each.numpy(), state.slots["velocity"][key].numpy())
         for key, each in again.slots["velocity"].items()
     )
+
+
+def test_an_archive_of_a_class_of_its_authors_own_is_copied(tmp_path: Path) -> None:
+    config = {"module": "mine", "class_name": "Mine", "config": {"name": "m"}, "registered_name": "Mine"}
+    with zipfile.ZipFile(tmp_path / "in.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
+        archive.writestr("model.weights.h5", weights_of(FIXTURES / "bert-intent.weights.h5").getvalue())
+    converter.convert(tmp_path / "in.keras", tmp_path / "out.keras")
+    assert json.loads(zipfile.ZipFile(tmp_path / "out.keras").read("config.json")) == config
+    with h5py.File(weights_of(tmp_path / "in.keras")) as ours, h5py.File(weights_of(tmp_path / "out.keras")) as theirs:
+        assert everything(theirs).keys() == everything(ours).keys()
