@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import LossError
+from converter.errors import ArchitectureError, LossError
 from tests.conftest import ROOT
 
 FIXTURES = ROOT / "fixtures" / "keras-transformers"
@@ -90,6 +90,14 @@ def test_an_h5_keeps_layers_names_layouts_and_config(is_whole: bool, tmp_path: P
             assert names[1] == names[0]
             assert json.loads(theirs.attrs["training_config"])["optimizer_config"]["class_name"] == "Adam"
     converter.verify(source, tmp_path / "out.h5")
+
+
+def test_another_kind_of_file_is_refused_with_the_ways_out(tmp_path: Path) -> None:
+    source = model_h5(tmp_path / "in.h5", is_whole=True)
+    with pytest.raises(ArchitectureError, match="'mine' is a Mine, whose variables cannot be named") as caught:
+        converter.convert(source, tmp_path / "out.keras")
+    assert "own kind" in str(caught.value.hint)
+    assert converter.convert(source, tmp_path / "out.pth").counts["dropped"] == 0
 
 
 def test_what_is_left_out_or_cast_is_so_in_a_copy(tmp_path: Path) -> None:

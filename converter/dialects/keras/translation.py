@@ -50,7 +50,8 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
     if unknown:
         layer = unknown[0]
         raise ArchitectureError(
-            f"layer {layer.path!r} is a {layer.class_name}, whose variables cannot be named", hint="--weights-only"
+            f"layer {layer.path!r} is a {layer.class_name}, whose variables cannot be named",
+            hint="a file of the source's own kind needs no names; .pth and safetensors have those that there are",
         )
     return _ToKeras(rewriting=Rewriting(source=checkpoint)).translated(modules)
 
