@@ -69,6 +69,7 @@ def trace_keras(
     places: Mapping[str, str] | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
+    encoder: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build a Keras model of its config and convert it."""
     from converter.graphs.trace.tensorflow import keras
@@ -82,6 +83,7 @@ def trace_keras(
         places=places,
         custom_objects=custom_objects,
         folder=folder,
+        encoder=encoder,
     )
 
 
@@ -203,6 +205,7 @@ def run_keras(
     elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
+    encoder: Mapping[str, Any] | None = None,
     nudge: bool = False,
 ) -> Answer:
     """Run the Keras model in the file `model`, built of its config."""
@@ -216,6 +219,7 @@ def run_keras(
         elements=elements,
         custom_objects=custom_objects,
         folder=folder,
+        encoder=encoder,
         nudge=nudge,
     )
 

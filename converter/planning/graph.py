@@ -31,6 +31,7 @@ from converter.graphs.trace.thresholds import of_source
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import local_copy
 from converter.options import Options
+from converter.planning.encoders import with_encoder
 
 _GRAPH_NAME = "graph.onnx"
 _MODULE_NAME = "module.json"
@@ -60,8 +61,8 @@ def with_graph(
         except LimitError:
             raise
         except (ArchitectureError, GraphError, MissingExtraError) as error:
-            if planned.config is None:
-                raise
+            if planned.config is None or graph.trace.takes("encoder"):
+                raise  # the class that a config.json tells is but a layer of such a model
             warning = f"the source's own graph is not used: {error.message}"
             planned = replace(planned, warnings=(*planned.warnings, warning))
     return _from_config(replace(planned, graph=None), target, options, workshop)
@@ -81,10 +82,11 @@ def _from_source(
     model = local_copy(graph.model, workshop.scratch)
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
+    graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     _start_ahead(target, workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
     signature = Signature.from_json(answer)
-    planned = replace(planned, warnings=(*planned.warnings, *signature.notes))
+    planned = replace(planned, warnings=(*planned.warnings, *notes, *signature.notes))
     if planned.config is not None:
         signature = of_source(signature, planned.config.values)
     if options.include or options.exclude:

@@ -862,10 +862,31 @@ FAULTS = (
     ),
     Fault(
         module="planning/graph.py",
-        old="            if planned.config is None:\n                raise\n",
-        new="",
+        old="            if planned.config is None or graph",
+        new="            if graph",
         tests="tests/planning/test_graph.py",
         what="why a source's own graph fails is not said",
+    ),
+    Fault(
+        module="planning/graph.py",
+        old=' or graph.trace.takes("encoder"):\n',
+        new=":\n",
+        tests="tests/graphs/test_keras_encoders.py",
+        what="the class of a layer is taken for the whole of a Keras model whose graph fails",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/encoders.py",
+        old='{"attention_mask": 1, "token_type_ids": 0}',
+        new='{"attention_mask": 1, "token_type_ids": 1}',
+        tests="tests/graphs/test_keras_encoders.py",
+        what="texts are of the second kind where no kinds are given",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/keras.py",
+        old="custom | {encoders.LAYER}\n",
+        new="custom | {encoders.LAYER, encoders.OPERATION}\n",
+        tests="tests/graphs/test_keras_encoders.py",
+        what="a file can name the class that calls functions of TensorFlow",
     ),
     Fault(
         module="planning/graph.py",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from converter.model.checkpoint import Config
@@ -40,6 +41,32 @@ def encoder_config(keras_config: Config | None) -> Config | None:
         return None
     values = {key: value for key, value in found.items() if key not in _NOT_OF_A_CONFIG}
     return Config(values=values, raw=(json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInside:
+    """A layer of a Keras model that is a model of transformers: its name, its class in TensorFlow, and its config."""
+
+    layer: str
+    class_name: str
+    config: Mapping[str, Any]
+
+
+def models_inside(value: object, depth: int = 0) -> Iterator[ModelInside]:
+    """Yield each layer of a Keras config that is a model of transformers, once."""
+    if depth > _DEPTH_LIMIT:
+        return
+    if isinstance(value, Mapping):
+        class_name, inner = value.get("class_name"), value.get("config")
+        if isinstance(class_name, str) and isinstance(inner, Mapping):
+            own = next(_configs(inner, depth), None)
+            if own is not None and own in (inner, inner.get("config")):
+                name = inner.get("name") or value.get("name")
+                yield ModelInside(layer=str(name), class_name=class_name, config=own)
+                return
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from models_inside(item, depth + 1)
 
 
 def _configs(value: object, depth: int) -> Iterator[Mapping[str, Any]]:

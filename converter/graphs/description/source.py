@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,11 @@ class GraphSource(Graph):
     trace: ChildFunction[..., dict[str, Any]]
     reference: ChildFunction[..., Answer]
     extra: str
+
+    def with_encoder(self, encoder: Mapping[str, Any]) -> GraphSource:
+        """Return the same with the graph and the variables of a model of transformers that is a layer of it."""
+        own = {"encoder": dict(encoder)}
+        return replace(self, trace=self.trace.with_arguments(**own), reference=self.reference.with_arguments(**own))
 
     def with_custom_objects(self, custom_objects: Sequence[str], folder: str) -> GraphSource:
         """Return the same with the user's own classes, and the folder where they are, where it has a use for them."""

@@ -14,6 +14,7 @@ from converter.errors import GraphError
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged
+from converter.graphs.trace.tensorflow import encoders
 from converter.graphs.trace.tensorflow.keras import build, called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
 
@@ -30,6 +31,7 @@ def run(
     elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
+    encoder: Mapping[str, Any] | None = None,
     nudge: bool = False,
 ) -> Answer:
     """Call the model in the file `model` on the inputs of an .npz file; write another.
@@ -40,18 +42,27 @@ def run(
     """
     with open(model, "rb") as file:
         is_archive = file.read(len(_ZIP)) == _ZIP
-    built = build(config, custom_objects, folder, is_archive=is_archive, elements=elements)
+    built = build(config, custom_objects, folder, is_archive=is_archive, elements=elements, encoder=encoder)
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
         try:
             built.load_weights(os.fspath(_weights(Path(model), Path(scratch), config, is_archive=is_archive)))
         except Exception as error:  # Keras raises what comes
             raise GraphError(f"Keras cannot load the weights: {' '.join(str(error).split())[:300]}") from error
+    if encoder is not None and is_archive:
+        _load_encoder(built, encoder, model)
     for number, variable in enumerate(built.weights if nudge else ()):
         values = variable.numpy()
         if is_floating(values.dtype):
             variable.assign(nudged(values, str(number)))
     # Keras raises what comes.
     return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: called(built, arrays), (Exception,))}
+
+
+def _load_encoder(built: Any, encoder: Mapping[str, Any], model: str) -> None:
+    import h5py
+
+    with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as member, h5py.File(member) as file:
+        encoders.load(built, encoder, file)
 
 
 def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
-from converter.graphs.trace.tensorflow import keras_config
+from converter.graphs.trace.tensorflow import encoders, keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.graphs.trace.tensorflow.patches import convertible
@@ -47,6 +47,7 @@ def trace(
     elements: int | None = None,
     custom_objects: Sequence[str] = (),
     folder: str = "",
+    encoder: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Convert the Keras model that `config` describes; write the ONNX file `graph`.
 
@@ -54,12 +55,14 @@ def trace(
     `places`   the name of each variable by where it is stored: ``layers/dense/vars/0``
     `elements` how many numbers the file holds: a config that asks for many more is refused before they are allocated
     `custom_objects`, `folder`   the user's classes, ``package.module:Name,Name``, and where to look for their modules
+    `encoder`  the layer that is a model of transformers, as converter.planning.encoders says it
     Returns the Signature as JSON values. Raises SafetyError for a config that is a program, ArchitectureError for a
     class that nobody named, GraphError when the model cannot be built, traced or converted.
     """
-    built = build(config, custom_objects, folder, is_archive=layers is None, elements=elements)
+    built = build(config, custom_objects, folder, is_archive=layers is None, elements=elements, encoder=encoder)
     try:
         names = _names_by_layer(built, layers) if layers is not None else _names_by_place(built, places or {})
+        names |= encoders.names_of(built)
         source = _source(built, names)
     except CkconvError:
         raise
@@ -88,6 +91,7 @@ def build(
     *,
     is_archive: bool,
     elements: int | None = None,
+    encoder: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return the model of a config that was found harmless, with weights as its initializers make them.
 
@@ -96,18 +100,23 @@ def build(
     Raises as `trace` does, UsageError for custom objects that cannot be imported.
     """
     custom = _names_of(custom_objects)
-    keras_config.check(config, custom)
+    if encoder is None:
+        keras_config.check(config, custom)
+    else:
+        config, custom = _checked_around(encoder, config, custom)
     objects = _imported(custom_objects, folder)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     failures: list[Exception] = []
     config_text = json.dumps(keras_config.for_keras(config, custom))
-    for framework in ("keras", "tf_keras"):
+    for framework in ("keras", "tf_keras") if encoder is None else ("keras",):
         try:
             module = importlib.import_module(framework)
         except ImportError:
             continue
         if framework == "keras":
             _check_version(str(module.__version__))
+        if encoder is not None:
+            objects |= encoders.classes(encoder)
         try:
             with redirect_stdout(io.StringIO()):
                 own_config = json.loads(config_text)
@@ -121,18 +130,35 @@ def build(
             failures.append(error)
     if not failures:
         raise MissingExtraError("tensorflow", "building a Keras model")
+    raise _why_not_built(failures, config) from failures[0]
+
+
+def _why_not_built(failures: Sequence[Exception], config: Mapping[str, Any]) -> CkconvError:
+    """Return what to say of a model that no framework could build, of what each raised."""
     if len(failures) == 1 and keras_config.has_operations(config):
-        raise ArchitectureError(
+        return ArchitectureError(
             "is a model of Keras 2 that calls operators of TensorFlow, which only tf_keras can build",
             hint="pip install tf-keras",
-        ) from failures[0]
+        )
     message = summary_of(failures[0])
     if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
-        raise ArchitectureError(
+        return ArchitectureError(
             f"has a Keras config with a class that Keras does not have: {message}",
             hint="--custom-objects package.module:Name names the code to use",
-        ) from failures[0]
-    raise GraphError(f"Keras cannot build the model of the config: {message}") from failures[0]
+        )
+    return GraphError(f"Keras cannot build the model of the config: {message}")
+
+
+def _checked_around(
+    encoder: Mapping[str, Any], config: Mapping[str, Any], custom: frozenset[str]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Check a config but for the layer of transformers; return it with what stands in for that, and all names to know.
+
+    No name of what stands in for a function is known while the config is checked: a file cannot use it.
+    """
+    config, custom = encoders.with_layer(config, encoder), custom | {encoders.LAYER}
+    keras_config.check(config, custom)
+    return encoders.with_operations(config), custom | {encoders.OPERATION}
 
 
 def _check_version(version: str) -> None:

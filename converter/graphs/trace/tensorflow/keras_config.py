@@ -42,6 +42,10 @@ __keras_tensor__ __tensor__ __numpy__ __bytes__ __ellipsis__ __slice__ __tuple__
 """
 """Values that JSON has no form for. The rest of that kind would call what it names."""
 _CODE = frozenset({"__lambda__", "__typespec__", "TypeSpec", "CompositeTensor"})
+_WITHOUT_LAMBDA = (
+    "model.save(folder) of the same model has a graph that converts, and so has the model with a layer class of your "
+    "own in its place, which --custom-objects package.module:Name names"
+)
 _DTYPE = re.compile(r"(?:u?int|float|bfloat|complex)\d{1,3}(?:_\w{1,12})?|bool|string", re.ASCII)
 _OPERATION_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 _COMPOSITE = "_COMPOSITE_TYPE"
@@ -230,7 +234,10 @@ def _check_spellings(named: _Reference, custom: Collection[str]) -> None:
         _check_spelling(named.module, _MODULE, ())
     for each in filter(None, (named.name, named.registered)):
         if _own_name(each) in known().programs | _CODE:
-            raise SafetyError(f"has a Keras config with a {each}, which is code, or calls code")
+            raise SafetyError(
+                f"has a Keras config with a {each}, which is code, or calls code",
+                hint=_WITHOUT_LAMBDA if _own_name(each) == "Lambda" else None,
+            )
         _check_spelling(each, _REGISTERED, custom)
 
 

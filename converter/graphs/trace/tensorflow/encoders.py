@@ -1,0 +1,218 @@
+"""A model of transformers inside a Keras model: a layer that computes as PyTorch's class, of the weights in the file.
+
+transformers 5 has no classes of TensorFlow. The graph of the class of PyTorch, traced from the config that the Keras
+config holds, is lowered to TensorFlow inside a layer of Keras 3, whose variables are those of the file: the model
+around it is traced, loaded and run as any other. What TensorFlow's classes take and return: transformers 4.57,
+modeling_tf_utils.py (`input_processing`), and tf.nest, which sorts the fields of what they return.
+"""
+
+from __future__ import annotations
+
+import importlib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from converter.errors import ArchitectureError
+from converter.graphs.lower.tensorflow.core import lower
+
+LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
+_CONSTANT = "_CONSTANT_VALUE"
+_OPERATORS = {"add": operator.add, "eq": operator.eq, "ne": operator.ne}
+_IN_ORDER = ("input_ids", "attention_mask", "token_type_ids")
+"""What the classes of encoders take without a name, as far as they take it."""
+_ALWAYS = "input_ids"
+_MAY_BE_LEFT_OUT = {"attention_mask": 1, "token_type_ids": 0}
+_OF_TRAINING = ("training", "mask")
+_DEFAULT = ("return_dict", "output_attentions", "output_hidden_states")
+"""Settings of a call that say what comes out, which the graph has once and for all."""
+
+
+def with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Keras config with the class of this module for the layer that is a model of transformers."""
+
+    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
+        is_it = value["class_name"].rpartition(">")[2] == encoder["class_name"] and name == encoder["layer"]
+        return {"class_name": LAYER, "config": {"name": name}} if is_it else None
+
+    return _changed(config, changed)  # type: ignore[no-any-return]
+
+
+def with_operations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Keras config, whose functions of TensorFlow have been checked, with the class of this module for them.
+
+    Keras 3 has no layers that call them.
+    """
+
+    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
+        if value["class_name"] not in _OPERATIONS:
+            return None
+        own = {"name": name, "function": value["config"].get("function")}
+        return {"class_name": OPERATION, "config": own, **_without_constant(value.get("inbound_nodes"), own)}
+
+    return _changed(config, changed)  # type: ignore[no-any-return]
+
+
+def _without_constant(calls: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """Put the constant that a function is called with first, for which Keras 3 has no form, into its layer's config.
+
+    Return the calls, where they change: the first tensor among the keywords comes first.
+    """
+    match calls:
+        case [[str(first), _, constant, {**keywords}]] if first == _CONSTANT:
+            places = [(key, each) for key, each in keywords.items() if isinstance(each, list) and len(each) == 3]
+            if places:
+                tensor, place = places[0]
+                own |= {"constant": constant, "keyword": tensor}
+                others = {key: each for key, each in keywords.items() if key != tensor}
+                return {"inbound_nodes": [[[*place, others]]]}
+    return {}
+
+
+def _changed(value: Any, change: Callable[[Mapping[str, Any], object], dict[str, Any] | None]) -> Any:
+    """Return a config with some of its layers changed: their classes and configs, not their places in the model."""
+    if isinstance(value, list):
+        return [_changed(each, change) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    inner = value.get("config")
+    if isinstance(value.get("class_name"), str) and isinstance(inner, Mapping):
+        name = inner.get("name") or value.get("name")
+        found = change(value, name)
+        if found is not None:
+            place = {key: value[key] for key in ("inbound_nodes",) if key in value}
+            return {"name": name, **place, **found}
+    return {key: _changed(each, change) for key, each in value.items()}
+
+
+def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the classes by name, as custom objects of Keras 3; `encoder` is as converter.planning.encoders says."""
+    import onnx_ir
+    import tensorflow as tf
+
+    keras: Any = importlib.import_module("keras")
+    graph = onnx_ir.load(encoder["graph"])
+    keras.config.disable_traceback_filtering()  # it makes other errors of those below
+
+    class ModelOfTransformers(keras.layers.Layer):  # type: ignore[misc]
+        """The layer, with one variable for each that the file lists for it, in their order."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__(name=name)
+            self.by_name = {
+                each["name"]: self.add_weight(
+                    name=f"variable_{number}", shape=each["shape"], dtype=each["dtype"], initializer="zeros"
+                )
+                for number, each in enumerate(encoder["variables"])
+            }
+            self.built = True
+
+        def call(self, *arguments: Any, **keywords: Any) -> Any:
+            weights = {
+                name: _moved(tf.convert_to_tensor(self.by_name[held["variable"]]), held["steps"])
+                for name, held in encoder["weights"].items()
+            }
+            found = lower(graph, weights)(**_inputs(graph, arguments, keywords, self.name))
+            outputs = [found[name] for name in sorted(found)]
+            return outputs[0] if len(outputs) == 1 else outputs
+
+        def load_own_variables(self, store: Any) -> None:
+            """Leave the variables of an archive to `load`: they are in groups of layers that are not here."""
+
+    class OperationOfTensorFlow(keras.layers.Layer):  # type: ignore[misc]
+        """A function of TensorFlow that was found to be one of those that models call."""
+
+        def __init__(self, name: str, function: str, constant: Any = None, keyword: str | None = None) -> None:
+            super().__init__(name=name)
+            self.function, self.constant, self.keyword = function, constant, keyword
+
+        def call(self, *arguments: Any, **keywords: Any) -> Any:
+            if self.keyword is None:
+                return _called(self.function, arguments, keywords)
+            return _called(self.function, (self.constant,), {self.keyword: arguments[0], **keywords})
+
+    return {each.__name__: each for each in (ModelOfTransformers, OperationOfTensorFlow)}
+
+
+def names_of(model: Any) -> dict[int, str]:
+    """Return what the file calls the variables of the layer in a model, by their ids."""
+    return {id(each): name for layer in _inside(model) for name, each in layer.by_name.items()}
+
+
+def load(model: Any, encoder: Mapping[str, Any], file: Any) -> None:
+    """Give the layer its variables from where they are in the weights (h5py) of an archive."""
+    places = {each["name"]: each["place"] for each in encoder["variables"]}
+    for layer in _inside(model):
+        for name, variable in layer.by_name.items():
+            variable.assign(file[places[name]][()])
+
+
+def _inside(model: Any) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if type(layer).__name__ == LAYER]
+
+
+def _moved(tensor: Any, steps: Sequence[Sequence[Any]]) -> Any:
+    import tensorflow as tf
+
+    for kind, values in steps:
+        tensor = tf.transpose(tensor, values) if kind == "transpose" else tf.reshape(tensor, values)
+    return tensor
+
+
+def _inputs(graph: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], layer: str) -> dict[str, Any]:
+    """Return the graph's inputs of what a class of TensorFlow would be called with.
+
+    Raises ArchitectureError for a call that has another meaning than its tensors.
+    """
+    import tensorflow as tf
+
+    declared = {value.name: value for value in graph.graph.inputs}
+    given: dict[str, Any] = {}
+    order = [name for name in _IN_ORDER if name in declared] if _ALWAYS in declared else list(declared)[:1]
+    first = arguments[0] if len(arguments) == 1 else list(arguments)
+    if isinstance(first, Mapping):
+        given.update(first)
+    else:
+        listed = list(first) if isinstance(first, list | tuple) else [first]
+        if len(listed) > len(order):
+            raise ArchitectureError(f"layer {layer!r} is called with {len(listed)} tensors, of which {order} are known")
+        given.update(zip(order, listed, strict=False))
+    for name, value in keywords.items():
+        if name in _OF_TRAINING or value is None or (name in _DEFAULT and value is (name == _DEFAULT[0])):
+            continue
+        given[name] = value
+    unknown = sorted(name for name, value in given.items() if name not in declared and value is not None)
+    if unknown:
+        raise ArchitectureError(f"layer {layer!r} is called with {', '.join(unknown)}, which its graph does not take")
+    found: dict[str, Any] = {}
+    for name, value in declared.items():
+        dtype = tf.as_dtype(value.dtype.numpy())
+        if given.get(name) is not None:
+            found[name] = tf.cast(given[name], dtype)
+        elif name in _MAY_BE_LEFT_OUT and given.get(_ALWAYS) is not None:
+            found[name] = tf.cast(tf.fill(tf.shape(given[_ALWAYS]), _MAY_BE_LEFT_OUT[name]), dtype)
+        else:
+            raise ArchitectureError(f"layer {layer!r} is called without {name}")
+    return found
+
+
+def _called(function: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    import tensorflow as tf
+
+    module, _, name = function.rpartition(".")
+    if name == "getitem":
+        (tensor,) = arguments
+        return tensor[tuple(_index(each) for each in keywords["slice_spec"])]
+    if module == "__operators__":
+        if name not in _OPERATORS:
+            raise ArchitectureError(f"is a model of Keras 2 that calls tf.{function}", hint="pip install tf-keras")
+        return _OPERATORS[name](*arguments, *(each for key, each in keywords.items() if key != "name"))
+    found: Any = tf
+    for part in function.split("."):
+        found = getattr(found, part)
+    return found(*arguments, **keywords)
+
+
+def _index(value: Any) -> Any:
+    return slice(value["start"], value["stop"], value["step"]) if isinstance(value, Mapping) else value

@@ -1,0 +1,105 @@
+"""The graph of a model of transformers inside a Keras model, for the graph of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converter.dialects.transformers.heads import is_head, models_inside
+from converter.errors import ArchitectureError, GraphError
+from converter.execution.child import require
+from converter.execution.workshop import LocalWorkshop
+from converter.graphs import calls
+from converter.graphs.description.signature import Signature
+from converter.graphs.description.source import GraphSource
+from converter.graphs.fitting.layout_steps import steps_back
+from converter.model.checkpoint import Checkpoint
+
+_CONFIG_NAME, _GRAPH_NAME = "encoder.json", "encoder.onnx"
+_OF_TENSORFLOW, _MAIN_LAYER = "TF", "MainLayer"
+
+
+def with_encoder(
+    graph: GraphSource, planned: Checkpoint, source: Checkpoint, opset: int | None, workshop: LocalWorkshop
+) -> tuple[GraphSource, tuple[str, ...]]:
+    """Return the graph of a Keras model with what its layer that is a model of transformers computes, and notes on it.
+
+    `planned` has the names that PyTorch's class has. A graph that needs nothing is returned as it is. Raises
+    ArchitectureError for a model with several, and what tracing the class raises.
+    """
+    if source.keras_config is None or not graph.trace.takes("encoder"):
+        return graph, ()
+    inside = list(models_inside(source.keras_config.values))
+    if not inside:
+        return graph, ()
+    if len(inside) > 1:
+        names = ", ".join(each.layer for each in inside)
+        raise ArchitectureError(
+            f"has {len(inside)} models of transformers as layers ({names}), and a graph is made of one",
+            hint="the same model by model.save(folder) has a graph of its own",
+        )
+    (model,) = inside
+    require("torch", "tracing a model of transformers")
+    architecture = _architecture(model.class_name)
+    config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
+    config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
+    workshop.observer.stage(f"tracing {architecture}")
+    answer = workshop.call(
+        calls.trace_transformers,
+        config=os.fspath(config),
+        architecture=architecture,
+        graph=os.fspath(file),
+        with_cache=False,
+        opset=opset,
+    )
+    weights = dict(_weights(Signature.from_json(answer), planned, source))
+    places = {name: place for place, name in (graph.trace.arguments.get("places") or {}).items()}
+    encoder = {
+        "layer": model.layer,
+        "class_name": model.class_name.rpartition(">")[2],
+        "graph": os.fspath(file),
+        "variables": [
+            {
+                "name": name,
+                "shape": list(source.tensor(name).shape),
+                "dtype": source.tensor(name).dtype.value,
+                "place": places.get(name),
+            }
+            for name in _own(planned, source)
+        ],
+        "weights": weights,
+    }
+    note = (
+        f"{model.layer} is computed as PyTorch's {architecture} does, in what outputs are compared with, too: "
+        f"there is no {model.class_name.rpartition('>')[2]} in transformers 5"
+    )
+    return graph.with_encoder(encoder), (note,)
+
+
+def _architecture(class_name: str) -> str:
+    """Return the class of PyTorch that computes as one of TensorFlow, or as the main layer of such a class."""
+    name = class_name.rpartition(">")[2].removeprefix(_OF_TENSORFLOW)
+    return name.removesuffix(_MAIN_LAYER) + ("Model" if name.endswith(_MAIN_LAYER) else "")
+
+
+def _own(planned: Checkpoint, source: Checkpoint) -> list[str]:
+    """Return the source's names of the model's variables, in its order."""
+    heads = {planned.origin(name) for name in planned.names if is_head(name)}
+    return [name for name in source.names if source.origin(name) not in heads]
+
+
+def _weights(signature: Signature, planned: Checkpoint, source: Checkpoint) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield for each weight of the class which variable it is, and what makes it of that."""
+    by_origin = {source.origin(name): name for name in source.names}
+    for name in (*signature.parameters, *signature.buffers):
+        tied = [alias for alias, owner in signature.ties.items() if owner == name]
+        found = next((each for each in (name, *tied) if each in planned.names), None)
+        variable = None if found is None else by_origin.get(planned.origin(found))
+        if found is None or variable is None:
+            raise GraphError(f"{signature.title} has it, the Keras model does not", tensor=name)
+        steps = steps_back(source.tensor(variable), planned.tensor(found))
+        if steps is None:
+            raise GraphError(f"{signature.title} has it in several pieces, the Keras model in one", tensor=name)
+        yield name, {"variable": variable, "steps": [[step.kind, list(step.values)] for step in steps]}

@@ -1,0 +1,108 @@
+"""Whole Keras models around TensorFlow models of transformers: the graph of the whole computes what they did."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import converter
+from converter.errors import ArchitectureError, CkconvError, SafetyError
+
+for framework in ("tensorflow", "torch", "transformers", "onnxruntime"):
+    pytest.importorskip(framework)
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "keras-encoders"
+CASES = ["numbers.h5", "numbers.keras", "pooling.h5", "pooling.keras", "siamese.h5", "siamese.keras", "by-name.h5"]
+
+
+def stored(case: str, what: str) -> dict[str, Any]:
+    """Inputs ("in") or outputs ("out") that TensorFlow's own class gave."""
+    with np.load(FIXTURES / f"{case.partition('.')[0]}.npz") as arrays:
+        return {name.partition(":")[2]: arrays[name] for name in arrays.files if name.startswith(f"{what}:")}
+
+
+def assert_equal(outputs: dict[str, Any], case: str) -> None:
+    wanted = stored(case, "out")
+    assert set(outputs) == set(wanted)
+    for name, each in wanted.items():
+        np.testing.assert_allclose(outputs[name], each, rtol=1e-5, atol=2e-6)
+
+
+def run_onnx(file: Path, case: str) -> dict[str, Any]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file))
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(None, stored(case, "in")), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_graph_of_the_whole_model_computes_what_tensorflow_did(case: str, tmp_path: Path) -> None:
+    report = converter.convert(FIXTURES / case, tmp_path / "out.onnx", optimizer="drop")
+    assert report.verification.outputs
+    assert any("is computed as PyTorch's" in each for each in report.warnings)
+    assert_equal(run_onnx(tmp_path / "out.onnx", case), case)
+
+
+def test_a_saved_model_has_the_inputs_and_outputs_of_the_keras_model(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    converter.convert(FIXTURES / "siamese.h5", tmp_path / "out", to="savedmodel")
+    serve = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    types = {name: each.dtype for name, each in serve.structured_input_signature[1].items()}
+    given = serve(**{name: tf.cast(each, types[name]) for name, each in stored("siamese", "in").items()})
+    assert_equal({name: each.numpy() for name, each in given.items()}, "siamese")
+
+
+def test_a_program_of_torch_computes_the_same(tmp_path: Path) -> None:
+    import torch
+
+    converter.convert(FIXTURES / "numbers.h5", tmp_path / "out.pt2")
+    program = torch.export.load(tmp_path / "out.pt2")
+    inputs = {name: torch.from_numpy(each) for name, each in stored("numbers", "in").items()}
+    (output,) = program.module()(**inputs).values()
+    assert_equal({"answer": output.detach().numpy()}, "numbers")
+
+
+def changed(tmp_path: Path, change: Any) -> Path:
+    """The model with three inputs, its config changed."""
+    path = tmp_path / "changed.h5"
+    shutil.copyfile(FIXTURES / "numbers.h5", path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change({layer["name"]: layer for layer in config["config"]["layers"]})
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+def test_a_function_of_tensorflow_that_no_model_calls_is_refused(tmp_path: Path) -> None:
+    def change(layers: dict[str, Any]) -> None:
+        layer = layers["tf.__operators__.getitem"]
+        layer["class_name"], layer["config"]["function"] = "TFOpLambda", "io.read_file"
+
+    with pytest.raises(SafetyError, match=r"tf\.io\.read_file"):
+        converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
+
+
+def test_a_file_cannot_name_the_layers_that_stand_in(tmp_path: Path) -> None:
+    def change(layers: dict[str, Any]) -> None:
+        layer = layers["tf.__operators__.getitem"]
+        layer["class_name"], layer["config"] = "OperationOfTensorFlow", {"name": "sine", "function": "math.sin"}
+
+    with pytest.raises(ArchitectureError, match=r"OperationOfTensorFlow.*not Keras's own"):
+        converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
+
+
+def test_a_call_with_more_than_the_class_takes_is_refused(tmp_path: Path) -> None:
+    def change(layers: dict[str, Any]) -> None:
+        (call,) = layers["tf_bert_model"]["inbound_nodes"]
+        call[0][3]["head_mask"] = ["attention_mask", 0, 0]
+
+    with pytest.raises(CkconvError, match="head_mask, which its graph does not take"):
+        converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
