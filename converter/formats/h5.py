@@ -232,7 +232,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     else:
         content, names, warnings = _module_file(checkpoint, late)
     file = OutputFile(name=FORMAT.file_name or "", pieces=hdf5.pieces(content))
-    return Output(files=(file,), names=names, warnings=warnings)
+    has_config = "model_config" in content.attributes[""]
+    return Output(files=(file,), names=names, warnings=warnings, has_config=has_config)
 
 
 _Written = tuple[hdf5.FileContent, dict[str, str], tuple[str, ...]]

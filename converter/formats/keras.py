@@ -313,7 +313,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         warnings = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
         return Output(files=(OutputFile(name=_WEIGHTS, pieces=pieces),), names=names, warnings=warnings)
     archived, warnings = _archived_config(checkpoint)
-    return Output(files=(_archive(checkpoint, archived, content, late),), names=names, warnings=warnings)
+    archive = _archive(checkpoint, archived, content, late)
+    return Output(files=(archive,), names=names, warnings=warnings, has_config=True)
 
 
 def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:

@@ -103,6 +103,7 @@ class Output:
     `build` makes what cannot be laid out in advance, after `files` are written; `built` are the files it makes in a
     format of single files.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
+    `has_config` says that the files have the config in them, so that none is put beside them.
     """
 
     files: tuple[OutputFile, ...]
@@ -113,6 +114,7 @@ class Output:
     build_bytes: int = 0
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
+    has_config: bool = False
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class Target:
         if self.is_there or self.format.file_name is None:
             return output
         beside: list[OutputFile] = []
-        if planned.config_file is not None:
+        if planned.config_file is not None and not output.has_config:
             beside.append(OutputFile(name=CONFIG_NAME, pieces=(planned.config_file.raw,)))
         beside += [OutputFile(name=name, pieces=(file,)) for name, file in planned.assets.items()]
         if self.is_folder:

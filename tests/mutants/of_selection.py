@@ -287,7 +287,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/target.py",
-        old="        if planned.config_file is not None:\n            beside",
+        old="        if planned.config_file is not None and not output.has_config:\n            beside",
         new="        if planned.config_file is None:\n            beside",
         tests=_PLACES,
         what="a folder gets no config.json",

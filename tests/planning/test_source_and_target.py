@@ -12,6 +12,7 @@ import pytest
 
 import converter
 from converter.errors import (
+    ArchitectureError,
     LossError,
     ReadError,
     UnknownFormatError,
@@ -77,6 +78,19 @@ def test_a_name_that_says_nothing_asks_for_a_format(source: Path, tmp_path: Path
         converter.convert(source, tmp_path / "x")
     assert caught.value.path == str(tmp_path / "x")
     assert caught.value.hint == f"--to one of {', '.join(registry())}"
+
+
+@pytest.mark.parametrize(("to", "name"), [("keras", "model.keras"), ("h5", "tf_model.h5")])
+def test_a_config_that_is_in_the_file_is_neither_put_beside_it_nor_missed(to: str, name: str, tmp_path: Path) -> None:
+    model = ROOT / "fixtures" / "graphs" / "cnn.keras"
+    converter.convert(model, f"{tmp_path}/out/", to=to)
+    assert entries(tmp_path / "out") == {name}
+    assert not any("config" in each for each in converter.convert(model, tmp_path / name, to=to).warnings)
+
+
+def test_a_keras_model_without_a_model_of_transformers_is_told_what_holds_it(tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="the layers of this Keras model are none; --to safetensors"):
+        converter.convert(ROOT / "fixtures" / "graphs" / "cnn.keras", tmp_path / "out", to="pretrained")
 
 
 def test_a_folder_gets_what_belongs_to_a_model_and_a_file_cannot(source: Path, tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def _with_state_of_its_own(model: Checkpoint, heads: Container[str]) -> Checkpoi
     return replace(model, optimizer=None, warnings=(*model.warnings, warning))
 
 
+def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
+    if checkpoint.keras_config is not None:
+        return ArchitectureError(
+            "a pretrained folder holds a model of transformers, and the layers of this Keras model are none",
+            hint="--to safetensors and --to pytorch write its weights, --to savedmodel and --to onnx all of it",
+        )
+    problem = "a pretrained folder needs a config.json, and there is none beside the source"
+    return ArchitectureError(problem, hint="--config FILE names one")
+
+
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out a folder that `AutoModel...from_pretrained` loads without a missing or unexpected key.
 
@@ -111,10 +121,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     """
     source_config = checkpoint.config
     if source_config is None:
-        raise ArchitectureError(
-            "a pretrained folder needs a config.json, and there is none beside the source",
-            hint="--config FILE names one",
-        )
+        raise _no_config(checkpoint)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     checkpoint = _without(checkpoint, outside)
     flavor = weights.FLAVORS[options.flavor]
