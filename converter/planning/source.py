@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +24,8 @@ from converter.encoding.folder import (
 )
 from converter.errors import CkconvError, MissingExtraError, ReadError, UsageError
 from converter.formats import Format, Probe
-from converter.model.checkpoint import Checkpoint, Config, Dialect
+from converter.graphs.description.keras_source import graph_source
+from converter.model.checkpoint import Checkpoint, Config, Dialect, Graph
 from converter.model.file import LocalFile, Location, SourceFile, absolute, is_dir, is_there, open_file
 from converter.model.size_limits import check_growth
 from converter.model.tensor import files_of
@@ -59,7 +61,7 @@ class Source:
                 raise ReadError("holds no tensor")
             check_growth(checkpoint, file)
         left = {name: value for name, value in specific.items() if name not in accepted}
-        return cls(checkpoint=_with_siblings(checkpoint, folder, options), path=path, format=format_.name), left
+        return cls(checkpoint=_with_siblings(checkpoint, folder, path, options), path=path, format=format_.name), left
 
     @property
     def files(self) -> tuple[SourceFile, ...]:
@@ -110,19 +112,19 @@ def detected(path: Location, name: str | None) -> tuple[Location, Format]:
     return path, format_
 
 
-def _with_siblings(checkpoint: Checkpoint, folder: Location, options: Options) -> Checkpoint:
+def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | None, options: Options) -> Checkpoint:
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     folders = [folder]
     if options.config is not None:
         file = LocalFile(_config_file(options.config))
         metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
-        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(file))
+        checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(file), path)
         folders.append(file.path.parent)
     elif checkpoint.config is None:
         folders = [_folder_of_config(folder, checkpoint)]
-        checkpoint = _with_config(checkpoint, read_config(folders[0]))
+        checkpoint = _with_config(checkpoint, read_config(folders[0]), path)
     elif is_keras_model(checkpoint.config.values):
-        checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config)
+        checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config, path)
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
 
 
@@ -156,11 +158,28 @@ def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
     return above if config is not None and isinstance(config.values.get("model_type"), str) else folder
 
 
-def _with_config(checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
+def _with_config(checkpoint: Checkpoint, config: Config | None, path: Location | None) -> Checkpoint:
     keras_config = None if config is None else _of_keras(config)
-    if keras_config is not None:
-        return replace(checkpoint, keras_config=keras_config)
-    return replace(checkpoint, config=config)
+    if keras_config is None:
+        return replace(checkpoint, config=config)
+    return replace(checkpoint, keras_config=keras_config, graph=_graph(checkpoint, keras_config, path))
+
+
+def _graph(checkpoint: Checkpoint, keras_config: Config, path: Location | None) -> Graph | None:
+    """Return the graph of a Keras model whose config and weights are in two files."""
+    listing = checkpoint.listing
+    if checkpoint.graph is not None or listing is None or path is None:
+        return checkpoint.graph
+    elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
+    if listing.format == "h5":
+        layers = [(layer, [name for _, name in listed]) for layer, listed in listing.layers.items()]
+        return graph_source(path, keras_config.values, elements=elements, layers=layers)
+    places = {
+        f"{layer}/vars/{number}".lstrip("/"): name
+        for layer, listed in listing.layers.items()
+        for number, name in listed
+    }
+    return graph_source(path, keras_config.values, elements=elements, places=places)
 
 
 def _of_keras(config: Config) -> Config | None:

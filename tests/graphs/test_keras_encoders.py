@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,50 @@ def test_a_call_with_more_than_the_class_takes_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(CkconvError, match="head_mask, which its graph does not take"):
         converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
+
+
+def apart(model: Path, folder: Path, *, is_whole: bool) -> tuple[Path, Path]:
+    """The config of a Keras model as `to_json` or, if not whole, `get_config` gives it, and its weights: two files."""
+    config = folder / "keras.json"
+    if model.suffix == ".keras":
+        weights = folder / "model.weights.h5"
+        with zipfile.ZipFile(model) as archive:
+            weights.write_bytes(archive.read("model.weights.h5"))
+            values = json.loads(archive.read("config.json"))
+    else:
+        weights = folder / "weights.h5"
+        with h5py.File(model) as source, h5py.File(weights, "w") as target:
+            values = json.loads(source.attrs["model_config"])
+            for name, group in source["model_weights"].items():
+                source.copy(group, target, name)
+            target.attrs.update(source["model_weights"].attrs)
+    config.write_text(json.dumps(values if is_whole else values["config"]))
+    return config, weights
+
+
+@pytest.mark.parametrize(
+    ("case", "is_whole"),
+    [("numbers.keras", True), ("siamese.keras", False), ("by-name.h5", True), ("numbers.h5", False)],
+)
+def test_config_and_weights_may_be_in_two_files(case: str, is_whole: bool, tmp_path: Path) -> None:
+    config, weights = apart(FIXTURES / case, tmp_path, is_whole=is_whole)
+    report = converter.convert(weights, tmp_path / "out.onnx", config=config, optimizer="drop")
+    assert report.verification.outputs
+    assert_equal(run_onnx(tmp_path / "out.onnx", case), case)
+
+
+def ports(file: Path) -> list[str]:
+    import onnx
+
+    graph = onnx.load(file).graph
+    return [each.name for each in (*graph.input, *graph.output)]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_those_of_keras_3_alone_may_be_too(is_whole: bool, tmp_path: Path) -> None:
+    model = FIXTURES.parent / "graphs" / "two-inputs.keras"
+    converter.convert(model, tmp_path / "whole.onnx", optimizer="drop")
+    config, weights = apart(model, tmp_path, is_whole=is_whole)
+    report = converter.convert(weights, tmp_path / "out.onnx", config=config, optimizer="drop")
+    assert report.verification.outputs
+    assert ports(tmp_path / "out.onnx") == ports(tmp_path / "whole.onnx")

@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from converter.graphs.trace.tensorflow.keras import build, called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
 
 _ZIP = b"PK"
+_LAYERS, _MODEL = "layer_names", "model_weights"
 _WEIGHTS, _WEIGHTS_SUFFIX = "model.weights.h5", ".weights.h5"
 
 
@@ -40,8 +42,7 @@ def run(
 
     Raises as converter.graphs.trace.tensorflow.keras does, and GraphError when Keras cannot load the weights.
     """
-    with open(model, "rb") as file:
-        is_archive = file.read(len(_ZIP)) == _ZIP
+    is_archive = _is_zip(model) or _is_numbered(model)
     built = build(config, custom_objects, folder, is_archive=is_archive, elements=elements, encoder=encoder)
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
         try:
@@ -61,20 +62,44 @@ def run(
 def _load_encoder(built: Any, encoder: Mapping[str, Any], model: str) -> None:
     import h5py
 
-    with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as member, h5py.File(member) as file:
+    with _opened(model) as weights, h5py.File(weights) as file:
         encoders.load(built, encoder, file)
+
+
+def _is_zip(model: str) -> bool:
+    with open(model, "rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
+def _is_numbered(model: str) -> bool:
+    """Whether a file has what is in an archive, and not the lists of layers that files of Keras 2 have."""
+    import h5py
+
+    with h5py.File(model) as file:
+        return _LAYERS not in file.attrs and _MODEL not in file
+
+
+@contextmanager
+def _opened(model: str) -> Iterator[Any]:
+    """Open the weights of an archive, or those that are a file of their own."""
+    if not _is_zip(model):
+        with open(model, "rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as member:
+        yield member
 
 
 def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:
     """Return a file called as Keras wants it that has the weights, those of a Keras 2 archive where Keras 3 looks."""
-    suffix = ".keras" if is_archive else ".h5"
+    suffix = ".h5" if not is_archive else ".keras" if _is_zip(os.fspath(model)) else _WEIGHTS_SUFFIX
     if not is_archive or not is_of_keras_2(config):
-        if model.name.endswith(suffix) and not model.name.endswith(_WEIGHTS_SUFFIX):
+        if model.name.endswith(suffix) and model.name.endswith(_WEIGHTS_SUFFIX) is (suffix == _WEIGHTS_SUFFIX):
             return model.absolute()
         return Path(shutil.copyfile(model, scratch / f"model{suffix}"))  # no link is made inside a box
     import h5py
 
-    with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS) as source, open(scratch / _WEIGHTS, "wb") as target:
+    with _opened(os.fspath(model)) as source, open(scratch / _WEIGHTS, "wb") as target:
         shutil.copyfileobj(source, target)
     with h5py.File(scratch / _WEIGHTS, "r+") as file:
         groups: list[str] = []

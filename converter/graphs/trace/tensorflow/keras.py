@@ -206,7 +206,7 @@ def _weights_counted(keras: Any, elements: int | None) -> Iterator[None]:
 
 
 def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:
-    if is_archive:
+    if is_archive and "module" in config:  # get_config says no class of the model, and to_json of Keras 2 no modules
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects))
     elif keras.__name__ == "keras":
         legacy = importlib.import_module("keras.src.legacy.saving.saving_utils")
