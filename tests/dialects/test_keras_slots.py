@@ -415,7 +415,8 @@ def test_what_pytorch_does_not_compute_is_unknown(class_name: str, config: dict[
     assert [layer.path for layer in unknown] == ["l0"]
     with pytest.raises(ArchitectureError, match=f"layer 'l0' is a {class_name}, whose variables cannot be") as caught:
         to_keras(Checkpoint(tensors={}), config_of((class_name, config)))
-    assert caught.value.hint == "--weights-only"
+    assert caught.value.hint is not None
+    assert "safetensors have those that there are" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from converter.errors import GraphError, LimitError
 from converter.execution import child, fork_server, processes
 from converter.execution.child import Terms
 from converter.model.child_function import ChildFunction, child_function
+from tests.conftest import ROOT
 from tests.execution import asked
 
 pytestmark = pytest.mark.skipif(
@@ -230,9 +232,9 @@ if sys.argv[2] == "kill":
 
 @pytest.mark.parametrize("how", ["kill", "exit"])
 def test_a_server_ends_with_who_started_it(how: str, tmp_path: Path) -> None:
-    import subprocess
-
-    result = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path, how], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, os.fspath(tmp_path), how]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert result.returncode == {"kill": -9, "exit": 0}[how]
     server = int(result.stdout)
     deadline = time.monotonic() + 5
