@@ -21,8 +21,12 @@ def command(function: str, destination: Path) -> list[str]:
 
 
 def children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    below = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    """Return the processes that it started, and theirs."""
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        below = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        return []
     return below + [process for child in below for process in children(child)]
 
 
