@@ -993,7 +993,7 @@ FAULTS = (
         new="        order += of_layer or ()\n",
         tests="tests/dialects/test_optimizer_files.py",
         what="an order that leaves out a layer is believed",
-        survives="where the layer is trained, its moments make the count another, which fits no order; else it is right",
+        survives="its moments, where it is trained, make the count another, which fits no order; else it is right",
     ),
     Fault(
         module="dialects/optimizer/keras_names.py",
