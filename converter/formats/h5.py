@@ -11,7 +11,6 @@ root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file co
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 
 from converter.declaring import set_choices
@@ -37,6 +36,7 @@ from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing, Par
 from converter.model.dtype import DType
 from converter.model.file import Location, open_file
 from converter.model.ledger import Kind, LedgerLine, without
+from converter.model.optimizer import OptimizerState
 from converter.model.output import Late, Output, OutputFile, Provenance
 from converter.model.tensor import Tensor
 
@@ -66,7 +66,9 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     weights = root.group("model_weights") or root
     if layers.listed(weights, "layer_names") is None:
         return _plain(root)
-    checkpoint = replace(layers.layered(root, weights, path), listing=_listing(weights, path))
+    checkpoint = layers.layered(root, weights, path)
+    listing = _listing(weights, checkpoint, path)
+    checkpoint = replace(checkpoint, listing=listing)
     state = root.group(_OPTIMIZER)
     if state is not None and is_placed(state):
         kept = without(checkpoint.lines, Kind.OPTIMIZER)
@@ -75,30 +77,21 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     warnings = ("training_config (loss, metrics) not carried",) if document else ()
     config, graph = _config(root, path), None
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
-        elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
-        named = _named_layers(weights, checkpoint, path)
-        graph = graph_source(path, config.values, elements=elements, layers=named)
+        graph = graph_source(path, config.values, checkpoint.tensors.values(), listing)
     checkpoint = replace(
         checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=warnings, graph=graph
     )
     return with_listed_state(checkpoint, root, None if document is None else document.values, path)
 
 
-def _listing(weights: hdf5.Group, path: Location) -> Listing:
+def _listing(weights: hdf5.Group, checkpoint: Checkpoint, path: Location) -> Listing:
+    """Return each layer with its weights in the order listed: what the file calls them, and the checkpoint."""
     held: dict[str, list[tuple[str, str]]] = {name: [] for name in layers.listed(weights, "layer_names") or ()}
-    for layer, name, _ in layers.weights_of(weights, path):
-        held.setdefault(layer, []).append((name, name))
-    return Listing(format="h5", layers={layer: tuple(pairs) for layer, pairs in held.items()})
-
-
-def _named_layers(weights: hdf5.Group, checkpoint: Checkpoint, path: Location) -> list[tuple[str, list[str]]]:
-    """Return each layer with what its weights, in the order listed, are called in the checkpoint."""
-    named: dict[str, list[str]] = {}
     for layer, name, dataset in layers.weights_of(weights, path):
         apart = f"{layer}/{name}"
         is_apart = apart in checkpoint.tensors and checkpoint.tensors[apart] is dataset.tensor
-        named.setdefault(layer, []).append(apart if is_apart else name)
-    return list(named.items())
+        held.setdefault(layer, []).append((name, apart if is_apart else name))
+    return Listing(format=FORMAT.name, layers={layer: tuple(pairs) for layer, pairs in held.items()})
 
 
 def _config(root: hdf5.Group, path: Location) -> Config | None:
@@ -264,15 +257,25 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
             tensors[f"model_weights/{layer}/{name}{suffix}"] = checkpoint.tensor(name)
             names[name + suffix] = name
     attributes[f"model_weights/{layers.TOP_LEVEL}"] = {"weight_names": []}
-    if checkpoint.optimizer is not None:
-        state = checkpoint.optimizer
+    warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
+    return _with_state(checkpoint.optimizer, flavor, suffix, tensors, attributes), names, warnings
+
+
+def _with_state(
+    state: OptimizerState | None,
+    flavor: KerasFlavor,
+    suffix: str,
+    tensors: dict[str, Tensor],
+    attributes: dict[str, dict[str, object]],
+) -> hdf5.FileContent:
+    """Lay out the state of the optimizer, its variables called with `suffix`, beside the weights."""
+    if state is not None:
         slots = {name + suffix: tensor for name, tensor in variables(state, flavor).items()}
         tensors |= {f"{_OPTIMIZER}/{name}": tensor for name, tensor in slots.items()}
         attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
         attributes[""]["training_config"] = json.dumps(training_config(state))
     stored, links = hdf5.shared(tensors)
-    warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
-    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes), names, warnings
+    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes)
 
 
 def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Written:
@@ -292,15 +295,10 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
         held = [(called, name) for called, name in pairs if name in there]
         attributes[f"{top}{layer}"] = {"weight_names": [called for called, _ in held]}
         tensors |= {f"{top}{layer}/{called}": checkpoint.tensor(name) for called, name in held}
-    if checkpoint.optimizer is not None:
-        plain = {name: name.removesuffix(":0") for name in checkpoint.names}
-        state = checkpoint.optimizer.with_names(plain)
-        slots = {f"{name}:0": tensor for name, tensor in variables(state, flavor_of(checkpoint)).items()}
-        tensors |= {f"{_OPTIMIZER}/{name}": tensor for name, tensor in slots.items()}
-        attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
-        root["training_config"] = json.dumps(training_config(state))
-    stored, links = hdf5.shared(tensors)
-    return hdf5.FileContent(tensors=stored, links=links, attributes=attributes), {name: name for name in there}, ()
+    plain = {name: name.removesuffix(":0") for name in checkpoint.names}
+    state = None if checkpoint.optimizer is None else checkpoint.optimizer.with_names(plain)
+    content = _with_state(state, flavor_of(checkpoint), ":0", tensors, attributes)
+    return content, {name: name for name in there}, ()
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:

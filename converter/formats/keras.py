@@ -8,7 +8,6 @@ below ``<place of the layer>/vars``; what they are called, config or places say.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -122,27 +121,22 @@ def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpo
     owners: dict[int, str] = {}
     ties = {name: owner for name, tensor in tensors.items() if (owner := owners.setdefault(id(tensor), name)) != name}
     once = {name: tensor for name, tensor in tensors.items() if name not in ties}
+    numbered = {
+        place: tuple((str(number), name) for number, name in enumerate(names)) for place, names in listed.items()
+    }
+    listing = Listing(format=FORMAT.name, layers=numbered, titles=dict(_titles(root, ())))
     graph = None
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
-        elements = sum(math.prod(each.shape) for each in once.values())
-        graph = graph_source(path, config.values, elements=elements, places=_by_place(listed))
-    checkpoint = Checkpoint(tensors=once, aliases=ties, dialect=Dialect.KERAS, graph=graph, lines=tuple(lines))
-    if not strays:
-        numbered = {
-            place: tuple((str(number), name) for number, name in enumerate(names)) for place, names in listed.items()
-        }
-        listing = Listing(format=FORMAT.name, layers=numbered, titles=dict(_titles(root, ())))
-        checkpoint = replace(checkpoint, listing=listing)
+        graph = graph_source(path, config.values, once.values(), listing)
+    checkpoint = Checkpoint(
+        tensors=once,
+        aliases=ties,
+        dialect=Dialect.KERAS,
+        graph=graph,
+        listing=None if strays else listing,
+        lines=tuple(lines),
+    )
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
-
-
-def _by_place(listed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return the name of each variable by where it is stored."""
-    return {
-        f"{place}/{_VARIABLES}/{number}".lstrip("/"): name
-        for place, names in listed.items()
-        for number, name in enumerate(names)
-    }
 
 
 def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:

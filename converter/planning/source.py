@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -170,16 +169,7 @@ def _graph(checkpoint: Checkpoint, keras_config: Config, path: Location | None) 
     listing = checkpoint.listing
     if checkpoint.graph is not None or listing is None or path is None:
         return checkpoint.graph
-    elements = sum(math.prod(each.shape) for each in checkpoint.tensors.values())
-    if listing.format == "h5":
-        layers = [(layer, [name for _, name in listed]) for layer, listed in listing.layers.items()]
-        return graph_source(path, keras_config.values, elements=elements, layers=layers)
-    places = {
-        f"{layer}/vars/{number}".lstrip("/"): name
-        for layer, listed in listing.layers.items()
-        for number, name in listed
-    }
-    return graph_source(path, keras_config.values, elements=elements, places=places)
+    return graph_source(path, keras_config.values, checkpoint.tensors.values(), listing)
 
 
 def _of_keras(config: Config) -> Config | None:

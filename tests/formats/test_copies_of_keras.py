@@ -274,3 +274,19 @@ def test_an_archive_of_a_class_of_its_authors_own_is_copied(tmp_path: Path) -> N
     assert json.loads(zipfile.ZipFile(tmp_path / "out.keras").read("config.json")) == config
     with h5py.File(weights_of(tmp_path / "in.keras")) as ours, h5py.File(weights_of(tmp_path / "out.keras")) as theirs:
         assert everything(theirs).keys() == everything(ours).keys()
+
+
+def test_layers_that_call_a_weight_the_same_keep_their_own(tmp_path: Path) -> None:
+    source = tmp_path / "in.h5"
+    with h5py.File(source, "w") as file:
+        file.attrs["layer_names"] = ["first", "second"]
+        for number, layer in enumerate(listed(file, "layer_names")):
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = ["mine/kernel:0"]
+            group["mine/kernel:0"] = np.full((2, 3), number, np.float32)
+    converter.convert(source, tmp_path / "out.h5")
+    with h5py.File(source) as before, h5py.File(tmp_path / "out.h5") as after:
+        values = everything(after)
+        assert values.keys() == everything(before).keys()
+        for place, value in everything(before).items():
+            np.testing.assert_array_equal(values[place], value)

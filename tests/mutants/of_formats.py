@@ -254,10 +254,17 @@ FAULTS = (
     ),
     Fault(
         module="formats/keras.py",
-        old="    if not strays:\n",
-        new="    if strays:\n",
+        old="listing=None if strays else listing",
+        new="listing=listing if strays else None",
         tests="tests/formats/test_copies_of_keras.py",
         what="an archive is not written back",
+    ),
+    Fault(
+        module="formats/h5.py",
+        old="(name, apart if is_apart else name)",
+        new="(name, name)",
+        tests="tests/formats/test_copies_of_keras.py",
+        what="two layers that call a weight the same get one value",
     ),
     Fault(
         module="formats/keras.py",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from converter.errors import CkconvError, SafetyError
 from converter.graphs.calls import run_keras, trace_keras
 from converter.graphs.description.source import GraphSource
 from converter.graphs.trace.tensorflow import keras_config
+from converter.model.checkpoint import Listing
 from converter.model.file import Location, absolute
+from converter.model.tensor import Tensor
 
 
 def is_hostile(config: Mapping[str, Any]) -> bool:
@@ -23,21 +26,19 @@ def is_hostile(config: Mapping[str, Any]) -> bool:
     return False
 
 
-def graph_source(
-    path: Location,
-    config: Mapping[str, Any],
-    *,
-    elements: int,
-    layers: Sequence[tuple[str, Sequence[str]]] | None = None,
-    places: Mapping[str, str] | None = None,
-) -> GraphSource:
-    """Return the graph of the model in the file `path`, whose tensors have that many `elements`.
-
-    `layers` or `places` are as converter.graphs.trace has them.
-    """
-    named: dict[str, Any] = {"places": dict(places or {})}
-    if layers is not None:
-        named = {"layers": [[name, list(held)] for name, held in layers]}
+def graph_source(path: Location, config: Mapping[str, Any], tensors: Iterable[Tensor], listing: Listing) -> GraphSource:
+    """Return the graph of a model with the weights in the file `path`: `tensors`, ties once, and where it has them."""
+    elements = sum(math.prod(each.shape) for each in tensors)
+    named: dict[str, Any]
+    if listing.format == "h5":
+        named = {"layers": [[layer, [name for _, name in pairs]] for layer, pairs in listing.layers.items() if pairs]}
+    else:
+        pairs_of = listing.layers.items()
+        named = {
+            "places": {
+                f"{place}/vars/{called}".lstrip("/"): name for place, pairs in pairs_of for called, name in pairs
+            }
+        }
     return GraphSource(
         model=absolute(path),
         trace=trace_keras.with_arguments(config=config, elements=elements, **named),
