@@ -199,10 +199,11 @@ def test_a_server_that_nobody_asks_ends_and_says_so_first(tmp_path: Path, monkey
 def test_one_that_ended_just_now_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server_of(tmp_path, "csv")
     (server,) = processes._servers
-    server._requests.close()
+    kept = server._requests  # its own end says nothing yet: the process is there
     server._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
-    assert server_of(tmp_path, "csv") == os.getpid()
+    with kept:
+        assert server_of(tmp_path, "csv") == os.getpid()
 
 
 def test_a_copy_of_this_process_asks_a_server_of_its_own(tmp_path: Path) -> None:
