@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 
 from tests.migrations import keras3_models
-from tests.migrations.saving import Save, save
+from tests.migrations.saving import Save, make, save
 
 
 def numbers(folder: Path) -> None:
@@ -66,12 +65,5 @@ def siamese_own(folder: Path) -> None:
     _siamese(folder, "siamese_own")
 
 
-def main() -> None:
-    for group in sys.argv[2:]:
-        keras.utils.set_random_seed(5)
-        globals()[group](Path(sys.argv[1]))
-        print(group, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    make(globals(), lambda: keras.utils.set_random_seed(5))

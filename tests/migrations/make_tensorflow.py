@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import tensorflow as tf
 import transformers
 
 from tests.migrations import tensorflow_models
-from tests.migrations.saving import Save, save
+from tests.migrations.saving import Save, make, save
 from tests.migrations.texts import CONTEXTS, LENGTH, QUESTION, TEXTS, sentencepiece, wordpiece
 
 keras = tf.keras
@@ -177,13 +176,6 @@ def siamese_plain(folder: Path) -> None:
     _siamese(folder, "siamese_plain", lambda *_: {})
 
 
-def main() -> None:
-    transformers.logging.set_verbosity_error()
-    for group in sys.argv[2:]:
-        keras.utils.set_random_seed(11)
-        globals()[group](Path(sys.argv[1]))
-        print(group, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    transformers.logging.set_verbosity_error()
+    make(globals(), lambda: keras.utils.set_random_seed(11))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from tests.migrations.saving import Save, save
+from tests.migrations.saving import Save, make, save
 from tests.migrations.texts import BERT, CONTEXTS, QUESTION, wordpiece
 
 
@@ -61,12 +60,5 @@ def squad(folder: Path) -> None:
     save(folder, saves, inputs, {name: outputs[name] for name in ("start_logits", "end_logits")})
 
 
-def main() -> None:
-    for group in sys.argv[2:]:
-        torch.manual_seed(3)
-        globals()[group](Path(sys.argv[1]))
-        print(group, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    make(globals(), lambda: torch.manual_seed(3))

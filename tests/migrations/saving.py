@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ def save(folder: Path, saves: Mapping[str, Save], inputs: Mapping[str, Any], out
         np.savez(part / "expected.npz", **arrays)
         shutil.rmtree(folder / name, ignore_errors=True)
         part.rename(folder / name)
+
+
+def make(groups: Mapping[str, Callable[[Path], object]], seed: Callable[[], object]) -> None:
+    """Make the sources of the groups that the command line names, in the folder that it names first, each by itself."""
+    for group in sys.argv[2:]:
+        seed()
+        groups[group](Path(sys.argv[1]))
+        print(group, flush=True)
 
 
 def expected(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
