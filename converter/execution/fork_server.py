@@ -31,6 +31,12 @@ _REQUEST_BYTES = 1 << 16
 _IDLE_SECONDS = 30.0
 
 
+def kill_group(leader: int) -> None:
+    """Kill a process and what it started, if anything of it is there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fork:
     pid: int
@@ -39,8 +45,7 @@ class _Fork:
 
     def kill(self) -> None:
         """Kill what is left of it. Its number is its own until it is buried."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)  # before it leads a group
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
-from converter.execution.fork_server import READY, STATUS
+from converter.execution.fork_server import READY, STATUS, kill_group
 
 _INSIDE, _FORK_SERVER = "converter.execution.inside", "converter.execution.fork_server"
 _MOST_SERVERS = 3
@@ -45,6 +45,11 @@ class Setting:
     imports: tuple[str, ...]
 
     @property
+    def is_for_fork(self) -> bool:
+        """Whether a server spares it imports. Elsewhere than on Linux no process with threads may fork."""
+        return bool(self.imports) and sys.platform == "linux"
+
+    @property
     def variables(self) -> dict[str, str]:
         """All variables of its environment."""
         return {**self.environment, **dict.fromkeys(self.own, os.fspath(self.folder))}
@@ -65,7 +70,7 @@ def start(setting: Setting, outputs: tuple[int, int]) -> Process:
 
     It is a fork of a server where that can be had; signals are held back meanwhile.
     """
-    if setting.imports and sys.platform == "linux":
+    if setting.is_for_fork:
         with _LOCK, contextlib.suppress(ConnectionError):
             return _server(setting).fork(setting, outputs)
     return _Spawned(setting, outputs)
@@ -73,7 +78,7 @@ def start(setting: Setting, outputs: tuple[int, int]) -> Process:
 
 def start_ahead(setting: Setting) -> None:
     """Begin to import what `start` will be asked for. Raises OSError."""
-    if setting.imports and sys.platform == "linux":
+    if setting.is_for_fork:
         with _LOCK:
             _server(setting)
 
@@ -111,7 +116,7 @@ class _Spawned:
         return self._process.poll()
 
     def end(self) -> None:
-        _kill_group(self._process.pid)
+        kill_group(self._process.pid)
         self._process.wait()
 
 
@@ -209,8 +214,3 @@ class _Forked:
                 self._server.process.kill()  # it has seconds to go before it hears of anything
             self._hear()
         self._channel.close()
-
-
-def _kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
