@@ -34,16 +34,16 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     config = checkpoint.config
     if config is None or config.values.get("model_type") not in _TYPES or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
-    told = {name: size for name, size in _told(checkpoint).items() if name not in config.values}
-    if not told:
+    sizes = {name: size for name, size in _sizes(checkpoint).items() if name not in config.values}
+    if not sizes:
         return checkpoint
-    listed = ", ".join(f"{name} {size}" for name, size in told.items())
+    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
     if _HEADS not in config.values:
         raise ArchitectureError(
             f"config.json does not say {_HEADS}, which no tensor tells (they tell {listed})",
             hint=f"--config-value {_HEADS}=N",
         )
-    values: dict[str, object] = dict(told)
+    values: dict[str, object] = dict(sizes)
     labels = _labels(checkpoint)
     if labels is not None and not any(key in config.values for key in _LABEL_KEYS):
         names = {str(number): f"LABEL_{number}" for number in range(labels)}
@@ -53,7 +53,7 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, config=config.with_values(values), warnings=(*checkpoint.warnings, warning))
 
 
-def _told(checkpoint: Checkpoint) -> Mapping[str, int]:
+def _sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for size, (ending, axis) in _SIZES.items():
         shape = _shape(checkpoint, ending)

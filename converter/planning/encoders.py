@@ -11,11 +11,11 @@ from converter.dialects.transformers.heads import is_head, models_inside
 from converter.errors import ArchitectureError, GraphError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
-from converter.graphs import calls
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
 from converter.graphs.fitting.layout_steps import steps_back
 from converter.model.checkpoint import Checkpoint
+from converter.planning.tracing import trace_class
 
 _CONFIG_NAME, _GRAPH_NAME = "encoder.json", "encoder.onnx"
 _OF_TENSORFLOW, _MAIN_LAYER = "TF", "MainLayer"
@@ -45,20 +45,12 @@ def with_encoder(
     architecture = _architecture(model.class_name)
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
     config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
-    workshop.observer.stage(f"tracing {architecture}")
-    answer = workshop.call(
-        calls.trace_transformers,
-        config=os.fspath(config),
-        architecture=architecture,
-        graph=os.fspath(file),
-        with_cache=False,
-        opset=opset,
-    )
-    weights = dict(_weights(Signature.from_json(answer), planned, source))
+    signature = trace_class(architecture, config=config, graph=file, opset=opset, with_cache=False, workshop=workshop)
+    weights = dict(_weights(signature, planned, source))
     places = {name: place for place, name in (graph.trace.arguments.get("places") or {}).items()}
     encoder = {
         "layer": model.layer,
-        "class_name": model.class_name.rpartition(">")[2],
+        "class_name": model.class_name,
         "graph": os.fspath(file),
         "variables": [
             {
@@ -73,14 +65,14 @@ def with_encoder(
     }
     note = (
         f"{model.layer} is computed as PyTorch's {architecture} does, in what outputs are compared with, too: "
-        f"there is no {model.class_name.rpartition('>')[2]} in transformers 5"
+        f"there is no {model.class_name} in transformers 5"
     )
     return graph.with_encoder(encoder), (note,)
 
 
 def _architecture(class_name: str) -> str:
     """Return the class of PyTorch that computes as one of TensorFlow, or as the main layer of such a class."""
-    name = class_name.rpartition(">")[2].removeprefix(_OF_TENSORFLOW)
+    name = class_name.removeprefix(_OF_TENSORFLOW)
     return name.removesuffix(_MAIN_LAYER) + ("Model" if name.endswith(_MAIN_LAYER) else "")
 
 

@@ -32,6 +32,7 @@ from converter.model.checkpoint import Checkpoint
 from converter.model.file import local_copy
 from converter.options import Options
 from converter.planning.encoders import with_encoder
+from converter.planning.tracing import trace_class
 
 _GRAPH_NAME = "graph.onnx"
 _MODULE_NAME = "module.json"
@@ -82,8 +83,8 @@ def _from_source(
     model = local_copy(graph.model, workshop.scratch)
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
-    graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     _start_ahead(target, workshop)
+    graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
     signature = Signature.from_json(answer)
     planned = replace(planned, warnings=(*planned.warnings, *notes, *signature.notes))
@@ -126,19 +127,18 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
     config_file = workshop.scratch / CONFIG_NAME
     config_file.write_bytes(config.raw)
     file = workshop.scratch / _GRAPH_NAME
-    workshop.observer.stage(f"tracing {inference.architecture}")
     _start_ahead(target, workshop)
-    answer = workshop.call(
-        calls.trace_transformers,
-        config=os.fspath(config_file),
-        architecture=inference.architecture,
-        graph=os.fspath(file),
-        with_cache=options.with_cache,
+    signature = trace_class(
+        inference.architecture,
+        config=config_file,
+        graph=file,
         opset=_exported_opset(options),
+        with_cache=options.with_cache,
+        workshop=workshop,
     )
     note = () if inference.note is None else (inference.note,)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
-    fitted = fitted_to_class(named, Signature.from_json(answer))
+    fitted = fitted_to_class(named, signature)
     runner = calls.run_transformers.with_arguments(architecture=inference.architecture)
     reference = Reference(runner=runner, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)

@@ -133,8 +133,9 @@ def _by_layers(
         return _inference(own, "config")
     if unknown and known.anchor and not first.is_proven:
         raise _foreign(known, unknown)
-    if any(fit.known.name == named for fit in best):
-        return _inference(next(fit for fit in best if fit.known.name == named), "config")
+    as_named = next((fit for fit in best if fit.known.name == named), None)
+    if as_named is not None:
+        return _inference(as_named, "config")
     believed = _believed(known, first, named) if unknown else None
     if believed is not None:
         return Inference(architecture=believed, basis="config") if own is None else _inference(own, "config")

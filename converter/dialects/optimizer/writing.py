@@ -65,9 +65,9 @@ def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor) -> Checkpoint:
         )
     own = CLASSES[state.algorithm]
     title = TITLES[own] if flavor is KerasFlavor.KERAS_3 else own
-    told = str(first.hyperparameters["class_name"])
-    said = {"name": title, **first.hyperparameters, "class_name": own if told == told.lower() else told}
-    group = replace(first, hyperparameters=said)
+    stated = str(first.hyperparameters["class_name"])
+    class_name = own if stated == stated.lower() else stated
+    group = replace(first, hyperparameters={"name": title, **first.hyperparameters, "class_name": class_name})
     return replace(checkpoint, optimizer=replace(state, groups=(group, *others)))
 
 

@@ -45,7 +45,10 @@ def encoder_config(keras_config: Config | None) -> Config | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInside:
-    """A layer of a Keras model that is a model of transformers: its name, its class in TensorFlow, and its config."""
+    """A layer of a Keras model that is a model of transformers: its name, its config, and its class in TensorFlow.
+
+    The class is without the package that Keras registers it for (``Custom>``).
+    """
 
     layer: str
     class_name: str
@@ -62,7 +65,7 @@ def models_inside(value: object, depth: int = 0) -> Iterator[ModelInside]:
             own = next(_configs(inner, depth), None)
             if own is not None and own in (inner, inner.get("config")):
                 name = inner.get("name") or value.get("name")
-                yield ModelInside(layer=str(name), class_name=class_name, config=own)
+                yield ModelInside(layer=str(name), class_name=class_name.rpartition(">")[2], config=own)
                 return
         value = list(value.values())
     for item in value if isinstance(value, list) else ():

@@ -88,20 +88,12 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         model = model.with_names(lambda name: name.removeprefix(prefix))
         model = replace(model, config=config, warnings=(*model.warnings, *warnings))
     if flavor.is_of_keras:
-        model = _with_state_of_its_own(model, heads)
+        if model.has_state_of(heads):
+            model = model.without_state("it is of the heads, too, which the TensorFlow class does not have")
         model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon == "exact")
     model = flavor.adapt(model)
     origins = {**model.origins, **{name: checkpoint.origin(name) for name in heads}}
     return replace(model, tensors={**model.tensors, **heads}, origins=origins)
-
-
-def _with_state_of_its_own(model: Checkpoint, heads: Container[str]) -> Checkpoint:
-    """Return the model without an optimizer that trained the heads, too: Keras's has the variables of the model."""
-    state = model.optimizer
-    if state is None or not any(name in heads for held in state.slots.values() for name in held):
-        return model
-    warning = "optimizer state not carried: it is of the heads, too, which the TensorFlow class does not have"
-    return replace(model, optimizer=None, warnings=(*model.warnings, warning))
 
 
 def _no_config(checkpoint: Checkpoint) -> ArchitectureError:

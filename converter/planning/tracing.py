@@ -1,0 +1,29 @@
+"""The graph of a class of transformers, as both a config.json and a layer of a Keras model need it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from converter.execution.workshop import LocalWorkshop
+from converter.graphs import calls
+from converter.graphs.description.signature import Signature
+
+
+def trace_class(
+    architecture: str, *, config: Path, graph: Path, opset: int | None, with_cache: bool, workshop: LocalWorkshop
+) -> Signature:
+    """Trace the class `architecture`, built from the file `config`, into the ONNX file `graph`. Needs the extra torch.
+
+    Raises what `calls.trace_transformers` raises.
+    """
+    workshop.observer.stage(f"tracing {architecture}")
+    answer = workshop.call(
+        calls.trace_transformers,
+        config=os.fspath(config),
+        architecture=architecture,
+        graph=os.fspath(graph),
+        with_cache=with_cache,
+        opset=opset,
+    )
+    return Signature.from_json(answer)
