@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,17 +33,48 @@ from converter.report import OptimizerReport, OptimizerStatus
 _ORDER_LIMIT_BYTES = 64 << 20
 
 
-def with_settled_optimizer(
-    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop
-) -> Checkpoint:
+Step = Callable[[Checkpoint], Checkpoint]
+
+
+def with_optimizer(
+    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, named: Step, adapted: Step
+) -> tuple[Checkpoint, OptimizerReport]:
+    """Return what `adapted` makes of what `named` makes of the checkpoint, and what became of its optimizer.
+
+    `named` gives canonical names, before which numbered parameters have names of the source, and after which they are
+    put in the groups and the order that `target` goes by; `adapted` gives what the target holds. Both move the state
+    with the weights.
+
+    Raises UsageError for an order or a hyperparameter that the state has no use for, LossError for state that must be
+    kept and cannot be or whose parameters are ambiguous.
+    """
+    if options.optimizer is OptimizerMode.DROP or Part.OPTIMIZER not in target.holds:
+        if options.optimizer is OptimizerMode.KEEP and _has_state(checkpoint):
+            raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
+        planned = adapted(named(replace(checkpoint, optimizer=None)))
+        return planned, _report(checkpoint, planned, target, options)
+    settled = _settled(checkpoint, options, workshop)
+    is_of_torch = settled.optimizer is not None and settled.optimizer.convention is Convention.TORCH
+    arranged = _arranged(named(settled), target, options, workshop, is_in_model_order=is_of_torch)
+    planned = adapted(_with_basis(arranged))
+    if planned.optimizer is not None:
+        planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
+    elif options.optimizer is OptimizerMode.KEEP and arranged.optimizer is not None:
+        hint = "--optimizer auto drops it"
+        raise LossError(f"{target.name} does not hold optimizer state of this kind", hint=hint)
+    return planned, _report(checkpoint, planned, target, options)
+
+
+def _has_state(checkpoint: Checkpoint) -> bool:
+    return checkpoint.optimizer is not None or checkpoint.optimizer_refused is not None
+
+
+def _settled(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
     """Return the checkpoint with names for an optimizer's numbered parameters, and the hyperparameters asked for.
 
     The order of the parameters is the user's, or, for the checkpoints of transformers.Trainer, that of the class that
-    the config names, built in a child process. `optimizer_refused` says why neither could be had. Raises UsageError
-    for an order or a hyperparameter that the state has no use for.
+    the config names, built in a child process.
     """
-    if options.optimizer is OptimizerMode.DROP or Part.OPTIMIZER not in target.holds:
-        return checkpoint
     is_numbered = checkpoint.optimizer_numbered is not None
     if (options.param_order is not None or options.trainable is not None) and not is_numbered:
         raise UsageError("--param-order and --trainable are for optimizers whose parameters are numbered")
@@ -52,6 +83,11 @@ def with_settled_optimizer(
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options, workshop)
     checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
+    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None:
+        hint = "--optimizer drop converts the weights without it"
+        if is_numbered:
+            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
+        raise LossError(f"optimizer state: {checkpoint.optimizer_refused}", hint=hint)
     if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
@@ -147,7 +183,7 @@ def _order_of_class(checkpoint: Checkpoint, options: Options, workshop: LocalWor
     return ModuleOrder(names=names, layer_norms=norms)
 
 
-def with_arranged_optimizer(
+def _arranged(
     checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, is_in_model_order: bool
 ) -> Checkpoint:
     """Return the checkpoint with its optimizer's parameters in the groups and the order that `target` goes by.
@@ -156,10 +192,7 @@ def with_arranged_optimizer(
     groups keep the order of a model of torch, as an optimizer of torch does. What cannot be arranged is a warning.
     """
     state = checkpoint.optimizer
-    is_wanted = options.optimizer is not OptimizerMode.DROP and Part.OPTIMIZER in target.holds
-    if state is None or not is_wanted or state.convention is not Convention.TORCH:
-        return checkpoint
-    if target.parameters is ParameterOrder.NAMED:
+    if state is None or state.convention is not Convention.TORCH or target.parameters is ParameterOrder.NAMED:
         return checkpoint
     order = None
     config = checkpoint.config
@@ -230,10 +263,9 @@ def _named_in_keras(asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from zip(("beta_1", "beta_2"), value, strict=True)
 
 
-def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
-    """Say what became of the optimizer state of `source`."""
+def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> OptimizerReport:
     state = planned.optimizer or source.optimizer
-    if state is None and source.optimizer_refused is None:
+    if state is None and not _has_state(source):
         return OptimizerReport()
     reason = "as asked" if options.optimizer is OptimizerMode.DROP else f"{target.name} does not hold it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
@@ -244,46 +276,15 @@ def optimizer_report(source: Checkpoint, planned: Checkpoint, target: Format, op
     return known if planned.optimizer is None else replace(known, status=OptimizerStatus.CARRIED, reason=None)
 
 
-def with_wanted_optimizer(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
-    """Return the checkpoint with its optimizer state, or without where it is not asked for or has no place.
-
-    Raises LossError when state must be kept and cannot be, or when its parameters are ambiguous.
-    """
-    refused = checkpoint.optimizer_refused
-    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):
-        return replace(checkpoint, optimizer=None)
-    if Part.OPTIMIZER not in target.holds:
-        if options.optimizer is OptimizerMode.KEEP:
-            raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
-        return replace(checkpoint, optimizer=None)
-    if refused is not None:
-        hint = "--optimizer drop converts the weights without it"
-        if checkpoint.optimizer_numbered is not None:
-            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
-        raise LossError(f"optimizer state: {refused}", hint=hint)
-    assert checkpoint.optimizer is not None
-    return replace(checkpoint, warnings=(*checkpoint.warnings, *_basis(checkpoint.optimizer, checkpoint)))
-
-
-def _basis(state: OptimizerState, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say what the names of the parameters rest on, unless the source names them."""
-    if state.basis == NAMED:
-        return ()
+def _with_basis(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with a warning of what the names of parameters rest on, unless the source names them."""
+    state = checkpoint.optimizer
+    if state is None or state.basis == NAMED:
+        return checkpoint
     alike = 0
     for group in state.groups:
         shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint.names)
         alike += sum(count for count in shapes.values() if count > 1)
     rests = f"; {alike} parameters of the same shape rest on order" if alike else ""
-    return (f"the optimizer's parameters: {state.basis}{rests}",)
-
-
-def with_adapted_optimizer(chosen: Checkpoint, planned: Checkpoint, target: Format, options: Options) -> Checkpoint:
-    """Return `planned`, what the target makes of `chosen`, with a warning of all that its optimizer did besides.
-
-    Raises LossError when state must be kept and the target's files have no place for it.
-    """
-    if planned.optimizer is not None:
-        return replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
-    if options.optimizer is OptimizerMode.KEEP and chosen.optimizer is not None:
-        raise LossError(f"{target.name} does not hold optimizer state of this kind", hint="--optimizer auto drops it")
-    return planned
+    warning = f"the optimizer's parameters: {state.basis}{rests}"
+    return replace(checkpoint, warnings=(*checkpoint.warnings, warning))

@@ -16,18 +16,12 @@ from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
-from converter.model.optimizer import Convention
 from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import check_applicable, with_config_values
 from converter.planning.graph import with_graph
-from converter.planning.optimizer import (
-    optimizer_report,
-    with_adapted_optimizer,
-    with_arranged_optimizer,
-    with_settled_optimizer,
-)
+from converter.planning.optimizer import with_optimizer
 from converter.planning.selection import cast_losses, selected
 from converter.planning.source import Source
 from converter.planning.target import Target
@@ -84,9 +78,14 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     steps raise: see `planning.optimizer`, `selection`, `graph`.
     """
     configured = _configured(source.checkpoint, target, options, workshop)
-    named = _named(configured, target.format, options, workshop)
-    chosen = selected(named, target.format, options)
-    adapted = with_adapted_optimizer(chosen, target.format.adapt(chosen, target.write_options), target.format, options)
+    adapted, optimizer = with_optimizer(
+        configured,
+        target.format,
+        options,
+        workshop,
+        named=lambda settled: _named(settled, target.format),
+        adapted=lambda named: target.adapted(selected(named, target.format, options)),
+    )
     planned = _runnable(adapted, configured, target, options, workshop)
     written = target.format.write(planned, target.write_options, provenance)
     output = target.complete(written, planned)
@@ -97,7 +96,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
         source_format=source.format,
         target_format=target.format.name,
         lines=account(source.checkpoint, planned, output),
-        optimizer=optimizer_report(source.checkpoint, planned, target.format, options),
+        optimizer=optimizer,
         warnings=(*planned.warnings, *output.warnings, *workshop.earlier.notes),
         settings=planned.settings,
         nbytes=output.nbytes,
@@ -123,13 +122,10 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options, worksh
     return with_sizes(given) if needs_config else given
 
 
-def _named(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
-    named = unwrapped(with_settled_optimizer(checkpoint, target, options, workshop))
-    is_of_torch = named.optimizer is not None and named.optimizer.convention is Convention.TORCH
-    if not target.keeps_names(named):
-        named = canonical(named)
-    return with_arranged_optimizer(named, target, options, workshop, is_in_model_order=is_of_torch)
+    named = unwrapped(checkpoint)
+    return named if target.keeps_names(named) else canonical(named)
 
 
 def _runnable(

@@ -18,20 +18,14 @@ from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
-from converter.planning.optimizer import with_wanted_optimizer
 
 _MAPPING_LIMIT_BYTES = 64 << 20
 
 
 def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
-    """Return what `target` is to hold; all else is in `lines` and `warnings`.
-
-    Raises LossError when optimizer state must be kept and cannot be, or when its parameters are ambiguous.
-    """
+    """Return what `target` is to hold; all else is in `lines` and `warnings`."""
     chosen = _named(_mapped(checkpoint, options), options)
-    chosen = _cast(chosen, target, options)
-    chosen = with_wanted_optimizer(chosen, target, options)
-    return _with_extras(chosen, target)
+    return _with_extras(_cast(chosen, target, options), target)
 
 
 def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:

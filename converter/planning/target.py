@@ -76,6 +76,10 @@ class Target:
         """Whether what is written there runs."""
         return self.format.runner is not None and not options.weights_only
 
+    def adapted(self, chosen: Checkpoint) -> Checkpoint:
+        """Return what its format makes of what was chosen, in its names and layouts."""
+        return self.format.adapt(chosen, self.write_options)
+
     def complete(self, output: Output, planned: Checkpoint) -> Output:
         """Add config and assets when a single-file format is written into a folder.
 

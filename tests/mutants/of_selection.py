@@ -178,30 +178,22 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old=(
-            "        if options.optimizer is OptimizerMode.KEEP:\n"
-            '            raise LossError(f"{target.name} does not hold optimizer state", '
-        ),
-        new=(
-            "        if options.optimizer is OptimizerMode.KEEP and refused is not None:\n"
-            '            raise LossError(f"{target.name} does not hold optimizer state", '
-        ),
+        old="        if options.optimizer is OptimizerMode.KEEP and _has_state(checkpoint):\n",
+        new="        if options.optimizer is OptimizerMode.KEEP and checkpoint.optimizer_refused is not None:\n",
         tests=_SELECTION,
         what="--optimizer keep does not fail where there is no place",
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if refused is not None:\n        hint =",
-        new="    if refused is not None and checkpoint.optimizer_numbered is not None:\n        hint =",
+        old="    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None:\n",
+        new="    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None and is_numbered:\n",
         tests=_SELECTION,
         what="state that cannot be used is left out in silence",
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):\n"
-        "        return replace(checkpoint, optimizer=None)",
-        new="    if options.optimizer is OptimizerMode.DROP or (checkpoint.optimizer is None and refused is None):\n"
-        "        return checkpoint",
+        old="adapted(named(replace(checkpoint, optimizer=None)))",
+        new="adapted(named(checkpoint))",
         tests=_SELECTION,
         what="--optimizer drop keeps it",
     ),
@@ -214,8 +206,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if state.basis == NAMED:\n        return ()",
-        new="    if False:\n        return ()",
+        old="    if state is None or state.basis == NAMED:\n",
+        new="    if state is None:\n",
         tests=_SELECTION,
         what="names that the file has are said to rest on order",
     ),
@@ -588,8 +580,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if options.optimizer is OptimizerMode.KEEP and chosen.optimizer is not None:\n",
-        new="    if False:\n",
+        old="    elif options.optimizer is OptimizerMode.KEEP and arranged.optimizer is not None:\n",
+        new="    elif False:\n",
         tests="tests/planning/test_optimizer.py",
         what="state that is to be kept is lost in silence",
     ),

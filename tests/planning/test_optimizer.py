@@ -21,13 +21,8 @@ from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
 from converter.planning import optimizer as planning
-from converter.planning.optimizer import (
-    optimizer_report,
-    with_adapted_optimizer,
-    with_arranged_optimizer,
-    with_settled_optimizer,
-    with_wanted_optimizer,
-)
+from converter.planning.optimizer import Step, with_optimizer
+from converter.report import OptimizerReport
 
 SHAPES: dict[str, tuple[int, ...]] = {"bert.a.weight": (2, 2), "bert.a.bias": (2,), "bert.b.weight": (2, 2)}
 NAMES = tuple(SHAPES)
@@ -68,6 +63,20 @@ def groups(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
     return [group.parameters for group in checkpoint.optimizer.groups]
 
 
+def as_it_is(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint
+
+
+def through(
+    source: Checkpoint, target: Any, asked: Asked, named: Step = as_it_is, adapted: Step = as_it_is, **options: Any
+) -> Checkpoint:
+    return with_optimizer(source, target, Options(**options), asked.workshop, named=named, adapted=adapted)[0]
+
+
+def reported(source: Checkpoint, planned: Checkpoint, target: Any, asked: Asked, options: Options) -> OptimizerReport:
+    return with_optimizer(source, target, options, asked.workshop, named=as_it_is, adapted=lambda _: planned)[1]
+
+
 # names for numbers
 
 
@@ -76,7 +85,7 @@ def numbered(**more: Any) -> Checkpoint:
 
 
 def test_the_class_of_the_config_names_parameters_that_are_only_numbered(asked: Asked) -> None:
-    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
+    made = through(numbered(), PTH, asked)
     assert groups(made) == [NAMES[::-1]]
     assert (made.optimizer_refused, len(asked)) == (None, 1)
     assert asked[0]["architecture"] == "OwnModel"
@@ -84,21 +93,21 @@ def test_the_class_of_the_config_names_parameters_that_are_only_numbered(asked: 
 
 def test_no_class_is_built_where_it_decides_nothing(asked: Asked) -> None:
     named = replace(numbered(optimizer=STATE), optimizer_refused=None)
-    assert groups(with_settled_optimizer(named, PTH, Options(), asked.workshop)) == [NAMES]
+    assert groups(through(named, PTH, asked)) == [NAMES]
     unknown = replace(numbered(), config=None)
-    assert with_settled_optimizer(unknown, PTH, Options(), asked.workshop) is unknown
-    for target, options in ((PTH, Options(optimizer="drop")), (TENSORS, Options())):
-        assert with_settled_optimizer(numbered(), target, options, asked.workshop).optimizer is None
+    with pytest.raises(LossError, match="optimizer state: numbered"):
+        through(unknown, PTH, asked)
+    assert through(numbered(), PTH, asked, optimizer="drop").optimizer is None
+    assert through(numbered(), TENSORS, asked).optimizer is None
     assert asked == []
 
 
 def test_a_parameter_goes_by_the_spelling_that_the_checkpoint_has(asked: Asked) -> None:
     asked.order = [["new.a", NAMES[0]], [NAMES[1], "new.b"], ["x", "y", NAMES[2]]]
-    assert groups(with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)) == [NAMES]
+    assert groups(through(numbered(), PTH, asked)) == [NAMES]
     asked.order = [["new.a", "old.a"], *([name] for name in NAMES)]
-    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
-    assert made.optimizer is None
-    assert made.optimizer_refused == "OwnModel has a parameter 'new.a', which is not among the weights"
+    with pytest.raises(LossError, match=r"OwnModel has a parameter 'new\.a', which is not among the weights"):
+        through(numbered(), PTH, asked)
 
 
 def test_a_class_that_cannot_be_told_leaves_what_was_said_and_why(
@@ -108,17 +117,17 @@ def test_a_class_that_cannot_be_told_leaves_what_was_said_and_why(
         raise ArchitectureError("nothing says which class", hint="give --task")
 
     monkeypatch.setattr(planning, "infer_architecture", fail)
-    made = with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)
-    assert made.optimizer_refused == "numbered; nothing says which class (give --task)"
+    with pytest.raises(LossError, match=r"optimizer state: numbered; nothing says which class \(give --task\)"):
+        through(numbered(), PTH, asked)
 
 
 def test_what_a_user_says_of_numbers_is_for_numbers(asked: Asked, tmp_path: Path) -> None:
     listed = tmp_path / "order"
     listed.write_text("\n".join(NAMES[::-1]))
-    for options in (Options(param_order=listed), Options(trainable=".")):
+    for given in ({"param_order": listed}, {"trainable": "."}):
         with pytest.raises(UsageError, match="are for optimizers whose parameters are numbered"):
-            with_settled_optimizer(TRAINED, PTH, options, asked.workshop)
-    assert groups(with_settled_optimizer(numbered(), PTH, Options(param_order=listed), asked.workshop)) == [NAMES[::-1]]
+            through(TRAINED, PTH, asked, **given)
+    assert groups(through(numbered(), PTH, asked, param_order=listed)) == [NAMES[::-1]]
     assert asked == []
 
 
@@ -131,9 +140,10 @@ PLACED = replace(TRAINED, config=CONFIG)
 def arranged(
     source: Checkpoint, target: Any, asked: Asked, *, is_in_model_order: bool = False, **options: Any
 ) -> Checkpoint:
-    return with_arranged_optimizer(
-        source, target, Options(**options), asked.workshop, is_in_model_order=is_in_model_order
-    )
+    """Let an optimizer's parameters be arranged; those that are in no order of torch become torch's with the names."""
+    of_keras = replace(TRAINED, optimizer=replace(STATE, convention=Convention.KERAS))
+    read = source if is_in_model_order or source.optimizer is None else of_keras
+    return through(read, target, asked, named=lambda _: source, **options)
 
 
 def test_a_target_that_goes_by_number_gets_the_order_of_the_class(asked: Asked) -> None:
@@ -149,22 +159,20 @@ def test_names_of_the_class_have_the_checkpoints_prefix(asked: Asked, monkeypatc
     asked.order = [["b.weight"], ["a.bias"], ["a.weight"]]
     asked.norms = ["b.weight"]
     assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[0],), (NAMES[2], NAMES[1])]
-    assert groups(with_settled_optimizer(numbered(), PTH, Options(), asked.workshop)) == [
-        (NAMES[2], NAMES[1], NAMES[0])
-    ]
+    assert groups(through(numbered(), PTH, asked)) == [(NAMES[2], NAMES[1], NAMES[0])]
 
 
 def test_an_order_that_is_there_or_that_nobody_goes_by_is_not_asked_for(asked: Asked) -> None:
     assert groups(arranged(PLACED, PTH, asked, is_in_model_order=True)) == [NAMES]
     assert groups(arranged(PLACED, FOLDER, asked, is_in_model_order=True)) == [(NAMES[0], NAMES[2]), (NAMES[1],)]
-    assert arranged(PLACED, DCP, asked) is PLACED
+    assert arranged(PLACED, DCP, asked).optimizer is PLACED.optimizer
     of_no_class = replace(TRAINED, config=Config(values={}, raw=b"{}"))
     for source in (TRAINED, of_no_class):
-        assert arranged(source, PTH, asked) is source
+        assert arranged(source, PTH, asked).optimizer is source.optimizer
     of_keras = replace(PLACED, optimizer=replace(STATE, convention=Convention.KERAS))
-    assert arranged(of_keras, PTH, asked) is of_keras
-    assert arranged(PLACED, PTH, asked, optimizer="drop") is PLACED
-    assert arranged(PLACED, TENSORS, asked) is PLACED
+    assert arranged(of_keras, PTH, asked).optimizer is of_keras.optimizer
+    assert through(PLACED, PTH, asked, optimizer="drop").optimizer is None
+    assert through(PLACED, TENSORS, asked).optimizer is None
     assert arranged(replace(PLACED, optimizer=None), PTH, asked).optimizer is None
     assert asked == []
 
@@ -190,7 +198,7 @@ def test_what_cannot_be_arranged_stays_and_is_said(asked: Asked) -> None:
 def test_names_of_pytorch_are_those_of_keras_there(convention: Convention, asked: Asked) -> None:
     state = replace(STATE, algorithm="rmsprop", convention=convention)
     given = ("lr=0.5", "eps=0.25", "alpha=0.75", "momentum=0.125")
-    made = with_settled_optimizer(replace(WEIGHTS, optimizer=state), DCP, Options(hyperparameter=given), asked.workshop)
+    made = through(replace(WEIGHTS, optimizer=state), DCP, asked, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {
         **GROUP.hyperparameters,
@@ -199,12 +207,12 @@ def test_names_of_pytorch_are_those_of_keras_there(convention: Convention, asked
 
 
 def test_names_of_keras_are_those_of_pytorch_there(asked: Asked) -> None:
-    given = Options(hyperparameter=("learning_rate=0.5", "epsilon=0.25", "rho=0.75"))
-    made = with_settled_optimizer(TRAINED, DCP, given, asked.workshop)
+    given = ("learning_rate=0.5", "epsilon=0.25", "rho=0.75")
+    made = through(TRAINED, DCP, asked, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "weight_decay": 0.0, "eps": 0.25, "alpha": 0.75}
     own = replace(STATE, groups=(replace(GROUP, hyperparameters={"lr": 0.1, "rho": 0.9}),))  # Adadelta calls it so
-    made = with_settled_optimizer(replace(WEIGHTS, optimizer=own), DCP, given, asked.workshop)
+    made = through(replace(WEIGHTS, optimizer=own), DCP, asked, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "eps": 0.25, "rho": 0.75}
 
@@ -214,55 +222,65 @@ def test_state_of_tensorflow_1_stays_behind_without_a_rate_and_is_said_to(asked:
     group = replace(GROUP, hyperparameters={})
     state = replace(STATE, groups=(group,), convention=Convention.TENSORFLOW_1)
     source = replace(WEIGHTS, optimizer=state, lines=lines)
-    left = with_settled_optimizer(source, DCP, Options(), asked.workshop)
+    left = through(source, DCP, asked)
     assert (left.optimizer, left.lines) == (None, lines)
     assert "optimizer state (adamw) not carried: the file does not say its learning rate" in left.warnings[0]
     with pytest.raises(LossError, match="does not say its learning rate"):
-        with_settled_optimizer(source, DCP, Options(optimizer="keep"), asked.workshop)
+        through(source, DCP, asked, optimizer="keep")
     for mode in ("auto", "keep"):
-        options = Options(optimizer=mode, hyperparameter=("lr=0.5",))
-        carried = with_settled_optimizer(source, DCP, options, asked.workshop)
+        carried = through(source, DCP, asked, optimizer=mode, hyperparameter=("lr=0.5",))
         assert (carried.optimizer is not None, carried.lines, carried.warnings) == (True, lines[1:], ())
 
 
 # whether it goes
 
 
-def test_state_that_is_to_be_kept_is_kept_or_an_error() -> None:
-    keep = Options(optimizer="keep")
-    assert with_wanted_optimizer(TRAINED, DCP, keep).optimizer is STATE
+def test_state_that_is_to_be_kept_is_kept_or_an_error(asked: Asked) -> None:
+    assert through(TRAINED, DCP, asked, optimizer="keep").optimizer is STATE
     with pytest.raises(LossError, match="safetensors does not hold optimizer state") as caught:
-        with_wanted_optimizer(TRAINED, TENSORS, keep)
+        through(TRAINED, TENSORS, asked, optimizer="keep")
     assert caught.value.hint == "--optimizer auto drops it"
-    assert with_wanted_optimizer(TRAINED, TENSORS, Options()).optimizer is None
-    assert with_wanted_optimizer(WEIGHTS, TENSORS, keep).optimizer is None
+    assert through(TRAINED, TENSORS, asked).optimizer is None
+    assert through(WEIGHTS, TENSORS, asked, optimizer="keep").optimizer is None
     with pytest.raises(LossError, match="dcp does not hold optimizer state of this kind") as caught:
-        with_adapted_optimizer(TRAINED, WEIGHTS, DCP, keep)
+        through(TRAINED, DCP, asked, adapted=lambda _: WEIGHTS, optimizer="keep")
     assert caught.value.hint == "--optimizer auto drops it"
-    assert with_adapted_optimizer(TRAINED, WEIGHTS, DCP, Options()) is WEIGHTS
-    assert with_adapted_optimizer(WEIGHTS, WEIGHTS, DCP, keep) is WEIGHTS
+    assert through(TRAINED, DCP, asked, adapted=lambda _: WEIGHTS) is WEIGHTS
+    assert through(WEIGHTS, DCP, asked, optimizer="keep") is WEIGHTS
 
 
-def test_what_an_optimizer_did_besides_is_said_once_it_is_the_targets() -> None:
+def test_state_that_is_not_wanted_is_neither_named_nor_translated(asked: Asked) -> None:
+    seen: list[Checkpoint] = []
+
+    def named(checkpoint: Checkpoint) -> Checkpoint:
+        seen.append(checkpoint)
+        return checkpoint
+
+    assert through(TRAINED, TENSORS, asked, named, named).optimizer is None
+    assert through(TRAINED, DCP, asked, named, named, optimizer="drop").optimizer is None
+    assert [checkpoint.optimizer for checkpoint in seen] == [None] * 4
+
+
+def test_what_an_optimizer_did_besides_is_said_once_it_is_the_targets(asked: Asked) -> None:
     clipped = replace(TRAINED, optimizer=replace(STATE, beside={"clipnorm": 1.0}), warnings=("before",))
-    made = with_adapted_optimizer(clipped, clipped, DCP, Options())
+    made = through(clipped, DCP, asked)
     assert made.warnings == ("before", "clipnorm 1.0 not carried: in PyTorch the training loop clips gradients")
 
 
 @pytest.mark.parametrize("is_numbered", [False, True])
-def test_state_that_cannot_be_used_is_an_error_that_says_what_helps(is_numbered: bool) -> None:
+def test_state_that_cannot_be_used_is_an_error_that_says_what_helps(is_numbered: bool, asked: Asked) -> None:
     source = replace(WEIGHTS, optimizer_refused="it is odd", optimizer_numbered=NUMBERED if is_numbered else None)
     with pytest.raises(LossError, match="optimizer state: it is odd") as caught:
-        with_wanted_optimizer(source, DCP, Options())
+        through(source, DCP, asked)
     assert "--optimizer drop converts the weights without it" in str(caught.value.hint)
     assert ("--param-order FILE or --trainable REGEX says which" in str(caught.value.hint)) == is_numbered
-    assert with_wanted_optimizer(source, DCP, Options(optimizer="drop")).optimizer is None
-    assert with_wanted_optimizer(source, TENSORS, Options()).optimizer is None
+    assert through(source, DCP, asked, optimizer="drop").optimizer is None
+    assert through(source, TENSORS, asked).optimizer is None
     with pytest.raises(LossError, match="safetensors does not hold"):
-        with_wanted_optimizer(source, TENSORS, Options(optimizer="keep"))
+        through(source, TENSORS, asked, optimizer="keep")
 
 
-def test_what_a_report_says_of_it() -> None:
+def test_what_a_report_says_of_it(asked: Asked) -> None:
     incomplete = replace(STATE, convention=Convention.TENSORFLOW_1)
     refused = replace(WEIGHTS, optimizer_refused="it is odd")
     drop = Options(optimizer="drop")
@@ -288,9 +306,9 @@ def test_what_a_report_says_of_it() -> None:
             Options(),
             ("dropped", "adamw", "safetensors does not hold it"),
         ),
-        (refused, TRAINED, DCP, Options(), ("carried", "adamw", None)),
+        (numbered(), TRAINED, PTH, Options(), ("carried", "adamw", None)),
     ]
     for source, planned, target, options, expected in rows:
-        made = optimizer_report(source, planned, target, options)
+        made = reported(source, planned, target, asked, options)
         assert (made.status.value, made.algorithm, made.reason) == expected
         assert (made.step, made.basis) == ((None, None) if expected[1] is None else (3, "named"))
