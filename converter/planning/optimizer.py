@@ -55,7 +55,7 @@ def with_optimizer(
         return planned, _report(checkpoint, planned, target, options)
     settled = _settled(checkpoint, options, workshop)
     is_of_torch = settled.optimizer is not None and settled.optimizer.convention is Convention.TORCH
-    arranged = _arranged(named(settled), target, options, workshop, is_in_model_order=is_of_torch)
+    arranged = _arranged(_usable(named(settled)), target, options, workshop, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
@@ -83,14 +83,19 @@ def _settled(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) 
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options, workshop)
     checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
-    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None:
-        hint = "--optimizer drop converts the weights without it"
-        if is_numbered:
-            hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
-        raise LossError(f"optimizer state: {checkpoint.optimizer_refused}", hint=hint)
     if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
+
+
+def _usable(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint. Raises LossError where it has state that neither its reader nor a translation can use."""
+    if checkpoint.optimizer is not None or checkpoint.optimizer_refused is None:
+        return checkpoint
+    hint = "--optimizer drop converts the weights without it"
+    if checkpoint.optimizer_numbered is not None:
+        hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
+    raise LossError(f"optimizer state: {checkpoint.optimizer_refused}", hint=hint)
 
 
 def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Options) -> Checkpoint:

@@ -185,8 +185,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None:\n",
-        new="    if checkpoint.optimizer is None and checkpoint.optimizer_refused is not None and is_numbered:\n",
+        old="    if checkpoint.optimizer is not None or checkpoint.optimizer_refused is None:\n",
+        new="    if checkpoint.optimizer is not None or checkpoint.optimizer_numbered is None:\n",
         tests=_SELECTION,
         what="state that cannot be used is left out in silence",
     ),
