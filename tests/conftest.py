@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.slices import IS_FULL, left_out
 from tests.tiers import FRAMEWORKS, OF_EXTRAS, ROOT, file_needs_one, function_needs_one
 
 _TOLD = "told"
@@ -55,11 +56,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need a framework, by what they, their fixtures and their helpers import."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests that need a framework, by what they, their fixtures and their helpers import; leave slices."""
     for item in items:
         if isinstance(item, pytest.Function) and _needs_framework(item):
             item.add_marker(pytest.mark.framework)
+    if IS_FULL or config.args != config.getini("testpaths"):
+        return
+    others = set(left_out(items))
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
 
 
 def _needs_framework(item: pytest.Function) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Ckconv
 from tests.graphs.zoo import ZOO, Model
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 TASKS = {
     "ViTForImageClassification": None,

@@ -46,6 +46,7 @@ for name, sample in SAMPLES.items():
 """
 
 
+@pytest.mark.one_in(3)
 @EVERY
 def test_the_same_bytes_in_any_process(name: str, tmp_path: Path) -> None:
     sums = []
@@ -171,6 +172,7 @@ def peak_mebibytes(name: str, source: Path, path: str, **options: Any) -> int:
     return int(result.stdout)
 
 
+@pytest.mark.one_in(3)
 @EVERY
 def test_memory_stays_bounded(name: str, gibibyte: Path, tmp_path: Path) -> None:
     path = destination_of(registry()[name], os.fspath(tmp_path))
@@ -179,6 +181,7 @@ def test_memory_stays_bounded(name: str, gibibyte: Path, tmp_path: Path) -> None
         assert converter.read(path).nbytes == 1 << 30
 
 
+@pytest.mark.one_in(3)
 @EVERY
 def test_permuting_takes_the_largest_tensor_and_the_budget(name: str, one_large_tensor: Path, tmp_path: Path) -> None:
     path = destination_of(registry()[name], os.fspath(tmp_path))

@@ -20,8 +20,8 @@ from converter.dialects.identity.classes import KnownClass, known_type
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.tables import document
 from converter.errors import ArchitectureError
-from tests.oracle import environment
 from tests.oracle.generate.classes import built, usual_configs
+from tests.slices import IS_FULL, SEED
 
 _TYPES = sorted(document("classes")["models"])
 _ENCODERS = (
@@ -46,9 +46,9 @@ class Shape:
 
 
 def _chosen() -> list[str]:
-    if environment.IS_FULL:
+    if IS_FULL:
         return _TYPES
-    return sorted({*_ENCODERS, *_TENSORFLOWS, *random.Random(environment.SEED).sample(_TYPES, _TYPES_OF_A_PART)})
+    return sorted({*_ENCODERS, *_TENSORFLOWS, *random.Random(SEED).sample(_TYPES, _TYPES_OF_A_PART)})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import sys
@@ -30,9 +29,8 @@ from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
 from tests.graphs.hostile_keras_configs import FIXTURE, GRAPHS, config_of, write
+from tests.slices import IS_FULL, SEED
 
-IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
-SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
 SLICE = sys.maxsize if IS_FULL else 150
 NO_TEXT: list[Any] = [7, -1.5, True, None, [], ["a"], [[None]], {}, {"class_name": 7}]
 ODD: list[Any] = [

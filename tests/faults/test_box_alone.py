@@ -32,9 +32,10 @@ from tests.graphs import hostile_keras_configs, test_keras_config
 from tests.graphs.armed_graph_defs import arm
 from tests.graphs.hostile_graph_defs import CASES, Case, plant
 from tests.graphs.hostile_saved_models import KINDS
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 pytestmark = [
+    pytest.mark.one_in(2),
     pytest.mark.skipif(landlock.version() < 3, reason="this kernel has no Landlock 3: there is less of a box"),
     pytest.mark.usefixtures("without_lists"),
 ]

@@ -25,6 +25,8 @@ from tests.faults.conversions import (
 )
 from tests.faults.injection import calls_of, strace
 
+pytestmark = pytest.mark.one_in(2)
+
 MOMENTS = 4
 CALLS = {
     "write": ("write", "pwrite64", "writev"),

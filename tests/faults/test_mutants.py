@@ -21,6 +21,7 @@ from tests.faults.seeds import make_seeds
 MUTANTS_PER_FORMAT = 500
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("format_name", sorted(registry()))
 def test_mutants(format_name: str, tell: Callable[[str], None]) -> None:
     answers, wrongs = mutants.run([format_name], count=MUTANTS_PER_FORMAT)

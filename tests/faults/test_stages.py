@@ -18,7 +18,7 @@ import converter
 from tests.conftest import ROOT
 from tests.faults.conversions import assert_one_line, entries, run, start
 from tests.faults.test_child_processes import children, is_running
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 LIMIT_SECONDS = 2
 TRIES = 3  # the rest of the suite may keep the machine busy for a moment; what waits, waits every time

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -31,7 +31,7 @@ def _torch_side() -> ModuleType:
 TORCH_SIDE = _torch_side()
 EVERY_ARCHITECTURE = [family + head for family in TORCH_SIDE.CONFIGS for head in TORCH_SIDE.HEADS]
 _MIXED = random.Random(0).sample(EVERY_ARCHITECTURE, len(EVERY_ARCHITECTURE))
-ARCHITECTURES = EVERY_ARCHITECTURE if IS_FULL else _MIXED[SEED % 3 :: 3]
+ARCHITECTURES = EVERY_ARCHITECTURE if IS_FULL else _MIXED[SEED % 6 :: 6]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 CANNOT_HOLD, NOT_YET, BY_PROCESSOR = "cannot hold", "not yet", "by processor"
 _SLICES = 6

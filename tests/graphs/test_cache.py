@@ -20,7 +20,7 @@ from converter.graphs.run.arrays import read_sets, write_arrays
 from converter.graphs.run.transformers import run
 from converter.graphs.trace.transformers import trace
 from tests.graphs.zoo import ZOO
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 MODELS = {model.architecture: model for model in ZOO}
 MISTRAL = MODELS["MistralForCausalLM"]

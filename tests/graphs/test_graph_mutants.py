@@ -17,7 +17,7 @@ import pytest
 from converter.graphs.trace.tensorflow.cutting import cut
 from tests.conftest import ROOT
 from tests.graphs.graph_mutants import faults, ran, tried
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 pytest.importorskip("tensorflow")
 

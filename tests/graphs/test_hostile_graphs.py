@@ -4,7 +4,6 @@ it, and gone where it does not; the weights convert either way.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -22,10 +21,12 @@ from converter.graphs.trace.tensorflow.cutting import cut
 from tests.conftest import ROOT, Ckconv
 from tests.graphs.hostile_graph_defs import CASES, WAYS, Case, plant
 from tests.graphs.hostile_saved_models import KINDS, REACHED, UNREACHED
+from tests.slices import IS_FULL, SEED
+
+pytestmark = pytest.mark.one_in(2)
 
 FIXTURES = ROOT / "fixtures"
-IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
-SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
+
 OF_TENSORFLOWS_SAVER = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"})
 """Every SavedModel has them, those that this program writes too."""
 TO_RUN = CASES if IS_FULL else CASES[SEED % 16 :: 16]

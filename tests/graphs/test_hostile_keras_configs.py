@@ -30,9 +30,8 @@ from converter.graphs.trace.tensorflow.keras import build
 from tests.faults.several import treated
 from tests.graphs.hostile_keras_configs import FIXTURE, GRAPHS, HOSTILE, config_of, layer, write
 from tests.graphs.keras_mutants import mutants
+from tests.slices import IS_FULL, SEED
 
-IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
-SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
 ORACLE = os.environ.get("CKCONV_ORACLE_PYTHON", "")
 PYTHONS = {"keras": sys.executable, **({"tf_keras": ORACLE} if ORACLE else {})}
 MUTANTS, MUTANTS_RUN = (50_000, 150) if IS_FULL else (4_000, 2)
@@ -131,6 +130,7 @@ def test_the_list_is_what_keras_exports(framework: str) -> None:
     assert found == table[framework]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.framework
 def test_every_layer_of_keras_is_let_pass(layers: dict[str, Any]) -> None:
     for name, config in layers["configs"].items():
@@ -143,6 +143,7 @@ def test_every_layer_of_keras_is_let_pass(layers: dict[str, Any]) -> None:
     assert len({name.partition("-")[0] for name in layers["configs"]}) > 110
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.framework
 @pytest.mark.parametrize("framework", PYTHONS)
 def test_the_models_that_come_with_keras_are_let_pass(framework: str) -> None:
@@ -153,6 +154,7 @@ def test_the_models_that_come_with_keras_are_let_pass(framework: str) -> None:
         keras_config.check(config, ())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.framework
 def test_what_a_mutant_lets_keras_resolve_is_on_the_list(layers: dict[str, Any], tmp_path: Path) -> None:
     configs = [config_of(path) for path in sorted(GRAPHS.iterdir()) if path.suffix in (".keras", ".h5")]

@@ -18,6 +18,7 @@ from converter.errors import ArchitectureError, CkconvError, SafetyError
 for framework in ("tensorflow", "torch", "transformers", "onnxruntime"):
     pytest.importorskip(framework)
 
+pytestmark = pytest.mark.one_in(3)
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "keras-encoders"
 CASES = ["numbers.h5", "numbers.keras", "pooling.h5", "pooling.keras", "siamese.h5", "siamese.keras", "by-name.h5"]
 

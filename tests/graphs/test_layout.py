@@ -16,6 +16,8 @@ from converter.proof.weights import verify_optimizer
 
 pytest.importorskip("tensorflow")
 
+pytestmark = pytest.mark.one_in(2)
+
 CONVOLUTIONS = {"model": "tests.graphs.user_models:Convolutions", "inputs": "image:float32[batch,3,12,12]"}
 
 

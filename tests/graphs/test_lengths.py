@@ -21,7 +21,7 @@ from converter.graphs.trace.transformers import trace_model
 from converter.model.dtype import DType
 from tests.conftest import Ckconv
 from tests.graphs.zoo import _DECODER, _FAIRSEQ, _TEXT
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 _BIGBIRD = {**_TEXT, "sep_token_id": 2, "block_size": 4, "num_random_blocks": 1, "max_position_embeddings": 120}
 _SCALING = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24}

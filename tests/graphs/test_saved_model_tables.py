@@ -33,6 +33,8 @@ keras = pytest.importorskip("keras")
 from tests.graphs.hostile_saved_models import add_save, let_table_save, read  # noqa: E402
 from tests.graphs.lookup_sources import INT64, SOURCES, ids, mutable, saved, static  # noqa: E402
 
+pytestmark = pytest.mark.one_in(2)
+
 KERAS = tuple(kind for kind in SOURCES if kind.startswith("keras"))
 SMALL = 1e-6
 

@@ -24,6 +24,8 @@ from tests.conftest import ROOT, Ckconv
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.one_in(2)
+
 TIED = np.full((10, 6), 7, np.float32)
 INPUTS = "ids:int64[batch,seq],mask:float32[batch,seq]"
 

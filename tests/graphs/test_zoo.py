@@ -1,4 +1,4 @@
-"""An eighth of the zoo, another with every seed; CKCONV_ORACLE_FULL=1 takes all of it."""
+"""A twelfth of the zoo, another with every seed; CKCONV_ORACLE_FULL=1 takes all of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.graphs import zoo_report
 from tests.graphs.zoo import ZOO
 from tests.graphs.zoo_report import SHARE, examine, part
-from tests.oracle.environment import IS_FULL, SEED
+from tests.slices import IS_FULL, SEED
 
 pytestmark = pytest.mark.framework
 

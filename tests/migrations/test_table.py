@@ -13,14 +13,15 @@ import pytest
 
 from tests.migrations.running import Cache, Cell, chosen, run
 from tests.migrations.sources import SOURCES, WEIGHTS_ALONE
-from tests.oracle.environment import IS_FULL, PYTHON, SEED
+from tests.oracle.environment import PYTHON
+from tests.slices import IS_FULL, SEED
 
 pytestmark = [
     pytest.mark.framework,
     pytest.mark.skipif(not PYTHON, reason="needs the second environment (tests/oracle)"),
 ]
 _MAKERS = ("tensorflow", "torch", "keras3")
-_OF_ONE_MAKER = 6
+_OF_ONE_MAKER = 4
 
 _WITHOUT_CONFIG = ("squad_vocab", "squad_object", "squad_dict", "squad_init")
 _NOT_OF_KERAS = ("xlmr_export", "xlmr_checkpoint", "keras3_export")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.oracle import environment
 from tests.oracle.generate.tensorflow_configs import COMPOSITES, CONFIGS
+from tests.slices import IS_FULL, SEED
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +24,8 @@ def tensorflow_dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     folder = tmp_path_factory.mktemp("tensorflow")
     families = sorted({*CONFIGS, *COMPOSITES})
-    if not environment.IS_FULL:
-        chosen = random.Random(environment.SEED).sample(families, environment.FAMILIES_OF_A_PART)
+    if not IS_FULL:
+        chosen = random.Random(SEED).sample(families, environment.FAMILIES_OF_A_PART)
         print(f"\nof {len(families)} families: {', '.join(sorted(chosen))}")
         families = chosen
     environment.run("tests.oracle.generate.tensorflow_dump", str(folder), *families, timeout_seconds=5000)

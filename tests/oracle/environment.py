@@ -12,9 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("CKCONV_ORACLE_PYTHON", "")
-IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
-SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
-FAMILIES_OF_A_PART = 7
+FAMILIES_OF_A_PART = 5
 """Of the TensorFlow classes, each of one class or more."""
 
 

@@ -25,6 +25,9 @@ from tests.oracle import environment
 from tests.oracle.generate import tensorflow, tensorflow_classes
 from tests.oracle.generate.tensorflow_configs import CONFIGS
 from tests.oracle.reading import built_in
+from tests.slices import IS_FULL, SEED
+
+pytestmark = pytest.mark.one_in(2)
 
 needs_oracle = pytest.mark.skipif(not environment.PYTHON, reason="CKCONV_ORACLE_PYTHON names no Python")
 
@@ -51,7 +54,7 @@ def test_the_table_of_tensorflow_names(tensorflow_dumps: Path) -> None:
     known = document("tensorflow")["models"]
     made = {model_type: tensorflow.model_of(entries) for model_type, entries in by_type.items()}
     assert made == {model_type: known[model_type] for model_type in made}
-    assert set(made) == set(known) if environment.IS_FULL else len(made) > 0
+    assert set(made) == set(known) if IS_FULL else len(made) > 0
 
 
 @needs_oracle
@@ -67,7 +70,7 @@ def test_the_table_of_tensorflow_classes(tensorflow_dumps: Path) -> None:
         for key in ("copies", "made", "layers"):
             made = getattr(tensorflow_classes, key)(entries, table)
             assert json.loads(json.dumps(made)) == known[name][key], (name, key)
-    assert set(by_class) == set(known) if environment.IS_FULL else len(by_class) >= environment.FAMILIES_OF_A_PART
+    assert set(by_class) == set(known) if IS_FULL else len(by_class) >= environment.FAMILIES_OF_A_PART
 
 
 @needs_oracle
@@ -101,8 +104,8 @@ def _numberless(layer: str) -> str:
 @needs_oracle
 def test_the_table_of_places_in_keras_files(tmp_path: Path) -> None:
     families = sorted(CONFIGS)
-    if not environment.IS_FULL:
-        families = random.Random(environment.SEED).sample(families, FAMILIES_OF_A_PART)
+    if not IS_FULL:
+        families = random.Random(SEED).sample(families, FAMILIES_OF_A_PART)
     table = tmp_path / "keras_attributes.json"
     environment.run("tests.oracle.generate.keras_attributes", str(table), *families, timeout_seconds=5000)
     _assert_as_committed("keras_attributes", table)
@@ -118,8 +121,8 @@ def test_the_table_of_names_in_memory(tmp_path: Path, tell: Callable[[str], None
 
 def _assert_made_again(name: str, folder: Path, tell: Callable[[str], None]) -> None:
     chosen = sorted(document(name)["models"])
-    if not environment.IS_FULL:
-        chosen = random.Random(environment.SEED).sample(chosen, MODEL_TYPES_OF_A_PART)
+    if not IS_FULL:
+        chosen = random.Random(SEED).sample(chosen, MODEL_TYPES_OF_A_PART)
     tell(f"{name}.json: {', '.join(chosen)}")
     table = folder / f"{name}.json"
     command = [sys.executable, "-m", f"tests.oracle.generate.{name}", str(table), *chosen]

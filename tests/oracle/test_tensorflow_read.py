@@ -13,6 +13,7 @@ import pytest
 
 from tests.oracle import environment
 from tests.oracle.reading import built_in, outcome
+from tests.slices import IS_FULL
 
 if not environment.PYTHON:
     pytest.skip("CKCONV_ORACLE_PYTHON names no Python", allow_module_level=True)
@@ -35,4 +36,4 @@ def test_every_class_is_exact(tensorflow_dumps: Path, tmp_path: Path, tell: Call
         tell(f"  {name}: {NOT_EXACT.get(name, reason)}")
     assert {name: reason for name, reason in wrong.items() if name not in NOT_EXACT} == {}
     assert [name for name in NOT_EXACT if name in outcomes and name not in wrong] == []
-    assert len(exact) >= (260 if environment.IS_FULL else environment.FAMILIES_OF_A_PART)
+    assert len(exact) >= (260 if IS_FULL else environment.FAMILIES_OF_A_PART)

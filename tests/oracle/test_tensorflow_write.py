@@ -18,6 +18,7 @@ import converter
 from converter.errors import CkconvError
 from tests.oracle import environment
 from tests.oracle.reading import built_in
+from tests.slices import IS_FULL
 
 if not environment.PYTHON:
     pytest.skip("CKCONV_ORACLE_PYTHON names no Python", allow_module_level=True)
@@ -79,8 +80,8 @@ def test_every_class_loads_and_comes_back(sources: Path, tmp_path: Path, tell: C
         tell(f"  {name}: {NOT_LOADED.get(name, reason)}")
     assert {name: reason for name, reason in wrong.items() if name not in NOT_LOADED} == {}
     assert [name for name in NOT_LOADED if name in names and name not in wrong] == []
-    assert len(classes) >= (263 if environment.IS_FULL else environment.FAMILIES_OF_A_PART)
-    assert not environment.IS_FULL or (len(whole) >= 250 and len(in_one) >= 258)
+    assert len(classes) >= (263 if IS_FULL else environment.FAMILIES_OF_A_PART)
+    assert not IS_FULL or (len(whole) >= 250 and len(in_one) >= 258)
 
 
 def written_and_back(source: Path, target: Path, back: Path) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.oracle.environment import IS_FULL, PYTHON, SEED
+from tests.oracle.environment import PYTHON
+from tests.slices import IS_FULL, SEED
 from tests.training.measuring import ALGORITHMS, DIRECTIONS, TF_KERAS, Cell, cells_of, measured
 
 pytest.importorskip("torch")
@@ -41,6 +42,7 @@ def limit_of_weights(cell: Cell) -> float:
     return WEIGHT[cell.algorithm]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("source", "target"), [pair for pair in DIRECTIONS if PYTHON or TF_KERAS not in pair])
 def test_training_goes_on(source: str, target: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
     wrong = []
