@@ -47,6 +47,7 @@ def with_encoder(
     config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
     signature = trace_class(architecture, config=config, graph=file, opset=opset, with_cache=False, workshop=workshop)
     weights = dict(_weights(signature, planned, source))
+    absent = [name for name in (*signature.parameters, *signature.buffers) if name not in weights]
     places = {name: place for place, name in (graph.trace.arguments.get("places") or {}).items()}
     encoder = {
         "layer": model.layer,
@@ -62,6 +63,7 @@ def with_encoder(
             for name in _own(planned, source)
         ],
         "weights": weights,
+        "absent": absent,
     }
     note = (
         f"{model.layer} is computed as PyTorch's {architecture} does, in what outputs are compared with, too: "
@@ -83,14 +85,14 @@ def _own(planned: Checkpoint, source: Checkpoint) -> list[str]:
 
 
 def _weights(signature: Signature, planned: Checkpoint, source: Checkpoint) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield for each weight of the class which variable it is, and what makes it of that."""
+    """Yield for each weight of the class that the file has which variable it is, and what makes it of that."""
     by_origin = {source.origin(name): name for name in source.names}
     for name in (*signature.parameters, *signature.buffers):
         tied = [alias for alias, owner in signature.ties.items() if owner == name]
         found = next((each for each in (name, *tied) if each in planned.names), None)
         variable = None if found is None else by_origin.get(planned.origin(found))
         if found is None or variable is None:
-            raise GraphError(f"{signature.title} has it, the Keras model does not", tensor=name)
+            continue
         steps = steps_back(source.tensor(variable), planned.tensor(found))
         if steps is None:
             raise GraphError(f"{signature.title} has it in several pieces, the Keras model in one", tensor=name)

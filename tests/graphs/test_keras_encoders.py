@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import ArchitectureError, CkconvError, SafetyError
+from converter.errors import ArchitectureError, CkconvError, GraphError, SafetyError
 
 for framework in ("tensorflow", "torch", "transformers", "onnxruntime"):
     pytest.importorskip(framework)
@@ -108,6 +108,41 @@ def test_a_call_with_more_than_the_class_takes_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(CkconvError, match="head_mask, which its graph does not take"):
         converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
+
+
+def test_inputs_in_a_list_of_another_order_are_refused(tmp_path: Path) -> None:
+    def change(layers: dict[str, Any]) -> None:
+        (call,) = layers["tf_bert_model"]["inbound_nodes"]
+        call.reverse()
+
+    with pytest.raises(CkconvError, match="has attention_mask in the place of input_ids"):
+        converter.convert(changed(tmp_path, change), tmp_path / "out.onnx")
+
+
+def without(words: str, folder: Path) -> Path:
+    """The model with three inputs, without the variables of its encoder whose names have `words` in them."""
+    path = folder / "numbers.h5"
+    shutil.copyfile(FIXTURES / "numbers.h5", path)
+    with h5py.File(path, "r+") as file:
+        group = file["model_weights/tf_bert_model"]
+        names = list(group.attrs["weight_names"])
+        for name in names:
+            if words in name:
+                del group[name]
+        group.attrs["weight_names"] = [name for name in names if words not in name]
+    return path
+
+
+def test_a_model_without_the_pooler_of_its_class_computes_without_it(tmp_path: Path) -> None:
+    """As add_pooling_layer=False saves it, which the config does not say."""
+    report = converter.convert(without("/pooler/", tmp_path), tmp_path / "out.onnx", optimizer="drop")
+    assert report.verification.outputs
+    assert_equal(run_onnx(tmp_path / "out.onnx", "numbers"), "numbers")
+
+
+def test_a_weight_that_all_of_it_needs_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="the class has it, the Keras model does not"):
+        converter.convert(without("_0/output", tmp_path), tmp_path / "out.onnx", optimizer="drop")
 
 
 def apart(model: Path, folder: Path, *, is_whole: bool) -> tuple[Path, Path]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from converter.errors import ArchitectureError
+from converter.errors import ArchitectureError, GraphError
 from converter.graphs.lower.tensorflow.core import lower
 
 LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
@@ -93,6 +93,7 @@ def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
     keras: Any = importlib.import_module("keras")
     graph = onnx_ir.load(encoder["graph"])
+    _leave_outputs_of(graph, encoder["absent"])
     keras.config.disable_traceback_filtering()  # it makes other errors of those below
 
     class ModelOfTransformers(keras.layers.Layer):  # type: ignore[misc]
@@ -107,6 +108,10 @@ def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
                 for number, each in enumerate(encoder["variables"])
             }
             self.built = True
+
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            _check_order(_order([each.name for each in graph.graph.inputs]), arguments, self.name)
+            return super().__call__(*arguments, **keywords)
 
         def call(self, *arguments: Any, **keywords: Any) -> Any:
             weights = {
@@ -135,6 +140,37 @@ def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
     return {each.__name__: each for each in (ModelOfTransformers, OperationOfTensorFlow)}
 
 
+def _leave_outputs_of(model: Any, absent: Sequence[str]) -> None:
+    """Take the outputs off a graph that weights which the file lacks decide, as those of a pooler that a model has not.
+
+    Raises GraphError where none would be left.
+    """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    graph = model.graph
+    unknown = {graph.initializers[name] for name in absent}
+    if not unknown:
+        return
+    for node in graph:
+        inner = [value for each in node.attributes.values() for value in _used_inside(each)]
+        if not unknown.isdisjoint((*node.inputs, *inner)):
+            unknown.update(node.outputs)
+    known = [value for value in graph.outputs if value not in unknown]
+    if not known:
+        raise GraphError("the class has it, the Keras model does not", tensor=absent[0])
+    graph.outputs[:] = known
+    RemoveUnusedNodesPass()(model)
+
+
+def _used_inside(attribute: Any) -> Iterator[Any]:
+    """Yield the values that nodes of a graph inside a node use."""
+    import onnx_ir
+
+    if isinstance(attribute, onnx_ir.Attr) and attribute.type is onnx_ir.AttributeType.GRAPH:
+        for node in onnx_ir.traversal.RecursiveGraphIterator(attribute.value):
+            yield from node.inputs
+
+
 def names_of(model: Any) -> dict[int, str]:
     """Return what the file calls the variables of the layer in a model, by their ids."""
     return {id(each): name for layer in _inside(model) for name, each in layer.by_name.items()}
@@ -160,6 +196,27 @@ def _moved(tensor: Any, steps: Sequence[Sequence[Any]]) -> Any:
     return tensor
 
 
+def _order(declared: Collection[str]) -> list[str]:
+    """Return the inputs of a graph that tensors without a name are for, in their order."""
+    return [name for name in _IN_ORDER if name in declared] if _ALWAYS in declared else list(declared)[:1]
+
+
+def _check_order(order: Sequence[str], arguments: Sequence[Any], layer: str) -> None:
+    """Raise ArchitectureError for a list of the model's inputs that are called as others than their places say.
+
+    TensorFlow's classes go by the names while they trace and by the places otherwise (`input_processing`).
+    """
+    listed = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list | tuple) else arguments
+    for place, tensor in zip(order, listed, strict=False):
+        own = getattr(tensor, "name", None)
+        if own in order and own != place:
+            raise ArchitectureError(
+                f"layer {layer!r} is called with a list that has {own} in the place of {place}, and what the class of "
+                "TensorFlow takes it for depends on how it is run",
+                hint="the same model by model.save(folder) has a graph of its own",
+            )
+
+
 def _inputs(graph: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], layer: str) -> dict[str, Any]:
     """Return the graph's inputs of what a class of TensorFlow would be called with.
 
@@ -169,7 +226,7 @@ def _inputs(graph: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], l
 
     declared = {value.name: value for value in graph.graph.inputs}
     given: dict[str, Any] = {}
-    order = [name for name in _IN_ORDER if name in declared] if _ALWAYS in declared else list(declared)[:1]
+    order = _order(declared)
     first = arguments[0] if len(arguments) == 1 else list(arguments)
     if isinstance(first, Mapping):
         given.update(first)
