@@ -19,19 +19,23 @@ from tests.slices import IS_FULL, left_out
 from tests.tiers import FRAMEWORKS, OF_EXTRAS, ROOT, file_needs_one, function_needs_one
 
 _TOLD = "told"
-_WITHOUT_FRAMEWORKS = f"""
+_HIDES_FRAMEWORKS = f"""
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 
 class Missing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {FRAMEWORKS!r}:
+        if name.partition(".")[0] in {(*FRAMEWORKS, "flax", "tf2onnx", "tf_keras")!r}:
+            with open(Path(__file__).with_name("asked-for"), "a") as asked_for:
+                asked_for.write(f"{{name}} by {{sys.orig_argv}}\\n")
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 
 sys.meta_path.insert(0, Missing())
 """
+"""A sitecustomize.py, which every process of a tree runs that is started with its folder in PYTHONPATH."""
 
 Ckconv = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -122,16 +126,24 @@ def expected() -> Callable[[Path], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def ckconv() -> Ckconv:
-    """Run `ckconv` with arguments; `without_frameworks` hides every framework from it."""
+def without_frameworks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to be first in PYTHONPATH, which hides frameworks; its file `asked-for` has a line for each import."""
+    folder = tmp_path_factory.mktemp("without_frameworks")
+    (folder / "sitecustomize.py").write_text(_HIDES_FRAMEWORKS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ckconv(without_frameworks: Path) -> Ckconv:
+    """Run `ckconv` with arguments; `without_frameworks` hides every framework from it and from processes it starts."""
+    hidden = without_frameworks
 
     def run(
         *arguments: str | os.PathLike[str], without_frameworks: bool = False, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        hidden = _WITHOUT_FRAMEWORKS if without_frameworks else ""
-        program = hidden + "from converter.cli import main\nmain()\n"
-        environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
-        return python(program, *arguments, environment=environment, cwd=cwd)
+        places = [hidden, ROOT] if without_frameworks else [ROOT]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.fspath, places))}
+        return python("from converter.cli import main\nmain()\n", *arguments, environment=environment, cwd=cwd)
 
     return run
 

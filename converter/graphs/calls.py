@@ -95,22 +95,6 @@ def trace_saved_model(*, model: str, graph: str, names: Mapping[str, str], kerne
     return saved_model.trace(model=model, graph=graph, names=names, kernels=kernels)
 
 
-@child_function("reading the graph: parameter order", imports=_TORCH)
-def parameter_order(*, config: str, architecture: str) -> dict[str, Any]:
-    """Return the `parameters` of a class of transformers in their order, and which are of `layer_norms`."""
-    from converter.graphs.trace import parameter_order as order
-
-    return order.parameter_order(config=config, architecture=architecture)
-
-
-@child_function("reading the graph: config attributes", imports=_TORCH)
-def unknown_config_names(*, config: str, names: Sequence[str]) -> list[str]:
-    """Return which of `names` the class of a config of transformers does not have."""
-    from converter.graphs.trace import config_attributes
-
-    return config_attributes.unknown(config=config, names=names)
-
-
 @child_function("preparing the graph: preparing", imports=_ONNX)
 def prepare(
     *,

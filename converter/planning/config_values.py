@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converter.encoding.folder import CONFIG_NAME
+from converter.dialects.identity.settings import is_setting
 from converter.errors import UsageError
-from converter.execution.child import require
-from converter.execution.workshop import LocalWorkshop
-from converter.graphs.calls import unknown_config_names
 from converter.model.checkpoint import Checkpoint, Part
 from converter.options import Options
 
@@ -33,21 +29,18 @@ def check_applicable(checkpoint: Checkpoint, holds: frozenset[Part], options: Op
         raise UsageError(f"{_OPTION} does not change the source's own graph, or that of --model")
 
 
-def with_config_values(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def with_config_values(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint with the values that were asked for in its config, and a warning of each.
 
-    Raises UsageError for a name that neither the config nor its class knows, MissingExtraError without the framework
-    that knows the class.
+    Raises UsageError for a name that neither the config nor its class has, by the table of its model type;
+    ArchitectureError where no table knows that.
     """
     config = checkpoint.config
     if not options.config_values or config is None:
         return checkpoint
     new = [name for name in options.config_values if not _has(config.values, name.split("."))]
-    if new:
-        require("torch", f"{_OPTION} {new[0]}, which config.json does not have,")
-        file = workshop.scratch / CONFIG_NAME
-        file.write_bytes(config.raw)
-        for name in workshop.call(unknown_config_names, config=os.fspath(file), names=new):
+    for name in new:
+        if not is_setting(config.values, name):
             raise UsageError(f"{_OPTION}: {name!r} is neither in config.json nor known to its class")
     values: dict[str, Any] = dict(config.values)
     warnings = []

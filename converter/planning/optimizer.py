@@ -11,18 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.optimizer.class_order import order_of_class
 from converter.dialects.optimizer.keras_settings import TORCH
 from converter.dialects.optimizer.numbering_conventions import ModuleOrder
 from converter.dialects.optimizer.semantics import notes_on_state
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.torch_state import inferred_algorithm, named_state
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
-from converter.encoding.folder import CONFIG_NAME
-from converter.errors import ArchitectureError, GraphError, LossError, MissingExtraError, ReadError, UsageError
-from converter.execution.child import require
-from converter.execution.workshop import LocalWorkshop
+from converter.errors import ArchitectureError, GraphError, LossError, UsageError
 from converter.formats import Format, ParameterOrder
-from converter.graphs.calls import parameter_order
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
@@ -37,7 +34,7 @@ Step = Callable[[Checkpoint], Checkpoint]
 
 
 def with_optimizer(
-    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, named: Step, adapted: Step
+    checkpoint: Checkpoint, target: Format, options: Options, *, named: Step, adapted: Step
 ) -> tuple[Checkpoint, OptimizerReport]:
     """Return what `adapted` makes of what `named` makes of the checkpoint, and what became of its optimizer.
 
@@ -53,9 +50,9 @@ def with_optimizer(
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         planned = adapted(named(replace(checkpoint, optimizer=None)))
         return planned, _report(checkpoint, planned, target, options)
-    settled = _settled(checkpoint, options, workshop)
+    settled = _settled(checkpoint, options)
     is_of_torch = settled.optimizer is not None and settled.optimizer.convention is Convention.TORCH
-    arranged = _arranged(_usable(named(settled)), target, options, workshop, is_in_model_order=is_of_torch)
+    arranged = _arranged(_usable(named(settled)), target, options, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
@@ -69,11 +66,11 @@ def _has_state(checkpoint: Checkpoint) -> bool:
     return checkpoint.optimizer is not None or checkpoint.optimizer_refused is not None
 
 
-def _settled(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint with names for an optimizer's numbered parameters, and the hyperparameters asked for.
 
     The order of the parameters is the user's, or, for the checkpoints of transformers.Trainer, that of the class that
-    the config names, built in a child process.
+    the config names, as its table says.
     """
     is_numbered = checkpoint.optimizer_numbered is not None
     if (options.param_order is not None or options.trainable is not None) and not is_numbered:
@@ -81,7 +78,7 @@ def _settled(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) 
     if options.param_order is not None or options.trainable is not None:
         checkpoint = _in_order_of_user(checkpoint, options)
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
-        checkpoint = _by_architecture(checkpoint, options, workshop)
+        checkpoint = _by_architecture(checkpoint, options)
     checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
     if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
@@ -151,9 +148,9 @@ def _listed(file: SourceFile) -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
-def _by_architecture(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _by_architecture(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     try:
-        order = _order_of_class(checkpoint, options, workshop)
+        order = _order_of_class(checkpoint, options)
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message)
     except _NO_CLASS as error:
@@ -163,34 +160,20 @@ def _by_architecture(checkpoint: Checkpoint, options: Options, workshop: LocalWo
     return _named(checkpoint, order=order)
 
 
-_NO_CLASS = (ArchitectureError, GraphError, MissingExtraError, ReadError)
+_NO_CLASS = (ArchitectureError, GraphError)
 
 
-def _order_of_class(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> ModuleOrder:
-    """Return the order in which the class that the config names has its parameters, built in a child process.
+def _order_of_class(checkpoint: Checkpoint, options: Options) -> ModuleOrder:
+    """Return the order in which the class that the config names, or the tensors tell, has its parameters.
 
-    Raises LossError when it has one that the checkpoint lacks, and `_NO_CLASS` when there is none to build.
+    Raises LossError when it has one that the checkpoint lacks, and `_NO_CLASS` when no table says it.
     """
     assert checkpoint.config is not None
-    require("torch", "the order of the parameters of a transformers class")
     inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
-    config = checkpoint.config.with_values({"architectures": [inference.architecture]})
-    config_file = workshop.scratch / CONFIG_NAME
-    config_file.write_bytes(config.raw)
-    answer = workshop.call(parameter_order, config=str(config_file), architecture=inference.architecture)
-    known = frozenset(checkpoint.names)
-    listed = [[inference.prefix + name for name in names] for names in answer["parameters"]]
-    names = tuple(next((name for name in spellings if name in known), spellings[0]) for spellings in listed)
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise LossError(f"{inference.architecture} has a parameter {missing[0]!r}, which is not among the weights")
-    norms = frozenset(inference.prefix + name for name in answer["layer_norms"])
-    return ModuleOrder(names=names, layer_norms=norms)
+    return order_of_class(checkpoint, inference.architecture, inference.prefix)
 
 
-def _arranged(
-    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, is_in_model_order: bool
-) -> Checkpoint:
+def _arranged(checkpoint: Checkpoint, target: Format, options: Options, *, is_in_model_order: bool) -> Checkpoint:
     """Return the checkpoint with its optimizer's parameters in the groups and the order that `target` goes by.
 
     `checkpoint` has canonical names, and its optimizer torch's conventions; `is_in_model_order` says whether its
@@ -203,7 +186,7 @@ def _arranged(
     config = checkpoint.config
     try:
         if not is_in_model_order and config is not None and "model_type" in config.values:
-            order = _order_of_class(checkpoint, options, workshop)
+            order = _order_of_class(checkpoint, options)
         if target.parameters is ParameterOrder.TRAINER:
             return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))
         return checkpoint if order is None else replace(checkpoint, optimizer=in_order(state, order))

@@ -77,12 +77,11 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     Raises LossError for what would be lost or is ambiguous, UsageError for options that decide nothing, and what the
     steps raise: see `planning.optimizer`, `selection`, `graph`.
     """
-    configured = _configured(source.checkpoint, target, options, workshop)
+    configured = _configured(source.checkpoint, target, options)
     adapted, optimizer = with_optimizer(
         configured,
         target.format,
         options,
-        workshop,
         named=lambda settled: _named(settled, target.format),
         adapted=lambda named: target.adapted(selected(named, target.format, options)),
     )
@@ -112,12 +111,12 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     )
 
 
-def _configured(checkpoint: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Checkpoint:
     """Return the checkpoint with the values that were asked for in its config, and with sizes that it leaves out."""
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
     check_applicable(checkpoint, target.format.holds, options)
-    given = with_config_values(checkpoint, options, workshop)
+    given = with_config_values(checkpoint, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)
     return with_sizes(given) if needs_config else given
 

@@ -64,7 +64,7 @@ def test_a_source_without_config_has_no_values(squad_bert: Path, tmp_path: Path,
 def test_unknown_names_are_refused_and_those_of_the_class_are_not(
     squad_bert: Path, tmp_path: Path, ckconv: Ckconv
 ) -> None:
-    """`chunk_size_feed_forward` is in no file, every class has it; it takes the framework to know."""
+    """`chunk_size_feed_forward` is in no file, every class has it."""
     to = ("--to", "pretrained", "--config-value")
     refused = ckconv(squad_bert, tmp_path / "out", *to, "hiden_act=relu")
     assert (refused.returncode, "'hiden_act' is neither in config.json nor known" in refused.stderr) == (2, True)

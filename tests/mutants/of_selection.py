@@ -279,8 +279,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/target.py",
-        old="        if planned.config_file is not None and not output.has_config:\n            beside",
-        new="        if planned.config_file is None:\n            beside",
+        old="        if not output.has_config:\n            beside",
+        new="        if output.has_config:\n            beside",
         tests=_PLACES,
         what="a folder gets no config.json",
     ),
@@ -642,10 +642,10 @@ FAULTS = (
         what="a config of Keras in a folder is one of transformers",
     ),
     Fault(
-        module="planning/optimizer.py",
-        old='frozenset(inference.prefix + name for name in answer["layer_norms"])',
-        new='frozenset(answer["layer_norms"])',
-        tests="tests/planning/test_optimizer.py",
+        module="dialects/optimizer/class_order.py",
+        old="    norms = frozenset(prefix + name for name in names if ",
+        new="    norms = frozenset(name for name in names if ",
+        tests="tests/dialects/test_class_order.py",
         what="LayerNorms of a model below a prefix decay",
     ),
     Fault(

@@ -115,6 +115,14 @@ def test_the_table_of_classes(tmp_path: Path, tell: Callable[[str], None]) -> No
     _assert_made_again("classes", tmp_path, tell)
 
 
+def test_the_table_of_parameters(tmp_path: Path, tell: Callable[[str], None]) -> None:
+    _assert_made_again("parameters", tmp_path, tell)
+
+
+def test_the_table_of_configs(tmp_path: Path, tell: Callable[[str], None]) -> None:
+    _assert_made_again("configs", tmp_path, tell)
+
+
 def test_the_table_of_names_in_memory(tmp_path: Path, tell: Callable[[str], None]) -> None:
     _assert_made_again("in_process", tmp_path, tell)
 

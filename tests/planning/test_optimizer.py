@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from converter.dialects.identity.inference import Inference
-from converter.errors import ArchitectureError, LossError, UsageError
-from converter.execution.workshop import LocalWorkshop
+from converter.dialects.optimizer.numbering_conventions import ModuleOrder
+from converter.errors import ArchitectureError, CkconvError, LossError, UsageError
 from converter.formats import registry
-from converter.graphs.calls import parameter_order
 from converter.model.checkpoint import Checkpoint, Config
-from converter.model.child_function import ChildFunction
 from converter.model.ledger import Kind, no_weight
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor
@@ -35,27 +33,27 @@ NUMBERED = {"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
 PTH, FOLDER, DCP, TENSORS = (registry()[name] for name in ("pytorch", "pretrained", "dcp", "safetensors"))
 
 
-class Asked(list[dict[str, Any]]):
-    """What child processes were asked; `order` is what they answer: the class's parameters, as lists of spellings."""
+class Asked(list[tuple[str, str]]):
+    """Which classes the table was asked for, and below which prefix; `order` and `norms` are what it answers."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self.order: list[list[str]] = [[name] for name in reversed(NAMES)]
-        self.norms: list[str] = []
-        self.workshop = LocalWorkshop(folder=folder, scratch=folder)
+        self.order: tuple[str, ...] = NAMES[::-1]
+        self.norms: frozenset[str] = frozenset()
+        self.fails: CkconvError | None = None
 
-        def call(_: LocalWorkshop, function: ChildFunction[..., Any], **arguments: Any) -> Any:
-            assert function is parameter_order
-            self.append(arguments)
-            return {"parameters": self.order, "layer_norms": self.norms}
+        def order_of_class(_: Checkpoint, architecture: str, prefix: str = "") -> ModuleOrder:
+            self.append((architecture, prefix))
+            if self.fails is not None:
+                raise self.fails
+            return ModuleOrder(names=self.order, layer_norms=self.norms)
 
-        monkeypatch.setattr(LocalWorkshop, "call", call)
-        monkeypatch.setattr(planning, "require", lambda *_: None)
+        monkeypatch.setattr(planning, "order_of_class", order_of_class)
 
 
 @pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    return Asked(tmp_path, monkeypatch)
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(monkeypatch)
 
 
 def groups(checkpoint: Checkpoint) -> list[tuple[str, ...]]:
@@ -68,13 +66,13 @@ def as_it_is(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def through(
-    source: Checkpoint, target: Any, asked: Asked, named: Step = as_it_is, adapted: Step = as_it_is, **options: Any
+    source: Checkpoint, target: Any, named: Step = as_it_is, adapted: Step = as_it_is, **options: Any
 ) -> Checkpoint:
-    return with_optimizer(source, target, Options(**options), asked.workshop, named=named, adapted=adapted)[0]
+    return with_optimizer(source, target, Options(**options), named=named, adapted=adapted)[0]
 
 
-def reported(source: Checkpoint, planned: Checkpoint, target: Any, asked: Asked, options: Options) -> OptimizerReport:
-    return with_optimizer(source, target, options, asked.workshop, named=as_it_is, adapted=lambda _: planned)[1]
+def reported(source: Checkpoint, planned: Checkpoint, target: Any, options: Options) -> OptimizerReport:
+    return with_optimizer(source, target, options, named=as_it_is, adapted=lambda _: planned)[1]
 
 
 # names for numbers
@@ -85,40 +83,38 @@ def numbered(**more: Any) -> Checkpoint:
 
 
 def test_the_class_of_the_config_names_parameters_that_are_only_numbered(asked: Asked) -> None:
-    made = through(numbered(), PTH, asked)
+    made = through(numbered(), PTH)
     assert groups(made) == [NAMES[::-1]]
-    assert (made.optimizer_refused, len(asked)) == (None, 1)
-    assert asked[0]["architecture"] == "OwnModel"
+    assert (made.optimizer_refused, asked) == (None, [("OwnModel", "")])
 
 
-def test_no_class_is_built_where_it_decides_nothing(asked: Asked) -> None:
+def test_no_class_is_looked_up_where_it_decides_nothing(asked: Asked) -> None:
     named = replace(numbered(optimizer=STATE), optimizer_refused=None)
-    assert groups(through(named, PTH, asked)) == [NAMES]
+    assert groups(through(named, PTH)) == [NAMES]
     unknown = replace(numbered(), config=None)
     with pytest.raises(LossError, match="optimizer state: numbered"):
-        through(unknown, PTH, asked)
-    assert through(numbered(), PTH, asked, optimizer="drop").optimizer is None
-    assert through(numbered(), TENSORS, asked).optimizer is None
+        through(unknown, PTH)
+    assert through(numbered(), PTH, optimizer="drop").optimizer is None
+    assert through(numbered(), TENSORS).optimizer is None
     assert asked == []
 
 
-def test_a_parameter_goes_by_the_spelling_that_the_checkpoint_has(asked: Asked) -> None:
-    asked.order = [["new.a", NAMES[0]], [NAMES[1], "new.b"], ["x", "y", NAMES[2]]]
-    assert groups(through(numbered(), PTH, asked)) == [NAMES]
-    asked.order = [["new.a", "old.a"], *([name] for name in NAMES)]
-    with pytest.raises(LossError, match=r"OwnModel has a parameter 'new\.a', which is not among the weights"):
-        through(numbered(), PTH, asked)
+def test_why_a_class_gives_no_order_is_why_state_is_refused(asked: Asked) -> None:
+    asked.fails = LossError("OwnModel has a parameter 'new.a', which is not among the weights")
+    with pytest.raises(LossError, match=r"optimizer state: OwnModel has a parameter 'new\.a'"):
+        through(numbered(), PTH)
+    asked.fails = ArchitectureError("no table knows it", hint="name its class")
+    with pytest.raises(LossError, match=r"optimizer state: numbered; no table knows it \(name its class\)"):
+        through(numbered(), PTH)
 
 
-def test_a_class_that_cannot_be_told_leaves_what_was_said_and_why(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_class_that_cannot_be_told_leaves_what_was_said_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise ArchitectureError("nothing says which class", hint="give --task")
 
     monkeypatch.setattr(planning, "infer_architecture", fail)
     with pytest.raises(LossError, match=r"optimizer state: numbered; nothing says which class \(give --task\)"):
-        through(numbered(), PTH, asked)
+        through(numbered(), PTH)
 
 
 def test_what_a_user_says_of_numbers_is_for_numbers(asked: Asked, tmp_path: Path) -> None:
@@ -126,8 +122,8 @@ def test_what_a_user_says_of_numbers_is_for_numbers(asked: Asked, tmp_path: Path
     listed.write_text("\n".join(NAMES[::-1]))
     for given in ({"param_order": listed}, {"trainable": "."}):
         with pytest.raises(UsageError, match="are for optimizers whose parameters are numbered"):
-            through(TRAINED, PTH, asked, **given)
-    assert groups(through(numbered(), PTH, asked, param_order=listed)) == [NAMES[::-1]]
+            through(TRAINED, PTH, **given)
+    assert groups(through(numbered(), PTH, param_order=listed)) == [NAMES[::-1]]
     assert asked == []
 
 
@@ -137,18 +133,16 @@ def test_what_a_user_says_of_numbers_is_for_numbers(asked: Asked, tmp_path: Path
 PLACED = replace(TRAINED, config=CONFIG)
 
 
-def arranged(
-    source: Checkpoint, target: Any, asked: Asked, *, is_in_model_order: bool = False, **options: Any
-) -> Checkpoint:
+def arranged(source: Checkpoint, target: Any, *, is_in_model_order: bool = False, **options: Any) -> Checkpoint:
     """Let an optimizer's parameters be arranged; those that are in no order of torch become torch's with the names."""
     of_keras = replace(TRAINED, optimizer=replace(STATE, convention=Convention.KERAS))
     read = source if is_in_model_order or source.optimizer is None else of_keras
-    return through(read, target, asked, named=lambda _: source, **options)
+    return through(read, target, named=lambda _: source, **options)
 
 
 def test_a_target_that_goes_by_number_gets_the_order_of_the_class(asked: Asked) -> None:
-    assert groups(arranged(PLACED, PTH, asked)) == [NAMES[::-1]]
-    assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[2], NAMES[0]), (NAMES[1],)]
+    assert groups(arranged(PLACED, PTH)) == [NAMES[::-1]]
+    assert groups(arranged(PLACED, FOLDER)) == [(NAMES[2], NAMES[0]), (NAMES[1],)]
     assert len(asked) == 2
 
 
@@ -156,38 +150,38 @@ def test_names_of_the_class_have_the_checkpoints_prefix(asked: Asked, monkeypatc
     """And so have those of its LayerNorms, which do not decay whatever they are called."""
     told = Inference(architecture="OwnModel", basis="config", prefix="bert.")
     monkeypatch.setattr(planning, "infer_architecture", lambda *_, **__: told)
-    asked.order = [["b.weight"], ["a.bias"], ["a.weight"]]
-    asked.norms = ["b.weight"]
-    assert groups(arranged(PLACED, FOLDER, asked)) == [(NAMES[0],), (NAMES[2], NAMES[1])]
-    assert groups(through(numbered(), PTH, asked)) == [(NAMES[2], NAMES[1], NAMES[0])]
+    asked.norms = frozenset({"bert.b.weight"})
+    assert groups(arranged(PLACED, FOLDER)) == [(NAMES[0],), (NAMES[2], NAMES[1])]
+    assert groups(through(numbered(), PTH)) == [(NAMES[2], NAMES[1], NAMES[0])]
+    assert set(asked) == {("OwnModel", "bert.")}
 
 
 def test_an_order_that_is_there_or_that_nobody_goes_by_is_not_asked_for(asked: Asked) -> None:
-    assert groups(arranged(PLACED, PTH, asked, is_in_model_order=True)) == [NAMES]
-    assert groups(arranged(PLACED, FOLDER, asked, is_in_model_order=True)) == [(NAMES[0], NAMES[2]), (NAMES[1],)]
-    assert arranged(PLACED, DCP, asked).optimizer is PLACED.optimizer
+    assert groups(arranged(PLACED, PTH, is_in_model_order=True)) == [NAMES]
+    assert groups(arranged(PLACED, FOLDER, is_in_model_order=True)) == [(NAMES[0], NAMES[2]), (NAMES[1],)]
+    assert arranged(PLACED, DCP).optimizer is PLACED.optimizer
     of_no_class = replace(TRAINED, config=Config(values={}, raw=b"{}"))
     for source in (TRAINED, of_no_class):
-        assert arranged(source, PTH, asked).optimizer is source.optimizer
+        assert arranged(source, PTH).optimizer is source.optimizer
     of_keras = replace(PLACED, optimizer=replace(STATE, convention=Convention.KERAS))
-    assert arranged(of_keras, PTH, asked).optimizer is of_keras.optimizer
-    assert through(PLACED, PTH, asked, optimizer="drop").optimizer is None
-    assert through(PLACED, TENSORS, asked).optimizer is None
-    assert arranged(replace(PLACED, optimizer=None), PTH, asked).optimizer is None
+    assert arranged(of_keras, PTH).optimizer is of_keras.optimizer
+    assert through(PLACED, PTH, optimizer="drop").optimizer is None
+    assert through(PLACED, TENSORS).optimizer is None
+    assert arranged(replace(PLACED, optimizer=None), PTH).optimizer is None
     assert asked == []
 
 
 def test_what_cannot_be_arranged_stays_and_is_said(asked: Asked) -> None:
-    asked.order = [["gone"]]
+    asked.fails = LossError("OwnModel has a parameter 'gone', which is not among the weights")
     for target in (PTH, FOLDER):
-        made = arranged(PLACED, target, asked)
+        made = arranged(PLACED, target)
         assert made.optimizer == PLACED.optimizer
         (said,) = made.warnings
         assert "keep the source's order and groups, and torch goes by position" in said
         assert "a parameter 'gone'" in said
     parts = (replace(GROUP, parameters=NAMES[:1]), ParameterGroup(parameters=NAMES[1:], hyperparameters={"lr": 1}))
     differ = replace(STATE, groups=parts)
-    made = arranged(replace(TRAINED, optimizer=differ), FOLDER, asked)
+    made = arranged(replace(TRAINED, optimizer=differ), FOLDER)
     assert "which Trainer has in one group, have different hyperparameters" in made.warnings[0]
 
 
@@ -195,10 +189,10 @@ def test_what_cannot_be_arranged_stays_and_is_said(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("convention", [Convention.KERAS, Convention.KERAS_LEGACY])
-def test_names_of_pytorch_are_those_of_keras_there(convention: Convention, asked: Asked) -> None:
+def test_names_of_pytorch_are_those_of_keras_there(convention: Convention) -> None:
     state = replace(STATE, algorithm="rmsprop", convention=convention)
     given = ("lr=0.5", "eps=0.25", "alpha=0.75", "momentum=0.125")
-    made = through(replace(WEIGHTS, optimizer=state), DCP, asked, hyperparameter=given)
+    made = through(replace(WEIGHTS, optimizer=state), DCP, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {
         **GROUP.hyperparameters,
@@ -206,78 +200,78 @@ def test_names_of_pytorch_are_those_of_keras_there(convention: Convention, asked
     }
 
 
-def test_names_of_keras_are_those_of_pytorch_there(asked: Asked) -> None:
+def test_names_of_keras_are_those_of_pytorch_there() -> None:
     given = ("learning_rate=0.5", "epsilon=0.25", "rho=0.75")
-    made = through(TRAINED, DCP, asked, hyperparameter=given)
+    made = through(TRAINED, DCP, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "weight_decay": 0.0, "eps": 0.25, "alpha": 0.75}
     own = replace(STATE, groups=(replace(GROUP, hyperparameters={"lr": 0.1, "rho": 0.9}),))  # Adadelta calls it so
-    made = through(replace(WEIGHTS, optimizer=own), DCP, asked, hyperparameter=given)
+    made = through(replace(WEIGHTS, optimizer=own), DCP, hyperparameter=given)
     assert made.optimizer is not None
     assert made.optimizer.groups[0].hyperparameters == {"lr": 0.5, "eps": 0.25, "rho": 0.75}
 
 
-def test_state_of_tensorflow_1_stays_behind_without_a_rate_and_is_said_to(asked: Asked) -> None:
+def test_state_of_tensorflow_1_stays_behind_without_a_rate_and_is_said_to() -> None:
     lines = (no_weight("a/Adam", Kind.OPTIMIZER), no_weight("save", Kind.SAVES))
     group = replace(GROUP, hyperparameters={})
     state = replace(STATE, groups=(group,), convention=Convention.TENSORFLOW_1)
     source = replace(WEIGHTS, optimizer=state, lines=lines)
-    left = through(source, DCP, asked)
+    left = through(source, DCP)
     assert (left.optimizer, left.lines) == (None, lines)
     assert "optimizer state (adamw) not carried: the file does not say its learning rate" in left.warnings[0]
     with pytest.raises(LossError, match="does not say its learning rate"):
-        through(source, DCP, asked, optimizer="keep")
+        through(source, DCP, optimizer="keep")
     for mode in ("auto", "keep"):
-        carried = through(source, DCP, asked, optimizer=mode, hyperparameter=("lr=0.5",))
+        carried = through(source, DCP, optimizer=mode, hyperparameter=("lr=0.5",))
         assert (carried.optimizer is not None, carried.lines, carried.warnings) == (True, lines[1:], ())
 
 
 # whether it goes
 
 
-def test_state_that_is_to_be_kept_is_kept_or_an_error(asked: Asked) -> None:
-    assert through(TRAINED, DCP, asked, optimizer="keep").optimizer is STATE
+def test_state_that_is_to_be_kept_is_kept_or_an_error() -> None:
+    assert through(TRAINED, DCP, optimizer="keep").optimizer is STATE
     with pytest.raises(LossError, match="safetensors does not hold optimizer state") as caught:
-        through(TRAINED, TENSORS, asked, optimizer="keep")
+        through(TRAINED, TENSORS, optimizer="keep")
     assert caught.value.hint == "--optimizer auto drops it"
-    assert through(TRAINED, TENSORS, asked).optimizer is None
-    assert through(WEIGHTS, TENSORS, asked, optimizer="keep").optimizer is None
+    assert through(TRAINED, TENSORS).optimizer is None
+    assert through(WEIGHTS, TENSORS, optimizer="keep").optimizer is None
     with pytest.raises(LossError, match="dcp does not hold optimizer state of this kind") as caught:
-        through(TRAINED, DCP, asked, adapted=lambda _: WEIGHTS, optimizer="keep")
+        through(TRAINED, DCP, adapted=lambda _: WEIGHTS, optimizer="keep")
     assert caught.value.hint == "--optimizer auto drops it"
-    assert through(TRAINED, DCP, asked, adapted=lambda _: WEIGHTS) is WEIGHTS
-    assert through(WEIGHTS, DCP, asked, optimizer="keep") is WEIGHTS
+    assert through(TRAINED, DCP, adapted=lambda _: WEIGHTS) is WEIGHTS
+    assert through(WEIGHTS, DCP, optimizer="keep") is WEIGHTS
 
 
-def test_state_that_is_not_wanted_is_neither_named_nor_translated(asked: Asked) -> None:
+def test_state_that_is_not_wanted_is_neither_named_nor_translated() -> None:
     seen: list[Checkpoint] = []
 
     def named(checkpoint: Checkpoint) -> Checkpoint:
         seen.append(checkpoint)
         return checkpoint
 
-    assert through(TRAINED, TENSORS, asked, named, named).optimizer is None
-    assert through(TRAINED, DCP, asked, named, named, optimizer="drop").optimizer is None
+    assert through(TRAINED, TENSORS, named, named).optimizer is None
+    assert through(TRAINED, DCP, named, named, optimizer="drop").optimizer is None
     assert [checkpoint.optimizer for checkpoint in seen] == [None] * 4
 
 
-def test_what_an_optimizer_did_besides_is_said_once_it_is_the_targets(asked: Asked) -> None:
+def test_what_an_optimizer_did_besides_is_said_once_it_is_the_targets() -> None:
     clipped = replace(TRAINED, optimizer=replace(STATE, beside={"clipnorm": 1.0}), warnings=("before",))
-    made = through(clipped, DCP, asked)
+    made = through(clipped, DCP)
     assert made.warnings == ("before", "clipnorm 1.0 not carried: in PyTorch the training loop clips gradients")
 
 
 @pytest.mark.parametrize("is_numbered", [False, True])
-def test_state_that_cannot_be_used_is_an_error_that_says_what_helps(is_numbered: bool, asked: Asked) -> None:
+def test_state_that_cannot_be_used_is_an_error_that_says_what_helps(is_numbered: bool) -> None:
     source = replace(WEIGHTS, optimizer_refused="it is odd", optimizer_numbered=NUMBERED if is_numbered else None)
     with pytest.raises(LossError, match="optimizer state: it is odd") as caught:
-        through(source, DCP, asked)
+        through(source, DCP)
     assert "--optimizer drop converts the weights without it" in str(caught.value.hint)
     assert ("--param-order FILE or --trainable REGEX says which" in str(caught.value.hint)) == is_numbered
-    assert through(source, DCP, asked, optimizer="drop").optimizer is None
-    assert through(source, TENSORS, asked).optimizer is None
+    assert through(source, DCP, optimizer="drop").optimizer is None
+    assert through(source, TENSORS).optimizer is None
     with pytest.raises(LossError, match="safetensors does not hold"):
-        through(source, TENSORS, asked, optimizer="keep")
+        through(source, TENSORS, optimizer="keep")
 
 
 def test_what_a_report_says_of_it(asked: Asked) -> None:
@@ -309,6 +303,6 @@ def test_what_a_report_says_of_it(asked: Asked) -> None:
         (numbered(), TRAINED, PTH, Options(), ("carried", "adamw", None)),
     ]
     for source, planned, target, options, expected in rows:
-        made = reported(source, planned, target, asked, options)
+        made = reported(source, planned, target, options)
         assert (made.status.value, made.algorithm, made.reason) == expected
         assert (made.step, made.basis) == ((None, None) if expected[1] is None else (3, "named"))

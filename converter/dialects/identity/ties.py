@@ -64,6 +64,13 @@ def _type_with(architecture: str, config: Mapping[str, Any]) -> KnownType | None
     return None if model_type is None else known_type(model_type)
 
 
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether a config ties word embeddings, as that of its model type does where it says nothing."""
+    model_type = config.get("model_type")
+    known = known_type(model_type) if isinstance(model_type, str) else None
+    return _is_tied(config, default=known is None or known.is_tied)
+
+
 def _is_tied(config: Mapping[str, Any], *, default: bool) -> bool:
     """Whether a config ties word embeddings; not where that of a part says it, which the part alone goes by."""
     if _KEY in config:
