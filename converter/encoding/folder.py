@@ -8,10 +8,14 @@ from pathlib import Path
 
 from converter.encoding import json as strict_json
 from converter.errors import ReadError, SafetyError
-from converter.model.checkpoint import Config
+from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import LocalFile, Location, SourceFile, is_there, open_file
+from converter.model.output import OutputFile
 
 CONFIG_NAME = "config.json"
+KERAS_CONFIG_NAME = "keras_config.json"
+"""How Keras builds the model: config.json is of transformers alone, as whoever opens a folder by it thinks."""
+CONFIG_NAMES = (CONFIG_NAME, KERAS_CONFIG_NAME)
 LEVELS_OF_CONFIG = 3  # model/config.json of model/saved_model/1
 TOKENIZER_NAMES = (
     "tokenizer.json",
@@ -105,6 +109,17 @@ def parse_config(file: SourceFile) -> Config:
     if not isinstance(values, dict):
         raise ReadError("is not a JSON object", path=file.path)
     return Config(values=values, raw=raw)
+
+
+def config_files(checkpoint: Checkpoint, inside: str = "") -> list[OutputFile]:
+    """Return the files that say what a checkpoint is of, each under the name that a reader looks for it."""
+    configs = zip(CONFIG_NAMES, (checkpoint.config, checkpoint.keras_config), strict=True)
+    return [OutputFile(name=inside + name, pieces=(config.raw,)) for name, config in configs if config is not None]
+
+
+def read_configs(folder: Location, inside: str = "") -> Config | None:
+    """Return the config of a folder: of transformers, or of Keras where there is no other, None when it has neither."""
+    return next(filter(None, (read_config(folder, inside + name) for name in CONFIG_NAMES)), None)
 
 
 def read_assets(folder: Location, names: Iterable[str] = ASSET_NAMES) -> dict[str, SourceFile]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter import formats
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, LEVELS_OF_CONFIG
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAMES, LEVELS_OF_CONFIG
 from converter.errors import DestinationExistsError, UsageError, WriteError
 from converter.execution import places
 from converter.execution.mounted import PREFIX
@@ -199,4 +199,4 @@ def _is_beside(path: Path, other: Path) -> bool:
 def _is_above(path: Path, other: Path) -> bool:
     """Whether a file at `path` would be the config or an asset of `other`, for which folders above are looked at."""
     above = other.parents[:LEVELS_OF_CONFIG]
-    return any(places.is_same(path, folder / name) for folder in above for name in (CONFIG_NAME, *ASSET_NAMES))
+    return any(places.is_same(path, folder / name) for folder in above for name in (*CONFIG_NAMES, *ASSET_NAMES))

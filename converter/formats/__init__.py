@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.declaring import flag_of
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME
+from converter.encoding.folder import ASSET_NAMES, CONFIG_NAMES
 from converter.entry_points import FORMATS, added
 from converter.errors import UnknownFormatError, UsageError
 from converter.formats.probe import Probe
@@ -197,6 +197,6 @@ def is_claimed(entry: str) -> bool:
 
 
 def _belongs(entry: str, patterns: tuple[str, ...]) -> bool:
-    if entry == CONFIG_NAME or any(entry == name.partition("/")[0] for name in ASSET_NAMES):
+    if entry in CONFIG_NAMES or any(entry == name.partition("/")[0] for name in ASSET_NAMES):
         return True
     return any(fnmatchcase(entry, pattern) for pattern in patterns)

@@ -19,7 +19,7 @@ from converter.dialects.optimizer.stored import document_of, stored_tensors, wit
 from converter.dialects.transformers.heads import config_around
 from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, known_names, read_document
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_assets, read_config
+from converter.encoding.folder import ASSET_NAMES, config_files, open_inside, read_assets, read_configs
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
 from converter.encoding.tensor_bundle import Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
@@ -78,7 +78,7 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     checkpoint = Checkpoint(
         tensors=tensors,
         dialect=Dialect.TENSORFLOW,
-        config=read_config(path, f"{_EXTRA}/{CONFIG_NAME}"),
+        config=read_configs(path, f"{_EXTRA}/"),
         assets={
             name.removeprefix(f"{_EXTRA}/"): file
             for name, file in read_assets(path, [f"{_EXTRA}/{name}" for name in ASSET_NAMES]).items()
@@ -248,8 +248,7 @@ def _extra_files(checkpoint: Checkpoint, variables: _Variables, provenance: Prov
     description = Description(checkpoint=checkpoint, provenance=provenance, names=renamed, more=more)
     document = Late(nbytes=description.nbytes, render=description.render)
     files = [OutputFile(name=_DOCUMENT_NAME, pieces=(document, b"\n"))]
-    if checkpoint.config_file is not None:
-        files.append(OutputFile(name=f"{_EXTRA}/{CONFIG_NAME}", pieces=(checkpoint.config_file.raw,)))
+    files += config_files(checkpoint, f"{_EXTRA}/")
     files += [OutputFile(name=f"{_EXTRA}/{name}", pieces=(file,)) for name, file in checkpoint.assets.items()]
     return tuple(files)
 

@@ -28,7 +28,14 @@ from converter.dialects.optimizer.writing import call_of, for_keras
 from converter.encoding import protobuf
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
-from converter.encoding.folder import ASSET_NAMES, CONFIG_NAME, open_inside, read_config
+from converter.encoding.folder import (
+    ASSET_NAMES,
+    CONFIG_NAME,
+    CONFIG_NAMES,
+    config_files,
+    open_inside,
+    read_config,
+)
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
 from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
@@ -62,7 +69,7 @@ def sniff(probe: Probe) -> bool:
     Data files are numbers and nothing else: only their names tell what they are.
     """
     if probe.is_folder:
-        beside = {CONFIG_NAME, DOCUMENT_NAME, *ASSET_NAMES}
+        beside = {*CONFIG_NAMES, DOCUMENT_NAME, *ASSET_NAMES}
         return any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries - {_OPTIMIZER_ALONE}) or (
             _STATE_NAME in probe.entries and probe.entries - beside == {_STATE_NAME}
         )
@@ -214,7 +221,8 @@ def _inside(folder: Location, name: str, path: Location) -> str:
 
 def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
     """Return a checkpoint with the names, layouts and optimizer of its Keras config, where it has one."""
-    return for_keras(checkpoint, flavor_of(checkpoint), is_exact=False)
+    made = for_keras(checkpoint, flavor_of(checkpoint), is_exact=False)
+    return replace(made, keras_config=checkpoint.keras_config)
 
 
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
@@ -236,8 +244,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         data,
         OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
     ]
-    if checkpoint.config_file is not None:
-        files.append(OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config_file.raw,)))
+    files += config_files(checkpoint)
     files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
     warnings = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)

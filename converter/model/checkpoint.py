@@ -152,18 +152,13 @@ class Checkpoint:
         """What this checkpoint has."""
         present = {
             Part.WEIGHTS: True,
-            Part.CONFIG: self.config_file is not None,
+            Part.CONFIG: self.config is not None or self.keras_config is not None,
             Part.ASSETS: bool(self.assets),
             Part.OPTIMIZER: self.optimizer is not None,
             Part.EXTRAS: bool(self.extras),
             Part.GRAPH: self.graph is not None,
         }
         return frozenset(part for part, is_present in present.items() if is_present)
-
-    @property
-    def config_file(self) -> Config | None:
-        """What a folder has as its config.json: the model's config, or Keras's where there is no other."""
-        return self.config or self.keras_config
 
     @property
     def names(self) -> tuple[str, ...]:

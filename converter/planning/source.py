@@ -15,11 +15,13 @@ from converter.dialects.keras import class_of_layers
 from converter.dialects.keras import is_model as is_keras_model
 from converter.encoding.folder import (
     CONFIG_NAME,
+    CONFIG_NAMES,
     LEVELS_OF_CONFIG,
     TOKENIZER_NAMES,
     parse_config,
     read_assets,
     read_config,
+    read_configs,
 )
 from converter.errors import CkconvError, MissingExtraError, ReadError, UsageError
 from converter.formats import Format, Probe
@@ -80,7 +82,8 @@ class Source:
         yield from {file.path for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
         yield from (file.path for file in self.checkpoint.assets.values())
         if isinstance(self.path, Path):
-            yield from (above / CONFIG_NAME for above in self.path.absolute().parents[:LEVELS_OF_CONFIG])
+            above = self.path.absolute().parents[:LEVELS_OF_CONFIG]
+            yield from (folder / name for folder in above for name in CONFIG_NAMES)
         yield from (each for each in (options.mapping, options.param_order) if each is not None)
         if options.config is not None:
             yield _config_file(options.config)
@@ -121,7 +124,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
         folders.append(file.path.parent)
     elif checkpoint.config is None:
         folders = [_folder_of_config(folder, checkpoint)]
-        checkpoint = _with_config(checkpoint, read_config(folders[0]), path)
+        checkpoint = _with_config(checkpoint, read_configs(folders[0]), path)
     elif is_keras_model(checkpoint.config.values):
         checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config, path)
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
@@ -148,7 +151,7 @@ def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
 
     save_pretrained puts SavedModels at saved_model/1, and the config beside saved_model. Nothing else is looked at.
     """
-    if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):
+    if checkpoint.dialect != Dialect.TENSORFLOW or any(is_there(folder / name) for name in CONFIG_NAMES):
         return folder
     above = absolute(folder).parent
     if folder.name.isdigit() and above.name == "saved_model":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import formats
-from converter.encoding.folder import CONFIG_NAME
+from converter.encoding.folder import config_files
 from converter.errors import UnknownFormatError, UsageError
 from converter.execution.publish import Destination
 from converter.formats import Format
@@ -88,8 +88,8 @@ class Target:
         if self.is_there or self.format.file_name is None:
             return output
         beside: list[OutputFile] = []
-        if planned.config_file is not None and not output.has_config:
-            beside.append(OutputFile(name=CONFIG_NAME, pieces=(planned.config_file.raw,)))
+        if not output.has_config:
+            beside += config_files(planned)
         beside += [OutputFile(name=name, pieces=(file,)) for name, file in planned.assets.items()]
         if self.is_folder:
             return replace(output, files=(*beside, *output.files))

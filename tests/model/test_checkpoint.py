@@ -96,13 +96,6 @@ def test_what_came_with_the_tensors_is_a_part_of_its_own(checkpoint: Checkpoint)
     assert replace(bare, graph=object()).parts == {Part.WEIGHTS, Part.GRAPH}
 
 
-def test_a_model_s_own_config_goes_before_that_of_keras(checkpoint: Checkpoint) -> None:
-    config, keras = (Config(values={"of": name}, raw=b"{}") for name in ("model", "keras"))
-    assert replace(checkpoint, config=config, keras_config=keras).config_file is config
-    assert replace(checkpoint, keras_config=keras).config_file is keras
-    assert checkpoint.config_file is None
-
-
 def test_a_tied_name_has_the_tensor_of_its_owner(checkpoint: Checkpoint) -> None:
     assert checkpoint.tensor("module.b") is checkpoint.tensor("module.a") is checkpoint.tensors["module.a"]
     assert checkpoint.nbytes == checkpoint.tensors["module.a"].nbytes
