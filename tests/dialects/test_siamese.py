@@ -33,12 +33,18 @@ def source(case: str, folder: Path) -> Path:
     return folder / name
 
 
+def in_pytorch(name: str) -> str:
+    """Return what PyTorch calls a variable of a Dense, whose kernel it has transposed."""
+    return name.replace("/kernel", "/weight").replace("/", ".")
+
+
 def outside(case: str) -> dict[str, np.ndarray]:
     found = {}
     for name, array in np.load(NAMES / case / "expected_heads.npz").items():
         own = name.replace("|", "/").removesuffix(":0")
         is_inner = case == "roberta_siamese_inner_keras" and own.startswith("proj/")
-        found[f"tower/{own}" if is_inner else own] = array  # archives have places, which are inside the inner model
+        own = f"tower/{own}" if is_inner else own  # archives have places, which are inside the inner model
+        found[in_pytorch(own)] = array.T
     return found
 
 

@@ -370,7 +370,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="    if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):",
+        old="    if checkpoint.dialect != Dialect.TENSORFLOW or any(is_there(folder / name) for name in CONFIG_NAMES):",
         new="    if checkpoint.dialect != Dialect.TENSORFLOW:",
         tests=_PLACES,
         what="the config above a SavedModel goes before its own",
@@ -503,8 +503,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="parents[:LEVELS_OF_CONFIG])",
-        new="parents[:1])",
+        old="            above = self.path.absolute().parents[:LEVELS_OF_CONFIG]",
+        new="            above = self.path.absolute().parents[:1]",
         tests="tests/planning/test_source_and_target.py",
         what="the config above a SavedModel that is read is written over",
     ),
@@ -531,8 +531,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="if checkpoint.dialect != Dialect.TENSORFLOW or is_there(folder / CONFIG_NAME):",
-        new="if is_there(folder / CONFIG_NAME):",
+        old="if checkpoint.dialect != Dialect.TENSORFLOW or any(is_there(folder / name) for name in CONFIG_NAMES):",
+        new="if any(is_there(folder / name) for name in CONFIG_NAMES):",
         tests=_PLACES,
         what="a config of the folder above is taken for that of any file",
     ),

@@ -42,7 +42,8 @@ def test_a_report_has_what_every_part_says(tmp_path: Path) -> None:
         tmp_path, "safetensors", replace(KERAS, config=config), notes=("of an earlier attempt",), dry_run=True
     )
     assert made.report.warnings[0] == "of the source"
-    assert "config.json not carried: the output is one file; end DST with / for a folder" in made.report.warnings
+    said = "config.json, keras_config.json not carried: the output is one file; end DST with / for a folder"
+    assert said in made.report.warnings
     assert made.report.warnings[-1] == "of an earlier attempt"
     assert (made.report.is_dry_run, made.report.source_format, made.report.target_format) == (
         True,

@@ -13,6 +13,7 @@ from converter.dialects.keras.semantics import with_settings
 from converter.dialects.keras.translation import (
     FLATTEN_ORDER,
     adapted,
+    carry_layers,
     config_modules,
     is_only_listed,
     to_keras,
@@ -23,6 +24,7 @@ __all__ = [
     "FLATTEN_ORDER",
     "adapted",
     "are_keras",
+    "carry_layers",
     "class_of_layers",
     "config_modules",
     "is_model",

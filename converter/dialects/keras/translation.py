@@ -56,6 +56,23 @@ def to_keras(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
     return _ToKeras(rewriting=Rewriting(source=checkpoint)).translated(modules)
 
 
+def carry_layers(rewriting: Rewriting, names: Sequence[str], prefix: str) -> list[str]:
+    """Carry variables of layers around a model that another dialect knows, to PyTorch's names and layouts.
+
+    New names begin with `prefix`. Returns the names of those that stay: neither config nor names say what they are, or
+    they are behind a Flatten whose channels no config tells.
+    """
+    source = rewriting.source
+    config = None if source.keras_config is None else source.keras_config.values
+    of_layers = replace(source, tensors={name: source.tensor(name) for name in names}, aliases={})
+    found = _found(of_layers, config if architecture.is_model(config) else None)
+    known = {name: each for name, each in found.slots.items() if name not in found.misordered}
+    forward = _ToTorch(rewriting=rewriting)
+    for name, (module, slot) in known.items():
+        forward.add_slot(name, replace(module, module=prefix + module.module), slot)
+    return [name for name in names if name not in known]
+
+
 def adapted(checkpoint: Checkpoint, options: object = None) -> Checkpoint:
     """Return a checkpoint of PyTorch's names as the formats of Keras store it: `to_keras` if its config is Keras's."""
     config = None if checkpoint.keras_config is None else checkpoint.keras_config.values

@@ -1,6 +1,7 @@
 """What surrounds a model of transformers in a Keras model: other layers and their variables, and the model's config.
 
-Variables outside the model keep names and layouts; they are called ``heads.<name>`` and stored apart from the model.
+Variables outside the model are called ``heads.<name>`` and stored apart from it: with the name and layout of PyTorch
+where their layer is known, else with their own.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.transformers_4 import classes_like, type_called
-from converter.dialects.keras import are_keras
+from converter.dialects.keras import are_keras, carry_layers
 from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
 from converter.dialects.tables.rows import Match
@@ -205,17 +205,25 @@ class _Reading:
                 self.rewriting.default(counter, zero, "0: TensorFlow does not count the batches")
 
     def _add_heads(self) -> None:
-        for name in self.encoder.outside:
-            self.rewriting.carry(Derivation(before=(name,), after=(heads.head_name(name),)))
-        if self.encoder.outside:
-            self.rewriting.warnings.append(
-                f"{len(self.encoder.outside)} tensors are of no {self.table.model_type} model: heads, layout as stored"
-            )
+        outside = self.encoder.outside
+        left = _carry_heads(self.rewriting, outside)
+        if outside:
+            self.rewriting.warnings.append(f"{len(outside)} tensors are of no {self.table.model_type} model: heads")
+        if left:
+            self.rewriting.warnings.append(f"layout as stored: {_listed(left)}: nothing says what these heads are")
 
     def _frozen(self) -> list[str]:
         by_origin = {origin: name for name, origin in self.rewriting.origins.items()}
         frozen = map(self.rewriting.source.origin, self.rewriting.source.frozen)
         return [by_origin[origin] for origin in frozen if origin in by_origin]
+
+
+def _carry_heads(rewriting: Rewriting, names: Sequence[str]) -> list[str]:
+    """Carry variables of layers around the model, and return those that keep their names and layouts."""
+    left = carry_layers(rewriting, names, heads.PREFIX)
+    for name in left:
+        rewriting.carry(Derivation(before=(name,), after=(heads.head_name(name),)))
+    return left
 
 
 def _at(config: Any, key: str, default: Any) -> Any:
@@ -245,14 +253,16 @@ def _by_rules(checkpoint: Checkpoint, model_type: str) -> Checkpoint | None:
         return None
     rewriting = Rewriting(source=checkpoint)
     undecided: list[str] = []
+    outside = [name for name, (first, *rest) in names.items() if len(rest) == 1 and _NUMBER.sub("", first) not in deep]
     for name, (first, *rest) in names.items():
+        if name in outside:
+            continue
         tensor = checkpoint.tensor(name)
         found = translated("/".join(rest) or first, len(tensor.shape))
-        if len(rest) == 1 and _NUMBER.sub("", first) not in deep:
-            found = replace(found, name=heads.head_name(name), layout=None, is_certain=False)
         rewriting.put(name, found.name, laid_out(tensor, found.layout, name, to_torch=True))
         if not found.is_certain:
             undecided.append(name)
+    undecided += _carry_heads(rewriting, outside)
     reason = (
         f"no table knows the model type {model_type!r}: {len(rewriting.tensors)} names follow transformers' rules; "
         f"undecided: whether the names keep the base model's prefix, and layouts of {_listed(undecided) or 'none'}"
