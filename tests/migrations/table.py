@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tests.migrations.rules import rule_of
 from tests.migrations.running import Cache, Cell, chosen, run
 from tests.migrations.sources import SOURCES, TARGETS
 from tests.oracle import environment
@@ -31,7 +32,12 @@ def table(cells: Mapping[tuple[str, str], Cell], sources: Iterable[str] = SOURCE
                 text = f"{kind} [{notes.setdefault(rest, len(notes) + 1)}]"
             row.append(text)
         lines.append(f"| {source} | {' | '.join(row)} |")
-    return "\n".join([*lines, "", *(f"[{number}] {note}" for note, number in notes.items())])
+    return "\n".join([*lines, "", *(f"[{number}]{_rule(note)} {note}" for note, number in notes.items())])
+
+
+def _rule(note: str) -> str:
+    rule = rule_of(note)
+    return "" if rule is None else f" ({rule})"
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.migrations.rules import rule_of
 from tests.migrations.running import Cache, Cell, chosen, run
 from tests.migrations.sources import SOURCES, WEIGHTS_ALONE
 from tests.oracle.environment import PYTHON
@@ -54,6 +55,7 @@ def test_no_cell_is_wrong(tmp_path: Path, tell: Callable[[str], None]) -> None:
     for cell in done:
         tell(_said(cell))
     assert len(done) == len(cells)
+    assert [_said(cell) for cell in done if cell.is_refused and rule_of(cell.tries[-1].said) is None] == []
     wrong = [cell for cell in done if cell.is_wrong]
     assert [_said(cell) for cell in wrong if (cell.source, cell.target) not in KNOWN_WRONG] == []
     known = [cell for cell in done if (cell.source, cell.target) in KNOWN_WRONG]
