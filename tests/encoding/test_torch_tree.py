@@ -14,7 +14,7 @@ from converter.encoding.torch_file import archive_of
 from converter.encoding.torch_file.storages import Storage, View, storage_dtype
 from converter.encoding.torch_file.tree import Walk, is_carried, is_module
 from converter.encoding.zip import Record
-from converter.errors import ReadError
+from converter.errors import ReadError, SafetyError
 from converter.execution.streaming import stream
 from converter.formats.pytorch.reading import _checkpoint
 from converter.model.dtype import DType
@@ -52,10 +52,9 @@ def flattened(value: Any) -> Walk:
 
 
 def thing(state: Any = None, *, items: Any = None, values: Any = None, arguments: tuple[Any, ...] = ()) -> Placeholder:
-    made = Placeholder(OTHER, arguments)
+    made = Placeholder(OTHER, arguments, items or {})
     made.state = state
-    made.items = items or {}
-    made.values = values or []
+    made.extend(values or [])
     return made
 
 
@@ -122,11 +121,13 @@ def test_classes_of_storages() -> None:
     assert storage_dtype(Global(module="torch.storage", name="UntypedStorage")) is None
     for of, message in (
         (Global(module="torch", name="MineStorage"), "are not supported"),
-        (Global(module="os", name="FloatStorage"), "which torch does not have"),
+        (Global(module="package", name="FloatStorage"), "which torch does not have"),
         ("FloatStorage", "which torch does not have"),
     ):
         with pytest.raises(ReadError, match=message):
             storage_dtype(of)
+    with pytest.raises(SafetyError, match="can run code"):
+        storage_dtype(Global(module="os", name="FloatStorage"))
 
 
 # weights
@@ -357,3 +358,41 @@ def test_a_storage_has_a_number_of_elements(numel: Any, tmp_path: Path) -> None:
 def test_a_storage_is_as_large_as_its_record(numel: int, data: bytes, tmp_path: Path) -> None:
     with pytest.raises(ReadError):
         flattened(archive_of(saved(tmp_path, numel, data=data)).load())
+
+
+# modules that are pickled as calls, and what stands beside the weights
+
+
+def module_state(**parameters: Any) -> dict[str, Any]:
+    return {"_parameters": parameters, "_buffers": {}, "_modules": {}}
+
+
+def test_modules_that_are_pickled_as_calls() -> None:
+    fx = Placeholder(
+        Global(module="torch.fx.graph_module", name="reduce_graph_module"), (module_state(w=view(2)), "code")
+    )
+    assert list(flattened(fx).weights.tensors) == ["w"]
+    inside = thing(module_state(w=view(2)))
+    compiled = Placeholder(Global(module="torch._dynamo.eval_frame", name="OptimizedModule"), (inside, None))
+    assert list(flattened(compiled).weights.tensors) == ["_orig_mod.w"]
+
+
+def test_a_tensor_that_an_object_was_made_of_has_a_line() -> None:
+    walk = flattened({"w": view(2), "made": thing({"part": view(2)}, arguments=(view(2),))})
+    assert set(walk.weights.tensors) | set(walk.weights.aliases) == {"w", "made.part"}
+    assert [line.name for line in walk.lines] == ["made", "made.0"]
+    assert "and has no name" in walk.lines[0].reason
+
+
+def test_keys_of_bytes_are_text() -> None:
+    assert list(flattened({b"layer": {b"w": view(2)}}).weights.tensors) == ["layer.w"]
+
+
+def test_what_cannot_be_taken_apart_is_one_line() -> None:
+    deep: Any = {"first": Global(module="a", name="b"), "w": 1}
+    for _ in range(80):
+        deep = {"other": Global(module="a", name="b"), "next": deep}
+    walk = Walk()
+    assert walk.plain_values({"fine": [1, 2], "deep": deep, "after": {"a": 1}}) == {"fine": [1, 2], "after": {"a": 1}}
+    assert [line.name for line in walk.lines] == ["deep"]
+    assert "nested more than 64 deep" in walk.lines[0].reason

@@ -187,8 +187,20 @@ def test_numpy_arrays_are_tensors(save: Any) -> None:
     checkpoint = save(arrays)
     for name, expected in arrays.items():
         assert np.array_equal(checkpoint.tensors[name].numpy(), expected), name
-    with pytest.raises(ReadError, match="tensor objects: is a numpy array of something else"):
-        save({**arrays, "objects": np.array([None, "a"], dtype=object)})
+    others = {
+        "objects": np.array([None, "a"], dtype=object),
+        "names": np.array(["cat", "dog"]),
+        "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+        "date": np.datetime64("2020-01-01"),
+        "records": np.zeros(2, dtype=[("x", "f4"), ("n", "i8")]),
+        "long": np.zeros(2, dtype=np.longdouble),
+        "masked": np.ma.masked_array([1, 2], [True, False]),
+        "generator": np.random.default_rng(0),
+    }
+    for both in ({**arrays, **others}, {"model": arrays, **others}):
+        checkpoint = save(both)
+        assert set(checkpoint.tensors) == set(arrays)
+        assert {line.name.partition(".")[0] for line in checkpoint.lines} == set(others)
 
 
 @pytest.fixture

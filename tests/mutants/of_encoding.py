@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Fault
 
+_PICKLE = "tests/encoding/test_pickle.py tests/formats/test_pickled_objects.py"
 _ZIP = "tests/encoding/test_zip.py"
 _HDF5 = "tests/encoding/test_hdf5.py"
 _SHARDS = "tests/encoding/test_shards.py"
@@ -593,5 +594,117 @@ FAULTS = (
         new="    if False:\n",
         tests="tests/encoding/test_hdf5_judging.py",
         what="a chunk that lacks its checksum is taken",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old="if inner is not None and inner != root and runs_code(inner):",
+        new="if False:",
+        tests=_PICKLE,
+        what="what a call is handed is not judged",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old="for value in each[:_ARGUMENTS_LOOKED_AT] if isinstance(each, tuple) else (each,):",
+        new="for value in (each,):",
+        tests=_PICKLE,
+        what="what a call is handed in a tuple is not judged",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old="or (root == _TYPE and len(handed) != 1)",
+        new="",
+        tests=_PICKLE,
+        what="type may make a class",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old="case (function, *_) if value.of in _PARTIALS:",
+        new="case (function, *_) if value.of == _PARTIALS[1]:",
+        tests=_PICKLE,
+        what="a partial that is called is refused, whatever it holds",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old="for part in state if isinstance(state, tuple) else (state,):",
+        new="for part in (state,):",
+        tests=_PICKLE,
+        what="attributes in slots may be called",
+    ),
+    Fault(
+        module="encoding/pickle/calls.py",
+        old='_CALLED_OF_INSTANCES = ("__setstate__", "append", "extend", "add")',
+        new='_CALLED_OF_INSTANCES = ("append", "extend", "add")',
+        tests=_PICKLE,
+        what="__setstate__ that is os.system is taken",
+    ),
+    Fault(
+        module="encoding/pickle/globals.py",
+        old='return last == "Popen" or is_acting or any(',
+        new='return last == "Popen" or any(',
+        tests=_PICKLE,
+        what="functions of packages are taken whatever they do",
+    ),
+    Fault(
+        module="encoding/pickle/globals.py",
+        old='return last == "Popen" or is_acting or any(not _is_class_like(part) for part in path)',
+        new='return last == "Popen" or is_acting',
+        tests=_PICKLE,
+        what="a function may be reached through a module",
+    ),
+    Fault(
+        module="encoding/pickle/globals.py",
+        old="and is_public and is_own and str(found) not in _NOT_OF_DATA",
+        new="and is_public and is_own",
+        tests=_PICKLE,
+        what="types may make functions",
+    ),
+    Fault(
+        module="encoding/pickle/globals.py",
+        old="is_own = not of or (",
+        new="is_own = True or (",
+        tests=_PICKLE,
+        what="names with dots of modules of data are taken",
+    ),
+    Fault(
+        module="encoding/pickle/machine.py",
+        old="arguments = tuple(self._pop_to_mark())\n        self.named(module, name)",
+        new="arguments = tuple(self._pop_to_mark())[1:]\n        self.named(module, name)",
+        tests="tests/encoding/test_pickle.py tests/faults/test_hostile.py tests/formats/test_pickled_objects.py",
+        what="INST loses its first argument",
+    ),
+    Fault(
+        module="encoding/torch_file/storages.py",
+        old="if isinstance(of, Global) and runs_code(of):",
+        new="if False:",
+        tests="tests/encoding/test_torch_tree.py",
+        what="a storage of the type os.system is but a malformed file",
+    ),
+    Fault(
+        module="encoding/torch_file/tree.py",
+        old="if not isinstance(part, dict) and self.has_tensors(part):",
+        new="if False:",
+        tests="tests/encoding/test_torch_tree.py",
+        what="tensors that an object was made of are lost in silence",
+    ),
+    Fault(
+        module="encoding/torch_file/tree.py",
+        old="case of, (Placeholder() as inside, *_) if of == _COMPILED:",
+        new="case of, (Placeholder() as inside, *_) if False:",
+        tests="tests/encoding/test_torch_tree.py",
+        what="a compiled module holds no tensor",
+    ),
+    Fault(
+        module="encoding/torch_file/tree.py",
+        old='if module == _GRAPH_MODULE and name.startswith("reduce_"):',
+        new="if False:",
+        tests="tests/encoding/test_torch_tree.py",
+        what="a torch.fx module holds no tensor",
+    ),
+    Fault(
+        module="encoding/torch_file/tree.py",
+        old="                self.lines[lines:] = [dropped(",
+        new="                self.lines += [dropped(",
+        tests="tests/encoding/test_torch_tree.py",
+        what="parts of what is left out whole have lines of their own",
     ),
 )

@@ -303,8 +303,8 @@ FAULTS = (
     ),
     Fault(
         module="encoding/torch_file/tree.py",
-        old="            if isinstance(key, str | int):\n                self.flatten(",
-        new="            if isinstance(key, str):\n                self.flatten(",
+        old="            if isinstance(key, str | int | bytes):\n                self.flatten(",
+        new="            if isinstance(key, str | bytes):\n                self.flatten(",
         tests="tests/encoding/test_torch_tree.py",
         what="tensors under numbers are dropped",
     ),

@@ -1,17 +1,10 @@
 """Pickles without pickle: a machine that reads them as plain data, and a writer of those that torch.load accepts."""
 
-from converter.encoding.pickle.globals import Global
-from converter.encoding.pickle.machine import (
-    Bytes,
-    Constructed,
-    Constructor,
-    Machine,
-    MemoryBytes,
-    OrderedItems,
-    Placeholder,
-)
+from converter.encoding.pickle.globals import Global, runs_code
+from converter.encoding.pickle.machine import Bytes, Constructor, Machine, MemoryBytes
 from converter.encoding.pickle.plain import PLAIN
 from converter.encoding.pickle.sniffing import looks_like_pickle
+from converter.encoding.pickle.values import Constructed, OrderedItems, Placeholder
 
 __all__ = [
     "PLAIN",
@@ -24,4 +17,5 @@ __all__ = [
     "OrderedItems",
     "Placeholder",
     "looks_like_pickle",
+    "runs_code",
 ]

@@ -1,7 +1,8 @@
 """A pickle machine that builds plain data and calls nothing (opcodes: Lib/pickletools.py, protocols 0 to 5).
 
 Names become descriptors; only constructors that the caller hands in are applied, pure functions on plain values.
-Any other class becomes a `Placeholder` that keeps what it was given, so that tensors inside it can be found.
+Any other call becomes a `Placeholder` that keeps what it was given, so that tensors inside it can be found, or is
+refused (`converter.encoding.pickle.calls`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
 
-from converter.encoding.pickle.globals import GETATTR, INERT, Global, is_function_like, is_member, resolve
+from converter.encoding.pickle.calls import check, check_state, is_member
+from converter.encoding.pickle.globals import Global, resolve
+from converter.encoding.pickle.values import Constructed, OrderedItems, Placeholder
 from converter.errors import CkconvError, ReadError, SafetyError
 
 _FREE_OPERATIONS, _STORED_BYTES_PER_OPERATION, _OPERATION_LIMIT = 3 << 20, 1 << 9, 1 << 23
 _CONTAINER_LIMIT = 1 << 20
-_PLACEHOLDER_LIMIT = 1 << 17
+_PLACEHOLDER_LIMIT = 1 << 20
 _NAME_LIMIT = 1 << 14
 _CONSTRUCTED_LIMIT_BYTES = 512 << 20
 _STRING_LIMIT_BYTES = 256 << 20
@@ -47,46 +50,6 @@ class MemoryBytes:
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`."""
         return self._data[offset : offset + length]
-
-
-class Constructed:
-    """The base of what constructors return when BUILD may add to it."""
-
-    __slots__ = ()
-
-    def build(self, state: Any) -> None:
-        """Take the state that follows the construction. Raises ReadError when it is not of the kind expected."""
-        raise NotImplementedError
-
-
-class Placeholder(Constructed):
-    """An instance of a class that is not known: what it was made from, and what it was given."""
-
-    __slots__ = ("arguments", "items", "of", "state", "values")
-
-    def __init__(self, of: Global, arguments: tuple[Any, ...] = ()) -> None:
-        self.of = of
-        self.arguments = arguments
-        self.state: Any = None
-        self.items: dict[Any, Any] = {}
-        self.values: list[Any] = []
-
-    def __repr__(self) -> str:
-        return f"Placeholder({self.of})"
-
-    def build(self, state: Any) -> None:
-        """Keep what BUILD gives it; several make a pair."""
-        self.state = state if self.state is None else (self.state, state)
-
-
-class OrderedItems(dict[Any, Any]):
-    """A dict that a pickle made through a class; `attributes` is what else the instance had."""
-
-    __slots__ = ("attributes",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attributes: Any = None
 
 
 Constructor = Callable[[tuple[Any, ...]], Any]
@@ -133,7 +96,6 @@ class Machine:
         self._memo: dict[int, Any] = {}
         self._names: dict[tuple[str, str], Global] = {}
         self._containers = self._placeholders = 0
-        self._is_getattr_uncalled = False
         self._constructed_bytes = 0
 
     def load(self) -> Any:
@@ -160,8 +122,6 @@ class Machine:
                 self.end = self._offset
                 if self._stack:
                     self._refuse("leaves values behind")
-                if self._is_getattr_uncalled:
-                    self._refuse_getattr()
                 return value
             else:
                 self._refuse_opcode(bytes((opcode,)))
@@ -221,7 +181,7 @@ class Machine:
         raise self._problem(problem)
 
     def _refuse_opcode(self, opcode: bytes) -> NoReturn:
-        if opcode in b"\x82\x83\x84io\x97\x98":
+        if opcode in _REFUSED:
             raise SafetyError(
                 f"the pickle uses the opcode {_REFUSED[opcode]}, which can run code (at byte {self._offset})",
                 path=self.path,
@@ -352,8 +312,7 @@ class Machine:
         if found is None:
             if len(self._names) == _NAME_LIMIT:
                 self._refuse(f"names more than {_NAME_LIMIT} classes and functions")
-            found = self._names[module, name] = resolve(module, name, path=self.path)
-            self._is_getattr_uncalled |= found is GETATTR
+            found = self._names[module, name] = resolve(module, name)
         self._push(found)
 
     def reduce(self) -> None:
@@ -374,37 +333,40 @@ class Machine:
             self._refuse("makes an object from what are no arguments")
         self._push(self._construct(callee, arguments, keywords))
 
+    def instance(self) -> None:
+        """OBJ: the class is the first above the mark."""
+        values = self._pop_to_mark()
+        if not values:
+            self._refuse("makes an object of no class")
+        self._push(self._construct(values[0], tuple(values[1:]), {}))
+
+    def named_instance(self) -> None:
+        """INST: the class is named in two lines."""
+        module, name = self._text(self._line()), self._text(self._line())
+        arguments = tuple(self._pop_to_mark())
+        self.named(module, name)
+        self._push(self._construct(self._pop(), arguments, {}))
+
     def _construct(self, callee: Any, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Any:
-        if not isinstance(callee, Global):
-            raise SafetyError(f"the pickle calls something that is no class (at byte {self._offset})", path=self.path)
-        if callee is GETATTR:
-            return self._member(arguments, keywords)
-        constructor = self._constructors.get((callee.module, callee.name))
+        named = callee if isinstance(callee, Global) else None
+        constructor = None if named is None else self._constructors.get((named.module, named.name))
+        check(callee, arguments, keywords.values(), is_known=constructor is not None)
+        if named is None:
+            return self._placeholder(callee.of, (callee, *arguments), keywords)
         if constructor is not None:
             if keywords:
                 self._refuse(f"makes {callee} with keywords")
             return self._charged(constructor(arguments))
-        if is_function_like(callee) and str(callee) not in INERT:
-            raise SafetyError(f"calls {callee}, which is refused", path=self.path)
+        if is_member(callee, arguments):
+            owner, name = arguments
+            return self._placeholder(owner, (name,), {})
         return self._placeholder(callee, arguments, keywords)
-
-    def _member(self, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Placeholder:
-        if keywords or not is_member(arguments):
-            self._refuse_getattr()
-        self._is_getattr_uncalled = False
-        owner, name = arguments
-        return self._placeholder(owner, (name,), {})
-
-    def _refuse_getattr(self) -> NoReturn:
-        raise SafetyError(f"asks for {GETATTR}, which can run code", path=self.path)
 
     def _placeholder(self, of: Global, arguments: tuple[Any, ...], keywords: dict[Any, Any]) -> Placeholder:
         self._placeholders += 1
         if self._placeholders > _PLACEHOLDER_LIMIT:
             self._refuse(f"has more than {_PLACEHOLDER_LIMIT} objects of classes that are not known")
-        instance = Placeholder(of, arguments)
-        instance.items.update(keywords)
-        return instance
+        return Placeholder(of, arguments, keywords)
 
     def _charged(self, value: Any) -> Any:
         """Constructors copy: the same long list, copied a million times over, must not fill the memory."""
@@ -426,6 +388,7 @@ class Machine:
         state, target = self._pop(), self._top()
         match target:
             case Constructed():
+                check_state(state)
                 target.build(state)
             case OrderedItems():
                 target.attributes = state
@@ -438,14 +401,14 @@ class Machine:
             case list() as target:
                 target.extend(values)
             case Placeholder() as target:
-                target.values.extend(values)
+                target.extend(values)
             case _:
                 self._refuse("appends to what is no list")
 
     def set_items(self, values: list[Any]) -> None:
         """SETITEM, SETITEMS. A key that comes twice is refused: readers differ on which one counts."""
         target = self._top()
-        items = target.items if isinstance(target, Placeholder) else target
+        items = target.settable() if isinstance(target, Placeholder) else target
         if not isinstance(items, dict):
             self._refuse("sets items of what is no dict")
         if len(values) % 2:
@@ -500,8 +463,6 @@ _REFUSED = {
     b"\x82": "EXT1",
     b"\x83": "EXT2",
     b"\x84": "EXT4",
-    b"i": "INST",
-    b"o": "OBJ",
     b"\x97": "NEXT_BUFFER",
     b"\x98": "READONLY_BUFFER",
 }
@@ -569,6 +530,8 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"R": Machine.reduce,
     b"\x81": Machine.new_object,
     b"\x92": Machine.new_object_with_keywords,
+    b"i": Machine.named_instance,
+    b"o": Machine.instance,
     b"b": Machine.build,
     b"P": lambda machine: machine.persist(machine._text(machine._line())),
     b"Q": lambda machine: machine.persist(machine._pop()),

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from converter.encoding.pickle.globals import INERT, Global, is_function_like
-from converter.encoding.pickle.machine import Constructor, OrderedItems, Placeholder, is_key
-from converter.errors import ReadError, SafetyError
+from converter.encoding.pickle.globals import Global
+from converter.encoding.pickle.machine import Constructor, is_key
+from converter.encoding.pickle.values import OrderedItems, Placeholder
+from converter.errors import ReadError
 
 
 def _refused(what: str) -> ReadError:
@@ -91,17 +92,15 @@ def _path(arguments: tuple[Any, ...]) -> str:
 def _reconstructed(arguments: tuple[Any, ...]) -> Any:
     match arguments:
         case (Global() as of, Global() as base, state):
-            if is_function_like(of) and str(of) not in INERT:
-                raise SafetyError(f"calls {of}, which is refused")
             instance = Placeholder(of)
             match str(base), state:
                 case "builtins.object", None:
                     return instance
                 case "builtins.dict", dict():
-                    instance.items.update(state)
+                    instance.settable().update(state)
                     return instance
                 case "builtins.list", list():
-                    instance.values.extend(state)
+                    instance.extend(state)
                     return instance
             return Placeholder(of, (state,))
     raise _refused("an object")

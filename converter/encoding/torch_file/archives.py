@@ -24,13 +24,14 @@ _COUNT_BYTES = 8
 
 
 class ZipArchive:
-    """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage."""
+    """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage. `operations` is what its pickle has."""
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self._members = zip_archive.read_members(file)
         self.root = self._find_root()
         self._is_big_endian = self._byte_order() == b"big"
+        self.operations = 0
         self._checksums: dict[str, Checksum] = {}
 
     def load(self) -> Any:
@@ -45,6 +46,7 @@ class ZipArchive:
             stored_bytes=self._file.size,
         )
         value = machine.load()
+        self.operations = machine.operations
         if machine.end != data.size:
             raise ReadError("has bytes after the end of its pickle", path=self._file.path)
         return value
@@ -111,6 +113,7 @@ class LegacyArchive:
         self._file = file
         self._ranges: dict[str, _Range] = {}
         self._offset = 0
+        self.operations = 0
 
     def load(self) -> Any:
         """Return the root value."""
@@ -143,6 +146,7 @@ class LegacyArchive:
             stored_bytes=self._file.size,
         )
         value = machine.load()
+        self.operations += machine.operations
         self._offset = machine.end
         return value
 

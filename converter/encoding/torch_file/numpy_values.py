@@ -1,4 +1,7 @@
-"""Numpy arrays, scalars and dtypes inside pickles, made from plain values only (numpy 1 and 2 spell modules apart)."""
+"""Numpy arrays, scalars and dtypes inside pickles, made from plain values only (numpy 1 and 2 spell modules apart).
+
+What is no array of numbers is a placeholder, or says so: text, objects, dates, records, numbers of 80 bits.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from converter.encoding.pickle import Constructed, Constructor, Global
+from converter.encoding.pickle import Constructed, Constructor, Global, Placeholder
 from converter.errors import ReadError
 from converter.model.tensor import ArrayTensor, Tensor, byteswapped
 
 _KINDS = frozenset("biufc")
 _NDARRAY = Global(module="numpy", name="ndarray")
+_SCALAR = Global(module="numpy", name="generic")
 
 
 class NumpyDType(Constructed):
@@ -53,6 +57,11 @@ class NumpyArray(Constructed):
             case _:
                 raise ReadError("the pickle has a malformed numpy array")
 
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether it is an array of numbers that a tensor can have, whatever else is wrong with it."""
+        return self._dtype is not None
+
     def tensor(self) -> Tensor:
         """Return the array; its bytes are not copied. Raises ReadError when it holds no numbers, or too few."""
         if self._shape is None or self._dtype is None:
@@ -82,10 +91,10 @@ def _dtype(arguments: tuple[Any, ...]) -> NumpyDType:
     return NumpyDType(arguments[0])
 
 
-def _reconstruct(arguments: tuple[Any, ...]) -> NumpyArray:
-    if not arguments or arguments[0] != _NDARRAY:
-        raise ReadError("the pickle has a numpy array of an unknown kind")
-    return NumpyArray()
+def _reconstruct(arguments: tuple[Any, ...]) -> NumpyArray | Placeholder:
+    if not arguments or not isinstance(arguments[0], Global):
+        raise ReadError("the pickle has a malformed numpy array")
+    return NumpyArray() if arguments[0] == _NDARRAY else Placeholder(arguments[0], arguments[1:])
 
 
 def _from_buffer(arguments: tuple[Any, ...]) -> NumpyArray:
@@ -100,6 +109,8 @@ def _from_buffer(arguments: tuple[Any, ...]) -> NumpyArray:
 def _scalar(arguments: tuple[Any, ...]) -> Any:
     """A numpy scalar as Python's own number."""
     match arguments:
+        case (NumpyDType(value=None), *_):
+            return Placeholder(_SCALAR, arguments)
         case (NumpyDType(value=np.dtype() as dtype), bytes() | str() as data):
             raw = data.encode("utf-8") if isinstance(data, str) else data
             if len(raw) == dtype.itemsize:

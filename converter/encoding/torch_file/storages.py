@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from converter.encoding.pickle import Global
-from converter.errors import ReadError
+from converter.encoding.pickle import Global, runs_code
+from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.tensor import Tensor, strided
 
@@ -83,7 +83,12 @@ class Storage:
 
 
 def storage_dtype(of: Any) -> DType | None:
-    """Return the element type of a storage class, None for untyped ones. Raises ReadError for other classes."""
+    """Return the element type of a storage class, None for untyped ones.
+
+    Raises ReadError for other classes, SafetyError for what would run code in the place of one.
+    """
+    if isinstance(of, Global) and runs_code(of):
+        raise SafetyError(f"has storages of the type {of}, which can run code")
     if not (isinstance(of, Global) and of.module in _STORAGE_MODULES):
         raise ReadError(f"the pickle has a storage of the type {of}, which torch does not have")
     if of.name not in STORAGE_DTYPES:

@@ -15,11 +15,14 @@ from converter.model.tensor import Tensor
 
 _DEPTH_LIMIT = 64
 _FREE_WORK, _STORED_BYTES_PER_WORK, _WORK_LIMIT = 1 << 18, 1 << 10, 1 << 22
-_REVISIT_WORK, _DEEP_WORK, _DROP_WORK = 16, 8, 8
+_REVISIT_WORK, _DEEP_WORK, _DROP_WORK, _ALIAS_WORK = 16, 8, 8, 8
 _DEEP = 8
 _SCALARS = (str, int, float, complex, bool, bytes, type(None))
 _LEAVES = frozenset(_SCALARS)
 _TEXT = frozenset((str, bytes))
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
+_GRAPH_MODULE = "torch.fx.graph_module"
+_COMPILED = Global(module="torch._dynamo.eval_frame", name="OptimizedModule")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,16 +39,19 @@ class Weights:
 class Walk:
     """Walks a pickled value, in bounded depth and work; `lines` says what of it is not carried.
 
-    A file that stores much may make more work: `stored_bytes` is the size of those that the values come from.
+    A file that stores much may make more work: `stored_bytes` is the size of those that the values come from. To look
+    for tensors, and to take apart what stands beside the weights, as much more as its pickles have `operations`.
     """
 
-    def __init__(self, *, stored_bytes: int = 0) -> None:
+    def __init__(self, *, stored_bytes: int = 0, operations: int = 0) -> None:
         self._limit = min(_WORK_LIMIT, _FREE_WORK + stored_bytes // _STORED_BYTES_PER_WORK)
+        self._operations = operations
         self.weights = Weights()
         self.lines: list[LedgerLine] = []
         self._owners: dict[Any, str] = {}
         self._visited: set[int] = set()
-        self._work = 0
+        self._has_tensors: dict[int, bool] = {}
+        self._work = self._searched = 0
 
     # weights
 
@@ -53,14 +59,12 @@ class Walk:
         """Add every tensor under `value` to the weights, keys joined by dots. Raises ReadError naming the tensor."""
         self._step(value, name, depth)
         match value:
-            case View() | NumpyArray():
+            case View() | NumpyArray() if _is_tensor(value):
                 self._add(name, value)
             case Placeholder() if is_module(value):
                 self._flatten_module(value, name, depth)
-            case Placeholder():
-                for part in (value.items, value.state, dict(enumerate(value.values))):
-                    if isinstance(part, dict):
-                        self.flatten(part, name, depth + 1)
+            case Placeholder() if self.has_tensors(value):
+                self._flatten_object(value, name, depth)
             case dict():
                 self._flatten_dict(value, name, depth)
             case list() | tuple() if value and all(isinstance(item, _SCALARS) for item in value):
@@ -88,21 +92,31 @@ class Walk:
             if value.is_buffer:
                 self.weights.buffers.add(name)
             if owner not in (None, name):
+                self._charge(_ALIAS_WORK)
                 self.weights.aliases[name] = str(owner)
                 return
         self.weights.tensors[name] = tensor
 
     def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> None:
         for key, item in value.items():
-            if isinstance(key, str | int):
-                self.flatten(item, _joined(name, str(key)), depth + 1)
+            if isinstance(key, str | int | bytes):
+                self.flatten(item, _joined(name, _text(key)), depth + 1)
             else:
                 self.drop(_joined(name, _text(key)), item, "has a key that is no name")
+
+    def _flatten_object(self, value: Placeholder, name: str, depth: int) -> None:
+        for part in (dict(value.items), value.state, dict(enumerate(value.values))):
+            if isinstance(part, dict):
+                self.flatten(part, name, depth + 1)
+        for part in (value.arguments, value.state):
+            if not isinstance(part, dict) and self.has_tensors(part):
+                self.drop(name or str(value.of), part, f"is what {value.of} was made of, and has no name")
 
     def _flatten_module(self, module: Placeholder, name: str, depth: int) -> None:
         """Add what Module.state_dict() would: parameters, persistent buffers, then the modules inside."""
         self.weights.has_modules = True
-        state = module.state
+        state = _module_state(module)
+        assert state is not None
         transient = state.get("_non_persistent_buffers_set") or ()
         for key, value in state["_parameters"].items():
             if value is not None:
@@ -116,21 +130,37 @@ class Walk:
                 self.flatten(value, _joined(name, _text(key)), depth + 1)
         reason = f"is an attribute of {module.of}, not part of its state_dict()"
         for key, value in state.items():
-            if key not in ("_parameters", "_buffers", "_modules") and self.has_tensors(value):
+            if key not in _OF_MODULES and self.has_tensors(value):
                 self.drop(_joined(name, _text(key)), value, reason)
 
     # everything else
+
+    def plain_values(self, values: dict[Any, Any]) -> dict[str, Any]:
+        """Return what stands beside the weights as plain data, by key; what cannot be taken apart is a line."""
+        found: dict[str, Any] = {}
+        self._limit += self._operations
+        for key, value in values.items():
+            name, lines = _text(key), len(self.lines)
+            if not is_carried(value):
+                self.drop(name, value, f"{_kind(value)} is not carried")
+                continue
+            try:
+                found[name] = self.plain(value, name)
+            except ReadError as error:
+                where = "" if error.tensor in (None, name) else f" at {error.tensor}"
+                self.lines[lines:] = [dropped(name, f"{error.message}{where}")]
+        return found
 
     def plain(self, value: Any, name: str, depth: int = 0) -> Any:
         """Return `value` as plain Python data with Tensor leaves; what cannot be plain becomes None and a line."""
         self._step(value, name, depth)
         match value:
-            case View() | NumpyArray():
+            case View() | NumpyArray() if _is_tensor(value):
                 return _tensor(value, name)
             case dict():
                 return self._plain_items(value, name, depth)
             case Placeholder() if value.items and value.state is None and not (value.arguments or value.values):
-                return self._plain_items(value.items, name, depth)
+                return self._plain_items(dict(value.items), name, depth)
             case list() | tuple() if _LEAVES.issuperset(map(type, value)):
                 self._charge_leaves(value)
                 return value
@@ -169,29 +199,35 @@ class Walk:
         """Write down that `value` is not carried, and every tensor inside it."""
         self._charge(_DROP_WORK)
         self.lines.append(dropped(name, reason))
+        if isinstance(value, Placeholder) and value.is_bare:
+            return
         for inner in self._tensor_paths(value, name):
             if inner != name:
                 self.lines.append(dropped(inner, f"is inside {name}, which is not carried"))
 
     def has_tensors(self, value: Any) -> bool:
         """Whether there is a tensor anywhere inside."""
-        return next(self._tensor_paths(value, ""), None) is not None
+        if not isinstance(value, dict | list | tuple | Placeholder):
+            return _is_tensor(value)
+        if id(value) not in self._has_tensors:
+            self._has_tensors[id(value)] = next(self._tensor_paths(value, ""), None) is not None
+        return self._has_tensors[id(value)]
 
     def _tensor_paths(self, value: Any, name: str) -> Iterator[str]:
         """Yield where there are tensors inside `value`, each object visited once; cycles and depth do no harm."""
         pending, seen = [(value, name)], set()
         while pending:
             item, where = pending.pop()
-            if isinstance(item, View | NumpyArray):
-                self._charge(1)
+            if _is_tensor(item):
+                self._search(1)
                 yield where
             elif id(item) not in seen:
                 seen.add(id(item))
-                self._charge(1 + _length(item) // 16)
+                self._search(1 + _length(item) // 16)
                 children = []
                 for key, inner in _children(item):
-                    if not isinstance(inner, _SCALARS):
-                        self._charge(1)
+                    if not isinstance(inner, _SCALARS) and not (isinstance(inner, Placeholder) and inner.is_bare):
+                        self._search(1)
                         children.append((inner, _joined(where, key)[-500:]))
                 pending.extend(reversed(children))
 
@@ -211,6 +247,11 @@ class Walk:
         nbytes = sum([len(value) for value in values if type(value) in _TEXT])
         self._charge((len(values) >> 4) + (nbytes >> 6))
 
+    def _search(self, amount: int) -> None:
+        self._searched += amount
+        if self._searched > self._limit + 2 * self._operations:
+            raise ReadError(f"takes more than {self._searched - amount} steps to search for tensors")
+
     def _charge(self, amount: int) -> None:
         """Count work: values that share their parts can be small in the file and endless to walk."""
         self._work += amount
@@ -220,17 +261,35 @@ class Walk:
 
 def is_module(value: Any) -> bool:
     """Whether a placeholder is an nn.Module."""
-    state = value.state if isinstance(value, Placeholder) else None
-    return isinstance(state, dict) and all(
-        isinstance(state.get(key), dict) for key in ("_parameters", "_buffers", "_modules")
-    )
+    return _module_state(value) is not None
+
+
+def _module_state(value: Any) -> dict[Any, Any] | None:
+    """Return the attributes of an nn.Module, None for others.
+
+    A torch.fx.GraphModule is pickled as a call with them, and what torch.compile returns as one with the module inside.
+    """
+    if not isinstance(value, Placeholder):
+        return None
+    state = value.state
+    match value.of, value.arguments:
+        case Global(module=module, name=name), (first, *_) if module == _GRAPH_MODULE and name.startswith("reduce_"):
+            state = first
+        case of, (Placeholder() as inside, *_) if of == _COMPILED:
+            state = {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": inside}}
+    is_one = isinstance(state, dict) and all(isinstance(state.get(key), dict) for key in _OF_MODULES)
+    return state if is_one else None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, View) or (isinstance(value, NumpyArray) and value.holds_numbers)
 
 
 def is_carried(value: Any) -> bool:
     """Whether a value has a plain form; containers do, whatever is inside."""
     if isinstance(value, Placeholder):
         return bool(value.items) and value.state is None and not (value.arguments or value.values)
-    return not isinstance(value, Global | Storage)
+    return not isinstance(value, Global | Storage) and (not isinstance(value, NumpyArray) or value.holds_numbers)
 
 
 def _length(value: Any) -> int:
@@ -258,10 +317,14 @@ def _joined(name: str, key: str) -> str:
 
 
 def _text(key: Any) -> str:
+    if isinstance(key, bytes):  # of a file that torch.load(encoding="bytes") read
+        return key.decode("utf-8", "backslashreplace")
     return str(key) if isinstance(key, str | int | float | Global) else _kind(key)
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, NumpyArray):
+        return "a numpy array of something else than numbers"
     return str(
         value.of if isinstance(value, Placeholder) else value if isinstance(value, Global) else type(value).__name__
     )

@@ -31,7 +31,9 @@ def read_checkpoint(path: Location) -> Checkpoint:
     """
     file = open_file(path)
     try:
-        return _checkpoint(archive_of(file).load(), Walk(stored_bytes=file.size))
+        archive = archive_of(file)
+        root = archive.load()
+        return _checkpoint(root, Walk(stored_bytes=file.size, operations=archive.operations))
     except CkconvError as error:
         error.path = error.path or str(path)
         raise
@@ -43,7 +45,7 @@ def _checkpoint(root: Any, walk: Walk) -> Checkpoint:
     if not walk.weights.tensors:
         raise ReadError("holds no tensor")
     states, training = _optimizer_states(beside)
-    extras = _normalised({str(key): value for key, value in walk.plain(training, "").items()})
+    extras = _normalised(walk.plain_values(training))
     found = walk.weights
     by_kind = {name for name, tensor in found.tensors.items() if is_buffer(name, tensor)}
     kinds = found.buffers if found.has_modules else found.buffers | by_kind
