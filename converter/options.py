@@ -136,7 +136,9 @@ class Options:
     trainable: str | None = option(
         None, "Names of the parameters that an optimizer trains, where it only numbers them.", metavar="REGEX"
     )
-    weights_only: bool = option(False, "Write no graph where DST could have one.")
+    weights_only: bool = option(
+        False, "Write no graph where DST could have one, and arrays alone where nothing says of which layers they are."
+    )
     with_cache: bool = option(
         False, "The graph of a decoder takes cached keys and values, and returns them.", extra="torch"
     )

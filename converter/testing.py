@@ -133,7 +133,7 @@ SAMPLES: Mapping[str, Callable[[Format], Checkpoint]] = {
 
 def options_of(format_: Format) -> dict[str, Any]:
     """Return what a checkpoint without an architecture needs to be written."""
-    return {} if format_.runner is None else {"weights_only": True}
+    return {"weights_only": True}
 
 
 def destination_of(format_: Format, folder: str | os.PathLike[str]) -> str:

@@ -85,7 +85,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             "basis": optimizer.basis,
             "slots": sorted(optimizer.slots),
         },
-        "optimizer_refused": checkpoint.optimizer_refused,
+        "optimizer_refused": checkpoint.optimizer_unusable,
         "extras": sorted(checkpoint.extras),
         "assets": sorted(checkpoint.assets),
         "warnings": list(checkpoint.warnings),

@@ -4,8 +4,8 @@ keras/src/legacy/saving/legacy_h5_format.py (Keras 3.15): the attribute `layer_n
 each the datasets below it; a whole model has these below `model_weights`, its config in `model_config`. Files of other
 programs are walked, and their names are the paths of datasets.
 
-Files written here without a Keras config have one layer per module of PyTorch, PyTorch's names and layouts, and the
-root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file comes from.
+Arrays alone, of which nothing says what layers of Keras they are, have one layer per module of PyTorch, PyTorch's names
+and layouts, and the root attribute `ckconv_dialect`, which says so. `ckconv` holds where the file comes from.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ from dataclasses import dataclass, replace
 
 from converter.declaring import set_choices
 from converter.dialects import keras as dialect
-from converter.dialects.identity.classes import class_named
-from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_listed_state
 from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import epsilon_option, for_keras, training_config, with_kept_state
+from converter.dialects.optimizer.writing import (
+    epsilon_option,
+    for_keras,
+    kind_of,
+    training_config,
+    with_kept_state,
+)
 from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
 from converter.dialects.transformers.heads import is_head
+from converter.dialects.transformers.listings import is_of_layers, relisted
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
-from converter.errors import ArchitectureError, LossError, ReadError
+from converter.errors import LossError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing, Part
@@ -177,34 +182,27 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
 
     Raises LossError for a model of transformers with other layers around it, whose names no table has.
     """
+    flavor = flavor_of(checkpoint)
     if checkpoint.listing is not None:
-        return with_kept_state(checkpoint, flavor_of(checkpoint))
-    keras = for_keras(checkpoint, flavor_of(checkpoint), is_exact=options.epsilon == "exact")
+        if checkpoint.listing.format != FORMAT.name:
+            checkpoint = relisted(checkpoint, FORMAT.name, is_older=flavor is not KerasFlavor.KERAS_3)
+        return with_kept_state(checkpoint, flavor, says_kind=True)
+    keras = for_keras(checkpoint, flavor, is_exact=options.epsilon == "exact")
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == Dialect.PYTORCH and not is_alone:
         problem = "Keras opens a model with heads only as an .h5 of its own lists its layers, and the source is none"
         raise LossError(problem, hint="--to pretrained writes the model of transformers, and the heads beside it")
-    config = _naming_its_class(checkpoint)
+    config = tensorflow_writing.naming_its_class(checkpoint)
     if keras.dialect == Dialect.PYTORCH and tensorflow_classes.knows(config):
         written = tensorflow_writing.from_canonical(replace(checkpoint, config=config, optimizer=None))
         return replace(written, optimizer=checkpoint.optimizer)  # beside the weights, as PyTorch has it
     return keras
 
 
-def _naming_its_class(checkpoint: Checkpoint) -> Config | None:
-    """Return the config with the class that it names, or that the tensors tell."""
-    config = checkpoint.config
-    if config is None or class_named(config.values) is not None:
-        return config
-    try:
-        architecture = infer_architecture(checkpoint.tensors, config.values).architecture
-    except ArchitectureError:
-        return config
-    return config.with_values({"architectures": [architecture]})
-
-
 def keeps_names(checkpoint: Checkpoint) -> bool:
-    """Whether nothing but the lists of another such file says how this one is laid out."""
+    """Whether nothing but the lists of another file of Keras says how this one is laid out."""
+    if is_of_layers(checkpoint, FORMAT.name):
+        return True
     return dialect.is_only_listed(checkpoint, FORMAT.name) and not tensorflow_classes.knows(checkpoint.config)
 
 
@@ -216,6 +214,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     config = checkpoint.keras_config
     is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     late = Late(nbytes=provenance.nbytes, render=provenance.render)
+    alone = None
     if checkpoint.listing is not None:
         content, names, warnings = _listed_file(checkpoint, checkpoint.listing, late)
     elif is_keras:
@@ -224,9 +223,10 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         content, names, warnings = _tensorflow_file(checkpoint, late)
     else:
         content, names, warnings = _module_file(checkpoint, late)
+        alone = dialect.arrays_alone(checkpoint, suffix=".h5")
     file = OutputFile(name=FORMAT.file_name or "", pieces=hdf5.pieces(content))
     has_config = "model_config" in content.attributes[""]
-    return Output(files=(file,), names=names, warnings=warnings, has_config=has_config)
+    return Output(files=(file,), names=names, warnings=warnings, has_config=has_config, arrays_alone=alone)
 
 
 _Written = tuple[hdf5.FileContent, dict[str, str], tuple[str, ...]]
@@ -245,8 +245,8 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
         owners = [layer for layer in by_layer if name.startswith(f"{layer}/")]  # names of Keras 2 may have slashes
         by_layer[max(owners, key=len)].append(name)
     tensors, names = {}, {}
-    version = stated_version(checkpoint) or ("2.15.0" if is_older else "3.0.0")
-    stated = {"backend": checkpoint.metadata.get("backend", "tensorflow"), "keras_version": version}
+    backend = checkpoint.metadata.get("backend", "tensorflow")
+    stated = {"backend": backend, "keras_version": _version(checkpoint)}
     root = {**stated, "model_config": config.raw.decode("utf-8"), "ckconv": late}
     attributes: dict[str, dict[str, object]] = {"": root, "model_weights": {**stated, "layer_names": list(by_layer)}}
     for layer, held in by_layer.items():
@@ -261,6 +261,10 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     return _with_state(checkpoint.optimizer, flavor, suffix, tensors, attributes), names, warnings
 
 
+def _version(checkpoint: Checkpoint) -> str:
+    return stated_version(checkpoint) or ("3.0.0" if flavor_of(checkpoint) is KerasFlavor.KERAS_3 else "2.15.0")
+
+
 def _with_state(
     state: OptimizerState | None,
     flavor: KerasFlavor,
@@ -270,7 +274,7 @@ def _with_state(
 ) -> hdf5.FileContent:
     """Lay out the state of the optimizer, its variables called with `suffix`, beside the weights."""
     if state is not None:
-        slots = {name + suffix: tensor for name, tensor in variables(state, flavor).items()}
+        slots = {name + suffix: tensor for name, tensor in variables(state, kind_of(state, flavor)).items()}
         tensors |= {f"{_OPTIMIZER}/{name}": tensor for name, tensor in slots.items()}
         attributes[_OPTIMIZER] = {"weight_names": list(slots), **record_attributes(state)}
         attributes[""]["training_config"] = json.dumps(training_config(state))
@@ -283,9 +287,9 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
     config = checkpoint.keras_config
     top = "" if config is None else "model_weights/"
     listed = [layer for layer in listing.layers if layer != layers.TOP_LEVEL]
-    own: dict[str, object] = {"backend": "tensorflow", **checkpoint.metadata, "layer_names": listed}
-    attributes: dict[str, dict[str, object]] = {top.rstrip("/"): own}
-    root = attributes.setdefault("", {**checkpoint.metadata})
+    stated = {"backend": "tensorflow", "keras_version": _version(checkpoint), **checkpoint.metadata}
+    attributes: dict[str, dict[str, object]] = {top.rstrip("/"): {**stated, "layer_names": listed}}
+    root = attributes.setdefault("", dict(stated))
     root["ckconv"] = late
     if config is not None:
         root["model_config"] = config.raw.decode("utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from converter.declaring import option, set_choices
 from converter.dialects import keras as dialect
@@ -21,11 +22,13 @@ from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
 from converter.dialects.optimizer.writing import call_of, compile_config, epsilon_option, for_keras, with_kept_state
 from converter.dialects.transformers import attributes
+from converter.dialects.transformers.heads import module_of
+from converter.dialects.transformers.listings import NoPlaceError, as_archive_of_class, is_of_layers, relisted
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
-from converter.errors import LossError, ReadError, UsageError
+from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing, Part
@@ -66,7 +69,9 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     """
     file = open_file(path)
     if not file.read(0, min(4, file.size)).startswith(b"PK"):
-        return _weights(hdf5.read(file), None, path)
+        root = hdf5.read(file)
+        by_config = partial(_weights_by_config, root, path)
+        return replace(_weights(root, None, path), by_keras_config=by_config)
     members = zip_archive.read_members(file)
     for name in (_CONFIG, _WEIGHTS):
         if name not in members:
@@ -92,6 +97,10 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
         metadata={"keras_version": version} if isinstance(version, str) else {},
         warnings=(*checkpoint.warnings, *warnings),
     )
+
+
+def _weights_by_config(root: hdf5.Group, path: Location, config: Config) -> Checkpoint:
+    return replace(_weights(root, config, path), keras_config=config)
 
 
 def _json(file: SourceFile, member: zip_archive.Member) -> Config:
@@ -271,13 +280,24 @@ class WriteOptions:
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names and conventions with Keras's, where there is a Keras config."""
     if checkpoint.listing is not None:
-        return with_kept_state(checkpoint, _flavor(checkpoint))
-    return for_keras(checkpoint, _flavor(checkpoint), is_exact=options.epsilon == "exact")
+        if checkpoint.listing.format != FORMAT.name:
+            checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
+        return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
+    is_exact = options.epsilon == "exact"
+    keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)
+    if keras.dialect != Dialect.PYTORCH:
+        return keras
+    try:
+        return as_archive_of_class(keras, is_exact=is_exact)
+    except NoPlaceError:
+        if options.container == "archive":
+            raise
+        return keras  # arrays alone, which a file of weights may be asked for
 
 
 def keeps_names(checkpoint: Checkpoint) -> bool:
-    """Whether nothing but the places in another such file says where variables are."""
-    return dialect.is_only_listed(checkpoint, FORMAT.name)
+    """Whether nothing but the places in another file of Keras says where variables are."""
+    return dialect.is_only_listed(checkpoint, FORMAT.name) or is_of_layers(checkpoint, FORMAT.name)
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
@@ -291,15 +311,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     listing = checkpoint.listing
     has_model = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     is_archive = has_model or (listing is not None and config is not None)
-    if options.container == "archive" and not is_archive and checkpoint.config is not None:
-        problem = "Keras opens a model of transformers only in an archive laid out as its own, and the source is none"
-        raise LossError(problem, hint="--to pretrained writes that model, and what is around it beside it")
     if options.container == "archive" and not is_archive:
-        hint = "--config FILE gives it; a .weights.h5 needs none"
+        hint = "--config FILE gives it, as to_json() or get_config() returned it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
     if not has_model and listing is None:
         content, names, warnings = _module_file(checkpoint, late)
-        return Output(files=(OutputFile(name=_WEIGHTS, pieces=hdf5.pieces(content)),), names=names, warnings=warnings)
+        file = OutputFile(name=_WEIGHTS, pieces=hdf5.pieces(content))
+        alone = dialect.arrays_alone(checkpoint, suffix=".weights.h5")
+        return Output(files=(file,), names=names, warnings=warnings, arrays_alone=alone)
     content, names = _layer_file(checkpoint) if listing is None else _listed_file(checkpoint, listing)
     if options.container == "weights" or not is_archive:
         stated = {"": {"ckconv": late}, **content.attributes}
@@ -317,7 +336,7 @@ def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     values = checkpoint.keras_config.values
     warnings: tuple[str, ...] = ()
     if "module" not in values:
-        values = dialect.with_modules(values, is_older=_is_older(checkpoint))
+        values = dialect.with_modules(values, is_older=_is_older(checkpoint), module_of=module_of)
         warnings = ("config.json: the modules of the layers' classes were added",)
     if checkpoint.optimizer is not None:
         values = {**values, "compile_config": compile_config(checkpoint.optimizer, values.get("compile_config"))}

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.declaring import option, set_choices
+from converter.dialects.keras.objects import listing_of
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.transformers.heads import config_around
 from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, known_names, read_document
 from converter.encoding.folder import ASSET_NAMES, config_files, open_inside, read_assets, read_configs
+from converter.encoding.object_graph import object_graph
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
 from converter.encoding.tensor_bundle import Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
@@ -93,6 +95,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
             stated = {} if keras.version is None else {"keras_version": keras.version}
             checkpoint = replace(checkpoint, keras_config=config_around(keras.model, keras.layers), metadata=stated)
         weights_alone = {key: name for key, name in names.items() if key not in kinds}
+        listing = listing_of(object_graph(bundle), weights_alone, FORMAT.name)
+        checkpoint = replace(checkpoint, listing=listing)
         return with_bundle_state(checkpoint, bundle, weights_alone, keras.training_config)
     file = open_inside(path, _DOCUMENT_NAME)
     document = read_document(file)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects import keras as dialect
-from converter.dialects.keras.objects import add_model
+from converter.dialects.keras.objects import add_model, listing_of
 from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
@@ -36,7 +36,7 @@ from converter.encoding.folder import (
     open_inside,
     read_config,
 )
-from converter.encoding.object_graph import ObjectTree
+from converter.encoding.object_graph import ObjectTree, object_graph
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
 from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
 from converter.errors import ReadError, SafetyError
@@ -114,7 +114,9 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.TENSORFLOW, config=config, lines=lines, warnings=warnings)
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return tensorflow1.with_state(checkpoint, bundle.tensors)
-    return with_bundle_state(checkpoint, bundle, {key: name for key, name in names.items() if key not in kinds})
+    weights_alone = {key: name for key, name in names.items() if key not in kinds}
+    checkpoint = replace(checkpoint, listing=listing_of(object_graph(bundle), weights_alone, FORMAT.name))
+    return with_bundle_state(checkpoint, bundle, weights_alone)
 
 
 def _own(bundle: Bundle, document: Mapping[str, Any], path: Location, warnings: tuple[str, ...]) -> Checkpoint:

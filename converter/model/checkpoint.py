@@ -117,10 +117,12 @@ class Checkpoint:
     `assets`      tokenizer and other files by name, copied as bytes
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
+    `optimizer_untold`    why such state is of no use, where the source does not even say which optimizer it is of
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
     `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
                   (`TracedGraph`); its initializers name tensors, they are not stored twice
     `listing`     where the source has its tensors, as long as they have its names
+    `by_keras_config`   reads the source by the Keras config of its model, where it has none and tells more by one
     `metadata`    what the source says about itself
     `settings`    what the layers are set to that the target's tensors do not hold
     `lines`       losses that already happened on the way here
@@ -137,11 +139,13 @@ class Checkpoint:
     keras_config: Config | None = None
     optimizer: OptimizerState | None = None
     optimizer_refused: str | None = None
+    optimizer_untold: str | None = None
     optimizer_numbered: Mapping[str, Any] | None = None
     graph: Graph | None = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     listing: Listing | None = None
+    by_keras_config: Callable[[Config], Checkpoint] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[Setting, ...] = ()
     lines: tuple[LedgerLine, ...] = ()
@@ -159,6 +163,11 @@ class Checkpoint:
             Part.GRAPH: self.graph is not None,
         }
         return frozenset(part for part, is_present in present.items() if is_present)
+
+    @property
+    def optimizer_unusable(self) -> str | None:
+        """Why optimizer state that the source has is not in `optimizer`."""
+        return self.optimizer_refused or self.optimizer_untold
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -93,6 +93,14 @@ class Workshop(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArraysAlone:
+    """Why the framework that a format is of opens nothing in a file but its arrays, and what would help."""
+
+    problem: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """The plan of a whole target.
 
@@ -104,6 +112,7 @@ class Output:
     format of single files.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     `has_config` says that the files have the config in them, so that none is put beside them.
+    `arrays_alone` is set where no loader of the format's own framework makes a model of them.
     """
 
     files: tuple[OutputFile, ...]
@@ -115,6 +124,7 @@ class Output:
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
     has_config: bool = False
+    arrays_alone: ArraysAlone | None = None
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def with_optimizer(
         return planned, _report(checkpoint, planned, target, options)
     settled = _settled(checkpoint, options)
     is_of_torch = settled.optimizer is not None and settled.optimizer.convention is Convention.TORCH
-    arranged = _arranged(_usable(named(settled)), target, options, is_in_model_order=is_of_torch)
+    arranged = _arranged(_usable(named(settled), options), target, options, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
@@ -63,7 +63,7 @@ def with_optimizer(
 
 
 def _has_state(checkpoint: Checkpoint) -> bool:
-    return checkpoint.optimizer is not None or checkpoint.optimizer_refused is not None
+    return checkpoint.optimizer is not None or checkpoint.optimizer_unusable is not None
 
 
 def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
@@ -85,10 +85,18 @@ def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
 
 
-def _usable(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint. Raises LossError where it has state that neither its reader nor a translation can use."""
-    if checkpoint.optimizer is not None or checkpoint.optimizer_refused is None:
+def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    """Return the checkpoint, with a warning where its file does not even say of which optimizer it has state.
+
+    Raises LossError where it has state that neither its reader nor a translation can use, or that is to be kept.
+    """
+    if checkpoint.optimizer is not None or checkpoint.optimizer_unusable is None:
         return checkpoint
+    untold = checkpoint.optimizer_untold
+    if untold is not None and options.optimizer is OptimizerMode.KEEP:
+        raise LossError(f"optimizer state: {untold}", hint="--optimizer auto converts the weights without it")
+    if untold is not None:
+        return replace(checkpoint, warnings=(*checkpoint.warnings, f"optimizer state not carried: {untold}"))
     hint = "--optimizer drop converts the weights without it"
     if checkpoint.optimizer_numbered is not None:
         hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
@@ -258,6 +266,12 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
     reason = "as asked" if options.optimizer is OptimizerMode.DROP else f"{target.name} does not hold it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
         reason = "the file does not say its learning rate"
+    if (
+        source.optimizer_untold is not None
+        and Part.OPTIMIZER in target.holds
+        and options.optimizer is OptimizerMode.AUTO
+    ):
+        reason = source.optimizer_untold
     known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

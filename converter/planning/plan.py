@@ -86,7 +86,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
         adapted=lambda named: target.adapted(selected(named, target.format, options)),
     )
     planned = _runnable(adapted, configured, target, options, workshop)
-    written = target.format.write(planned, target.write_options, provenance)
+    written = _openable(target.format.write(planned, target.write_options, provenance), options)
     output = target.complete(written, planned)
     is_one_file = target.format.file_name is not None and len(written.file_names) == 1
     report = Report(
@@ -125,6 +125,19 @@ def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
     named = unwrapped(checkpoint)
     return named if target.keeps_names(named) else canonical(named)
+
+
+def _openable(output: Output, options: Options) -> Output:
+    """Return an output that the framework of its format opens, or arrays alone that were asked for as such.
+
+    Raises UsageError for arrays that were not.
+    """
+    arrays = output.arrays_alone
+    if arrays is None:
+        return output
+    if not options.weights_only:
+        raise UsageError(arrays.problem, hint=f"{arrays.hint}; --weights-only writes the arrays alone")
+    return replace(output, warnings=(*output.warnings, f"arrays alone: {arrays.problem}"))
 
 
 def _runnable(

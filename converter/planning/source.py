@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import formats
-from converter.dialects.keras import class_of_layers
+from converter.dialects.keras import OBJECTS, class_of_layers
 from converter.dialects.keras import is_model as is_keras_model
 from converter.encoding.folder import (
     CONFIG_NAME,
@@ -164,13 +164,15 @@ def _with_config(checkpoint: Checkpoint, config: Config | None, path: Location |
     keras_config = None if config is None else _of_keras(config)
     if keras_config is None:
         return replace(checkpoint, config=config)
+    if checkpoint.by_keras_config is not None:
+        checkpoint = replace(checkpoint.by_keras_config(keras_config), metadata=checkpoint.metadata)
     return replace(checkpoint, keras_config=keras_config, graph=_graph(checkpoint, keras_config, path))
 
 
 def _graph(checkpoint: Checkpoint, keras_config: Config, path: Location | None) -> Graph | None:
     """Return the graph of a Keras model whose config and weights are in two files."""
     listing = checkpoint.listing
-    if checkpoint.graph is not None or listing is None or path is None:
+    if checkpoint.graph is not None or listing is None or listing.format in OBJECTS or path is None:
         return checkpoint.graph
     return graph_source(path, keras_config.values, checkpoint.tensors.values(), listing)
 

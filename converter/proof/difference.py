@@ -138,9 +138,9 @@ def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[
 
 def _alone(here: Checkpoint, there: Checkpoint, side: str) -> list[str]:
     """Return what to say of one side's optimizer state, which is not compared with the other's."""
-    if here.optimizer_refused is not None:
-        return [f"{side} has optimizer state that is not compared: {here.optimizer_refused}"]
-    is_alone = here.optimizer is not None and there.optimizer_refused is None
+    if here.optimizer_unusable is not None:
+        return [f"{side} has optimizer state that is not compared: {here.optimizer_unusable}"]
+    is_alone = here.optimizer is not None and there.optimizer_unusable is None
     return [f"{side} alone has optimizer state"] if is_alone else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,20 @@ def test_every_row_gives_a_name_and_classes_agree_with_themselves() -> None:
         assert layout.rows
         for rows in layout.rows.values():
             assert len({row.place.pattern for row in rows}) == len(rows), layout.class_name
+
+
+def test_every_place_of_the_table_is_found_again_by_its_name() -> None:
+    """Both ways, for the first of a list, which has no number in a place, and for a later one."""
+    checked = 0
+    for layout in attributes.layouts():
+        for rows in layout.rows.values():
+            for row in rows:
+                for number in ("", "_3"):
+                    place = re.sub(r"_\{[a-z]+\}", number, row.text)
+                    name = layout.name_at(place)
+                    assert name is not None
+                    found = attributes.place_of(layout.class_name, name)
+                    assert found is not None, (layout.class_name, place, name)
+                    assert layout.name_at(found) == name
+                    checked += found == place
+    assert checked > 10_000

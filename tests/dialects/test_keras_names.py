@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from converter.dialects.keras import FLATTEN_ORDER, parse, to_keras, to_pytorch
-from converter.dialects.keras.objects import add_model
+from converter.dialects.keras.objects import add_model, listing_of
 from converter.dialects.keras.stores import names_from_path
-from converter.encoding.object_graph import ObjectTree
+from converter.encoding.object_graph import Node, ObjectTree
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
@@ -577,3 +577,41 @@ def test_what_does_not_take_features_is_in_order_whatever_they_are() -> None:
     made = to_pytorch(of({"d/kernel": (48, 3), "d/bias": (3,), **under("l/lstm_cell", LSTM)}, config))
     (line,) = (line for line in made.lines if line.name == FLATTEN_ORDER)
     assert line.reason.startswith("d/kernel: behind a Flatten, as it seems")
+
+
+def nodes_of(children: Mapping[int, Mapping[str, int]], keys: Mapping[int, str]) -> list[Node]:
+    count = 1 + max([*children, *keys, *(index for its in children.values() for index in its.values())])
+    return [
+        Node(children=children.get(index, {}), key=keys.get(index), full_name="", slots=()) for index in range(count)
+    ]
+
+
+def test_the_layers_of_a_saved_model_list_their_variables() -> None:
+    """In the order that the layer lists, called by the attributes that lead to each; what is beside is none."""
+    children = {
+        0: {"layer-0": 1, "layer-1": 2, "keras_api": 9},
+        2: {"variables": 3, "inner": 4, "own": 7, "keras_api": 8, "itself": 2},
+        3: {"0": 7, "1": 6, "2": 5},
+        4: {"bias": 5, "kernel": 6},
+        8: {"bias": 5},
+    }
+    names = {"k5": "bias", "k6": "kernel", "k7": "own"}
+    listing = listing_of(nodes_of(children, {5: "k5", 6: "k6", 7: "k7"}), names, "savedmodel")
+    assert listing is not None
+    assert (listing.format, dict(listing.layers)) == (
+        "savedmodel",
+        {"layer-0": (), "layer-1": (("own", "own"), ("inner/kernel", "kernel"), ("inner/bias", "bias"))},
+    )
+    plain = listing_of(nodes_of({**children, 2: {"inner": 4, "own": 7}}, {5: "k5", 6: "k6", 7: "k7"}), names, "x")
+    assert plain is not None
+    assert plain.layers["layer-1"] == (("own", "own"), ("inner/bias", "bias"), ("inner/kernel", "kernel"))
+
+
+def test_objects_that_are_no_layers_in_a_row_are_no_listing() -> None:
+    names = {"k": "w"}
+    assert listing_of([], names, "x") is None
+    assert listing_of(nodes_of({0: {"layer-1": 1}, 1: {"w": 2}}, {2: "k"}), names, "x") is None
+    assert listing_of(nodes_of({0: {"layer-0": 1}, 1: {"w": 2}}, {}), names, "x") is None
+    assert listing_of(nodes_of({0: {"layer-0": 1, "layer-1": 1}, 1: {"w": 2}}, {2: "k"}), names, "x") is None
+    odd = nodes_of({0: {"layer-0": 1}, 1: {"w": 2, "variables": 3}, 3: {"first": 2}}, {2: "k"})
+    assert listing_of(odd, names, "x") is None

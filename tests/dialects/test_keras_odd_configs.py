@@ -157,7 +157,7 @@ def ways(source: Checkpoint, config: dict[str, Any]) -> dict[str, Callable[[], o
         "to PyTorch": lambda: to_pytorch(replace(source, keras_config=held)),
         "to Keras": lambda: is_named and architecture.is_model(config) and to_keras(of_torch, config),
         "settings": said,
-        "to an archive": lambda: architecture.with_modules(config, is_older=True),
+        "to an archive": lambda: architecture.with_modules(config, is_older=True, module_of=lambda entry: None),
         "heads": lambda: (heads.encoder_config(held), heads.layer_configs(held, ["dense/kernel"])),
         "flavor": lambda: flavors.flavor_of(replace(source, keras_config=held), default=flavors.KerasFlavor.KERAS_3),
         "Keras": asked_of_keras,

@@ -25,7 +25,7 @@ CONVERSIONS = {
     "pytorch to pytorch": ("pytorch", "x.pth", []),
     "pytorch to pretrained": ("pytorch", "x", ["--to", "pretrained"]),
     "h5 to safetensors": ("h5", "x.safetensors", []),
-    "h5 to keras": ("h5", "x.weights.h5", []),
+    "h5 to keras": ("h5", "x.weights.h5", ["--weights-only"]),
     "savedmodel to safetensors": ("savedmodel", "x.safetensors", []),
     "a model's savedmodel to pretrained": ("of a model", "x", ["--to", "pretrained"]),
     "savedmodel to shards": ("savedmodel", "x/", ["--to", "safetensors", "--max-shard-size", "1KB"]),
@@ -65,7 +65,7 @@ def source_of(squad_bert: Path, tmp_path: Path) -> dict[str, Path]:
     shutil.copy(squad_bert, sources["pytorch"])
     small = write_source(tmp_path / "saved" / "small.safetensors", mebibytes=1)
     converter.convert(small, sources["savedmodel"], to="savedmodel", weights_only=True)
-    converter.convert(small, sources["h5"])
+    converter.convert(small, sources["h5"], weights_only=True)
     shutil.copytree(KERAS_MODEL / "saved_model", sources["of a model"])
     shutil.copy(KERAS_MODEL / CONFIG_NAME, tmp_path / "of")
     (tmp_path / "of" / "vocab.txt").write_text("[PAD]\n")

@@ -93,11 +93,17 @@ def test_an_h5_keeps_layers_names_layouts_and_config(is_whole: bool, tmp_path: P
 
 
 def test_another_kind_of_file_is_refused_with_the_ways_out(tmp_path: Path) -> None:
+    """Where `mine` keeps its `deep` is in no .h5; a file that has no listing at all says less."""
     source = model_h5(tmp_path / "in.h5", is_whole=True)
-    with pytest.raises(ArchitectureError, match="'mine' is a Mine, whose variables cannot be named") as caught:
+    with pytest.raises(LossError, match="'mine', a Mine, has layers inside, and nothing says under which") as caught:
         converter.convert(source, tmp_path / "out.keras")
-    assert "own kind" in str(caught.value.hint)
+    assert "SavedModel" in str(caught.value.hint)
     assert converter.convert(source, tmp_path / "out.pth").counts["dropped"] == 0
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(FUNCTIONAL))
+    with pytest.raises(ArchitectureError, match="'mine' is a Mine, whose variables cannot be named") as unnamed:
+        converter.convert(tmp_path / "out.pth", tmp_path / "out.keras", config=config)
+    assert "own kind" in str(unnamed.value.hint)
 
 
 def test_what_is_left_out_or_cast_is_so_in_a_copy(tmp_path: Path) -> None:
@@ -147,18 +153,21 @@ def test_names_that_changed_are_laid_out_anew(tmp_path: Path) -> None:
     assert checkpoint.with_names(str.upper).listing is None
 
 
-def test_a_model_of_transformers_is_an_archive_only_if_it_was_one(tmp_path: Path) -> None:
+def test_a_model_with_heads_is_an_archive_only_by_the_config_of_the_whole(tmp_path: Path) -> None:
     """Asking for the config of a Keras model led nowhere."""
     converter.convert(FIXTURES / "bert-intent.keras", tmp_path / "out", to="pretrained")
-    with pytest.raises(LossError, match="an archive laid out as its own") as caught:
+    with pytest.raises(LossError, match="only by the config of the whole model") as caught:
         converter.convert(tmp_path / "out", tmp_path / "out.keras")
     assert "--config" not in str(caught.value.hint)
 
 
 def test_heads_of_another_kind_of_source_are_no_h5(tmp_path: Path) -> None:
     """It was written with PyTorch's names, said to be verified, and nothing opened it."""
+    source = FIXTURES / "bert-intent.keras"
+    converter.convert(source, tmp_path / "out", to="pretrained")
+    converter.convert(source, tmp_path / "out.pth")
     with pytest.raises(LossError, match=r"only as an \.h5 of its own lists its layers") as caught:
-        converter.convert(FIXTURES / "bert-intent.keras", tmp_path / "out.h5")
+        converter.convert(tmp_path / "out.pth", tmp_path / "out.h5", config=tmp_path / "out")
     assert caught.value.exit_code == 3
     assert "--to pretrained" in str(caught.value.hint)
 
@@ -227,6 +236,15 @@ def test_state_without_names_beside_an_encoder_is_in_the_order_that_keras_builds
     refused = converter.read(trained_archive(tmp_path / "other.keras", order[::-1]))
     assert refused.optimizer is None
     assert "fit no order" in str(refused.optimizer_refused)
+
+
+def test_state_beside_an_encoder_that_is_not_trained_is_that_of_the_heads(tmp_path: Path) -> None:
+    """The config of a model of transformers does not say whether it is trained."""
+    state = converter.read(trained_archive(tmp_path / "in.keras", list(HEADS_IN_ORDER))).optimizer
+    assert state is not None
+    for number, name in enumerate(HEADS_IN_ORDER):
+        assert np.all(state.slots["momentum"][name].numpy() == number)
+    assert list(state.slots["momentum"]) == list(HEADS_IN_ORDER)
 
 
 @pytest.mark.parametrize(("name", "class_name", "rate"), [("adam", "Adam", 0.001), ("rmsprop", "RMSprop", 0.001)])

@@ -15,7 +15,7 @@ import pytest
 import converter
 from converter.dialects import canonical
 from converter.dialects.keras import adapted
-from converter.errors import LossError, ReadError
+from converter.errors import LossError, ReadError, UsageError
 from converter.execution import streaming
 from converter.formats import NoOptions, Probe, by_name, detect
 from converter.model.checkpoint import Checkpoint
@@ -239,3 +239,15 @@ def test_state_of_other_weights_is_refused(squad_bert: Path, tmp_path: Path) -> 
             attributes[name] = np.array([each.replace(b"query.weight", b"query.other") for each in attributes[name]])
     with pytest.raises(LossError, match="not among the weights"):
         converter.convert(source, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.weights.h5"])
+def test_what_keras_loads_by_no_means_is_written_only_as_arrays_alone(name: str, tmp_path: Path) -> None:
+    source = Checkpoint(tensors={"fc.weight": ArrayTensor.of(np.ones((3, 2), np.float32))})
+    with pytest.raises(UsageError, match=r"and nothing says which layers these are; --config .*; --weights-only"):
+        converter.write(source, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    report = converter.write(source, tmp_path / name, weights_only=True)
+    said = f"arrays alone: Keras loads no {name[1:]} file of PyTorch's names, and nothing says which layers these are"
+    assert said in report.warnings
+    assert converter.read(tmp_path / name).tensors.keys() == {"fc.weight"}

@@ -5,6 +5,7 @@ The files are made with h5py, as Keras lays them out; no framework.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import converter
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint
 
 Shape = tuple[int, ...]
@@ -86,3 +88,56 @@ def test_an_order_that_two_models_could_have_is_refused(tmp_path: Path) -> None:
     assert found.optimizer_refused is not None
     unlike: Mapping[str, Sequence[Shape]] = {"layers/dense": [(3, 3), (3,)], "layers/einsum_dense": [(3, 4), (4,)]}
     assert len(owners(read(tmp_path, [(3, 4), (4,), (3, 3), (3,)], unlike))) == 4
+
+
+MIXED = [
+    {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 3]}, "inbound_nodes": []},
+    {"class_name": "EinsumDense", "config": {"name": "einsum", "equation": "ab,bc->ac", "output_shape": [3]}},
+    {"class_name": "Dense", "config": {"name": "plain", "units": 3, "use_bias": False}},
+]
+
+
+def weights_alone(folder: Path, title: str | None) -> tuple[Path, Path]:
+    """Two layers whose order the shapes do not tell, the later of which has the earlier place; and their config."""
+    config = folder / "model.json"
+    config.write_text(json.dumps({"class_name": "Sequential", "config": {"name": "m", "layers": MIXED}}))
+    path = folder / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.full((3, 3), 1, np.float32)
+        file["layers/einsum_dense/vars/0"] = np.full((3, 3), 2, np.float32)
+        state = [np.int64(4), np.float32(0.25), *(np.full((3, 3), number, np.float32) for number in (20, 200, 10, 100))]
+        for number, value in enumerate(state):
+            file[f"optimizer/vars/{number}"] = value
+        if title is not None:
+            file["optimizer/vars"].attrs["name"] = title
+    return path, config
+
+
+def test_the_config_of_a_model_says_the_order_of_what_its_weights_file_numbers(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, "adam_w")
+    with pytest.raises(LossError, match="fit several orders") as caught:
+        converter.convert(path, tmp_path / "x.pth")
+    assert "--config FILE with what to_json()" in str(caught.value)
+    assert converter.convert(path, tmp_path / "x.pth", config=config).optimizer.status == "carried"
+    state = converter.read(path, config=config).optimizer
+    assert state is not None
+    assert (state.algorithm, state.step, state.groups[0].hyperparameters["learning_rate"]) == ("adamw", 4, 0.25)
+    marks = {name: int(tensor.numpy()[0, 0]) for name, tensor in state.slots["momentum"].items()}
+    assert marks == {"einsum/kernel": 20, "plain/kernel": 10}
+
+
+def test_weights_are_converted_where_nothing_says_which_optimizer_there_was(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, None)
+    report = converter.convert(path, tmp_path / "x.pth", config=config)
+    assert (report.optimizer.status, report.optimizer.reason) == (
+        "dropped",
+        "the file does not say which optimizer it has",
+    )
+    assert "optimizer state not carried: the file does not say which optimizer it has" in report.warnings
+    with pytest.raises(LossError, match="does not say which optimizer it has; --optimizer auto converts the weights"):
+        converter.convert(path, tmp_path / "kept.pth", config=config, optimizer="keep")
+    asked = converter.convert(path, tmp_path / "y.pth", config=config, optimizer="drop")
+    assert (asked.optimizer.status, asked.optimizer.reason) == ("dropped", "as asked")
+    assert not any("not carried: the file" in each for each in asked.warnings)
+    beside = converter.convert(path, tmp_path / "x.safetensors", config=config)
+    assert beside.optimizer.reason == "safetensors does not hold it"

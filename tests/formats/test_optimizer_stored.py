@@ -34,7 +34,7 @@ TARGETS = {".weights.h5": "keras", ".h5": "h5", "-checkpoint": "tf-checkpoint", 
 
 def written(kind: str, target: str, folder: Path, **options: Any) -> Path:
     path = folder / f"model{target}"
-    converter.write(checkpoint_of(kind, **options), path, to=TARGETS[target], weights_only=target == "-savedmodel")
+    converter.write(checkpoint_of(kind, **options), path, to=TARGETS[target], weights_only=True)
     return path
 
 
@@ -43,7 +43,7 @@ def written(kind: str, target: str, folder: Path, **options: Any) -> Path:
 def test_it_is_whole_again(kind: str, target: str, tmp_path: Path) -> None:
     source = checkpoint_of(kind)
     path = tmp_path / f"model{target}"
-    report = converter.write(source, path, to=TARGETS[target], weights_only=target == "-savedmodel")
+    report = converter.write(source, path, to=TARGETS[target], weights_only=True)
     assert report.optimizer.status == "carried"
     verify_optimizer(state_of(source), converter.read(path).optimizer, path=path)
 
@@ -54,7 +54,7 @@ def test_a_tensor_called_like_the_optimizers_own_stays(target: str, tmp_path: Pa
     for name in ("optimizer.weight", "optimizer_weights.weight", "optimizer/adamw/exp_avg/fc.bias", "adamw/exp_avg/x"):
         renamed = source.with_names({"fc.weight": name, "fc.bias": "fc.bias"}.__getitem__)
         path = tmp_path / f"model{target}"
-        converter.write(renamed, path, to=TARGETS[target], weights_only=target == "-savedmodel", overwrite=True)
+        converter.write(renamed, path, to=TARGETS[target], weights_only=True, overwrite=True)
         found = converter.read(path)
         assert set(found.tensors) == {name, "fc.bias"}
         verify_optimizer(state_of(renamed), found.optimizer, path=path)

@@ -41,7 +41,7 @@ def trained(*groups: tuple[float, tuple[str, ...]]) -> OptimizerState:
 
 
 def test_files_beside_the_weights_of_an_archive(tmp_path: Path) -> None:
-    converter.write(NETWORK, tmp_path / "in.weights.h5")
+    converter.write(NETWORK, tmp_path / "in.weights.h5", weights_only=True)
     for extra in ((), ("vocabulary.txt", "assets/more.txt")):
         with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
             archive.writestr("config.json", '{"class_name": "Mine"}')
@@ -67,10 +67,11 @@ def test_what_a_model_was_compiled_with(tmp_path: Path) -> None:
 def test_names_that_hdf5_cannot_hold(tmp_path: Path) -> None:
     odd = Checkpoint(tensors={"a/b.weight": tensor(1), "plain.weight": tensor(2), "c/d": tensor(3)})
     for name in ("x.h5", "x.weights.h5"):
-        report = converter.write(odd, tmp_path / name)
+        report = converter.write(odd, tmp_path / name, weights_only=True)
         assert "names that HDF5 cannot hold are escaped: a/b.weight, c/d" in report.warnings
         assert converter.read(tmp_path / name).tensors.keys() == odd.tensors.keys()
-        assert not any("escaped" in each for each in converter.write(NETWORK, tmp_path / f"y{name}").warnings)
+        plain = converter.write(NETWORK, tmp_path / f"y{name}", weights_only=True)
+        assert not any("escaped" in each for each in plain.warnings)
 
 
 def test_modules_of_layers_that_a_file_of_keras_2_does_not_say(tmp_path: Path) -> None:

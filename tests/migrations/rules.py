@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 RULES = {
-    "no model of transformers": r"a pretrained folder needs a config\.json|which no table of transformers knows",
+    "no model of transformers": r"a pretrained folder (?:needs a config\.json|holds a model of)|which no table of transformers knows",
     "no file of Keras": (
-        r"Keras opens a model |whose variables cannot be named|needs the config of a Keras model|"
+        r"Keras opens a model |Keras loads no |, has layers inside|whose variables cannot be named|"
+        r"needs the config of a Keras model|no table says where|of no layer of the Keras model|"
         r"layer '.*' is a .*(?:--weights-only|needs no names)"
     ),
     "no graph": r"no class of the .* family has|no config\.json says which model this is|no graph of its own",

@@ -229,7 +229,7 @@ FAULTS = (
     ),
     Fault(
         module="cli/inspect.py",
-        old='        "optimizer_refused": checkpoint.optimizer_refused,\n',
+        old='        "optimizer_refused": checkpoint.optimizer_unusable,\n',
         new='        "optimizer_refused": None,\n',
         tests="tests/cli/test_inspect.py -k all_that",
         what="why an optimizer cannot be used is not shown",

@@ -7,7 +7,58 @@ from tests.mutants import Fault
 _KEPT = "tests/formats/test_what_is_kept.py"
 _SAFETENSORS = "tests/formats/test_safetensors.py"
 
+_KINDS = "tests/formats/test_kinds_of_keras.py"
+
 FAULTS = (
+    Fault(
+        module="planning/plan.py",
+        old="    if not options.weights_only:\n        raise UsageError(arrays.problem",
+        new="    if False:\n        raise UsageError(arrays.problem",
+        tests="tests/formats/test_h5.py::test_what_keras_loads_by_no_means_is_written_only_as_arrays_alone",
+        what="a file that Keras does not load is said to be ok",
+    ),
+    Fault(
+        module="dialects/transformers/listings.py",
+        old="return (*trained, *others)",
+        new="return (*others, *trained)",
+        tests=_KINDS,
+        what="variables of a layer are in another order than Keras's",
+    ),
+    Fault(
+        module="dialects/transformers/listings.py",
+        old="    if left:\n        raise LossError",
+        new="    if False:\n        raise LossError",
+        tests=_KINDS + "::test_a_variable_of_no_layer_and_a_model_of_other_layers_are_refused",
+        what="a variable that no layer has is lost in silence",
+    ),
+    Fault(
+        module="dialects/optimizer/writing.py",
+        old="    is_new = says_kind and flavor",
+        new="    is_new = not says_kind and flavor",
+        tests=_KINDS + "::test_moments_are_numbered_in_the_order_of_the_model_and_not_of_the_places",
+        what="tf_keras opens an .h5 with a legacy optimizer without its moments",
+    ),
+    Fault(
+        module="dialects/optimizer/writing.py",
+        old="    is_legacy = flavor is KerasFlavor.TF_KERAS and",
+        new="    is_legacy = False and",
+        tests=_KINDS + "::test_a_legacy_optimizer_stays_one_in_an_h5_and_is_renewed_in_an_archive",
+        what="moments of a legacy optimizer go to other weights",
+    ),
+    Fault(
+        module="dialects/transformers/attributes.py",
+        old="number = int(digits) - int(more or 0)",
+        new="number = int(digits)",
+        tests="tests/dialects/test_attributes.py::test_every_place_of_the_table_is_found_again_by_its_name",
+        what="the later layers of an encoder lie where Keras does not look for them",
+    ),
+    Fault(
+        module="planning/source.py",
+        old="        checkpoint = replace(checkpoint.by_keras_config(keras_config), metadata=checkpoint.metadata)\n",
+        new="        pass\n",
+        tests="tests/formats/test_keras_optimizer_numbers.py",
+        what="the config that is given does not say the order of an optimizer",
+    ),
     Fault(
         module="encoding/description.py",
         old='            "frozen": sorted(self.checkpoint.frozen),\n',

@@ -672,9 +672,9 @@ FAULTS = (
         what="variables with a gap in their numbers are read",
     ),
     Fault(
-        module="dialects/optimizer/keras_files.py",
-        old='_NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")',
-        new='_NOT_TRAINED = ("moving_mean", "moving_variance")',
+        module="dialects/keras/stores.py",
+        old='NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")',
+        new='NOT_TRAINED = ("moving_mean", "moving_variance")',
         tests="tests/formats/test_keras_optimizer_numbers.py",
         what="the statistics of a Normalization have slots",
     ),
@@ -989,8 +989,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/keras_files.py",
-        old="        if of_layer is None:\n            return None\n        order += of_layer\n",
-        new="        order += of_layer or ()\n",
+        old="    if order is None:\n        return []\n",
+        new="    if order is None:\n        return [()]\n",
         tests="tests/dialects/test_optimizer_files.py",
         what="an order that leaves out a layer is believed",
         survives="its moments, where it is trained, make the count another, which fits no order; else it is right",

@@ -709,14 +709,14 @@ FAULTS = (
     ),
     Fault(
         module="proof/difference.py",
-        old="    if here.optimizer_refused is not None:\n",
+        old="    if here.optimizer_unusable is not None:\n",
         new="    if False:\n",
         tests="tests/proof/test_difference.py",
         what="state that cannot be read is said to be missing",
     ),
     Fault(
         module="proof/difference.py",
-        old="is_alone = here.optimizer is not None and there.optimizer_refused is None",
+        old="is_alone = here.optimizer is not None and there.optimizer_unusable is None",
         new="is_alone = here.optimizer is not None",
         tests="tests/proof/test_difference.py",
         what="one side is said to have state alone where the other's cannot be read",

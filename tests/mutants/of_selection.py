@@ -185,7 +185,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if checkpoint.optimizer is not None or checkpoint.optimizer_refused is None:\n",
+        old="    if checkpoint.optimizer is not None or checkpoint.optimizer_unusable is None:\n",
         new="    if checkpoint.optimizer is not None or checkpoint.optimizer_numbered is None:\n",
         tests=_SELECTION,
         what="state that cannot be used is left out in silence",

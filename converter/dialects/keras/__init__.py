@@ -8,7 +8,9 @@ says whose inputs are in another order, `rearrangement` is what a layout is, and
 from __future__ import annotations
 
 from converter.dialects.keras.architecture import class_of_layers, is_model, parse, with_modules
+from converter.dialects.keras.arrays import arrays_alone
 from converter.dialects.keras.leaves import are_keras
+from converter.dialects.keras.objects import OBJECTS
 from converter.dialects.keras.semantics import with_settings
 from converter.dialects.keras.translation import (
     FLATTEN_ORDER,
@@ -22,8 +24,10 @@ from converter.dialects.keras.translation import (
 
 __all__ = [
     "FLATTEN_ORDER",
+    "OBJECTS",
     "adapted",
     "are_keras",
+    "arrays_alone",
     "carry_layers",
     "class_of_layers",
     "config_modules",

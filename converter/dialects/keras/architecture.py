@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -150,8 +150,14 @@ def _wrapped(class_name: str, config: Mapping[str, Any], *, path: str, store: st
         )
 
 
-def with_modules(config: Mapping[str, Any], *, is_older: bool) -> dict[str, Any]:
-    """Return a config of an HDF5 file as archives have it: each layer says which module of Keras its class is in."""
+def with_modules(
+    config: Mapping[str, Any], *, is_older: bool, module_of: Callable[[Mapping[str, Any]], str | None]
+) -> dict[str, Any]:
+    """Return a config of an HDF5 file as archives have it: each layer says which module its class is in.
+
+    `module_of` returns that of a class that is not Keras's. What no table knows is registered under its name, by which
+    Keras finds what `custom_objects` give before it looks among its own layers.
+    """
     functional = "tf_keras.src.engine.functional" if is_older else "keras.src.models.functional"
 
     def placed(entry: Any, depth: int) -> Any:
@@ -163,13 +169,29 @@ def with_modules(config: Mapping[str, Any], *, is_older: bool) -> dict[str, Any]
                 inner[key] = placed(inner[key], depth + 1)
         if isinstance(inner.get("layers"), list):
             inner["layers"] = [placed(layer, depth + 1) for layer in inner["layers"]]
-        class_name = "Functional" if entry.get("class_name") == "Model" else entry.get("class_name")
-        module = {"Functional": functional, "Sequential": "keras"}.get(str(class_name), "keras.layers")
-        registered = "Functional" if class_name == "Functional" else None
-        return {"module": module, "registered_name": registered, **entry, "class_name": class_name, "config": inner}
+        full = "Functional" if entry.get("class_name") == "Model" else str(entry.get("class_name"))
+        class_name = full.rpartition(">")[2]
+        module = {"Functional": functional, "Sequential": "keras"}.get(class_name, "keras.layers")
+        if is_older and class_name in _OPERATIONS:
+            module = _MODULE_OF_OPERATIONS
+        own = module_of(entry)
+        is_named = own is not None or class_name == "Functional" or class_name in _OPERATIONS or not _is_known(full)
+        registered = (class_name if own is not None else full) if is_named else None
+        where = {"module": own or module, "registered_name": registered}
+        return {**where, **entry, "class_name": class_name, "config": inner}
 
     placed_config: dict[str, Any] = placed(config, 0)
     return placed_config
+
+
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
+_MODULE_OF_OPERATIONS = "tf_keras.src.layers.core.tf_op_layer"
+
+
+def _is_known(class_name: str) -> bool:
+    """Whether a class is one of Keras's own layers that the tables have."""
+    wrappers = ("MultiHeadAttention", "Bidirectional", "TimeDistributed", "Wrapper")
+    return class_name in (*MODELS, *table.SIMPLE, *table.RECURRENT, *table.WITHOUT_VARIABLES, *wrappers)
 
 
 def snake_case(class_name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where the variables of a Keras model hang in the graph of objects that tf.train.Checkpoint saves.
+"""Where the variables of a Keras model hang in the graph of objects that tf.train.Checkpoint and SavedModels have.
 
 Keras 3.15 keeps the layers of a model in `_operations`, tf_keras 2.21 as `layer-0`, `layer_with_weights-0` ...; a
 variable is an attribute of its layer, with an underscore before its name or without.
@@ -6,12 +6,87 @@ variable is an attribute of its layer, with an underscore before its name or wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from converter.dialects.keras.architecture import MODELS, Layer
 from converter.dialects.keras.modules import Module, Slot
+from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.keras.translation import config_modules
-from converter.encoding.object_graph import ObjectTree
+from converter.encoding.object_graph import Node, ObjectTree
+from converter.model.checkpoint import Listing
+
+OBJECTS = ("savedmodel", "tf-checkpoint")
+"""The formats that have a graph of objects."""
+_LAYER = re.compile(r"layer-(\d+)")
+_ALL, _TRAINED = "variables", "trainable_variables"
+_BESIDES = ("keras_api", _ALL, _TRAINED, "regularization_losses")
+_DEPTH_LIMIT = 64
+
+
+def listing_of(nodes: Sequence[Node], names: Mapping[str, str], kind: str) -> Listing | None:
+    """Return the layers of a model of tf_keras with their variables as `layer.weights` has them, None without layers.
+
+    `names` maps the keys of weights -> names. What a variable is called is its path from the layer. SavedModels list
+    the variables of each layer; elsewhere a layer's own come before those of the layers inside it.
+    """
+    numbered = {name: index for name, index in (nodes[0].children if nodes else {}).items() if _LAYER.fullmatch(name)}
+    layers: dict[str, tuple[tuple[str, str], ...]] = {}
+    for number in range(len(numbered)):
+        local_name = f"layer-{number}"
+        if local_name not in numbered:
+            return None
+        layers[local_name] = tuple(_variables_of(nodes, numbered[local_name], names))
+    held = [name for pairs in layers.values() for _, name in pairs]
+    return Listing(format=kind, layers=layers) if held and len(set(held)) == len(held) else None
+
+
+def _variables_of(nodes: Sequence[Node], layer: int, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    paths = _paths(nodes, layer, names)
+    listed = nodes[layer].children.get(_ALL)
+    if listed is None:
+        yield from sorted(((path, name) for name, path in paths.items()), key=lambda pair: _is_untrained(pair[0]))
+        return
+    trained = nodes[layer].children.get(_TRAINED)
+    order = dict.fromkeys(_listed(nodes, trained, names) if trained is not None else ())
+    order |= dict.fromkeys(_listed(nodes, listed, names))  # of a model inside that is layer by layer
+    yield from ((paths[name], name) for name in order if name in paths)
+
+
+def _listed(nodes: Sequence[Node], index: int, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names of the variables in a list of objects."""
+    children = nodes[index].children
+    for number in range(len(children)):
+        key = nodes[children[str(number)]].key if str(number) in children else None
+        if key in names:
+            yield names[str(key)]
+
+
+def _is_untrained(path: str) -> bool:
+    return path.rpartition("/")[2] in NOT_TRAINED
+
+
+def _paths(nodes: Sequence[Node], layer: int, names: Mapping[str, str]) -> dict[str, str]:
+    """Return name -> path from a layer: its own variables, then those of what is inside it, in order."""
+    found: dict[str, str] = {}
+    seen = {layer}
+
+    def walk(at: int, path: str, depth: int) -> None:
+        inner = []
+        for local_name, index in nodes[at].children.items():
+            if index in seen or local_name in _BESIDES or depth > _DEPTH_LIMIT:
+                continue
+            seen.add(index)
+            below = f"{path}/{local_name}".lstrip("/")
+            if nodes[index].key in names:
+                found[names[str(nodes[index].key)]] = below
+            else:
+                inner.append((index, below))
+        for index, below in inner:
+            walk(index, below, depth + 1)
+
+    walk(layer, "", 0)
+    return found
 
 
 def add_model(tree: ObjectTree, root: int, model: Layer, *, is_older: bool) -> tuple[dict[str, int], dict[str, str]]:

@@ -35,6 +35,14 @@ _CANDIDATES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "GroupNormalization": (("gamma", "beta"),),
     "BatchNormalization": (("gamma", "beta", "moving_mean", "moving_variance"), ("moving_mean", "moving_variance")),
 }
+NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")
+"""What variables are called that no layer of Keras trains."""
+IN_ORDER = (
+    *("depthwise_kernel", "pointwise_kernel", "kernel", "recurrent_kernel", "embeddings"),
+    *("gamma", "beta", "scale", "alpha", "bias"),
+    *NOT_TRAINED,
+)
+"""What the variables of Keras's own layers are called, each before those that it has after them."""
 _CELL = ("kernel", "recurrent_kernel", "bias")
 
 

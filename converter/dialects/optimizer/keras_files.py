@@ -9,12 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.keras import architecture
+from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
-from converter.dialects.optimizer.keras_names import Shape, state_by_names, state_by_positions, state_of_graph
+from converter.dialects.optimizer.keras_names import (
+    Shape,
+    UntoldError,
+    state_by_names,
+    state_by_positions,
+    state_of_graph,
+)
 from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
 from converter.dialects.transformers.heads import encoder_config
-from converter.dialects.transformers.tensorflow_writing import trained_in_order
+from converter.dialects.transformers.tensorflow_writing import in_keras_order
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
 from converter.encoding.hdf5.layers import listed
@@ -35,7 +42,8 @@ _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
     "ckconv_parameters",
     "ckconv_without_decay",
 )
-_NOT_TRAINED = ("moving_mean", "moving_variance", "mean", "variance", "count")
+_HINT = "--config FILE with what to_json() or get_config() of the model returned says the order"
+_ORDERS_LIMIT = 16
 _WAYS_LIMIT = 100_000
 _OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
 _NUMBER = re.compile(r"_(\d+)$")
@@ -87,7 +95,13 @@ def with_numbered_state(
     def state() -> OptimizerState:
         if len(variables) != sum(1 for _ in group.datasets()):
             raise LossError("its variables are not numbered in a row")
-        state_found = state_by_positions(variables, checkpoint.tensors, orders, settings)
+        try:
+            state_found = state_by_positions(variables, checkpoint.tensors, orders, settings)
+        except UntoldError:
+            raise
+        except LossError as error:
+            error.hint = error.hint or (_HINT if config is None and not record.parameters else None)
+            raise
         return record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
 
     return _with(checkpoint, state)
@@ -164,6 +178,8 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
     """Add a state, or why there is none that can be used; what is in the state is no loss."""
     try:
         found = state()
+    except UntoldError as error:
+        return replace(checkpoint, optimizer_untold=error.message)
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message_and_hint)
     if found is None:
@@ -182,9 +198,9 @@ def _orders_of(
         is_known = all(name in checkpoint.tensors for name in listed)
         return lambda shapes: [listed] if is_known else []
     if config is not None and architecture.is_model(config):
-        order = _order_of_layers(architecture.parse(config), stores, checkpoint)
-        is_whole = order is not None and all(name in checkpoint.tensors for name in order)
-        return lambda shapes: [order] if order is not None and is_whole else []
+        orders = _orders_of_layers(architecture.parse(config), stores, checkpoint)
+        whole = [order for order in orders if all(name in checkpoint.tensors for name in order)]
+        return lambda shapes: whole
     of_class = None if config is None else _order_of_class(config, stores, checkpoint)
     if of_class is not None:
         return lambda shapes: [of_class]
@@ -192,37 +208,50 @@ def _orders_of(
     return lambda shapes: _merged(runs, checkpoint.tensors, shapes)
 
 
-def _order_of_layers(
+def _orders_of_layers(
     model: architecture.Layer, stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
-) -> tuple[str, ...] | None:
+) -> list[tuple[str, ...]]:
     """Return the trained variables of a model as Keras lists them, layer by layer in the order of the config.
 
-    A layer that no table knows may be a model of transformers, or have all of its variables in one place; None where
-    there is another.
+    A layer that no table knows may be a model of transformers, or have all of its variables in one place; where there
+    is another, there is no order. Whether a model of transformers is trained its config does not say: there is an order
+    with its variables, and one without, for as many as the first of them.
     """
-    order: list[str] = []
+    orders: list[tuple[str, ...]] = [()]
     for layer in model.layers:
-        modules, unknown = architecture.modules(replace(model, layers=(layer,)))
-        of_layer: tuple[str, ...] | None
-        if not unknown:
-            trained = (module for module in modules if module.is_trainable)
-            of_layer = tuple(
-                f"{module.path}/{slot.keras}" for module in trained for slot in module.slots if not slot.is_buffer
-            )
-        elif layer.class_name in architecture.MODELS:
-            of_layer = _order_of_layers(layer, stores, checkpoint)
-        else:
-            own = {
-                place: names
-                for place, names in stores.items()
-                if f"{place.replace(_OLD_PLACE, _PLACE)}/".startswith(f"{layer.store}/")
-            }
-            of_layer = _order_of_class({"class_name": layer.class_name, "config": layer.config}, own, checkpoint)
-            of_layer = () if layer.config.get("trainable") is False else of_layer
-        if of_layer is None:
-            return None
-        order += of_layer
-    return tuple(order)
+        ways = _ways_of_layer(layer, model, stores, checkpoint)
+        if len(orders) * len(ways) > _ORDERS_LIMIT:
+            ways = ways[:1]
+        orders = [(*order, *way) for order in orders for way in ways]
+    return orders
+
+
+def _ways_of_layer(
+    layer: architecture.Layer,
+    model: architecture.Layer,
+    stores: Mapping[str, Sequence[str]],
+    checkpoint: Checkpoint,
+) -> list[tuple[str, ...]]:
+    modules, unknown = architecture.modules(replace(model, layers=(layer,)))
+    if not unknown:
+        trained = (module for module in modules if module.is_trainable)
+        return [
+            tuple(f"{module.path}/{slot.keras}" for module in trained for slot in module.slots if not slot.is_buffer)
+        ]
+    if layer.class_name in architecture.MODELS:
+        return _orders_of_layers(layer, stores, checkpoint)
+    if layer.config.get("trainable") is False:
+        return [()]
+    own = {
+        place: names
+        for place, names in stores.items()
+        if f"{place.replace(_OLD_PLACE, _PLACE)}/".startswith(f"{layer.store}/")
+    }
+    entry = {"class_name": layer.class_name, "config": layer.config}
+    order = _order_of_class(entry, own, checkpoint)
+    if order is None:
+        return []
+    return [order] if encoder_config(Config(values=entry, raw=b"")) is None else [order, ()]
 
 
 def _order_of_class(
@@ -231,13 +260,14 @@ def _order_of_class(
     """Return the trained variables, all in `stores`, of a layer that no table of Keras's own layers has."""
     names = [name for held in stores.values() for name in held]
     if len(stores) <= 1:
-        return tuple(name for name in names if name.rpartition("/")[2] not in _NOT_TRAINED)
+        return tuple(name for name in names if name.rpartition("/")[2] not in NOT_TRAINED)
     config = encoder_config(Config(values=entry, raw=b""))
     if config is None:
         return None
     ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
     architecture_name = str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF")
-    return trained_in_order(ranks, config.values, architecture_name)
+    found = in_keras_order(ranks, config.values, architecture_name)
+    return None if found is None else found[0]
 
 
 def _runs(stores: Mapping[str, Sequence[str]]) -> list[list[tuple[str, ...]]]:
@@ -245,7 +275,7 @@ def _runs(stores: Mapping[str, Sequence[str]]) -> list[list[tuple[str, ...]]]:
     by_class: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
     for place, names in stores.items():
         number = _NUMBER.search(place)
-        trained = tuple(name for name in names if name.rpartition("/")[2] not in _NOT_TRAINED)
+        trained = tuple(name for name in names if name.rpartition("/")[2] not in NOT_TRAINED)
         if trained:
             key = _NUMBER.sub("", place)
             by_class.setdefault(key, []).append((int(number[1]) if number else 0, trained))

@@ -41,6 +41,10 @@ Places = tuple[tuple[str, str], ...]
 Slots = dict[str, dict[str, Tensor]]
 
 
+class UntoldError(LossError):
+    """The file does not say which optimizer its state is of."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Variables:
     """Variables of an optimizer as they are told apart."""
@@ -192,7 +196,7 @@ def state_by_positions(
     found.check_class()
     algorithm = settings.algorithm
     if algorithm is None:
-        raise LossError("the file does not say which optimizer it has")
+        raise UntoldError("the file does not say which optimizer it has")
     slots = _without_scalars(variables, found)
     if not slots and found.step == 0:
         return found.state((), NAMED)  # Keras makes the slots at the first step

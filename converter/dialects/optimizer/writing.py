@@ -18,6 +18,7 @@ from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.optimizer import Convention, OptimizerState
 
 _OWN_MODULE = "converter.keras_optimizers"
+_REGISTERED = "Custom>"
 _NOT_SHOWN = frozenset(
     ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 )
@@ -48,15 +49,20 @@ def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) ->
     return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
 
 
-def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor) -> Checkpoint:
+def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor, *, says_kind: bool) -> Checkpoint:
     """Return a checkpoint that keeps Keras's names, its optimizer with what every config of one says.
 
-    Of an optimizer that a file has by its name alone that is its class, what it is called, and its rate. Raises
-    LossError where the file does not say the rate.
+    Of one that a file has by its name alone that is its class, what it is called, and its rate; in an .h5 its kind,
+    too (`says_kind`): tf_keras takes one that does not say it for a legacy optimizer. Raises LossError where the file
+    does not say the rate.
     """
     state = checkpoint.optimizer
     if state is None or state.convention is Convention.TORCH:
         return checkpoint
+    if not says_kind and state.convention is Convention.KERAS_LEGACY:
+        if state.groups[0].hyperparameters.get("decay"):
+            return checkpoint.without_state("no archive holds that of a legacy optimizer whose rate decays")
+        state = _renewed(state)
     (first, *others) = state.groups
     if "learning_rate" not in first.hyperparameters:
         raise LossError(
@@ -67,8 +73,35 @@ def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor) -> Checkpoint:
     title = TITLES[own] if flavor is KerasFlavor.KERAS_3 else own
     stated = str(first.hyperparameters["class_name"])
     class_name = own if stated == stated.lower() else stated
-    group = replace(first, hyperparameters={"name": title, **first.hyperparameters, "class_name": class_name})
+    is_new = says_kind and flavor is KerasFlavor.TF_KERAS and state.convention is Convention.KERAS
+    kind = {"is_legacy_optimizer": False} if is_new else {}
+    group = replace(first, hyperparameters={"name": title, **kind, **first.hyperparameters, "class_name": class_name})
     return replace(checkpoint, optimizer=replace(state, groups=(group, *others)))
+
+
+def _renewed(state: OptimizerState) -> OptimizerState:
+    """Return the state of a legacy optimizer as that of today's class, which computes the same."""
+    groups = (
+        replace(group, hyperparameters={key: value for key, value in group.hyperparameters.items() if key != "decay"})
+        for group in state.groups
+    )
+    return replace(state, groups=tuple(groups), convention=Convention.KERAS)
+
+
+def kind_of(state: OptimizerState, flavor: KerasFlavor) -> KerasFlavor:
+    """Return the kind of optimizer that a state is of, in a file of one flavor: tf_keras has legacy ones, too."""
+    is_legacy = flavor is KerasFlavor.TF_KERAS and state.convention is Convention.KERAS_LEGACY
+    return KerasFlavor.LEGACY if is_legacy else flavor
+
+
+def with_plain_class(state: OptimizerState) -> OptimizerState:
+    """Return the state with the class that Keras 2 registers as `Custom>Adam` called as every kind of file calls it."""
+    (first, *others) = state.groups
+    bare = str(first.hyperparameters["class_name"]).removeprefix(_REGISTERED)
+    if bare not in CLASSES.values():
+        return state
+    group = replace(first, hyperparameters={**first.hyperparameters, "class_name": bare})
+    return replace(state, groups=(group, *others))
 
 
 def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
@@ -76,11 +109,12 @@ def compile_config(state: OptimizerState, known: object) -> dict[str, Any]:
     others = known if isinstance(known, Mapping) else _NOT_COMPILED
     class_name, config = config_of(state)
     is_own = class_name.startswith(OWN_PACKAGE)
+    bare = class_name.rpartition(">")[2]
     optimizer = {
         "module": _OWN_MODULE if is_own else "keras.optimizers",
-        "class_name": class_name.removeprefix(OWN_PACKAGE),
+        "class_name": bare,
         "config": config,
-        "registered_name": class_name if is_own else None,
+        "registered_name": None if bare == class_name else class_name,
     }
     return {"optimizer": optimizer, **{key: value for key, value in others.items() if key != "optimizer"}}
 

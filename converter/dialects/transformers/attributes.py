@@ -35,6 +35,7 @@ class AttributeRow:
 
     place: re.Pattern[str]
     name: str
+    text: str
 
     @classmethod
     def of(cls, place: str, name: str) -> AttributeRow:
@@ -43,7 +44,7 @@ class AttributeRow:
         pattern = "".join(
             f"(?:_(?P<{part}>[0-9]+))?" if index % 2 else re.escape(part) for index, part in enumerate(parts)
         )
-        return cls(place=re.compile(pattern), name=name)
+        return cls(place=re.compile(pattern), name=name, text=place)
 
     def name_at(self, place: str) -> str | None:
         """Return the name of the variable at `place`, None when it is not of this row."""
@@ -51,6 +52,22 @@ class AttributeRow:
         if match is None:
             return None
         return _INDEX.sub(lambda index: str(int(match[index[1]] or 0) + int(index[2] or 0)), self.name)
+
+    def place_of(self, name: str) -> str | None:
+        """Return the place of the variable with this name, None when it is not of this row."""
+        parts = _INDEX.split(self.name)
+        indices = list(zip(parts[1::3], parts[2::3], strict=True))
+        match = re.fullmatch("([0-9]+)".join(map(re.escape, parts[::3])), name)
+        if match is None:
+            return None
+        numbers: dict[str, int] = {}
+        for (index, more), digits in zip(indices, match.groups(), strict=True):
+            number = int(digits) - int(more or 0)
+            if number < 0 or numbers.setdefault(index, number) != number:
+                return None
+        if set(_PLACEHOLDER.findall(self.text)) - set(numbers):
+            return None
+        return _PLACEHOLDER.sub(lambda each: f"_{numbers[each[1]]}" if numbers[each[1]] else "", self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +84,26 @@ class Layout:
             if name is not None:
                 return name
         return None
+
+    def place_of(self, name: str) -> str | None:
+        """Return the place in the model of the variable with a name, None when no row has it."""
+        for rows in self.rows.values():
+            for row in rows:
+                place = row.place_of(name)
+                if place is not None:
+                    return place
+        return None
+
+
+def place_of(class_name: str, name: str) -> str | None:
+    """Return where an archive has a variable, below the place of its model; None where no row says it.
+
+    `name` is that of the variable, with or without the model's own before it.
+    """
+    layout = next((each for each in layouts() if each.class_name == class_name), None)
+    if layout is None:
+        return None
+    return layout.place_of(name.partition("/")[2]) or layout.place_of(name)
 
 
 @cache

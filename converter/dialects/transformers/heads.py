@@ -7,6 +7,7 @@ where their layer is known, else with their own.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ PREFIX = "heads."
 METADATA_KEY = "heads"
 _DEPTH_LIMIT = 64
 _LAYER_LISTS = ("layers",)
+_OF_TOWER = re.compile(r"_(?:text|vision)_model$")
+_ODD_MODULES = {"openai_gpt": ("openai", "openai"), "data2vec_vision": ("data2vec", "data2vec_vision")}
+"""Model type -> folder and file of its TensorFlow classes, where these are not called as it is."""
 _NOT_OF_A_CONFIG = ("_name_or_path", "_attn_implementation_autoset")
 
 
@@ -84,6 +88,16 @@ def _configs(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, list):
         for item in value:
             yield from _configs(item, depth + 1)
+
+
+def module_of(entry: Mapping[str, Any]) -> str | None:
+    """Return the module of transformers that has the class of a layer, None for a layer of another package."""
+    inside = next(models_inside(entry), None)
+    if inside is None or inside.config not in (entry.get("config"), entry["config"].get("config")):
+        return None
+    kind = _OF_TOWER.sub("", str(inside.config["model_type"]).replace("-", "_"))
+    folder, file = _ODD_MODULES.get(kind, (kind, kind))
+    return f"transformers.models.{folder}.modeling_tf_{file}"
 
 
 def config_around(model: Config | None, layers: Mapping[str, Mapping[str, Any]]) -> Config | None:

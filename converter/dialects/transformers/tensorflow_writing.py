@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.rewriting import Derivation, Rewriting, laid_out
@@ -64,8 +65,12 @@ def layers(checkpoint: Checkpoint) -> dict[str, list[str]]:
     return found
 
 
-def trained_in_order(ranks: Mapping[str, int], config: Mapping[str, Any], architecture: str) -> tuple[str, ...] | None:
-    """Return the trained variables of a TensorFlow class as Keras lists them; None where a table does not have each.
+def in_keras_order(
+    ranks: Mapping[str, int], config: Mapping[str, Any], architecture: str
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the variables of a TensorFlow class as Keras lists them: those that it trains, and the others.
+
+    None where a table does not have each.
 
     `ranks` are those of all its variables, by name; `architecture` is the class without its ``TF``.
     """
@@ -79,7 +84,8 @@ def trained_in_order(ranks: Mapping[str, int], config: Mapping[str, Any], archit
     listed = dict.fromkeys(name for layer in model.layers for name in _in_order(layer, templates, model.table))
     if len(listed) < len(ranks):
         return None
-    return tuple(name for name in listed if not _is_untrained(name, model.table))
+    others = tuple(name for name in listed if _is_untrained(name, model.table))
+    return tuple(name for name in listed if name not in others), others
 
 
 def _place_in(model: TensorFlowClass) -> Callable[[str, int], tuple[Any, ...]]:
@@ -111,6 +117,18 @@ def _in_order(layer: Layer, templates: Mapping[str, str], table: TensorFlowTable
 def _is_untrained(variable: str, table: TensorFlowTable) -> bool:
     name = variable.removesuffix(":0")
     return bool(_STATISTICS.search(name)) or name.endswith(table.not_trained)
+
+
+def naming_its_class(checkpoint: Checkpoint) -> Config | None:
+    """Return the config with the class that it names, or that the tensors tell."""
+    config = checkpoint.config
+    if config is None or class_named(config.values) is not None:
+        return config
+    try:
+        architecture = infer_architecture(checkpoint.tensors, config.values).architecture
+    except ArchitectureError:
+        return config
+    return config.with_values({"architectures": [architecture]})
 
 
 def from_canonical(checkpoint: Checkpoint) -> Checkpoint:

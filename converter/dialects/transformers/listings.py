@@ -1,0 +1,387 @@
+"""What one kind of Keras file lists, from what another does: the variables of each layer, in which order, and where.
+
+An `.h5` has the layers of a model with their variables as `layer.weights` gives them; an archive has places of
+attributes (`layers/dense/vars/0`); a SavedModel and a TensorFlow checkpoint have paths of objects. A Keras config, and
+the tables of transformers' classes, lead from each to the other, so that names and layouts stay what Keras calls them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from converter.dialects.identity.transformers_4 import type_called
+from converter.dialects.keras import architecture
+from converter.dialects.keras.modules import Module
+from converter.dialects.keras.objects import OBJECTS
+from converter.dialects.keras.stores import IN_ORDER, NOT_TRAINED
+from converter.dialects.optimizer.flavors import KerasFlavor
+from converter.dialects.optimizer.keras_layouts import in_order
+from converter.dialects.optimizer.semantics import to_keras
+from converter.dialects.optimizer.writing import with_plain_class
+from converter.dialects.transformers.attributes import names_from_places, place_of
+from converter.dialects.transformers.composites import table_of
+from converter.dialects.transformers.heads import encoder_config, is_head, module_of
+from converter.dialects.transformers.tensorflow_classes import knows
+from converter.dialects.transformers.tensorflow_writing import from_canonical, in_keras_order, naming_its_class
+from converter.errors import LossError
+from converter.model.checkpoint import Checkpoint, Config, Listing
+from converter.model.optimizer import Convention
+
+_ARCHIVE, _HDF5 = "keras", "h5"
+_VARIABLES = "vars"
+_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
+_VERSION, _RELEASE = "2.15.0", "4.57.6"
+"""Of the Keras whose layout an archive of a TensorFlow class has, and of transformers."""
+_WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
+
+
+class NoPlaceError(LossError):
+    """Nothing says where an archive of a class of transformers would have a variable."""
+
+
+def is_of_layers(checkpoint: Checkpoint, kind: str) -> bool:
+    """Whether another kind of file has a Keras model with layers that only their own variables tell of.
+
+    A TensorFlow checkpoint says by its objects alone which layers there are: enough for weights by layer.
+    """
+    listing, config = checkpoint.listing, checkpoint.keras_config
+    if listing is None or listing.format == kind:
+        return False
+    if config is None or not architecture.is_model(config.values):
+        return kind == _HDF5 and listing.format in OBJECTS
+    return bool(architecture.modules(architecture.parse(config.values))[1])
+
+
+def relisted(checkpoint: Checkpoint, kind: str, *, is_older: bool) -> Checkpoint:
+    """Return the checkpoint with the names that a file of another `kind` has for its variables, and its listing.
+
+    Raises LossError where neither config nor tables say the order of a layer's variables, or their places.
+    """
+    listing = checkpoint.listing
+    assert listing is not None
+    there = set(checkpoint.names)
+    if kind == _HDF5:
+        layers = dict(_layers_of_hdf5(checkpoint, listing))
+        renamed = {name: f"{called}:0" for held in layers.values() for called, name in held if name in there}
+        pairs = {
+            layer: tuple((renamed[name], renamed[name]) for _, name in held if name in there)
+            for layer, held in layers.items()
+        }
+    else:
+        places = _Archive.of(checkpoint, listing, is_older=is_older).places()
+        renamed = {name: new for new, _, name in places if name in there}
+        held_at: dict[str, dict[str, str]] = {}
+        for new, place, name in places:
+            group, _, number = place.rpartition(f"/{_VARIABLES}/")
+            if name in there:
+                held_at.setdefault(group, {})[number] = new
+        pairs = _numbered(held_at)
+    left = [name for name in checkpoint.names if name not in renamed]
+    if left:
+        raise LossError("is of no layer of the Keras model", tensor=left[0], hint=_WAYS_OUT)
+    order = dict.fromkeys(new for held in pairs.values() for _, new in held)
+    named = checkpoint.with_names(lambda name: renamed[name])
+    state = None if named.optimizer is None else with_plain_class(in_order(named.optimizer, order))
+    return replace(named, optimizer=state, listing=Listing(format=kind, layers=pairs))
+
+
+def as_archive_of_class(checkpoint: Checkpoint, *, is_exact: bool) -> Checkpoint:
+    """Return a checkpoint of PyTorch's names as an archive of its TensorFlow class has it; itself where there is none.
+
+    Raises NoPlaceError for layers around the model, and for a variable whose place in an archive no table has.
+    """
+    config = naming_its_class(checkpoint)
+    if config is None or not knows(config):
+        return checkpoint
+    if any(map(is_head, checkpoint.names)):
+        problem = "Keras opens a model with heads only by the config of the whole model, and the source has none"
+        raise NoPlaceError(problem, hint=_WAYS_OUT)
+    named = replace(checkpoint, config=config, metadata={**checkpoint.metadata, "keras_version": _VERSION})
+    written = from_canonical(to_keras(named, KerasFlavor.TF_KERAS, is_exact=is_exact))
+    assert written.config is not None
+    values = {"transformers_version": _RELEASE, **written.config.values}
+    architecture_name = str(values["architectures"][0])
+    class_name = f"TF{architecture_name}"
+    places: dict[str, str] = {}
+    for name in written.names:
+        place = place_of(class_name, _plain(name))
+        if place is None:
+            raise NoPlaceError(f"no table says where an archive has this variable of a {class_name}", tensor=name)
+        places[name] = place
+    ranks = {name: len(written.tensor(name).shape) for name in written.names}
+    order = in_keras_order(ranks, values, architecture_name)
+    found = names_from_places(places.values())
+    renamed = {name: found.get(place, place) for name, place in places.items()}
+    held_at: dict[str, dict[str, str]] = {}
+    for name, place in places.items():
+        group, _, number = place.rpartition(f"/{_VARIABLES}/")
+        held_at.setdefault(group, {})[number] = renamed[name]
+    entry = {"class_name": class_name, "config": values}
+    keras_config = {
+        "module": module_of(entry),
+        **entry,
+        "registered_name": class_name,
+        "build_config": {"input_shape": [None, None]},
+    }
+    archived = written.with_names(renamed.__getitem__)
+    state = archived.optimizer
+    if state is not None and order is not None:
+        state = in_order(state, dict.fromkeys(renamed[name] for name in order[0]))
+    return replace(
+        archived,
+        config=None,
+        keras_config=Config(values=keras_config, raw=json.dumps(keras_config).encode("ascii")),
+        optimizer=state,
+        listing=Listing(format=_ARCHIVE, layers=_numbered(held_at)),
+    )
+
+
+def _numbered(held_at: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the variables of each place in the order of their numbers."""
+    return {group: tuple(sorted(held.items(), key=lambda pair: int(pair[0]))) for group, held in held_at.items()}
+
+
+Held = tuple[tuple[str, str], ...]
+"""What each variable of a layer is called there, and its name in the checkpoint, as `layer.weights` has them."""
+
+
+def _layers_of_hdf5(checkpoint: Checkpoint, listing: Listing) -> Iterator[tuple[str, Held]]:
+    model = _model(checkpoint)
+    if model is None:
+        begins = {path: {name.partition("/")[0] for _, name in pairs} for path, pairs in listing.layers.items()}
+        shared = Counter(begin for each in begins.values() for begin in each)
+        for path, pairs in listing.layers.items():
+            layer_name = next((begin for begin in begins[path] if len(begins[path]) == shared[begin] == 1), path)
+            yield layer_name, tuple((_plain(name), name) for name in _of_objects(pairs, checkpoint))
+        return
+    for layer, names in _weights_of(checkpoint, listing, model):
+        own = layer.store.rpartition("/")[2]
+        is_known = not architecture.modules(replace(model, layers=(layer,)))[1]
+        called = (name if is_known else _below(layer.name, own, name) for name in map(_plain, names))
+        yield layer.name, tuple(zip(called, names, strict=True))
+
+
+def _below(layer: str, own: str, name: str) -> str:
+    """Return a name that begins with a layer's place as one that begins with what the layer is called."""
+    return f"{layer}/{name.removeprefix(f'{own}/')}" if name.startswith(f"{own}/") else name
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(":0")
+
+
+def _model(checkpoint: Checkpoint) -> architecture.Layer | None:
+    config = checkpoint.keras_config
+    is_model = config is not None and architecture.is_model(config.values)
+    return architecture.parse(config.values) if config is not None and is_model else None
+
+
+def _weights_of(
+    checkpoint: Checkpoint, listing: Listing, model: architecture.Layer
+) -> Iterator[tuple[architecture.Layer, tuple[str, ...]]]:
+    """Yield each layer of a model with its variables as `layer.weights` has them."""
+    if listing.format == _HDF5:
+        for layer in model.layers:
+            yield layer, tuple(name for _, name in listing.layers.get(layer.name, ()))
+    elif listing.format in OBJECTS:
+        layers = model.layers
+        if model.class_name == "Sequential" and len(layers) == len(listing.layers) + 1:
+            layers = tuple(layer for layer in layers if layer.class_name != "InputLayer")
+        if len(layers) != len(listing.layers):
+            raise LossError("the config has other layers than the objects beside it", hint=_WAYS_OUT)
+        for layer, pairs in zip(layers, listing.layers.values(), strict=True):
+            yield layer, _of_objects(pairs, checkpoint)
+    else:
+        places = {
+            place.replace(_OLD_PLACE, _PLACE): [name for _, name in pairs] for place, pairs in listing.layers.items()
+        }
+        for layer in model.layers:
+            yield layer, _joined(list(_parts(layer, places, checkpoint, is_frozen=False)))
+
+
+def _of_objects(pairs: Held, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the variables of a layer as `layer.weights` has them, which SavedModels list.
+
+    In a checkpoint the optimizer tells the order of what is trained, else the tables of transformers, or what Keras
+    calls the variables of its own layers. Raises LossError where none of these does.
+    """
+    names = tuple(name for _, name in pairs)
+    listing, state = checkpoint.listing, checkpoint.optimizer
+    if len(names) < 2 or listing is None or listing.format != "tf-checkpoint":
+        return names
+    trained = tuple(name for name in names if name.rpartition("/")[2] not in NOT_TRAINED)
+    slots = {} if state is None or state.convention is not Convention.KERAS else state.slots
+    ranks = {name: rank for slot in slots.values() for rank, name in enumerate(slot)}
+    if ranks.keys() >= set(trained):
+        return (*sorted(trained, key=ranks.__getitem__), *(name for name in names if name not in trained))
+    return _of_class(names, checkpoint) or _by_leaves(pairs)
+
+
+def _of_class(names: Sequence[str], checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    """Return variables in the order of a class of transformers as which their names begin, None for other names."""
+    start = names[0].partition("/")[0]
+    model_type = type_called({start})
+    values = {"model_type": model_type}
+    table = None if model_type is None else table_of(values)
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
+    for each in () if table is None else table.classes.values():
+        found = in_keras_order(ranks, values, each.name) if each.is_called(start) else None
+        if found is not None:
+            return (*found[0], *found[1])
+    return None
+
+
+def _by_leaves(pairs: Held) -> tuple[str, ...]:
+    """Return variables in the order in which the layers that they are of stand, each with those of one of Keras's."""
+    inside = list(dict.fromkeys(path.rpartition("/")[0] for path, _ in pairs))
+    leaves = [path.rpartition("/")[2] for path, _ in pairs]
+    if not set(leaves) <= set(IN_ORDER):
+        problem = "neither optimizer nor names say in which order their layer has these variables"
+        raise LossError(problem, tensor=pairs[0][1], hint=_WAYS_OUT)
+
+    def rank(pair: tuple[str, str]) -> tuple[bool, int, int]:
+        group, _, leaf = pair[0].rpartition("/")
+        return (leaf in NOT_TRAINED, inside.index(group), IN_ORDER.index(leaf))
+
+    return tuple(name for _, name in sorted(pairs, key=rank))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Variables of a layer or of one inside it, those that are trained and the others."""
+
+    trained: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    is_frozen: bool = False
+
+
+def _joined(parts: Sequence[_Part]) -> tuple[str, ...]:
+    """Return variables as `layer.weights` has them: what is trained in all of it, then what is not, part by part."""
+    trained = [name for part in parts if not part.is_frozen for name in part.trained]
+    others = [name for part in parts for name in ((*part.trained, *part.others) if part.is_frozen else part.others)]
+    return (*trained, *others)
+
+
+def _parts(
+    layer: architecture.Layer, places: Mapping[str, Sequence[str]], checkpoint: Checkpoint, *, is_frozen: bool
+) -> Iterator[_Part]:
+    """Yield the parts of a layer whose variables lie at `places` of an archive, in the order of their making."""
+    is_frozen = is_frozen or layer.config.get("trainable") is False
+    if layer.class_name in architecture.MODELS:
+        for inner in layer.layers:
+            yield from _parts(inner, places, checkpoint, is_frozen=is_frozen)
+        return
+    modules, unknown = _modules(layer)
+    for module in modules:
+        names = {f"{module.path}/{slot.keras}": slot for slot in module.slots}
+        yield _Part(
+            trained=tuple(name for name, slot in names.items() if not slot.is_buffer),
+            others=tuple(name for name, slot in names.items() if slot.is_buffer),
+            is_frozen=is_frozen or not module.is_trainable,
+        )
+    if unknown:
+        own = {place: held for place, held in places.items() if f"{place}/".startswith(f"{layer.store}/")}
+        yield _part_of_unknown(layer, own, checkpoint, is_frozen=is_frozen)
+
+
+def _part_of_unknown(
+    layer: architecture.Layer, own: Mapping[str, Sequence[str]], checkpoint: Checkpoint, *, is_frozen: bool
+) -> _Part:
+    """Return the variables of a layer that is not Keras's own: a class of transformers, or one place."""
+    names = [name for held in own.values() for name in held]
+    if len(own) <= 1:
+        others = tuple(name for name in names if name.rpartition("/")[2] in NOT_TRAINED)
+        trained = tuple(name for name in names if name not in others)
+        return _Part(trained=trained, others=others, is_frozen=is_frozen)
+    config = encoder_config(Config(values={"class_name": layer.class_name, "config": layer.config}, raw=b""))
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint.names}
+    found = None
+    if config is not None:
+        found = in_keras_order(ranks, config.values, _class_name(layer).removeprefix("TF"))
+    if found is None or (is_frozen and found[1]):
+        raise LossError(
+            f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside whose order an archive does not tell",
+            hint=_WAYS_OUT if config is not None else "an .h5 or a SavedModel of the same model does",
+        )
+    return _Part(trained=found[0], others=found[1], is_frozen=is_frozen)
+
+
+def _modules(layer: architecture.Layer) -> tuple[list[Module], list[architecture.Layer]]:
+    return architecture.modules(replace(layer, class_name="Functional", layers=(layer,)))
+
+
+def _class_name(layer: architecture.Layer) -> str:
+    return layer.class_name.rpartition(">")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Archive:
+    """Where an archive has the variables of a model, which are listed otherwise."""
+
+    checkpoint: Checkpoint
+    listing: Listing
+    model: architecture.Layer
+    version: int
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, listing: Listing, *, is_older: bool) -> _Archive:
+        model = _model(checkpoint)
+        assert model is not None
+        return cls(checkpoint=checkpoint, listing=listing, model=model, version=-1 if is_older else 0)
+
+    def places(self) -> list[tuple[str, str, str]]:
+        """Return, of each variable, its name in an archive, its place there, and its name in the checkpoint."""
+        found: list[tuple[str, str, str]] = []
+        for layer, names in _weights_of(self.checkpoint, self.listing, self.model):
+            found += self._of_layer(layer, names)
+        by_place = names_from_places(place for _, place, _ in found)
+        return [(by_place.get(place, new), place, name) for new, place, name in found]
+
+    def _of_layer(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+        modules, unknown = _modules(layer)
+        if not unknown:
+            slots = {
+                f"{module.path}/{slot.keras}": f"{module.stores[self.version]}/{_VARIABLES}/{number}"
+                for module in modules
+                for number, slot in enumerate(module.slots)
+            }
+            new_names = _joined(list(_parts(layer, {}, self.checkpoint, is_frozen=False)))
+            if len(new_names) != len(names):
+                problem = f"layer {layer.name!r} has {len(names)} variables, its config says {len(new_names)}"
+                raise LossError(problem, hint=_WAYS_OUT)
+            yield from ((new, slots[new], name) for new, name in zip(new_names, names, strict=True))
+        elif layer.class_name in architecture.MODELS:
+            raise LossError(
+                f"model {layer.name!r} has layers inside of which no table says where an archive has their variables",
+                hint=_WAYS_OUT,
+            )
+        else:
+            yield from self._of_unknown(layer, names)
+
+    def _of_unknown(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+        own_config = encoder_config(Config(values={"config": layer.config}, raw=b""))
+        if own_config is not None:
+            for name in names:
+                place = place_of(_class_name(layer), _plain(name))
+                if place is None:
+                    problem = f"no table says where an archive has this variable of a {_class_name(layer)}"
+                    raise LossError(problem, tensor=name, hint=_WAYS_OUT)
+                yield name, f"{layer.store}/{place}", name
+            return
+        counts: dict[str, int] = {}
+        paths = {name: path for pairs in self.listing.layers.values() for path, name in pairs}
+        for name in names:
+            path = paths[name] if self.listing.format in OBJECTS else _plain(name).removeprefix(f"{layer.name}/")
+            inside = path.rpartition("/")[0]
+            if any(part.isdigit() for part in path.split("/")) or (inside and self.listing.format not in OBJECTS):
+                raise LossError(
+                    f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside, and nothing says under which "
+                    "attributes an archive has them",
+                    hint="a SavedModel of the same model, as model.save(dir) writes it, does",
+                )
+            place = f"{layer.store}/{inside}".rstrip("/")
+            number = counts[place] = counts.get(place, -1) + 1
+            yield f"{layer.name}/{path}", f"{place}/{_VARIABLES}/{number}", name
