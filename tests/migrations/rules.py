@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 RULES = {
-    "no model of transformers": r"a pretrained folder (?:needs a config\.json|holds a model of)|which no table of transformers knows",
+    "no model of transformers": (
+        r"a pretrained folder (?:needs a config\.json|holds a model of)|which no table of transformers knows"
+    ),
     "no file of Keras": (
         r"Keras opens a model |Keras loads no |, has layers inside|whose variables cannot be named|"
         r"needs the config of a Keras model|no table says where|of no layer of the Keras model|"
