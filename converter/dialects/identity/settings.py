@@ -30,8 +30,8 @@ def _has(model_type: str, config: Mapping[str, Any], path: Sequence[str]) -> boo
     first, *rest = path
     if not rest:
         return first in known["keys"] or first in table["every"]
-    said = config.get(first)
-    part = said if isinstance(said, Mapping) else {}
+    value = config.get(first)
+    part = value if isinstance(value, Mapping) else {}
     inside = part.get("model_type", known["parts"].get(first))
     if isinstance(inside, str):
         return _has(inside, part, rest)
