@@ -54,7 +54,7 @@ def refusals(source: str, target: str) -> set[int]:
     """Return the exit codes of what has no place in the target."""
     if target in ("pretrained", "bin", "tf", "flax") and source.startswith(OF_NO_TRANSFORMERS):
         return {2, 3}
-    return {"h5": {3}, "keras": {2, 3}}.get(target, set())
+    return {2, 3} if target in ("h5", "keras", "weights_v3") else set()
 
 
 def files(folder: Path) -> dict[str, bytes]:
