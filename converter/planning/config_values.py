@@ -1,4 +1,4 @@
-"""`--config-value NAME=VALUE`: another value in the config of a transformers model than its file says."""
+"""What the config of a transformers model is to say that its file does not: `--config-value NAME=VALUE`, `--task`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,51 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.settings import is_setting
-from converter.errors import UsageError
+from converter.errors import ArchitectureError, UsageError
 from converter.model.checkpoint import Checkpoint, Part
 from converter.options import Options
 
-_OPTION = "--config-value"
+_OPTION, _TASK = "--config-value", "--task"
 
 
 def check_applicable(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
-    """Raise UsageError when values are given and no config of transformers decides anything of the target."""
-    if not options.config_values:
-        return
+    """Raise UsageError when values or a task are given and the config of transformers decides nothing of the target."""
+    is_numbered = checkpoint.optimizer_numbered is not None and Part.OPTIMIZER in holds
+    for option, is_given, is_for_order in ((_OPTION, options.config_values, False), (_TASK, options.task, is_numbered)):
+        if is_given and not is_for_order:
+            _check(option, checkpoint, holds, options)
+
+
+def _check(option: str, checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
     config = checkpoint.config
     if config is None or not isinstance(config.values.get("model_type"), str):
-        raise UsageError(f"{_OPTION} is for the config of a transformers model, and there is none")
+        raise UsageError(f"{option} is for the config of a transformers model, and there is none")
     has_graph = Part.GRAPH in holds and not options.weights_only
     if not has_graph and Part.CONFIG not in holds:
-        raise UsageError(f"{_OPTION} decides nothing of a target that has neither config nor graph")
+        raise UsageError(f"{option} decides nothing of a target that has neither config nor graph")
     if has_graph and (options.model is not None or (checkpoint.graph is not None and not options.with_cache)):
-        raise UsageError(f"{_OPTION} does not change the source's own graph, or that of --model")
+        raise UsageError(f"{option} does not change the source's own graph, or that of --model")
+
+
+def with_task(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> Checkpoint:
+    """Return the checkpoint, which has canonical names, with the class for the task that was asked for in its config.
+
+    Raises UsageError for an unknown task, ArchitectureError where the tensors are of another class.
+    """
+    config = checkpoint.config
+    if options.task is None or config is None or Part.CONFIG not in holds:
+        return checkpoint
+    architecture = infer_architecture(checkpoint.tensors, config.values, task=options.task).architecture
+    corrected = config.with_values({"architectures": [architecture]})
+    told = infer_architecture(checkpoint.tensors, corrected.values).architecture
+    if told != architecture:
+        raise ArchitectureError(f"{_TASK} {options.task} asks for {architecture}, and the tensors are those of {told}")
+    if corrected.raw == config.raw:
+        return checkpoint
+    warning = f"config.json: architectures is now {architecture}, as {_TASK} says"
+    return replace(checkpoint, config=corrected, warnings=(*checkpoint.warnings, warning))
 
 
 def with_config_values(checkpoint: Checkpoint, options: Options) -> Checkpoint:

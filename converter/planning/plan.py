@@ -19,7 +19,7 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
-from converter.planning.config_values import check_applicable, with_config_values
+from converter.planning.config_values import check_applicable, with_config_values, with_task
 from converter.planning.graph import with_graph
 from converter.planning.optimizer import with_optimizer
 from converter.planning.selection import cast_losses, selected
@@ -82,7 +82,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
         configured,
         target.format,
         options,
-        named=lambda settled: _named(settled, target.format),
+        named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
         adapted=lambda named: target.adapted(selected(named, target.format, options)),
     )
     planned = _runnable(adapted, configured, target, options, workshop)

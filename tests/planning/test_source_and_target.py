@@ -24,7 +24,7 @@ from converter.formats import registry
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
-from converter.planning.config_values import check_applicable
+from converter.planning.config_values import check_applicable, with_task
 from tests.conftest import ROOT, Ckconv
 
 
@@ -446,17 +446,51 @@ VALUES: list[tuple[Checkpoint, frozenset[Part], dict[str, Any], str | None]] = [
 ]
 
 
+@pytest.mark.parametrize("given", [{"config_value": ("a=2",)}, {"task": "masked-lm"}], ids=["value", "task"])
 @pytest.mark.parametrize(("checkpoint", "holds", "options", "why"), VALUES)
 def test_where_another_value_in_the_config_decides_something(
-    checkpoint: Checkpoint, holds: frozenset[Part], options: dict[str, Any], why: str | None
+    checkpoint: Checkpoint,
+    holds: frozenset[Part],
+    options: dict[str, Any],
+    why: str | None,
+    given: dict[str, Any],
 ) -> None:
     check_applicable(checkpoint, holds, Options(**options))
-    asked = Options(config_value=("a=2",), **options)
+    asked = Options(**given, **options)
     if why is None:
         check_applicable(checkpoint, holds, asked)
         return
     with pytest.raises(UsageError, match=why):
         check_applicable(checkpoint, holds, asked)
+
+
+def test_a_task_may_say_in_which_order_parameters_are() -> None:
+    numbered = replace(WITH_CONFIG, optimizer_numbered={})
+    check_applicable(numbered, frozenset({Part.WEIGHTS, Part.OPTIMIZER}), Options(task="masked-lm"))
+    with pytest.raises(UsageError, match="decides nothing"):
+        check_applicable(numbered, frozenset({Part.WEIGHTS}), Options(task="masked-lm"))
+
+
+def test_a_folder_of_another_class_than_the_task_asks_for_is_refused(squad_bert: Path, tmp_path: Path) -> None:
+    report = converter.convert(squad_bert, tmp_path / "x", to="pretrained", task="question-answering")
+    assert not any("--task" in each for each in report.warnings)
+    with pytest.raises(ArchitectureError, match="BertForTokenClassification, and the tensors are those of BertForQ"):
+        converter.convert(squad_bert, tmp_path / "y", to="pretrained", task="token-classification")
+    with pytest.raises(UsageError, match="unknown task"):
+        converter.convert(squad_bert, tmp_path / "y", to="pretrained", task="foo")
+
+
+def test_a_config_that_names_no_class_gets_that_of_the_task(squad_bert: Path) -> None:
+    read = converter.read(squad_bert)
+    assert read.config is not None
+    given = replace(read, config=Config(values={"model_type": "bert"}, raw=b"{}"))
+    asked = Options(task="question-answering")
+    made = with_task(given, HAS_CONFIG, asked)
+    assert made.config is not None
+    assert made.config.values["architectures"] == ["BertForQuestionAnswering"]
+    assert made.warnings == ("config.json: architectures is now BertForQuestionAnswering, as --task says",)
+    assert with_task(given, RUNS, asked) is given
+    assert with_task(made, HAS_CONFIG, asked) is made
 
 
 def test_values_of_a_part_leave_the_rest_of_it(source: Path, tmp_path: Path) -> None:
