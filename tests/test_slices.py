@@ -30,7 +30,7 @@ class Node:
 
 
 def kept(seed: int, *, is_file_marked: bool = False, has_tier_run: bool = False) -> list[Node]:
-    """Of a file with seven tests of a function of which one in three runs, four of another, and one with a framework."""
+    """Of a file: seven tests of a function of which one in three runs, four of another, and one with a framework."""
     two, three = pytest.mark.one_in(2).mark, pytest.mark.one_in(3).mark
     file = Node("test_x.py", {"one_in": two} if is_file_marked else {})
     many = [Node(f"test_x.py::test_many[{number}]", {"one_in": three}, file) for number in range(7)]
