@@ -63,7 +63,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(30)
 def test_the_same_command_gives_the_same_files(
     source: str, target: str, tmp_path: Path, ckconv: Ckconv, without_frameworks: Path
 ) -> None:

@@ -42,6 +42,7 @@ def flipped(path: Path) -> None:
     largest.write_bytes(data)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_conversion_is_the_same_and_proven(target: str, squad_bert: Path, tmp_path: Path, ckconv: Ckconv) -> None:
     entry, options = TARGETS[target]

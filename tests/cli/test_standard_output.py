@@ -60,6 +60,7 @@ def shell(command: str, place: str, paths: dict[str, Path]) -> subprocess.Comple
     )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("command", "exit_code", "done", "place"), _CASES)
 def test_what_is_printed_goes_nowhere(
     command: str, exit_code: int, done: str, place: str, converted: dict[str, Path]
