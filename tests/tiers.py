@@ -97,6 +97,7 @@ def file_needs_one(path: Path) -> bool:
     return top.is_of_extras or any(file_needs_one(each) for each in found if each is not None and each != path)
 
 
+@cache
 def function_needs_one(path: Path, name: str) -> bool:
     """Whether a function of a file of tests/, or what it calls there, imports a framework."""
     return _needs(path, name, set())
