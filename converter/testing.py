@@ -47,7 +47,7 @@ __all__ = [
     "written",
 ]
 
-MANY = 5_000
+MANY = 3_000
 
 
 def _random(dtype: DType, shape: tuple[int, ...], seed: int = 0) -> Tensor:
