@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.slices import IS_FULL, left_out
+from tests.slices import IS_FULL, TOLD, left_out
 from tests.tiers import FRAMEWORKS, OF_EXTRAS, ROOT, file_needs_one, function_needs_one
 
-_TOLD = "told"
 _HIDES_FRAMEWORKS = f"""
 import sys
 from importlib.abc import MetaPathFinder
@@ -151,14 +150,14 @@ def ckconv(without_frameworks: Path) -> Ckconv:
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Say something at the end of the run, in whichever process this test is: figures, and what was left out."""
-    return lambda text: record_property(_TOLD, text)
+    return lambda text: record_property(TOLD, text)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what tests told."""
     reports = [report for kind in terminalreporter.stats.values() for report in kind]
     calls = [report for report in reports if getattr(report, "when", None) == "call"]
-    told = [text for report in calls for key, text in report.user_properties if key == _TOLD]
+    told = [text for report in calls for key, text in report.user_properties if key == TOLD]
     if told:
         terminalreporter.section("told")
         for text in told:

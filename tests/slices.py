@@ -17,6 +17,8 @@ import pytest
 IS_FULL = os.environ.get("CKCONV_ORACLE_FULL") == "1"
 SEED = int(os.environ.get("CKCONV_ORACLE_SEED", "0"))
 
+TOLD = "told"
+"""The property of a test that is printed at the end."""
 _HAS_TIER_RUN = os.environ.get("CKCONV_TIER_HAS_RUN") == "1"
 _ONE_IN_OF_TIER = 4
 _TIER = "tests without frameworks"
@@ -50,5 +52,5 @@ def _left_out(name: str, one_in: int, items: Sequence[pytest.Item], seed: int) -
     kept = items[turn::turns]
     if len(kept) < len(items):
         told = f"{name}: {len(items) - len(kept)} of {len(items)} tests left out"
-        kept[0].user_properties.append(("told", told))
+        kept[0].user_properties.append((TOLD, told))
     return [item for number, item in enumerate(items) if number % turns != turn]

@@ -14,7 +14,7 @@ from functools import partial
 
 from converter.declaring import option, set_choices
 from converter.dialects import keras as dialect
-from converter.dialects.keras.stores import names_from_modules, names_from_path
+from converter.dialects.keras.stores import as_today, names_from_modules, names_from_path
 from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of, stated_version
 from converter.dialects.optimizer.keras_files import record_attributes, with_numbered_state
 from converter.dialects.optimizer.keras_layouts import config_of, variables
@@ -49,7 +49,6 @@ _NOT_WEIGHTS = {
     "_compile_metrics": Kind.METRIC,
 }
 _SEED = "seed_generator"
-_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
 _DIALECTS = tuple(Dialect)
 _DATE_SAVED = "1980-01-01@00:00:00"
 
@@ -187,9 +186,9 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
     named: dict[str, tuple[str, ...]] = {}
     if config is not None and dialect.is_model(config.values):
         modules, _ = dialect.config_modules(dialect.parse(config.values))
-        counts = {place.replace(_OLD_PLACE, _PLACE): len(held) for place, held in stores.items()}
+        counts = {as_today(place): len(held) for place, held in stores.items()}
         by_place = names_from_modules(modules, counts)
-        named = {place: by_place[now] for place in stores if (now := place.replace(_OLD_PLACE, _PLACE)) in by_place}
+        named = {place: by_place[now] for place in stores if (now := as_today(place)) in by_place}
     named |= _named_in_transformers(stores)
     titles = dict(_titles(root, ()))
     for place, held in stores.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,23 +72,34 @@ def test_an_h5_becomes_the_archive_that_keras_writes(case: str, tmp_path: Path) 
         assert everything(theirs).keys() == everything(ours).keys()
 
 
-def trained(folder: Path) -> Path:
-    """The model of numbers with moments that say which weight they are of."""
-    path = folder / "trained.h5"
+def with_moments(
+    path: Path, optimizer: dict[str, Any], moments: Callable[[dict[str, tuple[int, ...]]], dict[str, Any]]
+) -> Path:
+    """The model of numbers, compiled with an optimizer; `moments` makes its variables of the shapes of the weights."""
     shutil.copy(FIXTURES / "numbers.h5", path)
     with h5py.File(path, "r+") as file:
-        file.attrs["training_config"] = json.dumps({"optimizer_config": ADAM, "loss": "mse"})
+        file.attrs["training_config"] = json.dumps({"optimizer_config": optimizer, "loss": "mse"})
         top = file["model_weights"]
-        weights = [(layer, name) for layer in listed(top, "layer_names") for name in listed(top[layer], "weight_names")]
-        state: dict[str, Any] = {"iteration:0": np.int64(3)}
-        for number, (layer, name) in enumerate(weights):
-            for slot in "mv":
-                state[f"Adam/{slot}/{name}"] = np.full(top[layer][name].shape, number, np.float32)
+        held = [top[layer] for layer in listed(top, "layer_names")]
+        state = moments({name: layer[name].shape for layer in held for name in listed(layer, "weight_names")})
         group = file.create_group("optimizer_weights")
         group.attrs["weight_names"] = list(state)
         for name, array in state.items():
             group[name] = array
     return path
+
+
+def trained(folder: Path) -> Path:
+    """The model of numbers with moments that say which weight they are of."""
+
+    def moments(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        state: dict[str, Any] = {"iteration:0": np.int64(3)}
+        for number, (name, shape) in enumerate(shapes.items()):
+            for slot in "mv":
+                state[f"Adam/{slot}/{name}"] = np.full(shape, number, np.float32)
+        return state
+
+    return with_moments(folder / "trained.h5", ADAM, moments)
 
 
 def test_moments_are_numbered_in_the_order_of_the_model_and_not_of_the_places(tmp_path: Path) -> None:
@@ -110,23 +122,16 @@ def test_moments_are_numbered_in_the_order_of_the_model_and_not_of_the_places(tm
 
 def of_legacy(folder: Path, **settings: Any) -> Path:
     """The model of numbers with an optimizer of before TensorFlow 2.11, which has all of one slot after another."""
-    path = folder / "legacy.h5"
-    shutil.copy(FIXTURES / "numbers.h5", path)
     config = {**ADAM["config"], "decay": 0.0, **settings}
-    with h5py.File(path, "r+") as file:
-        file.attrs["training_config"] = json.dumps({"optimizer_config": {"class_name": "Adam", "config": config}})
-        top = file["model_weights"]
-        weights = [(layer, name) for layer in listed(top, "layer_names") for name in listed(top[layer], "weight_names")]
+
+    def moments(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
         state: dict[str, Any] = {"Adam/iter:0": np.int64(3)}
         for slot, more in (("m", 0), ("v", 100)):
-            for number, (layer, name) in enumerate(weights):
-                called = f"Adam/{name.removesuffix(':0')}/{slot}:0"
-                state[called] = np.full(top[layer][name].shape, number + more, np.float32)
-        group = file.create_group("optimizer_weights")
-        group.attrs["weight_names"] = list(state)
-        for name, array in state.items():
-            group[name] = array
-    return path
+            for number, (name, shape) in enumerate(shapes.items()):
+                state[f"Adam/{name.removesuffix(':0')}/{slot}:0"] = np.full(shape, number + more, np.float32)
+        return state
+
+    return with_moments(folder / "legacy.h5", {"class_name": "Adam", "config": config}, moments)
 
 
 def test_a_legacy_optimizer_stays_one_in_an_h5_and_is_renewed_in_an_archive(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ IN_ORDER = (
 )
 """What the variables of Keras's own layers are called, each before those that it has after them."""
 _CELL = ("kernel", "recurrent_kernel", "bias")
+_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
+
+
+def as_today(place: str) -> str:
+    """Return a place of an archive as Keras calls it today; the first archives of Keras 2 had another word in it."""
+    return place.replace(_OLD_PLACE, _PLACE)
 
 
 def names_from_modules(modules: Sequence[Module], counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.keras import architecture
-from converter.dialects.keras.stores import NOT_TRAINED
+from converter.dialects.keras.stores import NOT_TRAINED, as_today
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import (
     Shape,
@@ -21,7 +21,7 @@ from converter.dialects.optimizer.keras_names import (
 from converter.dialects.optimizer.record import Record, parsed, record_of
 from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
 from converter.dialects.transformers.heads import encoder_config
-from converter.dialects.transformers.tensorflow_writing import in_keras_order
+from converter.dialects.transformers.tensorflow_writing import variables_of_layer
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
 from converter.encoding.hdf5.layers import listed
@@ -45,7 +45,6 @@ _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
 _HINT = "--config FILE with what to_json() or get_config() of the model returned says the order"
 _ORDERS_LIMIT = 16
 _WAYS_LIMIT = 100_000
-_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
 _NUMBER = re.compile(r"_(\d+)$")
 
 
@@ -242,11 +241,7 @@ def _ways_of_layer(
         return _orders_of_layers(layer, stores, checkpoint)
     if layer.config.get("trainable") is False:
         return [()]
-    own = {
-        place: names
-        for place, names in stores.items()
-        if f"{place.replace(_OLD_PLACE, _PLACE)}/".startswith(f"{layer.store}/")
-    }
+    own = {place: names for place, names in stores.items() if f"{as_today(place)}/".startswith(f"{layer.store}/")}
     entry = {"class_name": layer.class_name, "config": layer.config}
     order = _order_of_class(entry, own, checkpoint)
     if order is None:
@@ -258,15 +253,7 @@ def _order_of_class(
     entry: Mapping[str, Any], stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
 ) -> tuple[str, ...] | None:
     """Return the trained variables, all in `stores`, of a layer that no table of Keras's own layers has."""
-    names = [name for held in stores.values() for name in held]
-    if len(stores) <= 1:
-        return tuple(name for name in names if name.rpartition("/")[2] not in NOT_TRAINED)
-    config = encoder_config(Config(values=entry, raw=b""))
-    if config is None:
-        return None
-    ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
-    architecture_name = str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF")
-    found = in_keras_order(ranks, config.values, architecture_name)
+    found = variables_of_layer(entry, stores, checkpoint)
     return None if found is None else found[0]
 
 

@@ -16,7 +16,7 @@ from converter.dialects.identity.transformers_4 import type_called
 from converter.dialects.keras import architecture
 from converter.dialects.keras.modules import Module
 from converter.dialects.keras.objects import OBJECTS
-from converter.dialects.keras.stores import IN_ORDER, NOT_TRAINED
+from converter.dialects.keras.stores import IN_ORDER, NOT_TRAINED, as_today
 from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.optimizer.semantics import to_keras
@@ -25,14 +25,18 @@ from converter.dialects.transformers.attributes import names_from_places, place_
 from converter.dialects.transformers.composites import table_of
 from converter.dialects.transformers.heads import encoder_config, is_head, module_of
 from converter.dialects.transformers.tensorflow_classes import knows
-from converter.dialects.transformers.tensorflow_writing import from_canonical, in_keras_order, naming_its_class
+from converter.dialects.transformers.tensorflow_writing import (
+    from_canonical,
+    in_keras_order,
+    naming_its_class,
+    variables_of_layer,
+)
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config, Listing
 from converter.model.optimizer import Convention
 
 _ARCHIVE, _HDF5 = "keras", "h5"
 _VARIABLES = "vars"
-_OLD_PLACE, _PLACE = "_layer_checkpoint_dependencies", "layers"
 _VERSION, _RELEASE = "2.15.0", "4.57.6"
 """Of the Keras whose layout an archive of a TensorFlow class has, and of transformers."""
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
@@ -195,9 +199,7 @@ def _weights_of(
         for layer, pairs in zip(layers, listing.layers.values(), strict=True):
             yield layer, _of_objects(pairs, checkpoint)
     else:
-        places = {
-            place.replace(_OLD_PLACE, _PLACE): [name for _, name in pairs] for place, pairs in listing.layers.items()
-        }
+        places = {as_today(place): [name for _, name in pairs] for place, pairs in listing.layers.items()}
         for layer in model.layers:
             yield layer, _joined(list(_parts(layer, places, checkpoint, is_frozen=False)))
 
@@ -291,20 +293,13 @@ def _part_of_unknown(
     layer: architecture.Layer, own: Mapping[str, Sequence[str]], checkpoint: Checkpoint, *, is_frozen: bool
 ) -> _Part:
     """Return the variables of a layer that is not Keras's own: a class of transformers, or one place."""
-    names = [name for held in own.values() for name in held]
-    if len(own) <= 1:
-        others = tuple(name for name in names if name.rpartition("/")[2] in NOT_TRAINED)
-        trained = tuple(name for name in names if name not in others)
-        return _Part(trained=trained, others=others, is_frozen=is_frozen)
-    config = encoder_config(Config(values={"class_name": layer.class_name, "config": layer.config}, raw=b""))
-    ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint.names}
-    found = None
-    if config is not None:
-        found = in_keras_order(ranks, config.values, _class_name(layer).removeprefix("TF"))
-    if found is None or (is_frozen and found[1]):
+    entry = {"class_name": layer.class_name, "config": layer.config}
+    found = variables_of_layer(entry, own, checkpoint)
+    if found is None or (is_frozen and found[1] and len(own) > 1):
+        is_of_transformers = encoder_config(Config(values=entry, raw=b"")) is not None
         raise LossError(
             f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside whose order an archive does not tell",
-            hint=_WAYS_OUT if config is not None else "an .h5 or a SavedModel of the same model does",
+            hint=_WAYS_OUT if is_of_transformers else "an .h5 or a SavedModel of the same model does",
         )
     return _Part(trained=found[0], others=found[1], is_frozen=is_frozen)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import TensorFlowTable
@@ -86,6 +87,25 @@ def in_keras_order(
         return None
     others = tuple(name for name in listed if _is_untrained(name, model.table))
     return tuple(name for name in listed if name not in others), others
+
+
+def variables_of_layer(
+    entry: Mapping[str, Any], stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the variables of a layer that is none of Keras's own as Keras lists them: what it trains, and the others.
+
+    `entry` is its entry in a Keras config, `stores` are the places of an archive that have its variables, by name. None
+    where they are in several places, and it is no class of transformers that says their order.
+    """
+    names = [name for held in stores.values() for name in held]
+    if len(stores) <= 1:
+        others = tuple(name for name in names if name.rpartition("/")[2] in NOT_TRAINED)
+        return tuple(name for name in names if name not in others), others
+    config = heads.encoder_config(Config(values=entry, raw=b""))
+    if config is None:
+        return None
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint.names}
+    return in_keras_order(ranks, config.values, str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF"))
 
 
 def _place_in(model: TensorFlowClass) -> Callable[[str, int], tuple[Any, ...]]:

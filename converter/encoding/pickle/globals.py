@@ -139,7 +139,6 @@ _NOT_OF_DATA = _words(
 )
 """What in them makes code, or asks the machine."""
 
-_OF_DATA_EXCEPT_PRIVATE = "_"
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
 )
@@ -168,7 +167,7 @@ def runs_code(found: Global) -> bool:
 def _holds_data(found: Global) -> bool:
     if str(found) in INERT or (found.module == "builtins" and found.name in _EXCEPTIONS):
         return True
-    is_public = not any(part.startswith(_OF_DATA_EXCEPT_PRIVATE) for part in found.name.split("."))
+    is_public = not any(part.startswith("_") for part in found.name.split("."))
     of, _, method = found.name.rpartition(".")
     is_own = not of or ((_is_class_like(of) or found.module == "datetime") and not _acts(method))
     return found.module in _OF_DATA and is_public and is_own and str(found) not in _NOT_OF_DATA
