@@ -302,7 +302,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
     plain = {name: name.removesuffix(":0") for name in checkpoint.names}
     state = None if checkpoint.optimizer is None else checkpoint.optimizer.with_names(plain)
     content = _with_state(state, flavor_of(checkpoint), ":0", tensors, attributes)
-    return content, {name: name for name in there}, ()
+    return content, {name: name for name in checkpoint.names}, ()
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:

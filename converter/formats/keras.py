@@ -393,7 +393,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.FileCon
         group = f"{place}/{_VARIABLES}".lstrip("/")
         attributes.setdefault(group, {})["weight_names"] = [name for _, name in pairs]
         tensors |= {f"{group}/{number}": checkpoint.tensor(name) for number, name in pairs if name in there}
-    return _with_state(checkpoint, tensors, attributes), {name: name for name in there}
+    return _with_state(checkpoint, tensors, attributes), {name: name for name in checkpoint.names}
 
 
 def _with_state(

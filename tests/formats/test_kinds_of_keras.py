@@ -369,3 +369,14 @@ def test_a_file_of_weights_has_them_alone_where_that_is_asked_for(tmp_path: Path
         converter.convert(tmp_path / "out", tmp_path / "x.weights.h5")
     converter.convert(tmp_path / "out", tmp_path / "x.weights.h5", weights_only=True)
     assert converter.diff(tmp_path / "out", tmp_path / "x.weights.h5").is_same
+
+
+@pytest.mark.parametrize("target", ["x.h5", "x.keras"])
+def test_a_report_lists_variables_in_the_order_of_the_model(target: str, tmp_path: Path) -> None:
+    """Whatever the process: names are no set."""
+    source = FIXTURES / ("numbers.keras" if target == "x.h5" else "numbers.h5")
+    lines = converter.convert(source, tmp_path / target, optimizer="drop").lines
+    places = {name: place for place, name in enumerate(converter.read(source).names)}
+    listed = [places[line.name] for line in lines if line.target is not None and line.name in places]
+    assert listed == sorted(listed)
+    assert len(listed) == len(places)
