@@ -238,7 +238,7 @@ class Options:
             if not name or name in found:
                 raise UsageError(f"--hyperparameter is NAME=VALUE, each name once, not {argument!r}")
             try:
-                found[name] = json.loads(text)
+                found[name] = text if name == "class_name" else json.loads(text)
             except ValueError as error:
                 raise UsageError(
                     f"--hyperparameter is NAME=VALUE with a value such as 0.1, not {argument!r}"

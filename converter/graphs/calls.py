@@ -32,12 +32,19 @@ _TENSORFLOW = (*_ONNX, "tensorflow")
 
 @child_function("reading the graph: transformers", imports=_TORCH)
 def trace_transformers(
-    *, config: str, architecture: str, graph: str, opset: int | None, with_cache: bool
+    *, config: str, architecture: str, graph: str, opset: int | None, with_cache: bool, padding_rows: bool
 ) -> dict[str, Any]:
     """Trace the class `architecture` of transformers, built from the config.json at `config`."""
     from converter.graphs.trace import transformers
 
-    return transformers.trace(config=config, architecture=architecture, graph=graph, opset=opset, with_cache=with_cache)
+    return transformers.trace(
+        config=config,
+        architecture=architecture,
+        graph=graph,
+        opset=opset,
+        with_cache=with_cache,
+        padding_rows=padding_rows,
+    )
 
 
 @child_function("reading the graph: user module", imports=_TORCH)

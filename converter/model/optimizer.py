@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -16,6 +16,17 @@ class ParameterGroup:
 
     parameters: tuple[str, ...]
     hyperparameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UntoldOptimizer:
+    """State of an optimizer whose class its file does not say: `reason`, and the state once a class is named.
+
+    `of_class` takes what Keras calls the class, such as ``AdamW``, and raises LossError where the state is not of it.
+    """
+
+    reason: str
+    of_class: Callable[[str], OptimizerState]
 
 
 NAMED = "named"

@@ -28,7 +28,7 @@ from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.fitting.fitting import Fitted, fitted_to_class, fitted_to_source
 from converter.graphs.trace.thresholds import of_source
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import local_copy
 from converter.options import Options
 from converter.planning.encoders import with_encoder
@@ -66,7 +66,8 @@ def with_graph(
                 raise  # the class that a config.json tells is but a layer of such a model
             warning = f"the source's own graph is not used: {error.message}"
             planned = replace(planned, warnings=(*planned.warnings, warning))
-    return _from_config(replace(planned, graph=None), target, options, workshop)
+    is_of_torch = source.dialect == Dialect.PYTORCH
+    return _from_config(replace(planned, graph=None), target, options, workshop, padding_rows=is_of_torch)
 
 
 def _from_source(
@@ -111,7 +112,9 @@ def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, signature: 
             raise LossError("was left out, and the graph uses it", tensor=name, hint=WITHOUT_GRAPH)
 
 
-def _from_config(checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop) -> Checkpoint:
+def _from_config(
+    checkpoint: Checkpoint, target: Format, options: Options, workshop: LocalWorkshop, *, padding_rows: bool
+) -> Checkpoint:
     config = checkpoint.config
     if config is None:
         raise ArchitectureError(
@@ -134,6 +137,7 @@ def _from_config(checkpoint: Checkpoint, target: Format, options: Options, works
         graph=file,
         opset=_exported_opset(options),
         with_cache=options.with_cache,
+        padding_rows=padding_rows,
         workshop=workshop,
     )
     note = () if inference.note is None else (inference.note,)

@@ -28,6 +28,9 @@ from converter.options import OptimizerMode, Options
 from converter.report import OptimizerReport, OptimizerStatus
 
 _ORDER_LIMIT_BYTES = 64 << 20
+_CLASS = "class_name"
+"""The hyperparameter that names the class of an optimizer, where its file does not."""
+_NAMES_CLASS = f"--hyperparameter {_CLASS}=AdamW, or what it is, carries it"
 
 
 Step = Callable[[Checkpoint], Checkpoint]
@@ -79,10 +82,25 @@ def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
         checkpoint = _in_order_of_user(checkpoint, options)
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options)
-    checkpoint = _with_hyperparameters(checkpoint, options.hyperparameters)
+    asked = options.hyperparameters
+    if _CLASS in asked:
+        checkpoint = _of_class(checkpoint, asked.pop(_CLASS))
+    checkpoint = _with_hyperparameters(checkpoint, asked)
     if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
+
+
+def _of_class(checkpoint: Checkpoint, class_name: str) -> Checkpoint:
+    untold = checkpoint.optimizer_untold
+    if untold is None:
+        raise UsageError(f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of")
+    checkpoint = replace(checkpoint, optimizer_untold=None)
+    try:
+        state = untold.of_class(class_name)
+    except LossError as error:
+        return replace(checkpoint, optimizer_refused=error.message_and_hint)
+    return replace(checkpoint, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
 
 
 def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
@@ -94,9 +112,11 @@ def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
         return checkpoint
     untold = checkpoint.optimizer_untold
     if untold is not None and options.optimizer is OptimizerMode.KEEP:
-        raise LossError(f"optimizer state: {untold}", hint="--optimizer auto converts the weights without it")
+        hint = f"{_NAMES_CLASS}, --optimizer auto converts the weights without it"
+        raise LossError(f"optimizer state: {untold.reason}", hint=hint)
     if untold is not None:
-        return replace(checkpoint, warnings=(*checkpoint.warnings, f"optimizer state not carried: {untold}"))
+        warning = f"optimizer state not carried: {untold.reason}; {_NAMES_CLASS}"
+        return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     hint = "--optimizer drop converts the weights without it"
     if checkpoint.optimizer_numbered is not None:
         hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
@@ -271,7 +291,7 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
         and Part.OPTIMIZER in target.holds
         and options.optimizer is OptimizerMode.AUTO
     ):
-        reason = source.optimizer_untold
+        reason = source.optimizer_untold.reason
     known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

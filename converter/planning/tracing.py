@@ -11,9 +11,18 @@ from converter.graphs.description.signature import Signature
 
 
 def trace_class(
-    architecture: str, *, config: Path, graph: Path, opset: int | None, with_cache: bool, workshop: LocalWorkshop
+    architecture: str,
+    *,
+    config: Path,
+    graph: Path,
+    opset: int | None,
+    workshop: LocalWorkshop,
+    with_cache: bool = False,
+    padding_rows: bool = False,
 ) -> Signature:
     """Trace the class `architecture`, built from the file `config`, into the ONNX file `graph`. Needs the extra torch.
+
+    With `padding_rows` those of embeddings are not trained, as PyTorch has it; TensorFlow's classes train them.
 
     Raises what `calls.trace_transformers` raises.
     """
@@ -25,5 +34,6 @@ def trace_class(
         graph=os.fspath(graph),
         with_cache=with_cache,
         opset=opset,
+        padding_rows=padding_rows,
     )
     return Signature.from_json(answer)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import LossError
+from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint
 
 Shape = tuple[int, ...]
@@ -133,11 +133,29 @@ def test_weights_are_converted_where_nothing_says_which_optimizer_there_was(tmp_
         "dropped",
         "the file does not say which optimizer it has",
     )
-    assert "optimizer state not carried: the file does not say which optimizer it has" in report.warnings
-    with pytest.raises(LossError, match="does not say which optimizer it has; --optimizer auto converts the weights"):
+    named = "--hyperparameter class_name=AdamW, or what it is, carries it"
+    assert f"optimizer state not carried: the file does not say which optimizer it has; {named}" in report.warnings
+    with pytest.raises(LossError, match="carries it, --optimizer auto converts the weights"):
         converter.convert(path, tmp_path / "kept.pth", config=config, optimizer="keep")
     asked = converter.convert(path, tmp_path / "y.pth", config=config, optimizer="drop")
     assert (asked.optimizer.status, asked.optimizer.reason) == ("dropped", "as asked")
     assert not any("not carried: the file" in each for each in asked.warnings)
     beside = converter.convert(path, tmp_path / "x.safetensors", config=config)
     assert beside.optimizer.reason == "safetensors does not hold it"
+
+
+def test_a_file_that_does_not_say_its_optimizer_is_told_the_class(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, None)
+    told = ("class_name=AdamW", "weight_decay=0.004", "beta_1=0.9", "beta_2=0.999", "epsilon=1e-7")
+    report = converter.convert(path, tmp_path / "x.pth", config=config, hyperparameter=told)
+    assert (report.optimizer.status, report.optimizer.algorithm) == ("carried", "adamw")
+    with pytest.raises(LossError, match="fit no order of the model's weights"):
+        converter.convert(path, tmp_path / "y.pth", config=config, hyperparameter=("class_name=SGD",))
+    with pytest.raises(LossError, match="no other framework has the optimizer 'Lamb' of Keras as it is"):
+        converter.convert(path, tmp_path / "y.pth", config=config, hyperparameter=("class_name=Lamb",))
+
+
+def test_a_class_is_for_files_that_say_none(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, "adamw")
+    with pytest.raises(UsageError, match="class_name is for files that do not say which optimizer"):
+        converter.convert(path, tmp_path / "x.pth", config=config, hyperparameter=("class_name=AdamW",))

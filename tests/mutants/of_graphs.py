@@ -890,10 +890,17 @@ FAULTS = (
     ),
     Fault(
         module="planning/graph.py",
-        old="warnings=(*planned.warnings, warning))\n    return _from_config",
-        new="warnings=planned.warnings)\n    return _from_config",
+        old="warnings=(*planned.warnings, warning))\n    is_of_torch",
+        new="warnings=planned.warnings)\n    is_of_torch",
         tests="tests/planning/test_graph.py",
         what="that a source's own graph is not used is not said",
+    ),
+    Fault(
+        module="planning/graph.py",
+        old="is_of_torch = source.dialect == Dialect.PYTORCH",
+        new="is_of_torch = planned.dialect == Dialect.PYTORCH",
+        tests="tests/graphs/test_padding_rows.py",
+        what="padding rows of TensorFlow's models are not trained",
     ),
     Fault(
         module="planning/graph.py",

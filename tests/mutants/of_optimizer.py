@@ -1170,4 +1170,11 @@ FAULTS = (
         tests="tests/formats/test_optimizer_stored.py -k lacking",
         what="a group whose names are lacking crashes",
     ),
+    Fault(
+        module="planning/optimizer.py",
+        old="    if untold is None:\n        raise UsageError",
+        new="    if untold is None:\n        return checkpoint\n        raise UsageError",
+        tests="tests/formats/test_keras_optimizer_numbers.py",
+        what="the class of an optimizer is told to a file that says it, and ignored",
+    ),
 )

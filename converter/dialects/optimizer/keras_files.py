@@ -19,7 +19,7 @@ from converter.dialects.optimizer.keras_names import (
     state_of_graph,
 )
 from converter.dialects.optimizer.record import Record, parsed, record_of
-from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
+from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, settings_of
 from converter.dialects.transformers.heads import encoder_config
 from converter.dialects.transformers.tensorflow_writing import variables_of_layer
 from converter.encoding import json as strict_json
@@ -31,7 +31,7 @@ from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import Location
 from converter.model.ledger import Kind, without
-from converter.model.optimizer import OptimizerState
+from converter.model.optimizer import OptimizerState, UntoldOptimizer
 from converter.model.tensor import Tensor
 
 SAVE_COUNTER = "save_counter"
@@ -91,7 +91,7 @@ def with_numbered_state(
         settings = replace(settings, class_name=title)
     orders = _orders_of(checkpoint, stores, config, record.parameters)
 
-    def state() -> OptimizerState:
+    def state(settings: Settings) -> OptimizerState:
         if len(variables) != sum(1 for _ in group.datasets()):
             raise LossError("its variables are not numbered in a row")
         try:
@@ -103,7 +103,13 @@ def with_numbered_state(
             raise
         return record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
 
-    return _with(checkpoint, state)
+    def of_class(class_name: str) -> OptimizerState:
+        return state(replace(settings, class_name=class_name))
+
+    try:
+        return _with(checkpoint, lambda: state(settings))
+    except UntoldError as error:
+        return replace(checkpoint, optimizer_untold=UntoldOptimizer(error.message, of_class))
 
 
 def with_bundle_state(
@@ -177,8 +183,8 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
     """Add a state, or why there is none that can be used; what is in the state is no loss."""
     try:
         found = state()
-    except UntoldError as error:
-        return replace(checkpoint, optimizer_untold=error.message)
+    except UntoldError:
+        raise
     except LossError as error:
         return replace(checkpoint, optimizer_refused=error.message_and_hint)
     if found is None:

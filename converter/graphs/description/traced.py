@@ -15,6 +15,9 @@ WEIGHTS_LOCATION = "weights"
 MODULE_KEY = "module"
 """The metadata of a node that says in which module of the model it is, such as ``bert.encoder.layer.0.attention``."""
 
+PADDING_ROW_KEY = "padding_row"
+"""The metadata of a node that picks rows of a table: the row without a gradient, as an nn.Embedding's padding_idx."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:

@@ -38,6 +38,11 @@ class Operator:
         """Whether the lowering asks for the declared type of the node's first output."""
         return "output_type" in self.signature.parameters
 
+    @property
+    def takes_padding_row(self) -> bool:
+        """Whether the lowering asks which row of its table gets no gradient."""
+        return "padding_row" in self.signature.parameters
+
     def mismatch(self, input_count: int, attributes: Iterable[str]) -> str | None:
         """Return why these inputs and attributes cannot be passed to the lowering, None when they can."""
         asked = {name: None for name in ("output_count", "output_type") if name in self.signature.parameters}

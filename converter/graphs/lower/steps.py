@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.description.traced import MODULE_KEY
+from converter.graphs.description.traced import MODULE_KEY, PADDING_ROW_KEY
 from converter.graphs.lower.onnx import attributes
 from converter.graphs.lower.onnx.definitions import definition_of
 from converter.graphs.lower.registry import Operator, Registry
@@ -16,6 +16,7 @@ from converter.graphs.lower.registry import Operator, Registry
 Shape = tuple[int | None, ...]
 _LISTED_LIMIT = 20
 _DOMAINS = ("", "ai.onnx", "ai.onnx.preview.training")
+_DIGITS_LIMIT = 18
 _DEPTH_LIMIT = 16  # of functions defined by functions: a model's own might go round in a circle
 
 
@@ -149,6 +150,9 @@ class _Resolver:
             if attribute.type.name == "GRAPH"
         }
         values = {name: _attribute(each) for name, each in resolved.items() if name not in bodies}
+        row = node.metadata_props.get(PADDING_ROW_KEY, "")
+        if operator.takes_padding_row and row.isdecimal() and len(row) <= _DIGITS_LIMIT:
+            values["padding_row"] = int(row)
         return Step(
             name=_label(node),
             operator=operator,

@@ -41,6 +41,7 @@ from converter.graphs.trace.model_building import (
     unsaved_parameters,
 )
 from converter.graphs.trace.module_paths import keep_module_paths
+from converter.graphs.trace.padding_rows import note_padding_rows
 from converter.graphs.trace.patches import exportable, replaced
 from converter.graphs.trace.saved_form import SavedForm, saved_form
 
@@ -65,12 +66,14 @@ def trace(
     inputs: list[str] | None = None,
     max_parameters: int | None = None,
     with_cache: bool = False,
+    padding_rows: bool = False,
 ) -> dict[str, Any]:
     """Trace the class `architecture` built from the config.json at `config`; write the ONNX file `graph`.
 
     `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters;
-    `with_cache` makes it the form of a decoder that takes cached keys and values, and returns them. Returns the
-    Signature as JSON values. Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
+    `with_cache` makes it the form of a decoder that takes cached keys and values, and returns them; with
+    `padding_rows` those of embeddings are not trained, as in PyTorch. Returns the Signature as JSON values.
+    Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
     """
     try:
         config_values = json.loads(Path(config).read_bytes())
@@ -79,7 +82,13 @@ def trace(
     if not isinstance(config_values, dict):
         raise ArchitectureError("the config is not a JSON object", path=config)
     traced = trace_model(
-        config_values, architecture, opset, inputs=inputs, max_parameters=max_parameters, with_cache=with_cache
+        config_values,
+        architecture,
+        opset,
+        inputs=inputs,
+        max_parameters=max_parameters,
+        with_cache=with_cache,
+        padding_rows=padding_rows,
     )
     import onnx_ir
 
@@ -95,6 +104,7 @@ def trace_model(
     inputs: Sequence[str] | None = None,
     max_parameters: int | None = None,
     with_cache: bool = False,
+    padding_rows: bool = False,
 ) -> Traced:
     """Trace a transformers class in this process. Raises as `trace` does.
 
@@ -108,6 +118,8 @@ def trace_model(
     check_algorithm(model)
     model_inputs, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
     keep_module_paths(graph)
+    if padding_rows:
+        note_padding_rows(graph, model)
     form, ties = saved_form(model), tied_names(model)
     computed = attach_tensors(graph, model, form, ties, lambda: computed_tensors(class_, config))
     parameters, buffers = _declared(model, form, ties)

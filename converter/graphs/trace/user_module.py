@@ -21,6 +21,7 @@ from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
+from converter.graphs.trace.padding_rows import note_padding_rows
 from converter.graphs.trace.recurrent import as_operators
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
@@ -48,6 +49,7 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
     name_dimensions(model, declared)
     check_extents(model, sizes)
     keep_module_paths(model)
+    note_padding_rows(model, module)
     ties = _ties(module)
     state = {name: _declaration(tensor) for name, tensor in module.state_dict().items() if name not in ties}
     computed = _attach(model.graph, state, ties)

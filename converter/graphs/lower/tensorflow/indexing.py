@@ -17,6 +17,7 @@ from converter.graphs.lower.tensorflow.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
 _BEYOND = (1 << 31) - 1
+_TABLE_RANK = 2
 
 
 def _from_start(indices: Any, extent: Any) -> Any:
@@ -29,9 +30,13 @@ def _from_start(indices: Any, extent: Any) -> Any:
 
 
 @lowers("Gather")
-def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
-    """Slices of one axis."""
-    return tf.gather(x, _from_start(indices, extents_of(x)[axis]), axis=axis)
+def gather(x: Any, indices: Any, *, axis: int = 0, padding_row: int | None = None) -> Any:
+    """Slices of one axis. The row `padding_row` gets no gradient."""
+    positions = _from_start(indices, extents_of(x)[axis])
+    picked = tf.gather(x, positions, axis=axis)
+    if padding_row is None or axis != 0 or rank_of(x) != _TABLE_RANK:
+        return picked
+    return tf.where(tf.equal(positions, padding_row)[..., None], tf.stop_gradient(picked), picked)
 
 
 @lowers("GatherND", since=11)

@@ -22,6 +22,7 @@ from converter.graphs.lower.torch.registry import REGISTRY, refuse
 
 lowers = REGISTRY.lowers
 _BEYOND = 2**31 - 1
+_TABLE_RANK = 2
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
@@ -32,9 +33,11 @@ def _from_start(indices: Any, extent: Any) -> Any:
 
 
 @lowers("Gather")
-def gather(x: Tensor, indices: Value, *, axis: int = 0) -> Any:
-    """Slices of one axis."""
+def gather(x: Tensor, indices: Value, *, axis: int = 0, padding_row: int | None = None) -> Any:
+    """Slices of one axis. The row `padding_row` gets no gradient."""
     axis = axis_of(axis, x)
+    if padding_row is not None and axis == 0 and x.ndim == _TABLE_RANK and not is_host(indices):
+        return torch.nn.functional.embedding(_from_start(indices, x.shape[0]), x, padding_idx=padding_row)
     if is_host(indices) and indices.size == 1:
         # One position known: a view, and the other extents stay what they are.
         position = as_int(indices)
