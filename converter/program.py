@@ -45,9 +45,9 @@ def convert(
     target = Target.of(destination, to, general)
     path = located(location_of(source))
     target.place.check_apart_from(path)
-    opened, specific = Source.open(path, general, specific)
+    opened, left = Source.open(path, general, specific)
     target.place.check_apart_from(path, *opened.read_beside(general))
-    return _converted(opened, target, general, specific, observer)
+    return _converted(opened, target.with_options(left), general, specific, observer)
 
 
 def read(
@@ -70,8 +70,8 @@ def write(
     general, specific = Options.split(options)
     require_sandbox(general)
     target = Target.of(destination, to, general)
-    source = Source(checkpoint=checkpoint, path=None, format=str(checkpoint.dialect))
-    return _converted(source, target, general, specific, observer)
+    source = Source(checkpoint=replace(checkpoint, structure=None), path=None, format=str(checkpoint.dialect))
+    return _converted(source, target.with_options(specific), general, specific, observer)
 
 
 def diff(left: StrPath, right: StrPath) -> Difference:
@@ -108,7 +108,6 @@ def verify(
 def _converted(
     source: Source, target: Target, options: Options, specific: dict[str, Any], observer: Observer
 ) -> Report:
-    target = target.with_options(specific)
     request = {"tool": __version__, "to": target.format.name, **options.deciding, "more": repr(specific)}
     files = source.files
     attempt = None if options.dry_run else Attempt.of(target.place.path, files, request)

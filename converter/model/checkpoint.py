@@ -109,6 +109,8 @@ class Checkpoint:
     `tensors`     name -> tensor, in the source's order
     `aliases`     tied name -> the name in `tensors` that holds its values
     `origins`     name -> what the source calls it, where that differs
+    `models`      key path -> names, of the models that the source keeps apart; none for one that says nothing of it
+    `structure`   how the source nests what it holds (`converter.model.structure`), as long as names are its own
     `buffers`     names in `tensors` known not to be parameters
     `frozen`      names of parameters that the source marks as not trained
     `dialect`     whose names and layouts these are: a Dialect, or the name of one of another package
@@ -132,6 +134,8 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     aliases: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    structure: Any = None
     buffers: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
     dialect: str = Dialect.PYTORCH
@@ -232,6 +236,10 @@ class Checkpoint:
             tensors={renamed[name]: tensor for name, tensor in self.tensors.items()},
             aliases={renamed[name]: renamed[owner] for name, owner in self.aliases.items()},
             origins={new: self.origin(old) for old, new in renamed.items() if new != self.origin(old)},
+            models={
+                model: tuple(renamed[name] for name in names if name in renamed) for model, names in self.models.items()
+            },
+            structure=None,
             buffers=frozenset(renamed[name] for name in self.buffers),
             frozen=frozenset(renamed[name] for name in self.frozen),
             optimizer=None if self.optimizer is None else self.optimizer.with_names(renamed),

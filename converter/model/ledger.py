@@ -25,6 +25,7 @@ class Kind(Enum):
     RANDOM = "the state of a random generator"
     SAVES = "how many times the model was saved"
     STEPS = "the number of training steps"
+    VALUE = "no tensor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,9 @@ def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> L
     return LedgerLine(status=Status.DROPPED, name=name, reason=reason, is_refused_by_default=is_refused_by_default)
 
 
-def no_weight(name: str, kind: Kind) -> LedgerLine:
-    """A variable that is of another kind than a weight, and is dropped for it."""
-    return LedgerLine(status=Status.DROPPED, name=name, reason=kind.value, kind=kind)
+def no_weight(name: str, kind: Kind, reason: str | None = None) -> LedgerLine:
+    """What is of another kind than a weight, and is dropped for it."""
+    return LedgerLine(status=Status.DROPPED, name=name, reason=reason or kind.value, kind=kind)
 
 
 def without(lines: Iterable[LedgerLine], kind: Kind) -> tuple[LedgerLine, ...]:

@@ -53,9 +53,9 @@ def with_optimizer(
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         planned = adapted(named(replace(checkpoint, optimizer=None)))
         return planned, _report(checkpoint, planned, target, options)
-    settled = _settled(checkpoint, options)
-    is_of_torch = settled.optimizer is not None and settled.optimizer.convention is Convention.TORCH
-    arranged = _arranged(_usable(named(settled), options), target, options, is_in_model_order=is_of_torch)
+    known = settled(checkpoint, options)
+    is_of_torch = known.optimizer is not None and known.optimizer.convention is Convention.TORCH
+    arranged = _arranged(usable(named(known), options), target, options, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
@@ -69,7 +69,7 @@ def _has_state(checkpoint: Checkpoint) -> bool:
     return checkpoint.optimizer is not None or checkpoint.optimizer_unusable is not None
 
 
-def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint with names for an optimizer's numbered parameters, and the hyperparameters asked for.
 
     The order of the parameters is the user's, or, for the checkpoints of transformers.Trainer, that of the class that
@@ -103,7 +103,7 @@ def _of_class(checkpoint: Checkpoint, class_name: str) -> Checkpoint:
     return replace(checkpoint, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
 
 
-def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint, with a warning where its file does not even say of which optimizer it has state.
 
     Raises LossError where it has state that neither its reader nor a translation can use, or that is to be kept.
@@ -230,7 +230,7 @@ def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> C
     if not asked or state is None:
         return checkpoint
     groups = tuple(
-        replace(group, hyperparameters={**group.hyperparameters, **_spelt(asked, state)}) for group in state.groups
+        replace(group, hyperparameters={**group.hyperparameters, **spelt(asked, state)}) for group in state.groups
     )
     algorithm = state.algorithm
     if algorithm == "unknown":  # `decoupled_weight_decay` tells AdamW from Adam, where torch did not write it yet
@@ -242,7 +242,7 @@ _KERAS = {"lr": "learning_rate", "eps": "epsilon", "alpha": "rho"}
 _TORCH = {keras: torch for torch, keras in _KERAS.items()}
 
 
-def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
+def spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
     """Return hyperparameters as the conventions of `state` call them; either framework's names may be given.
 
     Raises UsageError for one that is given by two names, and for one that no optimizer of torch.optim has.
@@ -252,11 +252,11 @@ def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
             raise UsageError(f"--hyperparameter {name} is {value}")
     is_of_torch = state.convention is Convention.TORCH
     pairs = list(_named_in_torch(asked, state) if is_of_torch else _named_in_keras(asked))
-    spelt = dict(pairs)
-    if len(spelt) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise UsageError(f"--hyperparameter gives {twice} by two names: {', '.join(asked)}")
-    return spelt
+    return found
 
 
 def _named_in_torch(asked: Mapping[str, Any], state: OptimizerState) -> Iterator[tuple[str, Any]]:

@@ -20,9 +20,10 @@ from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import check_applicable, with_config_values, with_task
+from converter.planning.copying import copied
 from converter.planning.graph import with_graph
 from converter.planning.optimizer import with_optimizer
-from converter.planning.selection import cast_losses, selected
+from converter.planning.selection import cast_losses, check_one_class, selected
 from converter.planning.source import Source
 from converter.planning.target import Target
 from converter.report import Report, Verification
@@ -78,13 +79,17 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     steps raise: see `planning.optimizer`, `selection`, `graph`.
     """
     configured = _configured(source.checkpoint, target, options)
-    adapted, optimizer = with_optimizer(
-        configured,
-        target.format,
-        options,
-        named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
-        adapted=lambda named: target.adapted(selected(named, target.format, options)),
-    )
+    check_one_class(configured, target, options)
+    if configured.structure is not None:
+        adapted, optimizer = copied(configured, options, selected=lambda all: selected(all, target.format, options))
+    else:
+        adapted, optimizer = with_optimizer(
+            configured,
+            target.format,
+            options,
+            named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
+            adapted=lambda named: target.adapted(selected(named, target.format, options)),
+        )
     planned = _runnable(adapted, configured, target, options, workshop)
     written = _openable(target.format.write(planned, target.write_options, provenance), options)
     output = target.complete(written, planned)
@@ -112,7 +117,12 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
 
 
 def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Checkpoint:
-    """Return the checkpoint with the values that were asked for in its config, and with sizes that it leaves out."""
+    """Return the checkpoint with the values that were asked for in its config, and with sizes that it leaves out.
+
+    It has a structure as long as the target is to be nested like that.
+    """
+    if not target.format.keeps_structure or options.mapping is not None:
+        checkpoint = replace(checkpoint, structure=None)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
     check_applicable(checkpoint, target.format.holds, options)

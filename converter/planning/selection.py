@@ -10,7 +10,7 @@ from typing import Any
 from converter.dialects.names.operations import parse
 from converter.dialects.names.rules import Rule, RuleTable
 from converter.encoding import json as strict_json
-from converter.errors import LossError, UsageError
+from converter.errors import LossError, UsageError, escape
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
@@ -18,6 +18,7 @@ from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
+from converter.planning.target import Target
 
 _MAPPING_LIMIT_BYTES = 64 << 20
 
@@ -74,12 +75,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if not options.include and not options.exclude:
         return checkpoint
-
-    def is_wanted(name: str) -> bool:
-        is_included = not options.include or any(fnmatchcase(name, pattern) for pattern in options.include)
-        return is_included and not any(fnmatchcase(name, pattern) for pattern in options.exclude)
-
-    wanted = [name for name in checkpoint.names if is_wanted(name)]
+    wanted = [name for name in checkpoint.names if _is_wanted(name, options)]
     if not wanted:
         raise LossError("--include and --exclude leave no tensor")
     owners: dict[str, str] = {}
@@ -98,6 +94,22 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),
         ),
     )
+
+
+def _is_wanted(name: str, options: Options) -> bool:
+    is_included = not options.include or any(fnmatchcase(name, pattern) for pattern in options.include)
+    return is_included and not any(fnmatchcase(name, pattern) for pattern in options.exclude)
+
+
+def check_one_class(checkpoint: Checkpoint, target: Target, options: Options) -> None:
+    """Raise LossError where several models would go into what holds the weights of one class."""
+    wanted = {
+        model: names for model, names in checkpoint.models.items() if any(_is_wanted(name, options) for name in names)
+    }
+    if len(wanted) > 1 and options.mapping is None and target.is_of_one_class(checkpoint, options):
+        listed = ", ".join(map(escape, wanted))
+        hint = f"--select {escape(next(iter(wanted)))} takes one"
+        raise LossError(f"has {len(wanted)} models ({listed}), and {target.format.name} holds one", hint=hint)
 
 
 def _cast(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:

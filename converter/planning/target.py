@@ -12,7 +12,7 @@ from converter import formats
 from converter.encoding.folder import config_files
 from converter.errors import UnknownFormatError, UsageError
 from converter.execution.publish import Destination
-from converter.formats import Format
+from converter.formats import Format, unchanged
 from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import is_dir
@@ -75,6 +75,14 @@ class Target:
     def has_graph(self, options: Options) -> bool:
         """Whether what is written there runs."""
         return self.format.runner is not None and not options.weights_only
+
+    def is_of_one_class(self, checkpoint: Checkpoint, options: Options) -> bool:
+        """Whether what is written there is the model of one class: it runs, or has the names of the class's files."""
+        has_config = checkpoint.keras_config is not None or (
+            checkpoint.config is not None and "model_type" in checkpoint.config.values
+        )
+        has_its_names = has_config and self.format.adapt is not unchanged
+        return self.format.is_of_one_class or self.has_graph(options) or has_its_names
 
     def adapted(self, chosen: Checkpoint) -> Checkpoint:
         """Return what its format makes of what was chosen, in its names and layouts."""

@@ -10,11 +10,15 @@ from typing import Any
 from converter.errors import VerificationError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import Convention, OptimizerState
+from converter.model.structure import Slot, State
 from converter.model.tensor import Tensor, is_equal
 from converter.observer import SILENT, Observer
 
 Runner = Callable[[Iterable[tuple[int, Callable[[Observer], None]]], Observer], None]
 """Runs comparisons, each given with the bytes of memory that it takes besides chunks, and tells an observer."""
+
+
+_NAME_LIMIT = 200
 
 
 def _one_by_one(comparisons: Iterable[tuple[int, Callable[[Observer], None]]], observer: Observer) -> None:
@@ -61,13 +65,43 @@ def names_of_parameters(state: OptimizerState, planned: Checkpoint, names: Mappi
 
 
 def verify_state(planned: Checkpoint, found: Checkpoint, names: Mapping[str, str], *, path: Path) -> None:
-    """Compare the optimizer's state read back with what was planned. Raises VerificationError for any difference.
+    """Compare the optimizer's state read back with what was planned, and of a copy all that stands beside the weights.
 
-    `names` maps names of the output -> names of the plan.
+    `names` maps names of the output -> names of the plan. Raises VerificationError for any difference.
     """
+    if planned.structure is not None:
+        _compare_nested(planned.structure, found.structure, "", path)
     if planned.optimizer is not None:
         parameters = names_of_parameters(planned.optimizer, planned, names)
         verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)
+
+
+def _compare_nested(expected: Any, found: Any, name: str, path: Path) -> None:
+    """Compare how weights are nested, and all that is none."""
+    is_same = True
+    match expected:
+        case Slot():
+            is_same = isinstance(found, Slot)
+        case State():
+            is_same = isinstance(found, State)
+            if is_same:
+                _compare_nested(expected.value, found.value, name, path)
+        case Tensor():
+            is_same = isinstance(found, Tensor)
+            if is_same:
+                _compare(expected, found, SILENT, path=path, name=name)
+        case Mapping():
+            is_same = isinstance(found, Mapping) and expected.keys() == found.keys()
+            for key in expected if is_same else ():
+                _compare_nested(expected[key], found[key], f"{name}.{key}"[-_NAME_LIMIT:], path)
+        case list() | tuple():
+            is_same = type(found) is type(expected) and len(found) == len(expected)
+            for position, (ours, theirs) in enumerate(zip(expected, found, strict=True) if is_same else ()):
+                _compare_nested(ours, theirs, f"{name}.{position}"[-_NAME_LIMIT:], path)
+        case _:
+            is_same = type(found) is type(expected) and (found == expected or found != found)
+    if not is_same:
+        raise VerificationError("is not what the source has there", path=path, tensor=name.lstrip("."))
 
 
 def verify_optimizer(

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.dialects.training import checkpoint_of
 from converter.encoding import zip as zip_archive
 from converter.encoding.pickle import Global, Placeholder, writer
 from converter.encoding.torch_file import archive_of
 from converter.encoding.torch_file.storages import Storage, View, storage_dtype
-from converter.encoding.torch_file.tree import Walk, is_carried, is_module
+from converter.encoding.torch_file.tree import NOTHING, Walk, is_carried, is_module
 from converter.encoding.zip import Record
 from converter.errors import ReadError, SafetyError
 from converter.execution.streaming import stream
-from converter.formats.pytorch.reading import _checkpoint
 from converter.model.dtype import DType
 from converter.model.file import LocalFile
 from converter.model.output import OutputFile
@@ -226,9 +226,9 @@ def test_a_module_is_its_state_dict() -> None:
 
 def test_a_module_says_what_its_buffers_are_and_names_tell_it_of_other_weights() -> None:
     learnt, counted = view(2), view(1, offset=3)
-    of_module = _checkpoint({"model": module({"running_mean": learnt}, {"counter": counted})}, Walk())
+    of_module = checkpoint_of({"model": module({"running_mean": learnt}, {"counter": counted})}, Walk())
     assert (set(of_module.tensors), of_module.buffers) == ({"running_mean", "counter"}, {"counter"})
-    by_name = _checkpoint({"model": {"running_mean": learnt, "counter": counted}}, Walk())
+    by_name = checkpoint_of({"model": {"running_mean": learnt, "counter": counted}}, Walk())
     assert by_name.buffers == {"running_mean", "counter"}
 
 
@@ -393,6 +393,7 @@ def test_what_cannot_be_taken_apart_is_one_line() -> None:
     for _ in range(80):
         deep = {"other": Global(module="a", name="b"), "next": deep}
     walk = Walk()
-    assert walk.plain_values({"fine": [1, 2], "deep": deep, "after": {"a": 1}}) == {"fine": [1, 2], "after": {"a": 1}}
+    beside = {name: walk.beside(value, name) for name, value in {"fine": [1, 2], "deep": deep, "n": {"a": 1}}.items()}
+    assert beside == {"fine": [1, 2], "deep": NOTHING, "n": {"a": 1}}
     assert [line.name for line in walk.lines] == ["deep"]
     assert "nested more than 64 deep" in walk.lines[0].reason

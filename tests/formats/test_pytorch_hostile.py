@@ -21,7 +21,7 @@ from converter.encoding.torch_file.storages import EXPANSION_FREE_BYTES
 from converter.encoding.zip import Record
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.execution.streaming import stream
-from converter.formats import NoOptions, Probe
+from converter.formats import Probe
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import OutputFile
@@ -31,7 +31,7 @@ FLOATS = struct.pack("<6f", *range(6))
 
 def read(path: Path) -> Checkpoint:
     assert FORMAT.read is not None
-    checkpoint = FORMAT.read(path, NoOptions())
+    checkpoint = FORMAT.read(path, FORMAT.read_options())
     for tensor in checkpoint.tensors.values():
         tensor.numpy()
     return checkpoint

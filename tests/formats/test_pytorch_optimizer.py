@@ -12,7 +12,6 @@ import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
 from converter.dialects.names.wrappers import unwrapped
-from converter.formats import NoOptions
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint
 
@@ -39,7 +38,7 @@ def trained(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int
 def read(path: Path, value: Any) -> Checkpoint:
     torch.save(value, path)
     assert FORMAT.read is not None
-    return FORMAT.read(path, NoOptions())
+    return FORMAT.read(path, FORMAT.read_options())
 
 
 def saved(tmp_path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Checkpoint:

@@ -19,7 +19,7 @@ from converter.encoding import zip as zip_archive
 from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.execution.streaming import stream
-from converter.formats import NoOptions, Probe
+from converter.formats import Probe
 from converter.formats.pytorch import FORMAT
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
@@ -46,7 +46,7 @@ def save(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def read(path: Path) -> Checkpoint:
     assert FORMAT.read is not None
-    return FORMAT.read(path, NoOptions())
+    return FORMAT.read(path, FORMAT.read_options())
 
 
 def raw(tensor: torch.Tensor) -> bytes:
@@ -289,6 +289,11 @@ def test_files_without_tensors_are_refused(save: Any, value: Any) -> None:
         save(value)
 
 
+def test_keys_that_are_no_names_are_said(save: Any) -> None:
+    with pytest.raises(ReadError, match="holds no tensor under a name: its keys are of the type tuple"):
+        save({("layer", 0): torch.ones(2), ("layer", 1): torch.ones(2)})
+
+
 def test_names_that_collide_are_refused(save: Any) -> None:
     assert save({1: torch.ones(1), "2": torch.ones(1)})
     for value in ({1: torch.ones(1), "1": torch.ones(2)}, {"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}):
@@ -350,7 +355,7 @@ def test_no_framework_is_imported(tmp_path: Path) -> None:
     torch.save({"model": torch.nn.Linear(2, 2), "epoch": 1}, path)
     code = (
         "import sys; from pathlib import Path; from converter.formats.pytorch import FORMAT\n"
-        f"FORMAT.read(Path({str(path)!r}), None).tensors['weight'].numpy()\n"
+        f"FORMAT.read(Path({str(path)!r}), FORMAT.read_options()).tensors['weight'].numpy()\n"
         "print(*sorted({'torch', 'pickle', 'tensorflow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

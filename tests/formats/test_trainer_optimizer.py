@@ -157,7 +157,7 @@ def test_which_parameters_were_trained_can_be_given(tmp_path: Path) -> None:
     model = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(3)))
     torch.save(frozen_state(model, list(model[1].parameters())), tmp_path / "x.pth")
     with pytest.raises(LossError, match="--trainable"):
-        converter.convert(tmp_path / "x.pth", tmp_path / "out.pth")
+        converter.convert(tmp_path / "x.pth", tmp_path / "out", to="dcp")
     report = converter.convert(tmp_path / "x.pth", tmp_path / "out.pth", trainable=r"^1\.")
     assert report.optimizer.status == "carried"
     state = torch.load(tmp_path / "out.pth", weights_only=True)["optimizer_state_dict"]

@@ -11,6 +11,7 @@ _CLASSES = "tests/dialects/test_classes.py"
 _MEMORY = "tests/dialects/test_in_process_names.py"
 _RULES = "tests/dialects/test_rules.py"
 _EXTENTS = "tests/dialects/test_extents.py"
+_SECOND_MODELS = "tests/formats/test_second_models.py"
 _OLD = "tests/dialects/test_old_configs.py"
 _TENSORFLOW = "tests/dialects/test_transformers_tensorflow.py"
 _FLAX = "tests/dialects/test_transformers_flax.py"
@@ -995,5 +996,40 @@ FAULTS = (
         new="is_only = axes == [1] and isinstance(shape, list | tuple)",
         tests="tests/dialects/test_keras_settings.py -k one_axis",
         what="attention along one axis of two is not said",
+    ),
+    Fault(
+        module="dialects/training/parts.py",
+        old="    if beside and (is_top or len(found.models) > count):",
+        new="    if beside and is_top:",
+        tests="tests/formats/test_pytorch_read.py -k nested_containers",
+        what="a tensor beside a model that is not at the root is an extra",
+    ),
+    Fault(
+        module="dialects/training/parts.py",
+        old='    return axes_of(value) == 1 and getattr(value, "dtype", None) is DType.UINT8',
+        new="    return False",
+        tests=_SECOND_MODELS,
+        what="the state of a random generator is a weight",
+    ),
+    Fault(
+        module="dialects/training/reading.py",
+        old="        is_bare = own.isdisjoint(map(_dotted, parts.tensors))",
+        new="        pass",
+        tests=_SECOND_MODELS,
+        what="a tensor beside a model that has its name is refused",
+    ),
+    Fault(
+        module="dialects/training/optimizers.py",
+        old="        lambda model: _AVERAGED.search(model.lower()) is None,\n",
+        new="",
+        tests=_SECOND_MODELS,
+        what="an optimizer trains the average of its model",
+    ),
+    Fault(
+        module="dialects/training/selecting.py",
+        old="    kept = state.without(set(state.parameters) - names)",
+        new="    kept = state",
+        tests=_SECOND_MODELS,
+        what="the optimizer of another model goes with the one selected",
     ),
 )

@@ -702,8 +702,8 @@ FAULTS = (
     ),
     Fault(
         module="encoding/torch_file/tree.py",
-        old="                self.lines[lines:] = [dropped(",
-        new="                self.lines += [dropped(",
+        old="            self.lines[lines:] = [dropped(",
+        new="            self.lines += [dropped(",
         tests="tests/encoding/test_torch_tree.py",
         what="parts of what is left out whole have lines of their own",
     ),

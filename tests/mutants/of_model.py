@@ -376,8 +376,8 @@ FAULTS = (
     ),
     Fault(
         module="model/ledger.py",
-        old="return LedgerLine(status=Status.DROPPED, name=name, reason=kind.value, kind=kind)",
-        new="return LedgerLine(status=Status.DROPPED, name=name, reason=kind.value)",
+        old="return LedgerLine(status=Status.DROPPED, name=name, reason=reason or kind.value, kind=kind)",
+        new="return LedgerLine(status=Status.DROPPED, name=name, reason=reason or kind.value)",
         tests="tests/formats/test_tensorflow1_optimizer.py",
         what="a line of what is no weight has the kind of one, and stays when its optimizer is carried",
     ),

@@ -884,7 +884,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if len(spelt) < len(pairs):\n",
+        old="    if len(found) < len(pairs):\n",
         new="    if False:\n",
         tests=_SELECTION,
         what="of a hyperparameter by two names one is lost",

@@ -303,8 +303,8 @@ FAULTS = (
     ),
     Fault(
         module="encoding/torch_file/tree.py",
-        old="            if isinstance(key, str | int | bytes):\n                self.flatten(",
-        new="            if isinstance(key, str | bytes):\n                self.flatten(",
+        old="            if isinstance(key, str | int | bytes):\n                inner = self.flatten(",
+        new="            if isinstance(key, str | bytes):\n                inner = self.flatten(",
         tests="tests/encoding/test_torch_tree.py",
         what="tensors under numbers are dropped",
     ),
@@ -421,14 +421,14 @@ FAULTS = (
         what="of two tensors at one place one is lost",
     ),
     Fault(
-        module="formats/pytorch/reading.py",
+        module="dialects/optimizer/torch_layouts.py",
         old="    return states if len(states) == len(listed) else []",
         new="    return states",
         tests=_CONDITIONS,
         what="what is beside a state in a list is lost",
     ),
     Fault(
-        module="formats/pytorch/reading.py",
+        module="dialects/training/reading.py",
         old="kinds = found.buffers if found.has_modules else found.buffers | by_kind",
         new="kinds = found.buffers | by_kind",
         tests="tests/encoding/test_torch_tree.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from converter.model.checkpoint import Checkpoint
@@ -13,10 +14,14 @@ _PARALLEL = "module"
 def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with wrapper prefixes stripped from its names, and a warning that says so.
 
-    ``_orig_mod.`` goes wherever torch.compile put it; ``module.`` goes from the front, and only when every name
-    carries it. Names stay as they are where stripping would make two of them one. Lightning's ``model.`` stays.
+    ``_orig_mod.`` goes wherever torch.compile put it; ``module.`` goes from the front, and only when every name of a
+    model carries it. Names stay as they are where stripping would make two of them one. Lightning's ``model.`` stays.
     """
-    stripped = _without_wrappers(checkpoint.names)
+    of_models = frozenset(name for names in checkpoint.models.values() for name in names)
+    stripped = _without_wrappers("", tuple(name for name in checkpoint.names if name not in of_models))
+    for model, names in checkpoint.models.items():
+        prefix = f"{model}." if all(name.startswith(f"{model}.") for name in names) else ""
+        stripped |= _without_wrappers(prefix, names)
     changed = sum(old != new for old, new in stripped.items())
     if not changed or len(set(stripped.values())) != len(stripped):
         return checkpoint
@@ -28,11 +33,13 @@ def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
     return replace(renamed, warnings=(*renamed.warnings, line))
 
 
-def _without_wrappers(names: tuple[str, ...]) -> dict[str, str]:
-    parts = {name: [part for part in name.split(".")[:-1] if part != _COMPILED] for name in names}
+def _without_wrappers(prefix: str, names: Iterable[str]) -> dict[str, str]:
+    """Return name -> name without wrappers, for names that all begin with `prefix`, which stays."""
+    start = len(prefix)
+    parts = {name: [part for part in name[start:].split(".")[:-1] if part != _COMPILED] for name in names}
     while parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):
         parts = {name: modules[1:] for name, modules in parts.items()}
-    return {name: ".".join([*modules, name.rpartition(".")[2]]) for name, modules in parts.items()}
+    return {name: prefix + ".".join([*modules, name.rpartition(".")[2]]) for name, modules in parts.items()}
 
 
 def _lost(old: str, new: str, prefix: str) -> bool:

@@ -31,6 +31,16 @@ def as_state_dict(value: Any) -> Mapping[str, Any] | None:
     return _unflattened(value) if is_flat else None
 
 
+def states_in(value: Any) -> list[Mapping[str, Any]]:
+    """Return the states of the optimizers that a value is, or lists, in whatever layout; none for anything else."""
+    own = as_state_dict(value)
+    if own is not None:
+        return [own]
+    listed = list(value) if isinstance(value, list | tuple) else list(value.values()) if isinstance(value, dict) else []
+    states = [state for item in listed if isinstance(item, dict) and (state := as_state_dict(item)) is not None]
+    return states if len(states) == len(listed) else []
+
+
 def merged(states: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return several optimizers of one algorithm as one, whose groups are theirs, numbered one after the other.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from converter.encoding.pickle import Constructed, Constructor, Global, Placeholder
 from converter.errors import ReadError
+from converter.model.dtype import DType
 from converter.model.tensor import ArrayTensor, Tensor, byteswapped
 
 _KINDS = frozenset("biufc")
@@ -61,6 +62,16 @@ class NumpyArray(Constructed):
     def holds_numbers(self) -> bool:
         """Whether it is an array of numbers that a tensor can have, whatever else is wrong with it."""
         return self._dtype is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape as declared, () as long as nothing is."""
+        return self._shape or ()
+
+    @property
+    def dtype(self) -> DType | None:
+        """Its element type, None for one that no tensor has."""
+        return None if self._dtype is None else DType.of(self._dtype)
 
     def tensor(self) -> Tensor:
         """Return the array; its bytes are not copied. Raises ReadError when it holds no numbers, or too few."""

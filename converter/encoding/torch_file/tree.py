@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from converter.encoding.pickle import Global, Placeholder
+from converter.encoding.pickle import Global, OrderedItems, Placeholder
 from converter.encoding.torch_file.numpy_values import NumpyArray
 from converter.encoding.torch_file.storages import Storage, View
 from converter.errors import ReadError, of_tensor
-from converter.model.ledger import LedgerLine, dropped
+from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
+from converter.model.structure import OrderedMapping, Slot
 from converter.model.tensor import Tensor
 
 _DEPTH_LIMIT = 64
@@ -22,17 +23,20 @@ _LEAVES = frozenset(_SCALARS)
 _TEXT = frozenset((str, bytes))
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 _GRAPH_MODULE = "torch.fx.graph_module"
+NOTHING = object()
+"""What stands for a value that is not carried."""
 _COMPILED = Global(module="torch._dynamo.eval_frame", name="OptimizedModule")
 
 
 @dataclass(slots=True, kw_only=True)
 class Weights:
-    """Tensors by name as they are found, ties and kinds of tensors with them."""
+    """Tensors by name as they are found, ties and kinds of tensors with them; of slots what they are called there."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
+    slots: dict[str, str] = field(default_factory=dict)
     has_modules: bool = False
 
 
@@ -55,107 +59,138 @@ class Walk:
 
     # weights
 
-    def flatten(self, value: Any, name: str = "", depth: int = 0) -> None:
-        """Add every tensor under `value` to the weights, keys joined by dots. Raises ReadError naming the tensor."""
+    def flatten(self, value: Any, name: str = "", depth: int = 0) -> Any:
+        """Add every tensor under `value` to the weights, keys joined by dots; return how they are nested.
+
+        That is plain data with a `Slot` for each, `NOTHING` for what is not carried. Raises ReadError with the name.
+        """
         self._step(value, name, depth)
         match value:
-            case View() | NumpyArray() if _is_tensor(value):
-                self._add(name, value)
+            case View() | NumpyArray() | Tensor() | Slot() if is_tensor(value):
+                return self._add(name, value)
             case Placeholder() if is_module(value):
-                self._flatten_module(value, name, depth)
+                items = OrderedMapping()
+                self._flatten_module(value, name, "", items, depth)
+                return items
             case Placeholder() if self.has_tensors(value):
-                self._flatten_object(value, name, depth)
+                return self._flatten_object(value, name, depth)
             case dict():
-                self._flatten_dict(value, name, depth)
+                return self._flatten_dict(value, name, depth)
             case list() | tuple() if value and all(isinstance(item, _SCALARS) for item in value):
-                self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
+                return self._value(name, value)
             case list() | tuple():
-                for position, item in enumerate(value):
-                    self.flatten(item, _joined(name, str(position)), depth + 1)
+                members = [
+                    self.flatten(item, _joined(name, str(position)), depth + 1) for position, item in enumerate(value)
+                ]
+                return type(value)(None if member is NOTHING else member for member in members)
             case None:
-                pass
-            case _:
-                self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
+                return None
+            case _ if isinstance(value, _SCALARS):
+                return self._value(name, value)
+        self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
+        return NOTHING
 
-    def _add(self, name: str, value: View | NumpyArray) -> None:
+    def _value(self, name: str, value: Any) -> Any:
+        """Say that a number, a text or a list of them is no weight; return it."""
+        self.lines.append(no_weight(name, Kind.VALUE, f"is no tensor but {_kind(value)}"))
+        return value
+
+    def _add(self, name: str, value: Any) -> Slot:
         if not name:
             raise ReadError("holds a tensor without a name")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ReadError("has a name that is no Unicode text", tensor=name)
         if name in self.weights.tensors or name in self.weights.aliases:
             raise ReadError("is the name of two tensors", tensor=name)
+        if isinstance(value, Slot):
+            self.weights.slots[name] = value.name
+            return value
         tensor = _tensor(value, name)
+        identity = _identity(value)
+        owner = None if identity is None else self._owners.setdefault(identity, name)
         if isinstance(value, View):
-            owner = None if value.identity is None else self._owners.setdefault(value.identity, name)
             if value.is_parameter and not value.requires_grad:
                 self.weights.frozen.add(name)
             if value.is_buffer:
                 self.weights.buffers.add(name)
-            if owner not in (None, name):
-                self._charge(_ALIAS_WORK)
-                self.weights.aliases[name] = str(owner)
-                return
-        self.weights.tensors[name] = tensor
+        if owner not in (None, name):
+            self._charge(_ALIAS_WORK)
+            self.weights.aliases[name] = str(owner)
+        else:
+            self.weights.tensors[name] = tensor
+        return Slot(name, tensor.dtype, tensor.shape)
 
-    def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> None:
+    def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
+        found: dict[Any, Any] = OrderedMapping() if isinstance(value, OrderedItems | OrderedMapping) else {}
         for key, item in value.items():
             if isinstance(key, str | int | bytes):
-                self.flatten(item, _joined(name, _text(key)), depth + 1)
+                inner = self.flatten(item, _joined(name, text_of(key)), depth + 1)
+                if inner is not NOTHING:
+                    found[key] = inner
             else:
-                self.drop(_joined(name, _text(key)), item, "has a key that is no name")
+                self.drop(_joined(name, text_of(key)), item, "has a key that is no name")
+        return found
 
-    def _flatten_object(self, value: Placeholder, name: str, depth: int) -> None:
+    def _flatten_object(self, value: Placeholder, name: str, depth: int) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
         for part in (dict(value.items), value.state, dict(enumerate(value.values))):
             if isinstance(part, dict):
-                self.flatten(part, name, depth + 1)
+                found |= self.flatten(part, name, depth + 1)
         for part in (value.arguments, value.state):
             if not isinstance(part, dict) and self.has_tensors(part):
                 self.drop(name or str(value.of), part, f"is what {value.of} was made of, and has no name")
+        return found
 
-    def _flatten_module(self, module: Placeholder, name: str, depth: int) -> None:
-        """Add what Module.state_dict() would: parameters, persistent buffers, then the modules inside."""
+    def _flatten_module(self, module: Placeholder, name: str, inside: str, items: dict[Any, Any], depth: int) -> None:
+        """Add what Module.state_dict() would: parameters, persistent buffers, then the modules inside.
+
+        `inside` is what the module is called in the one whose state dict `items` become.
+        """
         self.weights.has_modules = True
         state = _module_state(module)
         assert state is not None
-        transient = state.get("_non_persistent_buffers_set") or ()
-        for key, value in state["_parameters"].items():
-            if value is not None:
-                self.flatten(value, _joined(name, _text(key)), depth + 1)
-        for key, value in state["_buffers"].items():
-            if value is not None and key not in transient:
-                self.weights.buffers.add(_joined(name, _text(key)))
-                self.flatten(value, _joined(name, _text(key)), depth + 1)
-        for key, value in state["_modules"].items():
-            if value is not None:
-                self.flatten(value, _joined(name, _text(key)), depth + 1)
+        for kind in _OF_MODULES:
+            for key, value in state[kind].items():
+                where, own = _joined(name, text_of(key)), _joined(inside, text_of(key))
+                if value is None or (kind == "_buffers" and key in (state.get("_non_persistent_buffers_set") or ())):
+                    continue
+                if kind == "_buffers":
+                    self.weights.buffers.add(where)
+                if kind == "_modules" and is_module(value):
+                    self._step(value, where, depth + 1)
+                    self._flatten_module(value, where, own, items, depth + 1)
+                    continue
+                found = self.flatten(value, where, depth + 1)
+                items |= {} if found is NOTHING else {own: found}
         reason = f"is an attribute of {module.of}, not part of its state_dict()"
         for key, value in state.items():
             if key not in _OF_MODULES and self.has_tensors(value):
-                self.drop(_joined(name, _text(key)), value, reason)
+                self.drop(_joined(name, text_of(key)), value, reason)
 
     # everything else
 
-    def plain_values(self, values: dict[Any, Any]) -> dict[str, Any]:
-        """Return what stands beside the weights as plain data, by key; what cannot be taken apart is a line."""
-        found: dict[str, Any] = {}
+    def go_on_beside_weights(self) -> None:
+        """Allow as much more work as what stands beside the weights may make."""
         self._limit += self._operations
-        for key, value in values.items():
-            name, lines = _text(key), len(self.lines)
-            if not is_carried(value):
-                self.drop(name, value, f"{_kind(value)} is not carried")
-                continue
-            try:
-                found[name] = self.plain(value, name)
-            except ReadError as error:
-                where = "" if error.tensor in (None, name) else f" at {error.tensor}"
-                self.lines[lines:] = [dropped(name, f"{error.message}{where}")]
-        return found
+
+    def beside(self, value: Any, name: str) -> Any:
+        """Return what stands beside the weights as plain data; `NOTHING`, and a line, where that cannot be."""
+        lines = len(self.lines)
+        if not is_carried(value):
+            self.drop(name, value, f"{_kind(value)} is not carried")
+            return NOTHING
+        try:
+            return self.plain(value, name)
+        except ReadError as error:
+            where = "" if error.tensor in (None, name) else f" at {error.tensor}"
+            self.lines[lines:] = [dropped(name, f"{error.message}{where}")]
+            return NOTHING
 
     def plain(self, value: Any, name: str, depth: int = 0) -> Any:
         """Return `value` as plain Python data with Tensor leaves; what cannot be plain becomes None and a line."""
         self._step(value, name, depth)
         match value:
-            case View() | NumpyArray() if _is_tensor(value):
+            case View() | NumpyArray() | Tensor() if is_tensor(value):
                 return _tensor(value, name)
             case dict():
                 return self._plain_items(value, name, depth)
@@ -183,10 +218,8 @@ class Walk:
             return dict(items)
         kept = {}
         for key, item in items.items():
-            where = _joined(name, _text(key))
-            if isinstance(key, _SCALARS) or (
-                isinstance(key, tuple) and all(isinstance(part, _SCALARS) for part in key)
-            ):
+            where = _joined(name, text_of(key))
+            if is_key(key):
                 if is_carried(item):
                     kept[key] = self.plain(item, where, depth + 1)
                 else:
@@ -206,28 +239,50 @@ class Walk:
                 self.lines.append(dropped(inner, f"is inside {name}, which is not carried"))
 
     def has_tensors(self, value: Any) -> bool:
-        """Whether there is a tensor anywhere inside."""
+        """Whether there is a tensor anywhere inside. However often it is asked, each object is looked into once."""
         if not isinstance(value, dict | list | tuple | Placeholder):
-            return _is_tensor(value)
-        if id(value) not in self._has_tensors:
-            self._has_tensors[id(value)] = next(self._tensor_paths(value, ""), None) is not None
-        return self._has_tensors[id(value)]
+            return is_tensor(value)
+        known = self._has_tensors
+        if id(value) in known:
+            return known[id(value)]
+        above, seen = [(id(value), self._inner(value))], {id(value)}
+        while above:
+            inside, inner = above[-1]
+            item = next(inner, NOTHING)
+            if item is NOTHING:
+                known[inside] = False
+                above.pop()
+            elif is_tensor(item) or known.get(id(item), False):
+                known.update((each, True) for each, _ in above)
+                return True
+            elif id(item) not in seen and id(item) not in known:
+                seen.add(id(item))
+                above.append((id(item), self._inner(item)))
+        return False
+
+    def _inner(self, value: Any) -> Iterator[Any]:
+        """Return what may have tensors inside, or be one."""
+        self.search(1 + _length(value) // 16)
+        for _, inner in _children(value):
+            if not isinstance(inner, _SCALARS) and not (isinstance(inner, Placeholder) and inner.is_bare):
+                self.search(1)
+                yield inner
 
     def _tensor_paths(self, value: Any, name: str) -> Iterator[str]:
         """Yield where there are tensors inside `value`, each object visited once; cycles and depth do no harm."""
         pending, seen = [(value, name)], set()
         while pending:
             item, where = pending.pop()
-            if _is_tensor(item):
-                self._search(1)
+            if is_tensor(item):
+                self.search(1)
                 yield where
             elif id(item) not in seen:
                 seen.add(id(item))
-                self._search(1 + _length(item) // 16)
+                self.search(1 + _length(item) // 16)
                 children = []
                 for key, inner in _children(item):
                     if not isinstance(inner, _SCALARS) and not (isinstance(inner, Placeholder) and inner.is_bare):
-                        self._search(1)
+                        self.search(1)
                         children.append((inner, _joined(where, key)[-500:]))
                 pending.extend(reversed(children))
 
@@ -247,7 +302,8 @@ class Walk:
         nbytes = sum([len(value) for value in values if type(value) in _TEXT])
         self._charge((len(values) >> 4) + (nbytes >> 6))
 
-    def _search(self, amount: int) -> None:
+    def search(self, amount: int) -> None:
+        """Count work of looking for tensors. Raises ReadError when it is too much for such a file."""
         self._searched += amount
         if self._searched > self._limit + 2 * self._operations:
             raise ReadError(f"takes more than {self._searched - amount} steps to search for tensors")
@@ -281,8 +337,18 @@ def _module_state(value: Any) -> dict[Any, Any] | None:
     return state if is_one else None
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, View) or (isinstance(value, NumpyArray) and value.holds_numbers)
+def is_tensor(value: Any) -> bool:
+    """Whether a value is one tensor: as a pickle declares it, or as it was read or is to be written."""
+    return isinstance(value, View | Tensor | Slot) or (isinstance(value, NumpyArray) and value.holds_numbers)
+
+
+def axes_of(value: Any) -> int | None:
+    """Return how many axes a tensor has, None for what is none. One that cannot be read is taken for a matrix."""
+    if not is_tensor(value):
+        return None
+    if isinstance(value, View) and value.problem is not None:
+        return 2
+    return len(value.shape) if isinstance(value.shape, tuple) else 1
 
 
 def is_carried(value: Any) -> bool:
@@ -292,6 +358,11 @@ def is_carried(value: Any) -> bool:
     return not isinstance(value, Global | Storage) and (not isinstance(value, NumpyArray) or value.holds_numbers)
 
 
+def is_key(key: Any) -> bool:
+    """Whether a key has a plain form."""
+    return isinstance(key, _SCALARS) or (isinstance(key, tuple) and all(isinstance(part, _SCALARS) for part in key))
+
+
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, dict | list | tuple | set | frozenset) else 0
 
@@ -299,7 +370,7 @@ def _length(value: Any) -> int:
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     match value:
         case dict():
-            yield from ((_text(key), item) for key, item in value.items())
+            yield from ((text_of(key), item) for key, item in value.items())
         case list() | tuple() | set() | frozenset():
             yield from ((str(position), item) for position, item in enumerate(value))
         case Placeholder():
@@ -307,7 +378,16 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
                 yield from _children(part) if isinstance(part, dict | list | tuple) else ()
 
 
-def _tensor(value: View | NumpyArray, name: str) -> Tensor:
+def _identity(value: View | NumpyArray | Tensor) -> Any:
+    """Return what two names share when they are tied, None for what cannot be."""
+    if isinstance(value, View):
+        return value.identity
+    return id(value) if isinstance(value, Tensor) and value.size else None
+
+
+def _tensor(value: View | NumpyArray | Tensor, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
     with of_tensor(name):
         return value.tensor()
 
@@ -316,7 +396,8 @@ def _joined(name: str, key: str) -> str:
     return f"{name}.{key}" if name else key
 
 
-def _text(key: Any) -> str:
+def text_of(key: Any) -> str:
+    """Return a key as a part of a name."""
     if isinstance(key, bytes):  # of a file that torch.load(encoding="bytes") read
         return key.decode("utf-8", "backslashreplace")
     return str(key) if isinstance(key, str | int | float | Global) else _kind(key)

@@ -15,6 +15,7 @@ from converter.encoding.torch_file.storages import STORAGE_DTYPES
 from converter.encoding.zip import Record
 from converter.model.dtype import DType
 from converter.model.output import Late, Piece, Provenance
+from converter.model.structure import OrderedMapping
 from converter.model.tensor import Tensor
 
 _ROOT = "archive"
@@ -60,7 +61,8 @@ def _pickled(value: Any, tensors: dict[int, tuple[str, Tensor]]) -> Any:
             tied = {name: owned[owner] for name, owner in value.aliases.items()}
             return writer.Ordered(items={**owned, **tied})
         case Mapping():
-            return {_pickled(key, tensors): _pickled(item, tensors) for key, item in value.items()}
+            items = {_pickled(key, tensors): _pickled(item, tensors) for key, item in value.items()}
+            return writer.Ordered(items=items) if isinstance(value, OrderedMapping) else items
         case list():
             return [_pickled(item, tensors) for item in value]
         case tuple():

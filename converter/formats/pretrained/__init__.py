@@ -233,6 +233,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    is_of_one_class=True,
     adapt=adapted,
     parameters=ParameterOrder.TRAINER,
     write_options=WriteOptions,

@@ -7,6 +7,9 @@ Reading names no class into being: pickles are plain data to us (converter.encod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from converter.dialects.training import select_option
 from converter.encoding.pickle import looks_like_pickle
 from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
 from converter.formats.pytorch.reading import read_checkpoint
@@ -20,6 +23,13 @@ FILE_NAME = "pytorch_model.bin"
 SUFFIXES = (".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What may be asked of a file of torch.save."""
+
+    select: str | None = select_option()
+
+
 def sniff(probe: Probe) -> bool:
     """A zip archive with ``<root>/data.pkl``, or anything that reads as a pickle, harmless or not."""
     if probe.is_folder:
@@ -29,9 +39,9 @@ def sniff(probe: Probe) -> bool:
     return looks_like_pickle(probe.head, probe.size)
 
 
-def read(path: Location, options: NoOptions) -> Checkpoint:
+def read(path: Location, options: ReadOptions) -> Checkpoint:
     """Read a file of torch.save; see `read_checkpoint`."""
-    return read_checkpoint(path)
+    return read_checkpoint(path, select=options.select)
 
 
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
@@ -50,6 +60,8 @@ FORMAT = Format(
     write=write,
     file_name=FILE_NAME,
     keeps_names=keeps_pytorch,
+    keeps_structure=True,
+    read_options=ReadOptions,
     parameters=ParameterOrder.MODEL,
     entries=tuple("*" + suffix for suffix in SUFFIXES),
 )

@@ -5,20 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from converter.dialects.optimizer.torch_state import state_dict
+from converter.dialects.training import names_in
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, OutputFile, Provenance
+from converter.model.structure import replaced
 
 _TOP_LEVEL = ("scheduler_state_dict", "epoch", "global_step")
 
 
 def write_checkpoint(checkpoint: Checkpoint, *, file_name: str, provenance: Provenance) -> Output:
-    """Lay out the file that `torch.load(weights_only=True, mmap=True)` opens.
+    """Lay out the file that `torch.load(weights_only=True, mmap=True)` opens, nested as the source where that was one.
 
     Ties share one storage. Raises LossError for optimizer state about parameters that are in none of its groups.
     """
-    pieces = torch_file(_root(checkpoint), provenance)
-    return Output(files=(OutputFile(name=file_name, pieces=pieces),), names={name: name for name in checkpoint.names})
+    root, names = _root(checkpoint), {name: name for name in checkpoint.names}
+    if checkpoint.structure is not None:
+        nested = replaced(checkpoint.structure, lambda slot: slot, lambda state: state.value)
+        names = dict(names_in(nested))
+        root = replaced(nested, lambda slot: checkpoint.tensor(slot.name), lambda state: state.value)
+    pieces = torch_file(root, provenance)
+    return Output(files=(OutputFile(name=file_name, pieces=pieces),), names=names)
 
 
 def _root(checkpoint: Checkpoint) -> Any:

@@ -1,0 +1,65 @@
+"""`--select KEY`: one of several models, with the optimizer that fits it and without all else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from converter.dialects.training.optimizers import prefix_of
+from converter.errors import UsageError, escape
+from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import dropped
+from converter.model.tensor import tensor_names
+
+
+def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
+    """Return what stands at `key` under its own names. Raises UsageError where no weight does."""
+    models = [model for model in checkpoint.models if _is_at(model, key)]
+    wanted = [name for name in checkpoint.names if _is_at(name, key)]
+    if not wanted:
+        known = ", ".join(map(escape, checkpoint.models))
+        hint = f"there are {known}" if known else "its weights stand under no key of their own"
+        raise UsageError(f"--select {key!r}: no weights are there", hint=hint)
+    prefix = f"{key}."
+    if len(models) == 1 and len(checkpoint.models[models[0]]) == len(wanted):
+        prefix = prefix_of(models[0], wanted) or prefix
+    others = frozenset(checkpoint.names).difference(wanted)
+    owners: dict[str, str] = {}
+    for name in wanted:
+        owners.setdefault(checkpoint.aliases.get(name, name), name)
+    chosen = frozenset(owners.values())
+    reason = f"not selected: --select {key} takes the others"
+    lines = [dropped(name, reason) for name in checkpoint.names if name in others]
+    lines += [
+        dropped(name, reason) for extra, value in checkpoint.extras.items() for name in tensor_names(extra, value)
+    ]
+    left = f"{', '.join(checkpoint.extras)} not carried: --select {key} takes the weights there"
+    reduced = replace(
+        _with_state_of(checkpoint, frozenset(wanted)),
+        tensors={name: checkpoint.tensor(name) for name in wanted if name in chosen},
+        aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in chosen},
+        buffers=checkpoint.buffers.intersection(wanted),
+        frozen=checkpoint.frozen.intersection(wanted),
+        models={model: checkpoint.models[model] for model in models} if len(models) > 1 else {},
+        extras={},
+        structure=None,
+        lines=(*checkpoint.lines, *lines),
+    )
+    warnings = (*reduced.warnings, left) if checkpoint.extras else reduced.warnings
+    return replace(reduced.with_names(lambda name: name.removeprefix(prefix)), warnings=warnings)
+
+
+def _is_at(name: str, key: str) -> bool:
+    return name == key or name.startswith(f"{key}.")
+
+
+def _with_state_of(checkpoint: Checkpoint, names: frozenset[str]) -> Checkpoint:
+    """Return the checkpoint with the optimizer's state of these parameters, and a warning where there is none."""
+    state = checkpoint.optimizer
+    if state is None:
+        return checkpoint
+    kept = state.without(set(state.parameters) - names)
+    groups = tuple(group for group in kept.groups if group.parameters)
+    if groups:
+        return replace(checkpoint, optimizer=replace(kept, groups=groups))
+    reduced = checkpoint.without_state("it is of another model than the one selected")
+    return replace(reduced, optimizer_numbered=None)
