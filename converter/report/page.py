@@ -7,22 +7,43 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from converter.errors import CkconvError, escape
 from converter.execution.guarded import GuardedFile, guarded
 from converter.formats.probe import located
-from converter.report import Report, Verification, failure
+from converter.model.ledger import LedgerLine, Setting
+from converter.report import Report, failure
+from converter.report.ledger import REASON_CHARACTERS
 from converter.storage import location_of
 
 _STYLE = "body{font:14px sans-serif} td,th{text-align:left;padding:2px 12px 2px 0} td{font-family:monospace}"
 _PAGE_START = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="generator" content="ckconv">'
 _TEXT_MARK = "report of ckconv"
 _KEYS = {"status", "exit_code", "source", "target", "counts", "tensors", "optimizer", "verification", "warnings"}
-_COLUMNS = ("status", "name", "target", "reason")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """What a table of the ledger says of every line, and of a setting, which has no value in most columns."""
+
+    title: str
+    of_line: Callable[[LedgerLine], str | None]
+    of_setting: Callable[[Setting], str] = lambda setting: ""
+
+
+def _of_setting(setting: Setting) -> str:
+    return f"{setting.class_name}, {setting.kind}" + (f": {setting.note}" if setting.note else "")
+
+
+_STATUS = _Column(title="status", of_line=lambda line: line.status.value, of_setting=lambda setting: "setting")
+_NAME = _Column(title="name", of_line=lambda line: line.name, of_setting=lambda setting: setting.layer)
+_TARGET = _Column(title="target", of_line=lambda line: line.target)
+_REASON = _Column(title="reason", of_line=lambda line: line.reason, of_setting=_of_setting)
+_COLUMNS = (_STATUS, _NAME, _TARGET, _REASON)
+"""Those of the HTML page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,42 +109,42 @@ def is_ledger(content: bytes) -> bool:
 
 
 def _rendered(outcome: Report | CkconvError, place: LedgerFile) -> str:
-    if isinstance(outcome, Report):
-        document, closing = outcome.as_dict(), outcome.verdict
-    else:
-        document, closing = failure(outcome, source=place.source, target=place.target), f"failed: {outcome}"
+    known = outcome if isinstance(outcome, Report) else outcome.report
+    report = known or Report(source=place.source, target=place.target, source_format="", target_format="")
+    closing = outcome.verdict if isinstance(outcome, Report) else f"failed: {outcome}"
     match place.file.path.suffix.lower():
+        case ".json" if isinstance(outcome, CkconvError):
+            return json.dumps(failure(outcome, source=place.source, target=place.target), indent=2)
         case ".json":
-            return json.dumps(document, indent=2)
+            return json.dumps(report.as_dict(), indent=2)
         case ".html" | ".htm":
-            return _page(document, closing)
+            return _page(report, closing)
         case _:
-            return "\n".join(_lines(document, closing))
+            return "\n".join(_text(report, closing))
 
 
-def _lines(document: Mapping[str, Any], closing: str) -> Iterator[str]:
-    yield _title(document)
+def _text(report: Report, closing: str) -> Iterator[str]:
+    yield _title(report)
     yield _TEXT_MARK
-    for row in _rows(document):
+    for row in _rows(report, _STATUS, _NAME, _TARGET, _REASON):
         status, name, target, reason = row
         arrow = "" if target in ("", name) else f" -> {target}"
         yield f"{status:<10} {name}{arrow}" + (f": {reason}" if reason else "")
-    verification = Verification.from_dict(document["verification"])
-    yield from (f"note: {escape(note, 1000)}" for note in (*document["warnings"], *verification.notes))
-    yield from verification.details
+    yield from (f"note: {_shown(note)}" for note in (*report.warnings, *report.verification.notes))
+    yield from report.verification.details
     yield closing
 
 
-def _page(document: Mapping[str, Any], closing: str) -> str:
+def _page(report: Report, closing: str) -> str:
     """Return a page without scripts or anything to load: names in it come from the checkpoint."""
-    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+    head = "".join(f"<th>{column.title}</th>" for column in _COLUMNS)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n" for row in _rows(document)
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
+        for row in _rows(report, *_COLUMNS)
     )
-    verification = Verification.from_dict(document["verification"])
-    remarks = (*document["warnings"], *verification.notes, *verification.details)
-    notes = "".join(f"<li>{html.escape(escape(each, 1000))}</li>" for each in remarks)
-    title = html.escape(_title(document))
+    remarks = (*report.warnings, *report.verification.notes, *report.verification.details)
+    notes = "".join(f"<li>{html.escape(_shown(each))}</li>" for each in remarks)
+    title = html.escape(_title(report))
     return (
         f"{_PAGE_START}<title>{title}</title><style>{_STYLE}</style>\n"
         f"<h1>{title}</h1>\n<p>{html.escape(closing)}</p>\n<ul>{notes}</ul>\n"
@@ -131,13 +152,17 @@ def _page(document: Mapping[str, Any], closing: str) -> str:
     )
 
 
-def _title(document: Mapping[str, Any]) -> str:
-    return f"{escape(document['source'], 1000)} -> {escape(document['target'], 1000)}"
+def _title(report: Report) -> str:
+    return f"{_shown(report.source)} -> {_shown(report.target)}"
 
 
-def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for line in document["tensors"]:
-        yield tuple(escape(line[column] or "", 1000) for column in _COLUMNS)
-    for setting in document["settings"]:
-        reason = f"{setting['class']}, {setting['kind']}" + (f": {setting['note']}" if setting["note"] else "")
-        yield ("setting", escape(setting["layer"], 1000), "", escape(reason, 1000))
+def _rows(report: Report, *columns: _Column) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of every line of the ledger, then of every setting."""
+    for line in report.lines:
+        yield tuple(_shown(column.of_line(line) or "") for column in columns)
+    for setting in report.settings:
+        yield tuple(_shown(column.of_setting(setting)) for column in columns)
+
+
+def _shown(text: str) -> str:
+    return escape(text, REASON_CHARACTERS)

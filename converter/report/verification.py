@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -119,18 +118,6 @@ class Verification:
     def noted(self) -> tuple[str, ...]:
         """The `notes`, one line each, safe to print."""
         return noted(self.notes)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Verification:
-        """Return what `as_dict` made `values` of, but for `is_unproven`, which `reason` and `per_output` say."""
-        canary = values["canary"]
-        return cls(
-            **{name: values[name] for name in ("weights", "outputs", "max_abs", "tolerance", "reason")},
-            **{name: values[name] for name in ("beyond", "data")},
-            left_out=tuple(values["left_out"]),
-            per_output=tuple(OutputComparison(**each) for each in values["per_output"]),
-            canary=None if canary is None else Canary(**{**canary, "unnoticed": tuple(canary["unnoticed"])}),
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` says of it."""

@@ -19,6 +19,7 @@ from converter.cli import convert as command
 from converter.cli import main
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
+from converter.report import page as page_module
 from tests.conftest import Ckconv
 
 
@@ -56,6 +57,25 @@ def test_three_kinds_say_the_same(squad_bert: Path, tmp_path: Path, ckconv: Ckco
     page = (tmp_path / "report.html").read_text()
     assert Page(page).cells[1::4] == names
     assert verdict in page
+
+
+def test_a_column_of_the_page_is_one_row(squad_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As README says it; the text has what it had."""
+    written = converter.convert(squad_bert, tmp_path / "model.safetensors")
+    page, texts = page_module._COLUMNS, []
+    kind = page_module._Column(title="kind", of_line=lambda line: line.kind.value)
+    for count, columns in ((4, page), (5, (*page, kind))):
+        monkeypatch.setattr(page_module, "_COLUMNS", columns)
+        for suffix in ("txt", "html"):
+            path = tmp_path / f"{count}.{suffix}"
+            with page_module.opened(str(path), source="a.pth", target="b.safetensors", overwrite=False) as ledger:
+                assert ledger is not None
+                ledger.write(written)
+            texts.append(path.read_text())
+    assert texts[0] == texts[2]
+    before, after = ([cell.strip() for cell in Page(text).cells] for text in texts[1::2])
+    assert [cell for index, cell in enumerate(after) if index % 5 < 4] == before
+    assert after[4::5] == [line.kind.value for line in written.lines]
 
 
 def test_failures_are_reported_too(tmp_path: Path, ckconv: Ckconv) -> None:

@@ -19,6 +19,7 @@ from converter.errors import (
 from converter.model.ledger import LedgerLine, Status, dropped
 from converter.report import OptimizerReport, OptimizerStatus, OutputComparison, Report, Verification, failure
 from converter.report.ledger import check_allowed
+from tests.proof.from_json import verification_of
 
 REPORT = Report(source="a", target="b", source_format="pytorch", target_format="onnx")
 POWERLESS = OutputComparison(name="mask", dtype="bool", reason="constant")
@@ -58,7 +59,7 @@ def test_verdicts(verification: Verification, said: str) -> None:
     assert report.verdict == f"ok: 0 mapped, 0 tied, 0 dropped, 0 defaulted; optimizer carried; {said}"
     told = json.loads(json.dumps(report.as_dict()))["verification"]
     assert (told["weights"], told["outputs"]) == (verification.weights, verification.outputs)
-    assert replace(Verification.from_dict(told), is_unproven=verification.is_unproven) == verification
+    assert replace(verification_of(told), is_unproven=verification.is_unproven) == verification
 
 
 def test_a_dry_run_claims_nothing() -> None:

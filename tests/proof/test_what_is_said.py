@@ -13,6 +13,7 @@ from converter.model.ledger import LedgerLine, Setting, Status, defaulted, dropp
 from converter.report import Canary, OptimizerReport, OptimizerStatus, OutputComparison, Report, Verification
 from converter.report.ledger import listed
 from converter.report.page import is_ledger, opened
+from tests.proof.from_json import verification_of
 
 REPORT = Report(source="a", target="b", source_format="pytorch", target_format="onnx")
 MAPPED = LedgerLine(status=Status.MAPPED, name="x", target="y")
@@ -97,7 +98,7 @@ def test_a_verification_survives_json() -> None:
         canary=Canary(tried=2, noticed=1, not_tried=1, unnoticed=("a",), reason="memory"),
     )
     told = whole.as_dict()
-    assert Verification.from_dict(told) == whole
+    assert verification_of(told) == whole
     assert told["canary"]["unnoticed"] == ["a"]
     for name in ("weights", "outputs", "max_abs", "tolerance", "beyond", "data", "left_out"):
         assert told[name] == (list(getattr(whole, name)) if name == "left_out" else getattr(whole, name))
