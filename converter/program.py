@@ -74,9 +74,9 @@ def write(
     return _converted(source, target.with_options(specific), general, specific, observer)
 
 
-def diff(left: StrPath, right: StrPath) -> Difference:
-    """Compare two checkpoints of any formats, names and layouts made canonical. Raises CkconvError."""
-    return compare(read(left), read(right))
+def diff(left: StrPath, right: StrPath, *, config: StrPath | None = None) -> Difference:
+    """Compare two checkpoints, in canonical names and layouts as `config` or theirs says. Raises CkconvError."""
+    return compare(read(left, config=config), read(right, config=config))
 
 
 def verify(
