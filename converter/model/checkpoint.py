@@ -35,6 +35,16 @@ class Config:
     values: Mapping[str, Any]
     raw: bytes
 
+    @property
+    def architecture(self) -> str | None:
+        """The class of transformers that it names, None when it names none."""
+        return class_named(self.values)
+
+    @property
+    def model_type(self) -> str | None:
+        """The model type of transformers that it says, None when it says none."""
+        return type_named(self.values)
+
     def with_values(self, values: Mapping[str, Any]) -> Config:
         """Return the config with other values; itself when it says so already.
 
@@ -55,6 +65,20 @@ class Config:
         """
         keys = [key for key in ("dtype", "torch_dtype") if key in self.values] or ["dtype"]
         return self.with_values(dict.fromkeys(keys, dtype))
+
+
+def class_named(values: Mapping[str, Any]) -> str | None:
+    """Return the class that a config, or one inside it, names, None when it names none."""
+    architectures = values.get("architectures")
+    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
+        return architectures[0]
+    return None
+
+
+def type_named(values: Mapping[str, Any]) -> str | None:
+    """Return the model type that a config, or one inside it, says, None when it says none."""
+    model_type = values.get("model_type")
+    return model_type if isinstance(model_type, str) else None
 
 
 class Dialect(str, Enum):

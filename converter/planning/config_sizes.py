@@ -32,7 +32,7 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     Raises ArchitectureError where the config does not say the number of heads either.
     """
     config = checkpoint.config
-    if config is None or config.values.get("model_type") not in _TYPES or checkpoint.dialect != Dialect.PYTORCH:
+    if config is None or config.model_type not in _TYPES or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
     sizes = {name: size for name, size in _sizes(checkpoint).items() if name not in config.values}
     if not sizes:

@@ -26,7 +26,7 @@ def check_applicable(checkpoint: Checkpoint, holds: frozenset[Part], options: Op
 
 def _check(option: str, checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
     config = checkpoint.config
-    if config is None or not isinstance(config.values.get("model_type"), str):
+    if config is None or config.model_type is None:
         raise UsageError(f"{option} is for the config of a transformers model, and there is none")
     has_graph = Part.GRAPH in holds and not options.weights_only
     if not has_graph and Part.CONFIG not in holds:

@@ -213,7 +213,7 @@ def _arranged(checkpoint: Checkpoint, target: Format, options: Options, *, is_in
     order = None
     config = checkpoint.config
     try:
-        if not is_in_model_order and config is not None and "model_type" in config.values:
+        if not is_in_model_order and config is not None and config.model_type is not None:
             order = _order_of_class(checkpoint, options)
         if target.parameters is ParameterOrder.TRAINER:
             return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))

@@ -157,7 +157,7 @@ def _folder_of_config(folder: Location, checkpoint: Checkpoint) -> Location:
     if folder.name.isdigit() and above.name == "saved_model":
         above = above.parent
     config = read_config(above)
-    return above if config is not None and isinstance(config.values.get("model_type"), str) else folder
+    return above if config is not None and config.model_type is not None else folder
 
 
 def _with_config(checkpoint: Checkpoint, config: Config | None, path: Location | None) -> Checkpoint:

@@ -19,6 +19,19 @@ def test_a_config_that_is_right_keeps_its_bytes() -> None:
     assert config.with_values({"architectures": ["BertModel"]}).with_dtype("float32") is config
 
 
+@pytest.mark.parametrize(
+    ("text", "architecture", "model_type"),
+    [
+        ('{"architectures": ["BertModel", "Other"], "model_type": "bert"}', "BertModel", "bert"),
+        ('{"architectures": [], "model_type": null}', None, None),
+        ('{"architectures": "BertModel", "model_type": ["bert"]}', None, None),
+        ('{"architectures": [{"a": 1}]}', None, None),
+    ],
+)
+def test_what_a_config_names(text: str, architecture: str | None, model_type: str | None) -> None:
+    assert (_config(text).architecture, _config(text).model_type) == (architecture, model_type)
+
+
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
 def test_dtype_changes_where_it_is(key: str) -> None:
     config = _config(json.dumps({"architectures": ["BertModel"], key: "float32", "z": [1, {"b": 1e-12, "a": "é"}]}))

@@ -385,7 +385,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old='isinstance(config.values.get("model_type"), str) else folder',
+        old="config.model_type is not None else folder",
         new='"model_type" in config.values else folder',
         tests=_PLACES,
         what="any config above a checkpoint is one of transformers",
@@ -595,8 +595,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='if not is_in_model_order and config is not None and "model_type" in config.values:',
-        new='if config is not None and "model_type" in config.values:',
+        old="if not is_in_model_order and config is not None and config.model_type is not None:",
+        new="if config is not None and config.model_type is not None:",
         tests="tests/planning/test_optimizer.py",
         what="a class is built for an order that is there",
     ),

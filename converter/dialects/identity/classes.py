@@ -127,11 +127,3 @@ def type_with(class_name: str) -> str | None:
     """Return the model type that has a class, None where none or several have."""
     found = [name for name, entry in document(_TABLE)["models"].items() if class_name in entry["classes"]]
     return found[0] if len(found) == 1 else None
-
-
-def class_named(config: Mapping[str, Any]) -> str | None:
-    """Return the class that a config names, None when it names none."""
-    architectures = config.get("architectures")
-    if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
-        return architectures[0]
-    return None

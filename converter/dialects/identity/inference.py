@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.dialects.identity.classes import KnownType, class_named, known_type, type_with
+from converter.dialects.identity.classes import KnownType, known_type, type_with
 from converter.dialects.identity.sightings import Fit, anchored, fits
 from converter.dialects.identity.tasks import CLASS_SUFFIXES, task_named
 from converter.dialects.identity.tie_breaks import Shaped, break_tie
 from converter.errors import ArchitectureError
+from converter.model.checkpoint import class_named, type_named
 
 _HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -68,9 +69,7 @@ def infer_architecture(
 
 
 def _type_of(config: Mapping[str, Any], named: str | None) -> KnownType | None:
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        model_type = None if named is None else type_with(named)
+    model_type = type_named(config) or (None if named is None else type_with(named))
     return None if model_type is None else known_type(model_type)
 
 

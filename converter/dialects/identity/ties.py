@@ -16,6 +16,7 @@ from converter.dialects.identity.sightings import fits
 from converter.dialects.identity.tie_breaks import Shaped
 from converter.dialects.identity.transformers_4 import named_in_table
 from converter.dialects.tables import ModelClass, TensorFlowTable
+from converter.model.checkpoint import type_named
 
 _KEY = "tie_word_embeddings"
 
@@ -56,8 +57,8 @@ def declared_ties(tensors: Mapping[str, Shaped], config: Mapping[str, Any], arch
 
 
 def _type_with(architecture: str, config: Mapping[str, Any]) -> KnownType | None:
-    model_type = config.get("model_type")
-    known = known_type(model_type) if isinstance(model_type, str) else None
+    model_type = type_named(config)
+    known = None if model_type is None else known_type(model_type)
     if known is not None and architecture in known.classes:
         return known
     model_type = type_with(architecture)
@@ -66,8 +67,8 @@ def _type_with(architecture: str, config: Mapping[str, Any]) -> KnownType | None
 
 def is_tied(config: Mapping[str, Any]) -> bool:
     """Whether a config ties word embeddings, as that of its model type does where it says nothing."""
-    model_type = config.get("model_type")
-    known = known_type(model_type) if isinstance(model_type, str) else None
+    model_type = type_named(config)
+    known = None if model_type is None else known_type(model_type)
     return _is_tied(config, default=known is None or known.is_tied)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.tables import ModelClass, TensorFlowTable, document, tensorflow_table
+from converter.model.checkpoint import class_named
 
 _NUMBER = re.compile(r"_\d+$")
 

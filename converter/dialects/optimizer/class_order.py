@@ -23,8 +23,8 @@ def order_of_class(checkpoint: Checkpoint, architecture: str, prefix: str = "") 
     """
     assert checkpoint.config is not None
     config = checkpoint.config.values
-    model_type = config.get("model_type") or type_with(architecture)
-    known = class_parameters(str(model_type), architecture)
+    model_type = checkpoint.config.model_type or type_with(architecture)
+    known = None if model_type is None else class_parameters(model_type, architecture)
     if known is None:
         what = f"no table knows the order of the parameters of {architecture!r}, of model type {model_type!r}"
         raise ArchitectureError(what, hint="name its class in the 'architectures' of a config.json: --config")

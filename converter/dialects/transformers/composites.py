@@ -14,6 +14,7 @@ from typing import Any
 
 from converter.dialects.tables import Condition, ModelClass, TensorFlowTable, tensorflow_table
 from converter.dialects.tables.rows import Row, Rows, Template, layout_of
+from converter.model.checkpoint import type_named
 
 _DENSE = "i o -> o i"
 _HEADS = {
@@ -153,8 +154,8 @@ def is_built(config: Mapping[str, Any]) -> bool:
 
 def table_of(config: Mapping[str, Any]) -> TensorFlowTable | None:
     """Return the table of the model that a config describes, None when none knows its type or those of its parts."""
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
+    model_type = type_named(config)
+    if model_type is None:
         return None
     composite = _COMPOSITES.get(model_type)
     return tensorflow_table(model_type) if composite is None else _composed(composite, model_type, config)

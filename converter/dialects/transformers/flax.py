@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.rewriting import Rewriting, laid_out
@@ -21,7 +20,7 @@ from converter.dialects.transformers.flax_names import Names
 from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.sinusoids import is_computed, sinusoids
 from converter.errors import ArchitectureError, LossError, ReadError
-from converter.model.checkpoint import Checkpoint, Config, Dialect
+from converter.model.checkpoint import Checkpoint, Config, Dialect, class_named
 from converter.model.dtype import DType
 from converter.model.ledger import Status, dropped
 from converter.model.tensor import ArrayTensor, Tensor, is_equal
@@ -48,8 +47,8 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     what a row says.
     """
     config = checkpoint.config
-    model_type = None if config is None else config.values.get("model_type")
-    if config is None or not isinstance(model_type, str):
+    model_type = None if config is None else config.model_type
+    if config is None or model_type is None:
         warning = "layout as stored: no config says which model this is"
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
     names = Names.of(config.values)
@@ -99,10 +98,8 @@ class _Reading:
             else:
                 self._add(path, *found)
         if unknown:
-            model_type = self.config.values["model_type"]
-            raise LossError(
-                f"{len(unknown)} leaves are in no table of {model_type}: {_listed(unknown)}", tensor=unknown[0]
-            )
+            problem = f"{len(unknown)} leaves are in no table of {self.config.model_type}: {_listed(unknown)}"
+            raise LossError(problem, tensor=unknown[0])
 
     def _add(self, path: str, name: str, layout: Rearrangement | None) -> None:
         self.rewriting.put(path, name, laid_out(self.rewriting.source.tensor(path), layout, path, to_torch=True))
@@ -152,7 +149,7 @@ class _Reading:
 
     def _architecture(self) -> str:
         """Return the class that the config names, or the one that the tensors are of; "" where nothing says it."""
-        named = class_named(self.config.values)
+        named = self.config.architecture
         if named is not None:
             return named
         try:
@@ -162,9 +159,8 @@ class _Reading:
 
     def result(self) -> Checkpoint:
         config = self.config
-        named = class_named(config.values)
-        if named in _CLASSES:
-            config = config.with_values({"architectures": [_CLASSES[named]]})
+        if config.architecture in _CLASSES:
+            config = config.with_values({"architectures": [_CLASSES[config.architecture]]})
         self.rewriting.buffers.update(name for name in self.rewriting.tensors if _is_buffer(name))
         return self.rewriting.done(Dialect.PYTORCH, config=config)
 

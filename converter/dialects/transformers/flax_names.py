@@ -9,6 +9,7 @@ from typing import Any
 from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.tables import FlaxTable, flax_table
 from converter.dialects.tables.rows import Match, Rows, Template
+from converter.model.checkpoint import type_named
 
 _PART_DEPTH_LIMIT = 4
 
@@ -32,8 +33,8 @@ class Names:
     @classmethod
     def of(cls, config: Mapping[str, Any], *, depth: int = 0) -> Names | None:
         """Return the names of the model that a config describes, None when no table knows it or a part of it."""
-        model_type = config.get("model_type")
-        table = flax_table(model_type) if isinstance(model_type, str) else None
+        model_type = type_named(config)
+        table = None if model_type is None else flax_table(model_type)
         if table is None or depth > _PART_DEPTH_LIMIT:
             return None
         parts: dict[str, Names] = {}

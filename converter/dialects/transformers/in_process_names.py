@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.rewriting import Derivation, Rewriting
 from converter.dialects.tables.rows import Indices, key_of
 from converter.dialects.transformers.in_process_rows import Packed, Variant, variants
 from converter.errors import LossError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, class_named, type_named
 
 _OUTER_COMPONENTS = 2
 
@@ -108,9 +107,8 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     Of names that differ in numbers alone, one is looked at.
     """
     names = list({key_of(name): name for name in names}.values())
-    model_type = config.get("model_type")
-    named = class_named(config)
-    own = variants(model_type) if isinstance(model_type, str) else ()
+    model_type, named = type_named(config), class_named(config)
+    own = () if model_type is None else variants(model_type)
     places: list[Place] = []
     for outers in ([""], _outer(names, 1)):
         candidates = [
@@ -142,8 +140,9 @@ def _is_meant(class_name: str, named: str | None) -> bool:
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield key and model type of the configs in a config."""
     for key, value in config.items():
-        if isinstance(value, Mapping) and isinstance(value.get("model_type"), str):
-            yield key, value["model_type"]
+        model_type = type_named(value) if isinstance(value, Mapping) else None
+        if model_type is not None:
+            yield key, model_type
 
 
 def _outer(names: Iterable[str], components: int) -> list[str]:

@@ -107,8 +107,8 @@ def as_archive_of_class(checkpoint: Checkpoint, *, is_exact: bool) -> Checkpoint
     written = from_canonical(to_keras(named, KerasFlavor.TF_KERAS, is_exact=is_exact))
     assert written.config is not None
     values = {"transformers_version": _RELEASE, **written.config.values}
-    architecture_name = str(values["architectures"][0])
-    class_name = f"TF{architecture_name}"
+    architecture = written.config.architecture or ""
+    class_name = f"TF{architecture}"
     places: dict[str, str] = {}
     for name in written.names:
         place = place_of(class_name, _plain(name))
@@ -116,7 +116,7 @@ def as_archive_of_class(checkpoint: Checkpoint, *, is_exact: bool) -> Checkpoint
             raise NoPlaceError(f"no table says where an archive has this variable of a {class_name}", tensor=name)
         places[name] = place
     ranks = {name: len(written.tensor(name).shape) for name in written.names}
-    order = in_keras_order(ranks, values, architecture_name)
+    order = in_keras_order(ranks, values, architecture)
     found = names_from_places(places.values())
     renamed = {name: found.get(place, place) for name, place in places.items()}
     held_at: dict[str, dict[str, str]] = {}

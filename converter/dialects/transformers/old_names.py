@@ -23,7 +23,7 @@ def renewed(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises ReadError when a file has a tensor under both names.
     """
-    if checkpoint.config is None or not isinstance(checkpoint.config.values.get("model_type"), str):
+    if checkpoint.config is None or checkpoint.config.model_type is None:
         return checkpoint
     old = [name for name in checkpoint.names if _new_name(name) != name]
     if not old:

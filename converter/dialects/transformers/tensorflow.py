@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.transformers_4 import classes_like, type_called
 from converter.dialects.keras import are_keras, carry_layers
@@ -48,8 +47,8 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
     config = checkpoint.config or heads.encoder_config(checkpoint.keras_config)
     if config is None:
         return _by_names(checkpoint)
-    model_type = config.values.get("model_type")
-    if not isinstance(model_type, str):
+    model_type = config.model_type
+    if model_type is None:
         return None
     table = composites.table_of(config.values)
     if table is None:
@@ -93,7 +92,7 @@ class _Reading:
         """Return the whole checkpoint, translated."""
         rewriting, source, found = self.rewriting, self.rewriting.source, self.encoder.found
         present = {match.row.canonical.text for match in found.values()}
-        named = class_named(config.values)
+        named = config.architecture
         model_class = self._likeliest(classes_like(self.table, present, named, self.encoder.start), config.values)
         for name, match in found.items():
             self._add(name, match, model_class, config.values)

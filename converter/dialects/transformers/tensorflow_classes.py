@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.tables import ModelClass, TensorFlowTable, document
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import composites
 from converter.dialects.transformers.extents import sizes
 from converter.errors import UsageError
-from converter.model.checkpoint import Config
+from converter.model.checkpoint import Config, class_named
 
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that no layer holds: a file has it beside its layers, and does not list it."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.keras_layouts import in_order
@@ -142,7 +141,7 @@ def _is_untrained(variable: str, table: TensorFlowTable) -> bool:
 def naming_its_class(checkpoint: Checkpoint) -> Config | None:
     """Return the config with the class that it names, or that the tensors tell."""
     config = checkpoint.config
-    if config is None or class_named(config.values) is not None:
+    if config is None or config.architecture is not None:
         return config
     try:
         architecture = infer_architecture(checkpoint.tensors, config.values).architecture

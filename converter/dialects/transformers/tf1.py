@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from converter.dialects.identity.classes import class_named
 from converter.dialects.rewriting import Derivation, Rewriting
 from converter.dialects.tables import tensorflow_1_table
 from converter.dialects.tables.rows import Match
@@ -77,7 +76,7 @@ def _line(name: str, model_type: str, chosen: str) -> LedgerLine:
 
 
 def _is_generator(config: Config | None) -> bool:
-    return config is not None and class_named(config.values) in _GENERATOR_CLASSES
+    return config is not None and config.architecture in _GENERATOR_CLASSES
 
 
 def _with_model_type(config: Config | None, model_type: str) -> Config | None:

@@ -10,7 +10,6 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from converter.declaring import option, set_choices
-from converter.dialects.identity.classes import class_named
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
@@ -192,7 +191,7 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
         inference = infer_architecture(checkpoint.tensors, config.values)
     except ArchitectureError as error:
         return config, None, (f"config.json is left as it is: {error.message}",)
-    named = class_named(config.values)
+    named = config.architecture
     if named is not None and is_class_named(checkpoint.names, config.values):
         return config, replace(inference, architecture=named, prefix=""), ()
     if named == inference.architecture and inference.prefix in INNER_PREFIXES:
