@@ -44,19 +44,39 @@ class LedgerLine:
     is_refused_by_default: bool = False
 
 
+class SettingKind(str, Enum):
+    """Where the other framework has a setting of a layer. Values are what reports print."""
+
+    ARGUMENT = "argument"
+    """its module has an argument for it"""
+    BESIDE = "beside"
+    """something beside its module computes it"""
+    ABSENT = "absent"
+    """its module does not compute it"""
+    WIRING = "wiring"
+    """it is written where the module is called"""
+    TRAINING = "training"
+    """it changes training alone"""
+    UNWRITTEN = "unwritten"
+    """of a layer without weights: it is in the model's code"""
+    UNKNOWN = "unknown"
+    """no table knows the setting"""
+
+    __str__ = str.__str__
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """A setting of a layer that changes what it computes, and that the tensors of the target do not hold.
 
-    `note` is what the target's side needs for it, or lacks: `kind` says which, as `converter.dialects.keras.settings`
-    has it, or "unknown".
+    `note` is what the target's side needs for it, or lacks: `kind` says which.
     """
 
     layer: str
     class_name: str
     name: str
     value: str
-    kind: str
+    kind: SettingKind
     note: str
 
 

@@ -111,7 +111,7 @@ class Report:
                     "class": setting.class_name,
                     "name": setting.name,
                     "value": setting.value,
-                    "kind": setting.kind,
+                    "kind": setting.kind.value,
                     "note": setting.note,
                 }
                 for setting in self.settings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.graphs.description.cases import Budget, Cases, sample_cases, unreached
-from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Role, Sampling, Signature, Threshold
 from converter.model.dtype import DType
 
 _SHAPE = ("batch", "sequence")
@@ -23,7 +23,7 @@ def text(
     weights: int = 16,
 ) -> Signature:
     """A model of text with a mask."""
-    ids = Sampling(role="ids", high=vocabulary, padding=1, leading=leading, excluded=leading)
+    ids = Sampling(role=Role.IDS, high=vocabulary, padding=1, leading=leading, excluded=leading)
     return Signature(
         title="",
         parameters={"layer.weight": (DType.FLOAT32, (weights, weights))},
@@ -33,7 +33,7 @@ def text(
                 name="attention_mask",
                 dtype=DType.INT64,
                 shape=_SHAPE,
-                sampling=Sampling(role="mask", low=len(leading)),
+                sampling=Sampling(role=Role.MASK, low=len(leading)),
             ),
         ),
         dimensions=(
@@ -169,7 +169,7 @@ def test_integers_of_unknown_meaning_are_negative_and_large(dtype: DType) -> Non
     "dtype", [DType.INT8, DType.INT16, DType.INT32, DType.INT64, DType.UINT8, DType.UINT32, DType.UINT64]
 )
 def test_integers_of_which_any_will_do_are_those_of_the_whole_type(dtype: DType) -> None:
-    numbers = Sampling(role="numbers")
+    numbers = Sampling(role=Role.NUMBERS)
     cases = sample_cases(unknown(dtype, "n", "m", sampling=numbers)).cases
     assert [case.name.partition(",")[0] for case in cases[-2:]] == [
         "negative and large integers",
@@ -199,8 +199,8 @@ def test_integers_of_which_any_will_do_are_those_of_the_whole_type(dtype: DType)
     [
         (DType.BOOL, Sampling()),
         (DType.FLOAT32, Sampling()),
-        (DType.INT64, Sampling(role="types")),
-        (DType.INT64, Sampling(role="ids", high=9)),
+        (DType.INT64, Sampling(role=Role.TYPES)),
+        (DType.INT64, Sampling(role=Role.IDS, high=9)),
     ],
 )
 def test_other_inputs_stay_within_what_they_mean(dtype: DType, sampling: Sampling) -> None:
@@ -209,7 +209,7 @@ def test_other_inputs_stay_within_what_they_mean(dtype: DType, sampling: Samplin
 
 
 def test_keys_of_a_table_are_all_there_and_so_is_what_is_beside_them() -> None:
-    looked_up = Sampling(role="keys", keys=tuple(range(0, 200, 2)), beside=tuple(range(1, 151, 2)))
+    looked_up = Sampling(role=Role.KEYS, keys=tuple(range(0, 200, 2)), beside=tuple(range(1, 151, 2)))
     asked = GraphInput(name="key", dtype=DType.INT64, shape=("batch", 4), sampling=looked_up)
     found = sample_cases(Signature(title="", parameters={}, inputs=(asked,)))
     drawn = {case.name: set(case.arrays["key"].flat) for case in found.cases}

@@ -11,7 +11,7 @@ import pytest
 
 import converter
 from converter.errors import GraphError, LimitError, VerificationError
-from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Role, Sampling, Signature, Threshold
 from converter.graphs.description.traced import Reference, TracedGraph
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
@@ -103,8 +103,8 @@ def verified(source: Model, target: Model, folder: Path) -> Verification:
         title="",
         parameters={},
         inputs=(
-            GraphInput(name="x", dtype=DType.INT64, shape=shape, sampling=Sampling(role="ids", high=9)),
-            GraphInput(name="mask", dtype=DType.INT64, shape=shape, sampling=Sampling(role="mask")),
+            GraphInput(name="x", dtype=DType.INT64, shape=shape, sampling=Sampling(role=Role.IDS, high=9)),
+            GraphInput(name="mask", dtype=DType.INT64, shape=shape, sampling=Sampling(role=Role.MASK)),
         ),
         dimensions=(Dimension(name="batch", checked=(3, 1, 4, 2, 2)), Dimension(name="sequence")),
         thresholds=(Threshold(name="window 64", dimension="sequence", count=64),),

@@ -12,7 +12,7 @@ import pytest
 
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
 from converter.graphs.description.declared_inputs import parse_inputs
-from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Role, Sampling, Signature, Threshold
 from converter.graphs.fitting.fitting import Stored, fitted_to_class, fitted_to_source
 from converter.graphs.fitting.layout_steps import LayoutStep, derives_from, steps_back
 from converter.graphs.run.arrays import read_arrays, read_sets, run_sets, write_sets
@@ -412,7 +412,7 @@ def test_inputs_that_are_none(text: str, why: str) -> None:
 
 
 def test_a_description_survives_a_file() -> None:
-    sampling = Sampling(role="ids", low=1, high=9, padding=0, leading=(3,), excluded=(4, 5))
+    sampling = Sampling(role=Role.IDS, low=1, high=9, padding=0, leading=(3,), excluded=(4, 5))
     architecture = replace(
         ARCHITECTURE,
         inputs=(GraphInput(name="x", dtype=DType.INT64, shape=("batch", 3), sampling=sampling),),

@@ -7,17 +7,17 @@ import pytest
 
 from converter.errors import GraphError
 from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
-from converter.graphs.description.signature import GraphInput, Sampling, Signature
+from converter.graphs.description.signature import GraphInput, Role, Sampling, Signature
 from converter.model.dtype import DType
 
-IDS = Sampling(role="ids", high=7, padding=1, leading=(5, 6), excluded=(2,))
+IDS = Sampling(role=Role.IDS, high=7, padding=1, leading=(5, 6), excluded=(2,))
 SHAPE = ("batch", "sequence")
 
 
 def _text(*shape: int | str) -> tuple[GraphInput, ...]:
     return (
         GraphInput(name="input_ids", dtype=DType.INT64, shape=shape, sampling=IDS),
-        GraphInput(name="attention_mask", dtype=DType.INT64, shape=shape, sampling=Sampling(role="mask")),
+        GraphInput(name="attention_mask", dtype=DType.INT64, shape=shape, sampling=Sampling(role=Role.MASK)),
         GraphInput(name="token_type_ids", dtype=DType.INT64, shape=shape),
         GraphInput(name="decoder_ids", dtype=DType.INT32, shape=("batch", "decoder"), sampling=IDS),
     )
@@ -47,7 +47,9 @@ def test_ids_are_padded_where_their_mask_says_so() -> None:
 
 
 def test_dimensions_that_are_sums() -> None:
-    mask = GraphInput(name="m", dtype=DType.INT64, shape=("batch", "past + sequence"), sampling=Sampling(role="mask"))
+    mask = GraphInput(
+        name="m", dtype=DType.INT64, shape=("batch", "past + sequence"), sampling=Sampling(role=Role.MASK)
+    )
     past = GraphInput(name="past.0.key", dtype=DType.FLOAT32, shape=("batch", 2, "past", 4))
     arrays = sample_inputs((mask, past), seed=0, sizes={"batch": 2, "past": 3, "sequence": 5})
     assert arrays["m"].shape == (2, 8)
@@ -81,7 +83,7 @@ def test_one_dimension_with_two_names() -> None:
 
 def test_boxes_have_their_corners_in_order() -> None:
     boxes = GraphInput(
-        name="bbox", dtype=DType.INT64, shape=("batch", "sequence", 4), sampling=Sampling(role="boxes", high=1000)
+        name="bbox", dtype=DType.INT64, shape=("batch", "sequence", 4), sampling=Sampling(role=Role.BOXES, high=1000)
     )
     found = sample_inputs((boxes,), seed=0, sizes={"batch": 3, "sequence": 9})["bbox"]
     assert (found[..., 2:] >= found[..., :2]).all()

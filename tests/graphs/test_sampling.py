@@ -10,7 +10,7 @@ import pytest
 
 import converter
 from converter.errors import VerificationError
-from converter.graphs.description.signature import GraphInput, Sampling
+from converter.graphs.description.signature import GraphInput, Role, Sampling
 from converter.graphs.run.arrays import fitting
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
@@ -20,7 +20,7 @@ ir = pytest.importorskip("onnx_ir")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-NUMBERS = Sampling(role="numbers")
+NUMBERS = Sampling(role=Role.NUMBERS)
 WHOLE = "integers of the whole type"
 node = helper.make_node
 
@@ -94,7 +94,7 @@ def test_what_is_no_integer_is_no_number() -> None:
     made = model(node("Neg", ["x"], ["y"]), dtype="float32", output=TensorProto.FLOAT)
     assert sampled(made, DType.FLOAT32) == Sampling()
     looked_up = model(node("Gather", ["t", "x"], ["y"]), output=1, t=_TABLE)
-    assert sampled(looked_up) == Sampling(role="ids", high=10)
+    assert sampled(looked_up) == Sampling(role=Role.IDS, high=10)
 
 
 def test_ids_of_two_tables_are_rows_of_the_smallest() -> None:
@@ -106,13 +106,13 @@ def test_ids_of_two_tables_are_rows_of_the_smallest() -> None:
         t=_TABLE,
         small=_TABLE[:4],
     )
-    assert sampled(made) == Sampling(role="ids", high=4)
+    assert sampled(made) == Sampling(role=Role.IDS, high=4)
 
 
 def test_rows_are_those_of_the_axis_that_is_chosen_from() -> None:
     for axis, rows in ((0, 10), (1, 7), (-1, 7)):
         made = model(node("Gather", ["t", "x"], ["y"], axis=axis), output=1, t=_TABLE[:, :7])
-        assert sampled(made) == Sampling(role="ids", high=rows)
+        assert sampled(made) == Sampling(role=Role.IDS, high=rows)
     data = model(node("Gather", ["x", "k"], ["y"]), k=np.int64(1))
     assert sampled(data) == Sampling()
 

@@ -733,8 +733,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/semantics.py",
-        old='kind = fate.name.lower() if is_written or name == "dtype" else "unwritten"',
-        new='kind = fate.name.lower() if is_written else "unwritten"',
+        old='kind = SettingKind[fate.name] if is_written or name == "dtype" else SettingKind.UNWRITTEN',
+        new="kind = SettingKind[fate.name] if is_written else SettingKind.UNWRITTEN",
         tests="tests/dialects/test_keras_settings.py",
         what="mixed precision of a layer without weights is not said",
     ),

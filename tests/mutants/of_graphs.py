@@ -659,8 +659,8 @@ FAULTS = (
     ),
     Fault(
         module="graphs/trace/sampling.py",
-        old='        return Sampling(role="ids", high=min(rows))',
-        new='        return Sampling(role="ids", high=max(rows))',
+        old="        return Sampling(role=Role.IDS, high=min(rows))",
+        new="        return Sampling(role=Role.IDS, high=max(rows))",
         tests=_SAMPLING + " -k smallest",
         what="ids reach beyond the smaller of two tables that they look up",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from converter.errors import CkconvError, LossError, WriteError
-from converter.model.ledger import LedgerLine, Setting, Status, defaulted, dropped
+from converter.model.ledger import LedgerLine, Setting, SettingKind, Status, defaulted, dropped
 from converter.report import Canary, OptimizerReport, OptimizerStatus, OutputComparison, Report, Verification
 from converter.report.ledger import listed
 from converter.report.page import is_ledger, opened
@@ -114,7 +114,9 @@ def page(folder: Path, suffix: str, outcome: Report | CkconvError) -> str:
     return path.read_text()
 
 
-SETTING = Setting(layer="dense", class_name="Dense", name="activation", value="relu", kind="activation", note="add it")
+SETTING = Setting(
+    layer="dense", class_name="Dense", name="activation", value="relu", kind=SettingKind.BESIDE, note="add it"
+)
 SAID = replace(
     REPORT,
     lines=(replace(MAPPED, target="x"), replace(MAPPED, name="<b>"), dropped("gone", "no & place")),
@@ -132,7 +134,7 @@ def test_a_text_has_all_of_it(tmp_path: Path) -> None:
         "mapped     x",
         "mapped     <b> -> y",
         "dropped    gone: no & place",
-        "setting    dense: Dense, activation: add it",
+        "setting    dense: Dense, beside: add it",
         "note: mind <the> gap",
         "note: one set",
         str(output(1)),
@@ -148,7 +150,7 @@ def test_a_page_has_all_of_it_and_nothing_that_runs(suffix: str, tmp_path: Path)
         "no &amp; place",
         "mind &lt;the&gt; gap",
         "one set",
-        "Dense, activation: add it",
+        "Dense, beside: add it",
         "output &#x27;o1",
     )
     for each in said:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from converter.model.ledger import Setting
+from converter.model.ledger import Setting, SettingKind
 
 _SHOWN = 3
 _TOGETHER = 8
-_NEEDS = ("argument", "beside")
+_NEEDS = frozenset({SettingKind.ARGUMENT, SettingKind.BESIDE, SettingKind.WIRING})
+_BUILT = _NEEDS | {SettingKind.ABSENT, SettingKind.UNKNOWN}
 _MODULES = {"LSTM": "torch.nn.LSTM", "GRU": "torch.nn.GRU", "SimpleRNN": "torch.nn.RNN"}
 
 Groups = dict[tuple[str, tuple[str, ...]], list[Setting]]
@@ -21,23 +22,23 @@ def lines(settings: Sequence[Setting], *, is_for_keras: bool) -> tuple[str, ...]
     What concerns a model as a whole is one line: precision, what layers do in training alone, layers without weights.
     """
     wide = [each for each in settings if each.name == "dtype"]
-    built = [each for each in settings if each.kind in (*_NEEDS, "absent", "wiring", "unknown") and each not in wide]
+    built = [each for each in settings if each.kind in _BUILT and each not in wide]
     lines = [_of_class(class_name, names, held, is_for_keras) for (class_name, names), held in _groups(built).items()]
     for text, names in _by_text(wide).items():
         lines.append(f"{text}: {_listed(names)}, with a Keras policy of mixed precision")
     if is_for_keras:
         return tuple(lines)
-    training = [f"{text} ({_listed(names)})" for text, names in _by_text(_kind(settings, "training")).items()]
+    training = [f"{text} ({_listed(names)})" for text, names in _by_text(_kind(settings, SettingKind.TRAINING)).items()]
     if training:
         lines.append(f"not in the weights, for training alone: {_joined(training)}")
-    unwritten = list(_unwritten(_kind(settings, "unwritten")))
+    unwritten = list(_unwritten(_kind(settings, SettingKind.UNWRITTEN)))
     if unwritten:
         lines.append(f"layers without weights are for the model's code: {_joined(unwritten)}")
     return tuple(lines)
 
 
-def _kind(settings: Iterable[Setting], kind: str) -> list[Setting]:
-    return [each for each in settings if each.kind == kind and each.name != "dtype"]
+def _kind(settings: Iterable[Setting], kind: SettingKind) -> list[Setting]:
+    return [each for each in settings if each.kind is kind and each.name != "dtype"]
 
 
 def _groups(settings: Sequence[Setting]) -> Groups:
@@ -59,17 +60,17 @@ _Way = list[tuple[tuple[str, ...], tuple[Setting, ...]]]
 
 
 def _by_layers(settings: Sequence[Setting]) -> _Way:
-    layers: dict[str, dict[tuple[str, str], Setting]] = {}
+    layers: dict[str, dict[tuple[SettingKind, str], Setting]] = {}
     for each in settings:
         layers.setdefault(each.layer, {}).setdefault((each.kind, each.note), each)
-    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    alike: dict[tuple[tuple[SettingKind, str], ...], list[str]] = {}
     for name, held in layers.items():
         alike.setdefault(tuple(held), []).append(name)
     return [(tuple(names), tuple(layers[names[0]].values())) for names in alike.values()]
 
 
 def _by_settings(settings: Sequence[Setting]) -> _Way:
-    layers: dict[tuple[str, str], list[Setting]] = {}
+    layers: dict[tuple[SettingKind, str], list[Setting]] = {}
     for each in settings:
         layers.setdefault((each.kind, each.note), []).append(each)
     alike: dict[tuple[str, ...], list[Setting]] = {}
@@ -79,9 +80,9 @@ def _by_settings(settings: Sequence[Setting]) -> _Way:
 
 
 def _of_class(class_name: str, names: Sequence[str], held: Sequence[Setting], is_for_keras: bool) -> str:
-    absent = [each.note for each in held if each.kind == "absent"]
-    needs = [each.note for each in held if each.kind in (*_NEEDS, "wiring")]
-    unknown = [each.note for each in held if each.kind == "unknown"]
+    absent = [each.note for each in held if each.kind is SettingKind.ABSENT]
+    needs = [each.note for each in held if each.kind in _NEEDS]
+    unknown = [each.note for each in held if each.kind is SettingKind.UNKNOWN]
     parts = []
     if absent:
         module = next((its for name, its in _MODULES.items() if name in class_name), "PyTorch's module")

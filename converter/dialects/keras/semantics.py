@@ -17,7 +17,7 @@ from converter.dialects.keras.modules import RECURRENT, WITHOUT_VARIABLES
 from converter.dialects.keras.settings import CALLS, COMMON, INERT, LAYERS, OLDER, OLDER_HELD, Fate, Rule
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.ledger import Setting
+from converter.model.ledger import Setting, SettingKind
 
 _OF_KERAS = (Dialect.KERAS, Dialect.TENSORFLOW)
 _SHOWN_CHARACTERS = 60
@@ -103,7 +103,9 @@ def _as_recurrent(layer: Layer) -> Layer:
 
 
 def _unwritten(layer: Layer) -> Setting:
-    return Setting(layer=layer.path, class_name=layer.class_name, name="", value="", kind="unwritten", note="")
+    return Setting(
+        layer=layer.path, class_name=layer.class_name, name="", value="", kind=SettingKind.UNWRITTEN, note=""
+    )
 
 
 def _called(layer: Layer) -> Iterator[Setting]:
@@ -115,7 +117,7 @@ def _called(layer: Layer) -> Iterator[Setting]:
                 class_name=layer.class_name,
                 name=name,
                 value=shown_value(value),
-                kind=Fate.BESIDE.name.lower(),
+                kind=SettingKind.BESIDE,
                 note=f"what the call with {shown} does",
             )
 
@@ -149,12 +151,12 @@ class _PlacedLayer:
             if name in config or (is_written and rule.default is not None):
                 value = config.get(name, self._default(name, rule))
                 for fate, note in self._findings(name, rule, value):
-                    kind = fate.name.lower() if is_written or name == "dtype" else "unwritten"
+                    kind = SettingKind[fate.name] if is_written or name == "dtype" else SettingKind.UNWRITTEN
                     yield self._setting(name, value, kind, note)
         for name in config.keys() - rules.keys():
-            yield self._setting(name, config[name], "unknown", f"{name} {shown_value(config[name])}")
+            yield self._setting(name, config[name], SettingKind.UNKNOWN, f"{name} {shown_value(config[name])}")
 
-    def _setting(self, name: str, value: Any, kind: str, note: str) -> Setting:
+    def _setting(self, name: str, value: Any, kind: SettingKind, note: str) -> Setting:
         layer = self.layer
         shown = shown_value(value)
         return Setting(layer=layer.path, class_name=layer.class_name, name=name, value=shown, kind=kind, note=note)

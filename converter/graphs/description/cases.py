@@ -29,7 +29,7 @@ from converter.graphs.description.sample_inputs import (
     sample_inputs,
     sample_sizes,
 )
-from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Signature, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Role, Sampling, Signature, Threshold
 
 _SEED = 20180611
 _OPERATIONS_PER_SECOND = 2e10
@@ -60,7 +60,7 @@ class Budget:
         texts += [_frames(signature, each, sizes) for each in signature.inputs if each.dtype.is_floating]
         tokens = sum(math.prod(shape[:2]) for shape in texts)
         scores = max((math.prod(shape[:-1]) * shape[-1] ** 2 for shape in texts if shape), default=0)
-        vocabulary = max((each.sampling.high for each in signature.inputs if each.sampling.role == "ids"), default=0)
+        vocabulary = max((each.sampling.high for each in signature.inputs if each.sampling.role is Role.IDS), default=0)
         operations = 2.0 * tokens * _weights(signature, vocabulary)
         return (
             operations <= self.seconds * _OPERATIONS_PER_SECOND
@@ -93,7 +93,7 @@ class Cases:
 def sample_cases(signature: Signature, budget: Budget = Budget()) -> Cases:
     """Return the sets of inputs to compare a graph on. Raises GraphError for an input that is too large for any."""
     shapes = sample_sizes(signature)
-    has_mask = any(each.sampling.role == "mask" for each in signature.inputs)
+    has_mask = any(each.sampling.role is Role.MASK for each in signature.inputs)
     plans = [("right padding", shapes[0], RIGHT), ("no padding", shapes[1], NONE)]
     if has_mask:
         plans += [
@@ -156,7 +156,7 @@ def _free(each: GraphInput) -> bool:
 
 
 def _is_of_text(each: GraphInput) -> bool:
-    return not each.dtype.is_floating and each.sampling.role != "mask" and len(each.shape) > 1
+    return not each.dtype.is_floating and each.sampling.role is not Role.MASK and len(each.shape) > 1
 
 
 def _is_of_unknown_meaning(each: GraphInput) -> bool:
@@ -164,7 +164,7 @@ def _is_of_unknown_meaning(each: GraphInput) -> bool:
 
 
 def _is_looked_up(each: GraphInput) -> bool:
-    return each.sampling.role == "keys"
+    return each.sampling.role is Role.KEYS
 
 
 def _room_for_keys(signature: Signature, budget: Budget) -> dict[str, int]:
@@ -248,7 +248,7 @@ def _lengths(signature: Signature, dimension: Dimension) -> list[tuple[str, int]
 
 def _vocabulary(signature: Signature, cases: Sequence[Case], budget: Budget) -> tuple[list[Case], list[str]]:
     """Return a set with the ids that no other has, or with as many as there is room for, and notes of the rest."""
-    ids = [each for each in signature.inputs if each.sampling.role == "ids"]
+    ids = [each for each in signature.inputs if each.sampling.role is Role.IDS]
     sizes = dict(sample_sizes(signature)[0])
     rest = {each.name: _unseen(each, cases) for each in ids}
     rows = max((-(-len(rest[each.name]) // _drawn_in_a_row(each, sizes)) for each in ids), default=0)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from converter.errors import GraphError
-from converter.graphs.description.signature import GraphInput, Sampling, Signature
+from converter.graphs.description.signature import GraphInput, Role, Sampling, Signature
 
-NUMBERS = Sampling(role="numbers")
+NUMBERS = Sampling(role=Role.NUMBERS)
 RIGHT, NONE, MIXED, ROW = "right", "none", "mixed", "row"
 """How masks are: ones and then zeros; ones; rows that begin with zeros, have holes, or both; a last row of zeros."""
 
@@ -82,11 +82,11 @@ def sample_inputs(
     masks = {
         each.shape: _mask(random, shapes[each.name], each.sampling.low, padding, leading.get(each.shape, 0))
         for each in inputs
-        if each.sampling.role == "mask"
+        if each.sampling.role is Role.MASK
     }
     arrays: dict[str, Any] = {}
     for each in inputs:
-        is_mask = each.sampling.role == "mask"
+        is_mask = each.sampling.role is Role.MASK
         array = masks[each.shape] if is_mask else _values(random, each, shapes[each.name], integers=integers)
         if each.sampling.padding is not None and each.shape in masks:
             array = np.where(masks[each.shape] == 1, array, each.sampling.padding)
@@ -138,7 +138,7 @@ def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...
     kind = np.dtype(each.dtype.numpy).kind
     if kind not in "iub":
         values = random.standard_normal(shape)
-    elif sampling.role == "keys":
+    elif sampling.role is Role.KEYS:
         values = _keys(random, sampling, shape, beside=integers != SMALL)
     elif integers == WHOLE and sampling == NUMBERS:
         values = _whole(random, np.iinfo(each.dtype.numpy), shape)
@@ -148,7 +148,7 @@ def _values(random: np.random.Generator, each: GraphInput, shape: tuple[int, ...
         values = random.choice(np.array(fitting, np.int64), shape)
     else:
         values = _integers(random, sampling, shape)
-    if sampling.role == "boxes":
+    if sampling.role is Role.BOXES:
         return np.sort(values.reshape(*shape[:-1], 2, 2), axis=-2).reshape(shape)
     count = min(len(sampling.leading), shape[-1] if shape else 0)
     if count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from typing import Any
 
 from converter.errors import GraphError
@@ -12,13 +13,30 @@ from converter.model.dtype import DType
 Declaration = tuple[DType, tuple[int, ...]]
 
 
+class Role(str, Enum):
+    """What the values of an input stand for."""
+
+    IDS = "ids"
+    """of a vocabulary"""
+    MASK = "mask"
+    """1 where something is"""
+    TYPES = "types"
+    """of tokens"""
+    BOXES = "boxes"
+    """the second corner is not before the first"""
+    NUMBERS = "numbers"
+    """integers with which the graph computes, in a way that takes any"""
+    KEYS = "keys"
+    """of a lookup table"""
+    UNKNOWN = ""
+    """no more is known than the type"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """Which values make sense in an input, for whoever needs some.
 
-    `role`       "ids", "mask" (1 where something is), "types" (of tokens), "boxes" (the second corner is not before the
-                 first), "numbers" (integers of which whole ones are computed, in a way that takes any), "keys" (of a
-                 lookup table), or "" for one of which no more is known than its type
+    `role`       what they stand for
     `low`        the least integer, of a mask the least number of ones; `high` the first integer that is too large
     `padding`    what stands where a mask of the same shape is 0
     `leading`    what every row starts with
@@ -26,7 +44,7 @@ class Sampling:
     `keys`, `beside`   some keys of a table, and some integers that are none
     """
 
-    role: str = ""
+    role: Role = Role.UNKNOWN
     low: int = 0
     high: int = 2
     padding: int | None = None
@@ -50,6 +68,7 @@ class GraphInput:
         """Return what `to_json` wrote. Raises KeyError, TypeError or ValueError when it did not."""
         sampling = dict(values.get("sampling", {}))
         listed = ("leading", "excluded", "keys", "beside")
+        sampling["role"] = Role(sampling.get("role", Role.UNKNOWN))
         sampling.update({key: tuple(sampling[key]) for key in listed if key in sampling})
         return cls(
             name=values["name"],

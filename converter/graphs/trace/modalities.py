@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import GraphError, UsageError
-from converter.graphs.description.signature import Dimension, GraphInput, Sampling, Threshold
+from converter.graphs.description.signature import Dimension, GraphInput, Role, Sampling, Threshold
 from converter.graphs.trace.thresholds import OF_FRAMES, OF_TOKENS, has_growing_positions, thresholds
 from converter.model.dtype import DType
 
@@ -187,7 +187,7 @@ def _input_ids(kind: _Class) -> _Described:
         dtype=DType.INT64,
         shape=shape,
         sampling=Sampling(
-            role="ids",
+            role=Role.IDS,
             high=high or _CODE_POINTS,
             padding=getattr(kind.text, "pad_token_id", None) or 0,
             leading=images,
@@ -290,7 +290,7 @@ def _attention_mask(kind: _Class) -> _Described | None:
         shape, dimensions, low = ("batch", "frames"), (_BATCH, frames), frames.low
     else:
         return None
-    sampling = Sampling(role="mask", low=low)
+    sampling = Sampling(role=Role.MASK, low=low)
     return GraphInput(name="attention_mask", dtype=DType.INT64, shape=shape, sampling=sampling), dimensions
 
 
@@ -299,14 +299,14 @@ def _token_type_ids(kind: _Class) -> _Described | None:
     if not kind.reads_text or ("token_type_ids" not in kind.tokenizer and count <= 1):
         return None
     shape, dimensions, _ = _text_shape(kind)
-    sampling = Sampling(role="types", high=max(int(getattr(kind.text, "type_vocab_size", 2)), 1))
+    sampling = Sampling(role=Role.TYPES, high=max(int(getattr(kind.text, "type_vocab_size", 2)), 1))
     return GraphInput(name="token_type_ids", dtype=DType.INT64, shape=shape, sampling=sampling), dimensions
 
 
 def _bbox(kind: _Class) -> _Described:
     shape, dimensions, _ = _text_shape(kind)
     high = min(getattr(kind.config, "max_2d_position_embeddings", 1000), 1000)
-    sampling = Sampling(role="boxes", high=high)
+    sampling = Sampling(role=Role.BOXES, high=high)
     return GraphInput(name="bbox", dtype=DType.INT64, shape=(*shape, 4), sampling=sampling), dimensions
 
 
@@ -317,7 +317,7 @@ def _decoder_input_ids(kind: _Class) -> _Described | None:
     limit = _limit(kind.model, _positions(written, *_DECODER_POSITIONS))
     start = getattr(kind.config, "decoder_start_token_id", None)
     sampling = Sampling(
-        role="ids",
+        role=Role.IDS,
         high=getattr(written, "tgt_vocab_size", None)
         or getattr(written, "decoder_vocab_size", None)
         or written.vocab_size,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.graphs.description.signature import GraphInput, Sampling
+from converter.graphs.description.signature import GraphInput, Role, Sampling
 from converter.graphs.passes.constants import constant
 
 _MASK_SUFFIX = "attention_mask"
@@ -51,7 +51,7 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
     Or keys that it is compared with, one of many, but those that are `reserved`.
     """
     if described.name.endswith(_MASK_SUFFIX):
-        return Sampling(role="mask")
+        return Sampling(role=Role.MASK)
     uses = [] if described.dtype.is_floating else list(_uses(graph, described.name))
     rows = [count for use in uses if (count := _rows(graph, *use)) is not None]
     keys = [listed for node, position in uses if node.op_type == "Equal" for listed in _compared_with(node, position)]
@@ -59,8 +59,8 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
     if among is not None:
         return among
     if rows:
-        return Sampling(role="ids", high=min(rows))
-    return Sampling(role="numbers") if _takes_any(graph, described) else Sampling()
+        return Sampling(role=Role.IDS, high=min(rows))
+    return Sampling(role=Role.NUMBERS) if _takes_any(graph, described) else Sampling()
 
 
 def _uses(graph: Any, name: str) -> Iterator[tuple[Any, int]]:
@@ -111,7 +111,7 @@ def _of_keys(
     near = {key + step for key in keys for step in (-1, 1)}.union(_FAR, (low, high)).difference(reserved)
     possible = np.array(sorted(each for each in near if low <= each <= high), np.int64)
     beside = _spread(possible[~np.isin(possible, every)])
-    return Sampling(role="keys", keys=keys, beside=beside) if keys else None
+    return Sampling(role=Role.KEYS, keys=keys, beside=beside) if keys else None
 
 
 def _spread(numbers: Any) -> tuple[int, ...]:
