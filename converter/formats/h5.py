@@ -21,6 +21,7 @@ from converter.dialects.optimizer.keras_layouts import variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
 from converter.dialects.optimizer.writing import (
+    Epsilon,
     epsilon_option,
     for_keras,
     kind_of,
@@ -171,7 +172,7 @@ def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
 class WriteOptions:
     """What a file of Keras 2 may be asked for."""
 
-    epsilon: str = epsilon_option()
+    epsilon: Epsilon = epsilon_option()
 
     def __post_init__(self) -> None:
         set_choices(self)
@@ -187,7 +188,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=flavor is not KerasFlavor.KERAS_3)
         return with_kept_state(checkpoint, flavor, says_kind=True)
-    keras = for_keras(checkpoint, flavor, is_exact=options.epsilon == "exact")
+    keras = for_keras(checkpoint, flavor, is_exact=options.epsilon is Epsilon.EXACT)
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == Dialect.PYTORCH and not is_alone:
         problem = "Keras opens a model with heads only as an .h5 of its own lists its layers, and the source is none"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 
 from converter.declaring import option, set_choices
@@ -20,7 +21,14 @@ from converter.dialects.optimizer.keras_files import record_attributes, with_num
 from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.stored import is_placed, with_placed_state
 from converter.dialects.optimizer.stored import placed as placed_state
-from converter.dialects.optimizer.writing import call_of, compile_config, epsilon_option, for_keras, with_kept_state
+from converter.dialects.optimizer.writing import (
+    Epsilon,
+    call_of,
+    compile_config,
+    epsilon_option,
+    for_keras,
+    with_kept_state,
+)
 from converter.dialects.transformers import attributes
 from converter.dialects.transformers.heads import module_of
 from converter.dialects.transformers.listings import NoPlaceError, as_archive_of_class, is_of_layers, relisted
@@ -261,16 +269,25 @@ def _own(root: hdf5.Group, own: object, path: Location) -> Checkpoint:
     return with_placed_state(checkpoint, state, path) if state is not None and is_placed(state) else checkpoint
 
 
+class Container(str, Enum):
+    """Which of the two files of Keras 3 is written."""
+
+    AUTO = "auto"
+    """the archive where there is a config"""
+    ARCHIVE = "archive"
+    WEIGHTS = "weights"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
     """What a file of Keras 3 may be asked for."""
 
-    container: str = option(
-        "auto",
+    container: Container = option(
+        Container.AUTO,
         "A `.keras` archive, a `.weights.h5` file, or the former where there is a config.",
-        choices=("auto", "archive", "weights"),
+        choices=Container,
     )
-    epsilon: str = epsilon_option()
+    epsilon: Epsilon = epsilon_option()
 
     def __post_init__(self) -> None:
         set_choices(self)
@@ -282,14 +299,14 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
         return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
-    is_exact = options.epsilon == "exact"
+    is_exact = options.epsilon is Epsilon.EXACT
     keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)
     if keras.dialect != Dialect.PYTORCH:
         return keras
     try:
         return as_archive_of_class(keras, is_exact=is_exact)
     except NoPlaceError:
-        if options.container == "archive":
+        if options.container is Container.ARCHIVE:
             raise
         return keras  # arrays alone, which a file of weights may be asked for
 
@@ -310,7 +327,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     listing = checkpoint.listing
     has_model = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
     is_archive = has_model or (listing is not None and config is not None)
-    if options.container == "archive" and not is_archive:
+    if options.container is Container.ARCHIVE and not is_archive:
         hint = "--config FILE gives it, as to_json() or get_config() returned it; a .weights.h5 needs none"
         raise UsageError("a .keras archive needs the config of a Keras model", hint=hint)
     if not has_model and listing is None:
@@ -319,7 +336,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         alone = dialect.arrays_alone(checkpoint, suffix=".weights.h5")
         return Output(files=(file,), names=names, warnings=warnings, arrays_alone=alone)
     content, names = _layer_file(checkpoint) if listing is None else _listed_file(checkpoint, listing)
-    if options.container == "weights" or not is_archive:
+    if options.container is Container.WEIGHTS or not is_archive:
         stated = {"": {"ckconv": late}, **content.attributes}
         pieces = hdf5.pieces(replace(content, attributes=stated))
         warnings = () if checkpoint.optimizer is None else (call_of(checkpoint.optimizer),)
@@ -455,7 +472,7 @@ FORMAT = Format(
     keeps_names=keeps_names,
     adapt=adapted,
     write_options=WriteOptions,
-    by_suffix={".keras": {"container": "archive"}, ".weights.h5": {"container": "weights"}},
+    by_suffix={".keras": {"container": Container.ARCHIVE}, ".weights.h5": {"container": Container.WEIGHTS}},
     file_name="model.keras",
     entries=("*.keras", "*.weights.h5"),
 )

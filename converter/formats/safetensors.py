@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from converter.declaring import option, set_choices
 from converter.encoding import safetensors, shards
@@ -19,12 +20,20 @@ from converter.model.output import Output, Provenance
 from converter.model.tensor import Tensor
 
 
+class Tied(str, Enum):
+    """How often a tied tensor is written."""
+
+    COPIES = "copies"
+    """under each of its names"""
+    ONCE = "once"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
     """What files of safetensors may be asked for."""
 
-    tied: str = option(
-        "copies", "Whether safetensors gets a tied tensor under each of its names, or once.", choices=("copies", "once")
+    tied: Tied = option(
+        Tied.COPIES, "Whether safetensors gets a tied tensor under each of its names, or once.", choices=Tied
     )
     max_shard_size: str | None = shards.shard_size_option(None)
 
@@ -59,7 +68,7 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out a file, or shards with an index when `max_shard_size` asks for them."""
-    aliases = checkpoint.aliases if options.tied == "once" else {}
+    aliases = checkpoint.aliases if options.tied is Tied.ONCE else {}
     tensors = {name: checkpoint.tensor(name) for name in checkpoint.names if name not in aliases}
     files = safetensors.files(
         tensors,

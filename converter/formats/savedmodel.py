@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from converter.declaring import option, set_choices
@@ -143,6 +144,13 @@ def _graph(path: Location, names: Mapping[str, str], kernels: tuple[str, ...] = 
     )
 
 
+class WeightLayout(str, Enum):
+    """Whose layouts the weights of linear layers and convolutions have."""
+
+    PYTORCH = "pytorch"
+    TENSORFLOW = "tensorflow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
     """What a SavedModel may be asked for."""
@@ -152,11 +160,11 @@ class WriteOptions:
         "Element type of a SavedModel's integer inputs; by default those that the graph of the source has.",
         choices=("auto", "int64", "int32"),
     )
-    layout: str = option(
-        "pytorch",
+    layout: WeightLayout = option(
+        WeightLayout.PYTORCH,
         "Weights of a SavedModel's linear layers and convolutions as PyTorch has them, or as TensorFlow's kernels, "
         "which are faster on a CPU.",
-        choices=("pytorch", "tensorflow"),
+        choices=WeightLayout,
     )
 
     def __post_init__(self) -> None:
@@ -169,7 +177,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     With a graph in the checkpoint the SavedModel runs and trains, and TensorFlow builds it in a child process. Without
     one it holds variables alone, and needs no TensorFlow.
     """
-    kernels = _kernels(checkpoint) if options.layout == "tensorflow" else {}
+    kernels = _kernels(checkpoint) if options.layout is WeightLayout.TENSORFLOW else {}
     variables = _Variables.of(checkpoint, kernels)
     traced = TracedGraph.of(checkpoint)
     names = {name: name for name in checkpoint.names}

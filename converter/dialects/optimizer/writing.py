@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from converter.declaring import option
@@ -25,12 +26,21 @@ _NOT_SHOWN = frozenset(
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
 
 
+class Epsilon(str, Enum):
+    """Where Keras's optimizers are to add epsilon."""
+
+    STOCK = "stock"
+    """where Keras's own do"""
+    EXACT = "exact"
+    """where PyTorch's do"""
+
+
 def epsilon_option() -> Any:
     """Return the option of every format that holds Keras's optimizers."""
     return option(
-        "stock",
+        Epsilon.STOCK,
         "Keras's own optimizers, or those of converter.keras_optimizers, which add epsilon where PyTorch does.",
-        choices=("stock", "exact"),
+        choices=Epsilon,
     )
 
 

@@ -15,7 +15,7 @@ from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
 from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
-from converter.dialects.optimizer.writing import epsilon_option
+from converter.dialects.optimizer.writing import Epsilon, epsilon_option
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.dialects.transformers.heads import is_head
@@ -41,7 +41,7 @@ class WriteOptions:
     train_batch_size: int | None = option(
         None, "Of a device, with which transformers.Trainer is to go on from DST.", metavar="N"
     )
-    epsilon: str = epsilon_option()
+    epsilon: Epsilon = epsilon_option()
 
     def __post_init__(self) -> None:
         set_choices(self)
@@ -89,7 +89,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     if flavor.is_of_keras:
         if model.has_state_of(heads):
             model = model.without_state("it is of the heads, too, which the TensorFlow class does not have")
-        model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon == "exact")
+        model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon is Epsilon.EXACT)
     model = flavor.adapt(model)
     origins = {**model.origins, **{name: checkpoint.origin(name) for name in heads}}
     return replace(model, tensors={**model.tensors, **heads}, origins=origins)
