@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from converter.dialects.identity.tasks import BASE_TASK
-from converter.dialects.tables import document
+from converter.dialects.tables import document, naming_entry
 
 POSITION_EMBEDDINGS = "embeddings.position_embeddings.weight"
 """What the base models of encoders have, once; unlike the word embeddings they are tied to nothing."""
@@ -104,14 +104,12 @@ def known_type(model_type: str) -> KnownType | None:
     entry = document(_TABLE)["models"].get(model_type)
     if entry is None:
         return None
-    try:
+    with naming_entry(_TABLE, model_type):
         classes = {name: _class_of(name, **each) for name, each in entry["classes"].items()}
         rest = {key: value for key, value in entry.items() if key not in ("classes", "others")}
         bases = [each for each in classes.values() if each.is_base or each.prefix]
         modules = frozenset[str]().union(*(each.base | each.base_optional for each in bases))
         return KnownType(name=model_type, classes=classes, modules=modules, others=frozenset(entry["others"]), **rest)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{_TABLE}.json, {model_type}: {error}") from error
 
 
 def _class_of(name: str, **entry: Any) -> KnownClass:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from converter.dialects.identity.classes import template_of
-from converter.dialects.tables import document
+from converter.dialects.tables import document, naming_entry
 
 _TABLE = "parameters"
 _NORM, _EITHER = 1, 2
@@ -136,10 +136,8 @@ def class_parameters(model_type: str, architecture: str) -> ClassParameters | No
     """Return what the table has of a class, None when it does not know it. Raises ValueError for a slip in it."""
     for variant in document(_TABLE)["models"].get(model_type, ()):
         if architecture in variant["classes"]:
-            try:
+            with naming_entry(_TABLE, model_type):
                 return _parsed(architecture, **variant)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{_TABLE}.json, {model_type}: {error}") from error
     return None
 
 

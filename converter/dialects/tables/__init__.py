@@ -2,8 +2,8 @@
 
 A table file (`converter/dialects/tables/<framework>.json`, see the README there) is ``{"versions": {...}, "models":
 {model type: {"prefix": ..., "rows": [[theirs, canonical, layout], ...], ...}}}``. A file is read when the first of its
-models is asked for; a model's entry is checked and built when that model is. An entry with a key that is not known here
-raises ValueError, so that a slip in a table is never silence.
+models is asked for; a model's entry is checked and built when that model is, with what `exceptions.json`, which people
+write, says of it besides. A key that is not known here raises ValueError, so that a slip in a table is never silence.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TensorFlowTable(ModelTable):
     classes: Mapping[str, ModelClass]
     tied_by_default: bool
     outside: tuple[str, ...]
-    not_trained: tuple[str, ...]
+    not_trained: tuple[str, ...] = ()
     prevails: tuple[str, ...] = ()
     unless: Mapping[str, Condition] = field(default_factory=dict)
     used: tuple[str, ...] = ()
@@ -200,17 +200,34 @@ def document(framework: str) -> Mapping[str, Any]:
     return parsed
 
 
-@contextmanager
-def _entry(framework: str, model_type: str) -> Iterator[dict[str, Any] | None]:
-    """Yield what a table has of a model type, rows built and lists made tuples; None when it has nothing.
+@cache
+def exceptions(kind: str) -> Mapping[str, Any]:
+    """Return model type -> what no generator finds out, of one kind: see the README of the tables."""
+    file = resources.files(__name__) / "exceptions.json"
+    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))[kind]
+    return found
 
-    An error says of which entry it is. A key that is unknown or missing is one of the dataclass that it is of.
+
+@contextmanager
+def naming_entry(table: str, key: str) -> Iterator[None]:
+    """Raise ValueError, which says of which entry it is, for a slip in one.
+
+    A key that is unknown or missing is one of the function or dataclass that takes the entry.
     """
     try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{table}.json, {key}: {error}") from error
+
+
+@contextmanager
+def _entry(framework: str, model_type: str) -> Iterator[dict[str, Any] | None]:
+    """Yield what a table has of a model type, rows built and lists made tuples; None when it has nothing."""
+    with naming_entry(framework, model_type):
         entry = document(framework)["models"].get(model_type)
+        if entry is not None and framework == TENSORFLOW:
+            entry = _with_exceptions(entry, exceptions(TENSORFLOW).get(model_type, {}))
         yield None if entry is None else _parsed(model_type, entry)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{framework}.json, {model_type}: {error}") from error
 
 
 def _parsed(model_type: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +235,15 @@ def _parsed(model_type: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     rows = Rows(map(Row.of, entry["rows"]))
     aliases = Rows(map(Row.of, entry.get("aliases", ())), is_two_way=False)
     return {"model_type": model_type, "rows": rows, "aliases": aliases, **rest}
+
+
+def _with_exceptions(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry with more rows and aliases, and keys that a generator does not make."""
+    rows = {key: [*entry.get(key, ()), *own.get(key, ())] for key in ("rows", "aliases")}
+    others = {key: value for key, value in own.items() if key not in rows}
+    if twice := sorted(entry.keys() & others.keys()):
+        raise ValueError(f"exceptions.json has {', '.join(twice)}, too")
+    return {**entry, **others, **rows}
 
 
 def _frozen(value: Any) -> Any:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from converter.dialects.keras.architecture import snake_case
-from converter.dialects.tables import document
+from converter.dialects.tables import document, naming_entry
 
 _TABLE = "keras_attributes"
 _PLACEHOLDER = re.compile(r"_\{([a-z]+)\}")
@@ -110,13 +110,19 @@ def place_of(class_name: str, name: str) -> str | None:
 def layouts() -> tuple[Layout, ...]:
     """Return what the table has, a layout for each class."""
     found: dict[str, dict[str, tuple[AttributeRow, ...]]] = defaultdict(dict)
-    for groups in document(_TABLE)["models"].values():
+    for model_type, groups in document(_TABLE)["models"].items():
         for group in groups:
-            for place, name in group["rows"]:
-                key, row = _NUMBER.sub("", _PLACEHOLDER.sub("", place)), AttributeRow.of(place, name)
-                for class_name in group["classes"]:
+            with naming_entry(_TABLE, model_type):
+                for class_name, key, row in _rows_of(**group):
                     found[class_name][key] = (*found[class_name].get(key, ()), row)
     return tuple(Layout(class_name=class_name, rows=rows) for class_name, rows in found.items())
+
+
+def _rows_of(*, classes: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str, AttributeRow]]:
+    """Yield class, place less its numbers, and row of what the table has of classes whose variables are alike."""
+    for place, name in rows:
+        key, row = _NUMBER.sub("", _PLACEHOLDER.sub("", place)), AttributeRow.of(place, name)
+        yield from ((class_name, key, row) for class_name in classes)
 
 
 @cache

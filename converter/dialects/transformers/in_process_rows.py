@@ -7,20 +7,21 @@ joined); paths below which every name keeps what follows, or stays; and what no 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
 from converter.dialects.names.operations import Each, Split, TwoWay, Unstack
 from converter.dialects.rewriting import Derivation
-from converter.dialects.tables import document
+from converter.dialects.tables import document, naming_entry
 from converter.dialects.tables.rows import Indices, Row, Rows, Template, key_of
 from converter.errors import LossError
 from converter.model.tensor import Tensor
 
 _TABLE = "in_process"
 _ITEM = "e"
+_SIDES = ("process", "hub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,20 @@ class Packed:
     axis: int | None
     is_stacked: bool
     is_in_process: bool
+
+    @classmethod
+    def of(cls, side: str, axis: int | None, is_stacked: bool, whole: str, *parts: str) -> Packed:
+        """Return the row that the table file has as [side of the whole, axis, is_stacked, whole, *parts].
+
+        Raises ValueError for a side that is neither.
+        """
+        return cls(
+            whole=Template(text=whole),
+            parts=tuple(Template(text=part) for part in parts),
+            axis=axis,
+            is_stacked=is_stacked,
+            is_in_process=_SIDES.index(side) == 0,
+        )
 
     def derivation(
         self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None
@@ -93,25 +108,18 @@ class Variant:
     left_out: Mapping[str, str]
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Variant:
-        """Return the variant that the table file says. Raises ValueError when it contradicts itself."""
-        packed = tuple(
-            Packed(
-                whole=Template(text=whole),
-                parts=tuple(Template(text=part) for part in parts),
-                axis=axis,
-                is_stacked=is_stacked,
-                is_in_process=side == "memory",
-            )
-            for side, axis, is_stacked, whole, *parts in entry["packed"]
-        )
+    def of(
+        cls, *, rows: Sequence[Sequence[Any]], packed: Sequence[Sequence[Any]], stays: Sequence[str], **rest: Any
+    ) -> Variant:
+        """Return the variant that the table file says.
+
+        Raises ValueError when it contradicts itself, TypeError for a key that it does not have.
+        """
         return cls(
-            classes=entry["classes"],
-            rows=Rows(map(Row.of, entry["rows"])),
-            packed=packed,
-            moved=entry["moved"],
-            stays=tuple(map(_below, entry["stays"])),
-            left_out=entry["left_out"],
+            rows=Rows(map(Row.of, rows)),
+            packed=tuple(Packed.of(*row) for row in packed),
+            stays=tuple(map(_below, stays)),
+            **rest,
         )
 
     @cached_property
@@ -168,4 +176,11 @@ def _below(template: str) -> re.Pattern[str]:
 def variants(model_type: str) -> tuple[Variant, ...]:
     """Return the rows of a model type; none when its names in memory are the hub's, or it is not known."""
     entry = document(_TABLE)["models"].get(model_type)
-    return () if entry is None else tuple(map(Variant.of, entry["variants"]))
+    if entry is None:
+        return ()
+    with naming_entry(_TABLE, model_type):
+        return _variants_of(**entry)
+
+
+def _variants_of(*, variants: Sequence[Mapping[str, Any]]) -> tuple[Variant, ...]:
+    return tuple(Variant.of(**each) for each in variants)

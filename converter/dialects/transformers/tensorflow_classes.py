@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from converter.dialects.tables import ModelClass, TensorFlowTable, document
+from converter.dialects.tables import ModelClass, TensorFlowTable, document, naming_entry
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import composites
 from converter.dialects.transformers.extents import sizes
@@ -20,6 +21,7 @@ from converter.model.checkpoint import Config, class_named
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
 
+_TABLE = "tensorflow_classes"
 _CLASSES_SHOWN = 12
 
 
@@ -44,6 +46,58 @@ class Layer:
         """Return where among the variables of the layer those are that start as a template does."""
         starts = [path.split("/")[: self.depth] for path in self.paths]
         return starts.index(template.split("/")[: self.depth])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What `tensorflow_classes.json` has of a class; `TensorFlowClass` says what its fields are.
+
+    `made`     [variable, what is in it, keys of the config for its shape] of variables that PyTorch may not have
+    `chosen`   when second names of variables are the right ones: key of the config, value, what it is when the config
+               is silent; nothing where they never are
+    """
+
+    model_type: str
+    layers: tuple[Layer, ...]
+    copies: Mapping[str, str]
+    made: tuple[tuple[str, ...], ...]
+    chosen: tuple[Any, ...]
+    numbers: Mapping[str, Mapping[str, int]]
+
+    @classmethod
+    def of(
+        cls, *, layers: Sequence[Sequence[Any]], made: Sequence[Sequence[str]], chosen: Sequence[Any], **rest: Any
+    ) -> _Entry:
+        return cls(
+            layers=tuple(
+                Layer(name=name, is_constant=is_constant, paths=tuple(paths)) for name, is_constant, *paths in layers
+            ),
+            made=tuple(map(tuple, made)),
+            chosen=tuple(chosen),
+            **rest,
+        )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the variables in all layers."""
+        return tuple(dict.fromkeys(path for layer in self.layers for path in layer.paths))
+
+    def is_second(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config is one under which second names of variables are the right ones."""
+        if not self.chosen:
+            return False
+        key, value, default = self.chosen
+        return bool(config.get(key, default) == value)
+
+
+@cache
+def _entries() -> Mapping[str, _Entry]:
+    """Return what the table has, by TensorFlow class. Raises ValueError for a slip in it."""
+    found = {}
+    for name, entry in document(_TABLE)["models"].items():
+        with naming_entry(_TABLE, name):
+            found[name] = _Entry.of(**entry)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,29 +198,26 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
     parts = composites.parts_of(config) if composites.is_composite(model_type) else None
     if parts is not None:
         return _composite(parts, name, table, torch)
-    entry = document("tensorflow_classes")["models"][name]
+    entry = _entries()[name]
     return TensorFlowClass(
         name=name,
         table=table,
         torch=torch,
-        layers=tuple(
-            Layer(name=layer, is_constant=is_constant, paths=tuple(paths))
-            for layer, is_constant, *paths in entry["layers"]
-        ),
-        copies=entry["copies"],
-        own_variables=tuple((tuple(each), config) for each in entry["made"]),
-        second=("",) if _is_second(entry, config) else (),
-        numbers=entry["numbers"],
+        layers=entry.layers,
+        copies=entry.copies,
+        own_variables=tuple((each, config) for each in entry.made),
+        second=("",) if entry.is_second(config) else (),
+        numbers=entry.numbers,
     )
 
 
 def _known(config: Mapping[str, Any], table: TensorFlowTable | None) -> list[str]:
     """Return the TensorFlow classes of the type of a config."""
-    known = document("tensorflow_classes")["models"]
+    known = _entries()
     if table is None:
         return []
     if not composites.is_composite(config.get("model_type")):
-        return sorted(name for name, entry in known.items() if entry["model_type"] == table.model_type)
+        return sorted(name for name, entry in known.items() if entry.model_type == table.model_type)
     parts = composites.parts_of(config)
     if parts is None or not composites.is_built(config) or not all(f"TF{part.model}" in known for part in parts):
         return []
@@ -176,9 +227,8 @@ def _known(config: Mapping[str, Any], table: TensorFlowTable | None) -> list[str
 def _composite(
     parts: Sequence[composites.Part], name: str, table: TensorFlowTable, torch: ModelClass
 ) -> TensorFlowClass:
-    known = document("tensorflow_classes")["models"]
-    entries = [(part, known[f"TF{part.model}"]) for part in parts]
-    held = {part.name: _paths_in(part, entry) for part, entry in entries}
+    entries = [(part, _entries()[f"TF{part.model}"]) for part in parts]
+    held = {part.name: tuple(map(part.theirs, entry.paths)) for part, entry in entries}
     inside = torch.layer.partition("/")[2]
     if inside:
         paths = tuple(path for paths in held.values() for path in paths)
@@ -196,23 +246,10 @@ def _composite(
         table=table,
         torch=torch,
         layers=tuple(layers),
-        copies={copy: owner for part, entry in entries for copy, owner in part.both_named(entry["copies"]).items()},
+        copies={copy: owner for part, entry in entries for copy, owner in part.both_named(entry.copies).items()},
         own_variables=tuple(
-            ((part.theirs(theirs), *rest), part.config) for part, entry in entries for theirs, *rest in entry["made"]
+            ((part.theirs(theirs), *rest), part.config) for part, entry in entries for theirs, *rest in entry.made
         ),
-        second=tuple(f"{part.name}/" for part, entry in entries if _is_second(entry, part.config)),
+        second=tuple(f"{part.name}/" for part, entry in entries if entry.is_second(part.config)),
         numbers={},
     )
-
-
-def _paths_in(part: composites.Part, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    paths = dict.fromkeys(path for _, _, *paths in entry["layers"] for path in paths)
-    return tuple(map(part.theirs, paths))
-
-
-def _is_second(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether a config is one under which second names of variables are the right ones."""
-    if not entry["chosen"]:
-        return False
-    key, value, default = entry["chosen"]
-    return bool(config.get(key, default) == value)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from converter.dialects.tables import exceptions
 from tests.oracle.generate import table_file
 from tests.oracle.generate.tensorflow import fixed, indices, rows_of, separated
 
@@ -52,7 +53,7 @@ def model_of(model_type: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     is_base = [has_prefix and entry["is_base"] and entry["torch_class"].endswith("Model") for entry in entries]
     bases = [f"{prefix}." if each else "" for each in is_base]
     literal = fixed(entries, bases)
-    parts = table_file.exceptions("parts").get(model_type, {})
+    parts = exceptions("parts").get(model_type, {})
     samples = []
     constants: set[str] = set()
     sinusoids: set[str] = set()
@@ -81,12 +82,12 @@ def model_of(model_type: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
                 lacks.setdefault(entry["torch_class"], set()).add(template(name, base, entry, literal))
         ties |= {name: entry["ties"][name] for name in taken if name in entry["ties"]}
     two_way, aliases = separated(rows_of(samples))
-    if aliases and model_type not in table_file.exceptions("otherwise"):
+    if aliases and model_type not in exceptions("otherwise"):
         raise ValueError(f"{model_type}: {aliases} are second names")
     known = {
         "constants": sorted(constants),
         "sinusoids": {
-            "kind": table_file.exceptions("sinusoids")[model_type],
+            "kind": exceptions("sinusoids")[model_type],
             "names": sorted(sinusoids),
             "classes": sorted(saving),
         }
@@ -95,7 +96,7 @@ def model_of(model_type: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
         "lacks": {name: sorted(templates) for name, templates in sorted(lacks.items())},
         "ties": ties,
         "parts": parts,
-        "otherwise": [*table_file.exceptions("otherwise")[model_type], aliases] if aliases else [],
+        "otherwise": [*exceptions("otherwise")[model_type], aliases] if aliases else [],
     }
     classes = sorted({entry["torch_class"] for entry in entries})
     return {

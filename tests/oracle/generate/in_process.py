@@ -295,11 +295,11 @@ def rows_of(models: Sequence[Built]) -> Rows:
                 parts[memory[0], axis, count, is_stacked][part] = hub
     for (whole, axis, count, is_stacked), held in parts.items():
         if sorted(held) == list(range(count)):
-            joined.append(("memory", whole, tuple(held[part] for part in range(count)), axis, is_stacked))
+            joined.append(("process", whole, tuple(held[part] for part in range(count)), axis, is_stacked))
         else:
             left_out[whole] = "stored in parts that have no names of their own"
     changed = {memory: hub for memory, hub in renamed.items() if memory != hub}
-    in_memory = [name for side, whole, parts, _, _ in joined for name in ((whole,) if side == "memory" else parts)]
+    in_memory = [name for side, whole, parts, _, _ in joined for name in ((whole,) if side == "process" else parts)]
     stays = stays_of(renamed, [*in_memory, *left_out])
     return Rows(renamed=changed, packed=joined, left_out=left_out, moved=moved_of(renamed), stays=stays)
 

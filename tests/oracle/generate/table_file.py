@@ -1,21 +1,13 @@
-"""The table files: where they are, what people write beside them, and writing one so that a row is a line."""
+"""The table files: where they are, and writing one so that a row is a line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 TABLES = Path(__file__).parents[3] / "converter" / "dialects" / "tables"
-
-
-@cache
-def exceptions(kind: str) -> Mapping[str, Any]:
-    """Return what people found by model type that no generator can; the README of the tables says what each kind is."""
-    found: Mapping[str, Any] = json.loads((TABLES / "exceptions.json").read_text(encoding="utf-8"))[kind]
-    return found
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from converter.dialects.tables import exceptions
 from converter.dialects.tables.rows import Row, Rows
 from converter.dialects.transformers.mechanical import translated
-from tests.oracle.generate.table_file import TABLES, exceptions, write
+from tests.oracle.generate.table_file import TABLES, write
 from tests.oracle.generate.tensorflow_configs import COMPOSITES
 
 TABLE = TABLES / "tensorflow.json"
@@ -222,16 +223,15 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
     has_prefix = any(not entry["is_base"] for entry in entries)
     bases = [f"{prefix}." if has_prefix and entry["is_base"] else "" for entry in entries]
     own = exceptions("tensorflow").get(model_type, {})
-    extra = [[part and part.replace("{prefix}", prefix) for part in row] for row in own.get("rows", ())]
     literal = fixed(entries, bases)
     samples, left = samples_of(entries, bases, literal)
-    rows, aliases = separated([*rows_of(samples), *extra])
+    rows, aliases = separated(rows_of(samples))
     if ambiguous := lists_behind(aliases) & mixed(entries, bases):
         literal |= ambiguous
         samples, left = samples_of(entries, bases, literal)
-        rows, aliases = separated([*rows_of(samples), *extra])
-    aliases += own.get("aliases", [])
-    built = Rows(map(Row.of, [*rows, *aliases]), is_two_way=False)
+        rows, aliases = separated(rows_of(samples))
+    every = [*rows, *aliases, *own.get("rows", ()), *own.get("aliases", ())]
+    built = Rows(map(Row.of, every), is_two_way=False)
     for name in sorted(name for name in left if built.to_canonical(name) is None):
         print(f"{model_type}: no tensor of PyTorch is {name}")
     children = children_of(built, entries)
@@ -242,14 +242,12 @@ def model_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
         known["held"] |= held
         known["always"] = held if known["always"] is None else known["always"] & held
         known["entries"].append(entry)
-    every = list(dict.fromkeys(str(row[1]) for row in [*rows, *aliases]))
+    templates = list(dict.fromkeys(str(canonical) for _, canonical, _ in every))
     return {
         "prefix": prefix if has_prefix else "",
         "tied_by_default": entries[0]["tied_by_default"],
-        "classes": {name: _class(known, every) for name, known in classes.items()},
-        **{key: value for key, value in own.items() if key not in ("rows", "aliases")},
+        "classes": {name: _class(known, templates) for name, known in classes.items()},
         "outside": outside(entries),
-        "not_trained": exceptions("not_trained").get(model_type, []),
         "rows": in_order(rows, children),
         "aliases": in_order(aliases, children),
     }

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.dialects.tables import TensorFlowTable, tensorflow_table
+from converter.dialects.tables import TensorFlowTable, exceptions, tensorflow_table
 from tests.oracle.generate import tensorflow_models as models
-from tests.oracle.generate.table_file import TABLES, exceptions, write
+from tests.oracle.generate.table_file import TABLES, write
 from tests.oracle.generate.tensorflow import dumps, stripped
 
 TABLE = TABLES / "tensorflow_classes.json"
