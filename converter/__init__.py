@@ -29,8 +29,10 @@ A tour of the code, from the top:
   ``calls.py`` lists what child processes are called for
 - ``storage/``    kinds of storage besides local files, one module per kind, found by scanning the folder
 - ``encoding/``   byte encodings that formats share: the pickle machine, zip, safetensors, HDF5, protocol buffers
-- ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong
+- ``model/``      the neutral checkpoint; ``errors.py`` everything that can go wrong, ``observer.py`` who is told how
+  far the work is, ``version.py`` the version
 - ``testing.py``  the tests that every format is held to, those of other packages too (``entry_points.py``)
+- ``keras_optimizers.py``  Keras's optimizers with epsilon where PyTorch adds it
 
 Imports run downwards only.
 

@@ -42,7 +42,7 @@ Key = str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FileRange:
     """A range of a data file."""
 
     file_name: str
@@ -56,7 +56,7 @@ class Chunk:
 
     starts: tuple[int, ...]
     shape: tuple[int, ...]
-    place: Place
+    place: FileRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class ValueItem:
     """Any other value."""
 
     path: tuple[Key, ...]
-    place: Place
+    place: FileRange
 
 
 Item = TensorItem | ValueItem
@@ -120,7 +120,7 @@ def _items(root: Any) -> dict[str, Item]:
     declared, paths, places = _values(root, "Metadata")
     if not isinstance(declared, dict) or not isinstance(places, dict) or not isinstance(paths, dict | None):
         raise ReadError("does not say what it holds, or where")
-    where: dict[tuple[str, tuple[int, ...] | None], Place] = {}
+    where: dict[tuple[str, tuple[int, ...] | None], FileRange] = {}
     for index, info in places.items():
         name, starts = _values(index, "MetadataIndex")
         key = (name, None if starts is None else _extents(starts))
@@ -150,10 +150,10 @@ def _values(value: Any, *names: str) -> list[Any]:
     return [*arguments, *[None] * len(fields)][: len(fields)]
 
 
-def _place(info: Any, name: str) -> Place:
+def _place(info: Any, name: str) -> FileRange:
     match _values(info, "_StorageInfo"):
         case [str() as file_name, int() as offset, int() as length, None | () | []] if offset >= 0 and length >= 0:
-            return Place(file_name=file_name, offset=offset, length=length)
+            return FileRange(file_name=file_name, offset=offset, length=length)
     raise ReadError("is not stored as a range of bytes of a file, or is compressed", tensor=name)
 
 
@@ -168,10 +168,12 @@ def _path(name: Any, path: Any) -> tuple[Key, ...]:
     return tuple(path)
 
 
-def _item(name: str, value: Any, path: tuple[Key, ...], where: dict[tuple[str, tuple[int, ...] | None], Place]) -> Item:
+def _item(
+    name: str, value: Any, path: tuple[Key, ...], where: dict[tuple[str, tuple[int, ...] | None], FileRange]
+) -> Item:
     """Return an item, and take its places out of `where`."""
 
-    def popped(starts: tuple[int, ...] | None) -> Place:
+    def popped(starts: tuple[int, ...] | None) -> FileRange:
         if (name, starts) not in where:
             raise ReadError("is declared and not stored")
         return where.pop((name, starts))
@@ -206,7 +208,7 @@ class DataFiles:
     def check(self, items: Mapping[str, Item]) -> None:
         """Raise ReadError for ranges that are not inside their files, or overlap without being the same."""
         places = [(place, name) for name, item in items.items() for place in places_of(item)]
-        last = Place(file_name="", offset=0, length=0)
+        last = FileRange(file_name="", offset=0, length=0)
         for place, name in sorted(places, key=lambda pair: (pair[0].file_name, pair[0].offset, pair[0].length)):
             file = self._file(place.file_name)
             if place.offset + place.length > file.size:
@@ -217,7 +219,7 @@ class DataFiles:
                 raise ReadError("overlaps what is stored beside it", path=file.path, tensor=name)
             last = place
 
-    def value(self, place: Place) -> Any:
+    def value(self, place: FileRange) -> Any:
         """Return what is stored at a place, as converter.encoding.torch_file gives it."""
         return ZipArchive(_Part(self._file(place.file_name), place)).load()
 
@@ -250,7 +252,7 @@ class DataFiles:
 class _Part(SourceFile):
     """A range of a file, as a file."""
 
-    def __init__(self, whole: SourceFile, place: Place) -> None:
+    def __init__(self, whole: SourceFile, place: FileRange) -> None:
         self.whole = whole
         self.start = place.offset
         self.path = whole.path
@@ -280,7 +282,7 @@ def _of_whole_file(tensor: Tensor) -> Tensor:
     return replace(tensor, file=whole, offset=start + tensor.offset, checksum=checksum)
 
 
-def places_of(item: Item) -> Sequence[Place]:
+def places_of(item: Item) -> Sequence[FileRange]:
     """Return where an item is."""
     return [chunk.place for chunk in item.chunks] if isinstance(item, TensorItem) else [item.place]
 
@@ -320,7 +322,7 @@ def _torch_size(extents: tuple[int, ...]) -> writer.Call:
     return writer.Call(function=Global(module="torch", name="Size"), arguments=(extents,))
 
 
-def whole_tensor(path: tuple[Key, ...], tensor: Tensor, place: Place) -> TensorItem:
+def whole_tensor(path: tuple[Key, ...], tensor: Tensor, place: FileRange) -> TensorItem:
     """Return the item of a tensor that is stored in one chunk."""
     chunk = Chunk(starts=(0,) * len(tensor.shape), shape=tensor.shape, place=place)
     return TensorItem(path=path, dtype=tensor.dtype, shape=tensor.shape, chunks=(chunk,))

@@ -21,7 +21,7 @@ _VALUE, _TABLE = "VARIABLE_VALUE", "table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class SlotVariable:
     """A slot variable of an optimizer: the node whose values it goes with, what it is, its own node."""
 
     owner: int
@@ -39,7 +39,7 @@ class Node:
     children: Mapping[str, int]
     key: str | None
     full_name: str
-    slots: tuple[Slot, ...]
+    slots: tuple[SlotVariable, ...]
     table: str | None = None
 
 
@@ -72,7 +72,7 @@ def _node(data: memoryview, bundle: Bundle) -> Node:
     slots = []
     for reference in message.repeated(3):
         slot = Message.parse(reference, _SLOT, bundle.path)
-        slots.append(Slot(owner=slot.signed(1), name=slot.text(2), node=slot.signed(3)))
+        slots.append(SlotVariable(owner=slot.signed(1), name=slot.text(2), node=slot.signed(3)))
     return Node(children=children, key=key, full_name=full_name, slots=tuple(slots), table=table)
 
 
@@ -85,7 +85,7 @@ class ObjectTree:
     def __init__(self) -> None:
         self._children: list[dict[str, int]] = [{}]
         self._variables: dict[int, tuple[str, str]] = {}
-        self._slots: dict[int, list[Slot]] = {}
+        self._slots: dict[int, list[SlotVariable]] = {}
 
     def child(self, parent: int, *local_names: str) -> int:
         """Return the object below `parent` that has one of these names, made if there is none; it gets all of them."""
@@ -110,7 +110,7 @@ class ObjectTree:
         """Give `optimizer` a slot variable that goes with the variable `owner`; return its key."""
         node = len(self._children)
         self._children.append({})
-        self._slots.setdefault(optimizer, []).append(Slot(owner=owner, name=name, node=node))
+        self._slots.setdefault(optimizer, []).append(SlotVariable(owner=owner, name=name, node=node))
         path = self._variables[owner][0].removesuffix(_VALUE_SUFFIX)
         return self.set_variable(node, f"{path}/.OPTIMIZER_SLOT/optimizer/{name}", full_name)
 

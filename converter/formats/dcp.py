@@ -17,9 +17,9 @@ from converter.encoding.dcp import (
     METADATA_NAME,
     SUFFIX,
     DataFiles,
+    FileRange,
     Item,
     Key,
-    Place,
     TensorItem,
     ValueItem,
     metadata_pickle,
@@ -243,14 +243,14 @@ def _extra_entries(extras: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...],
 def _laid_out(entries: list[tuple[tuple[Key, ...], Any]]) -> tuple[dict[str, Item], list[Piece]]:
     """Return items by dotted name, and the pieces of the data file that has them one after the other."""
     items: dict[str, Item] = {}
-    places: dict[int, Place] = {}
+    places: dict[int, FileRange] = {}
     pieces: list[Piece] = []
     position = 0
     for path, value in entries:
         place = places.get(id(value)) if isinstance(value, Tensor) else None
         if place is None:
             stored = torch_file(value)
-            place = Place(file_name=_DATA_NAME, offset=position, length=sum(map(piece_bytes, stored)))
+            place = FileRange(file_name=_DATA_NAME, offset=position, length=sum(map(piece_bytes, stored)))
             pieces += stored
             position += place.length
         name = ".".join(map(str, path))

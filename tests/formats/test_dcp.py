@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.encoding.dcp import Chunk, Item, Place, TensorItem, ValueItem, metadata_pickle
+from converter.encoding.dcp import Chunk, FileRange, Item, TensorItem, ValueItem, metadata_pickle
 from converter.encoding.torch_file import torch_file
 from converter.errors import CkconvError, LossError, ReadError, SafetyError
 from converter.formats import NoOptions, Probe
@@ -257,7 +257,7 @@ def folder_of(path: Path, change: Callable[[TensorItem], Item] = lambda item: it
     stored = [rendered(ArrayTensor.of(LEFT)), rendered(ArrayTensor.of(RIGHT)), rendered(5)]
     (path / "data").write_bytes(b"".join(stored))
     first, second, third = (
-        Place(file_name="data", offset=sum(map(len, stored[:position])), length=len(stored[position]))
+        FileRange(file_name="data", offset=sum(map(len, stored[:position])), length=len(stored[position]))
         for position in range(3)
     )
     chunks = (Chunk(starts=(0, 0), shape=(2, 2), place=first), Chunk(starts=(0, 2), shape=(2, 1), place=second))
@@ -327,7 +327,7 @@ def test_metadata_that_does_not_fit_is_refused(
 def test_values_that_are_no_tensors_and_the_reverse(tmp_path: Path) -> None:
     assert_good(folder_of(tmp_path / "x"))
     data = rendered(5)
-    end = Place(file_name="data", offset=(tmp_path / "x" / "data").stat().st_size - len(data), length=len(data))
+    end = FileRange(file_name="data", offset=(tmp_path / "x" / "data").stat().st_size - len(data), length=len(data))
     folder_of(tmp_path / "x", lambda item: replace(item, shape=(), chunks=(Chunk(starts=(), shape=(), place=end),)))
     assert_refused(tmp_path / "x", "something else than a tensor")
     folder_of(tmp_path / "x", m=ValueItem(path=("n", "x"), place=end))

@@ -14,7 +14,7 @@ import pytest
 
 import converter
 from converter.encoding import protobuf
-from converter.encoding.dcp import Place, metadata_pickle, whole_tensor
+from converter.encoding.dcp import FileRange, metadata_pickle, whole_tensor
 from converter.encoding.description import described, parse_document
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.errors import ReadError, SafetyError, UnknownFormatError, UsageError
@@ -319,7 +319,7 @@ def nested(tensors: dict[str, Tensor], folder: Path) -> Path:
             else piece.numpy().tobytes()
             for piece in (getattr(each, "piece", each) for each in watched(torch_file(held)))
         )
-        place = Place(file_name="__0_0.distcp", offset=len(data), length=len(stored))
+        place = FileRange(file_name="__0_0.distcp", offset=len(data), length=len(stored))
         items[key] = whole_tensor(tuple(key.split(".")), held, place)
         data += stored
     (folder / "__0_0.distcp").write_bytes(data)

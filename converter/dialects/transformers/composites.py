@@ -53,7 +53,7 @@ class _Composite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class CompositePart:
     """A model in a composite.
 
     `name`      its attribute; what TensorFlow calls a variable of the model begins with it
@@ -161,7 +161,7 @@ def table_of(config: Mapping[str, Any]) -> TensorFlowTable | None:
     return tensorflow_table(model_type) if composite is None else _composed(composite, model_type, config)
 
 
-def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
+def parts_of(config: Mapping[str, Any]) -> tuple[CompositePart, ...] | None:
     """Return the models that the config of a composite says it is made of, None when no table knows one of them."""
     composite = _COMPOSITES[config["model_type"]]
     before = f"{composite.prefix}." if composite.prefix else ""
@@ -174,7 +174,7 @@ def parts_of(config: Mapping[str, Any]) -> tuple[Part, ...] | None:
             return None
         is_base = table.classes[model].is_base
         found.append(
-            Part(
+            CompositePart(
                 name=place.name,
                 key=place.config,
                 canonical=before + place.name,
@@ -250,7 +250,7 @@ def _composed(composite: _Composite, model_type: str, config: Mapping[str, Any])
     )
 
 
-def _conditions(part: Part) -> Iterator[tuple[str, Condition]]:
+def _conditions(part: CompositePart) -> Iterator[tuple[str, Condition]]:
     """Yield names of tensors that a part has only when its config says so, and the key and value that say it."""
     for template, condition in part.table.unless.items():
         name = part.named(template)
@@ -258,7 +258,7 @@ def _conditions(part: Part) -> Iterator[tuple[str, Condition]]:
             yield name, Condition(key=f"{part.key}.{condition.key}", value=condition.value)
 
 
-def _inside(part: Part, rows: Iterable[Row]) -> Iterator[Row]:
+def _inside(part: CompositePart, rows: Iterable[Row]) -> Iterator[Row]:
     """Yield the rows of a model as another has them whose part it is; a base model has those of the base alone."""
     for row in rows:
         name = part.named(row.canonical.text)

@@ -36,7 +36,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PlacedRows:
     """Rows, and what stands before their names on either side."""
 
     variant: Variant
@@ -95,7 +95,7 @@ class Reading:
     `is_ambiguous` says that several classes fit as well, and call them differently on the hub.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[PlacedRows, ...]
     is_ambiguous: bool
     in_process: int
     on_hub: int
@@ -109,13 +109,14 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
     names = list({key_of(name): name for name in names}.values())
     model_type, named = type_named(config), class_named(config)
     own = () if model_type is None else variants(model_type)
-    places: list[Place] = []
+    places: list[PlacedRows] = []
     for outers in ([""], _outer(names, 1)):
         candidates = [
-            Place(variant=variant, process=outer + prefix, hub=outer + prefix, is_named=_is_meant(class_name, named))
+            PlacedRows(variant=variant, process=before, hub=before, is_named=_is_meant(class_name, named))
             for outer in outers
             for variant in own
             for class_name, prefix in variant.classes.items()
+            for before in (outer + prefix,)
         ]
         places = places or _best(candidates, names)
     is_ambiguous = len(places) > 1 and any(place.counts(names).in_process for place in places)
@@ -154,7 +155,7 @@ def _outer(names: Iterable[str], components: int) -> list[str]:
     return [outer for outer in found if not re.search(r"\d", outer)]
 
 
-def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type: str) -> list[Place]:
+def _nested(places: Sequence[PlacedRows], names: Sequence[str], key: str, model_type: str) -> list[PlacedRows]:
     """Return where the rows of a part may be: below a path that the whole model moves, or anywhere as it is."""
     moved = [
         (place.process + process + ".", place.hub + hub + ".")
@@ -164,7 +165,7 @@ def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type:
     outers = [*moved, *((outer, outer) for outer in _outer(names, _OUTER_COMPONENTS))]
     wants_backbone = key == "backbone_config"
     return [
-        Place(variant=variant, process=process + prefix, hub=hub + prefix, is_named=is_backbone == wants_backbone)
+        PlacedRows(variant=variant, process=process + prefix, hub=hub + prefix, is_named=is_backbone == wants_backbone)
         for process, hub in outers
         for variant in variants(model_type)
         for class_name, prefix in variant.classes.items()
@@ -173,14 +174,14 @@ def _nested(places: Sequence[Place], names: Sequence[str], key: str, model_type:
     ]
 
 
-def _best(candidates: Sequence[Place], names: Sequence[str]) -> list[Place]:
+def _best(candidates: Sequence[PlacedRows], names: Sequence[str]) -> list[PlacedRows]:
     """Return the candidates that explain most of the names and disagree; the class that the config names before others.
 
     One is enough where all of them say the same.
     """
     counted = [(place.counts(names).explained, place.is_named, place) for place in candidates]
     best = max((entry[:2] for entry in counted), default=(0, False))
-    found: dict[tuple[str, ...], Place] = {}
+    found: dict[tuple[str, ...], PlacedRows] = {}
     for *score, place in counted:
         if best[0] and tuple(score) == best:
             found.setdefault(tuple(place.hub_name(name) for name in names), place)
@@ -232,7 +233,7 @@ class _Renaming:
     """A checkpoint on its way to the names of the other side."""
 
     rewriting: Rewriting
-    places: Sequence[Place]
+    places: Sequence[PlacedRows]
     is_from_process: bool
     held: frozenset[str] = frozenset()
 

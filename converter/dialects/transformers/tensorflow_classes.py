@@ -225,7 +225,7 @@ def _known(config: Mapping[str, Any], table: TensorFlowTable | None) -> list[str
 
 
 def _composite(
-    parts: Sequence[composites.Part], name: str, table: TensorFlowTable, torch: ModelClass
+    parts: Sequence[composites.CompositePart], name: str, table: TensorFlowTable, torch: ModelClass
 ) -> TensorFlowClass:
     entries = [(part, _entries()[f"TF{part.model}"]) for part in parts]
     held = {part.name: tuple(map(part.theirs, entry.paths)) for part, entry in entries}
