@@ -104,7 +104,7 @@ _CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = {
 def read_metadata(file: SourceFile) -> dict[str, Item]:
     """Return the items by their dotted names. Raises ReadError for what is malformed, SafetyError as pickles do."""
     if file.size > _LIMIT_BYTES:
-        raise ReadError(f"is metadata of {file.size} bytes", path=file.path)
+        raise ReadError(f"is metadata of {file.size} bytes, and at most {_LIMIT_BYTES} are read", path=file.path)
     machine = Machine(file, path=file.path, constructors=_CONSTRUCTORS)
     try:
         root = machine.load()

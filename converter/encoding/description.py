@@ -66,7 +66,7 @@ class Description:
 def read_document(file: SourceFile) -> dict[str, Any]:
     """Return the document in `file`. Raises ReadError when there is no such document in it."""
     if file.size > LIMIT_BYTES:
-        raise ReadError(f"is a document of {file.size} bytes", path=file.path)
+        raise ReadError(f"is a document of {file.size} bytes, and at most {LIMIT_BYTES} are read", path=file.path)
     return parse_document(file.read(0, file.size), file.path)
 
 

@@ -103,7 +103,7 @@ def read_config(folder: Location, name: str = CONFIG_NAME) -> Config | None:
 def parse_config(file: SourceFile) -> Config:
     """Return the config in `file`. Raises ReadError when it is not a JSON object of a sane size."""
     if file.size > _CONFIG_LIMIT_BYTES:
-        raise ReadError(f"is a config of {file.size} bytes", path=file.path)
+        raise ReadError(f"is a config of {file.size} bytes, and at most {_CONFIG_LIMIT_BYTES} are read", path=file.path)
     raw = file.read(0, file.size)
     values = strict_json.loads(raw, path=file.path, what="config")
     if not isinstance(values, dict):

@@ -46,7 +46,7 @@ class KerasMetadata:
 def read(file: SourceFile) -> KerasMetadata:
     """Return what a file says. Raises ReadError when it is malformed."""
     if file.size > _LIMIT_BYTES:
-        raise ReadError(f"is a description of {file.size} bytes", path=file.path)
+        raise ReadError(f"is a description of {file.size} bytes, and at most {_LIMIT_BYTES} are read", path=file.path)
     layers: dict[str, Mapping[str, Any]] = {}
     root: Mapping[str, Any] = {}
     for data in Message.parse(file.read(0, file.size), _METADATA, file.path).repeated(1):

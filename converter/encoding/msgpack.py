@@ -170,7 +170,7 @@ class _Reader:
 
     def _text(self, length: int) -> str:
         if length > _TEXT_LIMIT_BYTES:
-            raise ReadError(f"holds a text of {length} bytes")
+            raise ReadError(f"holds a text of {length} bytes, and at most {_TEXT_LIMIT_BYTES} are read")
         data = self._take(length)
         try:
             return data.decode("utf-8")

@@ -127,7 +127,9 @@ def read_entry(file: SourceFile, value: Range) -> tuple[str, str]:
 
 def _bytes(file: SourceFile, value: Range) -> bytes:
     if value.nbytes > _TEXT_LIMIT_BYTES:
-        raise ReadError(f"holds a text of {value.nbytes} bytes", path=file.path)
+        raise ReadError(
+            f"holds a text of {value.nbytes} bytes, and at most {_TEXT_LIMIT_BYTES} are read", path=file.path
+        )
     return file.read(value.start, value.nbytes)
 
 

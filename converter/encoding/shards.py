@@ -96,7 +96,7 @@ def read_index(folder: Location, name: str) -> dict[str, str]:
     """Return name -> file of the index `name` in `folder`. Raises ReadError when it is malformed or names itself."""
     file = open_inside(folder, name)
     if file.size > _INDEX_LIMIT_BYTES:
-        raise ReadError(f"is an index of {file.size} bytes", path=file.path)
+        raise ReadError(f"is an index of {file.size} bytes, and at most {_INDEX_LIMIT_BYTES} are read", path=file.path)
     document = strict_json.loads(file.read(0, file.size), path=file.path, what="index")
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:

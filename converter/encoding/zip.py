@@ -125,7 +125,7 @@ def read_bytes(file: SourceFile, member: Member, *, limit_bytes: int) -> bytes:
     """Return the content of a member. Raises ReadError when it is larger than `limit_bytes` or damaged."""
     if member.uncompressed_bytes > limit_bytes:
         raise ReadError(
-            f"zip member {member.name!r} has {member.uncompressed_bytes} bytes, at most {limit_bytes} make sense",
+            f"zip member {member.name!r} has {member.uncompressed_bytes} bytes, at most {limit_bytes} are read",
             path=file.path,
         )
     if member.is_stored:
@@ -223,9 +223,12 @@ def _check_growth(member: Member, path: Location) -> None:
 def _entries(file: SourceFile, limit: int) -> tuple[list[_Entry], int]:
     count, size, offset = _directory(file)
     if count > limit:
-        raise ReadError(f"zip archive has {count} members, at most {limit} make sense", path=file.path)
+        raise ReadError(f"zip archive has {count} members, at most {limit} are read", path=file.path)
     if size > _DIRECTORY_LIMIT_BYTES:
-        raise ReadError(f"zip archive has a directory of {size} bytes", path=file.path)
+        raise ReadError(
+            f"zip archive has a directory of {size} bytes, and at most {_DIRECTORY_LIMIT_BYTES} are read",
+            path=file.path,
+        )
     directory, position, entries = file.read(offset, size), 0, []
     for _ in range(count):
         entry, position = _entry(file, directory, position)

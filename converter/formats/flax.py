@@ -56,7 +56,7 @@ def _document(file: SourceFile, value: Any) -> dict[str, Any]:
         return {}  # a provenance, as a key without an array
     tensor = flax_file.named_tensor(file, OWN_KEY, value)
     if tensor.dtype is not DType.UINT8 or tensor.nbytes > LIMIT_BYTES:
-        raise ReadError("is no document", path=file.path, tensor=OWN_KEY)
+        raise ReadError("is no JSON document in bytes (uint8)", path=file.path, tensor=OWN_KEY)
     return parse_document(tensor.numpy().tobytes(), file.path)
 
 

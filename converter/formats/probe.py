@@ -34,7 +34,7 @@ class Probe:
         if self.is_folder:
             names = names_in(path)
             if len(names) > _ENTRY_LIMIT:
-                raise ReadError(f"is a folder of {len(names)} entries", path=path)
+                raise ReadError(f"is a folder of {len(names)} entries, and at most {_ENTRY_LIMIT} are read", path=path)
             self.entries = frozenset(names)
         else:
             self._file = open_file(path)

@@ -119,7 +119,11 @@ def _with_weights(
     for name in kernels:
         rank = len(tensors[name].shape)
         if rank < LEAST_RANK:
-            raise ReadError(f"is a kernel of {rank} axes", path=path, tensor=name)
+            raise ReadError(
+                f"is listed as a kernel of a layer, and has {rank} axes instead of {LEAST_RANK} or more",
+                path=path,
+                tensor=name,
+            )
         tensors[name] = to_weight(tensors[name])
     return replace(checkpoint, tensors=tensors), tuple(sorted(kernels))
 

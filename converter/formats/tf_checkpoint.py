@@ -191,7 +191,9 @@ def _named_prefix(folder: Location) -> tuple[str, tuple[str, ...]]:
     """
     file = open_inside(folder, _STATE_NAME)
     if file.size > _STATE_LIMIT_BYTES:
-        raise ReadError(f"is a list of checkpoints of {file.size} bytes", path=file.path)
+        raise ReadError(
+            f"is a list of checkpoints of {file.size} bytes, and at most {_STATE_LIMIT_BYTES} are read", path=file.path
+        )
     latest: list[str] = []
     others: list[str] = []
     for line in protobuf.as_text(file.read(0, file.size), file.path).split("\n"):

@@ -44,7 +44,9 @@ def _mapped(checkpoint: Checkpoint, options: Options) -> Checkpoint:
 
 def _read_mapping(file: SourceFile) -> RuleTable:
     if file.size > _MAPPING_LIMIT_BYTES:
-        raise UsageError(f"is a mapping of {file.size} bytes", path=file.path)
+        raise UsageError(
+            f"is a mapping of {file.size} bytes, and at most {_MAPPING_LIMIT_BYTES} are read", path=file.path
+        )
     document = strict_json.loads(file.read(0, file.size), path=file.path, what="mapping")
     rules = document.get("rules") if isinstance(document, dict) else None
     try:

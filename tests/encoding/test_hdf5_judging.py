@@ -45,8 +45,8 @@ BAD: list[tuple[str, int, dict[str, Any], type[CkconvError], str]] = [
     ("beyond the end", _WHOLE, {"offset": 65}, ReadError, "needs 8 bytes at 65"),
     ("before the start", _WHOLE, {"offset": -1}, ReadError, "-1"),
     ("one byte of another", _WHOLE, {"offset": 63}, ReadError, "shares bytes with 'chunked'"),
-    ("chunks of fewer axes", _CHUNKED, {"chunk_shape": [4]}, ReadError, "which make no sense"),
-    ("chunks of no extent", _CHUNKED, {"chunk_shape": [0, 4]}, ReadError, "which make no sense"),
+    ("chunks of fewer axes", _CHUNKED, {"chunk_shape": [4]}, ReadError, "cannot cover its shape"),
+    ("chunks of no extent", _CHUNKED, {"chunk_shape": [0, 4]}, ReadError, "cannot cover its shape"),
     ("a chunk too many", _CHUNKED, {"chunk_shape": [4, 4]}, ReadError, "has 2 chunks where 1 belong"),
     (
         "a chunk between places",

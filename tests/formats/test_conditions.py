@@ -123,7 +123,7 @@ def test_a_kernel_has_two_axes_at_least(tmp_path: Path) -> None:
     document.write_text(json.dumps({**said, "kernels": ["a.weight"]}))
     assert converter.read(tmp_path / "x").tensors["a.weight"].shape == (3, 2)
     document.write_text(json.dumps({**said, "kernels": ["b"]}))
-    with pytest.raises(ReadError, match="is a kernel of 1 axes") as caught:
+    with pytest.raises(ReadError, match="is listed as a kernel of a layer, and has 1 axes") as caught:
         converter.read(tmp_path / "x")
     assert caught.value.tensor == "b"
 

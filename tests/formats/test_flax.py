@@ -173,7 +173,7 @@ def test_a_description_is_not_read_whatever_its_size(tmp_path: Path, monkeypatch
     monkeypatch.setattr("converter.formats.flax.LIMIT_BYTES", len(data))
     assert read(tmp_path, whole).names == ("w",)
     monkeypatch.setattr("converter.formats.flax.LIMIT_BYTES", len(data) - 1)
-    with pytest.raises(ReadError, match="is no document"):
+    with pytest.raises(ReadError, match="is no JSON document"):
         read(tmp_path, whole)
 
 

@@ -283,7 +283,7 @@ def members(*names: str) -> bytes:
         (("a/x.pkl", "a/data/0"), "no data.pkl"),
         (("a/data.pkl",), "no record"),
         (("a/data.pkl", "a/data/0", "a/constants.pkl"), "TorchScript"),
-        (("a/data.pkl", "a/data/0", "a/byteorder"), r"byte order|make sense"),
+        (("a/data.pkl", "a/data/0", "a/byteorder"), r"byte order|are read"),
     ],
 )
 def test_archives_of_another_kind(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

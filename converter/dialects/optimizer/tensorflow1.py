@@ -101,7 +101,7 @@ def to_torch(conversion: FromKeras) -> OptimizerState:
     state = conversion.state
     (group,) = state.groups
     if state.step is not None and state.step < 0:
-        raise LossError(f"its step count is {state.step}")
+        raise LossError(f"its step count is {state.step}, which is below zero")
     convert: Callable[[FromKeras], tuple[int | None, Converted]] = _CONVERSIONS[state.algorithm]
     step, (algorithm, hyperparameters, slots) = convert(conversion)
     if step is None and algorithm != "sgd":
@@ -128,7 +128,7 @@ def to_torch(conversion: FromKeras) -> OptimizerState:
 def _betas(conversion: FromKeras) -> tuple[float, float]:
     betas = conversion.number("beta_1", 0.9), conversion.number("beta_2", 0.999)
     if not all(0 <= beta < 1 for beta in betas):
-        raise LossError(f"its betas are {betas[0]} and {betas[1]}")
+        raise LossError(f"its betas are {betas[0]} and {betas[1]}, not both from 0 to below 1")
     return betas
 
 

@@ -196,7 +196,7 @@ class _Judge:
     ) -> Tensor:
         chunk_shape = tuple(described["chunk_shape"])
         if len(chunk_shape) != len(shape) or not all(step > 0 for step in chunk_shape):
-            raise ReadError(f"has chunks of shape {list(chunk_shape)}, which make no sense")
+            raise ReadError(f"has chunks of shape {list(chunk_shape)}, which cannot cover its shape {list(shape)}")
         places = math.prod(-(-extent // step) for extent, step in zip(shape, chunk_shape, strict=True))
         if len(described["chunks"]) > places:
             raise ReadError(f"has {len(described['chunks'])} chunks where {places} belong")

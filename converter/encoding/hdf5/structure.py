@@ -215,7 +215,7 @@ def _attributes(owner: Any) -> dict[str, str | list[str]]:
             nbytes = attribute.get_type().get_size() * math.prod(attribute.shape)
             is_text = attribute.get_type().get_cset() in (h5t.CSET_ASCII, h5t.CSET_UTF8)
             if not is_text or nbytes > ANSWER_LIMIT_BYTES or len(attribute.shape) > 1:
-                raise _ExcessError(f"has an attribute {name!r} that makes no sense")
+                raise _ExcessError(f"has an attribute {name!r} that is no text, several axes of it, or too long")
             value = AttributeManager(_Owner(owner))[name]
             found[name] = [_text(item) for item in value] if attribute.shape else _text(value)
     return found

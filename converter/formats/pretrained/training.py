@@ -93,7 +93,9 @@ def read(checkpoint: Checkpoint, folder: Location, entries: Iterable[str]) -> Ch
 def _with_keras_optimizer(checkpoint: Checkpoint, folder: Location) -> Checkpoint:
     file = open_inside(folder, KERAS_NAME)
     if file.size > _STATE_LIMIT_BYTES:
-        raise ReadError(f"is an optimizer of {file.size} bytes", path=file.path)
+        raise ReadError(
+            f"is an optimizer of {file.size} bytes, and at most {_STATE_LIMIT_BYTES} are read", path=file.path
+        )
     document = strict_json.loads(file.read(0, file.size), path=file.path, what="optimizer")
     return with_named_state(checkpoint, read_bundle(folder / _BUNDLE), document)
 
@@ -110,7 +112,7 @@ def _load(folder: Location, name: str, walk: Walk) -> Any:
 def _read_state(folder: Location) -> dict[str, Any]:
     file = open_inside(folder, STATE_NAME)
     if file.size > _STATE_LIMIT_BYTES:
-        raise ReadError(f"is a state of {file.size} bytes", path=file.path)
+        raise ReadError(f"is a state of {file.size} bytes, and at most {_STATE_LIMIT_BYTES} are read", path=file.path)
     state = strict_json.loads(file.read(0, file.size), path=file.path, what="state")
     if not isinstance(state, dict):
         raise ReadError("is not a JSON object", path=file.path)
