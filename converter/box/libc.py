@@ -10,7 +10,7 @@ _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
 def _widened(arguments: tuple[Any, ...]) -> list[Any]:
-    """Numbers as wide as the kernel reads them; a variadic function is given ints of 32 bits else."""
+    """Return numbers as C longs: ctypes passes ints of 32 bits to a variadic function, and the kernel reads 64."""
     return [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
 
 

@@ -60,7 +60,7 @@ class Limits:
 
 
 def is_out_of_memory(stderr: str) -> bool:
-    """Whether that is how a framework, or the C++ library, says that it got no memory."""
+    """Whether what a child process wrote to stderr says that a framework, or the C++ library, ran out of memory."""
     return bool(_NO_MEMORY.search(stderr))
 
 

@@ -37,7 +37,10 @@ def close(*, can_fork: bool = False) -> str | None:
 
 
 def program(*, own_process: int | None) -> bytes:
-    """Return the filter: struct sock_filter[]. None as `own_process` is a process that may fork."""
+    """Return the filter as an array of struct sock_filter.
+
+    `own_process` is the only one that may be signalled; None for a process that may fork.
+    """
     column, architecture = _ARCHITECTURES[os.uname().machine]
     lines: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),

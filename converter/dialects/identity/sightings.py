@@ -17,7 +17,7 @@ _DEEPEST = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """Names less `prefix`, which stands before all of them, seen as those of a class whose base model has a name.
+    """One way to read the names of a checkpoint: `prefix` taken off, and the base model below a name of its own.
 
     `base_prefix`   that name, "" where the base model's own names are not below one
     `base`          the first components of the base model's own names
@@ -44,7 +44,7 @@ class Fit:
 
     @property
     def lacks_base_prefix(self) -> bool:
-        """Whether the base model's names are not below the name that the class has for it."""
+        """Whether the base model's names lack the prefix that the class gives them."""
         return bool(self.known.prefix) and not self.sighting.base_prefix
 
     @property
@@ -55,7 +55,7 @@ class Fit:
 
     @property
     def rank(self) -> tuple[int, int, bool]:
-        """What is lower where the class fits better."""
+        """A key that sorts better fits first."""
         return len(self.missing), len(self.left_over), self.lacks_base_prefix
 
     @property
@@ -65,7 +65,7 @@ class Fit:
 
     @property
     def names_astray(self) -> int:
-        """How many names of the head only one of the two has."""
+        """How many names of the head are missing in the checkpoint or unknown to the class."""
         known = self.known
         return len(self.sighting.head - known.head - known.optional) + len(known.head - self.sighting.head)
 

@@ -124,7 +124,7 @@ def _size(config: Config, name: str, default: int | None = None) -> int:
 
 
 def _axes(config: Config, name: str) -> list[int]:
-    """Return one axis or several as a list. Raises ValueError for what are none."""
+    """Return one axis or several as a list. Raises ValueError for anything else."""
     value = config[name]
     axes = value if isinstance(value, list | tuple) else [value]
     if any(type(axis) is not int for axis in axes):
@@ -207,14 +207,17 @@ def rms_normalization(config: Config) -> tuple[Slot, ...]:
 
 
 def adapted(config: Config) -> tuple[Slot, ...]:
-    """Statistics of the data, which keep their names: PyTorch has no such module. The config may hold them instead."""
+    """Return the statistics of a Normalization layer, which keep their names: PyTorch has no such module.
+
+    The config may hold them instead.
+    """
     if config.get("mean") is not None:
         return ()
     return tuple(Slot(keras=name, torch=(name,), is_buffer=True) for name in ("mean", "variance", "count"))
 
 
 def prelu(config: Config) -> tuple[Slot, ...] | None:
-    """PyTorch has one value or one per channel; only such an `alpha` has a counterpart."""
+    """Return the variable of PReLU; None unless `alpha` is one value or one per channel, as PyTorch's is."""
     if config.get("shared_axes") is None:
         return (Slot(keras="alpha", torch=("weight",), layout=Rearrangement(pattern="c -> c")),)
     shared = _axes(config, "shared_axes")
@@ -253,7 +256,7 @@ def reversed_direction(slot: Slot) -> Slot:
 
 
 def gru(config: Config, *, suffix: str = "_l0") -> tuple[Slot, ...] | None:
-    """Only `reset_after=True` is what torch.nn.GRU computes."""
+    """Return the variables of a GRU; None unless `reset_after` is set: torch.nn.GRU computes nothing else."""
     return recurrent(config, gates=_GRU_ORDER, count=3, suffix=suffix) if config.get("reset_after", True) else None
 
 

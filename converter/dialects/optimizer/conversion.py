@@ -1,4 +1,4 @@
-"""One optimizer state on its way between conventions: its hyperparameters, read with care, and what is assumed."""
+"""One optimizer state on its way between conventions: its hyperparameters, checked, and defaults for absent ones."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class FromKeras:
             raise LossError("its weight decay is decoupled from the gradient, which only AdamW has in PyTorch")
 
     def has(self, slot: str, switch: str) -> bool:
-        """Whether an optimizer keeps a slot that a setting switches on; before the first step only that says so.
+        """Whether an optimizer keeps a slot that a setting switches on. Before the first step only the setting says it.
 
         Raises LossError where a setting says that there is a slot, and there is none beside the others.
         """

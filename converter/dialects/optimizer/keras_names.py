@@ -47,7 +47,7 @@ class UntoldError(LossError):
 
 @dataclass(slots=True, kw_only=True)
 class _Variables:
-    """Variables of an optimizer as they are told apart."""
+    """The variables of an optimizer, sorted into step, rate and slots."""
 
     settings: Settings
     step: int | None = None
@@ -91,7 +91,7 @@ class _Variables:
         return algorithm
 
     def check_class(self) -> None:
-        """Raise LossError when the class is told, and not one that other frameworks have, or does more than these."""
+        """Raise LossError for a class that no other framework has, or that uses what theirs lack."""
         more = next((name for name in _MORE if self.settings.config.get(name)), None)
         if more is not None:
             raise LossError(f"it uses {more}, which no other framework has in its optimizers")

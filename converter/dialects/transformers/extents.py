@@ -17,7 +17,7 @@ _LAYERS_LIMIT = 1000
 
 
 def sizes(config: Mapping[str, Any], term: str) -> Iterator[int]:
-    """Yield the numbers that a product of keys of the config is of. Raises UsageError where one is none."""
+    """Yield the factors of a product that the table writes as keys of the config. Raises UsageError for no number."""
     for key in filter(None, term.split(" * ")):
         if key == "cross attention":
             yield int(bool(config.get("is_decoder") and config.get("add_cross_attention")))

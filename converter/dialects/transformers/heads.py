@@ -101,7 +101,7 @@ def module_of(entry: Mapping[str, Any]) -> str | None:
 
 
 def config_around(model: Config | None, layers: Mapping[str, Mapping[str, Any]]) -> Config | None:
-    """Return the Keras config of a SavedModel: its `model`, or, where only its layers tell of transformers, theirs.
+    """Return the Keras config of a SavedModel: its `model`'s, or one of its layers where only those name transformers.
 
     `layers` are class and config by path. Those inside a model of transformers are left out: its own config says them.
     """

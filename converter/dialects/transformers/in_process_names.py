@@ -30,7 +30,7 @@ class Counts:
 
     @property
     def explained(self) -> int:
-        """How many names the better of the sides explains; none when all are on either."""
+        """How many names the side that explains more of them explains; 0 when every name is on both sides."""
         decided = max(self.in_process, self.on_hub)
         return decided + self.either if decided else 0
 
@@ -76,7 +76,7 @@ class PlacedRows:
         )
 
     def hub_name(self, name: str) -> str:
-        """Return what a name in memory is on the hub, of packed tensors the template of the row."""
+        """Return the hub's name for a name in memory; for a packed tensor, the templates of its row."""
         if not name.startswith(self.process):
             return name
         rest = name.removeprefix(self.process)
@@ -134,7 +134,7 @@ def read_names(names: Sequence[str], config: Mapping[str, Any]) -> Reading:
 
 
 def _is_meant(class_name: str, named: str | None) -> bool:
-    """Whether a config that names this class, or none, rather means it: a backbone alone is saved by few."""
+    """Whether a class is the one that the config names; if it names none, any but a backbone, which few save alone."""
     return class_name == named if named is not None else not class_name.endswith("Backbone")
 
 

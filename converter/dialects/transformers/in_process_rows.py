@@ -56,7 +56,7 @@ class Packed:
     def derivation(
         self, names: Collection[str], indices: Indices, *, before: str, after: str, whole: Tensor | None
     ) -> Derivation:
-        """Return how the whole, if it is in the source as `whole`, becomes its parts, or they it.
+        """Return how the source's tensor `whole` becomes its parts; if it is None, how the parts become one tensor.
 
         `names` are those of the source; `before` and `after` stand before names there and in what is made. Raises
         LossError when a part is missing.
@@ -124,7 +124,7 @@ class Variant:
 
     @cached_property
     def _templates(self) -> Mapping[tuple[bool, str], tuple[tuple[Packed, Template], ...]]:
-        """Templates of packed rows by side, the memory's being True, and key."""
+        """Templates of packed rows by side (True: in process) and key."""
         found: dict[tuple[bool, str], tuple[tuple[Packed, Template], ...]] = {}
         for row in self.packed:
             for template, is_in_process in (

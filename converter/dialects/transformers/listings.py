@@ -1,4 +1,4 @@
-"""What one kind of Keras file lists, from what another does: the variables of each layer, in which order, and where.
+"""Lists of the variables of each layer, for one kind of Keras file, made of those in another kind of file.
 
 An `.h5` has the layers of a model with their variables as `layer.weights` gives them; an archive has places of
 attributes (`layers/dense/vars/0`); a SavedModel and a TensorFlow checkpoint have paths of objects. A Keras config, and
