@@ -117,6 +117,11 @@ class Rewriting:
         self.tensors[new] = tensor
         self.lines.append(defaulted(new, reason))
 
+    def note(self, warning: str) -> None:
+        """Write down what a user should know, once, in one line."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
     def rename(self, new_name: Callable[[str], str]) -> None:
         """Rename what was made so far, whatever mentions it included."""
         self.tensors = {new_name(name): tensor for name, tensor in self.tensors.items()}

@@ -209,3 +209,10 @@ def test_an_account_without_an_optimizer_says_nothing_of_it(source: Checkpoint) 
     assert Rewriting(source=source).state() == Rewriting(source=source).state_of_variables() == {}
     refused = replace(source, optimizer_refused="was ambiguous")
     assert Rewriting(source=refused).done(Dialect.PYTORCH).optimizer_refused == "was ambiguous"
+
+
+def test_a_note_is_made_once() -> None:
+    rewriting = Rewriting(source=Checkpoint(tensors={}, warnings=("before",)))
+    for note in ("one", "other", "one"):
+        rewriting.note(note)
+    assert rewriting.done(Dialect.PYTORCH).warnings == ("before", "one", "other")

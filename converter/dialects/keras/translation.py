@@ -175,11 +175,9 @@ class _Assignment:
 
     def _warn(self, rewriting: Rewriting, stored: Sequence[str]) -> None:
         if stored:
-            rewriting.warnings.append(
-                f"layout as stored: {_listed(stored)}: neither config nor names say what they are"
-            )
+            rewriting.note(f"layout as stored: {_listed(stored)}: neither config nor names say what they are")
         if self.guessed:
-            rewriting.warnings.append(
+            rewriting.note(
                 f"layouts of {len(self.guessed)} tensors follow from their Keras names and shapes, without a config; "
                 "a Dense behind a Flatten would need its rows permuted; activations, strides and epsilons are not known"
             )

@@ -118,7 +118,7 @@ class _Reading:
                 rewriting.merge(alias, owner)
             else:
                 self.config = self.config.with_values({"tie_word_embeddings": False})
-                rewriting.warnings.append(
+                rewriting.note(
                     f"config.json: tie_word_embeddings is now false: {rewriting.origins[alias]} is not "
                     f"{rewriting.origins[owner]}, and the Flax class uses both"
                 )

@@ -106,7 +106,7 @@ class _Reading:
         rewriting.frozen.update(self._frozen())
         corrected = config.with_values({"architectures": [model_class.name]})
         if corrected.raw != config.raw and named is not None:
-            rewriting.warnings.append(f"config.json: architectures is now {model_class.name}")
+            rewriting.note(f"config.json: architectures is now {model_class.name}")
         described = heads.layer_configs(source.keras_config, self.encoder.outside)
         described_by = {} if described is None else {heads.METADATA_KEY: described}
         return rewriting.done(
@@ -153,7 +153,7 @@ class _Reading:
         missing = [name for name in templates if name not in present and model_class.needs(name)]
         if missing:
             lack = f"no variables for {_listed(missing)}: transformers fills them at random"
-            self.rewriting.warnings.append(f"{model_class.name} has more: {lack}")
+            self.rewriting.note(f"{model_class.name} has more: {lack}")
 
     def _reason_to_drop(self, match: Match, model_class: ModelClass, config: Mapping[str, Any]) -> str | None:
         template = match.row.canonical.text
@@ -186,7 +186,7 @@ class _Reading:
                 rewriting.move(alias, owner)
             elif alias in ties:
                 config = config.with_values({"tie_word_embeddings": False})
-                rewriting.warnings.append(
+                rewriting.note(
                     f"config.json: tie_word_embeddings is now false: {rewriting.origins[alias]} is not "
                     f"{rewriting.origins[owner]}, and the TensorFlow class uses both"
                 )
@@ -207,9 +207,9 @@ class _Reading:
         outside = self.encoder.outside
         left = _carry_heads(self.rewriting, outside)
         if outside:
-            self.rewriting.warnings.append(f"{len(outside)} tensors are of no {self.table.model_type} model: heads")
+            self.rewriting.note(f"{len(outside)} tensors are of no {self.table.model_type} model: heads")
         if left:
-            self.rewriting.warnings.append(f"layout as stored: {_listed(left)}: nothing says what these heads are")
+            self.rewriting.note(f"layout as stored: {_listed(left)}: nothing says what these heads are")
 
     def _frozen(self) -> list[str]:
         by_origin = {origin: name for name, origin in self.rewriting.origins.items()}

@@ -326,8 +326,7 @@ class _Writing:
         if tensor.dtype.numpy.isbuiltin != _IS_EXTENSION:
             return tensor
         warning = f"{tensor.dtype.value} is written as float32: TensorFlow reads no such type from HDF5"
-        if warning not in self.rewriting.warnings:
-            self.rewriting.warnings.append(warning)
+        self.rewriting.note(warning)
         return tensor.cast(DType.FLOAT32)
 
     def _drop(self, canonical: str, name: str) -> None:

@@ -54,7 +54,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     config = _with_model_type(checkpoint.config, model_type)
     rewriting = Rewriting(source=checkpoint)
     if config is not checkpoint.config:
-        rewriting.warnings.append(f"config.json: model_type is now {model_type}")
+        rewriting.note(f"config.json: model_type is now {model_type}")
     chosen = _GENERATOR if model_type == "electra" and _is_generator(config) else model_type
     for name in checkpoint.names:
         found = match(chosen, name)

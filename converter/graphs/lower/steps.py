@@ -150,9 +150,8 @@ class _Resolver:
             if attribute.type.name == "GRAPH"
         }
         values = {name: _attribute(each) for name, each in resolved.items() if name not in bodies}
-        row = node.metadata_props.get(PADDING_ROW_KEY, "")
-        if operator.takes_padding_row and row.isdecimal() and len(row) <= _DIGITS_LIMIT:
-            values["padding_row"] = int(row)
+        if operator.takes_padding_row:
+            values |= _padding_row(node)
         return Step(
             name=_label(node),
             operator=operator,
@@ -186,6 +185,12 @@ class _Resolver:
             own.update(name for name, _ in step.outputs)
         captured.update((name, None) for name in outputs if name not in own)
         return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
+
+
+def _padding_row(node: Any) -> dict[str, int]:
+    """Return the keyword that says which row of an embedding is not trained, nothing where the node does not say it."""
+    row = node.metadata_props.get(PADDING_ROW_KEY, "")
+    return {"padding_row": int(row)} if row.isdecimal() and len(row) <= _DIGITS_LIMIT else {}
 
 
 def _check(node: Any, resolved: Mapping[str, Any]) -> None:
