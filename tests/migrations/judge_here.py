@@ -11,7 +11,7 @@ from tests.migrations.judging import Arrays, Case, Judge, WrongError, answer, ou
 from tests.migrations.texts import BERT, TEXTS, XLM_ROBERTA
 
 
-def _config(case: Case) -> Any:
+def transformers_config(case: Case) -> Any:
     import transformers
 
     if case.source.model.startswith("XLM"):
@@ -69,8 +69,9 @@ def _of_state_dict(case: Case, state: Mapping[str, Any]) -> Arrays:
     import transformers
 
     if case.source.maker == "keras3":
-        return _of_keras3(case, {name: value.float() for name, value in state.items()})
-    model = getattr(transformers, case.source.model)(_config(case))
+        found = of_keras3(case, {name: value.float() for name, value in state.items()})
+        return {name: value.numpy() for name, value in found.items()}
+    model = getattr(transformers, case.source.model)(transformers_config(case))
     names = set(model.state_dict())
     prefix = next((name.partition(".")[0] + "." for name in state if name.partition(".")[2] in names), "")
     prefix = "" if names & set(state) else prefix
@@ -84,7 +85,8 @@ def _of_state_dict(case: Case, state: Mapping[str, Any]) -> Arrays:
     return _computed(case, model, heads)
 
 
-def _of_keras3(case: Case, state: dict[str, Any]) -> Arrays:
+def of_keras3(case: Case, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute a model of Keras 3 from its weights as tensors of PyTorch."""
     import torch
     from torch.nn import functional
 
@@ -114,10 +116,10 @@ def _of_keras3(case: Case, state: dict[str, Any]) -> Arrays:
     if case.source.group == "numbers":
         pooled = encoder(inputs["input_ids"], inputs["attention_mask"]).mean(1)
         features = torch.cat([pooled, torch.tensor(inputs["numerical_features"])], 1)
-        return {"": linear("head", features).softmax(-1).numpy()}
+        return {"": linear("head", features).softmax(-1)}
     head = next(name for name in state if name.endswith("dense.weight")).removesuffix(".weight")
     a, b = (encoder(inputs[f"input_{each}"], inputs[f"mask_{each}"])[:, 0] for each in "ab")
-    return {"": -functional.cosine_similarity(linear(head, a).relu(), linear(head, b).relu()).numpy()}
+    return {"": -functional.cosine_similarity(linear(head, a).relu(), linear(head, b).relu())}
 
 
 def pytorch(case: Case) -> Arrays:

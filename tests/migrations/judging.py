@@ -121,7 +121,7 @@ def answer(judges: Mapping[str, Judge]) -> None:
 
 def _judged(judges: Mapping[str, Judge], task: Mapping[str, str]) -> float:
     source, folder = SOURCES[task["source"]], Path(task["folder"])
-    inputs, outputs = expected(folder)
+    inputs, outputs = expected(folder, task["expected"])
     case = Case(
         source=source,
         folder=folder,

@@ -10,7 +10,12 @@ import keras
 import numpy as np
 
 from tests.migrations import keras3_models
-from tests.migrations.saving import Save, make, save
+from tests.migrations.saving import GoOn, Save, make, save
+from tests.migrations.steps import goes_on_in_tensorflow
+
+
+def _go_on(model: Any, inputs: dict[str, Any]) -> GoOn:
+    return lambda: goes_on_in_tensorflow(model, lambda: {model.output_names[0]: model(inputs)})
 
 
 def numbers(folder: Path) -> None:
@@ -34,7 +39,7 @@ def numbers(folder: Path) -> None:
         "keras3_weights": weights,
         "keras3_export": lambda to: model.export(to / "model", verbose=False),
     }
-    save(folder, saves, inputs, {model.output_names[0]: model(inputs)})
+    save(folder, saves, inputs, {model.output_names[0]: model(inputs)}, _go_on(model, inputs))
 
 
 def _siamese(folder: Path, group: str) -> None:
@@ -54,7 +59,7 @@ def _siamese(folder: Path, group: str) -> None:
         f"keras3_{group}_keras": lambda to: model.save(to / "model.keras"),
         f"keras3_{group}_json": with_json,
     }
-    save(folder, saves, inputs, {model.output_names[0]: model(inputs)})
+    save(folder, saves, inputs, {model.output_names[0]: model(inputs)}, _go_on(model, inputs))
 
 
 def siamese_lambda(folder: Path) -> None:

@@ -12,7 +12,8 @@ import tensorflow as tf
 import transformers
 
 from tests.migrations import tensorflow_models
-from tests.migrations.saving import Save, make, save
+from tests.migrations.saving import GoOn, Save, make, save
+from tests.migrations.steps import goes_on_in_tensorflow
 from tests.migrations.texts import CONTEXTS, LENGTH, QUESTION, TEXTS, sentencepiece, wordpiece
 
 keras = tf.keras
@@ -36,6 +37,14 @@ def _with_config(write: Save, config: Any, tokenizer: Any) -> Save:
     return both
 
 
+def _go_on(model: Any, inputs: dict[str, Any], names: tuple[str, ...] = ()) -> GoOn:
+    def compute() -> dict[str, Any]:
+        found = model(inputs, training=False)
+        return {name: found[name] for name in names} if names else {model.output_names[0]: found}
+
+    return lambda: goes_on_in_tensorflow(model, compute)
+
+
 def xlm_roberta(folder: Path) -> None:
     tokenizer = _xlm_roberta_tokenizer(folder)
     model = tensorflow_models.xlm_roberta()
@@ -52,7 +61,7 @@ def xlm_roberta(folder: Path) -> None:
         "xlmr_checkpoint": lambda to: model.save_weights(str(to / "checkpoint" / "weights")),
     }
     saves = {name: _with_config(write, model.config, tokenizer) for name, write in saves.items()}
-    save(folder, saves, inputs, {"logits": model(inputs).logits})
+    save(folder, saves, inputs, {"logits": model(inputs).logits}, _go_on(model, inputs, ("logits",)))
 
 
 def squad(folder: Path) -> None:
@@ -69,16 +78,21 @@ def squad(folder: Path) -> None:
 
     outputs = model(inputs)
     names = ("start_logits", "end_logits")
-    save(folder, {"squad_tensorflow": write}, inputs, {name: outputs[name] for name in names})
+    computed = {name: outputs[name] for name in names}
+    save(folder, {"squad_tensorflow": write}, inputs, computed, _go_on(model, inputs, names))
 
 
 def _ways(model: Any) -> dict[str, Save]:
+    def weights_v3(to: Path) -> None:
+        (to / "model.json").write_text(model.to_json())
+        model.save_weights(str(to / "model.weights.h5"))
+
     return {
         "dir": lambda to: model.save(str(to / "model")),
         "h5": lambda to: model.save(str(to / "model.h5")),
         "keras": lambda to: model.save(str(to / "model.keras")),
         "weights": lambda to: model.save_weights(str(to / "weights.h5")),
-        "weights_v3": lambda to: model.save_weights(str(to / "model.weights.h5")),
+        "weights_v3": weights_v3,
         "checkpoint": lambda to: model.save_weights(str(to / "checkpoint" / "weights")),
     }
 
@@ -92,7 +106,7 @@ def _save_functional(
         for way, write in _ways(model).items()
         if way in ways.split()
     }
-    save(folder, saves, inputs, {model.output_names[0]: model(inputs)})
+    save(folder, saves, inputs, {model.output_names[0]: model(inputs)}, _go_on(model, inputs))
 
 
 def _classifier(folder: Path, group: str, ways: str) -> None:
@@ -150,7 +164,8 @@ def _siamese(folder: Path, group: str, more: Callable[[Any, Any, Any], dict[str,
     saves = {f"{group}_{way}": _ways(model)[way] for way in ("dir", "h5", "keras")} | more(model, encoder, tokenizer)
     saves = {name: _with_config(write, encoder.config, tokenizer) for name, write in saves.items()}
     states = encoder(inputs["input_a"], attention_mask=inputs["mask_a"]).last_hidden_state
-    save(folder, saves, inputs, {model.output_names[0]: model(inputs), "encoder": states})
+    computed = {model.output_names[0]: model(inputs), "encoder": states}
+    save(folder, saves, inputs, computed, _go_on(model, inputs))
 
 
 def siamese(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import transformers
 
 from tests.migrations.saving import Save, make, save
+from tests.migrations.steps import of_torch
 from tests.migrations.texts import BERT, CONTEXTS, QUESTION, wordpiece
 
 
@@ -55,9 +57,20 @@ def squad(folder: Path) -> None:
         "squad_beside": beside,
         "squad_three_keys": three_keys,
     }
-    with torch.no_grad():
+
+    def compute() -> dict[str, Any]:
         outputs = model(**inputs)
-    save(folder, saves, inputs, {name: outputs[name] for name in ("start_logits", "end_logits")})
+        return {name: outputs[name] for name in ("start_logits", "end_logits")}
+
+    def go_on() -> tuple[dict[str, Any], dict[str, Any]]:
+        weights = copy.deepcopy(model.state_dict())
+        after = of_torch(optimizer, compute)
+        model.load_state_dict(weights)
+        return after, of_torch(torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01), compute)
+
+    with torch.no_grad():
+        outputs = compute()
+    save(folder, saves, inputs, outputs, go_on)
 
 
 if __name__ == "__main__":

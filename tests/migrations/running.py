@@ -33,12 +33,13 @@ _TRIES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """One command, and the line that it ended in."""
+    """One command, the line that it ended in, and all that it printed."""
 
     options: list[str]
     code: int
     said: str
     seconds: float
+    told: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +78,12 @@ def _of_json(text: str) -> Cell:
 class Cache:
     """A folder of sources and answers, which a later run goes on from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_training: bool = False) -> None:
         self.folder = folder.resolve()
         self.sources = self.folder / "sources"
-        self._answers = self.folder / "cells.jsonl"
+        self.is_training = is_training
+        self._answers = self.folder / ("trained.jsonl" if is_training else "cells.jsonl")
+        self._targets = self.folder / ("trained" if is_training else "targets")
         self.sources.mkdir(parents=True, exist_ok=True)
 
     def cells(self) -> dict[tuple[str, str], Cell]:
@@ -94,7 +97,7 @@ class Cache:
 
     def make(self, names: Iterable[str]) -> None:
         """Make the sources that are not there, those of one framework in one process."""
-        missing = [SOURCES[name] for name in names if not (self.sources / name / "expected.npz").exists()]
+        missing = [SOURCES[name] for name in names if not (self.sources / name / "after.npz").exists()]
         for maker in sorted({source.maker for source in missing}):
             groups = sorted({source.group for source in missing if source.maker == maker})
             _run(maker == "tensorflow", f"tests.migrations.make_{maker}", str(self.sources), *groups)
@@ -102,24 +105,27 @@ class Cache:
     def converted(self, name: str, target: str) -> Cell:
         """Convert as the source's author would; give what is at hand when a refusal asks for it."""
         source = SOURCES[name]
-        to = self.folder / "targets" / name / target
-        shutil.rmtree(to, ignore_errors=True)
-        to.mkdir(parents=True)
+        to = self._targets / name / target
         given: list[str] = []
-        at_hand = {**source.at_hand, "--optimizer": "drop"}
+        unsaid = {"--hyperparameter": source.hyperparameters} if self.is_training else {"--optimizer": "drop"}
+        at_hand = {**source.at_hand, **unsaid}
         tries = []
         while len(tries) < _TRIES:
+            shutil.rmtree(to, ignore_errors=True)
+            to.mkdir(parents=True)
             tries.append(self._convert(source, target, given))
-            named = [option for option in at_hand if re.search(rf"{option}\b(?!-)", tries[-1].said)]
-            if tries[-1].code == 0 or not named:
+            is_done = tries[-1].code == 0 and not (self.is_training and "optimizer dropped" in tries[-1].said)
+            named = [option for option in at_hand if re.search(rf"{option}\b(?!-)", tries[-1].told)]
+            if is_done or not named:
                 break
-            given = [*given, named[0], at_hand.pop(named[0])]
+            values = at_hand.pop(named[0]).split()
+            given = [*given, *(each for value in values for each in (named[0], value))]
         return Cell(source=name, target=target, tries=tries)
 
     def place(self, source: Source, target: str) -> Path:
         names = {"pytorch": "model.pth", "safetensors": "model.safetensors", "onnx": "model.onnx", "pt2": "model.pt2"}
         names |= {"h5": source.h5, "keras": "model.keras"}
-        return self.folder / "targets" / source.name / target / names.get(target, "model")
+        return self._targets / source.name / target / names.get(target, "model")
 
     def _convert(self, source: Source, target: str, given: Sequence[str]) -> Try:
         format_ = {"tf": ["--to", "pretrained", "--flavor", "tf"]}.get(target, ["--to", target])
@@ -136,8 +142,14 @@ class Cache:
             check=False,
             timeout=900,
         )
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1].replace(str(place), "DST")
-        return Try(options=options, code=done.returncode, said=said, seconds=round(time.monotonic() - begun, 2))
+        ended = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
+        return Try(
+            options=options,
+            code=done.returncode,
+            said=ended.replace(str(place), "DST"),
+            told=done.stderr + done.stdout,
+            seconds=round(time.monotonic() - begun, 2),
+        )
 
     def judge(self, cells: Sequence[Cell]) -> list[Cell]:
         """Load what was written in its framework, all of one environment in one process."""
@@ -149,13 +161,16 @@ class Cache:
                     "source": cell.source,
                     "target": cell.target,
                     "folder": str(self.sources / cell.source),
+                    "expected": "after.npz" if self.is_training else "expected.npz",
                     "path": str(self.place(SOURCES[cell.source], cell.target)),
                 }
                 for cell in of_one
             ]
             if not tasks:
                 continue
-            module = "tests.migrations.judge_tensorflow" if is_apart else "tests.migrations.judge_here"
+            module = (
+                f"tests.migrations.{'train' if self.is_training else 'judge'}_{'tensorflow' if is_apart else 'here'}"
+            )
             said = _run(is_apart, module, given="\n".join(map(json.dumps, tasks)))
             answers = {(each["source"], each["target"]): each for each in map(json.loads, said.splitlines())}
             for cell in of_one:
