@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
@@ -242,6 +242,23 @@ class Checkpoint:
         if self.optimizer is None:
             return self
         return replace(self, optimizer=None, warnings=(*self.warnings, f"optimizer state not carried: {reason}"))
+
+    def of_names(self, wanted: Sequence[str]) -> Checkpoint:
+        """Return the checkpoint with the tensors of these names alone, and the optimizer's state as it is.
+
+        Of tied names the first that is wanted holds the values.
+        """
+        owners: dict[str, str] = {}
+        for name in wanted:
+            owners.setdefault(self.aliases.get(name, name), name)
+        kept = frozenset(owners.values())
+        return replace(
+            self,
+            tensors={name: self.tensor(name) for name in wanted if name in kept},
+            aliases={name: owners[self.aliases.get(name, name)] for name in wanted if name not in kept},
+            buffers=self.buffers.intersection(wanted),
+            frozen=self.frozen.intersection(wanted),
+        )
 
     def with_names(self, new_name: Callable[[str], str]) -> Checkpoint:
         """Return the checkpoint with every tensor, alias and optimizer slot renamed together.

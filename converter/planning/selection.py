@@ -80,17 +80,9 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     wanted = [name for name in checkpoint.names if _is_wanted(name, options)]
     if not wanted:
         raise LossError("--include and --exclude leave no tensor")
-    owners: dict[str, str] = {}
-    for name in wanted:
-        owners.setdefault(checkpoint.aliases.get(name, name), name)
-    kept = frozenset(owners.values())
     unwanted = frozenset(checkpoint.names).difference(wanted)
     return replace(
-        checkpoint.without_state_of(unwanted),
-        tensors={name: checkpoint.tensor(name) for name in wanted if name in kept},
-        aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in kept},
-        buffers=checkpoint.buffers.intersection(wanted),
-        frozen=checkpoint.frozen.intersection(wanted),
+        checkpoint.without_state_of(unwanted).of_names(wanted),
         lines=(
             *checkpoint.lines,
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),

@@ -23,10 +23,6 @@ def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
     if len(models) == 1 and len(checkpoint.models[models[0]]) == len(wanted):
         prefix = prefix_of(models[0], wanted) or prefix
     others = frozenset(checkpoint.names).difference(wanted)
-    owners: dict[str, str] = {}
-    for name in wanted:
-        owners.setdefault(checkpoint.aliases.get(name, name), name)
-    chosen = frozenset(owners.values())
     reason = f"not selected: --select {key} takes the others"
     lines = [dropped(name, reason) for name in checkpoint.names if name in others]
     lines += [
@@ -34,11 +30,7 @@ def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
     ]
     left = f"{', '.join(checkpoint.extras)} not carried: --select {key} takes the weights there"
     reduced = replace(
-        _with_state_of(checkpoint, frozenset(wanted)),
-        tensors={name: checkpoint.tensor(name) for name in wanted if name in chosen},
-        aliases={name: owners[checkpoint.aliases.get(name, name)] for name in wanted if name not in chosen},
-        buffers=checkpoint.buffers.intersection(wanted),
-        frozen=checkpoint.frozen.intersection(wanted),
+        _with_state_of(checkpoint, frozenset(wanted)).of_names(wanted),
         models={model: checkpoint.models[model] for model in models} if len(models) > 1 else {},
         extras={},
         structure=None,
