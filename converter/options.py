@@ -86,8 +86,8 @@ class Options:
     )
     config: Path | None = option(
         None,
-        "A config.json, or the folder that has it, instead of the one beside SRC; tokenizer files beside it go along "
-        "where SRC has none.",
+        "A config.json, or the folder that has it, instead of the one beside a source; tokenizer files beside it go "
+        "along where that has none.",
         metavar="FILE",
     )
     tokenizer: Path | None = option(

@@ -39,6 +39,16 @@ def test_what_it_names_of_the_code_is_there() -> None:
     assert [each for each in sorted(paths) if not (ROOT / each).exists()] == []
 
 
+@pytest.mark.parametrize("text", [README.partition("## A tour of the code")[2], converter.__doc__ or ""])
+def test_the_tour_has_every_module(text: str) -> None:
+    """What is at the top of the package; below it each package says what it has in its own docstring."""
+    entries = {each.stem if each.is_dir() else each.name for each in (ROOT / "converter").iterdir()}
+    entries -= {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+    named = {name.strip("/").rpartition("/")[2] for name in re.findall(r"`+([\w./]+)`+", text)}
+    assert len(entries) > 15
+    assert entries - named == set()
+
+
 def test_the_first_screen_has_the_two_commands() -> None:
     commands = blocks("sh")
     assert len(commands) == 2
