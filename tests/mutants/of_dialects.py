@@ -1026,7 +1026,7 @@ FAULTS = (
         what="an optimizer trains the average of its model",
     ),
     Fault(
-        module="dialects/training/selecting.py",
+        module="dialects/training/optimizers.py",
         old="    kept = state.without(set(state.parameters) - names)",
         new="    kept = state",
         tests=_SECOND_MODELS,

@@ -1,4 +1,4 @@
-"""Which model an optimizer trains: the one whose parameters its state fits."""
+"""Which model an optimizer trains: the one whose parameters its state fits. And what is left of it with one model."""
 
 from __future__ import annotations
 
@@ -101,6 +101,19 @@ def _trained(key: str, fits: Iterable[str]) -> str:
         if len(found) == 1:
             return found[0]
     raise LossError(f"{key} fits the parameters of {' and of '.join(found)}, and nothing says which it trains")
+
+
+def with_state_of(checkpoint: Checkpoint, names: frozenset[str]) -> Checkpoint:
+    """Return the checkpoint with the optimizer's state of these parameters, and a warning where there is none."""
+    state = checkpoint.optimizer
+    if state is None:
+        return checkpoint
+    kept = state.without(set(state.parameters) - names)
+    groups = tuple(group for group in kept.groups if group.parameters)
+    if groups:
+        return replace(checkpoint, optimizer=replace(kept, groups=groups))
+    reduced = checkpoint.without_state("it is of another model than the one selected")
+    return replace(reduced, optimizer_numbered=None)
 
 
 def _is_alike(left: str, right: str) -> bool:

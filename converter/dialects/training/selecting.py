@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from converter.dialects.training.optimizers import prefix_of
+from converter.dialects.training.optimizers import prefix_of, with_state_of
 from converter.errors import UsageError, escape
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import dropped
@@ -30,7 +30,7 @@ def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
     ]
     left = f"{', '.join(checkpoint.extras)} not carried: --select {key} takes the weights there"
     reduced = replace(
-        _with_state_of(checkpoint, frozenset(wanted)).of_names(wanted),
+        with_state_of(checkpoint, frozenset(wanted)).of_names(wanted),
         models={model: checkpoint.models[model] for model in models} if len(models) > 1 else {},
         extras={},
         structure=None,
@@ -42,16 +42,3 @@ def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
 
 def _is_at(name: str, key: str) -> bool:
     return name == key or name.startswith(f"{key}.")
-
-
-def _with_state_of(checkpoint: Checkpoint, names: frozenset[str]) -> Checkpoint:
-    """Return the checkpoint with the optimizer's state of these parameters, and a warning where there is none."""
-    state = checkpoint.optimizer
-    if state is None:
-        return checkpoint
-    kept = state.without(set(state.parameters) - names)
-    groups = tuple(group for group in kept.groups if group.parameters)
-    if groups:
-        return replace(checkpoint, optimizer=replace(kept, groups=groups))
-    reduced = checkpoint.without_state("it is of another model than the one selected")
-    return replace(reduced, optimizer_numbered=None)
