@@ -61,6 +61,14 @@ def test_sinusoids_are_those_of_marian() -> None:
     np.testing.assert_allclose(table[1], [np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01)], rtol=1e-6)
 
 
+def test_sinusoids_of_any_width_are_computed_and_huge_ones_refused() -> None:
+    entry = ("p", "sinusoids", "rows", "width")
+    ((_, _, table),) = computed_variables(entry, {"rows": 2, "width": 3})
+    np.testing.assert_allclose(table[1], [np.sin(1), np.sin(10000 ** (-2 / 3)), np.cos(1)], rtol=1e-6)
+    with pytest.raises(ReadError, match="a position table of 1048576 x 65536 values"):
+        list(computed_variables(entry, {"rows": 1 << 20, "width": 1 << 16}))
+
+
 def vit(folder: Path, *, has_biases: bool, qkv_bias: bool) -> Path:
     """Write a ViT as PyTorch's class saves it, with or without biases of queries, keys and values."""
     folder.mkdir()

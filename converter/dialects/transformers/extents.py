@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from converter.dialects.transformers.sinusoids import position_table
 from converter.errors import UsageError
 from converter.model.tensor import Array
 
 _EXTENT_LIMIT = 1 << 24
 _RELATIVE_POSITIONS = "relative positions"
 _BIASES = "biases"
+_SINUSOIDS = "sinusoids"
 _LAYERS_LIMIT = 1000
 
 
@@ -47,7 +49,7 @@ def computed_variables(entry: Sequence[str], config: Mapping[str, Any]) -> Itera
                 yield theirs.replace("{n}", str(layer)), "zeros: no qkv_bias", np.zeros(width, np.float32)
         return
     shape = [_extent(key, config.get(key)) for key in keys]
-    yield theirs, kind, _sinusoids(*shape) if kind == "sinusoids" else np.zeros(shape, np.float32)
+    yield theirs, kind, position_table(*shape) if kind == _SINUSOIDS else np.zeros(shape, np.float32)
 
 
 def _extent(key: str, value: object) -> int:
@@ -67,12 +69,3 @@ def _relative_positions(config: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
         is_global = not window or (isinstance(everywhere, list) and layer in everywhere)
         positions = image // patch if is_global else window
         yield max(0, 2 * positions - 1), width // heads
-
-
-def _sinusoids(positions: int, size: int) -> Array:
-    """Return transformers' sinusoidal positions (modeling_tf_marian): sines, then cosines, of halved frequencies."""
-    angles = np.arange(positions)[:, None] / np.power(10000, 2 * (np.arange(size) // 2) / size)
-    table = np.zeros((positions, size))
-    table[:, : size // 2] = np.sin(angles[:, 0::2])
-    table[:, size // 2 :] = np.cos(angles[:, 1::2])
-    return table.astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.tensor import ArrayTensor, Tensor
+from converter.model.tensor import Array, ArrayTensor, Tensor
 
 _VALUES_LIMIT = 1 << 26
 _WIDTH_KEYS = {"halves": "d_model", "interleaved": "dim", "rotary": "hidden_size"}
@@ -35,6 +35,14 @@ def sinusoids(kind: str, config: Mapping[str, Any], dtype: DType) -> Tensor:
     width = _count(config, _WIDTH_KEYS[kind])
     if kind == "rotary":
         width //= _count(config, "num_attention_heads")
+    return ArrayTensor.of(position_table(positions, width, is_interleaved=kind == "interleaved")).cast(dtype)
+
+
+def position_table(positions: int, width: int, *, is_interleaved: bool = False) -> Array:
+    """Return a position table [positions, width] of float32: sines, then cosines, or one beside the other.
+
+    Raises ReadError for one of no width or more than 2**26 values.
+    """
     if not width or positions * width > _VALUES_LIMIT:
         raise ReadError(f"config.json asks for a position table of {positions} x {width} values")
     wavelengths = np.array([np.power(10000, 2 * (axis // 2) / width) for axis in range(width)])
@@ -42,11 +50,11 @@ def sinusoids(kind: str, config: Mapping[str, Any], dtype: DType) -> Tensor:
     table = np.empty((positions, width), np.float32)
     middle = (width + 1) // 2
     sines, cosines = (
-        (slice(0, middle), slice(middle, None)) if kind != "interleaved" else (slice(0, None, 2), slice(1, None, 2))
+        (slice(0, None, 2), slice(1, None, 2)) if is_interleaved else (slice(0, middle), slice(middle, None))
     )
     table[:, sines] = np.sin(angles[:, 0::2])
     table[:, cosines] = np.cos(angles[:, 1::2])
-    return ArrayTensor.of(table).cast(dtype)
+    return table
 
 
 def _count(config: Mapping[str, Any], key: str) -> int:
