@@ -11,7 +11,7 @@ import pytest
 
 import converter
 from converter.dialects.transformers.extents import computed_variables
-from converter.errors import LossError, UsageError
+from converter.errors import LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 
