@@ -75,6 +75,7 @@ class Format:
     `keeps_names`    whether a checkpoint's names stay as they are: files of torch.save hold those that a PyTorch model
                      has in memory, too, files of Keras those of one like them whose layers no table knows
     `keeps_structure`  whether a copy of one of its own files is nested as that is
+    `spells_ties`    whether its loader looks for a tied tensor under each of its names
     `is_of_one_class`  whether what it holds is the model of one class, with graph or without
     `parameters`     how an optimizer that loads its files finds its parameters
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
@@ -104,6 +105,7 @@ class Format:
     entries: tuple[str, ...] = ()
     keeps_names: Callable[[Checkpoint], bool] = keeps_none
     keeps_structure: bool = False
+    spells_ties: bool = False
     is_of_one_class: bool = False
     parameters: ParameterOrder = ParameterOrder.NAMED
     adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged

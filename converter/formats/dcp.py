@@ -272,5 +272,6 @@ FORMAT = Format(
     read=read,
     write=write,
     keeps_names=keeps_pytorch,
+    spells_ties=True,
     entries=(METADATA_NAME, "*" + SUFFIX, DOCUMENT_NAME),
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects import canonical
+from converter.dialects.identity.ties import with_every_name
 from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
 from converter.errors import CkconvError, UsageError, VerificationError, WriteError
@@ -133,8 +134,9 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Che
 
 def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
-    named = unwrapped(checkpoint)
-    return named if target.keeps_names(named) else canonical(named)
+    unwrapped_ = unwrapped(checkpoint)
+    named = unwrapped_ if target.keeps_names(unwrapped_) else canonical(unwrapped_)
+    return with_every_name(named) if target.spells_ties else named
 
 
 def _openable(output: Output, options: Options) -> Output:

@@ -9,14 +9,18 @@ calls the others missing. Nothing is added for it: one tensor is what the source
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.classes import KnownType, known_type, type_with
+from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.identity.parameters import class_parameters
 from converter.dialects.identity.sightings import fits
 from converter.dialects.identity.tie_breaks import Shaped
 from converter.dialects.identity.transformers_4 import named_in_table
 from converter.dialects.tables import ModelClass, TensorFlowTable
-from converter.model.checkpoint import type_named
+from converter.errors import ArchitectureError
+from converter.model.checkpoint import Checkpoint, type_named
 
 _KEY = "tie_word_embeddings"
 
@@ -95,6 +99,50 @@ def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, st
         return {}
     pairs, held = _own(*found, found[1].ties_when_untied), set(names)
     return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}
+
+
+def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a model of transformers with what its class or config ties under each of its names, as it has in memory.
+
+    That is what ``load_state_dict`` asks for, where files leave tied names out. Other checkpoints are returned as they
+    are.
+    """
+    if checkpoint.config is None or "model_type" not in checkpoint.config.values:
+        return checkpoint
+    values = checkpoint.config.values
+    try:
+        inference = infer_architecture(checkpoint.tensors, values)
+    except ArchitectureError:
+        return checkpoint
+    prefix, names = inference.prefix, frozenset(checkpoint.names)
+    groups: dict[str, list[str]] = {}
+    for alias, owner in _every_tie(inference.architecture, values).items():
+        groups.setdefault(prefix + owner, [prefix + owner]).append(prefix + alias)
+    added: dict[str, str] = {}
+    for group in groups.values():
+        held = next((name for name in group if name in names), None)
+        if held is not None:
+            added |= {name: checkpoint.aliases.get(held, held) for name in group if name not in names}
+    if not added:
+        return checkpoint
+    return replace(
+        checkpoint,
+        aliases={**checkpoint.aliases, **added},
+        origins={**checkpoint.origins, **{alias: checkpoint.origin(owner) for alias, owner in added.items()}},
+    )
+
+
+def _every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return tied name -> the name that is stored, by both tables, in the class's own names."""
+    model_type = config.get("model_type") or type_with(architecture)
+    known = class_parameters(str(model_type), architecture)
+    newer = {} if known is None else known.ties_with(is_tied=is_tied(config))
+    found = named_in_table(config)
+    if found is None or found[1].name != architecture:
+        return newer
+    is_asked_for = bool(config.get(_KEY, found[0].tied_by_default))
+    older = found[1].ties_with(config, default=found[0].tied_by_default)
+    return {**_own(*found, older if is_asked_for else {**older, **found[1].ties_when_untied}), **newer}
 
 
 def _own(table: TensorFlowTable, known: ModelClass, ties: Mapping[str, str]) -> dict[str, str]:

@@ -60,6 +60,7 @@ FORMAT = Format(
     write=write,
     file_name=FILE_NAME,
     keeps_names=keeps_pytorch,
+    spells_ties=True,
     keeps_structure=True,
     read_options=ReadOptions,
     parameters=ParameterOrder.MODEL,
