@@ -13,7 +13,7 @@ from typing import Any
 from converter.encoding import json as strict_json
 from converter.encoding import shards
 from converter.encoding.folder import open_inside
-from converter.errors import ReadError
+from converter.errors import LossError, ReadError
 from converter.model.dtype import DType
 from converter.model.file import Location, SourceFile
 from converter.model.output import Late, OutputFile, Piece, Provenance
@@ -152,8 +152,11 @@ def files(
 
     `__metadata__` holds `metadata`, `format: pt` and the provenance, where there is one. Tensors are ordered by
     name, those with wide elements first so that all are aligned: the same tensors give the same bytes, wherever
-    they came from.
+    they came from. Raises LossError for a name that the header has for itself.
     """
+    if METADATA_KEY in tensors:
+        hint = f"--exclude {METADATA_KEY} leaves it out, --mapping FILE renames it"
+        raise LossError("is a name that safetensors has for itself", tensor=METADATA_KEY, hint=hint)
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
     parts = shards.deal(ordered, max_shard_bytes)
     names = shards.shard_names(FILE_NAME, len(parts))

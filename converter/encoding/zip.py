@@ -275,7 +275,11 @@ def _directory(file: SourceFile) -> tuple[int, int, int]:
 
 
 def _ends_archive(tail: bytes, position: int) -> bool:
-    return position + _END.size <= len(tail) and position + _END.size + _END.unpack_from(tail, position)[7] == len(tail)
+    """Whether an end record is at `position`, and behind its comment at most zeros: torch opens padded downloads."""
+    if position + _END.size > len(tail):
+        return False
+    end = position + _END.size + _END.unpack_from(tail, position)[7]
+    return end <= len(tail) and not any(tail[end:])
 
 
 def _entry(file: SourceFile, directory: bytes, position: int) -> tuple[_Entry, int]:

@@ -26,6 +26,7 @@ class Kind(Enum):
     SAVES = "how many times the model was saved"
     STEPS = "the number of training steps"
     VALUE = "no tensor"
+    UNHELD = "a tensor of a kind that none of ours can hold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,11 @@ def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> L
 def no_weight(name: str, kind: Kind, reason: str | None = None) -> LedgerLine:
     """What is of another kind than a weight, and is dropped for it."""
     return LedgerLine(status=Status.DROPPED, name=name, reason=reason or kind.value, kind=kind)
+
+
+def unheld(name: str, reason: str) -> LedgerLine:
+    """A tensor of the source that cannot be held, and that a user has to leave out."""
+    return LedgerLine(status=Status.DROPPED, name=name, reason=reason, kind=Kind.UNHELD, is_refused_by_default=True)
 
 
 def without(lines: Iterable[LedgerLine], kind: Kind) -> tuple[LedgerLine, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from converter.model.child_function import ChildFunction, P, R
 from converter.model.file import SourceFile
@@ -112,6 +112,7 @@ class Output:
     format of single files.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     `has_config` says that the files have the config in them, so that none is put beside them.
+    `read_with` are the options with which its reader finds what is planned.
     `arrays_alone` is set where no loader of the format's own framework makes a model of them.
     """
 
@@ -124,6 +125,7 @@ class Output:
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
     has_config: bool = False
+    read_with: Mapping[str, Any] = field(default_factory=dict)
     arrays_alone: ArraysAlone | None = None
 
     @property

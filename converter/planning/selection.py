@@ -15,7 +15,7 @@ from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.file import LocalFile, SourceFile
-from converter.model.ledger import LedgerLine, dropped
+from converter.model.ledger import Kind, LedgerLine, dropped
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
 from converter.options import Options
 from converter.planning.target import Target
@@ -81,10 +81,11 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if not wanted:
         raise LossError("--include and --exclude leave no tensor")
     unwanted = frozenset(checkpoint.names).difference(wanted)
+    lines = (_left_out(line, options) if line.kind is Kind.UNHELD else line for line in checkpoint.lines)
     return replace(
         checkpoint.without_state_of(unwanted).of_names(wanted),
         lines=(
-            *checkpoint.lines,
+            *lines,
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),
         ),
     )
@@ -93,6 +94,13 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
 def _is_wanted(name: str, options: Options) -> bool:
     is_included = not options.include or any(fnmatchcase(name, pattern) for pattern in options.include)
     return is_included and not any(fnmatchcase(name, pattern) for pattern in options.exclude)
+
+
+def _left_out(line: LedgerLine, options: Options) -> LedgerLine:
+    """Return the line of a tensor that cannot be held as that of one left out, where it is."""
+    name = line.name or ""
+    is_wanted = _is_wanted(name, options) and _is_wanted(name.removeprefix("module."), options)
+    return line if is_wanted else dropped(name, "left out as asked")
 
 
 def check_one_class(checkpoint: Checkpoint, target: Target, options: Options) -> None:

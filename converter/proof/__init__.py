@@ -25,7 +25,7 @@ def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> 
         return Verification()
     target, planned, names = plan.target.format, plan.checkpoint, plan.output.names
     workshop.observer.stage("verifying", planned.nbytes)
-    found = target.read(path, target.read_options())
+    found = target.read(path, target.read_options(**plan.output.read_with))
     verify_weights(planned, found, names, path=path, observer=workshop.observer, run=workshop.workers.run)
     verify_state(planned, found, names, path=path)
     if options.verify is not Verify.WEIGHTS and target.runner is not None and planned.graph is not None:

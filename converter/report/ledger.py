@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from converter.errors import LossError, escape
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import LedgerLine, Status
+from converter.model.ledger import Kind, LedgerLine, Status
 from converter.model.output import Output
 
 NAMES_TOGETHER = 3
@@ -55,7 +55,8 @@ def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], 
         name = line.name or line.target or ""
         if not any(fnmatchcase(name, pattern) for pattern in patterns):
             flag = "--allow-missing" if line.status is Status.DEFAULTED else "--allow-dropped"
-            raise LossError(line.reason, tensor=name, hint=f"{flag} {name!r} accepts it")
+            hint = f"--exclude {name!r} leaves it out" if line.kind is Kind.UNHELD else f"{flag} {name!r} accepts it"
+            raise LossError(line.reason, tensor=name, hint=hint)
 
 
 def noted(notes: Iterable[str]) -> tuple[str, ...]:

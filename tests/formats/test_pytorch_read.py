@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+import converter
 from converter.encoding import zip as zip_archive
 from converter.encoding.zip import Record
-from converter.errors import ReadError
+from converter.errors import LossError, ReadError
 from converter.execution.streaming import stream
 from converter.formats import Probe
 from converter.formats.pytorch import FORMAT
@@ -265,16 +266,85 @@ UNSUPPORTED = {
     "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
     "meta": lambda: torch.ones(3, device="meta"),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
-    "conjugated": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+    "complex32": lambda: torch.ones(3, dtype=torch.complex32),
 }
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_unsupported_tensors_are_refused_by_name(save: Any, kind: str) -> None:
-    word = {"sparse csr": "sparse", "conjugated": "conj"}.get(kind, kind)
-    with pytest.raises(ReadError, match=rf"model\.anything: tensor odd: .*{word}"):
-        save({"w": torch.ones(1), "odd": UNSUPPORTED[kind]()})
+def test_tensors_that_nothing_holds_are_refused_by_name_until_they_are_left_out(
+    save: Any, kind: str, tmp_path: Path
+) -> None:
+    checkpoint = save({"w": torch.ones(1), "odd": UNSUPPORTED[kind]()})
+    assert list(checkpoint.tensors) == ["w"]
+    (line,) = checkpoint.lines
+    assert (line.name, line.is_refused_by_default) == ("odd", True)
+    assert kind.removesuffix(" csr") in line.reason
+    for to in ("x.safetensors", "x.pt"):
+        refused = r"tensor odd: .* not supported|values; --exclude 'odd' leaves it out"
+        with pytest.raises(LossError, match=refused):
+            converter.convert(tmp_path / "model.anything", tmp_path / to)
+        for options in ({"exclude": ("odd",)}, {"include": ("w",)}, {"allow_dropped": ("odd",)}):
+            report = converter.convert(tmp_path / "model.anything", tmp_path / to, overwrite=True, **options)
+            assert (report.counts["mapped"], report.counts["dropped"]) == (1, 1)
+    with pytest.raises(ReadError, match="tensor odd: "):
+        save({"odd": UNSUPPORTED[kind]()})
+
+
+def test_tensors_of_other_kinds_beside_the_weights_are_lines(save: Any) -> None:
+    checkpoint = save({"model": {"w": torch.ones(2, 2)}, "graph": {"adj": torch.eye(3).to_sparse(), "n": 3, "m": 2}})
+    assert list(checkpoint.tensors) == ["w"]
+    assert [line.name for line in checkpoint.lines] == ["graph"]
+
+
+def test_signs_that_are_still_to_be_changed_are_changed(save: Any) -> None:
+    values = torch.randn(3, 2, dtype=torch.complex64)
+    tensors = {
+        "plain": values,
+        "conjugated": values.conj(),
+        "turned": values.t().conj(),
+        "imaginary": values.clone().conj().imag,
+        "both": values.clone().conj().imag.t(),
+    }
+    checkpoint = save(tensors)
+    assert not checkpoint.aliases
+    for name, tensor in tensors.items():
+        check(checkpoint.tensors[name], tensor.resolve_conj().resolve_neg())
+
+
+@pytest.fixture
+def four_processes() -> Iterator[Any]:
+    """A process group of four of which this process plays one, and a mesh of one process."""
+    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    yield DeviceMesh("cpu", [0, 1, 2, 3]), DeviceMesh("cpu", [0])
+    destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_distributed_tensor_is_what_this_process_has_where_that_is_all(save: Any, four_processes: Any) -> None:
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+
+    four, one = four_processes
+    values = torch.randn(4, 3)
+    whole = {
+        "one process": DTensor.from_local(values, one, [Shard(0)]),
+        "everywhere": DTensor.from_local(values * 2, four, [Replicate()]),
+    }
+    parts = {
+        "a part": DTensor.from_local(values * 3, four, [Shard(0)]),
+        "a summand": DTensor.from_local(values * 4, four, [Partial()]),
+    }
+    checkpoint = save({"w": torch.ones(2), **whole, **parts})
+    for name, tensor in whole.items():
+        check(checkpoint.tensors[name], tensor.to_local())
+    assert set(checkpoint.tensors) == {"w", *whole}
+    said = {line.name: line.reason for line in checkpoint.lines}
+    assert said["a part"].startswith("is one part of a DTensor of [16, 3], of [4, 3] (Shard): save its full_tensor()")
+    assert "(Partial)" in said["a summand"]
 
 
 def test_storages_are_said_to_be_dropped(save: Any) -> None:

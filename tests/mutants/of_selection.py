@@ -74,7 +74,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/selection.py",
-        old="            *checkpoint.lines,\n            *(dropped(checkpoint.origin(name)",
+        old="            *lines,\n            *(dropped(checkpoint.origin(name)",
         new="            *(dropped(checkpoint.origin(name)",
         tests=_SELECTION,
         what="--include hides earlier losses from the ledger",
@@ -683,5 +683,12 @@ FAULTS = (
         new="    if False and",
         tests="tests/formats/test_second_models.py",
         what="two models go into what holds one class",
+    ),
+    Fault(
+        module="planning/selection.py",
+        old="    return line if is_wanted else dropped",
+        new="    return line if True else dropped",
+        tests="tests/formats/test_pytorch_read.py -k nothing_holds",
+        what="a tensor that nothing holds keeps the others from going, also where it is left out",
     ),
 )

@@ -20,6 +20,7 @@ from converter.encoding.torch_file import Walk
 from converter.encoding.torch_file.tree import NOTHING, is_key, text_of
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import Kind
 from converter.model.structure import OrderedMapping, Slot, State, replaced
 
 _NORMALISED = {
@@ -76,6 +77,9 @@ def _nothing_named(root: Any, walk: Walk) -> ReadError:
     """Return the error for data without a weight: tensors may be there, under keys that are no names."""
     if not walk.has_tensors(root):
         return ReadError("holds no tensor")
+    line = next((line for line in walk.lines if line.kind is Kind.UNHELD), None)
+    if line is not None:
+        return ReadError(line.reason, tensor=line.name)
     kinds = {type(key).__name__ for key in items_of(root) or () if not is_name(key)}
     if not kinds:
         return ReadError("holds no tensor that is a weight")

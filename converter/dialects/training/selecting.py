@@ -7,7 +7,7 @@ from dataclasses import replace
 from converter.dialects.training.optimizers import prefix_of, with_state_of
 from converter.errors import UsageError, escape
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import dropped
+from converter.model.ledger import Kind, dropped
 from converter.model.tensor import tensor_names
 
 
@@ -28,13 +28,14 @@ def selected(checkpoint: Checkpoint, key: str) -> Checkpoint:
     lines += [
         dropped(name, reason) for extra, value in checkpoint.extras.items() for name in tensor_names(extra, value)
     ]
+    told = [line for line in checkpoint.lines if line.kind is not Kind.UNHELD or _is_at(line.name or "", key)]
     left = f"{', '.join(checkpoint.extras)} not carried: --select {key} takes the weights there"
     reduced = replace(
         with_state_of(checkpoint, frozenset(wanted)).of_names(wanted),
         models={model: checkpoint.models[model] for model in models} if len(models) > 1 else {},
         extras={},
         structure=None,
-        lines=(*checkpoint.lines, *lines),
+        lines=(*told, *lines),
     )
     warnings = (*reduced.warnings, left) if checkpoint.extras else reduced.warnings
     return replace(reduced.with_names(lambda name: name.removeprefix(prefix)), warnings=warnings)

@@ -21,6 +21,8 @@ _PICKLE_LIMIT_BYTES = 256 << 20
 _HEAD_BYTES = 4096
 _NUMEL_LIMIT = 1 << 62
 _COUNT_BYTES = 8
+_PADDING_LIMIT_BYTES = (1 << 16) - 1
+"""Zeros behind the last storage, which torch does not look at; as many as it allows behind a zip archive."""
 
 
 class ZipArchive:
@@ -170,7 +172,8 @@ class LegacyArchive:
             self._offset = place.offset + place.nbytes
             if self._offset > self._file.size:
                 raise ReadError(f"is cut short inside storage {key!r}", path=self._file.path)
-        if self._offset != self._file.size:
+        rest = self._file.size - self._offset
+        if rest > _PADDING_LIMIT_BYTES or any(self._file.read(self._offset, rest)):
             raise ReadError("has bytes after its last storage", path=self._file.path)
 
     def _persistent(self, identity: Any) -> Any:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from converter.encoding.pickle import PLAIN, Constructor, Global
+from converter.encoding.pickle import PLAIN, Constructor, Global, Placeholder
 from converter.encoding.torch_file.numpy_values import NUMPY, NumpyArray
+from converter.encoding.torch_file.pending import CONJUGATE, NEGATIVE
 from converter.encoding.torch_file.storages import DTYPES, Storage, View
 from converter.errors import ReadError
 
@@ -53,14 +54,16 @@ def _with_dtype(view: View, dtype: Any) -> View:
 
 
 def _with_metadata(view: View, metadata: list[Any]) -> View:
-    """Lazily conjugated or negated tensors are refused: their bytes are not their values."""
+    """Note what is still to be done to the elements of a lazily conjugated or negated tensor."""
     bits = metadata[0] if metadata else None
     if not bits:
         return view
     if not isinstance(bits, dict):
         raise _refused("a tensor")
-    pending = [str(bit) for bit, is_set in bits.items() if is_set]
-    return replace(view, problem=f"is stored with {' and '.join(pending)} still to be applied") if pending else view
+    pending = frozenset(str(bit) for bit, is_set in bits.items() if is_set)
+    if pending <= {CONJUGATE, NEGATIVE}:
+        return replace(view, pending=pending)
+    return replace(view, problem=f"is stored with {' and '.join(sorted(pending))} still to be applied")
 
 
 def _parameter(arguments: tuple[Any, ...]) -> View:
@@ -71,8 +74,13 @@ def _parameter(arguments: tuple[Any, ...]) -> View:
 
 
 def _from_type(arguments: tuple[Any, ...]) -> View:
-    """A subclass of Tensor: the tensor, without what the subclass adds."""
+    """A subclass of Tensor: the tensor, without what the subclass adds; of those with tensors inside the whole one."""
     match arguments:
+        case (Global() as function, Global() as of, tuple() as inner, state) if (
+            function.module,
+            function.name,
+        ) == _WRAPPER:
+            return _of_wrapper(of, inner, state)
         case (Global() as function, Global() as of, tuple() as inner, state):
             rebuild = _TENSORS.get((function.module, function.name))
             view = None if rebuild is None else rebuild(inner)
@@ -83,6 +91,29 @@ def _from_type(arguments: tuple[Any, ...]) -> View:
             is_buffer = of.name == "Buffer" or (isinstance(state, dict) and state.get("_is_buffer") is True)
             return replace(view, is_buffer=is_buffer)
     raise _refused("a tensor subclass")
+
+
+def _of_wrapper(of: Global, arguments: tuple[Any, ...], state: Any) -> View:
+    """A subclass that has tensors inside: of a DTensor the one of this process, where that is all of it."""
+    parts = state if isinstance(state, tuple) else (state,)
+    attributes = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+    local, spec = attributes.get("_local_tensor"), attributes.get("_spec")
+    if of.name != "DTensor" or not isinstance(local, View):
+        return View(problem=f"is a {of}, which is not supported")
+    size = next((each for each in arguments if isinstance(each, tuple)), None)
+    described = spec.state if isinstance(spec, Placeholder) and isinstance(spec.state, dict) else {}
+    placements = [each.of.name for each in described.get("placements") or () if isinstance(each, Placeholder)]
+    if local.shape != size or not placements or not _WHOLE.issuperset(placements):
+        return View(
+            problem=f"is one part of a DTensor of {list(size or ())}, of {list(local.shape)} "
+            f"({', '.join(placements)}): save its full_tensor(), or all parts with torch.distributed.checkpoint"
+        )
+    return replace(local, requires_grad=arguments[-1] is True)
+
+
+_WRAPPER = ("torch._utils", "_rebuild_wrapper_subclass")
+_WHOLE = frozenset(("Shard", "_StridedShard", "Replicate"))
+"""Placements of which a tensor of the size of the whole is the whole; the parts of a sum are not."""
 
 
 def _from_numpy(arguments: tuple[Any, ...]) -> NumpyArray:

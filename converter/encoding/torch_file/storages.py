@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from converter.encoding.pickle import Global, runs_code
+from converter.encoding.torch_file.pending import resolved
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.tensor import Tensor, strided
@@ -50,8 +51,9 @@ DTYPES = {
     "short": DType.INT16,
     "cfloat": DType.COMPLEX64,
     "cdouble": DType.COMPLEX128,
+    "float4_e2m1fn_x2": DType.UINT8,
 }
-"""torch.dtype by name."""
+"""torch.dtype by name; two numbers of four bits are a byte."""
 
 
 class Archive(Protocol):
@@ -100,7 +102,7 @@ def storage_dtype(of: Any) -> DType | None:
 class View:
     """A tensor as the pickle declares it: a strided view of a storage.
 
-    `problem` says why it cannot be read, where that is known already.
+    `problem` says why it cannot be read, where that is known already; `pending` is what is to be done to its elements.
     """
 
     storage: Storage | None = None
@@ -112,6 +114,7 @@ class View:
     is_buffer: bool = False
     requires_grad: bool = False
     problem: str | None = None
+    pending: frozenset[str] = frozenset()
 
     @property
     def identity(self) -> Hashable | None:
@@ -119,7 +122,7 @@ class View:
         if self.storage is None or 0 in self.shape:
             return None
         strides = tuple(stride for extent, stride in zip(self.shape, self.strides, strict=True) if extent > 1)
-        return (self.storage.key, self.storage.start + self.offset, self.shape, strides, self.dtype)
+        return (self.storage.key, self.storage.start + self.offset, self.shape, strides, self.dtype, self.pending)
 
     def as_parameter(self, requires_grad: bool) -> View:
         """Return the view marked as an nn.Parameter."""
@@ -140,7 +143,8 @@ class View:
             raise ReadError(f"expands {stored} stored bytes to {declared}")
         if not size:
             return strided(flat, offset=0, shape=self.shape, strides=self.strides)
-        return strided(flat, offset=start + self.offset, shape=self.shape, strides=self.strides)
+        tensor = strided(flat, offset=start + self.offset, shape=self.shape, strides=self.strides)
+        return resolved(tensor, self.pending)
 
 
 def _check_extents(shape: Any, strides: Any, offset: Any) -> None:

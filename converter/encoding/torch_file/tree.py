@@ -10,7 +10,7 @@ from converter.encoding.pickle import Global, OrderedItems, Placeholder
 from converter.encoding.torch_file.numpy_values import NumpyArray
 from converter.encoding.torch_file.storages import Storage, View
 from converter.errors import ReadError, of_tensor
-from converter.model.ledger import Kind, LedgerLine, dropped, no_weight
+from converter.model.ledger import Kind, LedgerLine, dropped, no_weight, unheld
 from converter.model.structure import OrderedMapping, Slot
 from converter.model.tensor import Tensor
 
@@ -95,9 +95,9 @@ class Walk:
         self.lines.append(no_weight(name, Kind.VALUE, f"is no tensor but {_kind(value)}"))
         return value
 
-    def _add(self, name: str, value: Any) -> Slot:
+    def _add(self, name: str, value: Any) -> Any:
         if not name:
-            raise ReadError("holds a tensor without a name")
+            raise ReadError("holds a tensor under an empty key, without a name", hint="save it again under a name")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ReadError("has a name that is no Unicode text", tensor=name)
         if name in self.weights.tensors or name in self.weights.aliases:
@@ -105,6 +105,9 @@ class Walk:
         if isinstance(value, Slot):
             self.weights.slots[name] = value.name
             return value
+        if isinstance(value, View) and value.problem is not None:
+            self.lines.append(unheld(name, value.problem))
+            return NOTHING
         tensor = _tensor(value, name)
         identity = _identity(value)
         owner = None if identity is None else self._owners.setdefault(identity, name)

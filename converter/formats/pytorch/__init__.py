@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from converter.declaring import option
 from converter.dialects.training import select_option
 from converter.encoding.pickle import looks_like_pickle
 from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
@@ -28,6 +29,11 @@ class ReadOptions:
     """What may be asked of a file of torch.save."""
 
     select: str | None = select_option()
+    name: str | None = option(
+        None,
+        "What the tensor of a file with one that has no name is called; by default as the file is.",
+        metavar="NAME",
+    )
 
 
 def sniff(probe: Probe) -> bool:
@@ -41,7 +47,8 @@ def sniff(probe: Probe) -> bool:
 
 def read(path: Location, options: ReadOptions) -> Checkpoint:
     """Read a file of torch.save; see `read_checkpoint`."""
-    return read_checkpoint(path, select=options.select)
+    stem = next((path.name[: -len(suffix)] for suffix in SUFFIXES if path.name.lower().endswith(suffix)), path.name)
+    return read_checkpoint(path, select=options.select, name=options.name, stem=stem)
 
 
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:

@@ -9,7 +9,7 @@ from converter.dialects.training import names_in
 from converter.encoding.torch_file import StateDict, torch_file
 from converter.model.checkpoint import Checkpoint
 from converter.model.output import Output, OutputFile, Provenance
-from converter.model.structure import replaced
+from converter.model.structure import Slot, replaced
 
 _TOP_LEVEL = ("scheduler_state_dict", "epoch", "global_step")
 
@@ -19,13 +19,16 @@ def write_checkpoint(checkpoint: Checkpoint, *, file_name: str, provenance: Prov
 
     Ties share one storage. Raises LossError for optimizer state about parameters that are in none of its groups.
     """
+    is_bare = False
     root, names = _root(checkpoint), {name: name for name in checkpoint.names}
     if checkpoint.structure is not None:
         nested = replaced(checkpoint.structure, lambda slot: slot, lambda state: state.value)
-        names = dict(names_in(nested))
+        is_bare = isinstance(nested, Slot)
+        names = {nested.name: nested.name} if is_bare else dict(names_in(nested))
         root = replaced(nested, lambda slot: checkpoint.tensor(slot.name), lambda state: state.value)
     pieces = torch_file(root, provenance)
-    return Output(files=(OutputFile(name=file_name, pieces=pieces),), names=names)
+    file = OutputFile(name=file_name, pieces=pieces)
+    return Output(files=(file,), names=names, read_with={"name": next(iter(names))} if is_bare else {})
 
 
 def _root(checkpoint: Checkpoint) -> Any:
