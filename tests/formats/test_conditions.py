@@ -297,7 +297,7 @@ def test_the_batch_that_a_trainer_goes_on_with(said: Any, asked: int | None, exp
     written = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     assert written["train_batch_size"] == expected
     is_assumed = asked is None and said != 32
-    assert any("says a batch size of 8" in warning for warning in report.warnings) is is_assumed
+    assert any("a batch size of 8" in warning for warning in report.warnings) is is_assumed
 
 
 # names

@@ -107,8 +107,8 @@ def test_what_trainer_has_no_place_for(tmp_path: Path) -> None:
     extras = {"epoch": 3, "ema": {"fc.bias": tensor(1, 2), "decay": 0.9}}
     source = Checkpoint(tensors=NETWORK.tensors, config=CONFIG, extras=extras)
     report = converter.write(source, tmp_path / "out", to="pretrained")
-    assert "ema not carried: Trainer has no place for it" in report.warnings
-    line = LedgerLine(status=Status.DROPPED, name="ema.fc.bias", reason="Trainer has no place for it")
+    assert "ema not carried: a pretrained folder has no place for it" in report.warnings
+    line = LedgerLine(status=Status.DROPPED, name="ema.fc.bias", reason="a pretrained folder has no place for it")
     assert line in report.lines
     assert any(each.startswith("config.json is left as it is: no table knows") for each in report.warnings)
 

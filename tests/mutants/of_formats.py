@@ -452,8 +452,8 @@ FAULTS = (
     ),
     Fault(
         module="formats/pretrained/training.py",
-        old='    if fitted is None:\n        return scheduler, (f"',
-        new='    if fitted is None:\n        return scheduler, () and (f"',
+        old="        return scheduler, (), (note,)\n",
+        new="        return scheduler, (), ()\n",
         tests="tests/formats/test_what_is_said.py",
         what="a scheduler for other groups than the optimizer's goes along without a word",
     ),

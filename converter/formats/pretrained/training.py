@@ -52,7 +52,7 @@ _NOT_READ = ("training_args.bin",)
 _STATE_LIMIT_BYTES = 256 << 20
 _BATCH_SIZE = 8
 """Trainer's default. It cannot resume without one, and transformers 4 takes it from the state."""
-_ASSUMED = "trainer_state.json says nothing of logging, evaluation and saving: Trainer then does each every 500 steps"
+_NO_PLACE = "a pretrained folder has no place for it"
 
 
 def read(checkpoint: Checkpoint, folder: Location, entries: Iterable[str]) -> Checkpoint:
@@ -135,21 +135,23 @@ def files(
         outputs.append(OutputFile(name=OPTIMIZER_NAME, pieces=torch_file(state_dict(state))))
     elif state is not None:
         outputs += _keras_files(state)
-    scheduler, notes = _scheduler(checkpoint, extras.pop("scheduler_state_dict", None))
+    scheduler, assumed, notes = _scheduler(checkpoint, extras.pop("scheduler_state_dict", None))
     if scheduler is not None:
         outputs.append(OutputFile(name=SCHEDULER_NAME, pieces=torch_file(scheduler)))
     for key, name in _BESIDE.items():
         if key in extras:
             outputs.append(OutputFile(name=name, pieces=torch_file(extras.pop(key))))
-    trainer_state, others = _state(checkpoint, extras, train_batch_size)
-    notes = (*notes, *others)
+    trainer_state, more = _state(checkpoint, extras, train_batch_size)
+    assumed = (*assumed, *more)
+    if assumed:
+        notes = (*notes, f"should transformers' Trainer go on from there, it is assumed: {'; '.join(assumed)}")
     if trainer_state:
         text = json.dumps(trainer_state, indent=2, sort_keys=True) + "\n"
         outputs.append(OutputFile(name=STATE_NAME, pieces=(text.encode("ascii"),)))
     left = (name for key, value in extras.items() for name in tensor_names(key, value))
-    lines = tuple(dropped(name, "Trainer has no place for it") for name in left)
+    lines = tuple(dropped(name, _NO_PLACE) for name in left)
     if extras:
-        notes = (*notes, f"{', '.join(extras)} not carried: Trainer has no place for it")
+        notes = (*notes, f"{', '.join(extras)} not carried: {_NO_PLACE}")
     return tuple(outputs), lines, notes
 
 
@@ -162,24 +164,24 @@ def _keras_files(state: OptimizerState) -> tuple[OutputFile, ...]:
     return (*bundle_files(_BUNDLE, tensors, tree.serialized()), OutputFile(name=KERAS_NAME, pieces=(text.encode(),)))
 
 
-def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return what scheduler.pt holds, and notes on it: Trainer reads optimizer.pt only beside one."""
+def _scheduler(checkpoint: Checkpoint, scheduler: Any) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+    """Return what scheduler.pt holds, what is assumed, and notes: Trainer reads optimizer.pt only beside one."""
     state = checkpoint.optimizer
     if state is None or state.convention is not Convention.TORCH:
-        return scheduler, ()
+        return scheduler, (), ()
     if scheduler is None:
-        note = "scheduler.pt says a constant rate: there is no scheduler in the source, and Trainer wants one"
-        return constant_schedule(state), (note,)
+        return constant_schedule(state), ("a constant learning rate",), ()
     fitted = for_groups(scheduler, len(state.groups)) if isinstance(scheduler, Mapping) else None
     if fitted is None:
-        return scheduler, (f"scheduler.pt is for other groups than the {len(state.groups)} of optimizer.pt",)
-    return fitted, ()
+        note = f"scheduler.pt is for other groups than the {len(state.groups)} of optimizer.pt"
+        return scheduler, (), (note,)
+    return fitted, (), ()
 
 
 def _state(
     checkpoint: Checkpoint, extras: dict[str, Any], train_batch_size: int | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Take out of `extras` what TrainerState holds; return it, and what had to be assumed."""
+    """Take out of `extras` what TrainerState holds; return it, and what is assumed."""
     kept = extras.pop("trainer_state", None)
     state: dict[str, Any] = dict(kept) if isinstance(kept, Mapping) else {}
     epoch, step = extras.pop("epoch", None), extras.pop("global_step", None)
@@ -192,11 +194,10 @@ def _state(
         state["global_step"] = step
     if not state or is_keras:
         return state, ()
-    notes = () if "logging_steps" in state else (_ASSUMED,)
+    assumed = () if "logging_steps" in state else ("logging, evaluation and saving every 500 steps",)
     if train_batch_size is not None:
         state["train_batch_size"] = train_batch_size
     elif not isinstance(state.get("train_batch_size"), int):
         state["train_batch_size"] = _BATCH_SIZE
-        note = f"trainer_state.json says a batch size of {_BATCH_SIZE}; --train-batch-size sets another"
-        notes = (*notes, note)
-    return state, notes
+        assumed = (*assumed, f"a batch size of {_BATCH_SIZE} (--train-batch-size sets another)")
+    return state, assumed
