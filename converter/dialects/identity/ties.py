@@ -107,7 +107,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
     That is what ``load_state_dict`` asks for, where files leave tied names out. Other checkpoints are returned as they
     are.
     """
-    if checkpoint.config is None or "model_type" not in checkpoint.config.values:
+    if checkpoint.config is None or type_named(checkpoint.config.values) is None:
         return checkpoint
     values = checkpoint.config.values
     try:
@@ -134,8 +134,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
 
 def _every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
     """Return tied name -> the name that is stored, by both tables, in the class's own names."""
-    model_type = config.get("model_type") or type_with(architecture)
-    known = class_parameters(str(model_type), architecture)
+    known = class_parameters(type_named(config) or type_with(architecture) or "", architecture)
     newer = {} if known is None else known.ties_with(is_tied=is_tied(config))
     found = named_in_table(config)
     if found is None or found[1].name != architecture:
