@@ -12,7 +12,8 @@ from converter.dialects import canonical
 from converter.dialects.identity.ties import with_every_name
 from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
-from converter.errors import CkconvError, UsageError, VerificationError, WriteError
+from converter.dialects.quantised import quantisation_of
+from converter.errors import CkconvError, LossError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
@@ -79,6 +80,8 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     Raises LossError for what would be lost or is ambiguous, UsageError for options that decide nothing, and what the
     steps raise: see `planning.optimizer`, `selection`, `graph`.
     """
+    method = quantisation_of(source.checkpoint)
+    _check_codes(method, source, target)
     configured = _configured(source.checkpoint, target, options)
     check_one_class(configured, target, options)
     if configured.structure is not None:
@@ -91,6 +94,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
             named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
             adapted=lambda named: target.adapted(selected(named, target.format, options)),
         )
+    _check_codes(method, source, target, adapted)
     planned = _runnable(adapted, configured, target, options, workshop)
     written = _openable(target.format.write(planned, target.write_options, provenance), options)
     output = target.complete(written, planned)
@@ -137,6 +141,26 @@ def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     unwrapped_ = unwrapped(checkpoint)
     named = unwrapped_ if target.keeps_names(unwrapped_) else canonical(unwrapped_)
     return with_every_name(named) if target.spells_ties else named
+
+
+def _check_codes(method: str | None, source: Source, target: Target, planned: Checkpoint | None = None) -> None:
+    """Raise LossError where a checkpoint quantised by `method` becomes anything but itself: codes are no weights."""
+    before = source.checkpoint
+    is_copy = target.format.name == source.format and (
+        planned is None
+        or (
+            planned.dialect == before.dialect
+            and all(planned.origin(name) == name for name in planned.names)
+            and all(planned.tensor(name).dtype is before.tensor(name).dtype for name in planned.names)
+        )
+    )
+    if method is not None and not is_copy:
+        raise LossError(
+            f"is quantised ({method}): its codes keep their meaning in a copy to {source.format} alone, in the types "
+            "that they have",
+            path=source.path,
+            hint="dequantise it first, with the tool that made it",
+        )
 
 
 def _openable(output: Output, options: Options) -> Output:
