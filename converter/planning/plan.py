@@ -145,15 +145,7 @@ def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
 
 def _check_codes(method: str | None, source: Source, target: Target, planned: Checkpoint | None = None) -> None:
     """Raise LossError where a checkpoint quantised by `method` becomes anything but itself: codes are no weights."""
-    before = source.checkpoint
-    is_copy = target.format.name == source.format and (
-        planned is None
-        or (
-            planned.dialect == before.dialect
-            and all(planned.origin(name) == name for name in planned.names)
-            and all(planned.tensor(name).dtype is before.tensor(name).dtype for name in planned.names)
-        )
-    )
+    is_copy = target.format.name == source.format and (planned is None or _is_same(planned, source.checkpoint))
     if method is not None and not is_copy:
         raise LossError(
             f"is quantised ({method}): its codes keep their meaning in a copy to {source.format} alone, in the types "
@@ -161,6 +153,14 @@ def _check_codes(method: str | None, source: Source, target: Target, planned: Ch
             path=source.path,
             hint="dequantise it first, with the tool that made it",
         )
+
+
+def _is_same(planned: Checkpoint, source: Checkpoint) -> bool:
+    """Whether tensors have the names and types that they had."""
+    return all(
+        planned.origin(name) == name and planned.tensor(name).dtype is source.tensor(name).dtype
+        for name in planned.names
+    )
 
 
 def _openable(output: Output, options: Options) -> Output:

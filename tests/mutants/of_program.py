@@ -471,10 +471,10 @@ FAULTS = (
     ),
     Fault(
         module="planning/plan.py",
-        old="planned.dialect == before.dialect\n            and all(",
-        new="all(",
+        old="planned.origin(name) == name and planned",
+        new="planned",
         tests="tests/planning/test_quantised.py",
-        what="a quantised checkpoint is written in the layouts of another framework",
+        what="a quantised checkpoint is written under the names of another framework",
     ),
     Fault(
         module="dialects/quantised.py",

@@ -39,6 +39,7 @@ PLAIN: dict[str, dict[str, DType]] = {
     "scales and biases of a model that calls them so": {"weight": F32, "scales": F32, "biases": F32},
     "counts beside a weight": {"weight": F32, "SCB": F32},
     "words without zeros": {"qweight": I32, "scales": F16},
+    "zeros that are numbers": {"qweight": I32, "qzeros": F32, "scales": F16},
     "maps of numbers": {"weight": F32, "weight.absmax": F32, "weight.quant_map": F32},
     "packed in floats": {"weight_packed": F32, "weight_scale": F32},
 }
