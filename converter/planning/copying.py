@@ -1,4 +1,4 @@
-"""A copy in the source's own format: nested as it is, under its own names, with its own optimizer."""
+"""The structure of a file that is copied: what of it is left, and the states of optimizers in it."""
 
 from __future__ import annotations
 
@@ -9,60 +9,24 @@ from typing import Any
 from converter.dialects.optimizer.torch_layouts import as_state_dict, states_in
 from converter.dialects.training import prefix_of
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.structure import State, replaced, states
-from converter.options import OptimizerMode, Options
-from converter.planning.optimizer import settled, spelt, usable
-from converter.report import OptimizerReport, OptimizerStatus
 
 
-def copied(
-    checkpoint: Checkpoint, options: Options, *, selected: Callable[[Checkpoint], Checkpoint]
-) -> tuple[Checkpoint, OptimizerReport]:
-    """Return what `selected` leaves of the checkpoint, nested as it was, and what became of its optimizer.
-
-    An optimizer is copied as it is, its parameters in whatever order; but for hyperparameters that are asked for,
-    parameters that are left out, and their names where the user says them. Raises LossError where the parameters would
-    have to be known and are not.
-    """
-    checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
-    has_state = next(states(checkpoint.structure), None) is not None
-    if not has_state or options.optimizer is OptimizerMode.DROP:
-        settled(checkpoint, options)
-        planned = selected(replace(checkpoint, optimizer=None))
-        report = OptimizerReport(status=OptimizerStatus.DROPPED, reason="as asked") if has_state else OptimizerReport()
-        return _pruned(planned, lambda state: None), report
-    known = settled(checkpoint, options)
-    planned = selected(known)
-    left_out = frozenset(checkpoint.names).difference(planned.names)
-    if known.optimizer is None:
-        if options.hyperparameter or left_out - checkpoint.buffers:
-            usable(known, options)
-        basis = f"copied as it is: {known.optimizer_refused}"
-        planned = replace(planned, optimizer_refused=None)
-        return _pruned(planned, lambda state: state), OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
-    state = known.optimizer
-    report = OptimizerReport(
-        status=OptimizerStatus.CARRIED, algorithm=state.algorithm, step=state.step, basis=state.basis
-    )
-    if not (left_out or options.hyperparameter or options.param_order or options.trainable):
-        return _pruned(planned, lambda state: state), report
-    asked = frozenset(spelt(options.hyperparameters, state)) if options.hyperparameter else frozenset[str]()
-    changed = _changed(known, state, left_out, asked)
-    return _pruned(planned, lambda state: changed[id(state)]), report
-
-
-def _pruned(planned: Checkpoint, state: Callable[[State], State | None]) -> Checkpoint:
+def pruned(planned: Checkpoint, state: Callable[[State], State | None]) -> Checkpoint:
+    """Return a checkpoint whose structure has the tensors that are left, and what `state` makes of each optimizer."""
     held = frozenset(planned.names)
     structure = replaced(planned.structure, lambda slot: slot if slot.name in held else None, state)
     return replace(planned, structure=structure)
 
 
-def _changed(
+def changed_states(
     checkpoint: Checkpoint, optimizer: OptimizerState, left_out: frozenset[str], asked: frozenset[str]
 ) -> dict[int, State]:
-    """Return each place of the structure with its state changed, by identity."""
+    """Return by identity each place of the structure with what becomes of its optimizers' states there.
+
+    Parameters that are left out are gone, and hyperparameters that are asked for are those of `optimizer`.
+    """
     groups = iter(optimizer.groups)
     changed: dict[int, State] = {}
     for place in states(checkpoint.structure):

@@ -24,7 +24,9 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import NAMED, Convention, OptimizerState
+from converter.model.structure import states
 from converter.options import OptimizerMode, Options
+from converter.planning.copying import changed_states, pruned
 from converter.report import OptimizerReport, OptimizerStatus
 
 _ORDER_LIMIT_BYTES = 64 << 20
@@ -53,9 +55,9 @@ def with_optimizer(
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         planned = adapted(named(replace(checkpoint, optimizer=None)))
         return planned, _report(checkpoint, planned, target, options)
-    known = settled(checkpoint, options)
+    known = _settled(checkpoint, options)
     is_of_torch = known.optimizer is not None and known.optimizer.convention is Convention.TORCH
-    arranged = _arranged(usable(named(known), options), target, options, is_in_model_order=is_of_torch)
+    arranged = _arranged(_usable(named(known), options), target, options, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
@@ -65,11 +67,47 @@ def with_optimizer(
     return planned, _report(checkpoint, planned, target, options)
 
 
+def with_optimizer_in_place(
+    checkpoint: Checkpoint, options: Options, *, selected: Step
+) -> tuple[Checkpoint, OptimizerReport]:
+    """Return what `selected` leaves of the checkpoint, nested as it was, and what became of its optimizer.
+
+    An optimizer is copied as it is, its parameters in whatever order; but for hyperparameters that are asked for,
+    parameters that are left out, and their names where the user says them. Raises LossError where the parameters would
+    have to be known and are not.
+    """
+    checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
+    has_state = next(states(checkpoint.structure), None) is not None
+    if not has_state or options.optimizer is OptimizerMode.DROP:
+        _settled(checkpoint, options)
+        planned = selected(replace(checkpoint, optimizer=None))
+        report = OptimizerReport(status=OptimizerStatus.DROPPED, reason="as asked") if has_state else OptimizerReport()
+        return pruned(planned, lambda state: None), report
+    known = _settled(checkpoint, options)
+    planned = selected(known)
+    left_out = frozenset(checkpoint.names).difference(planned.names)
+    if known.optimizer is None:
+        if options.hyperparameter or left_out - checkpoint.buffers:
+            _usable(known, options)
+        basis = f"copied as it is: {known.optimizer_refused}"
+        planned = replace(planned, optimizer_refused=None)
+        return pruned(planned, lambda state: state), OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
+    state = known.optimizer
+    report = OptimizerReport(
+        status=OptimizerStatus.CARRIED, algorithm=state.algorithm, step=state.step, basis=state.basis
+    )
+    if not (left_out or options.hyperparameter or options.param_order or options.trainable):
+        return pruned(planned, lambda state: state), report
+    asked = frozenset(_spelt(options.hyperparameters, state)) if options.hyperparameter else frozenset[str]()
+    changed = changed_states(known, state, left_out, asked)
+    return pruned(planned, lambda state: changed[id(state)]), report
+
+
 def _has_state(checkpoint: Checkpoint) -> bool:
     return checkpoint.optimizer is not None or checkpoint.optimizer_unusable is not None
 
 
-def settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint with names for an optimizer's numbered parameters, and the hyperparameters asked for.
 
     The order of the parameters is the user's, or, for the checkpoints of transformers.Trainer, that of the class that
@@ -103,7 +141,7 @@ def _of_class(checkpoint: Checkpoint, class_name: str) -> Checkpoint:
     return replace(checkpoint, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
 
 
-def usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint, with a warning where its file does not even say of which optimizer it has state.
 
     Raises LossError where it has state that neither its reader nor a translation can use, or that is to be kept.
@@ -230,7 +268,7 @@ def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> C
     if not asked or state is None:
         return checkpoint
     groups = tuple(
-        replace(group, hyperparameters={**group.hyperparameters, **spelt(asked, state)}) for group in state.groups
+        replace(group, hyperparameters={**group.hyperparameters, **_spelt(asked, state)}) for group in state.groups
     )
     algorithm = state.algorithm
     if algorithm == "unknown":  # `decoupled_weight_decay` tells AdamW from Adam, where torch did not write it yet
@@ -242,7 +280,7 @@ _KERAS = {"lr": "learning_rate", "eps": "epsilon", "alpha": "rho"}
 _TORCH = {keras: torch for torch, keras in _KERAS.items()}
 
 
-def spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
+def _spelt(asked: Mapping[str, Any], state: OptimizerState) -> dict[str, Any]:
     """Return hyperparameters as the conventions of `state` call them; either framework's names may be given.
 
     Raises UsageError for one that is given by two names, and for one that no optimizer of torch.optim has.

@@ -22,9 +22,8 @@ from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import check_applicable, with_config_values, with_task
-from converter.planning.copying import copied
 from converter.planning.graph import with_graph
-from converter.planning.optimizer import with_optimizer
+from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.selection import cast_losses, check_one_class, selected
 from converter.planning.source import Source
 from converter.planning.target import Target
@@ -85,7 +84,9 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     configured = _configured(source.checkpoint, target, options)
     check_one_class(configured, target, options)
     if configured.structure is not None:
-        adapted, optimizer = copied(configured, options, selected=lambda all: selected(all, target.format, options))
+        adapted, optimizer = with_optimizer_in_place(
+            configured, options, selected=lambda settled: selected(settled, target.format, options)
+        )
     else:
         adapted, optimizer = with_optimizer(
             configured,

@@ -657,7 +657,7 @@ FAULTS = (
         what="that torch is missing is an error of a process",
     ),
     Fault(
-        module="planning/copying.py",
+        module="planning/optimizer.py",
         old="if options.hyperparameter or left_out - checkpoint.buffers:",
         new="if options.hyperparameter:",
         tests=_COPIES,
