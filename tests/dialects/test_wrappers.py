@@ -25,6 +25,8 @@ def checkpoint(*names: str, **options: object) -> Checkpoint:
         (["module._orig_mod.a", "module._orig_mod.b"], ["a", "b"]),
         (["_orig_mod.module.a", "_orig_mod.module.b"], ["a", "b"]),
         (["layers.0._orig_mod.w", "head.w"], ["layers.0.w", "head.w"]),
+        (["layers.0._checkpoint_wrapped_module.w", "head.w"], ["layers.0.w", "head.w"]),
+        (["_fsdp_wrapped_module.a._fsdp_wrapped_module._checkpoint_wrapped_module.w"], ["a.w"]),
     ],
 )
 def test_stripped(names: list[str], expected: list[str]) -> None:

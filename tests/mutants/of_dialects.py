@@ -117,8 +117,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/names/wrappers.py",
-        old="    while parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):",
-        new="    if parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):",
+        old="    while parts and all(modules[:1] == [PARALLEL] for modules in parts.values()):",
+        new="    if parts and all(modules[:1] == [PARALLEL] for modules in parts.values()):",
         tests=_WRAPPERS,
         what="only one of two wrappers is stripped",
     ),

@@ -1,4 +1,4 @@
-"""Names as the model itself gives them, without what DataParallel, DistributedDataParallel and torch.compile add."""
+"""Names as the model itself gives them, without what torch's wrappers add: parallel, compiled, checkpointed modules."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import replace
 
 from converter.model.checkpoint import Checkpoint
 
-_COMPILED = "_orig_mod"
-_PARALLEL = "module"
+INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch.compile, FullyShardedDataParallel and checkpoint_wrapper call the module inside, wherever that is."""
+PARALLEL = "module"
+"""What DataParallel and DistributedDataParallel, which are around a whole model, call it."""
 
 
 def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with wrapper prefixes stripped from its names, and a warning that says so.
 
-    ``_orig_mod.`` goes wherever torch.compile put it; ``module.`` goes from the front, and only when every name of a
+    ``_orig_mod.`` and the like go wherever they are; ``module.`` goes from the front, and only when every name of a
     model carries it. Names stay as they are where stripping would make two of them one. Lightning's ``model.`` stays.
     """
     of_models = frozenset(name for names in checkpoint.models.values() for name in names)
@@ -25,9 +27,7 @@ def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
     changed = sum(old != new for old, new in stripped.items())
     if not changed or len(set(stripped.values())) != len(stripped):
         return checkpoint
-    found = [
-        f"{prefix}." for prefix in (_PARALLEL, _COMPILED) if any(_lost(*pair, prefix) for pair in stripped.items())
-    ]
+    found = [f"{each}." for each in (PARALLEL, *INSIDE) if any(_lost(*pair, each) for pair in stripped.items())]
     line = f"stripped the wrapper prefix {' and '.join(found)} from {changed} names"
     renamed = checkpoint.with_names(stripped.__getitem__)
     return replace(renamed, warnings=(*renamed.warnings, line))
@@ -36,8 +36,8 @@ def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
 def _without_wrappers(prefix: str, names: Iterable[str]) -> dict[str, str]:
     """Return name -> name without wrappers, for names that all begin with `prefix`, which stays."""
     start = len(prefix)
-    parts = {name: [part for part in name[start:].split(".")[:-1] if part != _COMPILED] for name in names}
-    while parts and all(modules[:1] == [_PARALLEL] for modules in parts.values()):
+    parts = {name: [part for part in name[start:].split(".")[:-1] if part not in INSIDE] for name in names}
+    while parts and all(modules[:1] == [PARALLEL] for modules in parts.values()):
         parts = {name: modules[1:] for name, modules in parts.items()}
     return {name: prefix + ".".join([*modules, name.rpartition(".")[2]]) for name, modules in parts.items()}
 

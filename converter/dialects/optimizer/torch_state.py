@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.dialects.names.wrappers import INSIDE, PARALLEL
 from converter.dialects.optimizer.numbering_conventions import (
     Groups,
     ModuleOrder,
@@ -287,7 +288,7 @@ def _resolved(listed: Groups, entries: _Entries, checkpoint: Checkpoint) -> Grou
 
 
 def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
+    return ".".join(part for part in name.split(".") if part not in (PARALLEL, *INSIDE))
 
 
 def _mismatch(groups: Groups, entries: _Entries, checkpoint: Checkpoint) -> str | None:
