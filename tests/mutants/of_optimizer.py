@@ -1130,7 +1130,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/torch_state.py",
-        old='part not in (PARALLEL, *INSIDE))\n\n\ndef _mismatch',
+        old="part not in (PARALLEL, *INSIDE))\n\n\ndef _mismatch",
         new='part != "module")\n\n\ndef _mismatch',
         tests="tests/dialects/test_parameter_order.py",
         what="names of a compiled model are those of none",

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from converter.encoding.pickle.calls import check, check_state, is_member
 from converter.encoding.pickle.globals import Global, resolve
-from converter.encoding.pickle.values import Constructed, OrderedItems, Placeholder
+from converter.encoding.pickle.values import Bytes, Constructed, FileBytes, OrderedItems, Placeholder
 from converter.errors import CkconvError, ReadError, SafetyError
 
 _FREE_OPERATIONS, _STORED_BYTES_PER_OPERATION, _OPERATION_LIMIT = 3 << 20, 1 << 9, 1 << 23
@@ -22,20 +22,12 @@ _PLACEHOLDER_LIMIT = 1 << 20
 _NAME_LIMIT = 1 << 14
 _CONSTRUCTED_LIMIT_BYTES = 512 << 20
 _STRING_LIMIT_BYTES = 256 << 20
+_LEFT_BYTES = 256
 _LINE_FIRST_BYTES = 64
 _LINE_LIMIT_BYTES = 1 << 20
 _INTEGER_LIMIT_BYTES = 256
 _WINDOW_BYTES = 1 << 18
 _KEY_DEPTH_LIMIT = 4
-
-
-class Bytes(Protocol):
-    """Bytes by position: a SourceFile, or a MemoryBytes."""
-
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes from `offset`."""
 
 
 class MemoryBytes:
@@ -68,6 +60,7 @@ class Machine:
 
     `constructors` maps (module, name) to a pure function; `persistent` turns a persistent id into a value.
     `stored_bytes` is the size of the file that the pickle describes: one that stores much may take longer to read.
+    Long bytes, as a pickle of arrays has them, are not read but are `FileBytes` of `file`, where that is given.
     """
 
     def __init__(
@@ -80,6 +73,7 @@ class Machine:
         persistent: Callable[[Any], Any] | None = None,
         window_bytes: int = _WINDOW_BYTES,
         stored_bytes: int = 0,
+        file: Bytes | None = None,
     ) -> None:
         self._limit = min(_OPERATION_LIMIT, _FREE_OPERATIONS + stored_bytes // _STORED_BYTES_PER_OPERATION)
         self.path = path
@@ -90,6 +84,7 @@ class Machine:
         self._window, self._position = b"", 0
         self._window_end = offset
         self._frame_end = 0
+        self._file = file
         self._constructors = constructors
         self._persistent = persistent
         self._stack: list[Any] = []
@@ -153,6 +148,18 @@ class Machine:
         if length > _STRING_LIMIT_BYTES:
             self._refuse(f"declares a string of {length} bytes")
         return self._take(length)
+
+    def _bytes(self, length: int) -> bytes | FileBytes:
+        if self._file is None or length < _LEFT_BYTES:
+            return self._string(length)
+        offset = self._offset
+        if offset + length > self._source.size:
+            self._refuse("is cut short")
+        if self._position + length <= len(self._window):
+            self._position += length
+        else:
+            self._window, self._position, self._window_end = b"", 0, offset + length
+        return FileBytes(self._file, offset, length)
 
     def _line(self) -> bytes:
         end = self._window.find(b"\n", self._position)
@@ -495,10 +502,10 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"X": lambda machine: machine._push(machine._text(machine._string(machine._number(_U32)))),
     b"\x8c": lambda machine: machine._push(machine._text(machine._string(machine._byte()))),
     b"\x8d": lambda machine: machine._push(machine._text(machine._string(machine._number(_U64)))),
-    b"B": lambda machine: machine._push(machine._string(machine._number(_U32))),
+    b"B": lambda machine: machine._push(machine._bytes(machine._number(_U32))),
     b"C": lambda machine: machine._push(machine._string(machine._byte())),
-    b"\x8e": lambda machine: machine._push(machine._string(machine._number(_U64))),
-    b"\x96": lambda machine: machine._push(machine._string(machine._number(_U64))),
+    b"\x8e": lambda machine: machine._push(machine._bytes(machine._number(_U64))),
+    b"\x96": lambda machine: machine._push(machine._bytes(machine._number(_U64))),
     # containers
     b"]": lambda machine: machine.container([]),
     b"l": lambda machine: machine.container(machine._pop_to_mark()),

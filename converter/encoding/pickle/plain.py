@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.encoding.pickle.globals import Global
 from converter.encoding.pickle.machine import Constructor, is_key
-from converter.encoding.pickle.values import OrderedItems, Placeholder
+from converter.encoding.pickle.values import FileBytes, OrderedItems, Placeholder
 from converter.errors import ReadError
 
 
@@ -60,11 +60,11 @@ def _elements(arguments: tuple[Any, ...]) -> list[Any]:
     return values
 
 
-def _bytes(arguments: tuple[Any, ...]) -> bytes:
+def _bytes(arguments: tuple[Any, ...]) -> bytes | FileBytes:
     match arguments:
         case ():
             return b""
-        case (bytes() as data,):
+        case (bytes() | FileBytes() as data,):
             return data
         case (str() as text, str() as codec) if codec.replace("-", "").lower() == "latin1":
             try:

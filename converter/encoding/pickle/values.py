@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from converter.encoding.pickle.globals import Global
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Bytes(Protocol):
+    """Bytes by position: a SourceFile, or a MemoryBytes."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
 
 
 class Constructed:
@@ -70,6 +80,18 @@ class Placeholder(Constructed):
         if self._values is None:
             self._values = []
         self._values.extend(values)
+
+
+@dataclass(frozen=True, slots=True)
+class FileBytes:
+    """Bytes that a pickle has as they are, left where they stand in its file."""
+
+    file: Bytes
+    offset: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
 
 
 class OrderedItems(dict[Any, Any]):

@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from converter.encoding import zip as zip_archive
-from converter.encoding.pickle import Machine, MemoryBytes, looks_like_pickle
+from converter.encoding.pickle import FileBytes, Machine, MemoryBytes, looks_like_pickle
 from converter.encoding.torch_file.rebuild import CONSTRUCTORS
+from converter.encoding.torch_file.script import Script
 from converter.encoding.torch_file.storages import Storage, storage_dtype
 from converter.encoding.zip import Member
 from converter.errors import ReadError
 from converter.model.dtype import DType
 from converter.model.file import Checksum, SourceFile
-from converter.model.tensor import FileTensor, Tensor, byteswapped
+from converter.model.tensor import ArrayTensor, FileTensor, Tensor, byteswapped
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _PICKLE_LIMIT_BYTES = 256 << 20
+_CODE_LIMIT_BYTES = 64 << 20
 _HEAD_BYTES = 4096
+_STORAGE_OF_ITS_OWN = ("torch.storage", "_load_from_bytes")
 _NUMEL_LIMIT = 1 << 62
 _COUNT_BYTES = 8
 _PADDING_LIMIT_BYTES = (1 << 16) - 1
@@ -26,7 +31,10 @@ _PADDING_LIMIT_BYTES = (1 << 16) - 1
 
 
 class ZipArchive:
-    """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage. `operations` is what its pickle has."""
+    """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage; of TorchScript, beside code.
+
+    `operations` is what its pickle has.
+    """
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
@@ -51,7 +59,7 @@ class ZipArchive:
         self.operations = machine.operations
         if machine.end != data.size:
             raise ReadError("has bytes after the end of its pickle", path=self._file.path)
-        return value
+        return Script(code=self._code).module(value) if self._is_script else value
 
     def flat(self, storage: Storage, dtype: DType, numel: int) -> Tensor:
         """Return all elements of a storage; its CRC is checked as they are read."""
@@ -59,6 +67,17 @@ class ZipArchive:
         crc = self._checksums.setdefault(storage.key, zip_archive.checksum(self._file, member))
         tensor = zip_archive.member_tensor(self._file, member, dtype=dtype, shape=(numel,), crc=crc)
         return byteswapped(tensor) if self._is_big_endian else tensor
+
+    @property
+    def _is_script(self) -> bool:
+        """Whether it is of TorchScript: a module beside its code."""
+        return f"{self.root}/constants.pkl" in self._members
+
+    def _code(self, name: str) -> str:
+        if f"{self.root}/{name}" not in self._members:
+            return ""
+        data = zip_archive.read_bytes(self._file, self._member(name), limit_bytes=_CODE_LIMIT_BYTES)
+        return data.decode("utf-8", "replace")
 
     def _find_root(self) -> str:
         roots = [name.removesuffix("/data.pkl") for name in self._members if name.endswith("/data.pkl")]
@@ -68,10 +87,6 @@ class ZipArchive:
             raise ReadError(f"is a zip archive with {count}", path=self._file.path)
         if any(name.partition("/")[0] != roots[0] for name in self._members):
             raise ReadError("is a zip archive with members beside its root folder", path=self._file.path)
-        if f"{roots[0]}/constants.pkl" in self._members:
-            raise ReadError(
-                "is a TorchScript archive, a program", path=self._file.path, hint="save its state_dict() instead"
-            )
         return roots[0]
 
     def _byte_order(self) -> bytes:
@@ -104,23 +119,45 @@ class _Range:
     offset: int = -1
 
 
+class _Memory(MemoryBytes):
+    """A file that is in memory, and a part of the one at `path`."""
+
+    __slots__ = ("data", "path")
+
+    def __init__(self, data: bytes, path: object) -> None:
+        super().__init__(data)
+        self.data, self.path = data, path
+
+
 class LegacyArchive:
     """Five pickles (magic, version, system, value, storage keys), then per key a count and raw elements.
 
     Elements are little-endian whatever the system that wrote them; big-endian ones once wrote their counts as they
-    were (torch/csrc/generic/serialization.cpp, writeFileRaw).
+    were (torch/csrc/generic/serialization.cpp, writeFileRaw). It may be a part of a file, from `start` to `end`; then
+    `scope` tells its storages from those of other parts.
+
+    A file with one pickle alone is what pickle.dump made of a value: of arrays of numpy, or of tensors, each of whose
+    storages is such an archive of its own.
     """
 
-    def __init__(self, file: SourceFile) -> None:
+    def __init__(self, file: SourceFile | _Memory, *, start: int = 0, end: int | None = None, scope: str = "") -> None:
         self._file = file
+        self._scope = scope
+        self._parts = 0
         self._ranges: dict[str, _Range] = {}
-        self._offset = 0
+        self._offset = start
+        self._end = file.size if end is None else end
+        self._is_whole = end is None
         self.operations = 0
 
     def load(self) -> Any:
         """Return the root value."""
-        if self._pickle() != MAGIC:
-            raise ReadError("is a bare pickle, not a file that torch.save wrote", path=self._file.path)
+        first = self._pickle(is_first=self._is_whole)
+        if first != MAGIC:
+            if not self._is_whole:
+                raise ReadError("the pickle has a storage that torch.save did not write", path=self._file.path)
+            self._check_end("pickle")
+            return first
         if self._pickle() != _LEGACY_PROTOCOL:
             raise ReadError("is of an unknown version of the legacy layout", path=self._file.path)
         system = self._pickle()
@@ -135,29 +172,59 @@ class LegacyArchive:
         place = self._ranges[storage.key]
         if numel * dtype.itemsize > place.nbytes or place.offset < 0:
             raise ReadError(f"needs {numel} elements of a storage of {place.nbytes} bytes")
+        if isinstance(self._file, _Memory):
+            array = np.frombuffer(self._file.data, dtype.numpy, numel, place.offset)
+            return ArrayTensor(dtype=dtype, shape=(numel,), array=array)
         return FileTensor(dtype=dtype, shape=(numel,), file=self._file, offset=place.offset)
 
-    def _pickle(self) -> Any:
-        limited = _Limited(self._file, self._offset + _PICKLE_LIMIT_BYTES)
+    def _pickle(self, *, is_first: bool = False) -> Any:
+        """Return the value of the next pickle. The first may be all there is: its long bytes stay in the file."""
+        limit = self._end if is_first else min(self._end, self._offset + _PICKLE_LIMIT_BYTES)
         machine = Machine(
-            limited,
+            _Limited(self._file, limit),
             offset=self._offset,
             path=self._file.path,
-            constructors=CONSTRUCTORS,
+            constructors={**CONSTRUCTORS, _STORAGE_OF_ITS_OWN: self._storage_of_its_own} if is_first else CONSTRUCTORS,
             persistent=self._persistent,
-            stored_bytes=self._file.size,
+            stored_bytes=self._end,
+            file=self._file if is_first else None,
         )
         value = machine.load()
         self.operations += machine.operations
         self._offset = machine.end
         return value
 
+    def _storage_of_its_own(self, arguments: tuple[Any, ...]) -> Storage:
+        """Return a storage that was pickled as a file of torch.save, which only the same machine reads."""
+        self._parts += 1
+        scope = f"{self._parts}/"
+        match arguments:
+            case (FileBytes() as data,):
+                end = data.offset + data.length
+                inner = LegacyArchive(self._file, start=data.offset, end=end, scope=scope)
+            case (bytes() as data,):
+                inner = LegacyArchive(_Memory(data, self._file.path), end=len(data), scope=scope)
+            case _:
+                raise ReadError("the pickle has a malformed storage")
+        storage = inner.load()
+        self.operations += inner.operations
+        if not isinstance(storage, Storage):
+            raise ReadError("the pickle has a malformed storage")
+        return storage
+
+    def _check_end(self, last: str) -> None:
+        """Raise ReadError for more behind the `last` thing than zeros, which torch does not look at."""
+        rest = self._end - self._offset
+        if rest > _PADDING_LIMIT_BYTES or any(self._file.read(self._offset, rest)):
+            raise ReadError(f"has bytes after its last {last}", path=self._file.path)
+
     def _place(self, keys: Any, *, has_swapped_counts: bool) -> None:
         """Find where each storage is. Raises ReadError unless keys, counts and the end of the file all agree."""
         known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-        if not known or sorted(keys) != sorted(self._ranges):
+        scoped = [self._scope + key for key in keys] if known else []
+        if not known or sorted(scoped) != sorted(self._ranges):
             raise ReadError("lists other storages than its tensors use", path=self._file.path)
-        for key in keys:
+        for key in scoped:
             place = self._ranges[key]
             raw_count = self._file.read(self._offset, _COUNT_BYTES)
             count = int.from_bytes(raw_count, "little", signed=True)
@@ -170,11 +237,9 @@ class LegacyArchive:
                 )
             place.offset = self._offset + _COUNT_BYTES
             self._offset = place.offset + place.nbytes
-            if self._offset > self._file.size:
+            if self._offset > self._end:
                 raise ReadError(f"is cut short inside storage {key!r}", path=self._file.path)
-        rest = self._file.size - self._offset
-        if rest > _PADDING_LIMIT_BYTES or any(self._file.read(self._offset, rest)):
-            raise ReadError("has bytes after its last storage", path=self._file.path)
+        self._check_end("storage")
 
     def _persistent(self, identity: Any) -> Any:
         match identity:
@@ -189,7 +254,7 @@ class LegacyArchive:
         raise ReadError("the pickle has a malformed storage")
 
     def _storage(self, of: Any, key: str, numel: int, *, start: int = 0, part: int | None = None) -> Storage:
-        dtype = storage_dtype(of)
+        dtype, key = storage_dtype(of), self._scope + key
         itemsize = 1 if dtype is None else dtype.itemsize
         place = self._ranges.setdefault(key, _Range(nbytes=numel * itemsize, itemsize=itemsize))
         if (place.nbytes, place.itemsize) != (numel * itemsize, itemsize):
@@ -207,7 +272,7 @@ class LegacyArchive:
 class _Limited:
     """The bytes of a file before a limit."""
 
-    def __init__(self, file: SourceFile, limit: int) -> None:
+    def __init__(self, file: SourceFile | _Memory, limit: int) -> None:
         self._file = file
         self.size = min(file.size, limit)
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from converter.encoding.pickle import Constructed, Constructor, Global, Placeholder
+from converter.encoding.pickle import Constructed, Constructor, FileBytes, Global, Placeholder
 from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.tensor import ArrayTensor, Tensor, byteswapped
+from converter.model.file import SourceFile
+from converter.model.tensor import ArrayTensor, FileTensor, Tensor, byteswapped
 
 _KINDS = frozenset("biufc")
+_DATA = (bytes, FileBytes, str, list)
 _NDARRAY = Global(module="numpy", name="ndarray")
 _SCALAR = Global(module="numpy", name="generic")
 
@@ -46,15 +48,21 @@ class NumpyArray(Constructed):
         self._shape: tuple[int, ...] | None = None
         self._dtype: np.dtype[Any] | None = None
         self._is_fortran = False
-        self._data = b""
+        self._data: bytes | FileBytes = b""
 
     def build(self, state: Any) -> None:
-        """Take ``(version, shape, dtype, is_fortran, data)``; objects come as a list, Python 2's bytes as text."""
+        """Take ``(version, shape, dtype, is_fortran, data)``; objects come as a list, Python 2's bytes may be text."""
         match state:
-            case (_, tuple() as shape, NumpyDType() as dtype, is_fortran, bytes() | str() | list() as data):
+            case (
+                _,
+                tuple() as shape,
+                NumpyDType() as dtype,
+                is_fortran,
+                bytes() | FileBytes() | str() | list() as data,
+            ):
                 self._shape, self._is_fortran = shape, bool(is_fortran)
-                self._dtype = dtype.value if isinstance(data, bytes) else None
-                self._data = data if isinstance(data, bytes) else b""
+                self._dtype = None if isinstance(data, list) else dtype.value
+                self._data = b"" if isinstance(data, list) else data if not isinstance(data, str) else _as_bytes(data)
             case _:
                 raise ReadError("the pickle has a malformed numpy array")
 
@@ -81,12 +89,24 @@ class NumpyArray(Constructed):
             raise ReadError("has an impossible shape")
         if math.prod(self._shape) * self._dtype.itemsize != len(self._data):
             raise ReadError(f"has {len(self._data)} bytes, its shape and type need another number")
-        tensor: Tensor = ArrayTensor.of(np.frombuffer(self._data, self._dtype.newbyteorder("<")))
+        tensor = _flat(self._data, self._dtype.newbyteorder("<"))
         if self._dtype.byteorder == ">":
             tensor = byteswapped(tensor)
         if not self._is_fortran:
             return tensor.reshape(self._shape)
         return tensor.reshape(self._shape[::-1]).transpose(tuple(reversed(range(len(self._shape)))))
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _flat(data: bytes | FileBytes, dtype: np.dtype[Any]) -> Tensor:
+    if isinstance(data, bytes):
+        return ArrayTensor.of(np.frombuffer(data, dtype))
+    assert isinstance(data.file, SourceFile)
+    shape = (data.length // dtype.itemsize,)
+    return FileTensor(dtype=DType.of(dtype), shape=shape, file=data.file, offset=data.offset)
 
 
 def _plain_dtype(code: Any) -> np.dtype[Any] | None:
@@ -110,7 +130,7 @@ def _reconstruct(arguments: tuple[Any, ...]) -> NumpyArray | Placeholder:
 
 def _from_buffer(arguments: tuple[Any, ...]) -> NumpyArray:
     match arguments:
-        case (bytes() as data, NumpyDType() as dtype, tuple() as shape, "C" | "F" as order):
+        case (bytes() | FileBytes() as data, NumpyDType() as dtype, tuple() as shape, "C" | "F" as order):
             array = NumpyArray()
             array.build((1, shape, dtype, order == "F", data))
             return array

@@ -10,6 +10,7 @@ from typing import Any
 from converter.encoding.pickle import PLAIN, Constructor, Global, Placeholder
 from converter.encoding.torch_file.numpy_values import NUMPY, NumpyArray
 from converter.encoding.torch_file.pending import CONJUGATE, NEGATIVE
+from converter.encoding.torch_file.script import SCRIPT
 from converter.encoding.torch_file.storages import DTYPES, Storage, View
 from converter.errors import ReadError
 
@@ -179,6 +180,7 @@ CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = MappingProxyType(
         **PLAIN,
         **NUMPY,
         **_TENSORS,
+        **SCRIPT,
         ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_numpy,
         ("torch._utils", "_rebuild_xla_tensor"): _from_numpy,
         ("torch._tensor", "_rebuild_from_type_v2"): _from_type,

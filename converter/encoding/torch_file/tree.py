@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from converter.encoding.pickle import Global, OrderedItems, Placeholder
+from converter.encoding.pickle import FileBytes, Global, OrderedItems, Placeholder
 from converter.encoding.torch_file.numpy_values import NumpyArray
 from converter.encoding.torch_file.storages import Storage, View
 from converter.errors import ReadError, of_tensor
@@ -15,6 +15,7 @@ from converter.model.structure import OrderedMapping, Slot
 from converter.model.tensor import Tensor
 
 _DEPTH_LIMIT = 64
+_BYTES_LIMIT = 1 << 20
 _FREE_WORK, _STORED_BYTES_PER_WORK, _WORK_LIMIT = 1 << 18, 1 << 10, 1 << 22
 _REVISIT_WORK, _DEEP_WORK, _DROP_WORK, _ALIAS_WORK = 16, 8, 8, 8
 _DEEP = 8
@@ -209,6 +210,8 @@ class Walk:
             case set() | frozenset() if all(isinstance(item, _SCALARS) for item in value):
                 self._charge(len(value))
                 return set(value)
+            case FileBytes() if value.length <= _BYTES_LIMIT:
+                return value.file.read(value.offset, value.length)
             case _ if isinstance(value, _SCALARS):
                 self._charge_leaves((value,))
                 return value
@@ -409,6 +412,8 @@ def text_of(key: Any) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, NumpyArray):
         return "a numpy array of something else than numbers"
+    if isinstance(value, FileBytes):
+        return "bytes"
     return str(
         value.of if isinstance(value, Placeholder) else value if isinstance(value, Global) else type(value).__name__
     )
