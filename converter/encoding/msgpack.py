@@ -248,7 +248,7 @@ def extension_header(code: int, length: int) -> bytes:
 
 
 def number(value: int) -> bytes:
-    """Encode an integer of -(2**63) to 2**64 - 1 in the fewest bytes."""
+    """Encode an integer of -(2**63) to 2**64 - 1 in the fewest bytes. Raises ValueError for any other."""
     if -0x20 <= value < 0x80:
         return struct.pack(">b", value)
     codes = (0xCC, 0xCD, 0xCE, 0xCF) if value > 0 else (0xD0, 0xD1, 0xD2, 0xD3)

@@ -169,7 +169,10 @@ class _Inner:
         return names
 
     def names_in_graph(self, graph: Range, depth: int = 0) -> list[str]:
-        """Return the names of a graph's initializers, and of those in the graphs inside it."""
+        """Return the names of a graph's initializers, and of those in the graphs inside it.
+
+        Raises ReadError where graphs lie too deep in one another.
+        """
         if depth > _DEPTH_LIMIT:
             raise ReadError(f"has graphs inside graphs, more than {_DEPTH_LIMIT} deep", path=self.file.path)
         names: list[str] = []

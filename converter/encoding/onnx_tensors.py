@@ -245,7 +245,10 @@ class _Declared:
             raise ReadError(f"holds more than {_SINGLES_LIMIT_BYTES} bytes of numbers that are not packed")
 
     def tensor(self) -> Tensor:
-        """Return what is declared."""
+        """Return what is declared.
+
+        Raises ReadError for a type that is not read, and for values twice or not where they are said to be.
+        """
         dtype = _DTYPES.get(self.type_number or 0)
         if dtype is None:
             raise ReadError(f"is of type number {self.type_number}, which is not read")

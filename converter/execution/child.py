@@ -107,7 +107,10 @@ def call_all(calls: Sequence[Call[R]], scratch: Path, *, terms: Terms = NO_TERMS
 
 
 def start_ahead(function: ChildFunction[..., Any], scratch: Path, *, terms: Terms = NO_TERMS) -> None:
-    """Begin to import what `function` needs, for a call with these `terms` that is to come."""
+    """Begin to import what `function` needs, for a call with these `terms` that is to come.
+
+    Raises WriteError where its scratch folder cannot be made.
+    """
     try:
         folder = Path(tempfile.mkdtemp(prefix="ahead-", dir=scratch))
         with signals_held_back():

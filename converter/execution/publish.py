@@ -47,7 +47,7 @@ class Destination:
 
     @classmethod
     def of(cls, destination: str | os.PathLike[str]) -> Destination:
-        """Read a path as the user wrote it. Raises WriteError when its parent is not a folder."""
+        """Read a path as the user wrote it. Raises UsageError for what is none, WriteError without a parent folder."""
         text = os.fspath(destination)
         if not text or "\0" in text:
             raise UsageError(f"{text!r} is not a path")

@@ -18,7 +18,10 @@ class _Stream:
         self._rest = memoryview(b"")
 
     def pieces(self, length: int) -> Iterator[memoryview]:
-        """Yield the next `length` bytes in pieces that are valid until the next one is asked for."""
+        """Yield the next `length` bytes in pieces that are valid until the next one is asked for.
+
+        Raises ReadError for a part that ends early.
+        """
         while length:
             if not self._rest:
                 chunk = next(self._chunks, None)

@@ -297,7 +297,10 @@ def heads_out(heads: int, size: int, *, has_bias: bool) -> tuple[Slot, ...]:
 
 
 def einsum_dense(config: Config) -> tuple[Slot, ...] | None:
-    """Return the slots of an EinsumDense that is a linear map of trailing axes, None for any other."""
+    """Return the slots of an EinsumDense that is a linear map of trailing axes, None for any other.
+
+    Raises ValueError for an equation or bias axes that are none.
+    """
     equation, axes = config["equation"], config.get("bias_axes")
     if not isinstance(equation, str) or not isinstance(axes, str | None):
         raise ValueError("'equation' or 'bias_axes'")
@@ -326,7 +329,10 @@ class _LinearMap:
     produced: str
 
     def sizes(self, config: Config) -> dict[str, int]:
-        """Return the extents of those produced axes that the `output_shape` of the config has, counted from its end."""
+        """Return the extents of those produced axes that the `output_shape` of the config has, counted from its end.
+
+        Raises ValueError for one of another length.
+        """
         shape = config.get("output_shape")
         shape = shape if isinstance(shape, list | tuple) else [] if shape is None else [shape]
         if any(extent is not None and type(extent) is not int for extent in shape):

@@ -148,7 +148,10 @@ class FromKeras:
         return is_on or slot in self.state.slots
 
     def momentum(self, slot: str) -> float:
-        """Return the coefficient of the momentum slot. It is never assumed when the slot holds something."""
+        """Return the coefficient of the momentum slot. It is never assumed when the slot holds something.
+
+        Raises LossError where the file does not say it.
+        """
         if slot in self.state.slots and "momentum" not in self.hyperparameters:
             raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
         return self.number("momentum", 0.0) if "momentum" in self.hyperparameters else 0.0
@@ -211,7 +214,10 @@ class FromTorch:
         return _number(name, self.value(name, default))
 
     def learning_rate(self) -> float:
-        """Return the rate of the next step as Keras stores it, in float32."""
+        """Return the rate of the next step as Keras stores it, in float32.
+
+        Raises LossError where the file does not say it.
+        """
         if not any("lr" in group for group in self.groups):
             raise LossError("the file does not say its learning rate", hint="--hyperparameter lr=VALUE")
         return as_float32(self.number("lr", 0.0))

@@ -192,7 +192,7 @@ def tensorflow_1_table(model_type: str) -> ModelTable | None:
 
 @cache
 def document(framework: str) -> Mapping[str, Any]:
-    """Return a whole table file, parsed."""
+    """Return a whole table file, parsed. Raises ValueError for one without versions and models."""
     file = resources.files(__name__) / f"{framework}.json"
     parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(parsed.get("versions"), dict) or not isinstance(parsed.get("models"), dict):

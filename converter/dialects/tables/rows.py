@@ -104,7 +104,7 @@ class Row:
 
     @classmethod
     def of(cls, entry: Sequence[str | None]) -> Row:
-        """Return the row that a table file has as [theirs, canonical, layout]."""
+        """Return the row that a table file has as [theirs, canonical, layout]. Raises ValueError for anything else."""
         match entry:
             case [str(theirs), str(canonical), (str() | None) as layout]:
                 return cls(theirs=Template(text=theirs), canonical=Template(text=canonical), layout=layout_of(layout))

@@ -72,7 +72,10 @@ def layered(root: Group, weights: Group, path: Location) -> Checkpoint:
 
 
 def weights_of(weights: Group, path: Location) -> Iterator[tuple[str, str, Dataset]]:
-    """Yield layer, name and dataset of every weight that is listed, in the order of the lists."""
+    """Yield layer, name and dataset of every weight that is listed, in the order of the lists.
+
+    Raises ReadError for a layer that is listed twice, and for what is listed and is not there.
+    """
     layers = listed(weights, "layer_names") or ()
     top = weights.group(TOP_LEVEL)
     if len(set(layers)) != len(layers):

@@ -160,7 +160,10 @@ class _Judge:
         return byteswapped(tensor) if is_big_endian else tensor
 
     def check_growth(self, described: Mapping[str, Any], nbytes: int, item_bytes: int) -> None:
-        """Refuse datasets whose decoded size exceeds `_GROWTH_LIMIT` times their stored size, each and in sum."""
+        """Refuse datasets whose decoded size exceeds `_GROWTH_LIMIT` times their stored size, each and in sum.
+
+        Raises ReadError.
+        """
         stored = min(described["stored_bytes"], self.length)
         chunk_bytes = math.prod(described.get("chunk_shape", (0,))) * item_bytes
         grown = max(nbytes, len(described.get("chunks", ())) * chunk_bytes) - _GROWTH_LIMIT * stored
@@ -181,7 +184,10 @@ class _Judge:
         return ArrayTensor(dtype=dtype, shape=shape, array=np.frombuffer(data, dtype.numpy).reshape(shape))
 
     def stored(self, start: int, dtype: DType, shape: tuple[int, ...], name: str) -> FileTensor:
-        """Return a tensor that lies in the file as it is, not beyond the range that holds the HDF5 file."""
+        """Return a tensor that lies in the file as it is, not beyond the range that holds the HDF5 file.
+
+        Raises ReadError for one that is.
+        """
         tensor = FileTensor(
             dtype=dtype, shape=shape, file=self.file, offset=self.offset + start, checksum=self.checksum
         )

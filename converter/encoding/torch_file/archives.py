@@ -45,7 +45,7 @@ class ZipArchive:
         self._checksums: dict[str, Checksum] = {}
 
     def load(self) -> Any:
-        """Return the root value."""
+        """Return the root value. Raises ReadError for bytes after the end of the pickle."""
         member = self._member("data.pkl")
         data = MemoryBytes(zip_archive.read_bytes(self._file, member, limit_bytes=_PICKLE_LIMIT_BYTES))
         machine = Machine(
@@ -62,7 +62,10 @@ class ZipArchive:
         return Script(code=self._code).module(value) if self._is_script else value
 
     def flat(self, storage: Storage, dtype: DType, numel: int) -> Tensor:
-        """Return all elements of a storage; its CRC is checked as they are read."""
+        """Return all elements of a storage; its CRC is checked as they are read.
+
+        Raises ReadError where it has fewer bytes than they need.
+        """
         member = self._member(f"data/{storage.key}")
         crc = self._checksums.setdefault(storage.key, zip_archive.checksum(self._file, member))
         tensor = zip_archive.member_tensor(self._file, member, dtype=dtype, shape=(numel,), crc=crc)
@@ -151,7 +154,7 @@ class LegacyArchive:
         self.operations = 0
 
     def load(self) -> Any:
-        """Return the root value."""
+        """Return the root value. Raises ReadError for a layout that torch.save did not write."""
         first = self._pickle(is_first=self._is_whole)
         if first != MAGIC:
             if not self._is_whole:

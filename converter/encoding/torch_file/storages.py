@@ -75,7 +75,10 @@ class Storage:
     root_numel: int
 
     def elements(self, dtype: DType) -> tuple[Tensor, int, int]:
-        """Return all elements of the root storage as `dtype`, and which of them are this storage's."""
+        """Return all elements of the root storage as `dtype`, and which of them are this storage's.
+
+        Raises ReadError where the root storage is no whole number of them.
+        """
         itemsize = 1 if self.dtype is None else self.dtype.itemsize
         scale = dtype.itemsize
         if self.root_numel * itemsize % scale or self.start * itemsize % scale:

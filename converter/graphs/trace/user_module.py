@@ -74,7 +74,7 @@ def trace(*, factory: str, folder: str, inputs: list[dict[str, Any]], graph: str
 
 
 def built(factory: str, folder: str) -> Any:
-    """Return the module, in evaluation mode. Raises UsageError when there is none to be had."""
+    """Return the module, in evaluation mode. Raises UsageError when there is none to be had, MissingExtraError."""
     try:
         import torch
     except ImportError as error:

@@ -34,7 +34,10 @@ def dtype_of(data_type: int) -> Any:
 
 
 def number_of(dtype: Any) -> int:
-    """Return the TensorProto.DataType number of a TensorFlow dtype, the inverse of `dtype_of`."""
+    """Return the TensorProto.DataType number of a TensorFlow dtype, the inverse of `dtype_of`.
+
+    Raises GraphError for one that no tensor can be cast to.
+    """
     number = next((number for number, name in _DTYPES.items() if name == dtype.name), None)
     if number is None:
         raise GraphError(f"TensorFlow names {dtype.name}, but converts nothing to it")

@@ -233,7 +233,7 @@ class _Maker:
         return f"{self.prefix}/variable_{index}"
 
     def captured(self, index: int) -> str:
-        """Return the node that makes what is captured. Raises GraphError for what none here makes."""
+        """Return the node that makes what is captured. Raises GraphError for what no node makes, ReadError."""
         captured = (self.meta.objects or ())[index]
         if captured.variable is not None:
             return self._handle(index)

@@ -133,7 +133,10 @@ class _Library:
             raise GraphError(f"looks values up in tables of more than {LIMIT_BYTES >> 20} MiB, counted at each use")
 
     def specialised(self, name: str, arguments: Mapping[int, Replacement]) -> tuple[str, dict[int, Replacement]]:
-        """Return the function that takes values at these arguments, and which of its outputs are such values."""
+        """Return the function that takes values at these arguments, and which of its outputs are such values.
+
+        Raises GraphError for a function that is not there, or calls itself.
+        """
         key = (name, tuple(sorted(arguments.items())))
         if key not in self._specialised:
             if name not in self._functions or name in self._under_way:
