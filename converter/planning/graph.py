@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.transformers.heads import is_head
 from converter.encoding.folder import CONFIG_NAME
 from converter.errors import (
     WITHOUT_GRAPH,
@@ -123,6 +124,14 @@ def _from_config(
             "own, --weights-only writes no graph",
         )
     require("torch", "tracing a model")
+    around = [name for name in checkpoint.names if is_head(name)]
+    if around:
+        raise ArchitectureError(
+            "is outside the model of transformers, and nothing says what is computed with it",
+            tensor=around[0],
+            hint="--config FILE with what to_json() or get_config() of the whole Keras model returned, "
+            f"{WITHOUT_GRAPH}",
+        )
     inference = infer_architecture(checkpoint.tensors, config.values, task=options.task)
     if inference.prefix:
         checkpoint = checkpoint.with_names(lambda name: name.removeprefix(inference.prefix))

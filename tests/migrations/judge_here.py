@@ -137,12 +137,14 @@ def safetensors(case: Case) -> Arrays:
 
 def _fed(case: Case, names: list[str]) -> dict[str, np.ndarray]:
     """The source's inputs by name; positions and types that a class of transformers takes besides."""
-    zeros = np.zeros_like(case.text[0])
+    ids, mask = case.text
+    given = {"input_ids": ids, "attention_mask": mask} if case.source.head == "encoder" else case.inputs
+    zeros = np.zeros_like(ids)
     more = {"token_type_ids": zeros, "position_ids": zeros + np.arange(zeros.shape[1])}
-    lacking = [name for name in names if name not in case.inputs and name not in more]
+    lacking = [name for name in names if name not in given and name not in more]
     if lacking:
         raise WrongError(f"takes {', '.join(lacking)}, which the source does not")
-    return {name: case.inputs[name] if name in case.inputs else more[name] for name in names}
+    return {name: given[name] if name in given else more[name] for name in names}
 
 
 def savedmodel(case: Case) -> Arrays:
@@ -152,7 +154,7 @@ def savedmodel(case: Case) -> Arrays:
     specs = serve.structured_input_signature[1]
     fed = _fed(case, list(specs))
     for name, spec in specs.items():
-        if spec.dtype.is_integer and case.source.path == "model" and case.source.maker != "torch":
+        if spec.dtype.is_integer and (case.folder / case.source.path / "saved_model.pb").exists():
             kept = case.inputs[name].dtype if name in case.inputs else spec.dtype
             if spec.dtype != kept:
                 raise WrongError(f"input {name} is {spec.dtype.name}, and the source's {kept}")

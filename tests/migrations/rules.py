@@ -13,7 +13,10 @@ RULES = {
         r"needs the config of a Keras model|no table says where|of no layer of the Keras model|"
         r"layer '.*' is a .*(?:--weights-only|needs no names)"
     ),
-    "no graph": r"no class of the .* family has|no config\.json says which model this is|no graph of its own",
+    "no graph": (
+        r"no class of the .* family has|no config\.json says which model this is|no graph of its own|"
+        r"nothing says what is computed"
+    ),
     "code": r"Lambda, which is code|--custom-objects",
     "not told": r"which no tensor tells|optimizer state:|optimizer's variables",
 }

@@ -651,8 +651,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/graph.py",
-        old='    require("torch", "tracing a model")\n    inference',
-        new="    inference",
+        old='    require("torch", "tracing a model")\n    around',
+        new="    around",
         tests="tests/planning/test_graph.py",
         what="that torch is missing is an error of a process",
     ),

@@ -133,6 +133,13 @@ def test_without_a_graph_and_without_a_config_three_things_help(asked: Asked) ->
     assert [*asked] == []
 
 
+def test_what_is_around_a_model_of_transformers_needs_the_config_of_the_whole(asked: Asked) -> None:
+    around = {**SOURCE.tensors, "heads.dense.weight": SOURCE.tensors[NAMES[0]]}
+    with pytest.raises(ArchitectureError, match="is outside the model of transformers") as caught:
+        asked.made(replace(SOURCE, tensors=around, graph=None, config=CONFIG))
+    assert "to_json() or get_config() of the whole Keras model" in str(caught.value.hint)
+
+
 def test_a_graph_that_fails_gives_way_to_that_of_the_class_and_is_said_to(asked: Asked) -> None:
     asked.failing[OWN] = GraphError("it is odd")
     made = asked.made(replace(SOURCE, config=CONFIG))
