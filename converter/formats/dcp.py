@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.dialects.optimizer.torch_layouts import as_state_dict, merged
-from converter.dialects.optimizer.torch_state import is_buffer, is_numbered, named_state, state_dict
+from converter.dialects.optimizer.torch_state import state_dict
+from converter.dialects.training import WEIGHTS_KEYS, checkpoint_of, select_option
 from converter.encoding.dcp import (
     METADATA_NAME,
     SUFFIX,
@@ -31,20 +31,20 @@ from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import config_files, open_inside
 from converter.encoding.torch_file import Walk, torch_file
-from converter.errors import LossError, ReadError, of_tensor
+from converter.errors import ReadError, of_tensor
 from converter.formats import Format, NoOptions, Probe, keeps_pytorch
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, is_there
-from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import OptimizerState
 from converter.model.output import Late, Output, OutputFile, Piece, Provenance, piece_bytes
-from converter.model.tensor import Tensor
+from converter.model.tensor import Tensor, tensor_names
 
 _DATA_NAME = f"__0_0{SUFFIX}"
-_WEIGHTS_KEYS = ("model", "model_state_dict", "state_dict", "module")
 _WEIGHTS, _OPTIMIZER = "model", "optimizer"
 _EXTRAS = "extras"
+_BYTES_FOR_AN_ITEM, _OPERATIONS_OF_AN_ITEM = 1 << 14, 16
+"""What an item counts for where the work that values may make is bounded by the file that has them."""
 
 
 def sniff(probe: Probe) -> bool:
@@ -52,18 +52,26 @@ def sniff(probe: Probe) -> bool:
     return probe.is_folder and METADATA_NAME in probe.entries
 
 
-def read(path: Location, options: NoOptions) -> Checkpoint:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What may be asked of a distributed checkpoint."""
+
+    select: str | None = select_option()
+
+
+def read(path: Location, options: ReadOptions) -> Checkpoint:
     """Read what a folder declares: no tensor but the optimizer's step counts.
 
     Raises ReadError for malformed or missing parts, SafetyError for pickles that would run code and for files outside
-    the folder.
+    the folder, UsageError where there are no weights at the key that was asked for.
     """
     items = read_metadata(open_inside(path, METADATA_NAME))
-    loaded = _Loaded(files=DataFiles(path))
+    walk = Walk(stored_bytes=len(items) * _BYTES_FOR_AN_ITEM, operations=len(items) * _OPERATIONS_OF_AN_ITEM)
+    loaded = _Loaded(files=DataFiles(path), walk=walk)
     loaded.files.check(items)
     for name, item in items.items():
         loaded.add(name, item)
-    checkpoint = _checkpoint(loaded)
+    checkpoint = _checkpoint(loaded, options.select)
     if is_there(path / DOCUMENT_NAME):
         file = open_inside(path, DOCUMENT_NAME)
         return described(checkpoint, {**read_document(file), "ties": dict(checkpoint.aliases)}, file.path)
@@ -80,7 +88,7 @@ class _Loaded:
 
     files: DataFiles
     root: _Node = field(default_factory=_Node)
-    walk: Walk = field(default_factory=Walk)
+    walk: Walk
     tensors: dict[Any, Tensor] = field(default_factory=dict)
 
     def add(self, name: str, item: Item) -> None:
@@ -108,50 +116,16 @@ class _Loaded:
         return self.walk.plain(self.files.value(item.place), name)
 
 
-def _checkpoint(loaded: _Loaded) -> Checkpoint:
-    weights, beside = _split(loaded.root)
-    tensors: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
-    lines: list[LedgerLine] = []
-    owners: dict[int, str] = {}
-    for name, value in _leaves(weights, ""):
-        if name in tensors or name in aliases:
-            raise ReadError("is the name of two tensors", path=loaded.files.folder, tensor=name)
-        if not isinstance(value, Tensor):
-            lines.append(dropped(name, f"is no tensor but {type(value).__name__}"))
-        elif owners.setdefault(id(value), name) == name or value.size == 0:
-            tensors[name] = value
-        else:
-            aliases[name] = owners[id(value)]
-    values = {key: _plain(value) for key, value in beside.items()}
-    checkpoint = Checkpoint(
-        tensors=tensors,
-        aliases=aliases,
-        buffers=frozenset(name for name, tensor in tensors.items() if is_buffer(name, tensor)),
-        lines=(*loaded.walk.lines, *lines),
-    )
-    return _with_training(checkpoint, values)
-
-
-def _split(root: _Node) -> tuple[_Node, _Node]:
-    """Return the part of a state dict that is weights, and what stands beside it; all may be under one key."""
-    inner = next(iter(root.values()), None)
-    if len(root) == 1 and isinstance(inner, _Node) and any(isinstance(inner.get(key), _Node) for key in _WEIGHTS_KEYS):
-        root = inner
-    for key in _WEIGHTS_KEYS:
-        if isinstance(root.get(key), _Node):
-            return root[key], _Node({name: value for name, value in root.items() if name != key})
-    beside = _Node({key: value for key, value in root.items() if key == _OPTIMIZER and isinstance(value, _Node)})
-    return _Node({key: value for key, value in root.items() if key not in beside}), beside
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and what they lead to."""
-    if not isinstance(value, _Node):
-        yield name, value
-        return
-    for key, item in value.items():
-        yield from _leaves(item, f"{name}.{key}" if name else str(key))
+def _checkpoint(loaded: _Loaded, select: str | None) -> Checkpoint:
+    found = checkpoint_of(_plain(loaded.root), loaded.walk, select=select, is_normalised=False)
+    extras = {key: value for key, value in found.extras.items() if not key.startswith("optim")}
+    is_unknown = len(extras) < len(found.extras)
+    own = extras.pop(_EXTRAS, {})
+    extras |= own if isinstance(own, dict) else {_EXTRAS: own}
+    checkpoint = replace(found, extras=extras, structure=None)
+    if not is_unknown:
+        return checkpoint
+    return replace(checkpoint, optimizer=None, optimizer_refused="it is of a kind that is not known")
 
 
 def _plain(value: Any) -> Any:
@@ -161,32 +135,6 @@ def _plain(value: Any) -> Any:
     items = {key: _plain(item) for key, item in value.items()}
     is_list = bool(items) and all(type(key) is int for key in items) and sorted(items) == list(range(len(items)))
     return [items[position] for position in range(len(items))] if is_list else items
-
-
-def _with_training(checkpoint: Checkpoint, values: Mapping[Key, Any]) -> Checkpoint:
-    """Add the state of the optimizer, and everything else as extras."""
-    states: list[Mapping[str, Any]] = []
-    refused = None
-    extras: dict[str, Any] = {}
-    for key, value in values.items():
-        state = as_state_dict(value)
-        if state is not None:
-            states.append(state)
-        elif str(key).startswith("optim"):
-            refused = "it is of a kind that is not known"
-        else:
-            extras[str(key)] = value
-    own = extras.pop(_EXTRAS, {})
-    extras |= own if isinstance(own, dict) else {_EXTRAS: own}
-    checkpoint = replace(checkpoint, extras=extras)
-    if refused is not None or not states:
-        return replace(checkpoint, optimizer_refused=refused)
-    try:
-        state = merged(states)
-        checkpoint = replace(checkpoint, optimizer_numbered=state if is_numbered(state) else None)
-        return replace(checkpoint, optimizer=named_state(state, checkpoint))
-    except LossError as error:
-        return replace(checkpoint, optimizer_refused=error.message)
 
 
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
@@ -233,8 +181,12 @@ def _optimizer_entries(optimizer: OptimizerState) -> Iterator[tuple[tuple[Key, .
 
 
 def _extra_entries(extras: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], Any]]:
-    """Yield training state under its own keys, and together where a key means something else at the root."""
-    apart = {key: value for key, value in extras.items() if key in (*_WEIGHTS_KEYS, _EXTRAS) or key.startswith("optim")}
+    """Yield training state under its own keys, and together where it would be something else at the root."""
+    apart = {
+        key: value
+        for key, value in extras.items()
+        if key in (*WEIGHTS_KEYS, _EXTRAS) or key.startswith("optim") or any(tensor_names(key, value))
+    }
     yield from (((key,), value) for key, value in extras.items() if key not in apart)
     if apart:
         yield (_EXTRAS,), apart
@@ -270,6 +222,7 @@ FORMAT = Format(
     dtypes=frozenset(DType),
     sniff=sniff,
     read=read,
+    read_options=ReadOptions,
     write=write,
     keeps_names=keeps_pytorch,
     spells_ties=True,

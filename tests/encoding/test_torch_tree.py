@@ -184,7 +184,6 @@ def test_what_is_no_tensor_is_said() -> None:
 @pytest.mark.parametrize(
     ("value", "message", "tensor"),
     [
-        (view(1), "holds a tensor under an empty key, without a name", None),
         ({"a.b": view(1), "a": {"b": view(1, offset=1)}}, "is the name of two tensors", "a.b"),
         ({"a": view(1), "b": view(1), "": {"b": view(1, offset=2)}}, "is the name of two tensors", "b"),
         ({"\ud800": view(1)}, "has a name that is no Unicode text", "\ud800"),

@@ -21,8 +21,8 @@ import converter
 from converter.encoding.dcp import Chunk, FileRange, Item, TensorItem, ValueItem, metadata_pickle
 from converter.encoding.torch_file import torch_file
 from converter.errors import CkconvError, LossError, ReadError, SafetyError
-from converter.formats import NoOptions, Probe
-from converter.formats.dcp import read, sniff
+from converter.formats import Probe
+from converter.formats.dcp import ReadOptions, read, sniff
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.output import Late, Watched
@@ -268,10 +268,9 @@ def folder_of(path: Path, change: Callable[[TensorItem], Item] = lambda item: it
 
 
 def assert_good(path: Path) -> None:
-    checkpoint = read(path, NoOptions())
+    checkpoint = read(path, ReadOptions())
     np.testing.assert_array_equal(checkpoint.tensors["w"].numpy(), np.hstack([LEFT, RIGHT]))
-    (line,) = checkpoint.lines
-    assert line.name == "n"
+    assert (checkpoint.extras, checkpoint.lines) == ({"n": 5}, ())
 
 
 def assert_refused(path: Path, what: str, error: type[CkconvError] = ReadError) -> None:
@@ -353,7 +352,7 @@ class Runs:
 @pytest.mark.parametrize("is_in_metadata", [True, False])
 def test_pickles_that_would_run_code_are_refused(is_in_metadata: bool, tmp_path: Path) -> None:
     folder = saved(tmp_path / "x", {"w": torch.ones(1), "n": 3})
-    assert read(folder, NoOptions()).names == ("w",)
+    assert read(folder, ReadOptions()).names == ("w",)
     if is_in_metadata:
         metadata = dcp.FileSystemReader(folder).read_metadata()
         metadata.planner_data = Runs()
@@ -380,7 +379,7 @@ def test_metadata_that_torch_could_write_and_does_not(change: Any, what: str, tm
     folder = saved(tmp_path / "x", {"w": torch.ones(1)})
     metadata = dcp.FileSystemReader(folder).read_metadata()
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
-    assert read(folder, NoOptions()).names == ("w",)
+    assert read(folder, ReadOptions()).names == ("w",)
     change(metadata)
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     assert_refused(folder, what)
@@ -406,7 +405,7 @@ def test_a_flipped_bit_is_found_when_it_is_read(tmp_path: Path) -> None:
     data[position + 4] ^= 1
     (tmp_path / "x" / "data").write_bytes(data)
     with pytest.raises(ReadError, match="CRC"):
-        read(tmp_path / "x", NoOptions()).tensors["w"].numpy()
+        read(tmp_path / "x", ReadOptions()).tensors["w"].numpy()
 
 
 def test_tensors_of_no_element_are_not_tied(tmp_path: Path) -> None:

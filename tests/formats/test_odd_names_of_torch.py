@@ -51,11 +51,11 @@ def test_a_copy_of_a_bare_tensor_is_one(save: Any, tmp_path: Path) -> None:
     assert converter.verify(path, tmp_path / "x.bin", dtype="float16").verification.weights
 
 
-def test_an_empty_key_is_no_name(save: Any) -> None:
-    with pytest.raises(
-        ReadError, match="holds a tensor under an empty key, without a name; save it again under a name"
-    ):
-        converter.read(save({"": torch.ones(2), "a.b": torch.ones(2)}))
+def test_an_empty_key_is_a_name(save: Any, tmp_path: Path) -> None:
+    path = save({"": torch.ones(2), "a.b": torch.zeros(2)})
+    for to in ("x.safetensors", "x.pt"):
+        converter.convert(path, tmp_path / to)
+        assert set(converter.read(tmp_path / to).names) == {"", "a.b"}
 
 
 @pytest.mark.parametrize("to", ["x.pt", "x.msgpack", "x.h5"])

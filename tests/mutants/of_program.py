@@ -268,15 +268,15 @@ FAULTS = (
     ),
     Fault(
         module="formats/dcp.py",
-        old="if key in (*_WEIGHTS_KEYS, _EXTRAS) or key",
-        new="if key in _WEIGHTS_KEYS or key",
+        old="if key in (*WEIGHTS_KEYS, _EXTRAS) or key",
+        new="if key in WEIGHTS_KEYS or key",
         tests=_CONDITIONS,
         what="extras called extras are taken apart",
     ),
     Fault(
         module="formats/dcp.py",
-        old='elif str(key).startswith("optim"):',
-        new="elif False:",
+        old="    is_unknown = len(extras) < len(found.extras)",
+        new="    is_unknown = False",
         tests=_CONDITIONS,
         what="state of an unknown optimizer is dropped in silence",
     ),
@@ -482,5 +482,12 @@ FAULTS = (
         new="prefix + end in names for",
         tests="tests/planning/test_quantised.py",
         what="names alone tell that a checkpoint is quantised",
+    ),
+    Fault(
+        module="formats/dcp.py",
+        old=" or any(tensor_names(key, value))",
+        new="",
+        tests="tests/formats/test_dcp.py",
+        what="tensors among the extras of a distributed checkpoint become weights",
     ),
 )

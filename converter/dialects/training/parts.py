@@ -26,8 +26,8 @@ WEIGHTS_KEYS = ("model_state_dict", "state_dict", "model", "module")
 _PARAMETERS = frozenset(("weight", "bias", "w", "b", "kernel", "gamma", "beta", "embedding", "embeddings"))
 _OF_RANDOM = re.compile(r"(^|_)rng|(^|_)rand(om)?_?states?")
 _OF_OPTIMIZERS = re.compile(r"(^|_)optim(?!al|um)|(^|_)opt(_|s?$)")
-_OWN_WEIGHTS, _OWN_EXTRAS = "model_state_dict", "extras"
-"""What this program calls the weights of a file, and what no key of a file stands for: all that is below it."""
+_OWN_WEIGHTS, _OWN_EXTRAS = ("model_state_dict", "model"), "extras"
+"""What this program calls the weights of files, and what it puts beside them that would be something else there."""
 _DEPTH_LIMIT = 16
 
 
@@ -115,13 +115,14 @@ def _take_whole(items: Mapping[Any, Any], found: Parts, walk: Walk) -> None:
 def _take_apart(items: Mapping[Any, Any], path: Path, found: Parts, walk: Walk) -> None:
     """Take the models and optimizers below `path`; where there are models, the tensors beside them."""
     walk.search(len(items))
+    has_own = not items.keys().isdisjoint(_OWN_WEIGHTS)
     count = len(found.models)
     beside = {}
     for key, value in items.items():
         where = found.come_by((*path, key))
         if states_in(value):
             found.optimizers[where] = value
-        elif not is_name(key) or not walk.has_tensors(value) or (key == _OWN_EXTRAS and _OWN_WEIGHTS in items):
+        elif not is_name(key) or not walk.has_tensors(value) or (key == _OWN_EXTRAS and has_own):
             continue
         elif is_module(value):
             found.models[where] = value

@@ -42,8 +42,10 @@ def select_option() -> Any:
     )
 
 
-def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None) -> Checkpoint:
+def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None, is_normalised: bool = True) -> Checkpoint:
     """Return the checkpoint that nested data is. No tensor is read but an optimizer's step counts.
+
+    What training code calls differently gets one name where it `is_normalised`.
 
     Raises ReadError for data without tensors, UsageError where nothing stands at the key that was asked for.
     """
@@ -57,6 +59,7 @@ def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None) -> Checkp
     structure = _assembled(root, (), {**weights, **states}, parts, walk)
     for path, state in states.items():
         state.value = walk.plain(parts.optimizers[path], _dotted(path))
+    rest = _rest(structure, parts.base)
     by_kind = {name for name, tensor in found.tensors.items() if is_buffer(name, tensor)}
     kinds = found.buffers if found.has_modules else found.buffers | by_kind
     checkpoint = Checkpoint(
@@ -65,7 +68,7 @@ def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None) -> Checkp
         models={_dotted(path): tuple(_names(weights[path])) for path in parts.models},
         buffers=frozenset(kinds & found.tensors.keys()),
         frozen=frozenset(found.frozen),
-        extras=_normalised(_rest(structure, parts.base)),
+        extras=_normalised(rest) if is_normalised else rest,
         structure=structure,
     )
     checkpoint = with_optimizers(checkpoint, dict(_each_state(states)))

@@ -97,8 +97,6 @@ class Walk:
         return value
 
     def _add(self, name: str, value: Any) -> Any:
-        if not name:
-            raise ReadError("holds a tensor under an empty key, without a name", hint="save it again under a name")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ReadError("has a name that is no Unicode text", tensor=name)
         if name in self.weights.tensors or name in self.weights.aliases:
