@@ -10,7 +10,7 @@ from typing import Any
 from converter import formats
 from converter.execution.hashing import hashed
 from converter.execution.parallel import Workers
-from converter.execution.publish import check_space, staging
+from converter.execution.publish import bytes_at, check_space, staging
 from converter.execution.resume import Attempt
 from converter.execution.workshop import LocalWorkshop, temporary_scratch
 from converter.formats.probe import located
@@ -129,7 +129,7 @@ def _converted(
         output = planned.output
         with planned.known_to_errors():
             planned.check_losses(options)
-            check_space(stage.folder, output.nbytes - stage.earlier.bytes_of(output.files), target.place.path)
+            check_space(stage.folder, output.space_bytes - stage.earlier.bytes_of(output.files), target.place.path)
             if options.dry_run:
                 return planned.report
             provenance.counts = planned.report.counts
@@ -137,12 +137,14 @@ def _converted(
             staged = planned.staged(stage.output)
             verification = prove(planned, staged, options, workshop)
             observer.committing()
+            whole = stage.output if target.is_folder else staged
+            nbytes = bytes_at(whole)
             stage.publish(
-                stage.output if target.is_folder else staged,
+                whole,
                 overwrite=options.overwrite,
                 durable=options.durable,
                 check=lambda: target.check_replaceable(options),
                 order=list(output.file_names),
             )
     resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
-    return planned.proven(verification, notes=resumed)
+    return planned.proven(verification, nbytes, notes=resumed)

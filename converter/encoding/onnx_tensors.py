@@ -247,7 +247,7 @@ class _Declared:
     def tensor(self) -> Tensor:
         """Return what is declared.
 
-        Raises ReadError for a type that is not read, and for values twice or not where they are said to be.
+        Raises ReadError for a type that is not read, and for values twice or not where they claim to be.
         """
         dtype = _DTYPES.get(self.type_number or 0)
         if dtype is None:

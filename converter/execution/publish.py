@@ -305,6 +305,11 @@ def check_space(folder: Path, nbytes: int, destination: Location) -> None:
         raise WriteError(f"needs {nbytes} bytes, the disk has {free} free", path=destination)
 
 
+def bytes_at(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+
+
 def _files_of(staged: Path, order: Sequence[str]) -> list[str]:
     """Return the files of a staged folder by name, those that `order` does not have last; of a staged file, none."""
     found = sorted(str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file())

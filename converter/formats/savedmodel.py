@@ -208,7 +208,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
             optimizer=os.fspath(workshop.scratch / slots.name) if variables.slots else None,
         )
 
-    return Output(files=extra_files, names=names, build=build, build_bytes=2 * (staged.nbytes + slots.nbytes))
+    nbytes = staged.nbytes + slots.nbytes
+    return Output(files=extra_files, names=names, build=build, build_bytes=nbytes, scratch_bytes=nbytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

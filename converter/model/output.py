@@ -109,7 +109,7 @@ class Output:
     `files` are in the order in which they may appear: one without which nobody takes the others for a checkpoint, such
     as an index, comes after them, and what `build` makes comes last.
     `build` makes what cannot be laid out in advance, after `files` are written; `built` are the files it makes in a
-    format of single files.
+    format of single files; `build_bytes` are there in the end, `scratch_bytes` are needed meanwhile.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     `has_config` says that the files have the config in them, so that none is put beside them.
     `read_with` are the options with which its reader finds what is planned.
@@ -122,6 +122,7 @@ class Output:
     build: Callable[[Workshop], None] | None = None
     built: tuple[str, ...] = ()
     build_bytes: int = 0
+    scratch_bytes: int = 0
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
     has_config: bool = False
@@ -135,8 +136,13 @@ class Output:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk, staging included."""
+        """Bytes that appear, as far as they are known in advance: not those of a graph."""
         return sum(file.nbytes for file in self.files) + self.build_bytes
+
+    @property
+    def space_bytes(self) -> int:
+        """Bytes on disk while it is made."""
+        return self.nbytes + self.scratch_bytes
 
 
 @dataclass(slots=True, kw_only=True)

@@ -67,10 +67,10 @@ class Plan:
                 error.path = str(self.target.place.path)
             raise
 
-    def proven(self, verification: Verification, *, notes: tuple[str, ...] = ()) -> Report:
-        """Return the report of what was written and verified, once every tensor has been read."""
+    def proven(self, verification: Verification, nbytes: int, *, notes: tuple[str, ...] = ()) -> Report:
+        """Return the report of `nbytes` that were written and verified, once every tensor has been read."""
         warnings = (*self.report.warnings, *cast_losses(self.checkpoint), *notes)
-        return replace(self.report, verification=verification, warnings=warnings)
+        return replace(self.report, verification=verification, nbytes=nbytes, warnings=warnings)
 
 
 def plan(source: Source, target: Target, options: Options, workshop: LocalWorkshop, provenance: Provenance) -> Plan:

@@ -83,6 +83,11 @@ def run(main_job: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     return json.loads(result.stdout.splitlines()[-1]), inputs, dict(np.load(folder / "outputs.npz"))
 
 
+def test_the_bytes_are_those_that_are_there(main_job: tuple[Path, str]) -> None:
+    nbytes = sum(path.stat().st_size for path in main_job[0].rglob("*") if path.is_file())
+    assert f"pytorch -> savedmodel, {nbytes / 1e6:.2f} MB" in main_job[1].splitlines()
+
+
 def test_the_verdict_counts(main_job: tuple[Path, str]) -> None:
     verdict = main_job[1].splitlines()[-1]
     assert verdict.startswith(

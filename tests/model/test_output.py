@@ -24,8 +24,9 @@ def test_bytes_and_order_of_files(tmp_path: Path) -> None:
         OutputFile(name="asset", pieces=[LocalFile(tmp_path / "asset")]),
     )
     assert [file.nbytes for file in files] == [4 + 24 + 24 + 2 + 5, 70]
-    output = Output(files=files, names={}, built=("graph",), build_bytes=1000)
+    output = Output(files=files, names={}, built=("graph",), build_bytes=1000, scratch_bytes=300)
     assert output.nbytes == 59 + 70 + 1000
+    assert output.space_bytes == 59 + 70 + 1000 + 300
     assert output.file_names == ("data", "asset", "graph")
 
 
