@@ -58,8 +58,8 @@ FAULTS = (
     ),
     Fault(
         module="program.py",
-        old="output.nbytes - stage.earlier.bytes_of(output.files)",
-        new="output.nbytes",
+        old="output.space_bytes - stage.earlier.bytes_of(output.files)",
+        new="output.space_bytes",
         tests=_PROGRAM,
         what="a resumed attempt wants the whole space again",
     ),
