@@ -182,10 +182,10 @@ def _is_needed(file: Path, path: Path) -> bool:
 
 def assert_same(expected: Checkpoint, found: Checkpoint) -> None:
     """Hold two checkpoints to the same names, element types, shapes and bits; collect every difference first."""
-    wrong = [f"missing {name!r}" for name in expected.names if name not in found.names]
-    wrong += [f"unexpected {name!r}" for name in found.names if name not in expected.names]
+    wrong = [f"missing {name!r}" for name in expected.names if name not in found]
+    wrong += [f"unexpected {name!r}" for name in found.names if name not in expected]
     for name in expected.names:
-        if name in found.names:
+        if name in found:
             ours, theirs = expected.tensor(name), found.tensor(name)
             if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
                 wrong.append(f"{name!r}: {theirs.dtype}{theirs.shape}, not {ours.dtype}{ours.shape}")

@@ -276,7 +276,7 @@ def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
     if traced is None:
         raise UsageError("--layout tensorflow needs a graph, which says how weights are used")
     names = {name: kernel_name(name) for name in checkpoint.tensors if name in traced.kernels}
-    return {name: kernel for name, kernel in names.items() if kernel is not None and kernel not in checkpoint.names}
+    return {name: kernel for name, kernel in names.items() if kernel is not None and kernel not in checkpoint}
 
 
 def variable_name(name: str) -> str:

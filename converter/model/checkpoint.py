@@ -203,6 +203,10 @@ class Checkpoint:
         """Every name a tensor can be asked for by: tensors first, then aliases."""
         return (*self.tensors, *self.aliases)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a tensor can be asked for by this name."""
+        return name in self.tensors or name in self.aliases
+
     @property
     def all_tensors(self) -> tuple[Tensor, ...]:
         """Every tensor, ties counted once, and every slot of the optimizer."""

@@ -89,7 +89,7 @@ def _weights(signature: Signature, planned: Checkpoint, source: Checkpoint) -> I
     by_origin = {source.origin(name): name for name in source.names}
     for name in (*signature.parameters, *signature.buffers):
         tied = [alias for alias, owner in signature.ties.items() if owner == name]
-        found = next((each for each in (name, *tied) if each in planned.names), None)
+        found = next((each for each in (name, *tied) if each in planned), None)
         variable = None if found is None else by_origin.get(planned.origin(found))
         if found is None or variable is None:
             continue

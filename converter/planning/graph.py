@@ -109,7 +109,7 @@ def _start_ahead(target: Format, workshop: LocalWorkshop) -> None:
 def _check_nothing_left_out(planned: Checkpoint, source: Checkpoint, signature: Signature) -> None:
     there = set(map(planned.origin, planned.names))
     for name in (*signature.parameters, *signature.buffers):
-        if name in source.names and source.origin(name) not in there:
+        if name in source and source.origin(name) not in there:
             raise LossError("was left out, and the graph uses it", tensor=name, hint=WITHOUT_GRAPH)
 
 

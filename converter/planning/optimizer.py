@@ -343,7 +343,7 @@ def _with_basis(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     alike = 0
     for group in state.groups:
-        shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint.names)
+        shapes = Counter(checkpoint.tensor(name).shape for name in group.parameters if name in checkpoint)
         alike += sum(count for count in shapes.values() if count > 1)
     rests = f"; {alike} parameters of the same shape rest on order" if alike else ""
     warning = f"the optimizer's parameters: {state.basis}{rests}"

@@ -85,7 +85,7 @@ def compare(left: Checkpoint, right: Checkpoint) -> Difference:
     changed: dict[str, str] = {}
     same = 0
     for name in left.names:
-        if name in right.names:
+        if name in right:
             what = _how(left.tensor(name), right.tensor(name))
             if what is None:
                 same += 1
@@ -112,8 +112,8 @@ def _how(left: Tensor, right: Tensor) -> str | None:
 
 def _missing(here: Checkpoint, there: Checkpoint) -> tuple[str, ...]:
     """Return the names that `there` lacks, but for those tied to one that it has."""
-    found = {here.aliases.get(name, name) for name in here.names if name in there.names}
-    return tuple(name for name in here.names if name not in there.names and here.aliases.get(name, name) not in found)
+    found = {here.aliases.get(name, name) for name in here.names if name in there}
+    return tuple(name for name in here.names if name not in there and here.aliases.get(name, name) not in found)
 
 
 def _optimizers(left: Checkpoint, right: Checkpoint) -> tuple[str | None, tuple[str, ...]]:

@@ -131,7 +131,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/names/torch_names.py",
-        old="weights = {name: new for name, new in weights.items() if new not in checkpoint.names}",
+        old="weights = {name: new for name, new in weights.items() if new not in checkpoint}",
         new="weights = dict(weights)",
         tests=_TELL + "::test_kernels_with_names_of_torch_become_weights",
         what="a kernel beside a weight takes its name",

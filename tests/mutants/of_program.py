@@ -163,7 +163,7 @@ FAULTS = (
     ),
     Fault(
         module="formats/savedmodel.py",
-        old="kernel is not None and kernel not in checkpoint.names",
+        old="kernel is not None and kernel not in checkpoint",
         new="kernel is not None",
         tests=_CONDITIONS,
         what="a kernel takes the name of another tensor",

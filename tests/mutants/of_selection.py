@@ -630,8 +630,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/graph.py",
-        old="    for name in (*signature.parameters, *signature.buffers):\n        if name in source.names",
-        new="    for name in signature.parameters:\n        if name in source.names",
+        old="    for name in (*signature.parameters, *signature.buffers):\n        if name in source",
+        new="    for name in signature.parameters:\n        if name in source",
         tests="tests/planning/test_graph.py",
         what="a buffer that the graph uses is left out",
     ),

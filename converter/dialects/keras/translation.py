@@ -406,7 +406,7 @@ class _ToKeras:
         rewriting, source = self.rewriting, self.rewriting.source
         first, *others = map(module.torch_name, slot.torch)
         tensor = parts[0]
-        if slot.added is not None and module.torch_name(slot.added) in source.names:
+        if slot.added is not None and module.torch_name(slot.added) in source:
             added = module.torch_name(slot.added)
             self.used.add(added)
             summed = _Sum()

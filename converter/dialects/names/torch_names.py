@@ -26,7 +26,7 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
         for name, tensor in checkpoint.tensors.items()
         if name.endswith(f".{KERNEL}") and len(tensor.shape) >= LEAST_RANK
     }
-    weights = {name: new for name, new in weights.items() if new not in checkpoint.names}
+    weights = {name: new for name, new in weights.items() if new not in checkpoint}
     named = checkpoint.with_names(lambda name: weights.get(name, name))
     moved = {new: to_weight(named.tensors[new]) for new in weights.values()}
     warning = "layouts are taken to be PyTorch's, as the names are"

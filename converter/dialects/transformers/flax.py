@@ -250,7 +250,7 @@ class _Writing:
         """Store once more what Flax stores twice and PyTorch once."""
         for alias, owner in _ties(self.names, self.config):
             found = self.names.from_canonical(alias)
-            if found is None or found[0] in self.rewriting.tensors or owner not in self.rewriting.source.names:
+            if found is None or found[0] in self.rewriting.tensors or owner not in self.rewriting.source:
                 continue
             leaf, layout = found
             self.rewriting.put(

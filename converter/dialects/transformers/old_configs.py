@@ -42,7 +42,7 @@ def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
     renamed = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *warnings))
     match config.values.get("architectures"):
         case [str(architecture), *_] if architecture.endswith(_WITH_HEAD):
-            is_missing = _HEAD not in checkpoint.names and _SHARED in checkpoint.tensors
+            is_missing = _HEAD not in checkpoint and _SHARED in checkpoint.tensors
         case _:
             is_missing = False
     if is_missing and _is_untied_before(checkpoint.config.values):

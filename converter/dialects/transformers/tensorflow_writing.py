@@ -103,7 +103,7 @@ def variables_of_layer(
     config = heads.encoder_config(Config(values=entry, raw=b""))
     if config is None:
         return None
-    ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint.names}
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint}
     return in_keras_order(ranks, config.values, str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF"))
 
 

@@ -52,7 +52,7 @@ def fitted_to_class(checkpoint: Checkpoint, signature: Signature) -> Fitted:
     declared = {**signature.parameters, **signature.buffers}
     for name, declaration in declared.items():
         tensors[name] = _filling(checkpoint, signature, name, declaration, lines)
-    aliases = {alias: owner for alias, owner in signature.ties.items() if alias in checkpoint.names}
+    aliases = {alias: owner for alias, owner in signature.ties.items() if alias in checkpoint}
     for name in checkpoint.names:
         if name not in tensors and name not in aliases:
             lines.append(_left_over(checkpoint.origin(name), name, signature))
@@ -75,7 +75,7 @@ def _filling(
     checkpoint: Checkpoint, signature: Signature, name: str, declaration: Declaration, lines: list[LedgerLine]
 ) -> Tensor:
     tied = [alias for alias, owner in signature.ties.items() if owner == name]
-    sources = [candidate for candidate in (name, *tied) if candidate in checkpoint.names]
+    sources = [candidate for candidate in (name, *tied) if candidate in checkpoint]
     dtype, shape = declaration
     if not sources:
         reason = f"{signature.title} has it, the checkpoint does not; filled with zeros"
@@ -111,7 +111,7 @@ def fitted_to_source(planned: Checkpoint, source: Checkpoint, signature: Signatu
     """
     declared = {**signature.parameters, **signature.buffers}
     for name, (dtype, shape) in declared.items():
-        if name not in source.names or (source.tensor(name).dtype, source.tensor(name).shape) != (dtype, shape):
+        if name not in source or (source.tensor(name).dtype, source.tensor(name).shape) != (dtype, shape):
             raise GraphError(f"the graph has it as {dtype.value}{list(shape)}, the source does not", tensor=name)
     found = {name: _stored(name, planned, source) for name in declared}
     kept = _with_relatives([name for name, stored in found.items() if stored is None], planned, source)
