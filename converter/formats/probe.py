@@ -6,6 +6,7 @@ from functools import cached_property
 
 from converter.encoding import hdf5
 from converter.encoding import zip as zip_archive
+from converter.encoding.part_files import folder_of_index, parts_in
 from converter.errors import CkconvError, ReadError
 from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
@@ -15,9 +16,12 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def located(path: Location) -> Location:
-    """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that."""
+    """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that.
+
+    Of an index of shards it is their folder.
+    """
     index = path.parent / f"{path.name}.index"
-    return index if path.name and not is_there(path) and is_file(index) else path
+    return index if path.name and not is_there(path) and is_file(index) else folder_of_index(path)
 
 
 class Probe:
@@ -65,7 +69,9 @@ class Probe:
         """Return the error for content that no format claims, saying what it looks like."""
         if self.is_folder:
             what = "is an empty folder" if not self.entries else "holds no checkpoint that any format knows"
-            return ReadError(what, path=self.path)
+            of_parts = parts_in(self.entries)
+            what, hint = of_parts or (what, None)
+            return ReadError(what, path=self.path, hint=hint)
         if self.size == 0:
             return ReadError("is empty", path=self.path)
         if self.head.startswith(b"version https://git-lfs"):

@@ -23,6 +23,7 @@ from converter.encoding.folder import (
     read_config,
     read_configs,
 )
+from converter.encoding.part_files import check_whole
 from converter.errors import CkconvError, MissingExtraError, ReadError, UsageError
 from converter.formats import Format, Probe
 from converter.graphs.description.keras_source import graph_source
@@ -53,6 +54,7 @@ class Source:
         No tensor is read. Raises CkconvError that names the file.
         """
         folder = path if is_dir(path) else path.parent
+        check_whole(path)
         file, format_ = detected(path, options.from_format)
         accepted = {field.name for field in fields(format_.read_options)}
         read_options = format_.read_options(**{name: value for name, value in specific.items() if name in accepted})

@@ -17,6 +17,7 @@ from converter.dialects.optimizer.torch_layouts import as_state_dict, states_in
 from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk
 from converter.encoding.torch_file.tree import axes_of, is_carried, is_module, text_of
+from converter.errors import ReadError
 from converter.model.dtype import DType
 
 Path = tuple[Any, ...]
@@ -78,9 +79,10 @@ def items_of(value: Any) -> Mapping[Any, Any] | None:
 
 
 def parts_of(root: Any, walk: Walk) -> Parts:
-    """Return the parts of what a file holds."""
+    """Return the parts of what a file holds. Raises ReadError for weights that are places without values."""
     found = Parts()
     items = items_of(root)
+    _check_values(items or {})
     if items is None:
         found.models[found.come_by(())] = root
         return found
@@ -100,6 +102,30 @@ def parts_of(root: Any, walk: Walk) -> Parts:
         found.tensors = {}
         _take_whole(items, found, walk)
     return found
+
+
+def _check_values(items: Mapping[Any, Any]) -> None:
+    """Raise ReadError for what a process of DeepSpeed's ZeRO-3 saves: names without values, of which all have parts.
+
+    `param_shapes` beside them says how large they are.
+    """
+    listed = items.get("param_shapes")
+    shapes = {
+        name: shape for each in (listed if isinstance(listed, list) else [listed]) for name, shape in _of_dict(each)
+    }
+    for key in WEIGHTS_KEYS:
+        for name, value in _of_dict(items.get(key)):
+            shape = getattr(value, "shape", None)
+            if name in shapes and isinstance(shape, tuple) and 0 in shape and 0 not in shapes[name]:
+                raise ReadError(
+                    "has no values here: they are in the parts that ZeRO-3's processes wrote (*_optim_states.pt)",
+                    tensor=text_of(name),
+                    hint="zero_to_fp32.py, which DeepSpeed puts beside them, makes one file of them",
+                )
+
+
+def _of_dict(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
 
 
 def _take_whole(items: Mapping[Any, Any], found: Parts, walk: Walk) -> None:
