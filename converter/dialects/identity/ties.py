@@ -116,7 +116,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     prefix, names = inference.prefix, frozenset(checkpoint.names)
     groups: dict[str, list[str]] = {}
-    for alias, owner in _every_tie(inference.architecture, values).items():
+    for alias, owner in every_tie(inference.architecture, values).items():
         groups.setdefault(prefix + owner, [prefix + owner]).append(prefix + alias)
     added: dict[str, str] = {}
     for group in groups.values():
@@ -132,7 +132,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def _every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
+def every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
     """Return tied name -> the name that is stored, by both tables, in the class's own names."""
     known = class_parameters(type_named(config) or type_with(architecture) or "", architecture)
     newer = {} if known is None else known.ties_with(is_tied=is_tied(config))

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from converter.declaring import option, set_choices
+from converter.dialects.identity.holdings import check_no_adapters, missing_slots
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
@@ -108,13 +109,15 @@ def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
     """Lay out a folder that `AutoModel...from_pretrained` loads without a missing or unexpected key.
 
-    Raises ArchitectureError without a config.
+    Raises ArchitectureError without a config, LossError for a model with adapters inside. What the class asks for and
+    the checkpoint lacks is a line, refused by default.
     """
     source_config = checkpoint.config
     if source_config is None:
         raise _no_config(checkpoint)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     checkpoint = _without(checkpoint, outside)
+    check_no_adapters(checkpoint.names)
     flavor = weights.FLAVORS[options.flavor]
     identified = _identified(checkpoint, source_config) if flavor.adapt is None else (source_config, None, ())
     config, inference, warnings = identified
@@ -134,6 +137,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
     beside_weights, lines, notes = training.files(renamed, options.train_batch_size)
+    if inference is not None and flavor.adapt is None:
+        lines = (*lines, *missing_slots(checkpoint, config.values, inference))
     return Output(
         files=(*beside, *beside_weights, *weight_files),
         names={**names, **{name: name for name in outside}},

@@ -1,0 +1,58 @@
+"""Whether a class of transformers finds what it asks for: `from_pretrained` makes up what it does not, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from converter.dialects.identity.classes import type_with
+from converter.dialects.identity.inference import Inference
+from converter.dialects.identity.parameters import class_parameters
+from converter.dialects.identity.ties import every_tie
+from converter.errors import LossError
+from converter.model.checkpoint import Checkpoint, type_named
+from converter.model.ledger import LedgerLine, defaulted
+
+_OF_ADAPTERS = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "original_module")
+_SHOWN = 3
+
+
+def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference) -> Iterator[LedgerLine]:
+    """Yield a line, refused by default, for each parameter that every model of a class has and a checkpoint lacks.
+
+    A tie counts under any of its names. Nothing is missing of a class that no table knows, nor of one that is made of
+    other models, whose types the config says.
+    """
+    if any(isinstance(part, Mapping) and type_named(part) is not None for part in config.values()):
+        return
+    known = class_parameters(type_named(config) or type_with(inference.architecture) or "", inference.architecture)
+    if known is None:
+        return
+    names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)
+    ties = every_tie(inference.architecture, config)
+    held = {ties.get(name, name) for name in names}
+    missing = [name for name in known.required(names) if name not in names and ties.get(name, name) not in held]
+    elsewhere = {name[start:] for name in names for start in _starts(name)} if missing else set()
+    missing = [name for name in missing if name not in elsewhere]
+    strange = [name for name in sorted(names) if known.place(name) is None and name not in ties] if missing else []
+    more = "" if len(strange) <= _SHOWN else f" and {len(strange) - _SHOWN} more"
+    has = f", and has no {', '.join(strange[:_SHOWN])}{more}" if strange else ""
+    reason = f"is not in the source: {inference.architecture} would make it up{has}"
+    for name in missing:
+        yield defaulted(name, reason, is_refused_by_default=True)
+
+
+def _starts(name: str) -> Iterator[int]:
+    """Yield where the parts of a name begin, but for the first: towers have another part in front in some releases."""
+    start = name.find(".") + 1
+    while start:
+        yield start
+        start = name.find(".", start) + 1
+
+
+def check_no_adapters(names: Iterable[str]) -> None:
+    """Raise LossError for the state dict of a model of PEFT, whose names no class of transformers has."""
+    for name in names:
+        if not set(name.split(".")).isdisjoint(_OF_ADAPTERS):
+            hint = "save what its merge_and_unload() returns"
+            raise LossError("is of a model of PEFT, with adapters beside its weights", tensor=name, hint=hint)

@@ -1,0 +1,90 @@
+"""A folder of transformers is ok where its class finds what it asks for, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import converter
+from converter.errors import LossError
+from tests.graphs.zoo import ZOO, Model
+
+SIZES = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Any:
+    """Save a state dict beside the config of its class, and convert it."""
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES)).eval()
+    model.config.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["architectures"] = ["BertForSequenceClassification"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+
+    def convert(state: dict[str, torch.Tensor], **options: Any) -> Any:
+        torch.save(state, tmp_path / "x.pth")
+        report = converter.convert(tmp_path / "x.pth", tmp_path / "out", to="pretrained", overwrite=True, **options)
+        return report, type(model).from_pretrained(tmp_path / "out", output_loading_info=True)[1]
+
+    return dict(model.state_dict()), convert
+
+
+def test_what_is_whole_is_found_whole(saved: Any) -> None:
+    state, convert = saved
+    wrapped = {name.replace("layer.0.", "layer.0._checkpoint_wrapped_module."): value for name, value in state.items()}
+    for given in (state, wrapped, {f"module.{name}": value for name, value in state.items()}):
+        report, told = convert(given)
+        assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        assert (report.counts["dropped"], report.counts["defaulted"]) == (0, 0)
+
+
+def test_a_name_that_is_wrong(saved: Any) -> None:
+    state, convert = saved
+    wrong = {name.replace("layer.0.attention.self.query", "layer.0.attention.self.q"): v for name, v in state.items()}
+    refused = (
+        rf"tensor {QUERY}: is not in the source: BertForSequenceClassification would make it up, and has no "
+        r"bert.encoder.layer.0.attention.self.q.bias, bert.encoder.layer.0.attention.self.q.weight; --allow-missing"
+    )
+    with pytest.raises(LossError, match=refused) as caught:
+        convert(wrong)
+    assert caught.value.exit_code == 3
+    report, told = convert(wrong, allow_missing=("*.query.*",))
+    assert QUERY in told["missing_keys"]
+    assert report.counts["defaulted"] == 2
+
+
+def test_a_tensor_that_is_not_there(saved: Any) -> None:
+    state, convert = saved
+    del state[QUERY]
+    with pytest.raises(LossError, match=rf"tensor {QUERY}: is not in the source: .* would make it up; --allow-missing"):
+        convert(state)
+
+
+def test_a_model_with_adapters_inside(saved: Any) -> None:
+    state, convert = saved
+    inside = {f"base_model.model.{name}": value for name, value in state.items()}
+    inside[f"base_model.model.{QUERY.replace('.weight', '.lora_A.default.weight')}"] = torch.ones(2, 8)
+    with pytest.raises(LossError, match=r"is of a model of PEFT, .*; save what its merge_and_unload\(\) returns"):
+        convert(inside)
+
+
+def test_a_type_that_no_table_knows_is_carried_as_it_is(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.pth")
+    (tmp_path / "config.json").write_text('{"model_type": "of-no-table", "architectures": ["X"]}')
+    report = converter.convert(tmp_path / "x.pth", tmp_path / "out", to="pretrained")
+    assert report.counts == {"mapped": 1, "tied": 0, "dropped": 0, "defaulted": 0}
+
+
+@pytest.mark.parametrize("model", ZOO[::6], ids=lambda model: model.architecture)
+def test_nothing_is_missing_of_a_model_that_is_whole(model: Model, tmp_path: Path) -> None:
+    made = getattr(transformers, model.architecture)(transformers.AutoConfig.for_model(**model.config))
+    made.save_pretrained(tmp_path / "model")
+    report = converter.convert(tmp_path / "model", tmp_path / "out", to="pretrained", optimizer="drop")
+    assert report.counts["defaulted"] == 0
