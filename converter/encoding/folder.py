@@ -49,8 +49,11 @@ TOKENIZER_NAMES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+"""What PEFT says of an adapter, beside its weights."""
 ASSET_NAMES = (
     "generation_config.json",
+    ADAPTER_CONFIG_NAME,
     *TOKENIZER_NAMES,
     # processors
     "preprocessor_config.json",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -68,6 +68,7 @@ class Format:
     `dtypes`         the element types it can hold
     `extra`          the pip extra that writing runnable files needs, None when reading and writing need none
     `file_name`      what its file is called inside a folder; None when the format *is* a folder
+    `other_names`    what it is called in folders of others
     `entries`        shell patterns of what its folders hold, besides config, tokenizer and other assets
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
@@ -102,6 +103,7 @@ class Format:
     write: Callable[[Checkpoint, Any, Provenance], Output]
     extra: str | None = None
     file_name: str | None = None
+    other_names: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
     keeps_names: Callable[[Checkpoint], bool] = keeps_none
     keeps_structure: bool = False
@@ -116,6 +118,11 @@ class Format:
     foreign_runner: ChildFunction[..., Answer] | None = None
     inexact: tuple[str, ...] = ()
     is_same_program: Callable[[Path, Path], bool] | None = None
+
+    def file_in(self, entries: Collection[str]) -> str | None:
+        """Return which entry of a folder is its file, None where none is called so."""
+        names = (self.file_name, *self.other_names)
+        return next((name for name in names if name is not None and name in entries), None)
 
 
 @cache
@@ -164,7 +171,7 @@ def detect(probe: Probe) -> Format:
     Raises UnknownFormatError naming the candidates when there are several, ReadError when the file is nothing.
     """
     claims = [format_ for format_ in registry().values() if format_.sniff(probe)]
-    claims = claims or [format_ for format_ in registry().values() if format_.file_name in probe.entries]
+    claims = claims or [format_ for format_ in registry().values() if format_.file_in(probe.entries)]
     if len(claims) > 1:
         by_suffix = [format_ for format_ in claims if probe.path.name.lower().endswith(format_.suffixes or ("\0",))]
         claims = by_suffix if len(by_suffix) == 1 else claims

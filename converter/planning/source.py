@@ -111,8 +111,9 @@ def detected(path: Location, name: str | None) -> tuple[Location, Format]:
     """Return the format at `path`, or the one called `name`; and the file in a folder, where that is of one file."""
     probe = Probe(path)
     format_ = formats.detect(probe) if name is None else formats.by_name(name)
-    if format_.file_name in probe.entries and (name is not None or not format_.sniff(probe)):
-        return path / format_.file_name, format_
+    inside = format_.file_in(probe.entries)
+    if inside is not None and (name is not None or not format_.sniff(probe)):
+        return path / inside, format_
     return path, format_
 
 

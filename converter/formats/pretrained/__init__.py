@@ -21,7 +21,14 @@ from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
 from converter.dialects.transformers.heads import is_head
 from converter.encoding import safetensors, shards
-from converter.encoding.folder import CONFIG_NAME, TOKENIZER_NAMES, open_inside, read_assets, read_config
+from converter.encoding.folder import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    TOKENIZER_NAMES,
+    open_inside,
+    read_assets,
+    read_config,
+)
 from converter.errors import ArchitectureError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
@@ -31,6 +38,7 @@ from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import Tensor, is_equal
 
 _HEADS_NAME = "heads.safetensors"
+_ADAPTER_NAME = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +121,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     the checkpoint lacks is a line, refused by default.
     """
     source_config = checkpoint.config
+    if source_config is None and ADAPTER_CONFIG_NAME in checkpoint.assets:
+        return _adapter(checkpoint, options, provenance)
     if source_config is None:
         raise _no_config(checkpoint)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
@@ -145,6 +155,22 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=lines,
         warnings=(*warnings, *notes, *_warnings_of_tokenizer(checkpoint.assets, config)),
+    )
+
+
+def _adapter(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
+    """Lay out a folder that `PeftModel.from_pretrained` loads: an adapter, whose base model is somewhere else."""
+    if options.flavor != "safetensors":
+        raise ArchitectureError("an adapter is written as safetensors alone", hint="leave --flavor out")
+    tensors = {name: checkpoint.tensor(name) for name in checkpoint.names}
+    (file,) = safetensors.files(tensors, checkpoint.metadata, provenance)
+    beside = [OutputFile(name=name, pieces=(asset,)) for name, asset in checkpoint.assets.items()]
+    beside_weights, lines, notes = training.files(checkpoint, options.train_batch_size)
+    return Output(
+        files=(*beside, *beside_weights, replace(file, name=_ADAPTER_NAME)),
+        names={name: name for name in tensors},
+        lines=lines,
+        warnings=notes,
     )
 
 

@@ -66,6 +66,7 @@ FORMAT = Format(
     read=read,
     write=write,
     file_name=FILE_NAME,
+    other_names=("adapter_model.bin",),
     keeps_names=keeps_pytorch,
     spells_ties=True,
     keeps_structure=True,
