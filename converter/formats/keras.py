@@ -58,6 +58,8 @@ _NOT_WEIGHTS = {
 }
 _SEED = "seed_generator"
 _DIALECTS = tuple(Dialect)
+_INPUTS = ("layers", "input_layer")
+"""A group of functional models alone, whatever their layers."""
 _DATE_SAVED = "1980-01-01@00:00:00"
 
 
@@ -197,7 +199,9 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
         counts = {as_today(place): len(held) for place, held in stores.items()}
         by_place = names_from_modules(modules, counts)
         named = {place: by_place[now] for place in stores if (now := as_today(place)) in by_place}
-    named |= _named_in_transformers(stores)
+    is_around = root.group(*_INPUTS) is not None or (config is not None and dialect.is_model(config.values))
+    unlisted = {place: held for place, held in stores.items() if _listed(root, place) is None}
+    named |= _named_in_transformers(unlisted, is_around=is_around)
     titles = dict(_titles(root, ()))
     for place, held in stores.items():
         if place and place not in named:
@@ -208,13 +212,18 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
     return named
 
 
-def _named_in_transformers(stores: Mapping[str, list[Tensor]]) -> dict[str, tuple[str, ...]]:
-    """Return the names of the variables of each place that is in a model of transformers."""
+def _named_in_transformers(stores: Mapping[str, list[Tensor]], *, is_around: bool) -> dict[str, tuple[str, ...]]:
+    """Return the names of the variables of each place that is in a model of transformers.
+
+    `is_around`: the root is a model of Keras, of which a main layer may be one layer and a head of its own another.
+    """
     positions = {
         place: [f"{place}/{_VARIABLES}/{number}".lstrip("/") for number in range(len(held))]
         for place, held in stores.items()
     }
-    found = attributes.names_from_places(each for places in positions.values() for each in places)
+    found = attributes.names_from_places(
+        (each for places in positions.values() for each in places), is_around=is_around
+    )
     return {
         place: tuple(found.get(each, each) for each in places)
         for place, places in positions.items()

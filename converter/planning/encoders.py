@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from converter.dialects.transformers.heads import is_head, models_inside
+from converter.dialects.transformers.tensorflow_classes import class_of_layer
 from converter.errors import ArchitectureError, GraphError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
@@ -18,7 +19,6 @@ from converter.model.checkpoint import Checkpoint
 from converter.planning.tracing import trace_class
 
 _CONFIG_NAME, _GRAPH_NAME = "encoder.json", "encoder.onnx"
-_OF_TENSORFLOW, _MAIN_LAYER = "TF", "MainLayer"
 
 
 def with_encoder(
@@ -42,7 +42,7 @@ def with_encoder(
         )
     (model,) = inside
     require("torch", "tracing a model of transformers")
-    architecture = _architecture(model.class_name)
+    architecture = class_of_layer(model.class_name).removeprefix("TF")
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
     config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
     signature = trace_class(architecture, config=config, graph=file, opset=opset, workshop=workshop)
@@ -70,12 +70,6 @@ def with_encoder(
         f"there is no {model.class_name} in transformers 5"
     )
     return graph.with_encoder(encoder), (note,)
-
-
-def _architecture(class_name: str) -> str:
-    """Return the class of PyTorch that computes as one of TensorFlow, or as the main layer of such a class."""
-    name = class_name.removeprefix(_OF_TENSORFLOW)
-    return name.removesuffix(_MAIN_LAYER) + ("Model" if name.endswith(_MAIN_LAYER) else "")
 
 
 def _own(planned: Checkpoint, source: Checkpoint) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from converter import formats
 from converter.dialects.keras import OBJECTS, class_of_layers
-from converter.dialects.keras import is_model as is_keras_model
+from converter.dialects.keras import is_class as is_keras_class
 from converter.encoding.folder import (
     CONFIG_NAME,
     CONFIG_NAMES,
@@ -128,7 +128,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
     elif checkpoint.config is None:
         folders = [_folder_of_config(folder, checkpoint)]
         checkpoint = _with_config(checkpoint, read_configs(folders[0]), path)
-    elif is_keras_model(checkpoint.config.values):
+    elif is_keras_class(checkpoint.config.values):
         checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config, path)
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
 
@@ -182,7 +182,7 @@ def _graph(checkpoint: Checkpoint, keras_config: Config, path: Location | None) 
 
 def _of_keras(config: Config) -> Config | None:
     """Return the config as `to_json` of a Keras model writes it, also where it is what `get_config` returns."""
-    if is_keras_model(config.values):
+    if is_keras_class(config.values):
         return config
     class_name = class_of_layers(config.values)
     if class_name is None:

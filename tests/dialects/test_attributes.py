@@ -125,6 +125,20 @@ def test_layers_of_other_models_have_no_names_here() -> None:
     assert attributes.names_from_places([head, "layers/functional/layers/dense/vars/0"]) == {}
 
 
+def test_a_dense_beside_a_main_layer_is_of_a_class_only_where_the_root_may_be_one() -> None:
+    """A functional model around `model.bert(ids)` has it where TFBertForSequenceClassification has its classifier."""
+    head = ["layers/dense/vars/0", "layers/dense/vars/1"]
+    inside = "layers/tf_bert_main_layer/encoder/layer/tf_bert_layer/intermediate/dense/vars/0"
+    pooler = "layers/tf_bert_main_layer/pooler/dense/vars/0"
+    of_class = attributes.names_from_places([*head, inside, pooler])
+    assert of_class.keys() == {*head, inside, pooler}
+    around = attributes.names_from_places([*head, inside, pooler], is_around=True)
+    assert around == {
+        inside: "tf_bert_model/bert/encoder/layer_._0/intermediate/dense/kernel",
+        pooler: "tf_bert_model/bert/pooler/dense/kernel",
+    }
+
+
 def test_every_row_gives_a_name_and_classes_agree_with_themselves() -> None:
     assert len(attributes.layouts()) > 200
     for layout in attributes.layouts():

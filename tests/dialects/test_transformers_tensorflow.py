@@ -14,6 +14,7 @@ import pytest
 import converter
 from converter.dialects import canonical
 from converter.dialects.identity.ties import stored_once
+from converter.dialects.tables import tensorflow_table
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import Status
@@ -63,6 +64,18 @@ def test_layers_around_the_model_are_stored_apart(tmp_path: Path) -> None:
     assert {f"heads.{name}" for name in expected} <= mapped
     again = converter.read(tmp_path / "out")
     assert {f"heads.{name}" for name in expected} <= again.tensors.keys()
+
+
+def test_statistics_of_a_normalisation_around_the_model_are_stored_apart_too(tmp_path: Path) -> None:
+    leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+    around = checkpoint(
+        {**BERT, **{f"bn/{leaf}:0": (4,) for leaf in leaves}}, config("bert", "BertForTokenClassification")
+    )
+    converter.write(around, tmp_path / "out", to="pretrained")
+    heads = converter.read(tmp_path / "out" / "heads.safetensors").tensors
+    statistics = {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
+    assert heads.keys() == {"bn.weight", "bn.bias"} | statistics
+    np.testing.assert_array_equal(heads["bn.running_var"].numpy(), around.tensors["bn/moving_variance:0"].numpy())
 
 
 def test_a_model_type_without_a_table_is_a_loss_that_must_be_allowed(tmp_path: Path) -> None:
@@ -140,7 +153,26 @@ def test_names_say_the_model_type_where_no_config_does() -> None:
     two = {**BERT, **{name.replace("tf_bert", "tfxlm_roberta"): shape for name, shape in BERT.items()}}
     assert "classifier.weight" not in canonical(checkpoint(two)).tensors, "of two types none is told"
     called = {name.replace("tf_bert_for_token_classification", "mine"): shape for name, shape in BERT.items()}
-    assert "classifier.weight" not in canonical(checkpoint(called)).tensors
+    assert "classifier.weight" not in canonical(checkpoint(called)).tensors, "bert is called so by anybody"
+
+
+def test_a_whole_model_is_told_by_its_main_layer_whatever_its_user_called_it() -> None:
+    """As `name="encoder"` leaves it, and `model.bert(ids)` in a functional model, whose layer is the main layer."""
+    table = tensorflow_table("bert")
+    base = table.classes["BertModel"]
+    needed = [row.theirs.text.format(n=0) for row in table.rows.all if base.needs(row.canonical.text)]
+    assert any("word_embeddings" in leaf for leaf in needed)
+    names = {leaf: (4,) if leaf.endswith(("bias", "gamma", "beta")) else (4, 4) for leaf in needed}
+    with_config = canonical(
+        checkpoint({f"tf_bert_model/{leaf}:0": shape for leaf, shape in names.items()}, config("bert"))
+    )
+    for start in ("encoder/", "a/b/", ""):
+        called = {f"{start}{leaf}:0": shape for leaf, shape in names.items()}
+        found = canonical(checkpoint({**called, "head/kernel:0": (4, 2)}))
+        assert found.tensors.keys() == {*with_config.tensors, "heads.head.weight"}
+        assert any("transformers for bert, as the names tell" in said for said in found.warnings)
+        for more in ({"other/bert/pooler/dense/kernel:0": (4, 4)}, {f"{start}bert/strange/kernel:0": (4, 4)}):
+            assert "heads.head.weight" not in canonical(checkpoint({**called, "head/kernel:0": (4, 2), **more})).tensors
 
 
 def test_architectures_are_corrected_by_what_is_there() -> None:

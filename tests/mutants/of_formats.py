@@ -53,6 +53,20 @@ FAULTS = (
         what="the later layers of an encoder lie where Keras does not look for them",
     ),
     Fault(
+        module="dialects/transformers/attributes.py",
+        old="    if is_around:\n",
+        new="    if False:\n",
+        tests="tests/dialects/test_attributes.py",
+        what="a Dense beside the main layer of a model is the head of a class",
+    ),
+    Fault(
+        module="dialects/transformers/tensorflow.py",
+        old="    return model_type if is_whole(table, present) and not is_twice else None",
+        new="    return model_type",
+        tests="tests/dialects/test_transformers_tensorflow.py",
+        what="whatever a user called bert is one",
+    ),
+    Fault(
         module="planning/source.py",
         old="        checkpoint = replace(checkpoint.by_keras_config(keras_config), metadata=checkpoint.metadata)\n",
         new="        pass\n",

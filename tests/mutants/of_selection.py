@@ -637,7 +637,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="    elif is_keras_model(checkpoint.config.values):\n",
+        old="    elif is_keras_class(checkpoint.config.values):\n",
         new="    elif False:\n",
         tests="tests/planning/test_source_and_target.py",
         what="a config of Keras in a folder is one of transformers",

@@ -313,6 +313,20 @@ def test_a_config_of_keras_is_one_of_keras(source: Path) -> None:
     assert checkpoint.keras_config.values == keras
 
 
+def test_what_to_json_says_of_a_class_of_ones_own_is_not_published_as_of_transformers(tmp_path: Path) -> None:
+    """`to_json` of a subclassed model of tf_keras lists no layers; a folder made with it would open nowhere."""
+    weights = tmp_path / "weights.safetensors"
+    converter.write(NETWORK, weights)
+    given = tmp_path / "model.json"
+    given.write_text(json.dumps({"model_type": "own"}))
+    converter.convert(weights, tmp_path / "fine", to="pretrained", config=given)
+    given.write_text(json.dumps({"class_name": "Own", "config": {}, "backend": "tensorflow"}))
+    with pytest.raises(
+        ArchitectureError, match=r"needs a config\.json of transformers, .* lists no layers; --config FILE"
+    ):
+        converter.convert(weights, tmp_path / "out", to="pretrained", config=given)
+
+
 @pytest.mark.parametrize("to", ["dcp", "pretrained", "savedmodel", "tf-checkpoint"])
 def test_a_config_of_keras_in_a_folder_of_another_format_is_one_of_keras(to: str, tmp_path: Path) -> None:
     own = Config(values={"model_type": "own", "architectures": ["Own"]}, raw=b"{}")
@@ -321,7 +335,9 @@ def test_a_config_of_keras_in_a_folder_of_another_format_is_one_of_keras(to: str
     (place,) = (tmp_path / "folder").rglob("config.json")
     for values, is_keras in (
         ({"class_name": "Sequential", "config": {"name": "s", "layers": []}}, True),
-        ({"class_name": "Own", "config": {}}, False),
+        ({"class_name": "Own", "config": {}}, True),
+        ({"class_name": "Own"}, False),
+        ({"class_name": "Own", "config": {}, "model_type": "own"}, False),
         ({"model_type": "own"}, False),
     ):
         place.write_text(json.dumps(values))

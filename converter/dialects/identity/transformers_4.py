@@ -59,6 +59,24 @@ def type_called(layers: Iterable[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def type_inside(layers: Iterable[str]) -> str | None:
+    """Return the model type that is called as one of these layers is, as its main layer is; None for several.
+
+    It is a guess: `bert` and `resnet` are names that anybody gives.
+    """
+    models = document("tensorflow")["models"]
+    found = {layer for layer in layers if layer in models and models[layer]["prefix"] == layer}
+    named = {_types_by_layer().get(_NUMBER.sub("", layer)) for layer in layers} - {None}
+    return found.pop() if len(found) == 1 and not named else None
+
+
+def is_whole(table: TensorFlowTable, present: Iterable[str]) -> bool:
+    """Whether tensors of the templates `present` are all that one of the classes of a table needs."""
+    held = set(present)
+    needed = [row.canonical.text for row in table.rows.all]
+    return any(all(template in held for template in needed if each.needs(template)) for each in table.classes.values())
+
+
 @cache
 def _types_by_layer() -> Mapping[str, str]:
     """Return what Keras calls each class, and its model type; none that classes of two types are called."""

@@ -7,7 +7,7 @@ says whose inputs are in another order, `rearrangement` is what a layout is, and
 
 from __future__ import annotations
 
-from converter.dialects.keras.architecture import class_of_layers, is_model, parse, with_modules
+from converter.dialects.keras.architecture import class_of_layers, is_class, is_model, parse, with_modules
 from converter.dialects.keras.arrays import arrays_alone
 from converter.dialects.keras.leaves import are_keras
 from converter.dialects.keras.objects import OBJECTS
@@ -31,6 +31,7 @@ __all__ = [
     "carry_layers",
     "class_of_layers",
     "config_modules",
+    "is_class",
     "is_model",
     "is_only_listed",
     "parse",

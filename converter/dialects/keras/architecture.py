@@ -60,6 +60,15 @@ def is_model(config: object) -> bool:
     )
 
 
+def is_class(config: Mapping[str, Any]) -> bool:
+    """Whether this is what `to_json` of a Keras model returns, of a class of its own too, which lists no layers."""
+    return is_model(config) or (
+        "model_type" not in config
+        and isinstance(config.get("class_name"), str)
+        and isinstance(config.get("config"), Mapping)
+    )
+
+
 def class_of_layers(config: Mapping[str, Any]) -> str | None:
     """Return the class of the Keras model whose `get_config` returned this, None for anything else."""
     listed = config.get("layers")
@@ -176,7 +185,7 @@ def with_modules(
             module = _MODULE_OF_OPERATIONS
         own = module_of(entry)
         is_named = own is not None or class_name == "Functional" or class_name in _OPERATIONS or not _is_known(full)
-        registered = (class_name if own is not None else full) if is_named else None
+        registered = full if is_named else None
         where = {"module": own or module, "registered_name": registered}
         return {**where, **entry, "class_name": class_name, "config": inner}
 

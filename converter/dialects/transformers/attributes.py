@@ -15,6 +15,7 @@ from functools import cache
 
 from converter.dialects.keras.architecture import snake_case
 from converter.dialects.tables import document, naming_entry
+from converter.dialects.transformers.tensorflow_classes import class_of_layer
 
 _TABLE = "keras_attributes"
 _PLACEHOLDER = re.compile(r"_\{([a-z]+)\}")
@@ -100,10 +101,14 @@ def place_of(class_name: str, name: str) -> str | None:
 
     `name` is that of the variable, with or without the model's own before it.
     """
-    layout = next((each for each in layouts() if each.class_name == class_name), None)
+    of_class = class_of_layer(class_name)
+    layout = next((each for each in layouts() if each.class_name == of_class), None)
     if layout is None:
         return None
-    return layout.place_of(name.partition("/")[2]) or layout.place_of(name)
+    place = layout.place_of(name.partition("/")[2]) or layout.place_of(name)
+    if place is None or of_class == class_name:
+        return place
+    return place.removeprefix(f"{_LAYERS}/").partition("/")[2]  # below the model's one layer
 
 
 @cache
@@ -134,13 +139,16 @@ def _by_key() -> Mapping[str, tuple[Layout, ...]]:
     return {key: tuple(those) for key, those in found.items()}
 
 
-def names_from_places(places: Iterable[str]) -> dict[str, str]:
+def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict[str, str]:
     """Return place -> name for the variables of models of transformers, whatever is around these.
 
     Names start with that of the model's place, but for those of variables outside all scopes. What a model has at a
-    place that no row has, or where classes that fit as well disagree, is called after the place.
+    place that no row has, or where classes that fit as well disagree, is called after the place. `is_around`: the root
+    is no class of transformers, so that a Dense beside a main layer is not that of a class that has just these two.
     """
     left = {place.replace(_OLD_LAYERS, _LAYERS): place for place in places}
+    if is_around:
+        left = {now: place for now, place in left.items() if _TELLING.search(now)}
     if not any(map(_TELLING.search, left)):
         return {}
     named: dict[str, str] = {}

@@ -24,7 +24,7 @@ from converter.dialects.optimizer.writing import with_plain_class
 from converter.dialects.transformers.attributes import names_from_places, place_of
 from converter.dialects.transformers.composites import table_of
 from converter.dialects.transformers.heads import encoder_config, is_head, module_of
-from converter.dialects.transformers.tensorflow_classes import knows
+from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer, knows
 from converter.dialects.transformers.tensorflow_writing import (
     from_canonical,
     in_keras_order,
@@ -163,6 +163,8 @@ def _layers_of_hdf5(checkpoint: Checkpoint, listing: Listing) -> Iterator[tuple[
         return
     for layer, names in _weights_of(checkpoint, listing, model):
         own = layer.store.rpartition("/")[2]
+        if layer.class_name.endswith(MAIN_LAYER):  # whose archive is read as one of the class that has it
+            own = f"{architecture.snake_case(class_of_layer(layer.class_name))}/{layer.name}"
         is_known = not architecture.modules(replace(model, layers=(layer,)))[1]
         called = (name if is_known else _below(layer.name, own, name) for name in map(_plain, names))
         yield layer.name, tuple(zip(called, names, strict=True))
@@ -332,7 +334,7 @@ class _Archive:
         found: list[tuple[str, str, str]] = []
         for layer, names in _weights_of(self.checkpoint, self.listing, self.model):
             found += self._of_layer(layer, names)
-        by_place = names_from_places(place for _, place, _ in found)
+        by_place = names_from_places((place for _, place, _ in found), is_around=True)
         return [(by_place.get(place, new), place, name) for new, place, name in found]
 
     def _of_layer(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.identity.transformers_4 import classes_like, type_called
+from converter.dialects.identity.transformers_4 import classes_like, is_whole, type_called, type_inside
 from converter.dialects.keras import are_keras, carry_layers
 from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import ModelClass, TensorFlowTable
@@ -66,8 +66,12 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint | None:
 
 
 def _by_names(checkpoint: Checkpoint) -> Checkpoint | None:
-    """Translate names that begin as Keras calls a class of transformers, whose type no config says; None for others."""
-    model_type = type_called({part for name in checkpoint.names for part in plain(name).split("/")[:-1]})
+    """Translate names that begin as Keras calls a class of transformers, whose type no config says; None for others.
+
+    Where a user named the model otherwise, or has its main layer alone, all of a model is to be there.
+    """
+    layers = {part for name in checkpoint.names for part in plain(name).split("/")[:-1]}
+    model_type = type_called(layers) or _type_of_whole(checkpoint, type_inside(layers))
     if model_type is None:
         return None
     values = {"model_type": model_type}
@@ -78,6 +82,19 @@ def _by_names(checkpoint: Checkpoint) -> Checkpoint | None:
         return None
     warning = f"names and layouts are those of transformers for {model_type}, as the names tell: no config does"
     return replace(translated_checkpoint, config=None, warnings=(*translated_checkpoint.warnings, warning))
+
+
+def _type_of_whole(checkpoint: Checkpoint, model_type: str | None) -> str | None:
+    """Return the type if there is one whole model of it, and nothing that could be of another, else None."""
+    table = None if model_type is None else composites.table_of({"model_type": model_type})
+    if table is None:
+        return None
+    encoder = located(table, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
+    if encoder is None or encoder.unknown:
+        return None
+    is_twice = any(model_type in plain(name).split("/") for name in encoder.outside)
+    present = {match.row.canonical.text for match in encoder.found.values()}
+    return model_type if is_whole(table, present) and not is_twice else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,6 +21,9 @@ from converter.model.checkpoint import Config, class_named
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
 
+MAIN_LAYER = "MainLayer"
+"""The end of the name of the layer that all classes of a type have inside; Keras models take it alone, too."""
+
 _TABLE = "tensorflow_classes"
 _CLASSES_SHOWN = 12
 
@@ -171,6 +174,12 @@ def knows(config: Config | None) -> bool:
     if config is None or named is None:
         return False
     return f"TF{named}" in _known(config.values, composites.table_of(config.values))
+
+
+def class_of_layer(class_name: str) -> str:
+    """Return the class of TensorFlow that a layer is of, or whose main layer it is, without a package before it."""
+    name = class_name.rpartition(">")[2]
+    return name.removesuffix(MAIN_LAYER) + "Model" if name.endswith(MAIN_LAYER) else name
 
 
 def named_class(config: Mapping[str, Any]) -> str | None:

@@ -25,6 +25,7 @@ from converter.dialects.transformers.tensorflow_classes import (
     Layer,
     TensorFlowClass,
     class_of,
+    class_of_layer,
     knows,
     named_class,
 )
@@ -104,7 +105,7 @@ def variables_of_layer(
     if config is None:
         return None
     ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint}
-    return in_keras_order(ranks, config.values, str(entry.get("class_name")).rpartition(">")[2].removeprefix("TF"))
+    return in_keras_order(ranks, config.values, class_of_layer(str(entry.get("class_name"))).removeprefix("TF"))
 
 
 def _place_in(model: TensorFlowClass) -> Callable[[str, int], tuple[Any, ...]]:

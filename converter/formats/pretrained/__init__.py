@@ -14,6 +14,7 @@ from converter.dialects.identity.holdings import check_no_adapters, missing_slot
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
+from converter.dialects.keras import is_model as is_keras_model
 from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import Epsilon, epsilon_option
@@ -89,7 +90,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
     heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
-    model = _without(checkpoint, heads)
+    model = checkpoint.of_names([name for name in checkpoint.names if name not in heads])
     if not flavor.identifies:
         config, inference, warnings = _identified(model, checkpoint.config)
         prefix = "" if inference is None else inference.prefix
@@ -105,12 +106,14 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
 
 
 def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
-    if checkpoint.keras_config is not None:
+    if is_keras_model(checkpoint.keras_config and checkpoint.keras_config.values):
         return ArchitectureError(
             "a pretrained folder holds a model of transformers, and the layers of this Keras model are none",
             hint="--to safetensors and --to pytorch write its weights, --to savedmodel and --to onnx all of it",
         )
     problem = "a pretrained folder needs a config.json, and there is none beside the source"
+    if checkpoint.keras_config is not None:
+        problem = "a pretrained folder needs a config.json of transformers, and the Keras config lists no layers"
     return ArchitectureError(problem, hint="--config FILE names one")
 
 
@@ -126,7 +129,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     if source_config is None:
         raise _no_config(checkpoint)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
-    checkpoint = _without(checkpoint, outside)
+    checkpoint = checkpoint.of_names([name for name in checkpoint.names if name not in outside])
     check_no_adapters(checkpoint.names)
     flavor = weights.FLAVORS[options.flavor]
     identified = _identified(checkpoint, source_config) if flavor.adapt is None else (source_config, None, ())
@@ -182,14 +185,6 @@ def _warnings_of_tokenizer(assets: Container[str], config: Config) -> tuple[str,
     return (
         "no tokenizer went along: none is beside the source, and AutoTokenizer makes one up from config.json, in "
         "which most words are unknown; --tokenizer DIR names the folder that has it",
-    )
-
-
-def _without(checkpoint: Checkpoint, names: Container[str]) -> Checkpoint:
-    return replace(
-        checkpoint,
-        tensors={name: tensor for name, tensor in checkpoint.tensors.items() if name not in names},
-        aliases={alias: owner for alias, owner in checkpoint.aliases.items() if alias not in names},
     )
 
 
