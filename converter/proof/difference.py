@@ -13,6 +13,7 @@ from converter.dialects import canonical
 from converter.dialects.names.wrappers import unwrapped
 from converter.errors import VerificationError, escape
 from converter.model.checkpoint import Checkpoint
+from converter.model.ledger import Kind
 from converter.model.optimizer import Convention, OptimizerState
 from converter.model.tensor import Tensor, is_equal
 from converter.proof.weights import verify_optimizer
@@ -77,6 +78,8 @@ def canonical_form(checkpoint: Checkpoint) -> Checkpoint:
 def compare(left: Checkpoint, right: Checkpoint) -> Difference:
     """Compare every tensor bit for bit. A tied name that one side leaves out is no difference while one name is there.
 
+    Tensors that nothing can hold are not compared, and so are never the same.
+
     Where one side alone has a config, it says what the names of both mean. Raises ReadError when a tensor's bytes
     cannot be had.
     """
@@ -92,14 +95,20 @@ def compare(left: Checkpoint, right: Checkpoint) -> Difference:
             else:
                 changed[name] = what
     optimizer, notes = _optimizers(left, right)
+    unheld_left, unheld_right = _unheld(left), _unheld(right)
+    changed |= {name: f"{what}: not compared" for name, what in unheld_left.items() if name in unheld_right}
     return Difference(
         same=same,
-        only_left=_missing(left, right),
-        only_right=_missing(right, left),
+        only_left=(*_missing(left, right), *(name for name in unheld_left if name not in unheld_right)),
+        only_right=(*_missing(right, left), *(name for name in unheld_right if name not in unheld_left)),
         changed=changed,
         optimizer=optimizer,
         notes=notes,
     )
+
+
+def _unheld(side: Checkpoint) -> dict[str, str]:
+    return {line.name: line.reason for line in side.lines if line.kind is Kind.UNHELD and line.name is not None}
 
 
 def _how(left: Tensor, right: Tensor) -> str | None:

@@ -291,6 +291,16 @@ def test_tensors_that_nothing_holds_are_refused_by_name_until_they_are_left_out(
         save({"odd": UNSUPPORTED[kind]()})
 
 
+def test_tensors_that_nothing_holds_are_never_the_same(tmp_path: Path) -> None:
+    for name, value in (("a", {"w": torch.ones(2), "odd": torch.eye(3).to_sparse()}), ("b", {"w": torch.ones(2)})):
+        torch.save(value, tmp_path / f"{name}.pt")
+    both = converter.diff(tmp_path / "a.pt", tmp_path / "a.pt")
+    assert (both.is_same, both.changed) == (False, {"odd": "is a sparse tensor, which is not supported: not compared"})
+    alone = [converter.diff(tmp_path / f"{left}.pt", tmp_path / f"{right}.pt") for left, right in ("ab", "ba")]
+    assert [(each.only_left, each.only_right) for each in alone] == [(("odd",), ()), ((), ("odd",))]
+    assert converter.diff(tmp_path / "b.pt", tmp_path / "b.pt").is_same
+
+
 def test_tensors_of_other_kinds_beside_the_weights_are_lines(save: Any) -> None:
     checkpoint = save({"model": {"w": torch.ones(2, 2)}, "graph": {"adj": torch.eye(3).to_sparse(), "n": 3, "m": 2}})
     assert list(checkpoint.tensors) == ["w"]
