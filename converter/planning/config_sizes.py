@@ -1,4 +1,4 @@
-"""Sizes that a config.json leaves out and the shapes of the tensors tell: of a BERT, and of what is laid out like one.
+"""Sizes that a config.json leaves out and the shapes of the tensors tell: of a BERT, and of what is made like one.
 
 transformers fills them with those of a release, and then refuses the tensors. No shape tells how many heads there are.
 """
@@ -7,21 +7,61 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from converter.errors import ArchitectureError
 from converter.model.checkpoint import Checkpoint, Dialect
 
-_TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
-_HEADS = "num_attention_heads"
-_LAYER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
-_SIZES = {
-    "vocab_size": ("embeddings.word_embeddings.weight", 0),
-    "hidden_size": ("embeddings.word_embeddings.weight", 1),
-    "max_position_embeddings": ("embeddings.position_embeddings.weight", 0),
+_WORDS, _POSITIONS = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+_OF_BERT = {
+    "vocab_size": (_WORDS, 0),
+    "hidden_size": ("encoder.layer.0.intermediate.dense.weight", 1),
+    "max_position_embeddings": (_POSITIONS, 0),
     "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
     "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Family:
+    """Types that are laid out alike, and what their configs call their sizes.
+
+    `sizes`   key -> the tensor, by the end of its name, and the axis that tells it
+    `layer`   what the layers are below, by number
+    `called`  key -> what transformers takes for it, too
+    """
+
+    types: tuple[str, ...]
+    sizes: Mapping[str, tuple[str, int]]
+    layer: str = "encoder.layer"
+    hidden: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    layers: str = "num_hidden_layers"
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    def said(self, key: str, values: Mapping[str, object]) -> object:
+        """Return what a config says under a key or its other name, None for nothing."""
+        return values.get(key, values.get(self.called.get(key, key)))
+
+
+_FAMILIES = (
+    _Family(types=("bert", "roberta", "xlm-roberta", "camembert"), sizes=_OF_BERT),
+    _Family(types=("electra",), sizes={**_OF_BERT, "embedding_size": (_WORDS, 1)}),
+    _Family(
+        types=("distilbert",),
+        sizes={
+            "vocab_size": (_WORDS, 0),
+            "dim": (_WORDS, 1),
+            "max_position_embeddings": (_POSITIONS, 0),
+            "hidden_dim": ("transformer.layer.0.ffn.lin1.weight", 0),
+        },
+        layer="transformer.layer",
+        hidden="dim",
+        heads="n_heads",
+        layers="n_layers",
+        called={"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"},
+    ),
+)
 _OF_LABELS = ("classifier.weight", "classifier.out_proj.weight")
 _LABEL_KEYS = ("id2label", "label2id", "num_labels")
 
@@ -32,16 +72,24 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     Raises ArchitectureError where the config does not say the number of heads either.
     """
     config = checkpoint.config
-    if config is None or config.model_type not in _TYPES or checkpoint.dialect != Dialect.PYTORCH:
+    family = None if config is None else next((each for each in _FAMILIES if config.model_type in each.types), None)
+    if config is None or family is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
-    sizes = {name: size for name, size in _sizes(checkpoint).items() if name not in config.values}
+    told = _sizes(checkpoint, family)
+    heads, hidden = (family.said(key, {**told, **config.values}) for key in (family.heads, family.hidden))
+    if isinstance(heads, int) and isinstance(hidden, int) and told and (heads < 1 or hidden % heads):
+        raise ArchitectureError(
+            f"config.json says {family.heads} {heads}, of which {family.hidden} {hidden} is no multiple",
+            hint=f"--config-value {family.heads}=N",
+        )
+    sizes = {name: size for name, size in told.items() if family.said(name, config.values) is None}
     if not sizes:
         return checkpoint
     listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    if _HEADS not in config.values:
+    if heads is None:
         raise ArchitectureError(
-            f"config.json does not say {_HEADS}, which no tensor tells (they tell {listed})",
-            hint=f"--config-value {_HEADS}=N",
+            f"config.json does not say {family.heads}, which no tensor tells (they tell {listed})",
+            hint=f"--config-value {family.heads}=N",
         )
     values: dict[str, object] = dict(sizes)
     labels = _labels(checkpoint)
@@ -53,14 +101,15 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, config=config.with_values(values), warnings=(*checkpoint.warnings, warning))
 
 
-def _sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
+def _sizes(checkpoint: Checkpoint, family: _Family) -> Mapping[str, int]:
     found: dict[str, int] = {}
-    for size, (ending, axis) in _SIZES.items():
+    for size, (ending, axis) in family.sizes.items():
         shape = _shape(checkpoint, ending)
         if shape is not None and len(shape) == 2:
             found[size] = shape[axis]
-    numbers = [int(match[1]) for match in map(_LAYER.search, checkpoint.names) if match is not None]
-    return {**found, "num_hidden_layers": 1 + max(numbers)} if numbers and found else {}
+    layer = re.compile(rf"(?:^|\.){re.escape(family.layer)}\.(\d+)\.")
+    numbers = [int(match[1]) for match in map(layer.search, checkpoint.names) if match is not None]
+    return {**found, family.layers: 1 + max(numbers)} if numbers and found else {}
 
 
 def _labels(checkpoint: Checkpoint) -> int | None:

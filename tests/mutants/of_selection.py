@@ -399,14 +399,21 @@ FAULTS = (
     ),
     Fault(
         module="planning/config_sizes.py",
-        old="    if _HEADS not in config.values:\n",
+        old=" and (heads < 1 or hidden % heads)",
+        new=" and heads < 1",
+        tests="tests/planning/test_config_sizes.py",
+        what="a folder has heads that from_pretrained refuses",
+    ),
+    Fault(
+        module="planning/config_sizes.py",
+        old="    if heads is None:\n",
         new="    if False:\n",
         tests="tests/planning/test_config_sizes.py",
         what="attention gets as many heads as a release has",
     ),
     Fault(
         module="planning/config_sizes.py",
-        old=" if name not in config.values}",
+        old=" if family.said(name, config.values) is None}",
         new="}",
         tests="tests/planning/test_config_sizes.py",
         what="shapes go before what the config says",

@@ -76,6 +76,47 @@ def test_the_number_of_heads_is_asked_for_before_anything_starts(tmp_path: Path)
     assert converter.write(checkpoint(), tmp_path / "x.safetensors").counts["mapped"] == len(SHAPES)
 
 
+@pytest.mark.parametrize("heads", [3, 0, 5])
+def test_heads_that_do_not_divide_are_refused_as_from_pretrained_would(heads: int) -> None:
+    assert with_sizes(checkpoint(**HEADS, **TOLD)).config is not None
+    for more in ({}, TOLD):
+        with pytest.raises(
+            ArchitectureError, match=f"num_attention_heads {heads}, of which hidden_size 4 is no multiple"
+        ):
+            with_sizes(checkpoint(num_attention_heads=heads, **more))
+
+
+OTHERS = {
+    "electra": (
+        {f"electra.{name[5:]}": shape for name, shape in SHAPES.items() if name.startswith("bert.")},
+        {**TOLD, "embedding_size": 4},
+        "num_attention_heads",
+    ),
+    "distilbert": (
+        {
+            "distilbert.embeddings.word_embeddings.weight": (9, 4),
+            "distilbert.embeddings.position_embeddings.weight": (7, 4),
+            "distilbert.transformer.layer.0.ffn.lin1.weight": (6, 4),
+            "distilbert.transformer.layer.2.ffn.lin1.weight": (6, 4),
+        },
+        {"vocab_size": 9, "dim": 4, "max_position_embeddings": 7, "hidden_dim": 6, "n_layers": 3},
+        "n_heads",
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_types_that_are_laid_out_otherwise_are_told_by_theirs(model_type: str) -> None:
+    shapes, told, heads = OTHERS[model_type]
+    tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+    with pytest.raises(ArchitectureError, match=f"does not say {heads}, "):
+        with_sizes(replace(checkpoint(model_type=model_type), tensors=tensors))
+    for key in {heads, "num_attention_heads"}:
+        found = with_sizes(replace(checkpoint(model_type=model_type, **{key: 2}), tensors=tensors)).config
+        assert found is not None
+        assert {name: found.values[name] for name in told} == told
+
+
 @pytest.mark.parametrize(
     "other",
     [
