@@ -14,16 +14,19 @@ from converter.model.checkpoint import Checkpoint, type_named
 from converter.model.ledger import LedgerLine, defaulted
 
 _OF_ADAPTERS = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "original_module")
+_QUANTISED = "quantization_config"
 _SHOWN = 3
 
 
 def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference) -> Iterator[LedgerLine]:
     """Yield a line, refused by default, for each parameter that every model of a class has and a checkpoint lacks.
 
-    A tie counts under any of its names. Nothing is missing of a class that no table knows, nor of one that is made of
-    other models, whose types the config says.
+    A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
+    models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
     """
-    if any(isinstance(part, Mapping) and type_named(part) is not None for part in config.values()):
+    if _QUANTISED in config or any(
+        isinstance(part, Mapping) and type_named(part) is not None for part in config.values()
+    ):
         return
     known = class_parameters(type_named(config) or type_with(inference.architecture) or "", inference.architecture)
     if known is None:
