@@ -33,11 +33,22 @@ from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import local_copy
 from converter.options import Options
 from converter.planning.encoders import with_encoder
+from converter.planning.target import Target
 from converter.planning.tracing import trace_class
 
 _GRAPH_NAME = "graph.onnx"
 _MODULE_NAME = "module.json"
 _EXPORTED_OPSETS = range(18, 26)
+
+
+def check_has_graph(target: Target, options: Options) -> None:
+    """Raise UsageError for an option of graphs where the target has none."""
+    if target.has_graph(options):
+        return
+    of_graphs = {"--model": options.model, "--with-cache": options.with_cache, "--opset": options.opset}
+    for option, value in of_graphs.items():
+        if value:
+            raise UsageError(f"{option} decides nothing of a target that has no graph")
 
 
 def with_graph(

@@ -22,7 +22,7 @@ from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import check_applicable, with_config_values, with_task
-from converter.planning.graph import with_graph
+from converter.planning.graph import check_has_graph, with_graph
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.selection import cast_losses, check_one_class, selected
 from converter.planning.source import Source
@@ -131,6 +131,7 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Che
         checkpoint = replace(checkpoint, structure=None)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
+    check_has_graph(target, options)
     check_applicable(checkpoint, target.format.holds, options)
     given = with_config_values(checkpoint, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)

@@ -327,6 +327,16 @@ def test_what_to_json_says_of_a_class_of_ones_own_is_not_published_as_of_transfo
         converter.convert(weights, tmp_path / "out", to="pretrained", config=given)
 
 
+@pytest.mark.parametrize("given", [{"model": "a.b:c"}, {"with_cache": True}, {"opset": 18}])
+def test_options_of_graphs_are_for_targets_that_have_one(given: dict[str, Any], tmp_path: Path) -> None:
+    (option,) = given
+    said = f"--{option.replace('_', '-')} decides nothing of a target that has no graph"
+    for name, more in (("x.pth", {}), ("folder", {"to": "savedmodel", "weights_only": True})):
+        converter.write(NETWORK, tmp_path / name, **more)
+        with pytest.raises(UsageError, match=said):
+            converter.write(NETWORK, tmp_path / name, overwrite=True, **more, **given)
+
+
 @pytest.mark.parametrize("to", ["dcp", "pretrained", "savedmodel", "tf-checkpoint"])
 def test_a_config_of_keras_in_a_folder_of_another_format_is_one_of_keras(to: str, tmp_path: Path) -> None:
     own = Config(values={"model_type": "own", "architectures": ["Own"]}, raw=b"{}")
