@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from converter.encoding import json as strict_json
@@ -118,6 +118,11 @@ def config_files(checkpoint: Checkpoint, inside: str = "") -> list[OutputFile]:
     """Return the files that say what a checkpoint is of, each under the name that a reader looks for it."""
     configs = zip(CONFIG_NAMES, (checkpoint.config, checkpoint.keras_config), strict=True)
     return [OutputFile(name=inside + name, pieces=(config.raw,)) for name, config in configs if config is not None]
+
+
+def asset_files(assets: Mapping[str, SourceFile]) -> list[OutputFile]:
+    """Return the tokenizer and other files that go along as they are."""
+    return [OutputFile(name=name, pieces=(file,)) for name, file in assets.items()]
 
 
 def read_configs(folder: Location, inside: str = "") -> Config | None:

@@ -29,7 +29,7 @@ from converter.encoding.dcp import (
 )
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
-from converter.encoding.folder import config_files, open_inside
+from converter.encoding.folder import asset_files, config_files, open_inside
 from converter.encoding.torch_file import Walk, torch_file
 from converter.errors import ReadError, of_tensor
 from converter.formats import Format, NoOptions, Probe, keeps_pytorch
@@ -159,7 +159,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
     ]
     files += config_files(checkpoint)
-    files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    files += asset_files(checkpoint.assets)
     files.append(OutputFile(name=METADATA_NAME, pieces=(metadata_pickle(items),)))
     return Output(files=tuple(files), names={name: name for name in checkpoint.names})
 

@@ -32,6 +32,7 @@ from converter.encoding.folder import (
     ASSET_NAMES,
     CONFIG_NAME,
     CONFIG_NAMES,
+    asset_files,
     config_files,
     open_inside,
     read_config,
@@ -249,7 +250,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
         OutputFile(name=DOCUMENT_NAME, pieces=(document, b"\n")),
     ]
     files += config_files(checkpoint)
-    files += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    files += asset_files(checkpoint.assets)
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
     warnings = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
     return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=warnings)

@@ -77,11 +77,8 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     told = _sizes(checkpoint, family)
     heads, hidden = (family.said(key, {**told, **config.values}) for key in (family.heads, family.hidden))
-    if isinstance(heads, int) and isinstance(hidden, int) and told and (heads < 1 or hidden % heads):
-        raise ArchitectureError(
-            f"config.json says {family.heads} {heads}, of which {family.hidden} {hidden} is no multiple",
-            hint=f"--config-value {family.heads}=N",
-        )
+    if told:
+        _check_heads(heads, hidden, family)
     sizes = {name: size for name, size in told.items() if family.said(name, config.values) is None}
     if not sizes:
         return checkpoint
@@ -93,12 +90,25 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
         )
     values: dict[str, object] = dict(sizes)
     labels = _labels(checkpoint)
-    if labels is not None and not any(key in config.values for key in _LABEL_KEYS):
-        names = {str(number): f"LABEL_{number}" for number in range(labels)}
-        values |= {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
+    if labels is not None and config.values.keys().isdisjoint(_LABEL_KEYS):
+        values |= _numbered(labels)
         listed += f", {labels} labels"
     warning = f"config.json: as the shapes of the tensors tell, {listed}"
     return replace(checkpoint, config=config.with_values(values), warnings=(*checkpoint.warnings, warning))
+
+
+def _check_heads(heads: object, hidden: object, family: _Family) -> None:
+    if isinstance(heads, int) and isinstance(hidden, int) and (heads < 1 or hidden % heads):
+        raise ArchitectureError(
+            f"config.json says {family.heads} {heads}, of which {family.hidden} {hidden} is no multiple",
+            hint=f"--config-value {family.heads}=N",
+        )
+
+
+def _numbered(labels: int) -> dict[str, object]:
+    """Return what a config says of labels that have no names."""
+    names = {str(number): f"LABEL_{number}" for number in range(labels)}
+    return {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
 
 
 def _sizes(checkpoint: Checkpoint, family: _Family) -> Mapping[str, int]:

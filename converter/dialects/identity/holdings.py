@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from converter.dialects.identity.classes import type_with
@@ -24,25 +24,36 @@ def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: 
     A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
     models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
     """
-    if _QUANTISED in config or any(
-        isinstance(part, Mapping) and type_named(part) is not None for part in config.values()
-    ):
-        return
     known = class_parameters(type_named(config) or type_with(inference.architecture) or "", inference.architecture)
-    if known is None:
+    if known is None or _QUANTISED in config or _is_composite(config):
         return
     names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)
     ties = every_tie(inference.architecture, config)
-    held = {ties.get(name, name) for name in names}
-    missing = [name for name in known.required(names) if name not in names and ties.get(name, name) not in held]
-    elsewhere = {name[start:] for name in names for start in _starts(name)} if missing else set()
-    missing = [name for name in missing if name not in elsewhere]
-    strange = [name for name in sorted(names) if known.place(name) is None and name not in ties] if missing else []
-    more = "" if len(strange) <= _SHOWN else f" and {len(strange) - _SHOWN} more"
-    has = f", and has no {', '.join(strange[:_SHOWN])}{more}" if strange else ""
-    reason = f"is not in the source: {inference.architecture} would make it up{has}"
+    missing = _not_in(names, known.required(names), ties)
+    if not missing:
+        return
+    strange = [name for name in sorted(names) if known.place(name) is None and name not in ties]
+    reason = f"is not in the source: {inference.architecture} would make it up{_shown(strange)}"
     for name in missing:
         yield defaulted(name, reason, is_refused_by_default=True)
+
+
+def _not_in(names: frozenset[str], required: Iterable[str], ties: Mapping[str, str]) -> list[str]:
+    """Return what is required and not there, neither under a tied name nor behind a part more."""
+    held = {ties.get(name, name) for name in names}
+    missing = [name for name in required if name not in names and ties.get(name, name) not in held]
+    elsewhere = {name[start:] for name in names for start in _starts(name)} if missing else set()
+    return [name for name in missing if name not in elsewhere]
+
+
+def _is_composite(config: Mapping[str, Any]) -> bool:
+    return any(isinstance(part, Mapping) and type_named(part) is not None for part in config.values())
+
+
+def _shown(strange: Sequence[str]) -> str:
+    """Return the words that say which names a class has no place for."""
+    more = "" if len(strange) <= _SHOWN else f" and {len(strange) - _SHOWN} more"
+    return f", and has no {', '.join(strange[:_SHOWN])}{more}" if strange else ""
 
 
 def _starts(name: str) -> Iterator[int]:

@@ -158,15 +158,17 @@ def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict
             break
         before = f"{start}/" if start else ""
         inside = {place: place.removeprefix(before) for place in left if place.startswith(before)}
-        found = {place: {layout.name_at(rest) for layout in chosen} for place, rest in inside.items()}
         own = start.rpartition("/")[2] or snake_case(chosen[0].class_name)
-        for place, names in found.items():
-            is_telling = bool(start) or _TELLING.search(place) is not None
-            if names == {None} and not is_telling:
-                continue
-            name = names.pop() if len(names) == 1 else None
-            named[left.pop(place)] = name if name and "/" not in name else f"{own}/{name or inside[place]}"
+        for place, rest in inside.items():
+            names = {layout.name_at(rest) for layout in chosen}
+            if names != {None} or start or _TELLING.search(place):
+                named[left.pop(place)] = _below(own, names.pop() if len(names) == 1 else None, rest)
     return named
+
+
+def _below(own: str, name: str | None, rest: str) -> str:
+    """Return the name of a variable below that of its model, but for one that is outside all scopes."""
+    return name if name and "/" not in name else f"{own}/{name or rest}"
 
 
 def _located(places: Iterable[str]) -> tuple[str, tuple[Layout, ...]]:

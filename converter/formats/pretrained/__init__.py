@@ -26,6 +26,7 @@ from converter.encoding.folder import (
     ADAPTER_CONFIG_NAME,
     CONFIG_NAME,
     TOKENIZER_NAMES,
+    asset_files,
     open_inside,
     read_assets,
     read_config,
@@ -124,9 +125,9 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     the checkpoint lacks is a line, refused by default.
     """
     source_config = checkpoint.config
-    if source_config is None and ADAPTER_CONFIG_NAME in checkpoint.assets:
-        return _adapter(checkpoint, options, provenance)
     if source_config is None:
+        if ADAPTER_CONFIG_NAME in checkpoint.assets:
+            return _adapter(checkpoint, options, provenance)
         raise _no_config(checkpoint)
     outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
     checkpoint = checkpoint.of_names([name for name in checkpoint.names if name not in outside])
@@ -139,15 +140,15 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
-    warnings = (*warnings, *(_warnings_of_ties(names, config) if flavor.adapt is None else ()))
+    if flavor.adapt is None:
+        warnings = (*warnings, *_warnings_of_ties(names, config))
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
     max_shard_bytes = shards.parse_size(options.max_shard_size)
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != HEADS_KEY}
     model = replace(checkpoint, tensors=tensors, aliases={}, config=config, metadata=metadata)
     weight_files = flavor.write(model, provenance, max_shard_bytes)
     weight_files = (*_head_files(outside, checkpoint.metadata, provenance), *weight_files)
-    beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,))]
-    beside += [OutputFile(name=name, pieces=(file,)) for name, file in checkpoint.assets.items()]
+    beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,)), *asset_files(checkpoint.assets)]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
     beside_weights, lines, notes = training.files(renamed, options.train_batch_size)
     if inference is not None and flavor.adapt is None:
@@ -167,7 +168,7 @@ def _adapter(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenan
         raise ArchitectureError("an adapter is written as safetensors alone", hint="leave --flavor out")
     tensors = {name: checkpoint.tensor(name) for name in checkpoint.names}
     (file,) = safetensors.files(tensors, checkpoint.metadata, provenance)
-    beside = [OutputFile(name=name, pieces=(asset,)) for name, asset in checkpoint.assets.items()]
+    beside = asset_files(checkpoint.assets)
     beside_weights, lines, notes = training.files(checkpoint, options.train_batch_size)
     return Output(
         files=(*beside, *beside_weights, replace(file, name=_ADAPTER_NAME)),
