@@ -1055,8 +1055,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/identity/holdings.py",
-        old="    missing = [name for name in missing if name not in elsewhere]\n",
-        new="",
+        old="return [name for name in missing if name not in elsewhere]",
+        new="return missing",
         tests="tests/formats/test_pretrained.py -k tower",
         what="towers of transformers 4 are refused",
     ),
