@@ -29,14 +29,14 @@ class Node:
         return next((mark for _, mark in self.iter_markers_with_node(name)), None)
 
 
-def kept(seed: int, *, is_file_marked: bool = False, has_tier_run: bool = False, halves: bool = False) -> list[Node]:
+def kept(seed: int, *, is_file_marked: bool = False, has_tier_run: bool = False, part: int = 1) -> list[Node]:
     """Of a file: seven tests of a function of which one in three runs, four of another, and one with a framework."""
     two, three = pytest.mark.one_in(2).mark, pytest.mark.one_in(3).mark
     file = Node("test_x.py", {"one_in": two} if is_file_marked else {})
     many = [Node(f"test_x.py::test_many[{number}]", {"one_in": three}, file) for number in range(7)]
     few = [Node(f"test_x.py::test_few[{number}]", {}, file) for number in range(4)]
     items: Any = [*many, *few, Node("test_x.py::test_other", {"framework": pytest.mark.framework.mark}, file)]
-    others = left_out(items, seed, has_tier_run=has_tier_run, halves=halves)
+    others = left_out(items, seed, has_tier_run=has_tier_run, part=part)
     return [item for item in items if item not in others]
 
 
@@ -70,16 +70,16 @@ def test_of_the_tier_that_has_run_a_quarter_runs_again() -> None:
     assert len({item.nodeid for items in runs for item in items if "few" in item.nodeid}) == 4
 
 
-def test_a_run_of_halves_has_one_in_twice_as_many() -> None:
-    runs = [kept(seed, halves=True) for seed in range(6)]
+def test_a_run_of_parts_has_one_in_so_many_times_more() -> None:
+    runs = [kept(seed, part=2) for seed in range(6)]
     assert {counts(items)[0] for items in runs} == {1, 2}
     assert len({item.nodeid for items in runs for item in items}) == 7 + 4 + 1
 
 
-def test_a_run_of_halves_has_every_second_test_of_a_folder_that_needs_a_framework() -> None:
+def test_a_run_of_parts_has_every_second_test_of_a_folder_that_needs_a_framework() -> None:
     needs_one = {"framework": pytest.mark.framework.mark}
     items: Any = [Node(f"tests/graphs/test_{name}.py::test_it", needs_one) for name in "abcdef"]
-    others = [[item.nodeid for item in left_out(items, seed, halves=True)] for seed in range(2)]
+    others = [[item.nodeid for item in left_out(items, seed, part=2)] for seed in range(2)]
     assert [len(each) for each in others] == [3, 3]
     assert set(others[0]) | set(others[1]) == {item.nodeid for item in items}
-    assert not left_out(items, 0, halves=False)
+    assert not left_out(items, 0, part=1)

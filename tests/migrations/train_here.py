@@ -21,7 +21,8 @@ def pytorch(case: Case) -> Arrays:
     read = torch.load(case.path, weights_only=True)
     parameters, compute = _of_keras_layers(case, read) if case.source.maker == "keras3" else _of_a_class(case, read)
     saved = read["optimizer_state_dict"]
-    groups = [{"params": [parameters[name] for name in group["param_names"]]} for group in saved["param_groups"]]
+    named = [group.get("param_names", list(parameters)) for group in saved["param_groups"]]
+    groups = [{"params": [parameters[name] for name in names]} for names in named]
     optimizer = getattr(torch.optim, case.source.optimizer)(groups)
     optimizer.load_state_dict(saved)
     epsilon = None if case.source.maker == "torch" else 1e-7
