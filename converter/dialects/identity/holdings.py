@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from converter.dialects.identity.classes import type_with
+from converter.dialects.identity.classes import template_of, type_with
 from converter.dialects.identity.inference import Inference
 from converter.dialects.identity.parameters import class_parameters
 from converter.dialects.identity.ties import every_tie
@@ -19,7 +19,9 @@ _SHOWN = 3
 
 
 def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference) -> Iterator[LedgerLine]:
-    """Yield a line, refused by default, for each parameter that every model of a class has and a checkpoint lacks.
+    """Yield a line, refused by default, for each parameter of a layer that others have and a checkpoint lacks in it.
+
+    What a whole model lacks may be what its config leaves out.
 
     A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
     models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
@@ -29,7 +31,8 @@ def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: 
         return
     names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)
     ties = every_tie(inference.architecture, config)
-    missing = _not_in(names, known.required(names), ties)
+    elsewhere = set(map(template_of, names))
+    missing = [name for name in _not_in(names, known.required(names), ties) if template_of(name) in elsewhere]
     if not missing:
         return
     strange = [name for name in sorted(names) if known.place(name) is None and name not in ties]
