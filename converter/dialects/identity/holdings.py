@@ -21,7 +21,7 @@ _SHOWN = 3
 def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference) -> Iterator[LedgerLine]:
     """Yield a line, refused by default, for each parameter of a layer that others have and a checkpoint lacks in it.
 
-    What a whole model lacks may be what its config leaves out.
+    What a whole model lacks may be what its config leaves out, and so may what a stage of layers does.
 
     A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
     models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
@@ -31,7 +31,7 @@ def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: 
         return
     names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)
     ties = every_tie(inference.architecture, config)
-    elsewhere = set(map(template_of, names))
+    elsewhere = {template for template in map(template_of, names) if template.count("#") == 1}
     missing = [name for name in _not_in(names, known.required(names), ties) if template_of(name) in elsewhere]
     if not missing:
         return
