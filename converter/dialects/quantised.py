@@ -53,11 +53,10 @@ def quantisation_of(checkpoint: Checkpoint) -> str | None:
     told = next(_in_config(config), None)
     if told is not None:
         return told
-    names = frozenset(checkpoint.names)
     codes = _BYTES | _FLOAT8 | _WORDS
     for name in (name for name in checkpoint.names if checkpoint.tensor(name).dtype in codes):
         for method in _METHODS:
-            if name.endswith(method.codes) and _is_stored(checkpoint, names, name.removesuffix(method.codes), method):
+            if name.endswith(method.codes) and _is_stored(checkpoint, name.removesuffix(method.codes), method):
                 return f"{method.name}, as {name} and what is beside it say"
     return None
 
@@ -74,8 +73,8 @@ def _in_config(config: Mapping[str, Any]) -> Iterator[str]:
             yield "MLX, as its config says"
 
 
-def _is_stored(checkpoint: Checkpoint, names: frozenset[str], prefix: str, method: _Method) -> bool:
+def _is_stored(checkpoint: Checkpoint, prefix: str, method: _Method) -> bool:
     parts = {method.codes: method.dtypes, **method.others}
     return all(
-        prefix + end in names and checkpoint.tensor(prefix + end).dtype in dtypes for end, dtypes in parts.items()
+        prefix + end in checkpoint and checkpoint.tensor(prefix + end).dtype in dtypes for end, dtypes in parts.items()
     )

@@ -16,7 +16,7 @@ _STEP = re.compile(r"^global_step\d+$")
 _ZERO = "_optim_states.pt"
 _INDEX = ".index.json"
 _JOIN = "they are not joined here: save the whole model from the code that loads it"
-_ZERO_HINT = "zero_to_fp32.py, which DeepSpeed puts beside them, makes one file of them"
+ZERO_HINT = "zero_to_fp32.py, which DeepSpeed puts beside them, makes one file of them"
 
 
 def folder_of_index(path: Location) -> Location:
@@ -43,7 +43,7 @@ def check_whole(path: Location) -> None:
 def parts_in(entries: Collection[str]) -> tuple[str, str] | None:
     """Return what a folder of parts holds, and what helps; None for other folders."""
     if any(name.endswith(_ZERO) for name in entries) or any(map(_STEP.match, entries)):
-        return "holds the parts that DeepSpeed's processes wrote", _ZERO_HINT
+        return "holds the parts that DeepSpeed's processes wrote", ZERO_HINT
     parts = sorted(name for name in entries if _PARTS.match(name))
     if len(parts) > 1:
         return f"holds parts of a model, {parts[0]} and {len(parts) - 1} more", _JOIN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from converter.model.dtype import DType
 
@@ -36,6 +36,7 @@ class OrderedMapping(dict[Any, Any]):
 
 
 _GONE = object()
+_Place = TypeVar("_Place", Slot, State)
 
 
 def replaced(root: Any, slot: Callable[[Slot], Any], state: Callable[[State], Any]) -> Any:
@@ -69,14 +70,13 @@ def _replaced(value: Any, slot: Callable[[Slot], Any], state: Callable[[State], 
             return value
 
 
-def states(root: Any) -> Iterator[State]:
-    """Yield the places of optimizers' states, in order."""
-    match root:
-        case State():
-            yield root
-        case Mapping():
-            for item in root.values():
-                yield from states(item)
-        case list() | tuple():
-            for item in root:
-                yield from states(item)
+def places(root: Any, kind: type[_Place]) -> Iterator[_Place]:
+    """Yield the places of weights (`Slot`) or of optimizers' states (`State`), in order."""
+    if isinstance(root, kind):
+        yield root
+    elif isinstance(root, Mapping):
+        for item in root.values():
+            yield from places(item, kind)
+    elif isinstance(root, list | tuple):
+        for item in root:
+            yield from places(item, kind)

@@ -10,7 +10,7 @@ from converter.dialects.optimizer.torch_layouts import as_state_dict, states_in
 from converter.dialects.training import prefix_of
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import OptimizerState, ParameterGroup
-from converter.model.structure import State, replaced, states
+from converter.model.structure import State, places, replaced
 
 
 def pruned(planned: Checkpoint, state: Callable[[State], State | None]) -> Checkpoint:
@@ -29,7 +29,7 @@ def changed_states(
     """
     groups = iter(optimizer.groups)
     changed: dict[int, State] = {}
-    for place in states(checkpoint.structure):
+    for place in places(checkpoint.structure, State):
         own = [
             _without(each, [next(groups) for _ in each["param_groups"]], checkpoint, left_out, asked)
             for each in states_in(place.value)

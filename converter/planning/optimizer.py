@@ -24,7 +24,7 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import NAMED, Convention, OptimizerState
-from converter.model.structure import states
+from converter.model.structure import State, places
 from converter.options import OptimizerMode, Options
 from converter.planning.copying import changed_states, pruned
 from converter.report import OptimizerReport, OptimizerStatus
@@ -77,7 +77,7 @@ def with_optimizer_in_place(
     have to be known and are not.
     """
     checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
-    has_state = next(states(checkpoint.structure), None) is not None
+    has_state = next(places(checkpoint.structure, State), None) is not None
     if not has_state or options.optimizer is OptimizerMode.DROP:
         _settled(checkpoint, options)
         planned = selected(replace(checkpoint, optimizer=None))

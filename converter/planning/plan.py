@@ -140,8 +140,8 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Che
 
 def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
-    unwrapped_ = unwrapped(checkpoint)
-    named = unwrapped_ if target.keeps_names(unwrapped_) else canonical(unwrapped_)
+    own = unwrapped(checkpoint)
+    named = own if target.keeps_names(own) else canonical(own)
     return with_every_name(named) if target.spells_ties else named
 
 

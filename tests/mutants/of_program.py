@@ -303,7 +303,7 @@ FAULTS = (
     ),
     Fault(
         module="encoding/torch_file/tree.py",
-        old="            if isinstance(key, str | int | bytes):\n                inner = self.flatten(",
+        old="            if is_name(key):\n                inner = self.flatten(",
         new="            if isinstance(key, str | bytes):\n                inner = self.flatten(",
         tests="tests/encoding/test_torch_tree.py",
         what="tensors under numbers are dropped",
@@ -478,8 +478,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/quantised.py",
-        old="prefix + end in names and checkpoint.tensor(prefix + end).dtype in dtypes for",
-        new="prefix + end in names for",
+        old="prefix + end in checkpoint and checkpoint.tensor(prefix + end).dtype in dtypes for",
+        new="prefix + end in checkpoint for",
         tests="tests/planning/test_quantised.py",
         what="names alone tell that a checkpoint is quantised",
     ),

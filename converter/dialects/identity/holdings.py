@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from converter.dialects.identity.classes import template_of, type_with
+from converter.dialects.identity.classes import template_of
 from converter.dialects.identity.inference import Inference
-from converter.dialects.identity.parameters import class_parameters
+from converter.dialects.identity.parameters import parameters_of
 from converter.dialects.identity.ties import every_tie
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, type_named
@@ -26,7 +26,7 @@ def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: 
     A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
     models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
     """
-    known = class_parameters(type_named(config) or type_with(inference.architecture) or "", inference.architecture)
+    known = parameters_of(config, inference.architecture)
     if known is None or _QUANTISED in config or _is_composite(config):
         return
     names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)

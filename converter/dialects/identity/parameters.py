@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from converter.dialects.identity.classes import template_of
+from converter.dialects.identity.classes import template_of, type_with
 from converter.dialects.tables import document, naming_entry
+from converter.model.checkpoint import type_named
 
 _TABLE = "parameters"
 _NORM, _EITHER = 1, 2
@@ -136,6 +137,12 @@ def _places(node: _Node, parts: Sequence[str]) -> Iterator[tuple[Place, _Node]]:
     for position, _, child in node.children.get(template_of(parts[0]), ()):
         for rest, leaf in _places(child, parts[1:]):
             yield ((position, number), *rest), leaf
+
+
+def parameters_of(config: Mapping[str, Any], architecture: str) -> ClassParameters | None:
+    """Return what the table has of a class, by the type that a config says or that alone has it; None for nothing."""
+    model_type = type_named(config) or type_with(architecture)
+    return None if model_type is None else class_parameters(model_type, architecture)
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 
 from converter.dialects.identity.classes import KnownType, known_type, type_with
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.identity.parameters import class_parameters
+from converter.dialects.identity.parameters import parameters_of
 from converter.dialects.identity.sightings import fits
 from converter.dialects.identity.tie_breaks import Shaped
 from converter.dialects.identity.transformers_4 import named_in_table
@@ -134,7 +134,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
 
 def every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
     """Return tied name -> the name that is stored, by both tables, in the class's own names."""
-    known = class_parameters(type_named(config) or type_with(architecture) or "", architecture)
+    known = parameters_of(config, architecture)
     newer = {} if known is None else known.ties_with(is_tied=is_tied(config))
     found = named_in_table(config)
     if found is None or found[1].name != architecture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from converter.dialects.identity.classes import type_with
-from converter.dialects.identity.parameters import ClassParameters, Place, class_parameters
+from converter.dialects.identity.parameters import ClassParameters, Place, parameters_of
 from converter.dialects.identity.ties import is_tied
 from converter.dialects.optimizer.numbering_conventions import ModuleOrder
 from converter.errors import ArchitectureError, GraphError, LossError
@@ -23,9 +23,9 @@ def order_of_class(checkpoint: Checkpoint, architecture: str, prefix: str = "") 
     """
     assert checkpoint.config is not None
     config = checkpoint.config.values
-    model_type = checkpoint.config.model_type or type_with(architecture)
-    known = None if model_type is None else class_parameters(model_type, architecture)
+    known = parameters_of(config, architecture)
     if known is None:
+        model_type = checkpoint.config.model_type or type_with(architecture)
         what = f"no table knows the order of the parameters of {architecture!r}, of model type {model_type!r}"
         raise ArchitectureError(what, hint="name its class in the 'architectures' of a config.json: --config")
     size = len(prefix)

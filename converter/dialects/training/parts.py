@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.dialects.optimizer.torch_layouts import as_state_dict, states_in
+from converter.encoding.part_files import ZERO_HINT
 from converter.encoding.pickle import Placeholder
 from converter.encoding.torch_file import Walk
-from converter.encoding.torch_file.tree import axes_of, is_carried, is_module, text_of
+from converter.encoding.torch_file.tree import axes_of, is_carried, is_module, is_name, text_of
 from converter.errors import ReadError
 from converter.model.dtype import DType
 
@@ -27,7 +28,7 @@ WEIGHTS_KEYS = ("model_state_dict", "state_dict", "model", "module")
 _PARAMETERS = frozenset(("weight", "bias", "w", "b", "kernel", "gamma", "beta", "embedding", "embeddings"))
 _OF_RANDOM = re.compile(r"(^|_)rng|(^|_)rand(om)?_?states?")
 _OF_OPTIMIZERS = re.compile(r"(^|_)optim(?!al|um)|(^|_)opt(_|s?$)")
-_OWN_WEIGHTS, _OWN_EXTRAS = ("model_state_dict", "model"), "extras"
+_OWN_WEIGHTS, OWN_EXTRAS = ("model_state_dict", "model"), "extras"
 """What this program calls the weights of files, and what it puts beside them that would be something else there."""
 _DEPTH_LIMIT = 16
 
@@ -120,7 +121,7 @@ def _check_values(items: Mapping[Any, Any]) -> None:
                 raise ReadError(
                     "has no values here: they are in the parts that ZeRO-3's processes wrote (*_optim_states.pt)",
                     tensor=text_of(name),
-                    hint="zero_to_fp32.py, which DeepSpeed puts beside them, makes one file of them",
+                    hint=ZERO_HINT,
                 )
 
 
@@ -148,7 +149,7 @@ def _take_apart(items: Mapping[Any, Any], path: Path, found: Parts, walk: Walk) 
         where = found.come_by((*path, key))
         if states_in(value):
             found.optimizers[where] = value
-        elif not is_name(key) or not walk.has_tensors(value) or (key == _OWN_EXTRAS and has_own):
+        elif not is_name(key) or not walk.has_tensors(value) or (key == OWN_EXTRAS and has_own):
             continue
         elif is_module(value):
             found.models[where] = value
@@ -208,11 +209,6 @@ def _is_beside(key: Any, value: Any) -> bool:
     """Whether what stands beside a model is a weight: a tensor with axes, but a counter or the state of a generator."""
     axes = axes_of(value)
     return bool(axes) and not _is_random(key, value) and not _is_counter(value)
-
-
-def is_name(key: Any) -> bool:
-    """Whether a key can be part of a name."""
-    return isinstance(key, str | int | bytes)
 
 
 def _is_one_in_a_list(value: Any) -> bool:

@@ -13,15 +13,15 @@ from converter.declaring import option
 from converter.dialects.optimizer.torch_layouts import states_in
 from converter.dialects.optimizer.torch_state import is_buffer
 from converter.dialects.training.optimizers import with_optimizers
-from converter.dialects.training.parts import Parts, Path, is_name, items_of, parts_of
+from converter.dialects.training.parts import OWN_EXTRAS, Parts, Path, items_of, parts_of
 from converter.dialects.training.selecting import selected
 from converter.encoding.pickle import OrderedItems
 from converter.encoding.torch_file import Walk
-from converter.encoding.torch_file.tree import NOTHING, is_key, text_of
+from converter.encoding.torch_file.tree import NOTHING, is_key, is_name, text_of
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Kind
-from converter.model.structure import OrderedMapping, Slot, State, replaced
+from converter.model.structure import OrderedMapping, Slot, State, places, replaced
 
 _NORMALISED = {
     "epoch": ("epoch",),
@@ -29,7 +29,6 @@ _NORMALISED = {
     "scheduler_state_dict": ("scheduler_state_dict", "lr_scheduler_state_dict", "lr_scheduler", "scheduler"),
 }
 _LIGHTNING_SCHEDULERS = "lr_schedulers"
-_OWN_EXTRAS = "extras"
 
 
 def select_option() -> Any:
@@ -65,7 +64,7 @@ def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None, is_normal
     checkpoint = Checkpoint(
         tensors=found.tensors,
         aliases=found.aliases,
-        models={_dotted(path): tuple(_names(weights[path])) for path in parts.models},
+        models={_dotted(path): tuple(slot.name for slot in places(weights[path], Slot)) for path in parts.models},
         buffers=frozenset(kinds & found.tensors.keys()),
         frozen=frozenset(found.frozen),
         extras=_normalised(rest) if is_normalised else rest,
@@ -140,18 +139,6 @@ def _rest(structure: Any, base: Path) -> dict[str, Any]:
     return {text_of(key): item for key, item in rest.items()} if isinstance(rest, Mapping) else {}
 
 
-def _names(nested: Any) -> Iterator[str]:
-    match nested:
-        case Slot():
-            yield nested.name
-        case Mapping():
-            for item in nested.values():
-                yield from _names(item)
-        case list() | tuple():
-            for item in nested:
-                yield from _names(item)
-
-
 def _each_state(states: Mapping[Path, State]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each optimizer's state with the key that it stands under; several under one are numbered."""
     for path, state in states.items():
@@ -166,10 +153,10 @@ def _dotted(path: Path) -> str:
 
 def _normalised(training: dict[str, Any]) -> dict[str, Any]:
     """Bring the names that training code uses for the same things to one."""
-    own = training.get(_OWN_EXTRAS)
-    beside = training.keys() - {_OWN_EXTRAS}
+    own = training.get(OWN_EXTRAS)
+    beside = training.keys() - {OWN_EXTRAS}
     if isinstance(own, dict) and all(isinstance(key, str) and key not in beside for key in own):
-        training = {**{key: value for key, value in training.items() if key != _OWN_EXTRAS}, **own}
+        training = {**{key: value for key, value in training.items() if key != OWN_EXTRAS}, **own}
     names = {}
     for normal, spellings in _NORMALISED.items():
         is_number = normal != "scheduler_state_dict"

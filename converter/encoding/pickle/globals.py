@@ -79,7 +79,7 @@ _OF_COMPILED_MODULES = _words(
 )
 """Modules of a runner whose classes are in what torch.compile makes of a module."""
 
-_OF_TORCHSCRIPT = "__torch__"
+TORCHSCRIPT = "__torch__"
 """Where TorchScript has its classes: code beside a pickle, and no module that anything could import."""
 
 INERT = _words(
@@ -159,7 +159,7 @@ def runs_code(found: Global) -> bool:
     if _holds_data(found) or (found.module in _OF_COMPILED_MODULES and _is_class_like(found.name)):
         return False
     top = found.module.partition(".")[0]
-    if top == _OF_TORCHSCRIPT:
+    if top == TORCHSCRIPT:
         return False
     if top in sys.stdlib_module_names or top in _REMOVED_OR_PYTHON_2 or _is_runner(text):
         return True

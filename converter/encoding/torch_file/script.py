@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.encoding.pickle import Constructor, Global, Placeholder
+from converter.encoding.pickle.globals import TORCHSCRIPT
 from converter.encoding.torch_file.storages import View
 from converter.errors import ReadError
 
-NAMESPACE = "__torch__"
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\n]*)\]\n(?:  __buffers__ = \[([^\n]*)\]\n)?", re.MULTILINE
 )
@@ -63,7 +63,7 @@ class Script:
 
     def _class(self, of: Global) -> tuple[frozenset[str], frozenset[str] | None] | None:
         """Return the names of a class's parameters and buffers, None for what is no class of modules."""
-        if of.module.partition(".")[0] != NAMESPACE:
+        if of.module.partition(".")[0] != TORCHSCRIPT:
             return None
         if of.module not in self._classes:
             found = (match.groups() for match in _CLASS.finditer(self.code(_file(of))))

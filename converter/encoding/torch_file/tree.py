@@ -125,7 +125,7 @@ class Walk:
     def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
         found: dict[Any, Any] = OrderedMapping() if isinstance(value, OrderedItems | OrderedMapping) else {}
         for key, item in value.items():
-            if isinstance(key, str | int | bytes):
+            if is_name(key):
                 inner = self.flatten(item, _joined(name, text_of(key)), depth + 1)
                 if inner is not NOTHING:
                     found[key] = inner
@@ -360,6 +360,11 @@ def is_carried(value: Any) -> bool:
     if isinstance(value, Placeholder):
         return bool(value.items) and value.state is None and not (value.arguments or value.values)
     return not isinstance(value, Global | Storage) and (not isinstance(value, NumpyArray) or value.holds_numbers)
+
+
+def is_name(key: Any) -> bool:
+    """Whether a key can be a part of a name."""
+    return isinstance(key, str | int | bytes)
 
 
 def is_key(key: Any) -> bool:

@@ -90,8 +90,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     flavor = weights.FLAVORS[options.flavor]
     if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
-    heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
-    model = checkpoint.of_names([name for name in checkpoint.names if name not in heads])
+    model, heads = _apart(checkpoint)
     if not flavor.identifies:
         config, inference, warnings = _identified(model, checkpoint.config)
         prefix = "" if inference is None else inference.prefix
@@ -129,8 +128,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         if ADAPTER_CONFIG_NAME in checkpoint.assets:
             return _adapter(checkpoint, options, provenance)
         raise _no_config(checkpoint)
-    outside = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
-    checkpoint = checkpoint.of_names([name for name in checkpoint.names if name not in outside])
+    checkpoint, outside = _apart(checkpoint)
     check_no_adapters(checkpoint.names)
     flavor = weights.FLAVORS[options.flavor]
     identified = _identified(checkpoint, source_config) if flavor.adapt is None else (source_config, None, ())
@@ -160,6 +158,12 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         lines=lines,
         warnings=(*warnings, *notes, *_warnings_of_tokenizer(checkpoint.assets, config)),
     )
+
+
+def _apart(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """Return the model of transformers, and what is around it."""
+    heads = {name: checkpoint.tensor(name) for name in checkpoint.names if is_head(name)}
+    return checkpoint.of_names([name for name in checkpoint.names if name not in heads]), heads
 
 
 def _adapter(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:
