@@ -24,6 +24,19 @@ class Use(Enum):
     PLACES = "it decides how the output is put in its place"
 
 
+class Need(Enum):
+    """What has to be there for an option to have an effect; one that is given without it is refused, not ignored."""
+
+    GRAPH = "a target with a graph"
+    TRACED_CLASS = "a target whose graph is traced from a class of transformers"
+    OWN_CLASSES = "a target whose graph is made of a Keras model with classes of the user's own"
+    OUTPUTS = "outputs that are compared"
+    CONFIG = "a config of transformers that goes along, or that a graph is made of"
+    HEAD = "the same, or an optimizer whose parameters a class puts in order"
+    STATE = "state of an optimizer that is carried"
+    ASSETS = "a target that files go along with"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """How a user gives an option.
@@ -33,6 +46,7 @@ class Declaration:
     `flag`      its name on the command line, where that is not the field's
     `choices`   the values that there are, none where there are many
     `extra`     the pip extra that it needs, None where it needs none
+    `needs`     without what it would have no effect, None where it always has one
     """
 
     help: str
@@ -41,6 +55,7 @@ class Declaration:
     choices: tuple[str, ...] = ()
     use: Use = Use.DECIDES
     extra: str | None = None
+    needs: Need | None = None
 
 
 def option(
@@ -52,10 +67,11 @@ def option(
     choices: tuple[str, ...] | type[Enum] = (),
     use: Use = Use.DECIDES,
     extra: str | None = None,
+    needs: Need | None = None,
 ) -> Any:
     """Return a dataclass field that is an option (`Declaration`)."""
     values = choices if isinstance(choices, tuple) else tuple(member.value for member in choices)
-    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=values, use=use, extra=extra)
+    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=values, use=use, extra=extra, needs=needs)
     return field(default=default, metadata={_DECLARATION: declared})
 
 
@@ -64,6 +80,16 @@ def options_of(options_type: type) -> Iterator[tuple[Field[Any], Declaration]]:
     for each in fields(options_type):
         if _DECLARATION in each.metadata:
             yield each, each.metadata[_DECLARATION]
+
+
+def needs_of(options: Any) -> Iterator[tuple[Field[Any], Need]]:
+    """Yield what those options need that `options`, an instance of such a dataclass, has other values of than default.
+
+    A zero is a value.
+    """
+    for item, declared in options_of(type(options)):
+        if declared.needs is not None and getattr(options, item.name) != item.default:
+            yield item, declared.needs
 
 
 def flag_of(item: Field[Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from converter.declaring import Use, option, options_of, set_choices
+from converter.declaring import Need, Use, option, options_of, set_choices
 from converter.encoding.shards import parse_size
 from converter.errors import UsageError
 from converter.model.dtype import DType
@@ -20,6 +21,8 @@ _DATA_SUFFIX = ".npz"
 _MOST_JOBS = 256
 _LEAST_MEMORY_BYTES = 16 << 20
 _MOST_SECONDS = 365 * 86400
+_OPSETS = range(7, 29)
+"""Of ONNX's operators, from the oldest that onnxruntime runs to the newest that onnx 1.23 has."""
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 _DTYPE_ALIASES = {
     "fp64": "float64",
@@ -91,23 +94,29 @@ class Options:
         metavar="FILE",
     )
     tokenizer: Path | None = option(
-        None, "The folder whose tokenizer files go along, instead of those beside SRC.", metavar="DIR"
+        None,
+        "The folder whose tokenizer files go along, instead of those beside SRC.",
+        metavar="DIR",
+        needs=Need.ASSETS,
     )
     config_value: tuple[str, ...] = option(
         (),
         "Another value in the config of a transformers model than its file says: JSON or a word; NAME has dots where "
         "it is of a part (vision_config.image_size=224).",
         metavar="NAME=VALUE",
+        needs=Need.CONFIG,
     )
     custom_objects: tuple[str, ...] = option(
         (),
         "Your own layers of a Keras model, package.module:Name,Name; imported when its graph is needed.",
         metavar="MODULE:NAMES",
+        needs=Need.OWN_CLASSES,
     )
     task: str | None = option(
         None,
         "Which head the model has, such as question-answering, when neither config nor tensors say.",
         metavar="TASK",
+        needs=Need.HEAD,
     )
     mapping: Path | None = option(
         None,
@@ -128,25 +137,38 @@ class Options:
         choices=OptimizerMode,
     )
     hyperparameter: tuple[str, ...] = option(
-        (), "Of the optimizer, instead of what the file says or lacks: learning_rate=1e-3.", metavar="NAME=VALUE"
+        (),
+        "Of the optimizer, instead of what the file says or lacks: learning_rate=1e-3.",
+        metavar="NAME=VALUE",
+        needs=Need.STATE,
     )
     param_order: Path | None = option(
-        None, "A file that lists an optimizer's parameters in the order of their numbers.", metavar="FILE"
+        None,
+        "A file that lists an optimizer's parameters in the order of their numbers.",
+        metavar="FILE",
+        needs=Need.STATE,
     )
     trainable: str | None = option(
-        None, "Names of the parameters that an optimizer trains, where it only numbers them.", metavar="REGEX"
+        None,
+        "Names of the parameters that an optimizer trains, where it only numbers them.",
+        metavar="REGEX",
+        needs=Need.STATE,
     )
     weights_only: bool = option(
         False, "Write no graph where DST could have one, and arrays alone where nothing says of which layers they are."
     )
     with_cache: bool = option(
-        False, "The graph of a decoder takes cached keys and values, and returns them.", extra="torch"
+        False,
+        "The graph of a decoder takes cached keys and values, and returns them.",
+        extra="torch",
+        needs=Need.TRACED_CLASS,
     )
     model: str | None = option(
         None,
         "Your own torch model, whose graph DST gets; it is imported and traced.",
         metavar="PACKAGE.MODULE:FACTORY",
         extra="torch",
+        needs=Need.GRAPH,
     )
     inputs: str | Path | tuple[str | Path, ...] | None = option(
         None,
@@ -155,7 +177,10 @@ class Options:
         metavar="NAME:TYPE[DIM,...],...|FILE.npz",
     )
     opset: int | None = option(
-        None, "Version of ONNX's operators that the graph is in; by default what the exporter gives.", metavar="N"
+        None,
+        "Version of ONNX's operators that the graph is in; by default what the exporter gives.",
+        metavar="N",
+        needs=Need.GRAPH,
     )
     verify: Verify = option(
         Verify.AUTO,
@@ -164,13 +189,18 @@ class Options:
         use=Use.PROVES,
     )
     atol: float | None = option(
-        None, "Of outputs: an element x may differ by ATOL + RTOL x max(scale, |x|).", metavar="ATOL", use=Use.PROVES
+        None,
+        "Of outputs: an element x may differ by ATOL + RTOL x max(scale, |x|).",
+        metavar="ATOL",
+        use=Use.PROVES,
+        needs=Need.OUTPUTS,
     )
     rtol: float | None = option(
         None,
         "The scale of an output is the median of its |x| without masked values; by default the RTOL of its type.",
         metavar="RTOL",
         use=Use.PROVES,
+        needs=Need.OUTPUTS,
     )
     allow_dropped: tuple[str, ...] = option(
         (), "Accept that tensors of such names are lost, which otherwise is exit 3.", metavar="PATTERN"
@@ -219,6 +249,11 @@ class Options:
             raise UsageError(f"--jobs is a number from 1 to {_MOST_JOBS}, not {self.jobs}")
         if not 0 < self.timeout <= _MOST_SECONDS:
             raise UsageError(f"--timeout is a number of seconds, 1 to {_MOST_SECONDS}, not {self.timeout:g}")
+        if self.opset is not None and self.opset not in _OPSETS:
+            raise UsageError(f"--opset is a number from {_OPSETS[0]} to {_OPSETS[-1]}, not {self.opset}")
+        for flag, tolerance in (("--atol", self.atol), ("--rtol", self.rtol)):
+            if tolerance is not None and not 0 <= tolerance < math.inf:
+                raise UsageError(f"{flag} is a number from 0, not {tolerance:g}")
         if self.memory_bytes < _LEAST_MEMORY_BYTES:
             raise UsageError(f"--max-memory is at least {_LEAST_MEMORY_BYTES >> 20} MiB, not {self.max_memory}")
 

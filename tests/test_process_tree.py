@@ -33,7 +33,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "dcp/two-ranks": (),
 }
 TARGETS: dict[str, tuple[str, ...]] = {
-    "pretrained": ("out/", "--to", "pretrained", "--train-batch-size", "8"),
+    "pretrained": ("out/", "--to", "pretrained"),
     "bin": ("out/", "--to", "pretrained", "--flavor", "bin"),
     "tf": ("out/", "--to", "pretrained", "--flavor", "tf"),
     "flax": ("out/", "--to", "pretrained", "--flavor", "flax"),

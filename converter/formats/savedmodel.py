@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from converter.declaring import option, set_choices
+from converter.declaring import Need, option, set_choices
 from converter.dialects.keras.objects import listing_of
 from converter.dialects.optimizer.keras_files import with_bundle_state
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
@@ -163,6 +163,7 @@ class WriteOptions:
         "auto",
         "Element type of a SavedModel's integer inputs; by default those that the graph of the source has.",
         choices=("auto", "int64", "int32"),
+        needs=Need.GRAPH,
     )
     layout: WeightLayout = option(
         WeightLayout.PYTORCH,

@@ -16,25 +16,6 @@ from converter.options import Options
 _OPTION, _TASK = "--config-value", "--task"
 
 
-def check_applicable(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
-    """Raise UsageError when values or a task are given and the config of transformers decides nothing of the target."""
-    is_numbered = checkpoint.optimizer_numbered is not None and Part.OPTIMIZER in holds
-    for option, is_given, is_for_order in ((_OPTION, options.config_values, False), (_TASK, options.task, is_numbered)):
-        if is_given and not is_for_order:
-            _check(option, checkpoint, holds, options)
-
-
-def _check(option: str, checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> None:
-    config = checkpoint.config
-    if config is None or config.model_type is None:
-        raise UsageError(f"{option} is for the config of a transformers model, and there is none")
-    has_graph = Part.GRAPH in holds and not options.weights_only
-    if not has_graph and Part.CONFIG not in holds:
-        raise UsageError(f"{option} decides nothing of a target that has neither config nor graph")
-    if has_graph and (options.model is not None or (checkpoint.graph is not None and not options.with_cache)):
-        raise UsageError(f"{option} does not change the source's own graph, or that of --model")
-
-
 def with_task(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) -> Checkpoint:
     """Return the checkpoint, which has canonical names, with the class for the task that was asked for in its config.
 

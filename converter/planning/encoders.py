@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from converter.dialects.transformers.heads import is_head, models_inside
+from converter.dialects.transformers.heads import ModelInside, is_head, models_inside
 from converter.dialects.transformers.tensorflow_classes import class_of_layer
 from converter.errors import ArchitectureError, GraphError
 from converter.execution.child import require
@@ -21,26 +21,31 @@ from converter.planning.tracing import trace_class
 _CONFIG_NAME, _GRAPH_NAME = "encoder.json", "encoder.onnx"
 
 
-def with_encoder(
-    graph: GraphSource, planned: Checkpoint, source: Checkpoint, opset: int | None, workshop: LocalWorkshop
-) -> tuple[GraphSource, tuple[str, ...]]:
-    """Return the graph of a Keras model with what its layer that is a model of transformers computes, and notes on it.
-
-    `planned` has the names that PyTorch's class has. A graph that needs nothing is returned as it is. Raises
-    ArchitectureError for a model with several, and what tracing the class raises.
-    """
+def model_inside(graph: GraphSource, source: Checkpoint) -> ModelInside | None:
+    """Return the layer of a Keras model that is a model of transformers. Raises ArchitectureError for several."""
     if source.keras_config is None or not graph.trace.takes("encoder"):
-        return graph, ()
+        return None
     inside = list(models_inside(source.keras_config.values))
-    if not inside:
-        return graph, ()
     if len(inside) > 1:
         names = ", ".join(each.layer for each in inside)
         raise ArchitectureError(
             f"has {len(inside)} models of transformers as layers ({names}), and a graph is made of one",
             hint="the same model by model.save(folder) has a graph of its own",
         )
-    (model,) = inside
+    return inside[0] if inside else None
+
+
+def with_encoder(
+    graph: GraphSource, planned: Checkpoint, source: Checkpoint, opset: int | None, workshop: LocalWorkshop
+) -> tuple[GraphSource, tuple[str, ...]]:
+    """Return the graph of a Keras model with what its layer that is a model of transformers computes, and notes on it.
+
+    `planned` has the names that PyTorch's class has. A graph that needs nothing is returned as it is. Raises
+    what `model_inside` and tracing the class raise.
+    """
+    model = model_inside(graph, source)
+    if model is None:
+        return graph, ()
     require("torch", "tracing a model of transformers")
     architecture = class_of_layer(model.class_name).removeprefix("TF")
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME

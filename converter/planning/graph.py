@@ -24,6 +24,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs import calls
 from converter.graphs.description.declared_inputs import parse_inputs
+from converter.graphs.description.keras_source import check
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import Reference, TracedGraph
@@ -32,23 +33,12 @@ from converter.graphs.trace.thresholds import of_source
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import local_copy
 from converter.options import Options
-from converter.planning.encoders import with_encoder
-from converter.planning.target import Target
+from converter.planning.encoders import model_inside, with_encoder
 from converter.planning.tracing import trace_class
 
 _GRAPH_NAME = "graph.onnx"
 _MODULE_NAME = "module.json"
 _EXPORTED_OPSETS = range(18, 26)
-
-
-def check_has_graph(target: Target, options: Options) -> None:
-    """Raise UsageError for an option of graphs where the target has none."""
-    if target.has_graph(options):
-        return
-    of_graphs = {"--model": options.model, "--with-cache": options.with_cache, "--opset": options.opset}
-    for option, value in of_graphs.items():
-        if value:
-            raise UsageError(f"{option} decides nothing of a target that has no graph")
 
 
 def with_graph(
@@ -90,12 +80,14 @@ def _from_source(
     options: Options,
     workshop: LocalWorkshop,
 ) -> Checkpoint:
+    if options.custom_objects:
+        graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
+    inside = model_inside(graph, source)
+    check(graph, None if inside is None else {"layer": inside.layer, "class_name": inside.class_name})
     require(graph.extra, "reading the graph of the source")
     workshop.observer.stage("reading the graph")
     file = workshop.scratch / _GRAPH_NAME
     model = local_copy(graph.model, workshop.scratch)
-    if options.custom_objects:
-        graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
     _start_ahead(target, workshop)
     graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))

@@ -21,8 +21,9 @@ from converter.model.checkpoint import Checkpoint, Part
 from converter.model.output import Output, Provenance
 from converter.options import Options
 from converter.planning.config_sizes import with_sizes
-from converter.planning.config_values import check_applicable, with_config_values, with_task
-from converter.planning.graph import check_has_graph, with_graph
+from converter.planning.config_values import with_config_values, with_task
+from converter.planning.graph import with_graph
+from converter.planning.needs import check_needs, check_state_is_carried
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.selection import cast_losses, check_one_class, selected
 from converter.planning.source import Source
@@ -95,6 +96,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
             named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
             adapted=lambda named: target.adapted(selected(named, target.format, options)),
         )
+    check_state_is_carried(optimizer, target, options)
     _check_codes(method, source, target, adapted)
     planned = _runnable(adapted, configured, target, options, workshop)
     written = _openable(target.format.write(planned, target.write_options, provenance), options)
@@ -131,8 +133,7 @@ def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Che
         checkpoint = replace(checkpoint, structure=None)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
-    check_has_graph(target, options)
-    check_applicable(checkpoint, target.format.holds, options)
+    check_needs(checkpoint, target, options)
     given = with_config_values(checkpoint, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)
     return with_sizes(given) if needs_config else given
@@ -185,8 +186,6 @@ def _runnable(
     has_graph = target.has_graph(options)
     planned = with_settings(planned, source, has_own_graph=has_graph and options.model is None)
     if not has_graph:
-        if options.data is not None:
-            raise UsageError(f"--inputs {options.data} needs a target that runs")
         return replace(planned, graph=None)
     if target.format.extra is not None:
         require(target.format.extra, f"writing a {target.format.name} that runs")

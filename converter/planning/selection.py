@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,6 +23,9 @@ from converter.options import Options
 from converter.planning.target import Target
 
 _MAPPING_LIMIT_BYTES = 64 << 20
+_GLOB = re.compile(r"\[.*?\]|[*?]")
+_ALIKE = 3
+"""How many names are said of a pattern that is of none."""
 
 
 def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:
@@ -77,6 +82,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if not options.include and not options.exclude:
         return checkpoint
+    _check_patterns(checkpoint, options)
     wanted = [name for name in checkpoint.names if _is_wanted(name, options)]
     if not wanted:
         raise LossError("--include and --exclude leave no tensor")
@@ -89,6 +95,19 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
             *(dropped(checkpoint.origin(name), "left out as asked") for name in checkpoint.names if name in unwanted),
         ),
     )
+
+
+def _check_patterns(checkpoint: Checkpoint, options: Options) -> None:
+    """Raise UsageError for a pattern that no name of a tensor is of, with the names most like it."""
+    unheld = [line.name or "" for line in checkpoint.lines if line.kind is Kind.UNHELD]
+    names = [*checkpoint.names, *unheld, *(name.removeprefix("module.") for name in unheld)]
+    for option, patterns in (("--include", options.include), ("--exclude", options.exclude)):
+        for pattern in patterns:
+            if any(fnmatchcase(name, pattern) for name in names):
+                continue
+            alike = get_close_matches(_GLOB.sub("", pattern), checkpoint.names, n=_ALIKE, cutoff=0.0)
+            hint = f"the names most like it are {', '.join(map(escape, alike))}" if alike else None
+            raise UsageError(f"{option} {pattern!r} is of no tensor", hint=hint)
 
 
 def _is_wanted(name: str, options: Options) -> bool:

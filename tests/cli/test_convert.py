@@ -198,7 +198,12 @@ USAGE: dict[str, tuple[list[str], int, str]] = {
     "missing config": (["out", "--to", "pretrained"], 2, "config.json"),
     "missing config of a graph": (["out", "--to", "savedmodel"], 2, "--weights-only"),
     "missing parent": (["no/such/out.safetensors"], 1, "parent folder does not exist"),
-    "nothing selected": (["out.safetensors", "--include", "nothing"], 3, "leave no tensor"),
+    "nothing selected": (["out.safetensors", "--exclude", "*"], 3, "leave no tensor"),
+    "a pattern of nothing": (
+        ["out.safetensors", "--include", "nothing"],
+        2,
+        "--include 'nothing' is of no tensor; the ",
+    ),
     "optimizer that must be kept": (["out.safetensors", "--optimizer", "sometimes"], 2, "--optimizer is one of"),
 }
 

@@ -179,6 +179,8 @@ def test_the_request_says_what_decides_an_output_and_nothing_else(item: Field[An
         "verify": "weights",
         "max_memory": 1 << 30,
         "opset": 17,
+        "atol": 0.0,
+        "rtol": 0.0,
     }
     kind = type(item.default)
     plain = {bool: not item.default, int: 3, float: 3.0, tuple: ("x",)}.get(kind, "x")

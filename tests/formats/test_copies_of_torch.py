@@ -142,7 +142,7 @@ def test_what_is_left_out_is_gone_and_nothing_else(tmp_path: Path) -> None:
     check(
         torch.load(tmp_path / "one.pt", weights_only=True), {"model": {"2.bias": value["model"]["2.bias"]}, "epoch": 3}
     )
-    with pytest.raises(LossError, match="leave no tensor"):
+    with pytest.raises(UsageError, match="--include 'epoch' is of no tensor"):
         converter.convert(path, tmp_path / "none.pt", include=("epoch",))
 
 

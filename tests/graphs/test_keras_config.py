@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import pytest
 
 import converter
 from converter.errors import ArchitectureError, CkconvError, GraphError, SafetyError, UsageError
+from converter.execution import child
 from converter.graphs.description.sample_inputs import sample_inputs
 from converter.graphs.description.signature import GraphInput
 from converter.graphs.trace.tensorflow import keras_config
@@ -75,6 +77,69 @@ def test_a_config_that_is_a_program_is_refused_and_its_weights_convert(kind: str
         converter.convert(source, tmp_path / "out", to="savedmodel")
     assert caught.value.exit_code == 5
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No framework is missing, and no process starts."""
+
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("a process starts")
+
+    for name in ("call_all", "start_ahead"):
+        monkeypatch.setattr(child, name, fail)
+    for module in ("plan", "graph"):
+        monkeypatch.setattr(importlib.import_module(f"converter.planning.{module}"), "require", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize("target", ["onnx", "savedmodel"])
+def test_what_a_config_is_refused_for_is_said_before_any_framework_starts(target: str, tmp_path: Path) -> None:
+    for kind in HOSTILE:
+        (tmp_path / kind).mkdir()
+        with pytest.raises(SafetyError) as caught:
+            converter.convert(written(tmp_path / kind, HOSTILE[kind]), tmp_path / "out", to=target)
+        is_said = "model.save(folder) of the same model" in str(caught.value) and "--custom-objects" in str(
+            caught.value
+        )
+        assert is_said is (kind == "lambda"), kind
+    own = written(tmp_path, changed(module="my_package.layers", class_name="Gain", registered_name="Gain"))
+    with pytest.raises(ArchitectureError, match=r"Gain.*; --custom-objects my_package\.layers:Gain names the code"):
+        converter.convert(own, tmp_path / "out", to=target)
+    with pytest.raises(UsageError, match=r"--custom-objects is package\.module:Name,Name, not 'Gain'"):
+        converter.convert(own, tmp_path / "out", to=target, custom_objects=("Gain",))
+    with pytest.raises(UsageError, match="--custom-objects names Other, which the Keras config has no use for"):
+        converter.convert(own, tmp_path / "out", to=target, custom_objects=("my_package:Gain,Other",))
+    with pytest.raises(AssertionError, match="a process starts"):
+        converter.convert(own, tmp_path / "out", to=target, custom_objects=("my_package:Gain",))
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_model_of_transformers_inside_is_no_class_to_be_named(tmp_path: Path) -> None:
+    """Nor are several: the message of those comes before any framework, too."""
+    encoders = FIXTURE.parents[1] / "keras-encoders"
+    with pytest.raises(AssertionError, match="a process starts"):
+        converter.convert(encoders / "pooling.h5", tmp_path / "out", to="savedmodel", optimizer="drop")
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_asked_for"),
+    [
+        ({"module": None, "class_name": "Gain"}, True),
+        ({"module": "my_package", "class_name": "Gain", "registered_name": "my_package>Gain"}, True),
+        ({"module": "builtins", "class_name": "function", "config": "Gain"}, True),
+        ({"module": "keras.layers", "class_name": "Gain"}, False),
+        ({"module": "keras.layers", "class_name": "Dense", "config": {"activation": "Gain"}}, True),
+        ({"module": "keras.layers", "class_name": "Dense", "config": {"activation": "my_package>Gain"}}, True),
+        ({"module": "keras.layers", "class_name": "Dense", "config": {"name": "Gain"}}, False),
+        ({"class_name": "Dense", "config": {"own": [{"class_name": "Gain", "config": {}}]}}, True),
+    ],
+)
+def test_a_name_of_the_users_own_is_in_vain_where_nothing_is_called_so(
+    reference: dict[str, Any], is_asked_for: bool
+) -> None:
+    names = {"Gain", "Other"}
+    assert keras_config.in_vain({"config": {"layers": [reference]}}, names) == ["Gain", "Other"][is_asked_for:]
 
 
 @pytest.mark.framework

@@ -882,9 +882,9 @@ FAULTS = (
         what="texts are of the second kind where no kinds are given",
     ),
     Fault(
-        module="graphs/trace/tensorflow/keras.py",
-        old="custom | {encoders.LAYER}\n",
-        new="custom | {encoders.LAYER, encoders.OPERATION}\n",
+        module="graphs/trace/tensorflow/encoder_config.py",
+        old="custom | {LAYER}\n",
+        new="custom | {LAYER, OPERATION}\n",
         tests="tests/graphs/test_keras_encoders.py",
         what="a file can name the class that calls functions of TensorFlow",
     ),

@@ -15,7 +15,7 @@ from converter.errors import LossError, ReadError, UsageError
 from converter.formats import registry
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
-from converter.model.ledger import Status, dropped
+from converter.model.ledger import Status, dropped, unheld
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.tensor import ArrayTensor, Tensor
 from converter.options import Options
@@ -85,9 +85,8 @@ def fates(report: Report, status: Status) -> dict[str | None, str]:
         ((), ("*.weight", "norm.*"), {"head.bias", "head.ids"}),
         (("head.*", "norm.*"), ("*.bias", "*.ids"), {"norm.running_mean"}),
         (("*",), ("head.*",), {"embed.weight", "norm.running_mean", "decoder.weight", "other.weight"}),
-        (("head",), ("none",), None),
-        (("HEAD.*",), (), None),
         (("head.*",), ("*",), None),
+        (("head.*",), ("head.?*",), None),
     ],
 )
 def test_which_names_are_asked_for(
@@ -320,8 +319,9 @@ def test_names_that_rest_on_order_are_said(tmp_path: Path) -> None:
 def test_an_order_is_for_parameters_that_are_numbered(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="are for optimizers whose parameters are numbered"):
         written(tmp_path, TRAINED, **options)
-    for others in ({"optimizer": "drop"}, {"to": "safetensors"}):  # where no optimizer is written, nothing is decided
-        written(tmp_path, TRAINED, **{**options, **others})
+    for others, why in (({"optimizer": "drop"}, "as asked"), ({"to": "safetensors"}, "safetensors does not hold it")):
+        with pytest.raises(UsageError, match=rf"decides nothing: optimizer state is not carried \({why}\)"):
+            written(tmp_path, TRAINED, **{**options, **others})
 
 
 def test_state_goes_by_either_name_of_a_tie(tmp_path: Path) -> None:
@@ -389,11 +389,25 @@ def test_a_hyperparameter_of_keras_by_two_names_is_refused(tmp_path: Path) -> No
             carried(source, tmp_path, *asked)
 
 
-def test_hyperparameters_of_no_optimizer_are_refused_where_there_could_be_one(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="for the state of an optimizer, and there is none"):
-        written(tmp_path, NETWORK, hyperparameter=("lr=0.5",))
-    for options in ({"to": "safetensors"}, {"optimizer": "drop"}):
-        assert written(tmp_path, TRAINED, hyperparameter=("lr=0.5",), **options)[1].optimizer is None
+def test_hyperparameters_of_no_optimizer_are_refused(tmp_path: Path) -> None:
+    for options in ({}, {"to": "safetensors"}, {"optimizer": "drop"}):
+        with pytest.raises(UsageError, match="--hyperparameter is for the state of an optimizer, and there is none"):
+            written(tmp_path, NETWORK, hyperparameter=("lr=0.5",), **options)
+        assert written(tmp_path, TRAINED, **options)[1].names
+    for options, why in (({"to": "safetensors"}, "safetensors does not hold it"), ({"optimizer": "drop"}, "as asked")):
+        with pytest.raises(UsageError, match=f"optimizer state is not carried .{why}"):
+            written(tmp_path, TRAINED, hyperparameter=("lr=0.5",), **options)
+
+
+def test_a_pattern_that_is_of_no_tensor_is_refused_with_the_names_most_like_it(tmp_path: Path) -> None:
+    for options in ({"include": ("embed.*", "head.bia")}, {"exclude": ("head.bia?s",)}):
+        (option,) = options
+        with pytest.raises(UsageError, match=f"--{option} 'head.bia(.s)?' is of no tensor") as caught:
+            written(tmp_path, **options)
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith("the names most like it are head.bias, ")
+    odd = replace(NETWORK, lines=(unheld("module.odd", "is odd"),))
+    assert written(tmp_path, odd, exclude=("odd", "module.odd"))[1].names
 
 
 def test_a_checkpoint_of_tensorflow_1_lacks_one_number(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ from converter.errors import (
     VerificationError,
     WriteError,
 )
+from converter.execution.publish import Destination
 from converter.formats import registry
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
-from converter.planning.config_values import check_applicable, with_task
+from converter.planning.config_values import with_task
+from converter.planning.needs import check_needs
+from converter.planning.target import Target
 from tests.conftest import ROOT, Ckconv
 
 
@@ -158,7 +161,7 @@ def test_a_dry_run_says_what_a_run_does(source: Path, tmp_path: Path) -> None:
     assert replace(real, is_dry_run=True, verification=dry.verification) == dry
     assert real.nbytes == (tmp_path / "x.pth").stat().st_size
     with pytest.raises(LossError):
-        converter.convert(source, tmp_path / "y.pth", dry_run=True, include=("none",))
+        converter.convert(source, tmp_path / "y.pth", dry_run=True, exclude=("*",))
 
 
 def test_errors_about_the_output_name_the_destination(
@@ -465,11 +468,22 @@ VALUES: list[tuple[Checkpoint, frozenset[Part], dict[str, Any], str | None]] = [
     (NETWORK, BOTH, {}, "there is none"),
     (replace(NETWORK, config=Config(values={"model_type": 1}, raw=b"{}")), BOTH, {}, "there is none"),
     (WITH_CONFIG, RUNS, {"model": "a:b"}, "or that of --model"),
-    (WITH_CONFIG, BOTH, {"model": "a:b", "weights_only": True}, None),
     (replace(WITH_CONFIG, graph=object()), BOTH, {}, "the source's own graph"),
     (replace(WITH_CONFIG, graph=object()), BOTH, {"with_cache": True}, None),
     (replace(WITH_CONFIG, graph=object()), HAS_CONFIG, {}, None),
 ]
+
+
+def flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def check_config(checkpoint: Checkpoint, holds: frozenset[Part], **options: Any) -> None:
+    """Check options for a format that holds these parts, and runs where a graph is among them."""
+    onnx = registry()["onnx"]
+    format_ = replace(onnx, holds=holds, runner=onnx.runner if Part.GRAPH in holds else None)
+    target = Target(format=format_, place=Destination.of("x.onnx"), is_folder=False).with_options({})
+    check_needs(checkpoint, target, Options(**options))
 
 
 @pytest.mark.parametrize("given", [{"config_value": ("a=2",)}, {"task": "masked-lm"}], ids=["value", "task"])
@@ -481,20 +495,20 @@ def test_where_another_value_in_the_config_decides_something(
     why: str | None,
     given: dict[str, Any],
 ) -> None:
-    check_applicable(checkpoint, holds, Options(**options))
-    asked = Options(**given, **options)
     if why is None:
-        check_applicable(checkpoint, holds, asked)
+        check_config(checkpoint, holds, **given, **options)
         return
-    with pytest.raises(UsageError, match=why):
-        check_applicable(checkpoint, holds, asked)
+    with pytest.raises(UsageError, match=f"{flag(next(iter(given)))} .*{why}"):
+        check_config(checkpoint, holds, **given, **options)
 
 
 def test_a_task_may_say_in_which_order_parameters_are() -> None:
     numbered = replace(WITH_CONFIG, optimizer_numbered={})
-    check_applicable(numbered, frozenset({Part.WEIGHTS, Part.OPTIMIZER}), Options(task="masked-lm"))
-    with pytest.raises(UsageError, match="decides nothing"):
-        check_applicable(numbered, frozenset({Part.WEIGHTS}), Options(task="masked-lm"))
+    holds = frozenset({Part.WEIGHTS, Part.OPTIMIZER})
+    check_config(numbered, holds, task="masked-lm")
+    for held, more in ((frozenset({Part.WEIGHTS}), {}), (holds, {"optimizer": "drop"})):
+        with pytest.raises(UsageError, match="--task decides nothing"):
+            check_config(numbered, held, task="masked-lm", **more)
 
 
 def test_a_folder_of_another_class_than_the_task_asks_for_is_refused(squad_bert: Path, tmp_path: Path) -> None:
@@ -541,7 +555,7 @@ def test_wrappers_go_unless_the_target_keeps_names(tmp_path: Path) -> None:
 
 def test_a_file_of_the_source_is_named_where_nothing_else_is(source: Path, tmp_path: Path) -> None:
     with pytest.raises(LossError) as caught:
-        converter.convert(source, tmp_path / "x.pth", include=("none",))
+        converter.convert(source, tmp_path / "x.pth", exclude=("*",))
     assert caught.value.path == str(source)
     with pytest.raises(converter.errors.CkconvError) as refused:
         converter.convert(source, tmp_path / "x.pth", mapping=tmp_path / "gone.json")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from converter.declaring import option
+from converter.declaring import Need, option
 from converter.dialects import keras
 from converter.dialects.optimizer.conversion import OWN_PACKAGE
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, KerasFlavor
@@ -41,6 +41,7 @@ def epsilon_option() -> Any:
         Epsilon.STOCK,
         "Keras's own optimizers, or those of converter.keras_optimizers, which add epsilon where PyTorch does.",
         choices=Epsilon,
+        needs=Need.STATE,
     )
 
 

@@ -31,7 +31,7 @@ from converter.encoding.folder import (
     read_assets,
     read_config,
 )
-from converter.errors import ArchitectureError
+from converter.errors import ArchitectureError, UsageError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
@@ -56,6 +56,9 @@ class WriteOptions:
 
     def __post_init__(self) -> None:
         set_choices(self)
+        if self.epsilon is Epsilon.EXACT and not weights.FLAVORS[self.flavor].is_of_keras:
+            listed = " or ".join(name for name, each in weights.FLAVORS.items() if each.is_of_keras)
+            raise UsageError(f"--epsilon is for Keras's optimizers, which --flavor {listed} writes")
 
 
 def sniff(probe: Probe) -> bool:

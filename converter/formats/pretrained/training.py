@@ -24,7 +24,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import Walk, archive_of, torch_file
-from converter.errors import CkconvError, LossError, ReadError
+from converter.errors import CkconvError, LossError, ReadError, UsageError
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import Location
 from converter.model.ledger import LedgerLine, dropped
@@ -193,6 +193,8 @@ def _state(
     if isinstance(step, int):
         state["global_step"] = step
     if not state or is_keras:
+        if train_batch_size is not None:
+            raise UsageError("--train-batch-size is for training that Trainer goes on with, and none goes along")
         return state, ()
     assumed = () if "logging_steps" in state else ("logging, evaluation and saving every 500 steps",)
     if train_batch_size is not None:

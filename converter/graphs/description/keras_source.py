@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from converter.errors import CkconvError, SafetyError
 from converter.graphs.calls import run_keras, trace_keras
 from converter.graphs.description.source import GraphSource
-from converter.graphs.trace.tensorflow import keras_config
+from converter.graphs.trace.tensorflow import encoder_config, keras_config
 from converter.model.checkpoint import Listing
 from converter.model.file import Location, absolute
 from converter.model.tensor import Tensor
@@ -24,6 +24,27 @@ def is_hostile(config: Mapping[str, Any]) -> bool:
     except CkconvError:
         return False
     return False
+
+
+def names_in_vain(graph: GraphSource, custom_objects: Sequence[str]) -> list[str]:
+    """Return which names of the user's own code the config of a Keras model has no use for.
+
+    Raises UsageError for what names no code.
+    """
+    names = keras_config.names_of_users(custom_objects)
+    config = graph.trace.arguments.get("config")
+    return [] if config is None else keras_config.in_vain(config, names)
+
+
+def check(graph: GraphSource, encoder: Mapping[str, Any] | None) -> None:
+    """Raise what building a Keras model would refuse its config for, before the framework that builds it starts.
+
+    `encoder` is the `layer` that is a model of transformers, and its `class_name`: its own graph stands in for it.
+    """
+    arguments = graph.trace.arguments
+    if "config" in arguments:
+        names = keras_config.names_of_users(arguments.get("custom_objects", ()))
+        encoder_config.checked(arguments["config"], names, encoder)
 
 
 def graph_source(path: Location, config: Mapping[str, Any], tensors: Iterable[Tensor], listing: Listing) -> GraphSource:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import importlib
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from converter.errors import ArchitectureError, GraphError
 from converter.graphs.lower.tensorflow.core import lower
+from converter.graphs.trace.tensorflow.encoder_config import LAYER
 
-LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
-_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
-_CONSTANT = "_CONSTANT_VALUE"
 _OPERATORS = {"add": operator.add, "eq": operator.eq, "ne": operator.ne}
 _IN_ORDER = ("input_ids", "attention_mask", "token_type_ids")
 """What the classes of encoders take without a name, as far as they take it."""
@@ -27,63 +25,6 @@ _MAY_BE_LEFT_OUT = {"attention_mask": 1, "token_type_ids": 0}
 _OF_TRAINING = ("training", "mask")
 _DEFAULT = ("return_dict", "output_attentions", "output_hidden_states")
 """Settings of a call that say what comes out, which the graph has once and for all."""
-
-
-def with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Keras config with the class of this module for the layer that is a model of transformers."""
-
-    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
-        is_it = value["class_name"].rpartition(">")[2] == encoder["class_name"] and name == encoder["layer"]
-        return {"class_name": LAYER, "config": {"name": name}} if is_it else None
-
-    return _changed(config, changed)  # type: ignore[no-any-return]
-
-
-def with_operations(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Keras config, whose functions of TensorFlow have been checked, with the class of this module for them.
-
-    Keras 3 has no layers that call them.
-    """
-
-    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
-        if value["class_name"] not in _OPERATIONS:
-            return None
-        own = {"name": name, "function": value["config"].get("function")}
-        return {"class_name": OPERATION, "config": own, **_without_constant(value.get("inbound_nodes"), own)}
-
-    return _changed(config, changed)  # type: ignore[no-any-return]
-
-
-def _without_constant(calls: Any, own: dict[str, Any]) -> dict[str, Any]:
-    """Put the constant that a function is called with first, for which Keras 3 has no form, into its layer's config.
-
-    Return the calls, where they change: the first tensor among the keywords comes first.
-    """
-    match calls:
-        case [[str(first), _, constant, {**keywords}]] if first == _CONSTANT:
-            places = [(key, each) for key, each in keywords.items() if isinstance(each, list) and len(each) == 3]
-            if places:
-                tensor, place = places[0]
-                own |= {"constant": constant, "keyword": tensor}
-                others = {key: each for key, each in keywords.items() if key != tensor}
-                return {"inbound_nodes": [[[*place, others]]]}
-    return {}
-
-
-def _changed(value: Any, change: Callable[[Mapping[str, Any], object], dict[str, Any] | None]) -> Any:
-    """Return a config with some of its layers changed: their classes and configs, not their places in the model."""
-    if isinstance(value, list):
-        return [_changed(each, change) for each in value]
-    if not isinstance(value, Mapping):
-        return value
-    inner = value.get("config")
-    if isinstance(value.get("class_name"), str) and isinstance(inner, Mapping):
-        name = inner.get("name") or value.get("name")
-        found = change(value, name)
-        if found is not None:
-            place = {key: value[key] for key in ("inbound_nodes",) if key in value}
-            return {"name": name, **place, **found}
-    return {key: _changed(each, change) for key, each in value.items()}
 
 
 def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
-from converter.graphs.trace.tensorflow import encoders, keras_config
+from converter.graphs.trace.tensorflow import encoder_config, encoders, keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.graphs.trace.tensorflow.patches import convertible
@@ -99,11 +99,8 @@ def build(
 
     Raises as `trace` does, UsageError for custom objects that cannot be imported.
     """
-    custom = _names_of(custom_objects)
-    if encoder is None:
-        keras_config.check(config, custom)
-    else:
-        config, custom = _checked_around(encoder, config, custom)
+    custom = keras_config.names_of_users(custom_objects)
+    config, custom = encoder_config.checked(config, custom, encoder)
     objects = _imported(custom_objects, folder)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     failures: list[Exception] = []
@@ -147,18 +144,6 @@ def _why_not_built(failures: Sequence[Exception], config: Mapping[str, Any]) -> 
             hint="--custom-objects package.module:Name names the code to use",
         )
     return GraphError(f"Keras cannot build the model of the config: {message}")
-
-
-def _checked_around(
-    encoder: Mapping[str, Any], config: Mapping[str, Any], custom: frozenset[str]
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """Check a config but for the layer of transformers; return it with what stands in for that, and all names to know.
-
-    No name of what stands in for a function is known while the config is checked: a file cannot use it.
-    """
-    config, custom = encoders.with_layer(config, encoder), custom | {encoders.LAYER}
-    keras_config.check(config, custom)
-    return encoders.with_operations(config), custom | {encoders.OPERATION}
 
 
 def _check_version(version: str) -> None:
@@ -218,16 +203,6 @@ def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *,
     if not model.built or not getattr(model, "inputs", None):
         raise GraphError("a Keras model whose config says no input shape has no graph")
     return model
-
-
-def _names_of(custom_objects: Sequence[str]) -> frozenset[str]:
-    names: set[str] = set()
-    for text in custom_objects:
-        module, colon, listed = text.partition(":")
-        if not module or not colon or not listed:
-            raise UsageError(f"--custom-objects is package.module:Name,Name, not {text!r}")
-        names.update(listed.split(","))
-    return frozenset(names)
 
 
 def _imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import builtins
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from converter.errors import ArchitectureError, ReadError, SafetyError
+from converter.errors import ArchitectureError, ReadError, SafetyError, UsageError
 from converter.graphs.trace.tensorflow.keras_names import is_of_keras, known
 
 _DEPTH_LIMIT = 64
@@ -32,6 +32,8 @@ _LIBRARIES = """
 google h5py jax ml_dtypes numpy onnx onnxruntime pip pkg_resources scipy setuptools tensorflow torch
 """
 """Packages beside Python's own that have no layers for a config to name."""
+_OF_REFERENCES = frozenset({"class_name", "module", "name", "registered_name"})
+"""Keys that say together what is named, and what it is called in the model."""
 _TENSORFLOW_INITIALIZERS = "tensorflow.python.ops.init_ops_v2"
 """The module that tf_keras writes for some initializers of its own models (EfficientNetV2)."""
 _FUNCTION = "function"
@@ -63,6 +65,33 @@ _OF_TEXT = {
     "standardize": frozenset({"lower_and_strip_punctuation", "lower", "strip_punctuation"}),
     "split": frozenset({"whitespace", "character"}),
 }
+
+
+def names_of_users(custom_objects: Sequence[str]) -> frozenset[str]:
+    """Return the names in ``package.module:Name,Name``. Raises UsageError for anything else."""
+    names: set[str] = set()
+    for text in custom_objects:
+        module, colon, listed = text.partition(":")
+        if not module or not colon or not listed:
+            raise UsageError(f"--custom-objects is package.module:Name,Name, not {text!r}")
+        names.update(listed.split(","))
+    return frozenset(names)
+
+
+def in_vain(config: Mapping[str, Any], custom: Collection[str]) -> list[str]:
+    """Return which of the user's `custom` names nothing in a config would be looked up by."""
+    left = set(custom)
+    waiting: list[Any] = [config]
+    while waiting and left:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            left.discard(_name_of_users(value, left) or "")
+            waiting += (each for key, each in value.items() if key not in _OF_REFERENCES)
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            left.discard(_own_name(value))
+    return sorted(left)
 
 
 def check(config: Mapping[str, Any], custom: Collection[str]) -> None:

@@ -1,0 +1,86 @@
+"""The config of a Keras model with a model of transformers inside, as it is checked and as Keras 3 is to build it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from converter.graphs.trace.tensorflow import keras_config
+
+LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
+"""What stands in for the model of transformers, and for a layer that calls a function of TensorFlow."""
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
+_CONSTANT = "_CONSTANT_VALUE"
+
+
+def checked(
+    config: Mapping[str, Any], custom: frozenset[str], encoder: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Check a config but for the layer of transformers; return it with what stands in for that, and all names to know.
+
+    `encoder` has the `layer` and its `class_name`, as converter.planning.encoders says them. No name of what stands in
+    for a function is known while the config is checked: a file cannot use it. Raises as `keras_config.check`.
+    """
+    if encoder is None:
+        keras_config.check(config, custom)
+        return config, custom
+    config, custom = _with_layer(config, encoder), custom | {LAYER}
+    keras_config.check(config, custom)
+    return _with_operations(config), custom | {OPERATION}
+
+
+def _with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Keras config with the class of this module for the layer that is a model of transformers."""
+
+    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
+        is_it = value["class_name"].rpartition(">")[2] == encoder["class_name"] and name == encoder["layer"]
+        return {"class_name": LAYER, "config": {"name": name}} if is_it else None
+
+    return _changed(config, changed)  # type: ignore[no-any-return]
+
+
+def _with_operations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Keras config, whose functions of TensorFlow have been checked, with the class of this module for them.
+
+    Keras 3 has no layers that call them.
+    """
+
+    def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
+        if value["class_name"] not in _OPERATIONS:
+            return None
+        own = {"name": name, "function": value["config"].get("function")}
+        return {"class_name": OPERATION, "config": own, **_without_constant(value.get("inbound_nodes"), own)}
+
+    return _changed(config, changed)  # type: ignore[no-any-return]
+
+
+def _without_constant(calls: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """Put the constant that a function is called with first, for which Keras 3 has no form, into its layer's config.
+
+    Return the calls, where they change: the first tensor among the keywords comes first.
+    """
+    match calls:
+        case [[str(first), _, constant, {**keywords}]] if first == _CONSTANT:
+            places = [(key, each) for key, each in keywords.items() if isinstance(each, list) and len(each) == 3]
+            if places:
+                tensor, place = places[0]
+                own |= {"constant": constant, "keyword": tensor}
+                others = {key: each for key, each in keywords.items() if key != tensor}
+                return {"inbound_nodes": [[[*place, others]]]}
+    return {}
+
+
+def _changed(value: Any, change: Callable[[Mapping[str, Any], object], dict[str, Any] | None]) -> Any:
+    """Return a config with some of its layers changed: their classes and configs, not their places in the model."""
+    if isinstance(value, list):
+        return [_changed(each, change) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    inner = value.get("config")
+    if isinstance(value.get("class_name"), str) and isinstance(inner, Mapping):
+        name = inner.get("name") or value.get("name")
+        found = change(value, name)
+        if found is not None:
+            place = {key: value[key] for key in ("inbound_nodes",) if key in value}
+            return {"name": name, **place, **found}
+    return {key: _changed(each, change) for key, each in value.items()}
