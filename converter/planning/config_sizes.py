@@ -1,6 +1,7 @@
 """Sizes that a config.json leaves out and the shapes of the tensors tell: of a BERT, and of what is made like one.
 
-transformers fills them with those of a release, and then refuses the tensors. No shape tells how many heads there are.
+transformers fills them with those of a release, and then refuses the tensors. No shape tells how many heads there are,
+nor how often an ALBERT computes its one layer.
 """
 
 from __future__ import annotations
@@ -20,23 +21,29 @@ _OF_BERT = {
     "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
     "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0),
 }
+_AS_BERT = """
+bert bert-generation camembert data2vec-text ernie ibert layoutlm megatron-bert mpnet roberta roberta-prelayernorm
+splinter xlm-roberta xlm-roberta-xl
+"""
+_ALBERT_LAYER = "encoder.albert_layer_groups.0.albert_layers.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
     """Types that are laid out alike, and what their configs call their sizes.
 
-    `sizes`   key -> the tensor, by the end of its name, and the axis that tells it
-    `layer`   what the layers are below, by number
-    `called`  key -> what transformers takes for it, too
+    `sizes`    key -> the tensor, by the end of its name, and the axis that tells it
+    `numbered` key -> what it counts: what is below this, by number
+    `untold`   keys besides `heads` that no shape tells
+    `called`   key -> what transformers takes for it, too
     """
 
     types: tuple[str, ...]
     sizes: Mapping[str, tuple[str, int]]
-    layer: str = "encoder.layer"
+    numbered: Mapping[str, str] = field(default_factory=lambda: {"num_hidden_layers": "encoder.layer"})
     hidden: str = "hidden_size"
     heads: str = "num_attention_heads"
-    layers: str = "num_hidden_layers"
+    untold: tuple[str, ...] = ()
     called: Mapping[str, str] = field(default_factory=dict)
 
     def said(self, key: str, values: Mapping[str, object]) -> object:
@@ -45,8 +52,31 @@ class _Family:
 
 
 _FAMILIES = (
-    _Family(types=("bert", "roberta", "xlm-roberta", "camembert"), sizes=_OF_BERT),
-    _Family(types=("electra",), sizes={**_OF_BERT, "embedding_size": (_WORDS, 1)}),
+    _Family(types=tuple(_AS_BERT.split()), sizes=_OF_BERT),
+    _Family(types=("electra", "convbert"), sizes={**_OF_BERT, "embedding_size": (_WORDS, 1)}),
+    _Family(
+        types=("roformer",),
+        sizes={
+            **_OF_BERT,
+            "embedding_size": (_WORDS, 1),
+            "max_position_embeddings": ("encoder.embed_positions.weight", 0),
+        },
+    ),
+    _Family(types=("rembert",), sizes={**_OF_BERT, "input_embedding_size": (_WORDS, 1)}),
+    _Family(
+        types=("albert",),
+        sizes={
+            **_OF_BERT,
+            "embedding_size": (_WORDS, 1),
+            "hidden_size": ("encoder.embedding_hidden_mapping_in.weight", 0),
+            "intermediate_size": (f"{_ALBERT_LAYER}.ffn.weight", 0),
+        },
+        numbered={
+            "num_hidden_groups": "encoder.albert_layer_groups",
+            "inner_group_num": "encoder.albert_layer_groups.0.albert_layers",
+        },
+        untold=("num_hidden_layers",),
+    ),
     _Family(
         types=("distilbert",),
         sizes={
@@ -55,10 +85,9 @@ _FAMILIES = (
             "max_position_embeddings": (_POSITIONS, 0),
             "hidden_dim": ("transformer.layer.0.ffn.lin1.weight", 0),
         },
-        layer="transformer.layer",
+        numbered={"n_layers": "transformer.layer"},
         hidden="dim",
         heads="n_heads",
-        layers="n_layers",
         called={"dim": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers"},
     ),
 )
@@ -69,7 +98,7 @@ _LABEL_KEYS = ("id2label", "label2id", "num_labels")
 def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with the sizes that its config leaves out, and a warning that says them.
 
-    Raises ArchitectureError where the config does not say the number of heads either.
+    Raises ArchitectureError where the config does not say the number of heads either, or what else no shape tells.
     """
     config = checkpoint.config
     family = None if config is None else next((each for each in _FAMILIES if config.model_type in each.types), None)
@@ -83,11 +112,12 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     if not sizes:
         return checkpoint
     listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    if heads is None:
-        raise ArchitectureError(
-            f"config.json does not say {family.heads}, which no tensor tells (they tell {listed})",
-            hint=f"--config-value {family.heads}=N",
-        )
+    for untold in (family.heads, *family.untold):
+        if family.said(untold, config.values) is None:
+            raise ArchitectureError(
+                f"config.json does not say {untold}, which no tensor tells (they tell {listed})",
+                hint=f"--config-value {untold}=N",
+            )
     values: dict[str, object] = dict(sizes)
     labels = _labels(checkpoint)
     if labels is not None and config.values.keys().isdisjoint(_LABEL_KEYS):
@@ -117,9 +147,13 @@ def _sizes(checkpoint: Checkpoint, family: _Family) -> Mapping[str, int]:
         shape = _shape(checkpoint, ending)
         if shape is not None and len(shape) == 2:
             found[size] = shape[axis]
-    layer = re.compile(rf"(?:^|\.){re.escape(family.layer)}\.(\d+)\.")
-    numbers = [int(match[1]) for match in map(layer.search, checkpoint.names) if match is not None]
-    return {**found, family.layers: 1 + max(numbers)} if numbers and found else {}
+    counts = {key: _count(checkpoint, above) for key, above in family.numbered.items()}
+    return {**found, **counts} if all(counts.values()) and found else {}
+
+
+def _count(checkpoint: Checkpoint, above: str) -> int:
+    below = re.compile(rf"(?:^|\.){re.escape(above)}\.(\d+)\.")
+    return max((1 + int(match[1]) for match in map(below.search, checkpoint.names) if match is not None), default=0)
 
 
 def _labels(checkpoint: Checkpoint) -> int | None:

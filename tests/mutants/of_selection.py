@@ -406,8 +406,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/config_sizes.py",
-        old="    if heads is None:\n",
-        new="    if False:\n",
+        old="    for untold in (family.heads, *family.untold):\n",
+        new="    for untold in family.untold:\n",
         tests="tests/planning/test_config_sizes.py",
         what="attention gets as many heads as a release has",
     ),
@@ -809,5 +809,19 @@ FAULTS = (
         new="for key, each in value.items())",
         tests="tests/graphs/test_keras_config.py -k in_vain",
         what="a name of --custom-objects that nothing is looked up by is taken",
+    ),
+    Fault(
+        module="planning/config_sizes.py",
+        old="    for untold in (family.heads, *family.untold):\n",
+        new="    for untold in (family.heads,):\n",
+        tests="tests/planning/test_config_sizes.py",
+        what="an ALBERT computes its layer as often as a release does",
+    ),
+    Fault(
+        module="planning/config_sizes.py",
+        old='"inner_group_num": "encoder.albert_layer_groups.0.albert_layers",',
+        new='"inner_group_num": "encoder.albert_layer_groups",',
+        tests="tests/planning/test_config_sizes.py",
+        what="layers in a group of an ALBERT are as many as its groups",
     ),
 )

@@ -14,7 +14,7 @@ import converter
 from converter.errors import ArchitectureError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.tensor import ArrayTensor
-from converter.planning.config_sizes import with_sizes
+from converter.planning.config_sizes import _FAMILIES, with_sizes
 
 SHAPES = {
     "bert.embeddings.word_embeddings.weight": (9, 4),
@@ -102,7 +102,24 @@ OTHERS = {
         {"vocab_size": 9, "dim": 4, "max_position_embeddings": 7, "hidden_dim": 6, "n_layers": 3},
         "n_heads",
     ),
+    "albert": (
+        {
+            "albert.embeddings.word_embeddings.weight": (9, 2),
+            "albert.embeddings.position_embeddings.weight": (7, 2),
+            "albert.embeddings.token_type_embeddings.weight": (2, 2),
+            "albert.encoder.embedding_hidden_mapping_in.weight": (4, 2),
+            "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn.weight": (6, 4),
+            "albert.encoder.albert_layer_groups.0.albert_layers.1.ffn.weight": (6, 4),
+            "albert.encoder.albert_layer_groups.2.albert_layers.0.ffn.weight": (6, 4),
+        },
+        {
+            **{name: size for name, size in TOLD.items() if name != "num_hidden_layers"},
+            **{"embedding_size": 2, "num_hidden_groups": 3, "inner_group_num": 2},
+        },
+        "num_attention_heads",
+    ),
 }
+UNTOLD = {"albert": {"num_hidden_layers": 5}}
 
 
 @pytest.mark.parametrize("model_type", OTHERS)
@@ -111,8 +128,9 @@ def test_types_that_are_laid_out_otherwise_are_told_by_theirs(model_type: str) -
     tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
     with pytest.raises(ArchitectureError, match=f"does not say {heads}, "):
         with_sizes(replace(checkpoint(model_type=model_type), tensors=tensors))
+    more = UNTOLD.get(model_type, {})
     for key in {heads, "num_attention_heads"}:
-        found = with_sizes(replace(checkpoint(model_type=model_type, **{key: 2}), tensors=tensors)).config
+        found = with_sizes(replace(checkpoint(model_type=model_type, **{key: 2}, **more), tensors=tensors)).config
         assert found is not None
         assert {name: found.values[name] for name in told} == told
 
@@ -128,3 +146,43 @@ def test_types_that_are_laid_out_otherwise_are_told_by_theirs(model_type: str) -
 )
 def test_others_are_left_as_they_are(other: Checkpoint) -> None:
     assert with_sizes(other) is other
+
+
+def test_how_often_an_albert_computes_its_layer_is_asked_for() -> None:
+    shapes, _, _ = OTHERS["albert"]
+    tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+    with pytest.raises(ArchitectureError, match="does not say num_hidden_layers, which no tensor tells") as caught:
+        with_sizes(replace(checkpoint(model_type="albert", hidden_size=4, **HEADS), tensors=tensors))
+    assert caught.value.hint == "--config-value num_hidden_layers=N"
+
+
+SIZES = {
+    **{"vocab_size": 101, "hidden_size": 52, "intermediate_size": 76, "max_position_embeddings": 67},
+    **{"type_vocab_size": 3, "num_hidden_layers": 3, "num_attention_heads": 4, "embedding_size": 20},
+    **{"input_embedding_size": 20, "num_hidden_groups": 1, "inner_group_num": 2},
+}
+"""All different, so that none is taken for another."""
+
+
+@pytest.mark.parametrize("model_type", sorted(each for family in _FAMILIES for each in family.types))
+def test_a_class_of_the_sizes_that_are_told_is_the_one_that_the_tensors_are_of(model_type: str) -> None:
+    """Of every type that the rule is for, by transformers itself: a config of three or four keys is enough."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    known = AutoConfig.for_model(model_type)
+    asked = {name: size for name, size in SIZES.items() if hasattr(known, name)}
+
+    def shapes(values: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            model = AutoModel.from_config(AutoConfig.for_model(**values))
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    given = {"model_type": model_type, "num_attention_heads": 4}
+    given |= {"num_hidden_layers": 3} if model_type in UNTOLD else {}
+    wanted = shapes({**asked, "model_type": model_type})
+    tensors = {name: ArrayTensor.of(np.zeros(shape, np.float32)) for name, shape in wanted.items()}
+    found = with_sizes(replace(checkpoint(**given), config=Config(values=given, raw=b"{}"), tensors=tensors)).config
+    assert found is not None
+    assert shapes(dict(found.values)) == wanted
+    assert shapes(given) != wanted
