@@ -240,7 +240,7 @@ def _listed(root: hdf5.Group, place: str) -> tuple[str, ...] | None:
 def _titles(group: hdf5.Group, place: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield place and name of every layer whose group says what it is called."""
     for link, member in group.members.items():
-        if not isinstance(member, hdf5.Group):
+        if not isinstance(member, hdf5.Group) or (link == _OPTIMIZER and not place):
             continue
         title = member.attributes.get("name")
         if link == _VARIABLES and isinstance(title, str):
@@ -434,6 +434,10 @@ def _with_state(
             "name": config_of(checkpoint.optimizer)[1]["name"],
             **record_attributes(checkpoint.optimizer),
         }
+    elif checkpoint.optimizer_stored is not None:
+        kept = checkpoint.optimizer_stored
+        tensors |= {f"{_OPTIMIZER}/{path}": tensor for path, tensor in kept.tensors.items()}
+        attributes |= {f"{_OPTIMIZER}/{path}".rstrip("/"): {**held} for path, held in kept.attributes.items()}
     stored, links = hdf5.shared(tensors)
     return hdf5.FileContent(tensors=stored, links=links, attributes=attributes)
 

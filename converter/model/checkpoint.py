@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from converter.errors import LossError
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, Setting
-from converter.model.optimizer import OptimizerState, UntoldOptimizer
+from converter.model.optimizer import OptimizerState, StoredOptimizer
 from converter.model.tensor import Tensor
 
 G = TypeVar("G", bound="Graph")
@@ -143,8 +143,8 @@ class Checkpoint:
     `assets`      tokenizer and other files by name, copied as bytes
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
-    `optimizer_untold`    such state, where the source does not even say which optimizer it is of
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
+    `optimizer_stored`   the state as a Keras file numbers it, as long as its weights have their names
     `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
                   (`TracedGraph`); its initializers name tensors, they are not stored twice
     `listing`     where the source has its tensors, as long as they have its names
@@ -167,8 +167,8 @@ class Checkpoint:
     keras_config: Config | None = None
     optimizer: OptimizerState | None = None
     optimizer_refused: str | None = None
-    optimizer_untold: UntoldOptimizer | None = None
     optimizer_numbered: Mapping[str, Any] | None = None
+    optimizer_stored: StoredOptimizer | None = None
     graph: Graph | None = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -195,8 +195,8 @@ class Checkpoint:
     @property
     def optimizer_unusable(self) -> str | None:
         """Why optimizer state that the source has is not in `optimizer`."""
-        untold = None if self.optimizer_untold is None else self.optimizer_untold.reason
-        return self.optimizer_refused or untold
+        untold = None if self.optimizer_stored is None else self.optimizer_stored.untold
+        return self.optimizer_refused or (untold if self.optimizer is None else None)
 
     @property
     def names(self) -> tuple[str, ...]:

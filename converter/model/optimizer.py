@@ -19,14 +19,20 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class UntoldOptimizer:
-    """State of an optimizer whose class its file does not say: `reason`, and the state once a class is named.
+class StoredOptimizer:
+    """State whose variables its file only numbers, as it is there, for a copy; and what it is once more is known.
 
-    `of_class` takes what Keras calls the class, such as ``AdamW``, and raises LossError where the state is not of it.
+    `tensors`, `attributes`   the variables and what the groups say, by path in the file
+    `named`   gives the state, or raises LossError where it is of something else. It takes `class_name`, what Keras
+              calls the class, such as ``AdamW``; `order`, the names of the trained weights; and `frozen`, those of
+              weights that are not trained
+    `untold`  why not even the class is known, if it is not
     """
 
-    reason: str
-    of_class: Callable[[str], OptimizerState]
+    tensors: Mapping[str, Tensor]
+    attributes: Mapping[str, Mapping[str, object]]
+    named: Callable[..., OptimizerState]
+    untold: str | None = None
 
 
 NAMED = "named"

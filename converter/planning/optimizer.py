@@ -23,7 +23,7 @@ from converter.formats import Format, ParameterOrder
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
-from converter.model.optimizer import NAMED, Convention, OptimizerState
+from converter.model.optimizer import NAMED, Convention, OptimizerState, StoredOptimizer
 from converter.model.structure import State, places
 from converter.options import OptimizerMode, Options
 from converter.planning.copying import changed_states, pruned
@@ -32,6 +32,7 @@ from converter.report import OptimizerReport, OptimizerStatus
 _ORDER_LIMIT_BYTES = 64 << 20
 _CLASS = "class_name"
 """The hyperparameter that names the class of an optimizer, where its file does not."""
+_CLASS_IS_KNOWN = f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of"
 _NAMES_CLASS = f"--hyperparameter {_CLASS}=AdamW, or what it is, carries it"
 
 
@@ -53,12 +54,15 @@ def with_optimizer(
     if options.optimizer is OptimizerMode.DROP or Part.OPTIMIZER not in target.holds:
         if options.optimizer is OptimizerMode.KEEP and _has_state(checkpoint):
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
-        planned = adapted(named(replace(checkpoint, optimizer=None)))
+        planned = adapted(named(replace(checkpoint, optimizer=None, optimizer_stored=None)))
         return planned, _report(checkpoint, planned, target, options)
     known = _settled(checkpoint, options)
     is_of_torch = known.optimizer is not None and known.optimizer.convention is Convention.TORCH
-    arranged = _arranged(_usable(named(known), options), target, options, is_in_model_order=is_of_torch)
+    usable = _usable(named(known), options, target)
+    arranged = _arranged(usable, target, options, is_in_model_order=is_of_torch)
     planned = adapted(_with_basis(arranged))
+    if usable.optimizer_stored is not None and (planned.listing is None or {*planned.names} != {*usable.names}):
+        raise _unnamed(known)
     if planned.optimizer is not None:
         planned = replace(planned, warnings=(*planned.warnings, *notes_on_state(planned.optimizer)))
     elif options.optimizer is OptimizerMode.KEEP and arranged.optimizer is not None:
@@ -68,7 +72,7 @@ def with_optimizer(
 
 
 def with_optimizer_in_place(
-    checkpoint: Checkpoint, options: Options, *, selected: Step
+    checkpoint: Checkpoint, target: Format, options: Options, *, selected: Step
 ) -> tuple[Checkpoint, OptimizerReport]:
     """Return what `selected` leaves of the checkpoint, nested as it was, and what became of its optimizer.
 
@@ -88,7 +92,7 @@ def with_optimizer_in_place(
     left_out = frozenset(checkpoint.names).difference(planned.names)
     if known.optimizer is None:
         if options.hyperparameter or left_out - checkpoint.buffers:
-            _usable(known, options)
+            _usable(known, options, target)
         basis = f"copied as it is: {known.optimizer_refused}"
         planned = replace(planned, optimizer_refused=None)
         return pruned(planned, lambda state: state), OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
@@ -114,51 +118,70 @@ def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     the config names, as its table says.
     """
     is_numbered = checkpoint.optimizer_numbered is not None
-    if (options.param_order is not None or options.trainable is not None) and not is_numbered:
+    has_order = options.param_order is not None or options.trainable is not None
+    if has_order and not is_numbered and checkpoint.optimizer_stored is None:
         raise UsageError("--param-order and --trainable are for optimizers whose parameters are numbered")
-    if options.param_order is not None or options.trainable is not None:
+    asked = options.hyperparameters
+    if checkpoint.optimizer_stored is not None:
+        checkpoint = _told(checkpoint, checkpoint.optimizer_stored, asked.pop(_CLASS, None), options)
+    elif _CLASS in asked:
+        raise UsageError(_CLASS_IS_KNOWN)
+    elif has_order:
         checkpoint = _in_order_of_user(checkpoint, options)
     elif is_numbered and checkpoint.optimizer is None and checkpoint.config is not None:
         checkpoint = _by_architecture(checkpoint, options)
-    asked = options.hyperparameters
-    if _CLASS in asked:
-        checkpoint = _of_class(checkpoint, asked.pop(_CLASS))
     checkpoint = _with_hyperparameters(checkpoint, asked)
     if checkpoint.optimizer is None or checkpoint.optimizer.convention is not Convention.TENSORFLOW_1:
         return checkpoint
     return _of_tensorflow_1(checkpoint, checkpoint.optimizer, options)
 
 
-def _of_class(checkpoint: Checkpoint, class_name: str) -> Checkpoint:
-    untold = checkpoint.optimizer_untold
-    if untold is None:
-        raise UsageError(f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of")
-    checkpoint = replace(checkpoint, optimizer_untold=None)
+def _told(checkpoint: Checkpoint, stored: StoredOptimizer, class_name: str | None, options: Options) -> Checkpoint:
+    """Return the checkpoint with state that Keras numbers, by the class, the order or the weights that are given."""
+    if class_name is not None and stored.untold is None:
+        raise UsageError(_CLASS_IS_KNOWN)
+    order = None if options.param_order is None else _listed(LocalFile(options.param_order))
+    frozen = frozenset[str]() if options.trainable is None else _untrained(checkpoint, options.trainable)
+    if class_name is None and order is None and options.trainable is None:
+        return checkpoint
+    told = replace(checkpoint, optimizer=None, optimizer_refused=None)
     try:
-        state = untold.of_class(class_name)
+        state = stored.named(class_name=class_name, order=order, frozen=frozen)
     except LossError as error:
-        return replace(checkpoint, optimizer_refused=error.message_and_hint)
-    return replace(checkpoint, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
+        return replace(told, optimizer_refused=error.message_and_hint, optimizer_stored=replace(stored, untold=None))
+    return replace(told, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
 
 
-def _usable(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+def _usable(checkpoint: Checkpoint, options: Options, target: Format) -> Checkpoint:
     """Return the checkpoint, with a warning where its file does not even say of which optimizer it has state.
+
+    Where nothing has to be known of it, as in a copy, it has state as it is stored, and only there.
 
     Raises LossError where it has state that neither its reader nor a translation can use, or that is to be kept.
     """
-    if checkpoint.optimizer is not None or checkpoint.optimizer_unusable is None:
-        return checkpoint
-    untold = checkpoint.optimizer_untold
+    stored, why = checkpoint.optimizer_stored, checkpoint.optimizer_unusable
+    if checkpoint.optimizer is not None or why is None:
+        return checkpoint if stored is None else replace(checkpoint, optimizer_stored=None)
+    is_copy = checkpoint.listing is not None and checkpoint.listing.format == target.name
+    if is_copy and stored is not None and not options.hyperparameter:
+        return replace(checkpoint, optimizer_refused=None, lines=without(checkpoint.lines, Kind.OPTIMIZER))
+    checkpoint = replace(checkpoint, optimizer_stored=None)
+    untold = None if stored is None else stored.untold
     if untold is not None and options.optimizer is OptimizerMode.KEEP:
         hint = f"{_NAMES_CLASS}, --optimizer auto converts the weights without it"
-        raise LossError(f"optimizer state: {untold.reason}", hint=hint)
+        raise LossError(f"optimizer state: {untold}", hint=hint)
     if untold is not None:
-        warning = f"optimizer state not carried: {untold.reason}; {_NAMES_CLASS}"
+        warning = f"optimizer state not carried: {untold}; {_NAMES_CLASS}"
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
+    raise _unnamed(replace(checkpoint, optimizer_stored=stored))
+
+
+def _unnamed(checkpoint: Checkpoint) -> LossError:
+    """Return the error for state whose parameters nobody can tell."""
     hint = "--optimizer drop converts the weights without it"
-    if checkpoint.optimizer_numbered is not None:
+    if checkpoint.optimizer_numbered is not None or checkpoint.optimizer_stored is not None:
         hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
-    raise LossError(f"optimizer state: {checkpoint.optimizer_refused}", hint=hint)
+    return LossError(f"optimizer state: {checkpoint.optimizer_unusable}", hint=hint)
 
 
 def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Options) -> Checkpoint:
@@ -189,15 +212,20 @@ def _in_order_of_user(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if options.param_order is not None:
         return _named(checkpoint, user_order=_listed(LocalFile(options.param_order)))
     assert options.trainable is not None
+    named = _named(replace(checkpoint, frozen=_untrained(checkpoint, options.trainable)))
+    return replace(named, frozen=checkpoint.frozen)
+
+
+def _untrained(checkpoint: Checkpoint, trainable: str) -> frozenset[str]:
+    """Return the names that the regular expression `trainable` is not found in."""
     try:
-        pattern = re.compile(options.trainable)
+        pattern = re.compile(trainable)
     except re.error as error:
-        raise UsageError(f"--trainable {options.trainable!r} is no regular expression: {error}") from error
+        raise UsageError(f"--trainable {trainable!r} is no regular expression: {error}") from error
     frozen = frozenset(name for name in checkpoint.tensors if pattern.search(name) is None)
     if len(frozen) == len(checkpoint.tensors):
-        raise UsageError(f"--trainable {options.trainable!r} matches no tensor")
-    named = _named(replace(checkpoint, frozen=frozen))
-    return replace(named, frozen=checkpoint.frozen)
+        raise UsageError(f"--trainable {trainable!r} matches no tensor")
+    return frozen
 
 
 def _listed(file: SourceFile) -> tuple[str, ...]:
@@ -324,12 +352,12 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
     reason = "as asked" if options.optimizer is OptimizerMode.DROP else f"{target.name} does not hold it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
         reason = "the file does not say its learning rate"
-    if (
-        source.optimizer_untold is not None
-        and Part.OPTIMIZER in target.holds
-        and options.optimizer is OptimizerMode.AUTO
-    ):
-        reason = source.optimizer_untold.reason
+    if planned.optimizer_stored is not None:
+        basis = f"copied as it is: {source.optimizer_unusable}"
+        return OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
+    untold = None if source.optimizer_stored is None else source.optimizer_stored.untold
+    if untold is not None and Part.OPTIMIZER in target.holds and options.optimizer is OptimizerMode.AUTO:
+        reason = untold
     known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

@@ -86,7 +86,10 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     check_one_class(configured, target, options)
     if configured.structure is not None:
         adapted, optimizer = with_optimizer_in_place(
-            configured, options, selected=lambda settled: selected(settled, target.format, options)
+            configured,
+            target.format,
+            options,
+            selected=lambda settled: selected(settled, target.format, options),
         )
     else:
         adapted, optimizer = with_optimizer(

@@ -71,6 +71,11 @@ def verify_state(planned: Checkpoint, found: Checkpoint, names: Mapping[str, str
     """
     if planned.structure is not None:
         _compare_nested(planned.structure, found.structure, "", path)
+    if planned.optimizer is None and planned.optimizer_stored is not None:
+        theirs = found.optimizer_stored
+        held = {} if theirs is None else {"tensors": theirs.tensors, "attributes": theirs.attributes}
+        ours = planned.optimizer_stored
+        _compare_nested({"tensors": ours.tensors, "attributes": ours.attributes}, held, "optimizer", path)
     if planned.optimizer is not None:
         parameters = names_of_parameters(planned.optimizer, planned, names)
         verify_optimizer(planned.optimizer, found.optimizer, path=path, names=parameters)

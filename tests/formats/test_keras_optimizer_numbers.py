@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import LossError, UsageError
+from converter.errors import LossError, UsageError, VerificationError
 from converter.model.checkpoint import Checkpoint
 
 Shape = tuple[int, ...]
@@ -159,3 +159,85 @@ def test_a_class_is_for_files_that_say_none(tmp_path: Path) -> None:
     path, config = weights_alone(tmp_path, "adamw")
     with pytest.raises(UsageError, match="class_name is for files that do not say which optimizer"):
         converter.convert(path, tmp_path / "x.pth", config=config, hyperparameter=("class_name=AdamW",))
+
+
+def slots_by_place(path: Path) -> dict[str, Any]:
+    with h5py.File(path) as file:
+        group = file["optimizer"]
+        found: dict[str, Any] = {}
+        group.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        return {**found, "title": dict(file["optimizer/vars"].attrs)}
+
+
+@pytest.mark.parametrize("title", ["adam_w", None])
+def test_a_copy_has_the_variables_of_the_optimizer_where_they_are(title: str | None, tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, title)
+    copy = tmp_path / "copy.weights.h5"
+    report = converter.convert(path, copy)
+    assert (report.optimizer.status, report.optimizer.algorithm) == ("carried", None)
+    assert (report.optimizer.basis or "").startswith("copied as it is: ")
+    here, there = slots_by_place(path), slots_by_place(copy)
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        np.testing.assert_equal(there[name], value)
+    assert converter.verify(path, copy).verification.weights
+    told = ("class_name=AdamW",) if title is None else ()
+    state = converter.read(copy, config=config).optimizer
+    assert (state is not None) == (title is not None)  # no order is recorded that nobody has told
+    assert converter.convert(copy, tmp_path / "x.pth", config=config, hyperparameter=told).counts["mapped"] == 2
+
+
+@pytest.mark.parametrize("changed", ["optimizer/vars/3", "title"])
+def test_a_copy_with_another_optimizer_is_told_from_it(changed: str, tmp_path: Path) -> None:
+    path, _ = weights_alone(tmp_path, "adam_w")
+    copy = tmp_path / "copy.weights.h5"
+    converter.convert(path, copy)
+    with h5py.File(copy, "r+") as file:
+        if changed == "title":
+            file["optimizer/vars"].attrs["name"] = "nadam"
+        else:
+            file[changed][...] = 5
+    with pytest.raises(VerificationError):
+        converter.verify(path, copy)
+
+
+def test_state_in_an_unknown_order_is_not_taken_apart(tmp_path: Path) -> None:
+    path, _ = weights_alone(tmp_path, "adam_w")
+    copy = tmp_path / "copy.weights.h5"
+    with pytest.raises(LossError, match="fit several orders") as caught:
+        converter.convert(path, copy, exclude=("dense/*",))
+    assert "--param-order FILE or --trainable REGEX says which" in str(caught.value)
+    with pytest.raises(LossError, match="fit several orders"):
+        converter.convert(path, copy, hyperparameter=("learning_rate=1",))
+    assert not copy.exists()
+    assert converter.convert(path, copy, exclude=("dense/*",), optimizer="drop").optimizer.status == "dropped"
+    assert "optimizer" not in h5py.File(copy)
+
+
+def test_the_order_of_the_weights_may_be_given(tmp_path: Path) -> None:
+    path, _ = weights_alone(tmp_path, "adam_w")
+    order = tmp_path / "order.txt"
+    order.write_text("einsum_dense/kernel\ndense/kernel\n")
+    report = converter.convert(path, tmp_path / "x.pth", param_order=order)
+    assert (report.optimizer.status, report.optimizer.basis) == ("carried", "given")
+    given = converter.read(tmp_path / "x.pth").optimizer
+    assert given is not None
+    means = {name: tensor.numpy()[0, 0] for name, tensor in given.slots["exp_avg"].items()}
+    assert means == {"einsum_dense.weight": 20, "dense.weight": 10}
+    order.write_text("dense/kernel\nother/kernel\n")
+    with pytest.raises(LossError, match="the order given has 'other/kernel', which is no weight of the source"):
+        converter.convert(path, tmp_path / "y.pth", param_order=order)
+
+
+def test_weights_that_are_not_trained_may_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.h5"
+    read(tmp_path, [(3, 3), (3,)], {"layers/dense": [(3, 3), (3,)], "layers/dense_1": [(3, 3), (3,)]})
+    with pytest.raises(LossError, match="fit no order"):
+        converter.convert(path, tmp_path / "x.pth")
+    given = ("momentum=0.9",)
+    converter.convert(path, tmp_path / "x.pth", trainable="^dense_1/", hyperparameter=given)
+    state = converter.read(tmp_path / "x.pth").optimizer
+    assert state is not None
+    assert {name for held in state.slots.values() for name in held} == {"dense_1.weight", "dense_1.bias"}
+    with pytest.raises(UsageError, match="matches no tensor"):
+        converter.convert(path, tmp_path / "y.pth", trainable="nothing")

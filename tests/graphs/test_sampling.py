@@ -117,6 +117,28 @@ def test_rows_are_those_of_the_axis_that_is_chosen_from() -> None:
     assert sampled(data) == Sampling()
 
 
+_FROM_EITHER_END = [
+    node("Less", ["x", "zero"], ["before"]),
+    node("Add", ["x", "rows"], ["from_the_end"]),
+    node("Where", ["before", "from_the_end", "x"], ["row"]),
+    node("Gather", ["t", "row"], ["y"]),
+]
+
+
+def test_rows_may_be_counted_from_either_end() -> None:
+    constants = {"t": _TABLE, "zero": np.int64(0), "rows": _TEN}
+    assert sampled(model(*_FROM_EITHER_END, output=1, **constants)) == Sampling(role=Role.IDS, high=10)
+    shifted = model(node("Add", ["x", "rows"], ["row"]), node("Gather", ["t", "row"], ["y"]), output=1, **constants)
+    assert sampled(shifted) == Sampling()
+
+
+@pytest.mark.parametrize("inputs", [["x", ""], ["x"], ["x", "odd"]])
+def test_what_no_row_can_be_told_from_is_no_row(inputs: list[str]) -> None:
+    odd = np.zeros((2, 3, 5), np.int64)
+    made = model(node("Add", inputs, ["row"]), node("Gather", ["t", "row"], ["y"]), output=1, t=_TABLE, odd=odd)
+    assert sampled(made).role is not Role.IDS
+
+
 def test_an_operator_of_another_domain_is_not_known() -> None:
     made = model(node("Abs", ["x"], ["y"], domain="com.example"))
     assert sampled(made) == Sampling()

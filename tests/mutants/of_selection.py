@@ -186,14 +186,14 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="    if checkpoint.optimizer is not None or checkpoint.optimizer_unusable is None:\n",
+        old="    if checkpoint.optimizer is not None or why is None:\n",
         new="    if checkpoint.optimizer is not None or checkpoint.optimizer_numbered is None:\n",
         tests=_SELECTION,
         what="state that cannot be used is left out in silence",
     ),
     Fault(
         module="planning/optimizer.py",
-        old="adapted(named(replace(checkpoint, optimizer=None)))",
+        old="adapted(named(replace(checkpoint, optimizer=None, optimizer_stored=None)))",
         new="adapted(named(checkpoint))",
         tests=_SELECTION,
         what="--optimizer drop keeps it",
@@ -221,8 +221,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old="(options.param_order is not None or options.trainable is not None) and not is_numbered:",
-        new="options.param_order is not None and not is_numbered:",
+        old="has_order = options.param_order is not None or options.trainable is not None",
+        new="has_order = options.param_order is not None",
         tests=_SELECTION,
         what="--trainable is ignored where parameters have names",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from converter.dialects.keras import architecture
 from converter.dialects.keras.stores import NOT_TRAINED, as_today
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import (
+    Orders,
     Shape,
     UntoldError,
     state_by_names,
@@ -19,7 +20,7 @@ from converter.dialects.optimizer.keras_names import (
     state_of_graph,
 )
 from converter.dialects.optimizer.record import Record, parsed, record_of
-from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, settings_of
+from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
 from converter.dialects.transformers.heads import encoder_config
 from converter.dialects.transformers.tensorflow_writing import variables_of_layer
 from converter.encoding import json as strict_json
@@ -31,7 +32,7 @@ from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.file import Location
 from converter.model.ledger import Kind, without
-from converter.model.optimizer import OptimizerState, UntoldOptimizer
+from converter.model.optimizer import OptimizerState, StoredOptimizer
 from converter.model.tensor import Tensor
 
 SAVE_COUNTER = "save_counter"
@@ -89,27 +90,36 @@ def with_numbered_state(
         title = inner.attributes.get("name")
     if not settings.class_name and isinstance(title, str):
         settings = replace(settings, class_name=title)
-    orders = _orders_of(checkpoint, stores, config, record.parameters)
 
-    def state(settings: Settings) -> OptimizerState:
+    def named(
+        class_name: str | None = None, order: Sequence[str] | None = None, frozen: Collection[str] = ()
+    ) -> OptimizerState:
+        known = settings if class_name is None else replace(settings, class_name=class_name)
+        orders = _orders_of(checkpoint, stores, config, record.parameters, frozen)
+        if order is not None:
+            orders = _order_given(order, checkpoint)
         if len(variables) != sum(1 for _ in group.datasets()):
             raise LossError("its variables are not numbered in a row")
         try:
-            state_found = state_by_positions(variables, checkpoint.tensors, orders, settings)
+            state_found = state_by_positions(variables, checkpoint.tensors, orders, known)
         except UntoldError:
             raise
         except LossError as error:
             error.hint = error.hint or (_HINT if config is None and not record.parameters else None)
             raise
-        return record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
+        found = record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
+        return found if order is None else replace(found, basis="given")
 
-    def of_class(class_name: str) -> OptimizerState:
-        return state(replace(settings, class_name=class_name))
-
+    everything = root.group(_NUMBERED) or group
+    stored = StoredOptimizer(
+        tensors={"/".join(path): item.tensor for path, item in everything.datasets() if item.tensor is not None},
+        attributes={"/".join(path): each.attributes for path, each in everything.groups()},
+        named=named,
+    )
     try:
-        return _with(checkpoint, lambda: state(settings))
+        return _with(replace(checkpoint, optimizer_stored=stored), named)
     except UntoldError as error:
-        return replace(checkpoint, optimizer_untold=UntoldOptimizer(error.message, of_class))
+        return replace(checkpoint, optimizer_stored=replace(stored, untold=error.message))
 
 
 def with_bundle_state(
@@ -197,20 +207,32 @@ def _orders_of(
     stores: Mapping[str, Sequence[str]],
     config: Mapping[str, Any] | None,
     listed: tuple[str, ...],
-) -> Callable[[Sequence[Shape]], Iterable[tuple[str, ...]]]:
+    frozen: Collection[str],
+) -> Orders:
     """Return what gives the orders that trained weights of certain shapes may be in: the one `listed`, if any."""
+    if frozen:
+        stores = {place: [name for name in names if name not in frozen] for place, names in stores.items()}
     if listed:
         is_known = all(name in checkpoint.tensors for name in listed)
         return lambda shapes: [listed] if is_known else []
     if config is not None and architecture.is_model(config):
         orders = _orders_of_layers(architecture.parse(config), stores, checkpoint)
-        whole = [order for order in orders if all(name in checkpoint.tensors for name in order)]
+        trained = [tuple(name for name in order if name not in frozen) for order in orders]
+        whole = [order for order in trained if all(name in checkpoint.tensors for name in order)]
         return lambda shapes: whole
     of_class = None if config is None else _order_of_class(config, stores, checkpoint)
     if of_class is not None:
         return lambda shapes: [of_class]
     runs = _runs(stores)
     return lambda shapes: _merged(runs, checkpoint.tensors, shapes)
+
+
+def _order_given(order: Sequence[str], checkpoint: Checkpoint) -> Orders:
+    """Return what gives the one order that a user says. Raises LossError for a name that no weight has."""
+    strange = [name for name in order if name not in checkpoint.tensors]
+    if strange:
+        raise LossError(f"the order given has {strange[0]!r}, which is no weight of the source")
+    return lambda shapes: [tuple(order)]
 
 
 def _orders_of_layers(

@@ -64,6 +64,14 @@ class Group:
                 for path, dataset in member.datasets():
                     yield (name, *path), dataset
 
+    def groups(self) -> Iterator[tuple[tuple[str, ...], Group]]:
+        """Yield path and group of this one, whose path is empty, and of all below."""
+        yield (), self
+        for name, member in self.members.items():
+            if isinstance(member, Group):
+                for path, group in member.groups():
+                    yield (name, *path), group
+
     def group(self, *path: str) -> Group | None:
         """Return the group at `path`, None when there is none."""
         here: Group | Dataset | None = self

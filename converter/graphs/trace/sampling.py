@@ -9,7 +9,8 @@ integer becomes any. Inputs of such graphs, and those that are sizes, counts or 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ _WRAPPING = (
     "Where",
 )
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_ELEMENT_BY_ELEMENT: Mapping[str, Callable[..., Any]] = {
+    "Add": np.add,
+    "Cast": np.asarray,
+    "Less": np.less,
+    "Mul": np.multiply,
+    "Not": np.logical_not,
+    "Where": np.where,
+}
+_STEPS = 16
 _SMALL = 1 << 24
 _KEYS_SHOWN = 256
 _FAR = (-1, 0, 1, -(1 << 24), 1 << 24, (1 << 31) - 1, -(1 << 40), 1 << 40)
@@ -54,6 +64,8 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
         return Sampling(role=Role.MASK)
     uses = [] if described.dtype.is_floating else list(_uses(graph, described.name))
     rows = [count for use in uses if (count := _rows(graph, *use)) is not None]
+    if not described.dtype.is_floating:
+        rows += _rows_from_either_end(graph, described.name)
     keys = [listed for node, position in uses if node.op_type == "Equal" for listed in _compared_with(node, position)]
     among = _of_keys(keys, described, min(rows, default=None), reserved) if keys else None
     if among is not None:
@@ -85,6 +97,35 @@ def _rows(graph: Any, node: Any, position: int) -> int | None:
     axis = node.attributes.get("axis")
     count = table.shape[0 if axis is None else axis.as_int()]
     return count if isinstance(count, int) else None
+
+
+def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
+    """Yield how many rows a table has that an input is looked up in where negative ones count from its end, as Keras's.
+
+    That is told by what comes of the first rows and the last.
+    """
+    for node in graph:
+        count = _rows(graph, node, 1)
+        if count and node.inputs[1] is not None and node.inputs[1].producer() is not None:
+            rows = np.unique(np.array([0, 1 % count, count // 2, count - 1], np.int64))
+            found = _computed(node.inputs[1], {name: rows}, _STEPS)
+            if found is not None and np.array_equal(found, rows):
+                yield count
+
+
+def _computed(value: Any, known: dict[str, Any], steps: int) -> Any:
+    """Return what comes of the numbers that are `known` and of constants, None where that is not told in `steps`."""
+    if value is None or value.name in known:
+        return None if value is None else known[value.name]
+    found, node = constant(value), value.producer()
+    compute = None if node is None else _ELEMENT_BY_ELEMENT.get(node.op_type)
+    if found is None and compute is not None and steps:
+        inputs = [_computed(each, known, steps - 1) for each in node.inputs]
+        if all(each is not None for each in inputs):
+            with suppress(TypeError, ValueError):  # a node of a file from elsewhere may be anything
+                found = compute(*inputs)
+    known[value.name] = found
+    return found
 
 
 def _compared_with(node: Any, position: int) -> list[Any]:
