@@ -31,7 +31,13 @@ from converter.dialects.optimizer.writing import (
 )
 from converter.dialects.transformers import attributes
 from converter.dialects.transformers.heads import module_of
-from converter.dialects.transformers.listings import NoPlaceError, as_archive_of_class, is_of_layers, relisted
+from converter.dialects.transformers.listings import (
+    NoPlaceError,
+    as_archive_of_class,
+    is_of_layers,
+    relisted,
+    with_places_checked,
+)
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
@@ -307,6 +313,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     if checkpoint.listing is not None:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
+        else:
+            checkpoint = with_places_checked(checkpoint, is_older=_is_older(checkpoint))
         return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
     is_exact = options.epsilon is Epsilon.EXACT
     keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)

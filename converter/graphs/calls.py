@@ -94,6 +94,16 @@ def trace_keras(
     )
 
 
+@child_function("reading the graph: keras attributes", imports=_TENSORFLOW)
+def attributes_of_keras(
+    *, layers: Mapping[str, Mapping[str, Any]], custom_objects: Sequence[str], folder: str, is_older: bool
+) -> dict[str, list[tuple[str, str]]]:
+    """Make layers of the user's own classes; return the place and the name of each layer inside them."""
+    from converter.graphs.trace.tensorflow import attributes
+
+    return attributes.run(layers=layers, custom_objects=custom_objects, folder=folder, is_older=is_older)
+
+
 @child_function("reading the graph: saved model", imports=_TENSORFLOW)
 def trace_saved_model(*, model: str, graph: str, names: Mapping[str, str], kernels: Sequence[str]) -> dict[str, Any]:
     """Convert what a SavedModel serves."""

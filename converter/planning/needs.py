@@ -15,6 +15,7 @@ from converter.graphs.description.keras_source import names_in_vain
 from converter.graphs.description.source import GraphSource
 from converter.model.checkpoint import Checkpoint, Part
 from converter.options import OptimizerMode, Options, Verify
+from converter.planning.own_layers import is_code_asked
 from converter.planning.target import Target
 from converter.report import OptimizerReport, OptimizerStatus
 
@@ -48,6 +49,13 @@ def check_needs(checkpoint: Checkpoint, target: Target, options: Options) -> Non
         if lack is not None:
             why, hint = lack
             raise UsageError(f"{flag} {why}", hint=hint)
+
+
+def check_code_is_asked(checkpoint: Checkpoint, target: Target, options: Options) -> None:
+    """Raise UsageError for code of the user's layers that nothing needed, once it is known what is to be written."""
+    if options.custom_objects and not target.has_graph(options) and not is_code_asked(checkpoint):
+        why, hint = _without_graph(_Run(checkpoint=checkpoint, target=target, options=options)) or ("", None)
+        raise UsageError(f"--custom-objects {why}", hint=hint)
 
 
 def check_state_is_carried(report: OptimizerReport, target: Target, options: Options) -> None:
@@ -89,7 +97,7 @@ def _without_traced_class(run: _Run) -> _Lack | None:
 
 def _without_own_classes(run: _Run) -> _Lack | None:
     if not run.has_graph:
-        return _without_graph(run)
+        return None if run.checkpoint.listing is not None else _without_graph(run)
     graph = GraphSource.of(run.checkpoint)
     is_looked_at = run.has_own_graph and run.options.model is None
     if graph is None or not is_looked_at or not graph.trace.takes("custom_objects"):

@@ -23,8 +23,9 @@ from converter.options import Options
 from converter.planning.config_sizes import with_sizes
 from converter.planning.config_values import with_config_values, with_task
 from converter.planning.graph import with_graph
-from converter.planning.needs import check_needs, check_state_is_carried
+from converter.planning.needs import check_code_is_asked, check_needs, check_state_is_carried
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
+from converter.planning.own_layers import with_own_layers
 from converter.planning.selection import cast_losses, check_one_class, selected
 from converter.planning.source import Source
 from converter.planning.target import Target
@@ -82,7 +83,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     """
     method = quantisation_of(source.checkpoint)
     _check_codes(method, source, target)
-    configured = _configured(source.checkpoint, target, options)
+    configured = with_own_layers(_configured(source.checkpoint, target, options), options, workshop)
     check_one_class(configured, target, options)
     if configured.structure is not None:
         adapted, optimizer = with_optimizer_in_place(
@@ -100,6 +101,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
             adapted=lambda named: target.adapted(selected(named, target.format, options)),
         )
     check_state_is_carried(optimizer, target, options)
+    check_code_is_asked(configured, target, options)
     _check_codes(method, source, target, adapted)
     planned = _runnable(adapted, configured, target, options, workshop)
     written = _openable(target.format.write(planned, target.write_options, provenance), options)

@@ -609,6 +609,11 @@ def test_a_keras_that_is_not_stated_is_told_by_its_config() -> None:
     assert flavor_of(bare) is KerasFlavor.TF_KERAS
     assert flavor_of(bare, default=KerasFlavor.LEGACY) is KerasFlavor.LEGACY
     assert flavor_of(replace(bare, keras_config=Config(values={"module": "keras"}, raw=b""))) is KerasFlavor.KERAS_3
+    for key, flavor in (("batch_input_shape", KerasFlavor.TF_KERAS), ("batch_shape", KerasFlavor.KERAS_3)):
+        inner = {"class_name": "Sequential", "config": [{"class_name": "InputLayer", "config": {key: [None, 3]}}]}
+        model = {"module": "keras", "class_name": "Functional", "config": {"name": "m", "layers": [inner]}}
+        source = replace(bare, keras_config=Config(values=model, raw=b""))
+        assert flavor_of(source, default=KerasFlavor.KERAS_3) is flavor
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -69,6 +69,19 @@ def is_class(config: Mapping[str, Any]) -> bool:
     )
 
 
+def is_of_keras_2(config: Mapping[str, Any]) -> bool:
+    """Whether the config of a model gives the shape of an input as Keras 2 does, and Keras 3 never."""
+    waiting: list[object] = [config]
+    while waiting:
+        entry = waiting.pop()
+        own = entry.get("config", entry) if isinstance(entry, Mapping) else None
+        if isinstance(own, Mapping) and "batch_input_shape" in own:
+            return True
+        listed = own.get("layers") if isinstance(own, Mapping) else own
+        waiting += listed if isinstance(listed, list) else ()
+    return False
+
+
 def class_of_layers(config: Mapping[str, Any]) -> str | None:
     """Return the class of the Keras model whose `get_config` returned this, None for anything else."""
     listed = config.get("layers")

@@ -45,7 +45,9 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
 
 def _is_keras_3(source: Checkpoint, config: Mapping[str, Any]) -> bool:
     stated = source.metadata.get("keras_version", config.get("keras_version"))
-    return stated.split(".")[0] not in ("0", "1", "2") if isinstance(stated, str) else "module" in config
+    if isinstance(stated, str):
+        return stated.split(".")[0] not in ("0", "1", "2")
+    return "module" in config and not architecture.is_of_keras_2(config)
 
 
 def settings(model: Layer, names: Collection[str] = (), *, is_keras_3: bool) -> tuple[Setting, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
+from converter.dialects.keras.architecture import is_of_keras_2
 from converter.model.checkpoint import Checkpoint
 
 
@@ -42,7 +43,8 @@ TITLES: Mapping[str, str] = {
 def flavor_of(checkpoint: Checkpoint, *, default: KerasFlavor | None = None) -> KerasFlavor:
     """Return the kind of Keras that a model's file is for: by the version in the source, or in its config.
 
-    Where neither states one, a config is `default`'s, or by the names of modules in it that of Keras 3 or tf_keras.
+    Where neither states one, a config with shapes as Keras 2 gives them is that of tf_keras, any other `default`'s, or
+    by the names of modules in it that of Keras 3 or tf_keras.
     """
     stated = stated_version(checkpoint)
     match = None if stated is None else _VERSION.match(stated)
@@ -51,9 +53,12 @@ def flavor_of(checkpoint: Checkpoint, *, default: KerasFlavor | None = None) -> 
         if version >= (3, 0):
             return KerasFlavor.KERAS_3
         return KerasFlavor.TF_KERAS if version >= _FIRST_NEW else KerasFlavor.LEGACY
+    config = checkpoint.keras_config
+    if config is not None and is_of_keras_2(config.values):
+        return KerasFlavor.TF_KERAS
     if default is not None:
         return default
-    is_latest = checkpoint.keras_config is not None and "module" in checkpoint.keras_config.values
+    is_latest = config is not None and "module" in config.values
     return KerasFlavor.KERAS_3 if is_latest else KerasFlavor.TF_KERAS
 
 

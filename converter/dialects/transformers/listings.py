@@ -8,8 +8,9 @@ the tables of transformers' classes, lead from each to the other, so that names 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.dialects.identity.transformers_4 import type_called
@@ -37,9 +38,30 @@ from converter.model.optimizer import Convention
 
 _ARCHIVE, _HDF5 = "keras", "h5"
 _VARIABLES = "vars"
+_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 _VERSION, _RELEASE = "2.15.0", "4.57.6"
 """Of the Keras whose layout an archive of a TensorFlow class has, and of transformers."""
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
+
+
+def with_places_checked(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
+    """Return an archive's checkpoint with a warning of what the code of the user's layers has no place for."""
+    listing, model = checkpoint.listing, _model(checkpoint)
+    if listing is None or listing.asked is None or model is None:
+        return checkpoint
+    own = {layer.name: layer for layer in architecture.modules(model)[1]}
+    entries = {name: {"class_name": layer.class_name, "config": layer.config} for name, layer in own.items()}
+    answer = listing.asked(layers=entries, is_older=is_older) if entries else {}
+    strange = []
+    for name, inside in answer.items():
+        store = own[name].store
+        known = {store, *(f"{store}/{place}" for place, _ in inside)}
+        below = [place for place in map(as_today, listing.layers) if f"{place}/".startswith(f"{store}/")]
+        strange += [place for place in below if place not in known]
+    if not strange:
+        return checkpoint
+    warning = f"the code of --custom-objects makes no layer at {strange[0]}, unless its build() does"
+    return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
 
 
 class NoPlaceError(LossError):
@@ -369,16 +391,58 @@ class _Archive:
                 yield name, f"{layer.store}/{place}", name
             return
         counts: dict[str, int] = {}
-        paths = {name: path for pairs in self.listing.layers.values() for path, name in pairs}
-        for name in names:
-            path = paths[name] if self.listing.format in OBJECTS else _plain(name).removeprefix(f"{layer.name}/")
+        for name, path in self._paths(layer, names).items():
             inside = path.rpartition("/")[0]
-            if any(part.isdigit() for part in path.split("/")) or (inside and self.listing.format not in OBJECTS):
-                raise LossError(
-                    f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside, and nothing says under which "
-                    "attributes an archive has them",
-                    hint="a SavedModel of the same model, as model.save(dir) writes it, does",
-                )
             place = f"{layer.store}/{inside}".rstrip("/")
             number = counts[place] = counts.get(place, -1) + 1
             yield f"{layer.name}/{path}", f"{place}/{_VARIABLES}/{number}", name
+
+    def _paths(self, layer: architecture.Layer, names: Sequence[str]) -> dict[str, str]:
+        """Return where each variable of a layer of the user's is below it, by attributes.
+
+        Objects say it, names do not: there the code of the layer does. Raises LossError where nothing says it.
+        """
+        if self.listing.format in OBJECTS:
+            paths = {name: path for pairs in self.listing.layers.values() for path, name in pairs if name in names}
+            inside = {path for path in paths.values() if any(part.isdigit() for part in path.split("/"))}
+            places: Mapping[str, str] = {}
+        else:
+            paths = {name: _plain(name).removeprefix(f"{layer.name}/") for name in names}
+            inside = {path.rpartition("/")[0] for path in paths.values()} - {""}
+            places = self._places_by_code(layer, inside) if inside else {}
+        if len(places) < len(inside):
+            raise LossError(
+                f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside, and nothing says under which "
+                "attributes an archive has them",
+                hint=f"--custom-objects package.module:{_class_name(layer)} names its code, which does; so does a "
+                "SavedModel of the same model, as model.save(dir) writes it",
+            )
+        split = {name: path.rpartition("/") for name, path in paths.items()}
+        return {name: f"{places.get(group, group)}{slash}{leaf}" for name, (group, slash, leaf) in split.items()}
+
+    def _places_by_code(self, layer: architecture.Layer, inside: Collection[str]) -> dict[str, str]:
+        """Return the place of each layer inside another, of those that the code has as many of.
+
+        Keras numbers the layers that nobody named as they are made, from wherever it has come to by then.
+        """
+        entry = {"class_name": layer.class_name, "config": layer.config}
+        asked = self.listing.asked
+        answer = {} if asked is None else asked(layers={layer.name: entry}, is_older=self.version == -1)
+        places = {name: place for place, name in answer.get(layer.name, ())}
+        theirs, ours = _by_class(inside), _by_class(places)
+        return {
+            name: places[own]
+            for kind, held in theirs.items()
+            if len(ours.get(kind, ())) == len(held)
+            for name, own in zip(held, ours[kind], strict=True)
+        }
+
+
+def _by_class(names: Collection[str]) -> dict[str, list[str]]:
+    """Return paths of layers without the numbers of their names -> those paths, in the order of these."""
+    found: dict[str, list[tuple[list[int], str]]] = {}
+    for name in names:
+        parts = [match.groups() for part in name.split("/") if (match := _NUMBERED.fullmatch(part)) is not None]
+        kind = "/".join(own for own, _ in parts)
+        found.setdefault(kind, []).append(([int(number or 0) for _, number in parts], name))
+    return {kind: [name for _, name in sorted(held)] for kind, held in found.items()}

@@ -101,7 +101,7 @@ def build(
     """
     custom = keras_config.names_of_users(custom_objects)
     config, custom = encoder_config.checked(config, custom, encoder)
-    objects = _imported(custom_objects, folder)
+    objects = imported(custom_objects, folder)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     failures: list[Exception] = []
     config_text = json.dumps(keras_config.for_keras(config, custom))
@@ -205,7 +205,7 @@ def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *,
     return model
 
 
-def _imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:
+def imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:
     """Import the user's own code, which the user asked for. Raises UsageError when it is not there."""
     objects: dict[str, Any] = {}
     if custom_objects and folder:

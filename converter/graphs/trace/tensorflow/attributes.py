@@ -1,0 +1,83 @@
+"""Under which attributes the user's own Keras layers have the layers inside them, which an archive's places are.
+
+A layer is made by `from_config` of its class and looked at as Keras does when it saves: attribute by attribute, and
+what is in lists by its class and a number (`keras.src.saving.saving_lib`, Keras 3.15 and tf_keras 2.21). It is not
+built, so that layers which only `build` makes are not found.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from converter.errors import ArchitectureError
+from converter.graphs.failures import summary_of
+from converter.graphs.trace.tensorflow import keras_config
+from converter.graphs.trace.tensorflow.keras import imported
+
+Inside = list[tuple[str, str]]
+_DEPTH_LIMIT = 32
+
+
+def run(
+    *, layers: Mapping[str, Mapping[str, Any]], custom_objects: Sequence[str], folder: str, is_older: bool
+) -> dict[str, Inside]:
+    """Return, for each of the `layers` that is of a class of the user's, what is inside: its place, and its name.
+
+    A name is that of the layer behind those of what it is in, as in the names of Keras 2's variables. `is_older` says
+    that Keras 2 is to find the places, which goes through attributes from the last to the first. Raises SafetyError
+    for a config that is a program, ArchitectureError when a layer cannot be made of its config.
+    """
+    custom = keras_config.names_of_users(custom_objects)
+    for entry in layers.values():
+        keras_config.check(entry, custom)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    classes = imported(custom_objects, folder)
+    found: dict[str, Inside] = {}
+    for layer, entry in layers.items():
+        owner = classes.get(str(entry["class_name"]).rpartition(">")[2])
+        if owner is None:
+            continue
+        try:
+            made = owner.from_config(dict(keras_config.for_keras(entry, custom)["config"]))
+            found[layer] = list(_inside(made, "", "", {id(made)}, is_older=is_older))
+        except Exception as error:  # the user's own code
+            what = f"layer {layer!r} cannot be made of its config by --custom-objects: {summary_of(error)}"
+            raise ArchitectureError(what) from error
+    return found
+
+
+def _inside(layer: Any, place: str, name: str, seen: set[int], *, is_older: bool) -> Iterator[tuple[str, str]]:
+    for attribute, value in sorted(_saving_of(layer)[0](layer), reverse=is_older, key=itemgetter(0)):
+        yield from _found(value, f"{place}/{attribute}".lstrip("/"), name, seen, is_older=is_older)
+
+
+def _found(value: Any, place: str, name: str, seen: set[int], *, is_older: bool) -> Iterator[tuple[str, str]]:
+    if id(value) in seen or place.count("/") > _DEPTH_LIMIT:
+        return
+    if hasattr(value, "save_own_variables"):
+        seen.add(id(value))
+        own = f"{name}/{getattr(value, 'name', '')}".lstrip("/")
+        yield place, own
+        yield from _inside(value, place, own, seen, is_older=is_older)
+    elif isinstance(value, list | tuple | dict):
+        counts: dict[str, int] = {}
+        for each in value.values() if isinstance(value, dict) else value:
+            if hasattr(each, "save_own_variables") and id(each) not in seen:
+                kind = _saving_of(each)[1](type(each).__name__)
+                number = counts[kind] = counts.get(kind, -1) + 1
+                here = f"{place}/{kind}_{number}" if number else f"{place}/{kind}"
+                yield from _found(each, here, name, seen, is_older=is_older)
+
+
+def _saving_of(layer: Any) -> tuple[Callable[[Any], Iterator[tuple[str, Any]]], Callable[[str], str]]:
+    """Return how the Keras of a layer goes through its attributes, and what it makes of the name of a class."""
+    modules = [each.__module__.partition(".")[0] for each in type(layer).__mro__]
+    framework = "tf_keras" if "tf_keras" in modules else "keras"
+    saving = importlib.import_module(f"{framework}.src.saving.saving_lib")
+    if framework == "keras":
+        return saving._walk_saveable, saving.naming.to_snake_case
+    return saving._walk_trackable, saving.generic_utils.to_snake_case
