@@ -5,10 +5,18 @@ tensorflow/core/protobuf/trackable_object_graph.proto (TF 2.21), read and writte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message, content_field, number_field
+from converter.encoding.protobuf import (
+    LENGTH_DELIMITED,
+    VARINT,
+    Message,
+    content_field,
+    encoded_field,
+    fields,
+    number_field,
+)
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle
 from converter.errors import ReadError
 
@@ -18,6 +26,8 @@ _REFERENCE = {1: VARINT, 2: LENGTH_DELIMITED}
 _SERIALIZED_TENSOR = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED}
 _SLOT = {1: VARINT, 2: LENGTH_DELIMITED, 3: VARINT}
 _VALUE, _TABLE = "VARIABLE_VALUE", "table"
+ATTRIBUTE = 2
+"""The field of an object that says under which key a value of it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,22 @@ def object_graph(bundle: Bundle) -> tuple[Node, ...]:
         if any(not 0 <= index < len(nodes) for index in indexes):
             raise ReadError("has an object graph that refers to an object it does not have", path=bundle.path)
     return nodes
+
+
+def raw_nodes(bundle: Bundle) -> Iterator[list[tuple[int, bytes, bytes]]]:
+    """Yield the fields of each object as they are: number, the whole field, and what is in it where it is a message."""
+    (graph,) = bundle.text(OBJECT_GRAPH_KEY)
+    for data in Message.parse(graph, _GRAPH, bundle.path).repeated(1):
+        found = []
+        for number, wire_type, value in fields(data, bundle.path):
+            content = b"" if isinstance(value, int) else bytes(value)
+            found.append((number, encoded_field(number, wire_type, value), content))
+        yield found
+
+
+def attribute_key(attribute: bytes, path: object = None) -> str:
+    """Return the key that the attribute of an object names."""
+    return Message.parse(attribute, _SERIALIZED_TENSOR, path).text(3)
 
 
 def _node(data: memoryview, bundle: Bundle) -> Node:

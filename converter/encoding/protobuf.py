@@ -156,6 +156,15 @@ def number_field(number: int, value: int) -> bytes:
     return tag(number, VARINT) + varint(value) if value else b""
 
 
+def encoded_field(number: int, wire_type: int, value: Value) -> bytes:
+    """Encode a field as `fields` yields it."""
+    if not isinstance(value, int):
+        return content_field(number, bytes(value))
+    if wire_type == VARINT:
+        return tag(number, VARINT) + varint(value)
+    return tag(number, wire_type) + value.to_bytes(4 if wire_type == FIXED32 else 8, "little")
+
+
 def fixed32_field(number: int, value: int) -> bytes:
     """Encode a fixed32 field, zero included, so that its size does not depend on its value."""
     return tag(number, FIXED32) + value.to_bytes(4, "little")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import Literal
 
 from converter.encoding import crc32c, protobuf
@@ -51,6 +52,7 @@ _TYPE_NAMES = {
 """tensorflow/core/framework/types.proto. Those that are no DType are listed, and refused when they are asked for."""
 _DTYPES = {number: DType(name) for number, name in _TYPE_NAMES.items() if name in DType._value2member_map_}
 TYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_NUMBERS = {name: number for number, name in _TYPE_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEntry:
+    """What is no tensor of ours, text above all, as it is stored; `crc32c` is unmasked."""
+
+    type_name: str
+    shape: tuple[int, ...]
+    data: bytes
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A bundle whose index has been read and checked.
 
@@ -88,6 +100,18 @@ class Bundle:
     tensors: Mapping[str, Tensor]
     shards: Mapping[int, SourceFile]
     is_big_endian: bool
+
+    def stored(self, key: str, *, limit_bytes: int) -> StoredEntry:
+        """Return an entry as it is stored. Raises ReadError when it is damaged, in slices, or larger than that."""
+        entry = self.entries[key]
+        if entry.slices or entry.size > limit_bytes:
+            raise ReadError(f"is not one piece of at most {limit_bytes} bytes", path=self.path, tensor=key)
+        data = self.shards[entry.shard].read(entry.offset, entry.size)
+        if entry.is_text:
+            self.text(key)  # which has a checksum of its own kind
+        elif crc32c.update(data, 0) != entry.crc32c:
+            raise ReadError("CRC mismatch: the file is damaged", path=self.path, tensor=key)
+        return StoredEntry(type_name=entry.type_name, shape=entry.shape, data=data, crc32c=entry.crc32c)
 
     def text(self, key: str) -> list[bytes]:
         """Return the elements of a string tensor. Raises KeyError, and ReadError when they are damaged or not text."""
@@ -286,9 +310,14 @@ class _Crc32c:
 
 
 def bundle_files(
-    prefix_name: str, tensors: Mapping[str, Tensor], object_graph: bytes | None
+    prefix_name: str,
+    tensors: Mapping[str, Tensor],
+    object_graph: bytes | None,
+    stored: Mapping[str, StoredEntry] = MappingProxyType({}),
 ) -> tuple[OutputFile, OutputFile]:
     """Return the data file and the index of a bundle; `object_graph` is a serialized TrackableObjectGraph.
+
+    What is `stored` goes from another bundle as it is.
 
     Raises WriteError for names and element types that a bundle cannot hold.
     """
@@ -305,6 +334,11 @@ def bundle_files(
         pieces.append(Watched(piece=tensor, sum=sums[key]))
         entries[key] = _entry_proto(TYPE_NUMBERS[tensor.dtype], tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
+    for key, entry in stored.items():
+        sums[key] = _Crc32c(entry.crc32c)
+        pieces.append(entry.data)
+        entries[key] = _entry_proto(_NUMBERS[entry.type_name], entry.shape, offset, len(entry.data))
+        offset += len(entry.data)
     if object_graph is not None:
         data, sums[OBJECT_GRAPH_KEY] = _text_scalar(object_graph)
         pieces.append(data)

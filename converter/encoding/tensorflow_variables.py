@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, Entry, object_names
 from converter.errors import ReadError
@@ -119,7 +120,8 @@ def weights(
         if key in kinds:
             lines.append(no_weight(name if bearers[name] == 1 else object_path(key), kinds[key]))
         elif entry.is_text:
-            lines.append(dropped(name, "text, not numbers", is_refused_by_default=True))
+            text = dropped(name, "text, not numbers", is_refused_by_default=True)
+            lines.append(replace(text, kind=Kind.VALUE))
         elif key not in bundle.tensors:
             raise ReadError(f"is of type {entry.type_name}, which is not read", path=bundle.path, tensor=name)
         elif name not in keys:

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from converter.dialects.optimizer.objects import add_optimizer
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.optimizer.writing import call_of, for_keras
 from converter.encoding import protobuf
+from converter.encoding.bundle_structure import laid_of, structure_of
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import (
@@ -38,7 +39,7 @@ from converter.encoding.folder import (
     read_config,
 )
 from converter.encoding.object_graph import ObjectTree, object_graph
-from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, bundle_files, read_bundle
+from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, StoredEntry, bundle_files, read_bundle
 from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
 from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
@@ -60,6 +61,8 @@ _MARK = ".>"
 _OPTIMIZER_ALONE = f"optimizer{_INDEX_SUFFIX}"
 """An optimizer beside a model of transformers, which the format `pretrained` reads."""
 _OPTIMIZER = "optimizer/"
+_COPIED = "copied"
+"""What the document of a copy has instead of a prefix of its own: such a bundle is read as the one it was made of."""
 _RELEASED_CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json")
 """What Google calls the configs beside its checkpoints."""
 
@@ -108,16 +111,34 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
         if document.get("prefix") == prefix.name:
             of_objects = OBJECT_GRAPH_KEY in bundle.entries
             return (_own_objects if of_objects else _own)(bundle, document, document_file, warnings)
+        names = _copied_names(document, prefix.name)
+    else:
+        names = {}
     kinds = kinds_besides_weights(bundle)
-    names = _unambiguous_names(bundle, kinds)
+    names = {**_unambiguous_names(bundle, kinds), **{key: name for key, name in names.items() if key in bundle.entries}}
     tensors, lines = weights(bundle, names, kinds)
-    config = _released_config(prefix.parent)
-    checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.TENSORFLOW, config=config, lines=lines, warnings=warnings)
+    weights_alone = {key: name for key, name in names.items() if key not in kinds}
+    checkpoint = Checkpoint(
+        tensors=tensors,
+        dialect=Dialect.TENSORFLOW,
+        config=_released_config(prefix.parent),
+        lines=lines,
+        warnings=warnings,
+        structure=structure_of(bundle, weights_alone, kinds),
+    )
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return tensorflow1.with_state(checkpoint, bundle.tensors)
-    weights_alone = {key: name for key, name in names.items() if key not in kinds}
     checkpoint = replace(checkpoint, listing=listing_of(object_graph(bundle), weights_alone, FORMAT.name))
     return with_bundle_state(checkpoint, bundle, weights_alone)
+
+
+def _copied_names(document: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """Return key -> name of the copy with this prefix, where the names would not be those of what was copied."""
+    copied = document.get(_COPIED)
+    if not isinstance(copied, Mapping) or copied.get("prefix") != prefix:
+        return {}
+    names = copied.get("names")
+    return {key: name for key, name in names.items() if isinstance(name, str)} if isinstance(names, Mapping) else {}
 
 
 def _own(bundle: Bundle, document: Mapping[str, Any], path: Location, warnings: tuple[str, ...]) -> Checkpoint:
@@ -233,16 +254,15 @@ def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
     """Lay out a folder that tf.train.load_checkpoint opens.
 
-    An `adapted` checkpoint of a Keras model has its objects, which tf.train.Checkpoint restores; any other has the
-    names of the tensors for keys.
+    A copy of another has its keys, its objects and all that hangs there. An `adapted` checkpoint of a Keras model has
+    its objects, which tf.train.Checkpoint restores; any other has the names of the tensors for keys.
     """
     config = checkpoint.keras_config
     is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
-    names, tensors, graph, more = (_objects if is_keras else _names)(checkpoint)
-    description = Description(
-        checkpoint=checkpoint, provenance=provenance, names=names, more={"prefix": _PREFIX, **more}
-    )
-    data, index = bundle_files(_PREFIX, tensors, graph)
+    is_copy = checkpoint.structure is not None
+    laid = (_copy if is_copy else _objects if is_keras else _names)(checkpoint)
+    description = Description(checkpoint=checkpoint, provenance=provenance, names=laid.names, more=laid.more)
+    data, index = bundle_files(_PREFIX, laid.tensors, laid.graph, laid.entries)
     document = Late(nbytes=description.nbytes, render=description.render)
     state = f'model_checkpoint_path: "{_PREFIX}"\nall_model_checkpoint_paths: "{_PREFIX}"\n'.encode()
     files = [
@@ -256,8 +276,25 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=warnings)
 
 
-_Laid = tuple[dict[str, str], dict[str, Tensor], bytes | None, dict[str, Any]]
-"""Key -> name where they differ, the tensors by key, the graph of objects, and what the document says besides."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Laid:
+    """What a bundle gets by key: tensors and other entries; and its graph of objects.
+
+    `names` and `more` are of the document: key -> name where they differ, and what it says besides.
+    """
+
+    tensors: Mapping[str, Tensor]
+    graph: bytes | None = None
+    entries: Mapping[str, StoredEntry] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=lambda: {"prefix": _PREFIX})
+
+
+def _copy(checkpoint: Checkpoint) -> _Laid:
+    laid = laid_of(checkpoint.structure, checkpoint.tensors)
+    by_path = {key: name for key, name in laid.names.items() if laid.graph is not None and name == object_path(key)}
+    more = {_COPIED: {"prefix": _PREFIX, "names": by_path}}
+    return _Laid(tensors=laid.tensors, graph=laid.graph, entries=laid.entries, more=more)
 
 
 def _names(checkpoint: Checkpoint) -> _Laid:
@@ -265,9 +302,10 @@ def _names(checkpoint: Checkpoint) -> _Laid:
     tensors = {keys[name]: tensor for name, tensor in checkpoint.tensors.items()}
     names = {key: name for name, key in keys.items() if key != name}
     if checkpoint.optimizer is None:
-        return names, tensors, None, {}
+        return _Laid(tensors=tensors, names=names)
     slots = {_OPTIMIZER + name: tensor for name, tensor in stored_tensors(checkpoint.optimizer).items()}
-    return names, {**tensors, **slots}, None, {"optimizer": document_of(checkpoint.optimizer)}
+    more = {"prefix": _PREFIX, "optimizer": document_of(checkpoint.optimizer)}
+    return _Laid(tensors={**tensors, **slots}, names=names, more=more)
 
 
 def _objects(checkpoint: Checkpoint) -> _Laid:
@@ -281,11 +319,12 @@ def _objects(checkpoint: Checkpoint) -> _Laid:
     counter = tree.set_variable(tree.child(0, "save_counter"), "save_counter", "save_counter")
     tensors[counter] = ArrayTensor.of(np.asarray(1, np.int64))
     if checkpoint.optimizer is None:
-        return {}, tensors, tree.serialized(), {}
+        return _Laid(tensors=tensors, graph=tree.serialized())
     node = tree.child(0, "optimizer")
     tree.link(model, "optimizer", node)
     tensors |= add_optimizer(tree, node, checkpoint.optimizer, flavor, nodes)
-    return {}, tensors, tree.serialized(), {"optimizer": recorded(checkpoint.optimizer)}
+    more = {"prefix": _PREFIX, "optimizer": recorded(checkpoint.optimizer)}
+    return _Laid(tensors=tensors, graph=tree.serialized(), more=more)
 
 
 def _key(name: str) -> str:
@@ -304,5 +343,6 @@ FORMAT = Format(
     read=read,
     write=write,
     adapt=adapted,
+    keeps_structure=True,
     entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME, *_RELEASED_CONFIGS),
 )

@@ -20,13 +20,13 @@ from converter.dialects.optimizer.torch_state import inferred_algorithm, named_s
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
 from converter.formats import Format, ParameterOrder
-from converter.model.checkpoint import Checkpoint, Part
+from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import NAMED, Convention, OptimizerState, StoredOptimizer
 from converter.model.structure import State, places
 from converter.options import OptimizerMode, Options
-from converter.planning.copying import changed_states, pruned
+from converter.planning.copying import changed_states, pruned, with_bundle_in_place
 from converter.report import OptimizerReport, OptimizerStatus
 
 _ORDER_LIMIT_BYTES = 64 << 20
@@ -80,6 +80,8 @@ def with_optimizer_in_place(
     parameters that are left out, and their names where the user says them. Raises LossError where the parameters would
     have to be known and are not.
     """
+    if checkpoint.dialect == Dialect.TENSORFLOW:
+        return with_bundle_in_place(checkpoint, options, selected=selected)
     checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
     has_state = next(places(checkpoint.structure, State), None) is not None
     if not has_state or options.optimizer is OptimizerMode.DROP:

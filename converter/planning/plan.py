@@ -83,7 +83,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     """
     method = quantisation_of(source.checkpoint)
     _check_codes(method, source, target)
-    configured = with_own_layers(_configured(source.checkpoint, target, options), options, workshop)
+    configured = with_own_layers(_configured(source, target, options), options, workshop)
     check_one_class(configured, target, options)
     if configured.structure is not None:
         adapted, optimizer = with_optimizer_in_place(
@@ -129,12 +129,14 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     )
 
 
-def _configured(checkpoint: Checkpoint, target: Target, options: Options) -> Checkpoint:
+def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
     """Return the checkpoint with the values that were asked for in its config, and with sizes that it leaves out.
 
     It has a structure as long as the target is to be nested like that.
     """
-    if not target.format.keeps_structure or options.mapping is not None:
+    checkpoint = source.checkpoint
+    is_copy = target.format.keeps_structure and target.format.name == source.format
+    if not is_copy or options.mapping is not None:
         checkpoint = replace(checkpoint, structure=None)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)

@@ -726,10 +726,17 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/semantics.py",
-        old="or is_of_keras is is_for_keras or",
-        new="or (is_of_keras and is_for_keras) or",
+        old="is_alike = is_of_keras is is_for_keras or",
+        new="is_alike = (is_of_keras and is_for_keras) or",
         tests="tests/dialects/test_keras_settings.py",
         what="a config of Keras beside PyTorch's names is said to change what stays as it is",
+    ),
+    Fault(
+        module="dialects/keras/semantics.py",
+        old=" or planned.structure is not None",
+        new="",
+        tests="tests/formats/test_copies_of_tensorflow.py",
+        what="a copy of a checkpoint is said to need PyTorch's settings",
     ),
     Fault(
         module="dialects/keras/semantics.py",

@@ -211,9 +211,9 @@ def test_one_graph_is_asked_for(tmp_path: Path) -> None:
 def test_tokenizers_are_not_asked_about_when_a_file_in_a_folder_is_verified(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("word\n")
     read = source("weights.pth", tmp_path)
-    converter.convert(read, f"{tmp_path}/out/", to="safetensors", tokenizer=tmp_path)
+    converter.convert(read, f"{tmp_path}/out/", to="pytorch", tokenizer=tmp_path)
     assert (tmp_path / "out" / "vocab.txt").exists()
-    assert converter.verify(read, tmp_path / "out", tokenizer=tmp_path).verification.weights
+    assert converter.verify(read, tmp_path / "out", to="pytorch", tokenizer=tmp_path).verification.weights
 
 
 def test_options_of_an_optimizer_that_is_of_no_such_kind(tmp_path: Path) -> None:

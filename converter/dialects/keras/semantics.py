@@ -27,11 +27,12 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
     """Return what a target is to hold with the settings that its weights do not say, and a warning for each kind.
 
     `source` is where it came from, with its Keras config; `has_own_graph` says whether the target has the graph of
-    the source. A config of no Keras model is none to look at.
+    the source. A config of no Keras model is none to look at, and a copy is what its source is.
     """
     config = None if source.keras_config is None else source.keras_config.values
     is_of_keras, is_for_keras = source.dialect in _OF_KERAS, planned.dialect == Dialect.KERAS
-    if has_own_graph or is_of_keras is is_for_keras or not architecture.is_model(config):
+    is_alike = is_of_keras is is_for_keras or planned.structure is not None
+    if has_own_graph or is_alike or not architecture.is_model(config):
         return planned
     assert config is not None
     try:
