@@ -27,6 +27,7 @@ left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
 dense = keras.layers.Dense(3, name="dense")
 model = keras.Model([left, right], SimilarityLayer(name="similarity")([dense(left), dense(right)]))
 model.save("own.keras")
+model.save("own.h5")
 model.save_weights("own.weights.h5")
 open("own.json", "w").write(model.to_json())
 """
@@ -35,11 +36,17 @@ import keras
 
 @keras.saving.register_keras_serializable("my_layers")
 class SimilarityLayer(keras.layers.Layer):
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.projection = keras.layers.Dense(3)
+
     def build(self, shapes):
+        self.projection.build(shapes[0])
         self.scale = self.add_weight(name="scale", shape=(3,), initializer="ones")
 
     def call(self, towers):
-        return keras.ops.sum(towers[0] * towers[1] * self.scale, -1)
+        left, right = map(self.projection, towers)
+        return keras.ops.sum(left * right * self.scale, -1)
 """
 
 

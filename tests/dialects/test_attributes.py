@@ -139,6 +139,25 @@ def test_a_dense_beside_a_main_layer_is_of_a_class_only_where_the_root_may_be_on
     }
 
 
+@pytest.mark.parametrize(
+    ("layer", "attribute"), [("tf_roberta_main_layer", "roberta"), ("tf_camembert_main_layer", "roberta")]
+)
+def test_a_main_layer_alone_has_the_names_that_its_model_gives_it(layer: str, attribute: str) -> None:
+    """`model.roberta(ids)` in a functional model: the archive has the layer by its class, the model by an attribute."""
+    kind = layer.removesuffix("_main_layer")
+    ends = ("embeddings/vars/0", f"encoder/layer/{kind}_layer_1/intermediate/dense/vars/0", "pooler/dense/vars/1")
+    own = attributes.names_from_places([f"{attribute}/{end}" for end in ends])
+    head = "layers/dense/vars/0"
+    for start in ("layers", "_layer_checkpoint_dependencies"):
+        places = {f"{start}/{layer}/{end}": f"{attribute}/{end}" for end in ends}
+        found = attributes.names_from_places([head, *places], is_around=True)
+        assert found == {place: own[there] for place, there in places.items()}
+    both = [f"layers/{layer}{number}/{end}" for number in ("", "_1") for end in ends]
+    found = attributes.names_from_places([head, *both], is_around=True)
+    assert [found[place] for place in both[: len(ends)]] == [*own.values()]
+    assert len({*found.values()}) == len(found)
+
+
 def test_every_row_gives_a_name_and_classes_agree_with_themselves() -> None:
     assert len(attributes.layouts()) > 200
     for layout in attributes.layouts():

@@ -678,4 +678,18 @@ FAULTS = (
         tests="tests/formats/test_tf_checkpoint.py -k config_and_tokenizer",
         what="a file of torch is copied into a TensorFlow checkpoint as a bundle",
     ),
+    Fault(
+        module="dialects/transformers/attributes.py",
+        old="        left[now if own in left else own] = place\n",
+        new="        left[own] = place\n",
+        tests="tests/dialects/test_attributes.py -k main_layer_alone",
+        what="of two main layers in a Keras model one loses its variables",
+    ),
+    Fault(
+        module="dialects/transformers/attributes.py",
+        old="for now, place in left.items() if _TELLING.search(place)}",
+        new="for now, place in left.items() if _TELLING.search(now)}",
+        tests="tests/dialects/test_attributes.py -k main_layer_alone",
+        what="the embeddings of a RoBERTa's main layer have no names",
+    ),
 )

@@ -23,7 +23,7 @@ from converter.errors import CkconvError
 from converter.model.file import LocalFile
 from converter.model.tensor import is_equal
 from tests.oracle import environment
-from tests.oracle.generate.flax_configs import CONFIGS
+from tests.oracle.generate.flax_configs import COMPOSITES, CONFIGS
 from tests.slices import IS_FULL, SEED
 
 ORACLE = environment.PYTHON
@@ -56,7 +56,7 @@ def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given is not None:
         return Path(given)
     folder = tmp_path_factory.mktemp("dumps")
-    families = sorted(CONFIGS)
+    families = sorted({*CONFIGS, *COMPOSITES})
     if not IS_FULL:
         families = random.Random(SEED).sample(families, FAMILIES_OF_A_PART)
     run("tests.oracle.generate.flax_dump", str(folder), *families)

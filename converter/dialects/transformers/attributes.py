@@ -15,7 +15,7 @@ from functools import cache
 
 from converter.dialects.keras.architecture import snake_case
 from converter.dialects.tables import document, naming_entry
-from converter.dialects.transformers.tensorflow_classes import class_of_layer
+from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer
 
 _TABLE = "keras_attributes"
 _PLACEHOLDER = re.compile(r"_\{([a-z]+)\}")
@@ -25,6 +25,7 @@ _TELLING = re.compile(r"(?:^|/)tf[^/]*/")
 """A class of transformers in a place; what has none, such as ``layers/dense/vars/0``, may be of any model."""
 
 _OLD_LAYERS, _LAYERS = "_layer_checkpoint_dependencies", "layers"
+_OF_MAIN_LAYER = re.compile(rf"(?<![^/]){_LAYERS}/(tf\w+_main_layer)(?:_\d+)?(?=/)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +147,13 @@ def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict
     place that no row has, or where classes that fit as well disagree, is called after the place. `is_around`: the root
     is no class of transformers, so that a Dense beside a main layer is not that of a class that has just these two.
     """
-    left = {place.replace(_OLD_LAYERS, _LAYERS): place for place in places}
+    left: dict[str, str] = {}
+    for place in places:
+        now = place.replace(_OLD_LAYERS, _LAYERS)
+        own = _as_in_its_model(now)
+        left[now if own in left else own] = place
     if is_around:
-        left = {now: place for now, place in left.items() if _TELLING.search(now)}
+        left = {now: place for now, place in left.items() if _TELLING.search(place)}
     if not any(map(_TELLING.search, left)):
         return {}
     named: dict[str, str] = {}
@@ -164,6 +169,24 @@ def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict
             if names != {None} or start or _TELLING.search(place):
                 named[left.pop(place)] = _below(own, names.pop() if len(names) == 1 else None, rest)
     return named
+
+
+def _as_in_its_model(place: str) -> str:
+    """Return the place of a variable of a main layer as the model of that layer alone has it."""
+    found = _OF_MAIN_LAYER.search(place)
+    attribute = None if found is None else _main_layers().get(found[1])
+    return place if found is None or attribute is None else f"{place[: found.start()]}{attribute}{place[found.end() :]}"
+
+
+@cache
+def _main_layers() -> Mapping[str, str]:
+    """Return main layer, as an archive of a model around it has it -> the attribute that it is in its own model."""
+    found: dict[str, str] = {}
+    for layout in layouts():
+        starts = {row.text.partition("/")[0] for rows in layout.rows.values() for row in rows}
+        if layout.class_name.endswith("Model") and len(starts) == 1 and starts != {_LAYERS}:
+            found[snake_case(layout.class_name.removesuffix("Model") + MAIN_LAYER)] = starts.pop()
+    return found
 
 
 def _below(own: str, name: str | None, rest: str) -> str:
