@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ import converter
 from converter.encoding import safetensors
 from converter.errors import LossError
 from converter.model.file import LocalFile
+from converter.model.tensor import is_equal
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
 CASES = {
@@ -31,6 +33,22 @@ def source(case: str, folder: Path) -> Path:
     else:
         shutil.unpack_archive(NAMES / case / "saved_model.tar.xz", folder)
     return folder / name
+
+
+def test_a_model_inside_another_goes_to_an_h5_and_back(tmp_path: Path) -> None:
+    path = source("roberta_siamese_inner_keras", tmp_path)
+    converter.convert(path, tmp_path / "model.h5")
+    converter.convert(tmp_path / "model.h5", tmp_path / "again.keras")
+    here, there = converter.read(path), converter.read(tmp_path / "again.keras")
+    assert here.tensors.keys() == there.tensors.keys()
+    assert all(is_equal(tensor, there.tensor(name)) for name, tensor in here.tensors.items())
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        group = file["model_weights/tower"]
+        names = [name.replace(b"proj/", b"other/") for name in group.attrs["weight_names"]]
+        group.attrs["weight_names"] = names
+        group.move("tower/proj", "tower/other")
+    with pytest.raises(LossError, match="model 'tower' has layers inside, and the names of its variables do not say"):
+        converter.convert(tmp_path / "model.h5", tmp_path / "other.keras")
 
 
 def in_pytorch(name: str) -> str:

@@ -373,12 +373,24 @@ class _Archive:
                 raise LossError(problem, hint=_WAYS_OUT)
             yield from ((new, slots[new], name) for new, name in zip(new_names, names, strict=True))
         elif layer.class_name in architecture.MODELS:
-            raise LossError(
-                f"model {layer.name!r} has layers inside of which no table says where an archive has their variables",
-                hint=_WAYS_OUT,
-            )
+            yield from self._of_model(layer, names)
         else:
             yield from self._of_unknown(layer, names)
+
+    def _of_model(self, model: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+        """Yield what `places` returns of the layers of a model that is a layer: variables are called after theirs."""
+        called = {name: name.removeprefix(f"{model.name}/") for name in names}  # Keras 2 leaves the model out
+        held = {
+            layer.name: [name for name in names if called[name].startswith(f"{layer.name}/")] for layer in model.layers
+        }
+        if Counter(name for each in held.values() for name in each) != Counter(names):
+            raise LossError(
+                f"model {model.name!r} has layers inside, and the names of its variables do not say which have them",
+                hint=_WAYS_OUT,
+            )
+        for layer in model.layers:
+            if held[layer.name]:
+                yield from self._of_layer(layer, held[layer.name])
 
     def _of_unknown(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         own_config = encoder_config(Config(values={"config": layer.config}, raw=b""))
