@@ -114,6 +114,7 @@ class Output:
     `has_config` says that the files have the config in them, so that none is put beside them.
     `read_with` are the options with which its reader finds what is planned.
     `arrays_alone` is set where no loader of the format's own framework makes a model of them.
+    `unchecked` is what no table knows, where nothing says what that loader asks for.
     """
 
     files: tuple[OutputFile, ...]
@@ -128,6 +129,7 @@ class Output:
     has_config: bool = False
     read_with: Mapping[str, Any] = field(default_factory=dict)
     arrays_alone: ArraysAlone | None = None
+    unchecked: str | None = None
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -116,6 +116,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
         optimizer=optimizer,
         warnings=(*planned.warnings, *output.warnings, *workshop.earlier.notes),
         settings=planned.settings,
+        unchecked=output.unchecked,
         nbytes=output.nbytes,
         is_dry_run=options.dry_run,
     )

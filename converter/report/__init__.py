@@ -44,7 +44,8 @@ class OptimizerReport:
 class Report:
     """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written.
 
-    `settings` lists, layer by layer, what the `warnings` say of them together.
+    `settings` lists, layer by layer, what the `warnings` say of them together. `unchecked` is what no table knows,
+    where nothing says what the loader of the target asks for.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Report:
     verification: Verification = field(default_factory=Verification)
     warnings: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
+    unchecked: str | None = None
     nbytes: int = 0
     is_dry_run: bool = False
 
@@ -70,7 +72,8 @@ class Report:
         """The last line that a user sees."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         checked = "nothing written (dry run)" if self.is_dry_run else str(self.verification)
-        return f"ok: {counts}; optimizer {self.optimizer.status.value}; {checked}"
+        open_end = "" if self.unchecked is None else f"; loader not checked: no table knows {escape(self.unchecked)}"
+        return f"ok: {counts}; optimizer {self.optimizer.status.value}; {checked}{open_end}"
 
     def losses(self) -> list[str]:
         """What a user should know besides the counts, one line for each reason, safe to print."""
@@ -104,6 +107,7 @@ class Report:
             ],
             "optimizer": self.optimizer.as_dict(),
             "verification": self.verification.as_dict(),
+            "loader_not_checked": self.unchecked and f"no table knows {self.unchecked}",
             "warnings": list(self.warnings),
             "settings": [
                 {
@@ -130,6 +134,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "tensors": [],
         "optimizer": OptimizerReport().as_dict(),
         "verification": Verification().as_dict(),
+        "loader_not_checked": None,
         "warnings": [],
         "settings": [],
         **known,

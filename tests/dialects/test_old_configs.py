@@ -51,6 +51,7 @@ def test_a_folder_of_transformers_5_says_it_to_transformers_4(flavor: str, tmp_p
     names |= {"embed_tokens.weight": (9, 4), "norm.weight": (4,)}
     tensors = {name: ArrayTensor.of(np.ones(shape, np.float32)) for name, shape in names.items()}
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+    sizes |= {"intermediate_size": 6, "vocab_size": 9}
     rotary = {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}
     given = config(model_type="mistral", architectures=["MistralModel"], **sizes, **rotary)
     source = Checkpoint(tensors=tensors, config=given)

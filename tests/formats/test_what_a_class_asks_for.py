@@ -55,9 +55,12 @@ def test_a_name_that_is_wrong(saved: Any) -> None:
     with pytest.raises(LossError, match=refused) as caught:
         convert(wrong)
     assert caught.value.exit_code == 3
-    report, told = convert(wrong, allow_missing=("*.query.*",))
+    with pytest.raises(LossError, match=r"self\.q\.\w+: BertForSequenceClassification has no tensor of that name"):
+        convert(wrong, allow_missing=("*.query.*",))
+    report, told = convert(wrong, allow_missing=("*.query.*",), allow_dropped=("*.q.*",))
     assert QUERY in told["missing_keys"]
-    assert report.counts["defaulted"] == 2
+    assert not told["unexpected_keys"]
+    assert (report.counts["defaulted"], report.counts["dropped"]) == (2, 2)
 
 
 def test_a_tensor_that_is_not_there(saved: Any) -> None:

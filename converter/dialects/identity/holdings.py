@@ -1,70 +1,126 @@
-"""Whether a class of transformers finds what it asks for: `from_pretrained` makes up what it does not, and goes on."""
+"""Whether a class of transformers finds what it asks for, and nothing else: `from_pretrained` makes up the rest.
+
+What a class has is in `tables/shapes.json`, by the config; here a checkpoint is held against it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from converter.dialects.identity.classes import template_of
 from converter.dialects.identity.inference import Inference
-from converter.dialects.identity.parameters import parameters_of
-from converter.dialects.identity.ties import every_tie
+from converter.dialects.identity.shapes import Shapes, UncheckedError, shapes_of
+from converter.dialects.identity.ties import every_tie, stored_once
+from converter.dialects.identity.transformers_4 import is_class_named
 from converter.errors import LossError
-from converter.model.checkpoint import Checkpoint, type_named
-from converter.model.ledger import LedgerLine, defaulted
+from converter.model.checkpoint import Checkpoint, class_named, type_named
+from converter.model.ledger import LedgerLine, defaulted, dropped
 
 _OF_ADAPTERS = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "original_module")
-_QUANTISED = "quantization_config"
+_COMPUTED = ".inv_freq"
+"""Rotary frequencies: transformers 4 saved them in each layer, and what loads them now passes over most."""
 _SHOWN = 3
 
 
-def missing_slots(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference) -> Iterator[LedgerLine]:
-    """Yield a line, refused by default, for each parameter of a layer that others have and a checkpoint lacks in it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """How a checkpoint is held against its class.
 
-    What a whole model lacks may be what its config leaves out, and so may what a stage of layers does.
-
-    A tie counts under any of its names. Nothing is missing of a class that no table knows, of one that is made of other
-    models, whose types the config says, nor of one that is quantised, whose modules have parameters of their own.
+    `lines`      what the class does not find, and what it does not take, both refused by default
+    `left_out`   names of tensors that it does not take
+    `unchecked`  what no table knows, None where the class was looked up
     """
-    known = parameters_of(config, inference.architecture)
-    if known is None or _QUANTISED in config or _is_composite(config):
-        return
-    names = frozenset(name.removeprefix(inference.prefix) for name in checkpoint.names)
-    ties = every_tie(inference.architecture, config)
-    elsewhere = {template for template in map(template_of, names) if template.count("#") == 1}
-    missing = [name for name in _not_in(names, known.required(names), ties) if template_of(name) in elsewhere]
-    if not missing:
-        return
-    strange = [name for name in sorted(names) if known.place(name) is None and name not in ties]
-    reason = f"is not in the source: {inference.architecture} would make it up{_shown(strange)}"
-    for name in missing:
-        yield defaulted(name, reason, is_refused_by_default=True)
+
+    lines: tuple[LedgerLine, ...] = ()
+    left_out: frozenset[str] = field(default_factory=frozenset)
+    unchecked: str | None = None
 
 
-def _not_in(names: frozenset[str], required: Iterable[str], ties: Mapping[str, str]) -> list[str]:
-    """Return what is required and not there, neither under a tied name nor behind a part more."""
-    held = {ties.get(name, name) for name in names}
-    missing = [name for name in required if name not in names and ties.get(name, name) not in held]
-    elsewhere = {name[start:] for name in names for start in _starts(name)} if missing else set()
-    return [name for name in missing if name not in elsewhere]
+def held_against(checkpoint: Checkpoint, config: Mapping[str, Any], inference: Inference | None) -> Holding:
+    """Hold names and shapes against those of the class that a checkpoint is of, or that its config names.
+
+    A tie counts under any of its names, and so does a name that its loader renames.
+    """
+    architecture = class_named(config) if inference is None else inference.architecture
+    if architecture is None:
+        return Holding(unchecked=str(type_named(config)))
+    prefix = "" if inference is None else inference.prefix
+    own = {name.removeprefix(prefix): name for name in checkpoint.names}
+    try:
+        shapes = shapes_of(config, architecture, own)
+    except UncheckedError as unchecked:
+        return Holding(unchecked=str(unchecked))
+    taken, strange = _placed(own, shapes)
+    unknown = [name for name in strange if not name.endswith(_COMPUTED)]
+    wrong = dict(_wrong(checkpoint, own, taken, shapes))
+    held = {slot for slots in taken.values() for slot in slots}
+    missing = _missing(shapes, held, every_tie(architecture, config), stored_once(held, config))
+    if (missing or unknown) and _is_older(own, missing, config):
+        return Holding(unchecked=f"{architecture} as transformers 4 saves it")
+    made_up = f"is not in the source: {architecture} would make it up{_shown(unknown)}"
+    lines = [defaulted(name, made_up, is_refused_by_default=True) for name in missing]
+    for name, slot in wrong.items():
+        reason = f"is {list(checkpoint.tensor(own[name]).shape)}, {architecture} has {shapes.told(slot)}"
+        lines.append(dropped(checkpoint.origin(own[name]), reason, is_refused_by_default=True))
+        lines.append(defaulted(slot, f"{architecture} would make it up", is_refused_by_default=True))
+    for name in unknown:
+        reason = f"{architecture} has no tensor of that name"
+        lines.append(dropped(checkpoint.origin(own[name]), reason, is_refused_by_default=True))
+    vague = sum(not shapes.slots[slot].is_known for slot in held) + len(strange) - len(unknown)
+    return Holding(
+        lines=tuple(lines),
+        left_out=frozenset(own[name] for name in (*wrong, *unknown)),
+        unchecked=f"the shape of {vague} tensors of {architecture}" if vague else None,
+    )
 
 
-def _is_composite(config: Mapping[str, Any]) -> bool:
-    return any(isinstance(part, Mapping) and type_named(part) is not None for part in config.values())
+def _placed(own: Iterable[str], shapes: Shapes) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Return name -> the tensors of the class that it is taken for, and the names that its loader does not take."""
+    taken = {name: (name,) for name in own if name in shapes.slots}
+    others = [name for name in own if name not in taken]
+    read_as = shapes.read_as(others) if others else {}
+    strange = [name for name in others if name not in read_as and not shapes.is_ignored(name)]
+    return {**taken, **read_as}, strange
+
+
+def _is_older(own: Mapping[str, str], missing: Sequence[str], config: Mapping[str, Any]) -> bool:
+    """Whether all that is missing is so because transformers 4 had the whole class otherwise."""
+    held = set(map(template_of, own))
+    return held.isdisjoint(map(template_of, missing)) and is_class_named(own, config)
+
+
+def _wrong(
+    checkpoint: Checkpoint, own: Mapping[str, str], taken: Mapping[str, Sequence[str]], shapes: Shapes
+) -> Iterator[tuple[str, str]]:
+    """Yield the tensors of another shape than the class has, and its names for them."""
+    for name, slots in taken.items():
+        if len(slots) == 1 and not shapes.in_memory(name)[1]:
+            shape = checkpoint.tensor(own[name]).shape
+            if not shapes.slots[slots[0]].takes(shape):
+                yield name, slots[0]
+
+
+def _missing(shapes: Shapes, held: set[str], ties: Mapping[str, str], once: Mapping[str, str]) -> list[str]:
+    """Return what is required and not there, under any name of a tie."""
+    owners = {ties.get(name, name) for name in held}
+    return [
+        name
+        for name, slot in shapes.slots.items()
+        if slot.is_required
+        and name not in held
+        and ties.get(name, name) not in owners
+        and name not in once
+        and not shapes.is_spared(name)
+    ]
 
 
 def _shown(strange: Sequence[str]) -> str:
     """Return the words that say which names a class has no place for."""
+    strange = sorted(strange)
     more = "" if len(strange) <= _SHOWN else f" and {len(strange) - _SHOWN} more"
     return f", and has no {', '.join(strange[:_SHOWN])}{more}" if strange else ""
-
-
-def _starts(name: str) -> Iterator[int]:
-    """Yield where the parts of a name begin, but for the first: towers have another part in front in some releases."""
-    start = name.find(".") + 1
-    while start:
-        yield start
-        start = name.find(".", start) + 1
 
 
 def check_no_adapters(names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from converter.declaring import option, set_choices
-from converter.dialects.identity.holdings import check_no_adapters, missing_slots
+from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import stored_once, ties_of
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
@@ -137,7 +137,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     identified = _identified(checkpoint, source_config) if flavor.adapt is None else (source_config, None, ())
     config, inference, warnings = identified
     prefix = "" if inference is None else inference.prefix
-    names = {name.removeprefix(prefix): name for name in checkpoint.names}
+    holding = held_against(checkpoint, config.values, inference) if flavor.adapt is None else Holding()
+    names = {name.removeprefix(prefix): name for name in checkpoint.names if name not in holding.left_out}
     ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
@@ -152,13 +153,12 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     beside = [OutputFile(name=CONFIG_NAME, pieces=(config.raw,)), *asset_files(checkpoint.assets)]
     renamed = checkpoint.with_names(lambda name: name.removeprefix(prefix))
     beside_weights, lines, notes = training.files(renamed, options.train_batch_size)
-    if inference is not None and flavor.adapt is None:
-        lines = (*lines, *missing_slots(checkpoint, config.values, inference))
     return Output(
         files=(*beside, *beside_weights, *weight_files),
         names={**names, **{name: name for name in outside}},
         ties={prefix + tied: owner for tied, owner in ties.items()},
-        lines=lines,
+        lines=(*lines, *holding.lines),
+        unchecked=holding.unchecked,
         warnings=(*warnings, *notes, *_warnings_of_tokenizer(checkpoint.assets, config)),
     )
 
