@@ -391,14 +391,15 @@ def _entry(model_type: str) -> _Entry | None:
     if entry is None:
         return None
     with naming_entry(_TABLE, model_type):
-        classes = {name: _class(**own) for name, own in entry.pop("classes").items()}
+        renamings = [tuple(map(_renaming, rows)) for rows in entry.pop("renamings", ())]
+        classes = {name: _class(renamings, **own) for name, own in entry.pop("classes").items()}
         return _Entry(
             classes=classes, **{"defaults": {}, "derived": {}, "inside": {}, "names": {}, "seen": {}, **entry}
         )
 
 
-def _class(*, renamings: Sequence[Any] = (), **own: Any) -> _Class:
-    return _Class(renamings=tuple(map(_renaming, renamings)), **own)
+def _class(every: Sequence[Sequence[Renaming]], *, renamings: int | None = None, **own: Any) -> _Class:
+    return _Class(renamings=() if renamings is None else every[renamings], **own)
 
 
 @cache

@@ -173,7 +173,7 @@ def _linear(text: str, vector: np.ndarray, wanted: np.ndarray) -> str | None:
     if not len(differs):
         return None
     step, rise = int(vector[differs[0]] - vector[0]), int(wanted[differs[0]] - wanted[0])
-    if rise and rise % step == 0:
+    if rise and rise % step == 0 and rise // step > 0:
         factor = rise // step
         shift = int(wanted[0] - factor * vector[0])
         if (factor * vector + shift == wanted).all():
