@@ -70,6 +70,34 @@ def test_a_tensor_that_is_not_there(saved: Any) -> None:
         convert(state)
 
 
+def test_a_tensor_of_another_shape(saved: Any) -> None:
+    state, convert = saved
+    state[QUERY] = torch.ones(16, 8)
+    refused = (
+        rf"tensor {QUERY}: is \[16, 8\], BertForSequenceClassification has \[8, 8\] \(hidden_size 8\); --allow-dropped"
+    )
+    with pytest.raises(LossError, match=refused) as caught:
+        convert(state)
+    assert caught.value.exit_code == 3
+    with pytest.raises(LossError, match=rf"tensor {QUERY}: .* would make it up; --allow-missing"):
+        convert(state, allow_dropped=(QUERY,))
+    report, told = convert(state, allow_dropped=(QUERY,), allow_missing=(QUERY,))
+    assert told["missing_keys"] == {QUERY}
+    assert (report.counts["dropped"], report.counts["defaulted"]) == (1, 1)
+
+
+def test_a_tie_of_which_the_other_name_is_stored(tmp_path: Path) -> None:
+    config = transformers.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=9)
+    model = transformers.GPT2LMHeadModel(config)
+    state = {name: each for name, each in model.state_dict().items() if name != "transformer.wte.weight"}
+    config.architectures = ["GPT2LMHeadModel"]
+    config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "x.pth")
+    converter.convert(tmp_path / "x.pth", tmp_path / "out", to="pretrained")
+    told = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)[1]
+    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
 def test_a_model_with_adapters_inside(saved: Any) -> None:
     state, convert = saved
     inside = {f"base_model.model.{name}": value for name, value in state.items()}
@@ -83,6 +111,10 @@ def test_a_type_that_no_table_knows_is_carried_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "of-no-table", "architectures": ["X"]}')
     report = converter.convert(tmp_path / "x.pth", tmp_path / "out", to="pretrained")
     assert report.counts == {"mapped": 1, "tied": 0, "dropped": 0, "defaulted": 0}
+    assert report.verdict.endswith("; loader not checked: no table knows of-no-table")
+    assert report.as_dict()["loader_not_checked"] == "no table knows of-no-table"
+    again = converter.verify(tmp_path / "x.pth", tmp_path / "out")
+    assert again.verdict.endswith("; loader not checked: no table knows of-no-table")
 
 
 @pytest.mark.parametrize("model", ZOO[::6], ids=lambda model: model.architecture)
