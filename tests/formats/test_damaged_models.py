@@ -26,7 +26,7 @@ State = dict[str, torch.Tensor]
 
 NOT_KNOWN_WHOLLY = {
     *("BeitForImageClassification", "DPTForDepthEstimation", "LevitForImageClassification", "MobileBertForMaskedLM"),
-    *("MobileNetV2ForImageClassification", "Phi3ForCausalLM", "ResNetForImageClassification"),
+    *("MobileNetV2ForImageClassification", "Phi3ForCausalLM", "Qwen2MoeForCausalLM", "ResNetForImageClassification"),
 }
 """Classes some of whose tensors no formula fits, or with settings that they were not seen with."""
 _TYPES_OF_ALL = 20

@@ -214,12 +214,12 @@ class Conditions:
     def _add_setting(self, key: str, values: Sequence[Any]) -> None:
         self._add(key, [bool(value) for value in values])
         self._add(f"{key} == None", [value is None for value in values])
-        plain = {repr(value): value for value in values if isinstance(value, str | int | float)}
+        plain = {repr(value): value for value in values if isinstance(value, str)}
         if len(plain) <= 8:
             for text, value in plain.items():
                 self._add(f"{key} == {text}", [type(each) is type(value) and each == value for each in values])
         if all(isinstance(value, int | float) for value in values):
-            for bound in (0, 1, 2, 3, 4):
+            for bound in (0, 1):
                 self._add(f"{key} > {bound}", [value > bound for value in values])
 
     def _add_list(self, key: str, values: Sequence[list[Any]], rows: Sequence[Row]) -> None:
@@ -236,7 +236,7 @@ class Conditions:
             if not all(0 <= place < len(value) for value, place in pairs):
                 continue
             self._add(f"{key}[i{depth}]", [bool(value[place]) for value, place in pairs])
-            seen = {repr(value[place]): value[place] for value, place in pairs}
+            seen = {repr(value[place]): value[place] for value, place in pairs if isinstance(value[place], str)}
             for text, one in list(seen.items())[:8]:
                 self._add(f"{key}[i{depth}] == {text}", [value[place] == one for value, place in pairs])
             if all(isinstance(each, int) for value in values for each in value):
