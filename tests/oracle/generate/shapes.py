@@ -593,7 +593,7 @@ def _explored(dump: Mapping[str, Any], fitting: Fitting, used: set[str]) -> dict
     """Return the settings of which only some values were seen: these, "?" for what no other value was seen of."""
     found: dict[str, Any] = {}
     for key in fitting.keys:
-        if INERT.fullmatch(key.rpartition(".")[2]) and not key.endswith("model_type"):
+        if INERT.fullmatch(key.rpartition(".")[2]) and not key.endswith(".model_type"):
             continue
         values = [flat[key] for flat in fitting.flats if key in flat]
         distinct = {json.dumps(value): value for value in values}
