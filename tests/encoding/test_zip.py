@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from converter.encoding import zip as zip_archive
-from converter.encoding.zip import Member, Record
+from converter.encoding.zip import Member, Record, reading
 from converter.errors import ReadError, SafetyError
 from converter.execution.streaming import stream
 from converter.model.dtype import DType
@@ -501,10 +501,10 @@ def test_nothing_follows_the_end_of_what_is_deflated(cut: int | None) -> None:
         is_stored=False,
     )
     pieces = [stored] if cut is None else [stored[:cut], stored[cut:]]
-    assert b"".join(zip_archive._inflated(iter(pieces), member, Path("x"))) == content
+    assert b"".join(reading._inflated(iter(pieces), member, Path("x"))) == content
     for wrong in ([*pieces, b"more"], [*pieces[:-1], pieces[-1] + b"more"]):
         with pytest.raises(ReadError, match="is damaged: size or CRC mismatch"):
-            list(zip_archive._inflated(iter(wrong), member, Path("x")))
+            list(reading._inflated(iter(wrong), member, Path("x")))
 
 
 @pytest.mark.parametrize(("volume", "is_read"), [(0, True), (0xFFFF, True), (1, False), (0xFFFE, False)])

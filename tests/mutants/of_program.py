@@ -442,8 +442,8 @@ FAULTS = (
         what="what is said of heads is in the model's file, too",
     ),
     Fault(
-        module="encoding/zip.py",
-        old='"utf-8" if flags & _IS_UTF8 else "cp437"',
+        module="encoding/zip/reading.py",
+        old='"utf-8" if flags & IS_UTF8 else "cp437"',
         new='"utf-8"',
         tests="tests/encoding/test_zip.py",
         what="names of old archives are not read",
@@ -463,8 +463,8 @@ FAULTS = (
         what="a file that somebody else can change is kept",
     ),
     Fault(
-        module="encoding/zip.py",
-        old="if disk not in (0, _MAX16):",
+        module="encoding/zip/reading.py",
+        old="if disk not in (0, MAX16):",
         new="if disk != 0:",
         tests="tests/encoding/test_zip.py",
         what="archives whose volume is saturated are not read",

@@ -1,4 +1,4 @@
-"""Zip archives (PKWARE APPNOTE 6.3): a strict reader by position, and a writer that lays out before it writes.
+"""A strict reader of zip archives by position.
 
 Readers of zip files disagree about duplicate names, headers that contradict each other, and data between members;
 whatever two of them could read differently is refused here.
@@ -10,30 +10,33 @@ import struct
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+from converter.encoding.zip.records import (
+    CENTRAL,
+    END,
+    END64,
+    IS_UTF8,
+    LOCAL,
+    LOCATOR64,
+    MAX16,
+    MAX32,
+    STORED,
+    ZIP64_FIELD,
+)
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.file import CHUNK_BYTES, Checksum, Location, SourceFile
-from converter.model.output import Late, Piece, Watched, piece_bytes
 from converter.model.tensor import Array, ComputedTensor, FileTensor, Tensor
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
-_END64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR64 = struct.Struct("<4sIQI")
-
-_STORED, _DEFLATED = 0, 8
-_IS_ENCRYPTED, _HAS_DESCRIPTOR, _IS_PATCH, _IS_STRONGLY_ENCRYPTED, _IS_UTF8 = 1 << 0, 1 << 3, 1 << 5, 1 << 6, 1 << 11
+_DEFLATED = 8
+_IS_ENCRYPTED, _HAS_DESCRIPTOR, _IS_PATCH, _IS_STRONGLY_ENCRYPTED = 1 << 0, 1 << 3, 1 << 5, 1 << 6
 _NO_GAP = frozenset({0})
 _DESCRIPTOR_BYTES = frozenset({0, 12, 16, 20, 24})
 """A CRC and two sizes of 4 or 8 bytes, with a signature or without one."""
-_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
-_ZIP64_FIELD = 1
 
 _MEMBER_LIMIT = 1 << 19
 _DIRECTORY_LIMIT_BYTES = 128 << 20
@@ -73,8 +76,10 @@ def read_names(file: SourceFile, *, limit: int) -> list[str]:
     return [entry.name for entry in _entries(file, limit)[0]]
 
 
-def read_members(file: SourceFile) -> dict[str, Member]:
+def read_members(file: SourceFile, *, are_keys: bool = False) -> dict[str, Member]:
     """Return all members by name, every local header checked against the central directory.
+
+    Where names `are_keys` nobody makes files of them: they may differ in case alone, and look like any path.
 
     Raises ReadError for damage and ambiguity, SafetyError for names that point outside the archive.
     """
@@ -83,8 +88,9 @@ def read_members(file: SourceFile) -> dict[str, Member]:
     seen: set[str] = set()
     ranges: list[tuple[int, int, _Entry]] = []
     for entry in entries:
-        _check_entry(file, entry)
-        folded = unicodedata.normalize("NFC", entry.name.rstrip("/")).casefold()
+        _check_entry(file, entry, are_keys=are_keys)
+        folded = unicodedata.normalize("NFC", entry.name.rstrip("/"))
+        folded = folded if are_keys else folded.casefold()
         if folded in seen:  # torch, for one, looks members up whatever their case
             raise ReadError(
                 f"zip archive has the member {entry.name!r} twice, or one of nearly its name", path=file.path
@@ -98,7 +104,7 @@ def read_members(file: SourceFile) -> dict[str, Member]:
             compressed_bytes=entry.compressed_bytes,
             uncompressed_bytes=entry.uncompressed_bytes,
             crc32=entry.crc32,
-            is_stored=entry.method == _STORED,
+            is_stored=entry.method == STORED,
         )
     _check_ranges(file, ranges, directory_offset)
     return members
@@ -133,6 +139,18 @@ def read_bytes(file: SourceFile, member: Member, *, limit_bytes: int) -> bytes:
     return b"".join(_inflated(file.chunks(member.data_offset, member.compressed_bytes), member, file.path))
 
 
+def read_start(file: SourceFile, member: Member, nbytes: int) -> bytes:
+    """Return the first bytes of a member, all if it has no more. The CRC is not checked."""
+    if member.is_stored:
+        return file.read(member.data_offset, min(nbytes, member.uncompressed_bytes))
+    found = b""
+    for piece in _inflated(file.chunks(member.data_offset, member.compressed_bytes), member, file.path):
+        found += piece[: nbytes - len(found)]
+        if len(found) == nbytes:
+            break
+    return found
+
+
 def checksum(file: SourceFile, member: Member) -> Checksum:
     """Return the CRC of a stored member, to be checked as its bytes are read."""
     return Checksum(
@@ -141,23 +159,30 @@ def checksum(file: SourceFile, member: Member) -> Checksum:
 
 
 def member_tensor(
-    file: SourceFile, member: Member, *, dtype: DType, shape: tuple[int, ...], crc: Checksum | None = None
+    file: SourceFile,
+    member: Member,
+    *,
+    dtype: DType,
+    shape: tuple[int, ...],
+    crc: Checksum | None = None,
+    head_bytes: int = 0,
 ) -> Tensor:
-    """Return the content of a member as a tensor, or its beginning if it is stored. Reading checks the CRC.
+    """Return the content of a member behind its first `head_bytes` as a tensor, or its beginning if it is stored.
 
-    Tensors of one member may share `crc`, so that it is checked once. Raises ReadError when the member is too small,
-    and when it is deflated and of another size.
+    Reading checks the CRC. Tensors of one member may share `crc`, so that it is checked once. Raises ReadError when the
+    member is too small, and when it is deflated and of another size.
     """
     if member.is_stored:
         crc = crc or checksum(file, member)
-        tensor = FileTensor(dtype=dtype, shape=shape, file=file, offset=member.data_offset, checksum=crc)
-        if tensor.nbytes > member.uncompressed_bytes:
+        offset = member.data_offset + head_bytes
+        tensor = FileTensor(dtype=dtype, shape=shape, file=file, offset=offset, checksum=crc)
+        if head_bytes + tensor.nbytes > member.uncompressed_bytes:
             raise _wrong_size(tensor, member, file)
         return tensor
     compressed = FileTensor(dtype=DType.UINT8, shape=(member.compressed_bytes,), file=file, offset=member.data_offset)
-    inflate = Inflate(dtype=dtype, shape=shape, member=member, path=file.path)
+    inflate = Inflate(dtype=dtype, shape=shape, member=member, path=file.path, head_bytes=head_bytes)
     inflated = ComputedTensor(dtype=dtype, shape=shape, inputs=(compressed,), operation=inflate)
-    if inflated.nbytes != member.uncompressed_bytes:
+    if head_bytes + inflated.nbytes != member.uncompressed_bytes:
         raise _wrong_size(inflated, member, file)
     _check_growth(member, file.path)
     return inflated
@@ -171,22 +196,27 @@ def _wrong_size(tensor: Tensor, member: Member, file: SourceFile) -> ReadError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inflate:
-    """The content of a deflated member, given its bytes."""
+    """The content of a deflated member behind its first `head_bytes`, given its bytes."""
 
     dtype: DType
     shape: tuple[int, ...]
     member: Member
     path: Location
+    head_bytes: int = 0
 
     def declare(self, inputs: Sequence[Tensor]) -> tuple[DType, tuple[int, ...]]:
         return self.dtype, self.shape
 
     def __call__(self, *arrays: Array) -> Array:
         inflated = b"".join(_inflated(iter([arrays[0].data]), self.member, self.path))
-        return np.frombuffer(inflated, self.dtype.numpy).reshape(self.shape)
+        return np.frombuffer(inflated, self.dtype.numpy, offset=self.head_bytes).reshape(self.shape)
 
     def stream(self, inputs: Sequence[Tensor]) -> Iterator[memoryview]:
-        return map(memoryview, _inflated(inputs[0].chunks(), self.member, self.path))
+        left = self.head_bytes
+        for piece in _inflated(inputs[0].chunks(), self.member, self.path):
+            if len(piece) > left:
+                yield memoryview(piece)[left:]
+            left = max(left - len(piece), 0)
 
 
 def _inflated(stored: Iterator[memoryview | bytes], member: Member, path: Location) -> Iterator[bytes]:
@@ -240,7 +270,7 @@ def _entries(file: SourceFile, limit: int) -> tuple[list[_Entry], int]:
 
 def _directory(file: SourceFile) -> tuple[int, int, int]:
     """Return number of entries, size and offset of the central directory."""
-    start = max(0, file.size - _END.size - _MAX16)
+    start = max(0, file.size - END.size - MAX16)
     tail = file.read(start, file.size - start)
     position = tail.rfind(b"PK\x05\x06")
     while position >= 0 and not _ends_archive(tail, position):
@@ -248,21 +278,19 @@ def _directory(file: SourceFile) -> tuple[int, int, int]:
     if position < 0:
         raise ReadError("zip archive is cut short: its end record is missing", path=file.path)
     end_offset = start + position
-    _, disk, directory_disk, here, count, size, offset, _ = _END.unpack_from(tail, position)
-    has_zip64 = end_offset >= _LOCATOR64.size and file.read(end_offset - _LOCATOR64.size, 4) == b"PK\x06\x07"
+    _, disk, directory_disk, here, count, size, offset, _ = END.unpack_from(tail, position)
+    has_zip64 = end_offset >= LOCATOR64.size and file.read(end_offset - LOCATOR64.size, 4) == b"PK\x06\x07"
     if has_zip64:
-        _, locator_disk, record_offset, disks = _LOCATOR64.unpack(
-            file.read(end_offset - _LOCATOR64.size, _LOCATOR64.size)
-        )
-        if locator_disk or disks > 1 or record_offset + _END64.size > end_offset - _LOCATOR64.size:
+        _, locator_disk, record_offset, disks = LOCATOR64.unpack(file.read(end_offset - LOCATOR64.size, LOCATOR64.size))
+        if locator_disk or disks > 1 or record_offset + END64.size > end_offset - LOCATOR64.size:
             raise ReadError("zip archive has an impossible zip64 locator", path=file.path)
         narrow = (count, size, offset)
-        magic, record_size, _, _, disk, directory_disk, here, count, size, offset = _END64.unpack(
-            file.read(record_offset, _END64.size)
+        magic, record_size, _, _, disk, directory_disk, here, count, size, offset = END64.unpack(
+            file.read(record_offset, END64.size)
         )
-        if magic != b"PK\x06\x06" or record_offset + 12 + record_size != end_offset - _LOCATOR64.size:
+        if magic != b"PK\x06\x06" or record_offset + 12 + record_size != end_offset - LOCATOR64.size:
             raise ReadError("zip archive has a damaged zip64 end record", path=file.path)
-        saturated = (_MAX16, _MAX32, _MAX32)
+        saturated = (MAX16, MAX32, MAX32)
         for small, large, full in zip(narrow, (count, size, offset), saturated, strict=True):
             if small not in (full, large):
                 raise ReadError("zip archive has two end records that disagree", path=file.path)
@@ -276,26 +304,26 @@ def _directory(file: SourceFile) -> tuple[int, int, int]:
 
 def _ends_archive(tail: bytes, position: int) -> bool:
     """Whether an end record is at `position`, and behind its comment at most zeros: torch opens padded downloads."""
-    if position + _END.size > len(tail):
+    if position + END.size > len(tail):
         return False
-    end = position + _END.size + _END.unpack_from(tail, position)[7]
+    end = position + END.size + END.unpack_from(tail, position)[7]
     return end <= len(tail) and not any(tail[end:])
 
 
 def _entry(file: SourceFile, directory: bytes, position: int) -> tuple[_Entry, int]:
-    if position + _CENTRAL.size > len(directory):
+    if position + CENTRAL.size > len(directory):
         raise ReadError("zip archive has a directory that is cut short", path=file.path)
-    header = _CENTRAL.unpack_from(directory, position)
+    header = CENTRAL.unpack_from(directory, position)
     magic, flags, method, crc32, compressed, uncompressed = header[0], *header[3:5], *header[7:10]
     name_length, extra_length, comment_length, disk, local_offset = *header[10:14], header[16]
-    extra_start = position + _CENTRAL.size + name_length
+    extra_start = position + CENTRAL.size + name_length
     end = extra_start + extra_length + comment_length
     if magic != b"PK\x01\x02" or end > len(directory):
         raise ReadError("zip archive has a damaged directory", path=file.path)
-    raw_name = directory[position + _CENTRAL.size : extra_start]
+    raw_name = directory[position + CENTRAL.size : extra_start]
     extra = directory[extra_start : extra_start + extra_length]
     uncompressed, compressed, local_offset = _widened(file, extra, (uncompressed, compressed, local_offset))
-    if disk not in (0, _MAX16):
+    if disk not in (0, MAX16):
         raise ReadError("zip archive is one volume of several", path=file.path)
     entry = _Entry(
         raw_name=raw_name,
@@ -312,7 +340,7 @@ def _entry(file: SourceFile, directory: bytes, position: int) -> tuple[_Entry, i
 
 def _decoded(file: SourceFile, raw_name: bytes, flags: int) -> str:
     try:
-        return raw_name.decode("utf-8" if flags & _IS_UTF8 else "cp437")
+        return raw_name.decode("utf-8" if flags & IS_UTF8 else "cp437")
     except UnicodeDecodeError as error:
         raise ReadError("zip archive has a member name that is not UTF-8", path=file.path) from error
 
@@ -324,14 +352,14 @@ def _widened(file: SourceFile, extra: bytes, values: tuple[int, ...]) -> tuple[i
         kind, length = struct.unpack_from("<2H", extra, position)
         if position + 4 + length > len(extra):
             raise ReadError("zip archive has an extra field that is cut short", path=file.path)
-        if kind == _ZIP64_FIELD:
+        if kind == ZIP64_FIELD:
             if field64 is not None:
                 raise ReadError("zip archive has two zip64 fields for one member", path=file.path)
             field64 = extra[position + 4 : position + 4 + length]
         position += 4 + length
     wide, position = list(values), 0
     for index, value in enumerate(values):
-        if value == _MAX32 and field64 is not None:
+        if value == MAX32 and field64 is not None:
             if position + 8 > len(field64):
                 raise ReadError("zip archive has a zip64 field that is cut short", path=file.path)
             (wide[index],) = struct.unpack_from("<Q", field64, position)
@@ -339,25 +367,26 @@ def _widened(file: SourceFile, extra: bytes, values: tuple[int, ...]) -> tuple[i
     return tuple(wide)
 
 
-def _check_entry(file: SourceFile, entry: _Entry) -> None:
+def _check_entry(file: SourceFile, entry: _Entry, *, are_keys: bool) -> None:
     if entry.flags & (_IS_ENCRYPTED | _IS_STRONGLY_ENCRYPTED | _IS_PATCH):
         raise ReadError(f"zip member {entry.name!r} is encrypted", path=file.path)
-    if entry.method not in (_STORED, _DEFLATED):
+    if entry.method not in (STORED, _DEFLATED):
         raise ReadError(f"zip member {entry.name!r} uses compression method {entry.method}", path=file.path)
-    if entry.method == _STORED and entry.compressed_bytes != entry.uncompressed_bytes:
+    if entry.method == STORED and entry.compressed_bytes != entry.uncompressed_bytes:
         raise ReadError(f"zip member {entry.name!r} is stored and has two sizes", path=file.path)
     parts = entry.name.rstrip("/").split("/")
-    if not entry.name or "\0" in entry.name or "\\" in entry.name or not parts[0] or not {".", ".."}.isdisjoint(parts):
+    is_path_within = "\\" not in entry.name and parts[0] and {".", ".."}.isdisjoint(parts)
+    if not entry.name or "\0" in entry.name or not (are_keys or is_path_within):
         raise SafetyError(f"zip member {entry.name!r} has a name that points elsewhere", path=file.path)
 
 
 def _data_offset(file: SourceFile, entry: _Entry) -> int:
     """Return where the data of a member start. Raises ReadError when its local header contradicts the directory."""
-    header = file.read(entry.local_offset, _LOCAL.size)
-    magic, _, flags, method, _, _, crc32, compressed, uncompressed, name_length, extra_length = _LOCAL.unpack(header)
+    header = file.read(entry.local_offset, LOCAL.size)
+    magic, _, flags, method, _, _, crc32, compressed, uncompressed, name_length, extra_length = LOCAL.unpack(header)
     if magic != b"PK\x03\x04":
         raise ReadError(f"zip member {entry.name!r} has no local header", path=file.path)
-    rest = file.read(entry.local_offset + _LOCAL.size, name_length + extra_length)
+    rest = file.read(entry.local_offset + LOCAL.size, name_length + extra_length)
     uncompressed, compressed = _widened(file, rest[name_length:], (uncompressed, compressed))
     agrees = (flags, method, rest[:name_length]) == (entry.flags, entry.method, entry.raw_name)
     declared = (crc32, compressed, uncompressed)
@@ -365,120 +394,8 @@ def _data_offset(file: SourceFile, entry: _Entry) -> int:
     is_deferred = bool(flags & _HAS_DESCRIPTOR) and not any(declared)
     if not agrees or (declared != expected and not is_deferred):
         raise ReadError(f"zip member {entry.name!r} has a local header that contradicts the directory", path=file.path)
-    header_bytes: int = _LOCAL.size + name_length + extra_length
+    header_bytes: int = LOCAL.size + name_length + extra_length
     return entry.local_offset + header_bytes
 
 
 # --- writing
-
-_DOS_DATE_1980 = (1 << 5) | 1
-_VERSION_ZIP64 = 45
-
-
-@dataclass(slots=True)
-class Crc32:
-    """A running CRC-32."""
-
-    value: int = 0
-
-    def reset(self) -> None:
-        self.value = 0
-
-    def update(self, data: memoryview | bytes, /) -> None:
-        self.value = zlib.crc32(data, self.value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A member to be written: its name, its content, and the byte boundary that the content starts on."""
-
-    name: str
-    content: bytes | Tensor | Late
-    alignment_bytes: int = 64
-    crc32: Crc32 = field(default_factory=Crc32)
-
-    @property
-    def crc(self) -> int:
-        """The CRC-32 of the content, known once it has been written."""
-        match self.content:
-            case bytes():
-                return zlib.crc32(self.content)
-            case Late():
-                return zlib.crc32(self.content.render())
-            case Tensor():
-                return self.crc32.value
-
-
-def archive(records: Sequence[Record]) -> list[Piece]:
-    """Return the pieces of an uncompressed zip archive, the same bytes for the same records.
-
-    Local headers hold the CRC of what follows them and so are rendered late. Padding before the content is an extra
-    field "FB", as PyTorchStreamWriter (caffe2/serialize/inline_container.cc, torch 2.13) writes it.
-    """
-    pieces: list[Piece] = []
-    offset, central_bytes, placed = 0, 0, []
-    for record in records:
-        extra = _local_extra(record, offset)
-        header_bytes = _LOCAL.size + len(record.name.encode()) + len(extra)
-        pieces.append(Late(nbytes=header_bytes, render=_LocalHeader(record=record, extra=extra)))
-        content = record.content
-        pieces.append(Watched(piece=content, sum=record.crc32) if isinstance(content, Tensor) else content)
-        placed.append((record, offset))
-        central_bytes += len(_central_header(record, offset, crc=0))
-        offset += header_bytes + piece_bytes(content)
-    pieces.append(Late(nbytes=central_bytes, render=_CentralDirectory(placed=tuple(placed))))
-    pieces.append(_end_records(count=len(records), offset=offset, size=central_bytes))
-    return pieces
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LocalHeader:
-    record: Record
-    extra: bytes
-
-    def __call__(self) -> bytes:
-        name, size = self.record.name.encode(), piece_bytes(self.record.content)
-        narrow = _MAX32 if size >= _MAX32 else size
-        fixed = _LOCAL.pack(
-            b"PK\x03\x04",
-            *(_VERSION_ZIP64 if size >= _MAX32 else 20, _IS_UTF8, _STORED, 0, _DOS_DATE_1980),
-            *(self.record.crc, narrow, narrow, len(name), len(self.extra)),
-        )
-        return fixed + name + self.extra
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _CentralDirectory:
-    placed: tuple[tuple[Record, int], ...]
-
-    def __call__(self) -> bytes:
-        return b"".join(_central_header(record, offset, crc=record.crc) for record, offset in self.placed)
-
-
-def _local_extra(record: Record, offset: int) -> bytes:
-    size = piece_bytes(record.content)
-    wide = struct.pack("<2H2Q", _ZIP64_FIELD, 16, size, size) if size >= _MAX32 else b""
-    unpadded = offset + _LOCAL.size + len(record.name.encode()) + len(wide) + 4
-    padding = -unpadded % record.alignment_bytes
-    return wide + b"FB" + struct.pack("<H", padding) + b"Z" * padding
-
-
-def _central_header(record: Record, offset: int, *, crc: int) -> bytes:
-    name, size = record.name.encode(), piece_bytes(record.content)
-    wide = [value for value in (size, size, offset) if value >= _MAX32]
-    extra = struct.pack(f"<2H{len(wide)}Q", _ZIP64_FIELD, 8 * len(wide), *wide) if wide else b""
-    version = _VERSION_ZIP64 if wide else 20
-    fixed = _CENTRAL.pack(
-        b"PK\x01\x02",
-        *(version, version, _IS_UTF8, _STORED, 0, _DOS_DATE_1980),
-        *(crc, min(size, _MAX32), min(size, _MAX32), len(name), len(extra), 0, 0, 0, 0, min(offset, _MAX32)),
-    )
-    return fixed + name + extra
-
-
-def _end_records(*, count: int, offset: int, size: int) -> bytes:
-    end = _END.pack(b"PK\x05\x06", 0, 0, *[min(count, _MAX16)] * 2, min(size, _MAX32), min(offset, _MAX32), 0)
-    if count < _MAX16 and size < _MAX32 and offset < _MAX32:
-        return end
-    record = _END64.pack(b"PK\x06\x06", 44, *[_VERSION_ZIP64] * 2, 0, 0, count, count, size, offset)
-    return record + _LOCATOR64.pack(b"PK\x06\x07", 0, offset + size, 1) + end
