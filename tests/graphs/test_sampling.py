@@ -126,7 +126,10 @@ _FROM_EITHER_END = [
 
 
 def test_rows_may_be_counted_from_either_end() -> None:
-    constants = {"t": _TABLE, "zero": np.int64(0), "rows": _TEN}
+    constants = {"t": _TABLE, "zero": np.int64(0)}
+    rows = node("Constant", [], ["rows"], value=numpy_helper.from_array(_TEN))
+    assert sampled(model(rows, *_FROM_EITHER_END, output=1, **constants)) == Sampling(role=Role.IDS, high=10)
+    constants["rows"] = _TEN
     assert sampled(model(*_FROM_EITHER_END, output=1, **constants)) == Sampling(role=Role.IDS, high=10)
     shifted = model(node("Add", ["x", "rows"], ["row"]), node("Gather", ["t", "row"], ["y"]), output=1, **constants)
     assert sampled(shifted) == Sampling()

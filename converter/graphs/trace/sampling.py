@@ -91,8 +91,8 @@ def _uses(graph: Any, name: str) -> Iterator[tuple[Any, int]]:
 
 def _rows(graph: Any, node: Any, position: int) -> int | None:
     """Return how many rows the table of the graph has that a node looks its input up in, None for any other node."""
-    table = node.inputs[0]
-    if node.op_type != "Gather" or position != 1 or table.name not in graph.initializers or not table.shape:
+    table = node.inputs[0] if node.op_type == "Gather" and position == 1 and len(node.inputs) > 1 else None
+    if table is None or table.name not in graph.initializers or not table.shape:
         return None
     axis = node.attributes.get("axis")
     count = table.shape[0 if axis is None else axis.as_int()]
