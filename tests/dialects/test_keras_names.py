@@ -592,7 +592,7 @@ def test_the_layers_of_a_saved_model_list_their_variables() -> None:
         0: {"layer-0": 1, "layer-1": 2, "keras_api": 9},
         2: {"variables": 3, "inner": 4, "own": 7, "keras_api": 8, "itself": 2},
         3: {"0": 7, "1": 6, "2": 5},
-        4: {"bias": 5, "kernel": 6},
+        4: {"bias": 5, "kernel": 6, "keras_api": 8},
         8: {"bias": 5},
     }
     names = {"k5": "bias", "k6": "kernel", "k7": "own"}
@@ -605,6 +605,35 @@ def test_the_layers_of_a_saved_model_list_their_variables() -> None:
     plain = listing_of(nodes_of({**children, 2: {"inner": 4, "own": 7}}, {5: "k5", 6: "k6", 7: "k7"}), names, "x")
     assert plain is not None
     assert plain.layers["layer-1"] == (("own", "own"), ("inner/bias", "bias"), ("inner/kernel", "kernel"))
+
+
+def test_what_is_in_a_list_a_dict_or_a_model_inside_a_layer_is_no_attribute() -> None:
+    """An archive calls it otherwise, by class and number; a SavedModel tells a dict by its being no layer."""
+    inside = {"blocks": 2, "parts": 3, "tail": 4, "att": 5}
+    layers = {number: {"keras_api": 20, "w": number + 10} for number in (6, 7, 8, 9)}
+    children = {
+        0: {"layer-0": 1},
+        1: inside | {"keras_api": 20},
+        2: {"0": 6},
+        3: {"first": 7},
+        4: {"layer_with_weights-0": 8, "layer-0": 8, "keras_api": 20},
+        5: {"dense": 9, "keras_api": 20},
+        **layers,
+    }
+    keys = {number: f"k{number}" for number in (16, 17, 18, 19)}
+    names = {key: key for key in keys.values()}
+    saved = listing_of(nodes_of(children, keys), names, "savedmodel")
+    assert saved is not None
+    assert [path for path, _ in saved.layers["layer-0"]] == [
+        "blocks/[0]/w",
+        "parts/[first]/w",
+        "tail/[layer_with_weights-0]/w",
+        "att/dense/w",
+    ]
+    bare = {index: {name: at for name, at in its.items() if name != "keras_api"} for index, its in children.items()}
+    restored = listing_of(nodes_of(bare, keys), names, "tf-checkpoint")
+    assert restored is not None
+    assert restored.layers["layer-0"][1][0] == "parts/first/w"
 
 
 def test_objects_that_are_no_layers_in_a_row_are_no_listing() -> None:

@@ -209,6 +209,14 @@ def test_objects_say_the_attributes() -> None:
     assert [name for _, name in as_h5.layers["mine_1"]] == ["inner/kernel:0", "deep/er/bias:0", "own:0"]
 
 
+@pytest.mark.parametrize("path", ["blocks/[0]/kernel", "parts/[first]/kernel", "tail/[layer_with_weights-0]/kernel"])
+def test_what_is_no_attribute_is_refused_with_what_may_say_its_place(path: str) -> None:
+    layers = {"layer-0": (), "layer-1": (path, "own"), "layer-2": ("dense/kernel", "dense/bias")}
+    with pytest.raises(LossError, match="'mine_1', a Mine, has layers inside, and nothing says under which") as caught:
+        relisted(mine((path, "own"), "savedmodel", **layers), "keras", is_older=True)
+    assert str(caught.value.hint).startswith("an .h5 of the same model and --custom-objects package.module:Mine may")
+
+
 def test_an_archive_does_not_tell_the_order_of_several_layers_inside_one() -> None:
     layers = {
         "layers/mine/a": ("mine/a/kernel",),

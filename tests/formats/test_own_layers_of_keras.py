@@ -79,8 +79,9 @@ def test_layers_without_names_are_in_the_order_of_their_numbers(tmp_path: Path) 
     "code", [[], CODE[:1], [*CODE, ("more", "dense_2")], [("first", "dense"), ("last", "other")]], ids=len
 )
 def test_code_that_has_other_layers_says_nothing(code: Inside, tmp_path: Path) -> None:
-    with pytest.raises(LossError, match="has layers inside, and nothing says under which attributes"):
+    with pytest.raises(LossError, match="has layers inside, and nothing says under which attributes") as caught:
         placed(saved(tmp_path), code)
+    assert str(caught.value.hint).startswith("the code of --custom-objects makes others, or makes them in its build()")
 
 
 def test_without_code_the_option_is_named(tmp_path: Path) -> None:

@@ -561,6 +561,20 @@ FAULTS = (
     ),
     Fault(
         module="dialects/transformers/listings.py",
+        old='{path for path in paths.values() if "[" in path}',
+        new='{path for path in paths.values() if "[0]" in path}',
+        tests=_KINDS + " -k no_attribute",
+        what="what a layer has in a dict or a model inside is where no Keras looks for it",
+    ),
+    Fault(
+        module="dialects/keras/objects.py",
+        old="is_dict = tells_layers and _OF_LAYERS not in nodes[at].children",
+        new="is_dict = False",
+        tests="tests/dialects/test_keras_names.py -k no_attribute",
+        what="the key of a dict is taken for an attribute",
+    ),
+    Fault(
+        module="dialects/transformers/listings.py",
         old="            if len(ours.get(kind, ())) == len(held)\n",
         new="            if len(ours.get(kind, ())) >= len(held)\n",
         tests="tests/formats/test_own_layers_of_keras.py -k says_nothing",

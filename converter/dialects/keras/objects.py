@@ -19,8 +19,10 @@ from converter.model.checkpoint import Listing
 OBJECTS = ("savedmodel", "tf-checkpoint")
 """The formats that have a graph of objects."""
 _LAYER = re.compile(r"layer-(\d+)")
+_ITEM = re.compile(r"\d+|layer-\d+|layer_with_weights-\d+")
 _ALL, _TRAINED = "variables", "trainable_variables"
-_BESIDES = ("keras_api", _ALL, _TRAINED, "regularization_losses")
+_OF_LAYERS = "keras_api"
+_BESIDES = (_OF_LAYERS, _ALL, _TRAINED, "regularization_losses")
 _DEPTH_LIMIT = 64
 
 
@@ -67,17 +69,24 @@ def _is_untrained(path: str) -> bool:
 
 
 def _paths(nodes: Sequence[Node], layer: int, names: Mapping[str, str]) -> dict[str, str]:
-    """Return name -> path from a layer: its own variables, then those of what is inside it, in order."""
+    """Return name -> path from a layer: its own variables, then those of what is inside it, in order.
+
+    What is in a list, a dict or a model inside is no attribute, and stands in brackets. A SavedModel tells a dict,
+    which is no layer; a checkpoint does not.
+    """
     found: dict[str, str] = {}
     seen = {layer}
+    tells_layers = _OF_LAYERS in nodes[layer].children
 
     def walk(at: int, path: str, depth: int) -> None:
         inner = []
+        is_dict = tells_layers and _OF_LAYERS not in nodes[at].children
         for local_name, index in nodes[at].children.items():
             if index in seen or local_name in _BESIDES or depth > _DEPTH_LIMIT:
                 continue
             seen.add(index)
-            below = f"{path}/{local_name}".lstrip("/")
+            part = f"[{local_name}]" if is_dict or _ITEM.fullmatch(local_name) else local_name
+            below = f"{path}/{part}".lstrip("/")
             if nodes[index].key in names:
                 found[names[str(nodes[index].key)]] = below
             else:

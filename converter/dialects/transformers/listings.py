@@ -416,7 +416,7 @@ class _Archive:
         """
         if self.listing.format in OBJECTS:
             paths = {name: path for pairs in self.listing.layers.values() for path, name in pairs if name in names}
-            inside = {path for path in paths.values() if any(part.isdigit() for part in path.split("/"))}
+            inside = {path for path in paths.values() if "[" in path}  # an archive has these by class and number
             places: Mapping[str, str] = {}
         else:
             paths = {name: _plain(name).removeprefix(f"{layer.name}/") for name in names}
@@ -426,11 +426,20 @@ class _Archive:
             raise LossError(
                 f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside, and nothing says under which "
                 "attributes an archive has them",
-                hint=f"--custom-objects package.module:{_class_name(layer)} names its code, which does; so does a "
-                "SavedModel of the same model, as model.save(dir) writes it",
+                hint=self._what_says_attributes(_class_name(layer)),
             )
         split = {name: path.rpartition("/") for name, path in paths.items()}
         return {name: f"{places.get(group, group)}{slash}{leaf}" for name, (group, slash, leaf) in split.items()}
+
+    def _what_says_attributes(self, class_name: str) -> str:
+        if self.listing.format in OBJECTS:
+            return f"an .h5 of the same model and --custom-objects package.module:{class_name} may; {_WAYS_OUT}"
+        if self.listing.asked is not None:
+            return f"the code of --custom-objects makes others, or makes them in its build(); {_WAYS_OUT}"
+        return (
+            f"--custom-objects package.module:{class_name} names its code, which does; so does a SavedModel of the "
+            "same model, as model.save(dir) writes it, where they are attributes"
+        )
 
     def _places_by_code(self, layer: architecture.Layer, inside: Collection[str]) -> dict[str, str]:
         """Return the place of each layer inside another, of those that the code has as many of.
