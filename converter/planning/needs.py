@@ -53,7 +53,7 @@ def check_needs(checkpoint: Checkpoint, target: Target, options: Options) -> Non
 
 def check_code_is_asked(checkpoint: Checkpoint, target: Target, options: Options) -> None:
     """Raise UsageError for code of the user's layers that nothing needed, once it is known what is to be written."""
-    if options.custom_objects and not target.has_graph(options) and not is_code_asked(checkpoint):
+    if not target.has_graph(options) and not is_code_asked(checkpoint):
         why, hint = _without_graph(_Run(checkpoint=checkpoint, target=target, options=options)) or ("", None)
         raise UsageError(f"--custom-objects {why}", hint=hint)
 

@@ -36,8 +36,8 @@ class _Code:
 
 
 def with_own_layers(checkpoint: Checkpoint, options: Options, workshop: LocalWorkshop) -> Checkpoint:
-    """Return the checkpoint, its listing with the code of `--custom-objects`; itself without such code."""
-    if checkpoint.listing is None or not options.custom_objects:
+    """Return the checkpoint, its listing, if any, with the code of `--custom-objects`."""
+    if checkpoint.listing is None:
         return checkpoint
     asked = _Code(workshop, options.custom_objects)
     return replace(checkpoint, listing=replace(checkpoint.listing, asked=asked))

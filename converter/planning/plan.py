@@ -83,7 +83,9 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     """
     method = quantisation_of(source.checkpoint)
     _check_codes(method, source, target)
-    configured = with_own_layers(_configured(source, target, options), options, workshop)
+    configured = _configured(source, target, options)
+    if options.custom_objects:
+        configured = with_own_layers(configured, options, workshop)
     check_one_class(configured, target, options)
     if configured.structure is not None:
         adapted, optimizer = with_optimizer_in_place(
@@ -101,7 +103,8 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
             adapted=lambda named: target.adapted(selected(named, target.format, options)),
         )
     check_state_is_carried(optimizer, target, options)
-    check_code_is_asked(configured, target, options)
+    if options.custom_objects:
+        check_code_is_asked(configured, target, options)
     _check_codes(method, source, target, adapted)
     planned = _runnable(adapted, configured, target, options, workshop)
     written = _openable(target.format.write(planned, target.write_options, provenance), options)

@@ -603,8 +603,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/needs.py",
-        old="not target.has_graph(options) and not is_code_asked(checkpoint):",
-        new="False:",
+        old="    if not target.has_graph(options) and not is_code_asked(checkpoint):",
+        new="    if False:",
         tests="tests/formats/test_own_layers_of_keras.py -k opens",
         what="--custom-objects is ignored where no code is asked",
     ),
