@@ -223,3 +223,24 @@ def test_what_keras_3_takes_for_a_function_is_left_out() -> None:
     assert as_keras_3(given)["config"] == {"name": "attention", "dropout": 0.0}
     given["config"]["score_mode"] = "concat"  # type: ignore[index]
     assert as_keras_3(given) == given
+
+
+@pytest.mark.framework
+def test_a_layer_whose_class_says_no_arguments_is_called_as_the_file_calls_it() -> None:
+    """Keras 2 writes `{}` for a class without get_config, and the name of the layer beside it alone."""
+    pytest.importorskip("keras")
+    from converter.graphs.trace.tensorflow import keras as trace
+
+    def entry(class_name: str, name: str, own: dict[str, Any], *before: str) -> dict[str, Any]:
+        nodes = [[[each, 0, 0, {}] for each in before]] if before else []
+        return {"class_name": class_name, "config": own, "name": name, "inbound_nodes": nodes}
+
+    layers = [
+        entry("InputLayer", "x", {"name": "x", "batch_input_shape": [None, 3], "dtype": "float32"}),
+        entry("Gain", "mine", {}, "x"),
+        entry("Gain", "other", {"name": "other"}, "mine"),
+    ]
+    ends = {"input_layers": [["x", 0, 0]], "output_layers": [["other", 0, 0]]}
+    values = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
+    model = trace.build(values, ("tests.graphs.own_layers:Gain",), "", is_archive=False)
+    assert [layer.name for layer in model.layers] == ["x", "mine", "other"]

@@ -7,6 +7,7 @@ weight is read. Which variable is which follows from where Keras would save it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import math
@@ -116,7 +117,7 @@ def build(
             objects |= encoders.classes(encoder)
         try:
             with redirect_stdout(io.StringIO()):
-                own_config = json.loads(config_text)
+                own_config = _with_names(json.loads(config_text), objects)
                 if framework == "keras":
                     own_config = as_keras_3(own_config)
                 with _weights_counted(module, elements):
@@ -128,6 +129,24 @@ def build(
     if not failures:
         raise MissingExtraError("tensorflow", "building a Keras model")
     raise _why_not_built(failures, config) from failures[0]
+
+
+def _with_names(config: Any, classes: Mapping[str, Any]) -> Any:
+    """Return a config in which layers of the user's have their names, which files list their variables by.
+
+    Keras 2 writes no arguments, the name among them, for a class without `get_config`, and then goes by position.
+    """
+    if isinstance(config, list):
+        return [_with_names(each, classes) for each in config]
+    if not isinstance(config, dict):
+        return config
+    found = {key: _with_names(each, classes) for key, each in config.items()}
+    owner = classes.get(str(config.get("class_name")))
+    if owner is not None and config.get("config") == {} and isinstance(config.get("name"), str):
+        taken = inspect.signature(owner.__init__).parameters
+        if "name" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+            found["config"] = {"name": config["name"]}
+    return found
 
 
 def _why_not_built(failures: Sequence[Exception], config: Mapping[str, Any]) -> CkconvError:
