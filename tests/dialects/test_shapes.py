@@ -11,6 +11,7 @@ import pytest
 from converter.dialects.identity.formulas import UnknownError, names_of, value_of
 from converter.dialects.identity.shapes import Shapes, UncheckedError, shapes_of
 from converter.dialects.tables import document
+from tests.oracle.generate.formulas import is_plausible, is_plausible_count
 from tests.slices import IS_FULL, SEED
 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6, "vocab_size": 9}
@@ -127,3 +128,53 @@ def test_a_formula_of_something_else(formula: str) -> None:
 
 def test_names_in_a_formula() -> None:
     assert names_of("text_config.hidden_size*2+len(sizes)") == {"text_config.hidden_size", "sizes"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "is_one"),
+    [
+        ("hidden_size", True),
+        ("4*hidden_size", True),
+        ("hidden_size//num_attention_heads*num_key_value_heads", True),
+        ("2*window_size-1", True),
+        ("hidden_sizes[-1]", True),
+        ("1024", True),
+        ("(num_channels) if i0 == 0 else (embed_dim[i0-1])", True),
+        ("16*hidden_size-176", False),
+        ("hidden_size+1024", False),
+        ("128*depths[i0]", False),
+        ("(hidden_size-num_attention_heads)+32", False),
+        ("(4) if hidden_size == 256 else (5)", False),
+    ],
+)
+def test_which_formulas_the_code_of_a_model_could_have(formula: str, is_one: bool) -> None:
+    assert is_plausible(formula) is is_one
+    assert is_plausible_count(formula) is (is_one and "if" not in formula and "//num_attention_heads" not in formula)
+
+
+def test_a_size_that_nothing_is_known_of_is_not_checked() -> None:
+    falcon = {"model_type": "falcon", "num_ln_in_parallel_attn": 1, "new_decoder_architecture": True}
+    with pytest.raises(UncheckedError, match="falcon with num_ln_in_parallel_attn 1"):
+        shapes_of(falcon, "FalconForCausalLM", ())
+    del falcon["num_ln_in_parallel_attn"]
+    assert "transformer.h.0.ln_attn.weight" in shapes_of(falcon, "FalconForCausalLM", ()).slots
+
+
+def test_no_formula_of_the_table_is_one_that_no_model_could_have() -> None:
+    wrong = []
+    for model_type in _TYPES:
+        entry = document("shapes")["models"][model_type]
+        waiting = [*entry.get("parts", ()), *(each["tree"] for each in entry["classes"].values())]
+        while waiting:
+            tree = waiting.pop()
+            if isinstance(tree, Mapping):
+                waiting += tree.values()
+                counts = (key[1:].split(":", 2)[2] for key in tree if key.startswith("#"))
+                wrong += [each for each in map(_count, counts) if each != "_" and not is_plausible_count(each)]
+            elif isinstance(tree, str) and tree not in ("", "*") and "[" not in tree:
+                wrong += [each for each in tree.split(",") if each != "_" and not is_plausible(each)]
+    assert wrong == []
+
+
+def _count(key: str) -> str:
+    return key.partition("~")[0].partition("?")[0].rstrip("/")

@@ -6,7 +6,9 @@ A row is a config, with the numbers in a name (`i0`, `i1` ...); formulas are Pyt
 
 from __future__ import annotations
 
+import ast
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,52 @@ Row = tuple[Mapping[str, Any], tuple[int, ...]]
 
 _PAIRS_LIMIT = 50
 _CONSTANTS = (1, 2, 3, 4, 8)
+
+
+_SIZE = re.compile(r"(?:^|_)(?:num|n)_|_(?:dim|dims|size|sizes|layers|heads|channels|rank)$")
+_LARGEST_FACTOR, _LARGEST_TERM = 8, 3
+
+
+def is_plausible(formula: str) -> bool:
+    """Whether a formula is one that the code of a model could have: of few samples many more are right.
+
+    A line goes through any two points, ``16*hidden_size-176``: numbers that are added are small, and so are factors;
+    no two settings are subtracted from each other. No size tells cases apart; numbers that choose an item may be any.
+    """
+    waiting: list[ast.AST] = [ast.parse(formula, mode="eval").body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.BinOp):
+            numbers = [abs(value) for each in (node.left, node.right) if (value := _number(each)) is not None]
+            is_difference = isinstance(node.op, ast.Sub) and _number(node.right) is None
+            largest = _LARGEST_FACTOR if isinstance(node.op, ast.Mult | ast.FloorDiv) else _LARGEST_TERM
+            if is_difference or any(number > largest for number in numbers):
+                return False
+        if isinstance(node, ast.IfExp) and any((_number(each) or 0) > _LARGEST_FACTOR for each in ast.walk(node.test)):
+            return False
+        skipped = {id(node.test)} if isinstance(node, ast.IfExp) else set()
+        skipped |= {id(node.slice)} if isinstance(node, ast.Subscript) else set()
+        waiting += [each for each in ast.iter_child_nodes(node) if id(each) not in skipped]
+    return True
+
+
+def is_size(setting: str) -> bool:
+    """Whether a setting is a size or a number of something by its name: nothing by default, it may make any tensor."""
+    return _SIZE.search(setting) is not None
+
+
+def is_plausible_count(formula: str) -> bool:
+    """Whether a list could have as many items: a setting, an entry of one or its length, and a few more or fewer."""
+    nodes = list(ast.walk(ast.parse(formula, mode="eval")))
+    inside = {id(each) for node in nodes if isinstance(node, ast.Subscript) for each in ast.walk(node.slice)}
+    inside |= {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    inside |= {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    settings = [node for node in nodes if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inside]
+    return len(settings) <= 1 and not any(isinstance(node, ast.IfExp) for node in nodes) and is_plausible(formula)
+
+
+def _number(node: ast.AST) -> int | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None
 
 
 class Numbers:
@@ -73,7 +121,11 @@ class Numbers:
                 self._add(text, entries)
 
     def formula(self, target: Sequence[int]) -> str | None:
-        """Return the simplest formula for a number of each row, None where there is none."""
+        """Return the simplest formula for a number of each row, None where there is none that a model could have."""
+        found = self._formula(target)
+        return found if found is None or is_plausible(found) else None
+
+    def _formula(self, target: Sequence[int]) -> str | None:
         wanted = np.array(target, dtype=np.int64)
         if (wanted == wanted[0]).all():
             return str(int(wanted[0]))

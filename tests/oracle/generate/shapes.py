@@ -25,7 +25,7 @@ import transformers
 
 from converter.dialects.identity.formulas import UnknownError, names_of, value_of
 from converter.graphs.trace.model_building import abstract_model
-from tests.oracle.generate.formulas import Conditions, Numbers
+from tests.oracle.generate.formulas import Conditions, Numbers, is_size
 from tests.oracle.generate.shapes_dump import INERT, flattened, renamings_of
 
 Flat = dict[str, Any]
@@ -591,8 +591,12 @@ def _is_free(dump: Mapping[str, Any], fitting: Fitting, key: str) -> bool:
 
 def _explored(dump: Mapping[str, Any], fitting: Fitting, used: set[str]) -> dict[str, Any]:
     """Return the settings of which only some values were seen: these, "?" for what no other value was seen of."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        key: [] for key, whole in dump["whole"].items() if whole is None and key not in used and is_size(key)
+    }
     for key in fitting.keys:
+        if key in found:
+            continue
         if INERT.fullmatch(key.rpartition(".")[2]) and not key.endswith(".model_type"):
             continue
         values = [flat[key] for flat in fitting.flats if key in flat]
