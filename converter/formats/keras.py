@@ -31,13 +31,7 @@ from converter.dialects.optimizer.writing import (
 )
 from converter.dialects.transformers import attributes
 from converter.dialects.transformers.heads import module_of
-from converter.dialects.transformers.listings import (
-    NoPlaceError,
-    as_archive_of_class,
-    is_of_layers,
-    relisted,
-    with_places_checked,
-)
+from converter.dialects.transformers.listings import NoPlaceError, as_archive_of_class, copied, is_of_layers, relisted
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
@@ -130,7 +124,7 @@ def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpo
     own = root.attributes.get("ckconv_dialect")
     if own is not None:
         return _own(root, own, path)
-    stores, strays, lines = _gathered(root)
+    stores, strays, beside, lines = _gathered(root)
     named = _named(root, stores, config)
     tensors = dict(strays)
     listed: dict[str, tuple[str, ...]] = {}
@@ -148,7 +142,7 @@ def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpo
     numbered = {
         place: tuple((str(number), name) for number, name in enumerate(names)) for place, names in listed.items()
     }
-    listing = Listing(format=FORMAT.name, layers=numbered, titles=dict(_titles(root, ())))
+    listing = Listing(format=FORMAT.name, layers=numbered, titles=dict(_titles(root, ())), beside=beside)
     graph = None
     if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
         graph = graph_source(path, config.values, once.values(), listing)
@@ -163,15 +157,20 @@ def _weights(root: hdf5.Group, config: Config | None, path: Location) -> Checkpo
     return with_numbered_state(checkpoint, root, listed, None if config is None else config.values, path)
 
 
-def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], list[LedgerLine]]:
-    """Return the variables of each layer by its place, what is numbered nowhere, and lines for what are no weights."""
+def _gathered(
+    root: hdf5.Group,
+) -> tuple[dict[str, list[Tensor]], dict[str, Tensor], dict[str, Tensor], list[LedgerLine]]:
+    """Return the variables of each layer by its place, what is numbered nowhere, what are no weights, and lines."""
     strays: dict[str, Tensor] = {}
+    beside: dict[str, Tensor] = {}
     lines: list[LedgerLine] = []
     held: dict[str, dict[str, Tensor]] = {}
     for place, dataset in root.datasets():
         kind = _kind_besides_weights(place)
         if kind is not None:
             lines.append(no_weight("/".join(place), kind))
+            if kind is not Kind.OPTIMIZER and dataset.tensor is not None:
+                beside["/".join(place)] = dataset.tensor
         elif dataset.tensor is None:
             lines.append(dropped("/".join(place), "text, not numbers", is_refused_by_default=True))
         elif len(place) > 1 and place[-2] == _VARIABLES:
@@ -185,7 +184,7 @@ def _gathered(root: hdf5.Group) -> tuple[dict[str, list[Tensor]], dict[str, Tens
             stores[layer] = [tensors[number] for number in numbers]
         else:
             strays.update({f"{layer}/{_VARIABLES}/{key}".lstrip("/"): tensor for key, tensor in tensors.items()})
-    return stores, strays, lines
+    return stores, strays, beside, lines
 
 
 def _kind_besides_weights(place: tuple[str, ...]) -> Kind | None:
@@ -314,7 +313,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
         else:
-            checkpoint = with_places_checked(checkpoint, is_older=_is_older(checkpoint))
+            checkpoint = copied(checkpoint, is_older=_is_older(checkpoint))
         return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
     is_exact = options.epsilon is Epsilon.EXACT
     keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)
@@ -427,6 +426,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing) -> tuple[hdf5.FileCon
         group = f"{place}/{_VARIABLES}".lstrip("/")
         attributes.setdefault(group, {})["weight_names"] = [name for _, name in pairs]
         tensors |= {f"{group}/{number}": checkpoint.tensor(name) for number, name in pairs if name in there}
+    tensors |= listing.beside
     return _with_state(checkpoint, tensors, attributes), {name: name for name in checkpoint.names}
 
 

@@ -119,6 +119,7 @@ class Listing:
     `format`  whose file it is
     `layers`  layer -> what each variable is called there, and its name in the checkpoint, in order
     `titles`  layer -> what the file calls it, where its place does not say
+    `beside`  what is there and is no weight, as the state of metrics, by its place: a copy has it, too
     `asked`   gives, where the user has given the code of layers, what is inside of them by their names: the place of
               each and its name. It takes their entries in the model's config, and `is_older`, whether Keras 2 is to
               find the places
@@ -127,6 +128,7 @@ class Listing:
     format: str
     layers: Mapping[str, tuple[tuple[str, str], ...]]
     titles: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
     asked: Callable[..., Mapping[str, Sequence[Sequence[str]]]] | None = None
 
 

@@ -241,3 +241,23 @@ def test_weights_that_are_not_trained_may_be_given(tmp_path: Path) -> None:
     assert {name for held in state.slots.values() for name in held} == {"dense_1.weight", "dense_1.bias"}
     with pytest.raises(UsageError, match="matches no tensor"):
         converter.convert(path, tmp_path / "y.pth", trainable="nothing")
+
+
+def test_a_copy_has_the_state_of_metrics_and_of_random_generators_too(tmp_path: Path) -> None:
+    """A compiled model asks its file for them: Keras does not load one without."""
+    path, _ = weights_alone(tmp_path, "adam_w")
+    beside = {
+        "metrics/mean/vars/0": np.float32(7),
+        "_compile_metrics/vars/0": np.float32(8),
+        "layers/dropout/seed_generator/vars/0": np.arange(2, dtype=np.uint32),
+    }
+    with h5py.File(path, "r+") as file:
+        for place, value in beside.items():
+            file[place] = value
+    report = converter.convert(path, tmp_path / "copy.weights.h5")
+    assert report.counts["dropped"] == 0
+    with h5py.File(tmp_path / "copy.weights.h5") as file:
+        for place, value in beside.items():
+            np.testing.assert_equal(file[place][()], value)
+    elsewhere = converter.convert(path, tmp_path / "x.pth", optimizer="drop")
+    assert {line.name for line in elsewhere.lines if line.name in beside} == {*beside}

@@ -44,8 +44,13 @@ _VERSION, _RELEASE = "2.15.0", "4.57.6"
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
 
 
-def with_places_checked(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
-    """Return an archive's checkpoint with a warning of what the code of the user's layers has no place for."""
+def copied(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
+    """Return what a copy of an archive has: what is beside the weights, too.
+
+    What the code of the user's layers, if given, has no place for is a warning.
+    """
+    kept = () if checkpoint.listing is None else checkpoint.listing.beside
+    checkpoint = replace(checkpoint, lines=tuple(line for line in checkpoint.lines if line.name not in kept))
     listing, model = checkpoint.listing, _model(checkpoint)
     if listing is None or listing.asked is None or model is None:
         return checkpoint
