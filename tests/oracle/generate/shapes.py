@@ -649,13 +649,42 @@ def _short(value: Any) -> str:
 
 COMPOSITES = ("encoder-decoder", "rag", "speech-encoder-decoder", "vision-encoder-decoder", "vision-text-dual-encoder")
 """Model types made of any two others."""
-LEFT_OUT = """
-bridgetower chmv2 cohere_asr emu3_vqgan fastspeech2_conformer fastspeech2_conformer_with_hifigan florence2
-glmasr granitemoe hgnet_v2 inkling_vision kyutai_speech_to_text mask2former mimi_decoder mimi_encoder moshi
-nemotron3_5_asr nemotron_asr_streaming nllb-moe patchtst pe_audio pe_audio_encoder pi0 pp_ocrv5_server_rec
-qwen2_5_omni qwen3_5_moe_text qwen3_asr_encoder sam3_tracker sew-d vibevoice vibevoice_asr voxtral
-voxtral_realtime xcodec
-""".split()
+LEFT_OUT = [
+    "bridgetower",
+    "chmv2",
+    "cohere_asr",
+    "emu3_vqgan",
+    "fastspeech2_conformer",
+    "fastspeech2_conformer_with_hifigan",
+    "florence2",
+    "glmasr",
+    "granitemoe",
+    "hgnet_v2",
+    "inkling_vision",
+    "kyutai_speech_to_text",
+    "mask2former",
+    "mimi_decoder",
+    "mimi_encoder",
+    "moshi",
+    "nemotron3_5_asr",
+    "nemotron_asr_streaming",
+    "nllb-moe",
+    "patchtst",
+    "pe_audio",
+    "pe_audio_encoder",
+    "pi0",
+    "pp_ocrv5_server_rec",
+    "qwen2_5_omni",
+    "qwen3_5_moe_text",
+    "qwen3_asr_encoder",
+    "sam3_tracker",
+    "sew-d",
+    "vibevoice",
+    "vibevoice_asr",
+    "voxtral",
+    "voxtral_realtime",
+    "xcodec",
+]
 """Model types whose parts have other settings by default than the parts alone, or tensors that come and go otherwise
 than by what was tried: `tests/oracle/test_shapes.py` shows it."""
 EXPORTED = frozenset(dir(transformers))
