@@ -116,3 +116,14 @@ def test_keras_opens_what_is_written_by_the_code(tmp_path: Path) -> None:
         converter.convert(
             tmp_path / "model.h5", tmp_path / "y.keras", custom_objects=("tests.formats.own_layer_that_fails:Tower",)
         )
+
+
+def test_a_layer_of_nobody_named_is_not_made() -> None:
+    """A model of transformers beside one of the user's: its class is not among those that were given."""
+    pytest.importorskip("keras")
+    from converter.graphs.trace.tensorflow import attributes
+
+    layers = {"tower": LAYERS[1], "encoder": {"class_name": "TFBertModel", "config": {"name": "encoder"}}}
+    found = attributes.run(layers=layers, custom_objects=[OWN], folder="", is_older=False)
+    assert found.keys() == {"tower"}
+    assert [place for place, _ in found["tower"]] == ["blocks/gain", "blocks/gain_1", "first", "last", "norm"]

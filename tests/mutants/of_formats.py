@@ -776,4 +776,11 @@ FAULTS = (
         tests="tests/formats/test_keras_optimizer_numbers.py -k metrics",
         what="a copy loses the state of metrics, without which a compiled model does not load it",
     ),
+    Fault(
+        module="graphs/trace/tensorflow/attributes.py",
+        old="for layer, entry in layers.items() if called[layer] in custom}",
+        new="for layer, entry in layers.items()}",
+        tests="tests/formats/test_own_layers_of_keras.py -k nobody_named",
+        what="a model of transformers beside a layer of the user's is refused as unknown code",
+    ),
 )

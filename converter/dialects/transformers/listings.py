@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from converter.dialects.identity.transformers_4 import type_called
 from converter.dialects.keras import architecture
@@ -52,14 +53,12 @@ def copied(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
     kept = () if checkpoint.listing is None else checkpoint.listing.beside
     checkpoint = replace(checkpoint, lines=tuple(line for line in checkpoint.lines if line.name not in kept))
     listing, model = checkpoint.listing, _model(checkpoint)
-    if listing is None or listing.asked is None or model is None:
+    if listing is None or model is None:
         return checkpoint
-    own = {layer.name: layer for layer in architecture.modules(model)[1]}
-    entries = {name: {"class_name": layer.class_name, "config": layer.config} for name, layer in own.items()}
-    answer = listing.asked(layers=entries, is_older=is_older) if entries else {}
+    stores = {layer.name: layer.store for layer in architecture.modules(model)[1]}
     strange = []
-    for name, inside in answer.items():
-        store = own[name].store
+    for name, inside in _inside_own_layers(listing, model, is_older=is_older).items():
+        store = stores[name]
         known = {store, *(f"{store}/{place}" for place, _ in inside)}
         below = [place for place in map(as_today, listing.layers) if f"{place}/".startswith(f"{store}/")]
         strange += [place for place in below if place not in known]
@@ -67,6 +66,15 @@ def copied(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
         return checkpoint
     warning = f"the code of --custom-objects makes no layer at {strange[0]}, unless its build() does"
     return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
+
+
+def _inside_own_layers(
+    listing: Listing, model: architecture.Layer, *, is_older: bool
+) -> Mapping[str, Sequence[Sequence[str]]]:
+    """Return what is inside layers of the user's, by their names: as their code says, if it was given."""
+    unknown = architecture.modules(model)[1]
+    entries = {layer.name: {"class_name": layer.class_name, "config": layer.config} for layer in unknown}
+    return {} if listing.asked is None or not entries else listing.asked(layers=entries, is_older=is_older)
 
 
 class NoPlaceError(LossError):
@@ -349,12 +357,15 @@ class _Archive:
     listing: Listing
     model: architecture.Layer
     version: int
+    inside: Callable[[], Mapping[str, Sequence[Sequence[str]]]]
+    """What the code of the user's layers says, which is imported when it is asked first."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, listing: Listing, *, is_older: bool) -> _Archive:
         model = _model(checkpoint)
         assert model is not None
-        return cls(checkpoint=checkpoint, listing=listing, model=model, version=-1 if is_older else 0)
+        inside = cache(partial(_inside_own_layers, listing, model, is_older=is_older))
+        return cls(checkpoint=checkpoint, listing=listing, model=model, version=-1 if is_older else 0, inside=inside)
 
     def places(self) -> list[tuple[str, str, str]]:
         """Return, of each variable, its name in an archive, its place there, and its name in the checkpoint."""
@@ -451,10 +462,7 @@ class _Archive:
 
         Keras numbers the layers that nobody named as they are made, from wherever it has come to by then.
         """
-        entry = {"class_name": layer.class_name, "config": layer.config}
-        asked = self.listing.asked
-        answer = {} if asked is None else asked(layers={layer.name: entry}, is_older=self.version == -1)
-        places = {name: place for place, name in answer.get(layer.name, ())}
+        places = {name: place for place, name in self.inside().get(layer.name, ())}
         theirs, ours = _by_class(inside), _by_class(places)
         return {
             name: places[own]

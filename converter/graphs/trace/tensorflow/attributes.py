@@ -32,17 +32,16 @@ def run(
     for a config that is a program, ArchitectureError when a layer cannot be made of its config.
     """
     custom = keras_config.names_of_users(custom_objects)
-    for entry in layers.values():
+    called = {layer: str(entry["class_name"]).rpartition(">")[2] for layer, entry in layers.items()}
+    own = {layer: entry for layer, entry in layers.items() if called[layer] in custom}
+    for entry in own.values():
         keras_config.check(entry, custom)
     os.environ["KERAS_BACKEND"] = "tensorflow"
     classes = imported(custom_objects, folder)
     found: dict[str, Inside] = {}
-    for layer, entry in layers.items():
-        owner = classes.get(str(entry["class_name"]).rpartition(">")[2])
-        if owner is None:
-            continue
+    for layer, entry in own.items():
         try:
-            made = owner.from_config(dict(keras_config.for_keras(entry, custom)["config"]))
+            made = classes[called[layer]].from_config(dict(keras_config.for_keras(entry, custom)["config"]))
             found[layer] = list(_inside(made, "", "", {id(made)}, is_older=is_older))
         except Exception as error:  # the user's own code
             what = f"layer {layer!r} cannot be made of its config by --custom-objects: {summary_of(error)}"
