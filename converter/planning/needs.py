@@ -37,6 +37,7 @@ class _Run:
         return self.has_graph and (is_sources or self.options.model is not None)
 
 
+_NO_GRAPH = "decides nothing of a target that has no graph"
 _Lack = tuple[str, str | None]
 """What to say of an option after its name, and what to do."""
 
@@ -54,8 +55,8 @@ def check_needs(checkpoint: Checkpoint, target: Target, options: Options) -> Non
 def check_code_is_asked(checkpoint: Checkpoint, target: Target, options: Options) -> None:
     """Raise UsageError for code of the user's layers that nothing needed, once it is known what is to be written."""
     if not target.has_graph(options) and not is_code_asked(checkpoint):
-        why, hint = _without_graph(_Run(checkpoint=checkpoint, target=target, options=options)) or ("", None)
-        raise UsageError(f"--custom-objects {why}", hint=hint)
+        run = _Run(checkpoint=checkpoint, target=target, options=options)
+        raise UsageError(f"--custom-objects {_NO_GRAPH}", hint=_that_run(run))
 
 
 def check_state_is_carried(report: OptimizerReport, target: Target, options: Options) -> None:
@@ -80,7 +81,7 @@ def _given(target: Target, options: Options) -> Iterator[tuple[str, Need]]:
 
 
 def _without_graph(run: _Run) -> _Lack | None:
-    return None if run.has_graph else ("decides nothing of a target that has no graph", _that_run(run))
+    return None if run.has_graph else (_NO_GRAPH, _that_run(run))
 
 
 def _that_run(run: _Run) -> str:

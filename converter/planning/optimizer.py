@@ -26,10 +26,12 @@ from converter.model.ledger import Kind, without
 from converter.model.optimizer import NAMED, Convention, OptimizerState, StoredOptimizer
 from converter.model.structure import State, places
 from converter.options import OptimizerMode, Options
-from converter.planning.copying import changed_states, pruned, with_bundle_in_place
+from converter.planning.copying import changed_states, pruned
 from converter.report import OptimizerReport, OptimizerStatus
 
 _ORDER_LIMIT_BYTES = 64 << 20
+_IN_BUNDLES = frozenset({Kind.METRIC, Kind.OPTIMIZER, Kind.RANDOM, Kind.SAVES, Kind.STEPS, Kind.VALUE})
+"""What the copy of a TensorFlow checkpoint has besides weights, and other targets have not."""
 _CLASS = "class_name"
 """The hyperparameter that names the class of an optimizer, where its file does not."""
 _CLASS_IS_KNOWN = f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of"
@@ -80,15 +82,23 @@ def with_optimizer_in_place(
     parameters that are left out, and their names where the user says them. Raises LossError where the parameters would
     have to be known and are not.
     """
-    if checkpoint.dialect == Dialect.TENSORFLOW:
-        return with_bundle_in_place(checkpoint, options, selected=selected)
-    checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
     has_state = next(places(checkpoint.structure, State), None) is not None
-    if not has_state or options.optimizer is OptimizerMode.DROP:
+    has_none_left = not has_state or options.optimizer is OptimizerMode.DROP
+    left = OptimizerReport(status=OptimizerStatus.DROPPED, reason="as asked") if has_state else OptimizerReport()
+    if checkpoint.dialect == Dialect.TENSORFLOW:
+        _check_stays(options)
+        lost = {Kind.OPTIMIZER} if has_state and has_none_left else frozenset[Kind]()
+        lines = tuple(line for line in checkpoint.lines if line.kind not in _IN_BUNDLES - lost)
+        kept = replace(checkpoint, lines=lines, optimizer=None, optimizer_refused=None, optimizer_stored=None)
+        planned = selected(kept)
+        if has_none_left:
+            return pruned(planned, lambda state: None), left
+        return _with_variables(planned, checkpoint)
+    checkpoint = replace(checkpoint, lines=without(checkpoint.lines, Kind.VALUE))
+    if has_none_left:
         _settled(checkpoint, options)
         planned = selected(replace(checkpoint, optimizer=None))
-        report = OptimizerReport(status=OptimizerStatus.DROPPED, reason="as asked") if has_state else OptimizerReport()
-        return pruned(planned, lambda state: None), report
+        return pruned(planned, lambda state: None), left
     known = _settled(checkpoint, options)
     planned = selected(known)
     left_out = frozenset(checkpoint.names).difference(planned.names)
@@ -99,14 +109,46 @@ def with_optimizer_in_place(
         planned = replace(planned, optimizer_refused=None)
         return pruned(planned, lambda state: state), OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
     state = known.optimizer
-    report = OptimizerReport(
-        status=OptimizerStatus.CARRIED, algorithm=state.algorithm, step=state.step, basis=state.basis
-    )
+    report = _carried(state)
     if not (left_out or options.hyperparameter or options.param_order or options.trainable):
         return pruned(planned, lambda state: state), report
     asked = frozenset(_spelt(options.hyperparameters, state)) if options.hyperparameter else frozenset[str]()
     changed = changed_states(known, state, left_out, asked)
     return pruned(planned, lambda state: changed[id(state)]), report
+
+
+def _check_stays(options: Options) -> None:
+    """Raise UsageError for what would change the variables of an optimizer, which a copy has as they are."""
+    for flag, value in (
+        ("--hyperparameter", options.hyperparameter),
+        ("--param-order", options.param_order),
+        ("--trainable", options.trainable),
+    ):
+        if value:
+            raise UsageError(f"{flag} changes nothing of a copy, whose optimizer stays as it is", hint="leave it out")
+
+
+def _with_variables(planned: Checkpoint, source: Checkpoint) -> tuple[Checkpoint, OptimizerReport]:
+    """Return the copy of a TensorFlow checkpoint with the variables of its optimizer, less those of what is left out.
+
+    Raises LossError where parameters are left out and the state may be theirs.
+    """
+    left_out = frozenset(source.names).difference(planned.names)
+    state = source.optimizer
+    if state is None:
+        if left_out:
+            why = source.optimizer_unusable or "nothing tells which parameters it is of"
+            raise LossError(f"optimizer state: {why}", hint="--optimizer drop copies the weights without it")
+        report = OptimizerReport(status=OptimizerStatus.CARRIED, basis="copied as it is")
+        return pruned(planned, lambda state: state), report
+    gone = {id(held[name]) for held in state.slots.values() for name in left_out if name in held}
+    return pruned(planned, lambda place: None if id(place.value) in gone else place), _carried(state)
+
+
+def _carried(state: OptimizerState) -> OptimizerReport:
+    return OptimizerReport(
+        status=OptimizerStatus.CARRIED, algorithm=state.algorithm, step=state.step, basis=state.basis
+    )
 
 
 def _has_state(checkpoint: Checkpoint) -> bool:

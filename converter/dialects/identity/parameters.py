@@ -23,8 +23,6 @@ _NORM_WORD = "LayerNorm:"
 
 Place = tuple[tuple[int, int], ...]
 
-_COMMON = frozenset({"weight", "bias"})
-
 
 @dataclass(slots=True)
 class _Node:
@@ -82,20 +80,15 @@ class ClassParameters:
         return template_of(self._path(name)) in self.unsure
 
     def required(self, names: Iterable[str]) -> Iterator[str]:
-        """Yield the parameters that every config gives the class, as many layers taken as there are in `names`.
-
-        What a config decides of one place in the tree it decides of others that end alike, too.
-        """
+        """Yield the parameters that every config gives the class, as many layers taken as there are in `names`."""
         held: dict[str, Any] = {}
         for name in names:
             inside = held
             for part in self._path(name).split("."):
                 inside = inside.setdefault(part, {})
         own = len(self.home) + 1 if self.home else 0
-        open_to_configs = frozenset(_optional_ends(self.tree, ""))
         for path in self._required(self.tree, held, ()):
-            if _end_of(path) not in open_to_configs:
-                yield path[own:]
+            yield path[own:]
 
     def _required(self, node: _Node, held: Mapping[str, Any], parts: tuple[str, ...]) -> Iterator[str]:
         for key, runs in node.children.items():
@@ -176,18 +169,3 @@ def _node(entry: Any) -> _Node:
         name = key.rstrip("?").rstrip("+")
         node.children.setdefault(name, []).append((position, key.endswith("?"), _node(child)))
     return node
-
-
-def _optional_ends(node: _Node, parent: str) -> Iterator[str]:
-    """Yield the ends of parameters that not every config gives the model at some place of the tree."""
-    for key, runs in node.children.items():
-        for _, is_optional, child in runs:
-            if is_optional and child.kind is not None:
-                yield _end_of(f"{parent}.{key}")
-            yield from _optional_ends(child, key)
-
-
-def _end_of(path: str) -> str:
-    """Return what tells a parameter: its own name, or with that of its module where every module has one like it."""
-    parts = path.split(".")
-    return ".".join(parts[-2:]) if parts[-1] in _COMMON else parts[-1]

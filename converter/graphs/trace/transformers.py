@@ -130,7 +130,7 @@ def trace_model(
         buffers=buffers,
         ties={form.names[name]: form.names[owner] for name, owner in ties.items() if owner in form.names},
         computed=computed,
-        ignored=_ignored(model),
+        ignored=ignored_names(model),
         inputs=tuple(declared[value.name] for value in graph.graph.inputs),
         outputs=tuple(value.name for value in graph.graph.outputs),
         dimensions=model_inputs.dimensions,
@@ -273,8 +273,8 @@ def _declared(
     return parameters, buffers
 
 
-def _ignored(model: Any) -> tuple[str, ...]:
-    """The names transformers skips when loading, those of PreTrainedModel._adjust_missing_and_unexpected_keys too."""
+def ignored_names(model: Any) -> tuple[str, ...]:
+    """Return patterns of the names that transformers skips, as PreTrainedModel._adjust_missing_and_unexpected_keys."""
     patterns = set(model._keys_to_ignore_on_load_unexpected or ())
     buffers = [name for name, _ in model.named_buffers()]
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):

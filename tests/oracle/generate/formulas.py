@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from converter.dialects.identity.formulas import names_of
+
 Row = tuple[Mapping[str, Any], tuple[int, ...]]
 """The settings of a config, and the numbers in a name."""
 
@@ -21,6 +23,7 @@ _PAIRS_LIMIT = 50
 _CONSTANTS = (1, 2, 3, 4, 8)
 
 
+_PLACE = re.compile(r"i\d")
 _SIZE = re.compile(r"(?:^|_)(?:num|n)_|_(?:dim|dims|size|sizes|layers|heads|channels|rank)$")
 _LARGEST_FACTOR, _LARGEST_TERM = 8, 3
 
@@ -55,12 +58,9 @@ def is_size(setting: str) -> bool:
 
 def is_plausible_count(formula: str) -> bool:
     """Whether a list could have as many items: a setting, an entry of one or its length, and a few more or fewer."""
-    nodes = list(ast.walk(ast.parse(formula, mode="eval")))
-    inside = {id(each) for node in nodes if isinstance(node, ast.Subscript) for each in ast.walk(node.slice)}
-    inside |= {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
-    inside |= {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    settings = [node for node in nodes if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inside]
-    return len(settings) <= 1 and not any(isinstance(node, ast.IfExp) for node in nodes) and is_plausible(formula)
+    settings = [name for name in names_of(formula) if not _PLACE.fullmatch(name)]
+    has_cases = any(isinstance(node, ast.IfExp) for node in ast.walk(ast.parse(formula)))
+    return len(settings) <= 1 and not has_cases and is_plausible(formula)
 
 
 def _number(node: ast.AST) -> int | None:

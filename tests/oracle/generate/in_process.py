@@ -145,12 +145,14 @@ def model_classes() -> Iterator[Any]:
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def limited(seconds: int) -> Iterator[None]:
+    """Stop what takes too long. Raises TimeoutError."""
+
     def stop(*_: object) -> None:
-        raise TimeoutError(f"takes more than {_SECONDS} s")
+        raise TimeoutError(f"takes more than {seconds} s")
 
     signal.signal(signal.SIGALRM, stop)
-    signal.alarm(_SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:
@@ -167,7 +169,7 @@ class Built:
 
 def built(class_: Any, config: Any) -> Built:
     """Build a model and see what becomes of its state dict."""
-    with _limited():
+    with limited(_SECONDS):
         with torch.device("meta"):
             model = class_._from_config(config)
         named = {name: torch.empty(tuple(t.shape), device="meta") for name, t in model.state_dict().items()}

@@ -16,7 +16,6 @@ import json
 import os
 import random
 import re
-import signal
 import sys
 import time
 import typing
@@ -40,9 +39,10 @@ from converter.dialects.identity.classes import template_of
 from converter.dialects.tables import document
 from converter.graphs.trace.canonical_names import tied_names
 from converter.graphs.trace.model_building import abstract_model, unsaved_parameters
+from converter.graphs.trace.transformers import ignored_names
 from tests.graphs.zoo import OTHERS, ZOO
 from tests.oracle.generate import tensorflow_configs
-from tests.oracle.generate.in_process import model_classes
+from tests.oracle.generate.in_process import limited, model_classes
 
 LAYERS = re.compile(r"(num|n)_[a-z_]*layers?|[a-z]*_layers|depth|num_hidden_layers")
 INERT = re.compile(
@@ -130,21 +130,6 @@ def nested(flat: Flat) -> dict[str, Any]:
     return values
 
 
-@contextlib.contextmanager
-def limited() -> Iterator[None]:
-    """Stop what takes too long."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(_BUILD_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-
-
 def form_of(model: Any) -> Form:
     """Return what a model on the meta device saves."""
     state = model.state_dict()
@@ -181,11 +166,11 @@ class Building:
         self._numbers: dict[Form, int] = {}
 
     def config(self, given: Flat) -> Any:
-        with limited():
+        with limited(_BUILD_SECONDS):
             return self.config_class.from_dict(nested({**self.dump.given, **given}))
 
     def form(self, name: str, config: Any) -> int:
-        with limited(), no_init_weights():
+        with limited(_BUILD_SECONDS), no_init_weights():
             model = abstract_model(self.classes[name], config, size_limit_bytes=1 << 62)
             form = form_of(model)
         if len(form.shapes) > _TENSORS_LIMIT:
@@ -200,14 +185,8 @@ class Building:
     def _describe(self, name: str, model: Any) -> None:
         has_base = hasattr(model, model.base_model_prefix or " ")
         self.dump.prefixes[name] = model.base_model_prefix if has_base else ""
-        unexpected = set(model._keys_to_ignore_on_load_unexpected or ())
-        buffers = [each for each, _ in model.named_buffers()]
-        if any(each.endswith("rotary_emb.inv_freq") for each in buffers):
-            unexpected.add(r"rotary_emb\.inv_freq")
-        if any(each.endswith("position_ids") for each in buffers):
-            unexpected.add(r"(^|\.)position_ids$")
         missing = tuple(sorted(model._keys_to_ignore_on_load_missing or ()))
-        self.dump.ignored[name] = (missing, tuple(sorted(unexpected)))
+        self.dump.ignored[name] = (missing, ignored_names(model))
         self.dump.renamings[name] = renamings_of(model)
 
     def add(self, given: Flat, names: Sequence[str], found: dict[str, int] | None = None) -> dict[str, int] | None:
