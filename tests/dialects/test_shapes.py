@@ -57,6 +57,14 @@ def test_other_names_of_a_setting() -> None:
     assert shape(shapes_of(config, "GPT2Model", ()), "h.0.mlp.c_proj.weight") == (24, 6)
 
 
+def test_names_that_every_loader_renames() -> None:
+    old, new = "encoder.layer.0.output.LayerNorm.gamma", "encoder.layer.0.output.LayerNorm.weight"
+    assert shapes_of(BERT, "BertModel", ()).read_as([old]) == {old: (new,)}
+    esm = {**BERT, "model_type": "esm", "num_attention_heads": 2}
+    old, new = "encoder.layer.0.LayerNorm.gamma", "encoder.layer.0.LayerNorm.weight"
+    assert shapes_of(esm, "EsmModel", ()).read_as([new]) == {new: (old,)}
+
+
 def test_a_part_that_says_little_is_not_the_part_by_default() -> None:
     name = "vision_tower.embeddings.class_embedding"
     config = {"model_type": "llava", "text_config": {"model_type": "llama"}}

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -482,7 +483,7 @@ def _described(dump: Mapping[str, Any], fitting: Fitting, classes: Mapping[str, 
     every: list[Any] = []
     for name, tree in trees.items():
         missing, unexpected = dump["ignored"][name]
-        renamings = [each for each in dump["renamings"][name] if each not in LEGACY]
+        renamings = [each for each in dump["renamings"][name] if each not in legacy()]
         if renamings not in every:
             every.append(renamings)
         entry = {
@@ -639,7 +640,9 @@ def text_of(models: Mapping[str, Any]) -> str:
         types.append(f" {json.dumps(model_type)}: {{\n" + ",\n".join(lines) + "\n }")
     versions = json.dumps({"transformers": transformers.__version__})
     return (
-        f'{{\n"versions": {versions},\n"renamings": {_short(LEGACY)},\n"models": {{\n' + ",\n".join(types) + "\n}\n}\n"
+        f'{{\n"versions": {versions},\n"renamings": {_short(legacy())},\n"models": {{\n'
+        + ",\n".join(types)
+        + "\n}\n}\n"
     )
 
 
@@ -689,18 +692,17 @@ LEFT_OUT = [
 than by what was tried: `tests/oracle/test_shapes.py` shows it."""
 EXPORTED = frozenset(dir(transformers))
 """What one may import from transformers: others are parts of these."""
-LEGACY: list[Any] = []
-"""Renamings that all classes have."""
 
 
-def _legacy() -> list[Any]:
+@cache
+def legacy() -> list[Any]:
+    """Return the renamings that all classes have."""
     model = abstract_model(transformers.BertModel, transformers.BertConfig(num_hidden_layers=1))
     return renamings_of(model)
 
 
 def main(table: Path, folder: Path, model_types: list[str]) -> None:
     """Write the table."""
-    LEGACY.extend(_legacy())
     models = {}
     for path in sorted(folder.glob("*.json")):
         if path.stem not in (*COMPOSITES, *LEFT_OUT) and (not model_types or path.stem in model_types):
