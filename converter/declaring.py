@@ -5,10 +5,11 @@ Options are the fields of frozen dataclasses: `converter.Options`, and the optio
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from converter.errors import UsageError
 
@@ -47,6 +48,7 @@ class Declaration:
     `choices`   the values that there are, none where there are many
     `extra`     the pip extra that it needs, None where it needs none
     `needs`     without what it would have no effect, None where it always has one
+    `is_code`   whether it names code that is imported
     """
 
     help: str
@@ -56,6 +58,7 @@ class Declaration:
     use: Use = Use.DECIDES
     extra: str | None = None
     needs: Need | None = None
+    is_code: bool = False
 
 
 def option(
@@ -68,10 +71,13 @@ def option(
     use: Use = Use.DECIDES,
     extra: str | None = None,
     needs: Need | None = None,
+    is_code: bool = False,
 ) -> Any:
     """Return a dataclass field that is an option (`Declaration`)."""
     values = choices if isinstance(choices, tuple) else tuple(member.value for member in choices)
-    declared = Declaration(help=help, metavar=metavar, flag=flag, choices=values, use=use, extra=extra, needs=needs)
+    declared = Declaration(
+        help=help, metavar=metavar, flag=flag, choices=values, use=use, extra=extra, needs=needs, is_code=is_code
+    )
     return field(default=default, metadata={_DECLARATION: declared})
 
 
@@ -80,6 +86,12 @@ def options_of(options_type: type) -> Iterator[tuple[Field[Any], Declaration]]:
     for each in fields(options_type):
         if _DECLARATION in each.metadata:
             yield each, each.metadata[_DECLARATION]
+
+
+def types_of(options_type: type, item: Field[Any]) -> tuple[Any, ...]:
+    """Return the types that the values of an option have, which is a field of `options_type`."""
+    hint = get_type_hints(options_type)[item.name]
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def needs_of(options: Any) -> Iterator[tuple[Field[Any], Need]]:

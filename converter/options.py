@@ -112,6 +112,7 @@ class Options:
         "attributes.",
         metavar="MODULE:NAMES",
         needs=Need.OWN_CLASSES,
+        is_code=True,
     )
     task: str | None = option(
         None,
@@ -170,6 +171,7 @@ class Options:
         metavar="PACKAGE.MODULE:FACTORY",
         extra="torch",
         needs=Need.GRAPH,
+        is_code=True,
     )
     inputs: str | Path | tuple[str | Path, ...] | None = option(
         None,

@@ -20,7 +20,8 @@ from converter.model.output import Provenance
 from converter.observer import SILENT, Observer
 from converter.options import Options
 from converter.planning import Source, Target, plan
-from converter.planning.sandbox import require_sandbox, terms_of
+from converter.planning.recorded import provenance_of, taken
+from converter.planning.sandbox import asked_of, terms_of
 from converter.proof import prove
 from converter.proof.difference import Difference, compare
 from converter.report import Report
@@ -40,8 +41,7 @@ def convert(
 
     Raises CkconvError; its `report` says what was known of the tensors by then.
     """
-    general, specific = Options.split(options)
-    require_sandbox(general)
+    general, specific = asked_of(options)
     target = Target.of(destination, to, general)
     path = located(location_of(source))
     target.place.check_apart_from(path)
@@ -67,8 +67,7 @@ def write(
     checkpoint: Checkpoint, destination: StrPath, *, to: str | None = None, observer: Observer = SILENT, **options: Any
 ) -> Report:
     """Write `checkpoint` as `convert` does what it has read, with the same options and guarantees."""
-    general, specific = Options.split(options)
-    require_sandbox(general)
+    general, specific = asked_of(options)
     target = Target.of(destination, to, general)
     source = Source(checkpoint=replace(checkpoint, structure=None), path=None, format=str(checkpoint.dialect))
     return _converted(source, target.with_options(specific), general, specific, observer)
@@ -82,15 +81,16 @@ def diff(left: StrPath, right: StrPath, *, config: StrPath | None = None) -> Dif
 def verify(
     source: StrPath, destination: StrPath, *, to: str | None = None, observer: Observer = SILENT, **options: Any
 ) -> Report:
-    """Prove that `destination` holds what `convert` with the same `options` would make of `source`. Writes neither.
+    """Prove that `destination` holds what `convert` would make of `source` with `options`, and those that it records.
 
-    Raises VerificationError when it does not, and what `convert` raises for the source.
+    Writes neither. Raises VerificationError when it does not, and what `convert` raises for the source.
     """
-    general, specific = Options.split(options)
-    require_sandbox(general)
+    asked_of(options)
+    asked = taken(options, destination, to)
+    general, specific = Options.split(asked.options)
     opened, specific = Source.open(located(location_of(source)), general, specific)
-    target = Target.found(destination, to).with_options(specific)
-    with opened.named_in_errors(), temporary_scratch() as folder:
+    target = asked.target.with_options(specific)
+    with opened.named_in_errors(), asked.known_to_errors(), temporary_scratch() as folder:
         workshop = LocalWorkshop(
             folder=folder,
             scratch=folder,
@@ -102,7 +102,7 @@ def verify(
         planned = plan(opened, target, general, workshop, provenance)
         with planned.known_to_errors():
             verification = prove(planned, local_copy(target.place.path, workshop.scratch), general, workshop)
-            return replace(planned.report, verification=verification)
+            return replace(planned.report, verification=verification, made_with=asked.notes)
 
 
 def _converted(
@@ -124,7 +124,7 @@ def _converted(
             earlier=stage.earlier,
             terms=terms_of(source, options),
         )
-        provenance = Provenance(tool=f"ckconv {__version__}", source_name=source.file_name, source_sha256=source_sha256)
+        provenance = provenance_of(source, target, options, specific, source_sha256)
         planned = plan(source, target, options, workshop, provenance)
         output = planned.output
         with planned.known_to_errors():

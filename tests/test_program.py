@@ -21,7 +21,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from converter.observer import Observer
-from converter.planning import Target
+from converter.planning import Target, sandbox
 from converter.proof import prove
 
 ABSENT = "4194301"
@@ -89,7 +89,7 @@ def test_a_sandbox_is_required_before_anything_is_read(
         asked.append(options.require_sandbox)
         raise UsageError("enough")
 
-    monkeypatch.setattr(program, "require_sandbox", refuse)
+    monkeypatch.setattr(sandbox, "require_sandbox", refuse)
     given = network if command == "write" else source.with_name("missing")
     with pytest.raises(UsageError, match="enough"):
         getattr(converter, command)(given, tmp_path / "y.pth", require_sandbox=True)
@@ -189,6 +189,7 @@ def test_an_output_says_where_it_comes_from(source: Path, network: Checkpoint, t
     ledger = {"mapped": 2, "tied": 0, "dropped": 1, "defaulted": 0}
     assert provenance_of(tmp_path / "y.safetensors") == {
         "generator": f"ckconv {converter.__version__}",
+        "options": {"to": "safetensors", "exclude": ["a"]},
         "source": {"name": "x.safetensors", "sha256": sha256},
         "ledger": ledger,
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import Field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
 import click
 
-from converter.declaring import Declaration, Use, flag_of, options_of
+from converter.declaring import Declaration, Use, flag_of, options_of, types_of
 from converter.formats import Format, registry
 from converter.options import Options
 
@@ -60,7 +59,7 @@ def _of_format(format_: Format) -> Iterator[tuple[type, Field[Any], Declaration]
 
 def click_option(kind: type, item: Field[Any], declared: Declaration) -> Callable[[_Command], _Command]:
     """Return the option of the command line that sets the field `item` of `kind`."""
-    types_ = _alternatives(get_type_hints(kind)[item.name])
+    types_ = types_of(kind, item)
     settings: dict[str, Any] = {"help": declared.help, "default": None, "metavar": metavar(declared)}
     if bool in types_:
         settings = {"help": declared.help, "flag_value": not item.default, "type": bool, "default": None}
@@ -77,10 +76,6 @@ def click_option(kind: type, item: Field[Any], declared: Declaration) -> Callabl
 def metavar(declared: Declaration) -> str | None:
     """Return how a value is written, the choices where there are some."""
     return "|".join(declared.choices) if declared.choices else declared.metavar
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def markdown_table() -> str:

@@ -11,6 +11,7 @@ from converter.cli.options import with_options
 from converter.cli.outcome import Manner, with_manner
 from converter.declaring import Use
 from converter.program import verify
+from converter.report.ledger import noted
 
 _PATH = click.Path(path_type=str, readable=False)
 
@@ -25,7 +26,7 @@ _PATH = click.Path(path_type=str, readable=False)
 def command(source: str, destination: str, overwrite: bool, manner: Manner, **arguments: Any) -> None:
     """Prove DST against SRC: every tensor bit for bit through the mapping, and what a graph computes; exit 4 if not.
 
-    The options are those that DST was made with.
+    The options are those that DST was made with: those that it says itself are taken from it, but for code and files.
     """
     options = {name: value for name, value in arguments.items() if is_given(value)}
     result = manner.run(
@@ -36,5 +37,5 @@ def command(source: str, destination: str, overwrite: bool, manner: Manner, **ar
         done="is what the source says",
     )
     verification = result.verification
-    lines = (*verification.noted, *verification.shown(), result.verdict)
+    lines = (*noted(result.made_with), *verification.noted, *verification.shown(), result.verdict)
     manner.say(result, lines, done="the destination is what the source says")

@@ -67,6 +67,11 @@ def tensor_sha256(tensor: Tensor) -> str:
     return value.hexdigest()
 
 
+def sha256_of(files: Sequence[SourceFile]) -> str:
+    """Return the SHA-256 of `files`, in hex, as `hashed` makes it. Raises ReadError."""
+    return _sha256_of_all(files, Event())
+
+
 def _sha256_of_all(files: Sequence[SourceFile], cancelled: Event) -> str:
     if not files:
         return ""

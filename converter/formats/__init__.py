@@ -41,6 +41,11 @@ def unchanged(checkpoint: Checkpoint, options: Any) -> Checkpoint:
     return checkpoint
 
 
+def no_provenance(path: Location) -> Mapping[str, Any]:
+    """Say that nothing is known of where an output comes from: what formats do that have no place for it."""
+    return {}
+
+
 def keeps_none(checkpoint: Checkpoint) -> bool:
     """Say that no names stay as they are: those of PyTorch become those of a class's files."""
     return False
@@ -73,6 +78,7 @@ class Format:
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
     `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
+    `provenance`     what `write` was given, read back from an output; empty where files have no place for it
     `keeps_names`    whether a checkpoint's names stay as they are: files of torch.save hold those that a PyTorch model
                      has in memory, too, files of Keras those of one like them whose layers no table knows
     `keeps_structure`  whether a copy of one of its own files is nested as that is
@@ -101,6 +107,7 @@ class Format:
     sniff: Callable[[Probe], bool]
     read: Callable[[Location, Any], Checkpoint]
     write: Callable[[Checkpoint, Any, Provenance], Output]
+    provenance: Callable[[Location], Mapping[str, Any]] = no_provenance
     extra: str | None = None
     file_name: str | None = None
     other_names: tuple[str, ...] = ()

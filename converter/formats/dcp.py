@@ -30,6 +30,7 @@ from converter.encoding.dcp import (
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
 from converter.encoding.folder import asset_files, config_files, open_inside
+from converter.encoding.provenance import in_document
 from converter.encoding.torch_file import Walk, torch_file
 from converter.errors import ReadError, of_tensor
 from converter.formats import Format, NoOptions, Probe, keeps_pytorch
@@ -224,6 +225,7 @@ FORMAT = Format(
     read=read,
     read_options=ReadOptions,
     write=write,
+    provenance=in_document,
     keeps_names=keeps_pytorch,
     spells_ties=True,
     entries=(METADATA_NAME, "*" + SUFFIX, DOCUMENT_NAME),

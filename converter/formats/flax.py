@@ -16,6 +16,7 @@ from converter.encoding import flax_file, msgpack
 from converter.encoding.description import LIMIT_BYTES, Description, described, parse_document
 from converter.encoding.flax_file import CHUNKED, FILE_NAME, OWN_KEY
 from converter.encoding.folder import CONFIG_NAME, open_inside
+from converter.encoding.provenance import in_flax
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -124,6 +125,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_flax,
     file_name=FILE_NAME,
     adapt=adapted,
     entries=("*" + _SUFFIX,),

@@ -35,6 +35,7 @@ from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import layers
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
+from converter.encoding.provenance import in_hdf5
 from converter.errors import LossError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
@@ -366,6 +367,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_hdf5,
     keeps_names=keeps_names,
     adapt=adapted,
     write_options=WriteOptions,

@@ -36,6 +36,7 @@ from converter.encoding import hdf5
 from converter.encoding import json as strict_json
 from converter.encoding import zip as zip_archive
 from converter.encoding.hdf5.names import escaped, set_apart, unescaped
+from converter.encoding.provenance import in_zip_or_hdf5
 from converter.errors import ReadError, UsageError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.description.keras_source import graph_source, is_hostile
@@ -61,6 +62,7 @@ _DIALECTS = tuple(Dialect)
 _INPUTS = ("layers", "input_layer")
 """A group of functional models alone, whatever their layers."""
 _DATE_SAVED = "1980-01-01@00:00:00"
+_flavor = partial(flavor_of, default=KerasFlavor.KERAS_3)
 
 
 def sniff(probe: Probe) -> bool:
@@ -377,10 +379,6 @@ def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     return json.dumps(values).encode("ascii"), warnings
 
 
-def _flavor(checkpoint: Checkpoint) -> KerasFlavor:
-    return flavor_of(checkpoint, default=KerasFlavor.KERAS_3)
-
-
 def _is_older(checkpoint: Checkpoint) -> bool:
     return _flavor(checkpoint) is not KerasFlavor.KERAS_3
 
@@ -490,6 +488,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_zip_or_hdf5,
     keeps_names=keeps_names,
     adapt=adapted,
     write_options=WriteOptions,

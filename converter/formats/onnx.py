@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from converter.declaring import option
 from converter.encoding import protobuf
@@ -18,6 +19,7 @@ from converter.encoding.folder import open_inside
 from converter.encoding.onnx_file import model_files, read_model, read_skeleton
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT
+from converter.encoding.provenance import of_description
 from converter.errors import GraphError, ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.calls import check_onnx, open_onnx, run_onnx, trace_onnx
@@ -73,7 +75,7 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     Strings and initializers of graphs inside the graph are ledger lines. Raises ReadError and SafetyError as
     converter.encoding.onnx_file does, ReadError for a folder of several models.
     """
-    file = _model_in(path) if is_dir(path) else open_file(path)
+    file = _model_at(path)
     model = read_model(file)
     metadata = dict(model.metadata)
     document = metadata.pop(_DESCRIPTION, None)
@@ -104,7 +106,14 @@ def _graph(path: Location, names: Mapping[str, str]) -> GraphSource:
     )
 
 
-def _model_in(folder: Location) -> SourceFile:
+def _provenance(path: Location) -> Mapping[str, Any]:
+    file = _model_at(path)
+    return of_description(read_model(file).metadata.get(_DESCRIPTION), file.path)
+
+
+def _model_at(folder: Location) -> SourceFile:
+    if not is_dir(folder):
+        return open_file(folder)
     names = [name for name in names_in(folder) if name.endswith(_SUFFIX)]
     if len(names) != 1:
         what = f"several models: {', '.join(names)}" if names else "no ONNX model"
@@ -187,6 +196,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=_provenance,
     write_options=WriteOptions,
     extra="onnx",
     runner=run_onnx,

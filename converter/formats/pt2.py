@@ -8,6 +8,7 @@ and `torch.export.load("model.pt2").module()` has the weights all the same. In a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from converter.encoding import pt2, torch_file
 from converter.encoding import zip as zip_archive
 from converter.encoding.description import Description, described, parse_document
 from converter.encoding.folder import open_inside
+from converter.encoding.provenance import of_description
 from converter.encoding.pt2_program import idle_program
 from converter.encoding.zip import Record
 from converter.errors import ReadError
@@ -136,6 +138,11 @@ def is_same_program(found: Path, again: Path) -> bool:
     return ours.keys() == theirs.keys() and all(is_equal(ours[name], theirs[name]) for name in ours)
 
 
+def _provenance(path: Location) -> Mapping[str, Any]:
+    file = _archive(path)
+    return of_description(pt2.Archive(file).document(), file.path)
+
+
 def _archive(path: Location) -> SourceFile:
     return _program_in(path) if is_dir(path) else open_file(path)
 
@@ -169,6 +176,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=_provenance,
     write_options=WriteOptions,
     by_suffix={"": {"state_dict": False}},
     extra="torch",

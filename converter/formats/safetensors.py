@@ -13,6 +13,7 @@ from enum import Enum
 from converter.declaring import option, set_choices
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import CONFIG_NAME
+from converter.encoding.provenance import in_safetensors
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import Location, is_dir, names_in, open_file
@@ -88,6 +89,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_safetensors,
     write_options=WriteOptions,
     file_name=safetensors.FILE_NAME,
     entries=("*" + safetensors.SUFFIX, "*" + safetensors.INDEX_SUFFIX),

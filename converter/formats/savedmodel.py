@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from converter.declaring import Need, option, set_choices
@@ -23,6 +24,7 @@ from converter.encoding import keras_metadata, safetensors
 from converter.encoding.description import Description, described, known_names, read_document
 from converter.encoding.folder import ASSET_NAMES, config_files, open_inside, read_assets, read_configs
 from converter.encoding.object_graph import object_graph
+from converter.encoding.provenance import in_document
 from converter.encoding.saved_model import check_whole, has_graph, variable_files
 from converter.encoding.tensor_bundle import Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import kinds_besides_weights, variable_names, weights
@@ -296,6 +298,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=partial(in_document, name=_DOCUMENT_NAME),
     write_options=WriteOptions,
     extra="tensorflow",
     runner=run_saved_model,

@@ -39,6 +39,7 @@ from converter.encoding.folder import (
     read_config,
 )
 from converter.encoding.object_graph import ObjectTree, object_graph
+from converter.encoding.provenance import in_document
 from converter.encoding.tensor_bundle import OBJECT_GRAPH_KEY, Bundle, StoredEntry, bundle_files, read_bundle
 from converter.encoding.tensorflow_variables import kinds_besides_weights, object_path, variable_names, weights
 from converter.errors import ReadError, SafetyError
@@ -342,6 +343,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_document,
     adapt=adapted,
     keeps_structure=True,
     entries=(_STATE_NAME, "*" + _INDEX_SUFFIX, "*.data-?????-of-?????", DOCUMENT_NAME, *_RELEASED_CONFIGS),

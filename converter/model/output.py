@@ -149,15 +149,17 @@ class Output:
 
 @dataclass(slots=True, kw_only=True)
 class Provenance:
-    """Where an output comes from: tool, source and counts, without time stamps or paths.
+    """Where an output comes from: tool, options, source and counts, without time stamps or paths.
 
-    Readers of the output rely on none of it. `source_sha256` gives "" for a source that is no file. The hash and the
-    counts are known only late, so a file reserves `nbytes` for `render()`, which pads with spaces.
+    Readers of the output rely on none of it; `ckconv verify` takes from there the `options` that decided it, as
+    `planning.recorded` writes them. `source_sha256` gives "" for a source that is no file. The hash and the counts are
+    known only late, so a file reserves `nbytes` for `render()`, which pads with spaces.
     """
 
     tool: str
     source_name: str
     source_sha256: Callable[[], str]
+    options: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -176,4 +178,5 @@ class Provenance:
     def _json(self, sha256: str, counts: Mapping[str, int]) -> bytes:
         source = {"name": self.source_name, "sha256": sha256}
         ledger = {status.value: counts.get(status.value, 0) for status in Status}
-        return json.dumps({"generator": self.tool, "source": source, "ledger": ledger}).encode("ascii")
+        values = {"generator": self.tool, "options": dict(self.options), "source": source, "ledger": ledger}
+        return json.dumps(values).encode("ascii")

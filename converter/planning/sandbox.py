@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from converter.box.limits import Limits
 from converter.execution.child import Terms, call_all
@@ -46,6 +47,16 @@ def _blobs_of(place: Path) -> Iterator[Path]:
             yield folder.parent.parent / "blobs"
     if place.parent.name == "snapshots":
         yield place.parent.parent / "blobs"
+
+
+def asked_of(values: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Return the options of a conversion among `values`, and those of formats.
+
+    Raises UsageError for a value that its option does not have, SafetyError as `require_sandbox` does.
+    """
+    options, specific = Options.split(values)
+    require_sandbox(options)
+    return options, specific
 
 
 def require_sandbox(options: Options) -> None:

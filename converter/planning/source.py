@@ -88,7 +88,7 @@ class Source:
             yield from (folder / name for folder in above for name in CONFIG_NAMES)
         yield from (each for each in (options.mapping, options.param_order) if each is not None)
         if options.config is not None:
-            yield _config_file(options.config)
+            yield config_file(options.config)
 
     def named_in_errors(self) -> AbstractContextManager[None]:
         """Return a context in which errors that name no file name this one."""
@@ -121,7 +121,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
     """Return the checkpoint with the config asked for, or what is beside it; a file may hold one of Keras's already."""
     folders = [folder]
     if options.config is not None:
-        file = LocalFile(_config_file(options.config))
+        file = LocalFile(config_file(options.config))
         metadata = {key: value for key, value in checkpoint.metadata.items() if key != "keras_version"}
         checkpoint = _with_config(replace(checkpoint, metadata=metadata), parse_config(file), path)
         folders.append(file.path.parent)
@@ -133,7 +133,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
 
 
-def _config_file(place: StrPath) -> Path:
+def config_file(place: StrPath) -> Path:
     """Return the file that `--config` names, itself or by the folder that it is in."""
     return Path(place, CONFIG_NAME) if os.path.isdir(place) else Path(place)
 

@@ -45,7 +45,8 @@ class Report:
     """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written.
 
     `settings` lists, layer by layer, what the `warnings` say of them together. `unchecked` is what no table knows,
-    where nothing says what the loader of the target asks for.
+    where nothing says what the loader of the target asks for. `made_with` is what a target that is verified says of
+    the options that it was made with.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Report:
     settings: tuple[Setting, ...] = ()
     unchecked: str | None = None
     nbytes: int = 0
+    made_with: tuple[str, ...] = ()
     is_dry_run: bool = False
 
     @property
@@ -109,6 +111,7 @@ class Report:
             "verification": self.verification.as_dict(),
             "loader_not_checked": self.unchecked and f"no table knows {self.unchecked}",
             "warnings": list(self.warnings),
+            "made_with": list(self.made_with),
             "settings": [
                 {
                     "layer": setting.layer,
@@ -136,6 +139,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "verification": Verification().as_dict(),
         "loader_not_checked": None,
         "warnings": [],
+        "made_with": [],
         "settings": [],
         **known,
         "status": "failed",

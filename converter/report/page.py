@@ -130,7 +130,8 @@ def _text(report: Report, closing: str) -> Iterator[str]:
         status, name, target, reason = row
         arrow = "" if target in ("", name) else f" -> {target}"
         yield f"{status:<10} {name}{arrow}" + (f": {reason}" if reason else "")
-    yield from (f"note: {_shown(note)}" for note in (*report.warnings, *report.verification.notes))
+    notes = (*report.made_with, *report.warnings, *report.verification.notes)
+    yield from (f"note: {_shown(note)}" for note in notes)
     yield from report.verification.details
     yield closing
 
@@ -142,7 +143,7 @@ def _page(report: Report, closing: str) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>\n"
         for row in _rows(report, *_COLUMNS)
     )
-    remarks = (*report.warnings, *report.verification.notes, *report.verification.details)
+    remarks = (*report.made_with, *report.warnings, *report.verification.notes, *report.verification.details)
     notes = "".join(f"<li>{html.escape(_shown(each))}</li>" for each in remarks)
     title = html.escape(_title(report))
     return (

@@ -34,13 +34,15 @@ def test_bytes_and_order_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sha256", ["", "f" * 64])
 def test_provenance_has_the_bytes_that_were_laid_out(count: int, sha256: str) -> None:
     counts = dict.fromkeys((status.value for status in Status), count)
-    provenance = Provenance(tool="ckconv 1", source_name="ü.pth", source_sha256=lambda: sha256)
+    options = {"exclude": ["ü"]}
+    provenance = Provenance(tool="ckconv 1", source_name="ü.pth", source_sha256=lambda: sha256, options=options)
     laid_out = provenance.nbytes
     provenance.counts = counts
     rendered = provenance.render()
     assert len(rendered) == laid_out
     assert json.loads(rendered) == {
         "generator": "ckconv 1",
+        "options": options,
         "source": {"name": "ü.pth", "sha256": sha256},
         "ledger": counts,
     }

@@ -194,8 +194,8 @@ FAULTS = (
     ),
     Fault(
         module="cli/verify.py",
-        old="(*verification.noted, *verification.shown(), result.verdict)",
-        new="(*verification.shown(), result.verdict)",
+        old="*verification.noted, *verification.shown(), result.verdict)",
+        new="*verification.shown(), result.verdict)",
         tests="tests/cli/test_options.py -k verification",
         what="verify does not say which weights its outputs do not show",
     ),

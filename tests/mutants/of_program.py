@@ -6,6 +6,7 @@ from tests.mutants import Fault
 
 _PROGRAM = "tests/test_program.py"
 _SIGNALS = "tests/cli/test_interrupting.py"
+_MADE_WITH = "tests/cli/test_made_with.py"
 _GUARDED = "tests/execution/test_guarded.py"
 _CONDITIONS = "tests/formats/test_conditions.py"
 _PT2 = "tests/encoding/test_pt2.py"
@@ -330,7 +331,7 @@ FAULTS = (
         what="inspect ignores --config",
     ),
     Fault(
-        module="program.py",
+        module="planning/recorded.py",
         old="source_name=source.file_name",
         new='source_name=""',
         tests=_PROGRAM,
@@ -338,8 +339,8 @@ FAULTS = (
     ),
     Fault(
         module="program.py",
-        old="with opened.named_in_errors(), temporary_scratch",
-        new="with temporary_scratch",
+        old="with opened.named_in_errors(), asked",
+        new="with asked",
         tests=_PROGRAM,
         what="an error of verify does not name the source",
     ),
@@ -489,5 +490,61 @@ FAULTS = (
         new="",
         tests="tests/formats/test_dcp.py",
         what="tensors among the extras of a distributed checkpoint become weights",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old="            values[name] = tuple(value) if isinstance(value, list) else value\n",
+        new="            pass\n",
+        tests=_MADE_WITH,
+        what="options that a target says it was made with are not taken from it",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old="        elif name in given:\n",
+        new="        elif name in given and _is_digest(value):\n",
+        tests=_MADE_WITH,
+        what="what a target says of its options goes before what is given",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old='            return "code is"',
+        new="            return None",
+        tests=_MADE_WITH,
+        what="code that a target names is imported",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old=" or found.declared.use is not Use.DECIDES",
+        new="",
+        tests=_MADE_WITH,
+        what="a target says that nothing is to be proven of it",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old='return None if is_quick else "an expression that may take long is"',
+        new="return None",
+        tests=_MADE_WITH,
+        what="a regular expression that a target names takes forever",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old="if _is_digest(value) and _recorded(name, given[name]) != value:",
+        new="if False:",
+        tests=_MADE_WITH,
+        what="nothing is said of a mapping that is another than the one a target was made with",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old="        target = Target.found(destination, made_as)",
+        new="        pass",
+        tests=_MADE_WITH,
+        what="shards of safetensors beside a config are verified as what save_pretrained writes",
+    ),
+    Fault(
+        module="planning/recorded.py",
+        old="        return Taken(target=target, options=given, doubts=(doubt,))",
+        new="        return Taken(target=target, options=given)",
+        tests=_MADE_WITH,
+        what="nobody is told to give the options of an .npz again",
     ),
 )

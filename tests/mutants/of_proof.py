@@ -454,8 +454,8 @@ FAULTS = (
     ),
     Fault(
         module="report/page.py",
-        old="    remarks = (*report.warnings, *report.verification.notes, *report.verification.details)",
-        new="    remarks = (*report.verification.notes, *report.verification.details)",
+        old="remarks = (*report.made_with, *report.warnings, *report",
+        new="remarks = (*report.made_with, *report",
         tests=_SAID,
         what="a page has no warnings",
     ),
@@ -730,8 +730,8 @@ FAULTS = (
     ),
     Fault(
         module="report/page.py",
-        old="remarks = (*report.warnings, *report.verification.notes, *report.verification.details)",
-        new="remarks = (*report.warnings, *report.verification.notes)",
+        old="*report.warnings, *report.verification.notes, *report.verification.details)",
+        new="*report.warnings, *report.verification.notes)",
         tests="tests/proof/test_what_is_said.py",
         what="a page does not say how outputs compared",
     ),

@@ -266,6 +266,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=weights.provenance,
     is_of_one_class=True,
     adapt=adapted,
     parameters=ParameterOrder.TRAINER,

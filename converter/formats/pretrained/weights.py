@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
 
 from converter.dialects.transformers import flax, tensorflow_writing
 from converter.encoding import flax_file, hdf5, safetensors, shards
 from converter.encoding.folder import open_inside
 from converter.encoding.hdf5 import layers
+from converter.encoding.provenance import in_flax, in_hdf5, in_safetensors, in_zip
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint, Dialect
-from converter.model.file import Location, SourceFile
+from converter.model.file import Location, SourceFile, names_in
 from converter.model.ledger import LedgerLine
 from converter.model.output import Late, OutputFile, Provenance
 from converter.model.tensor import Tensor
@@ -34,6 +37,7 @@ class Flavor:
     file_name: str
     read: Callable[[Location, frozenset[str]], Checkpoint]
     write: Callable[[Checkpoint, Provenance, int], tuple[OutputFile, ...]]
+    provenance: Callable[[Location], Mapping[str, Any]]
     adapt: Callable[[Checkpoint], Checkpoint] | None = None
     identifies: bool = False
     is_of_keras: bool = False
@@ -170,13 +174,15 @@ FLAVORS: Mapping[str, Flavor] = {
             file_name=safetensors.FILE_NAME,
             read=_read_safetensors,
             write=_write_safetensors,
+            provenance=in_safetensors,
         ),
-        Flavor(name="bin", file_name=_BIN_NAME, read=_read_bin, write=_write_bin),
+        Flavor(name="bin", file_name=_BIN_NAME, read=_read_bin, write=_write_bin, provenance=in_zip),
         Flavor(
             name="tf",
             file_name=_TF_NAME,
             read=_read_tf,
             write=_write_tf,
+            provenance=in_hdf5,
             adapt=tensorflow_writing.from_canonical,
             identifies=True,
             is_of_keras=True,
@@ -186,11 +192,20 @@ FLAVORS: Mapping[str, Flavor] = {
             file_name=flax_file.FILE_NAME,
             read=_read_flax,
             write=_write_flax,
+            provenance=in_flax,
             adapt=flax.from_canonical,
         ),
     )
 }
 """In the order in which transformers looks for them."""
+
+
+def provenance(folder: Location) -> Mapping[str, Any]:
+    """Return what the weights that are read say of where they come from; of shards, the first."""
+    entries = frozenset(names_in(folder))
+    flavor = next((flavor for flavor in FLAVORS.values() if flavor.is_in(entries)), FLAVORS["safetensors"])
+    names = sorted(name for name in entries if any(fnmatchcase(name, pattern) for pattern in flavor.entries[:2]))
+    return flavor.provenance(open_inside(folder, names[0]).path if names else folder)
 
 
 def read(folder: Location, entries: frozenset[str]) -> Checkpoint:

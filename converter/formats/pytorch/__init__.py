@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from converter.declaring import option
 from converter.dialects.training import select_option
 from converter.encoding.pickle import looks_like_pickle
+from converter.encoding.provenance import in_zip
 from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
 from converter.formats.pytorch.reading import read_checkpoint
 from converter.formats.pytorch.writing import write_checkpoint
@@ -65,6 +66,7 @@ FORMAT = Format(
     sniff=sniff,
     read=read,
     write=write,
+    provenance=in_zip,
     file_name=FILE_NAME,
     other_names=("adapter_model.bin",),
     keeps_names=keeps_pytorch,
