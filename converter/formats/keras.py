@@ -30,7 +30,7 @@ from converter.dialects.optimizer.writing import (
     with_kept_state,
 )
 from converter.dialects.transformers import attributes
-from converter.dialects.transformers.heads import module_of
+from converter.dialects.transformers.heads import encoder_settings, module_of
 from converter.dialects.transformers.listings import NoPlaceError, as_archive_of_class, copied, is_of_layers, relisted
 from converter.encoding import hdf5
 from converter.encoding import json as strict_json
@@ -203,12 +203,11 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
     named: dict[str, tuple[str, ...]] = {}
     if config is not None and dialect.is_model(config.values):
         modules, _ = dialect.config_modules(dialect.parse(config.values))
-        counts = {as_today(place): len(held) for place, held in stores.items()}
-        by_place = names_from_modules(modules, counts)
+        by_place = names_from_modules(modules, {as_today(place): len(held) for place, held in stores.items()})
         named = {place: by_place[now] for place in stores if (now := as_today(place)) in by_place}
     is_around = root.group(*_INPUTS) is not None or (config is not None and dialect.is_model(config.values))
     unlisted = {place: held for place, held in stores.items() if _listed(root, place) is None}
-    named |= _named_in_transformers(unlisted, is_around=is_around)
+    named |= _named_in_transformers(unlisted, is_around=is_around, config=encoder_settings(config))
     titles = dict(_titles(root, ()))
     for place, held in stores.items():
         if place and place not in named:
@@ -219,8 +218,10 @@ def _named(root: hdf5.Group, stores: Mapping[str, list[Tensor]], config: Config 
     return named
 
 
-def _named_in_transformers(stores: Mapping[str, list[Tensor]], *, is_around: bool) -> dict[str, tuple[str, ...]]:
-    """Return the names of the variables of each place that is in a model of transformers.
+def _named_in_transformers(
+    stores: Mapping[str, list[Tensor]], *, is_around: bool, config: Mapping[str, object]
+) -> dict[str, tuple[str, ...]]:
+    """Return the names of the variables of each place that is in a model of transformers, of that config.
 
     `is_around`: the root is a model of Keras, of which a main layer may be one layer and a head of its own another.
     """
@@ -229,7 +230,7 @@ def _named_in_transformers(stores: Mapping[str, list[Tensor]], *, is_around: boo
         for place, held in stores.items()
     }
     found = attributes.names_from_places(
-        (each for places in positions.values() for each in places), is_around=is_around
+        (each for places in positions.values() for each in places), is_around=is_around, config=config
     )
     return {
         place: tuple(found.get(each, each) for each in places)

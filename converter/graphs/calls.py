@@ -32,7 +32,14 @@ _TENSORFLOW = (*_ONNX, "tensorflow")
 
 @child_function("reading the graph: transformers", imports=_TORCH)
 def trace_transformers(
-    *, config: str, architecture: str, graph: str, opset: int | None, with_cache: bool, padding_rows: bool
+    *,
+    config: str,
+    architecture: str,
+    graph: str,
+    opset: int | None,
+    with_cache: bool,
+    padding_rows: bool,
+    as_tensorflow: bool,
 ) -> dict[str, Any]:
     """Trace the class `architecture` of transformers, built from the config.json at `config`."""
     from converter.graphs.trace import transformers
@@ -44,6 +51,7 @@ def trace_transformers(
         opset=opset,
         with_cache=with_cache,
         padding_rows=padding_rows,
+        as_tensorflow=as_tensorflow,
     )
 
 

@@ -50,7 +50,7 @@ def with_encoder(
     architecture = class_of_layer(model.class_name).removeprefix("TF")
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
     config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
-    signature = trace_class(architecture, config=config, graph=file, opset=opset, workshop=workshop)
+    signature = trace_class(architecture, config=config, graph=file, opset=opset, workshop=workshop, as_tensorflow=True)
     weights = dict(_weights(signature, planned, source))
     absent = [name for name in (*signature.parameters, *signature.buffers) if name not in weights]
     places = {name: place for place, name in (graph.trace.arguments.get("places") or {}).items()}

@@ -19,10 +19,12 @@ def trace_class(
     workshop: LocalWorkshop,
     with_cache: bool = False,
     padding_rows: bool = False,
+    as_tensorflow: bool = False,
 ) -> Signature:
     """Trace the class `architecture`, built from the file `config`, into the ONNX file `graph`. Needs the extra torch.
 
     With `padding_rows` those of embeddings are not trained, as PyTorch has it; TensorFlow's classes train them.
+    With `as_tensorflow` padding is computed as they do.
 
     Raises what `calls.trace_transformers` raises.
     """
@@ -35,5 +37,6 @@ def trace_class(
         with_cache=with_cache,
         opset=opset,
         padding_rows=padding_rows,
+        as_tensorflow=as_tensorflow,
     )
     return Signature.from_json(answer)

@@ -111,6 +111,26 @@ def test_a_place_of_a_model_that_no_row_has_stays_with_the_model() -> None:
     assert names[unknown] == "tf_bert_model/" + unknown.removeprefix("layers/tf_bert_model/")
 
 
+@pytest.mark.parametrize(
+    ("settings", "count", "names"),
+    [
+        (None, 3, ["word", "token_type", "position"]),
+        (None, 2, ["word", "position"]),
+        (None, 1, ["word"]),
+        ({"type_vocab_size": 0, "position_biased_input": True}, 2, ["word", "position"]),
+        ({"type_vocab_size": 2, "position_biased_input": False}, 2, ["word", "token_type"]),
+    ],
+)
+def test_variables_that_a_setting_leaves_out_count_no_number(
+    settings: dict[str, object] | None, count: int, names: list[str]
+) -> None:
+    places = [f"layers/tf_deberta_main_layer/embeddings/vars/{number}" for number in range(count)]
+    found = attributes.names_from_places(places, config=settings)
+    assert [found[place].split("/")[-2].removesuffix("_embeddings") for place in places] == names
+    back = {name: attributes.place_of("TFDebertaModel", name.partition("/")[2]) or "" for name in found.values()}
+    assert list(attributes.without_gaps(back).values()) == places
+
+
 def test_variables_outside_all_scopes_are_called_by_their_own_name() -> None:
     start = "layers/tf_bart_for_conditional_generation"
     places = [f"{start}/layers/bias_layer/vars/0", f"{start}/model/encoder/layers/tf_bart_encoder_layer/fc1/vars/0"]

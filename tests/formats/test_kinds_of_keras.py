@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.formats.test_copies_of_keras import ADAM, everything, listed, weights_of
 
 FIXTURES = ROOT / "fixtures" / "keras-encoders"
-CASES = ("main-layer", "numbers", "pooling", "siamese")
+CASES = ("deberta", "deberta-v2", "main-layer", "numbers", "pooling", "siamese")
 
 
 def layers_of(path: Path) -> dict[str, tuple[Any, ...]]:

@@ -21,6 +21,7 @@ for framework in ("tensorflow", "torch", "transformers", "onnxruntime"):
 pytestmark = pytest.mark.one_in(3)
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "keras-encoders"
 CASES = ["numbers.h5", "numbers.keras", "pooling.h5", "pooling.keras", "siamese.h5", "siamese.keras", "by-name.h5"]
+CASES += ["deberta.h5", "deberta-v2.h5"]
 
 
 def stored(case: str, what: str) -> dict[str, Any]:

@@ -54,6 +54,20 @@ FAULTS = (
     ),
     Fault(
         module="dialects/transformers/attributes.py",
+        old="bool(config.get(setting))",
+        new="True",
+        tests="tests/dialects/test_attributes.py -k no_number",
+        what="DeBERTa without positions has its token types called positions",
+    ),
+    Fault(
+        module="dialects/transformers/attributes.py",
+        old="numbers[layer].index(int(number))",
+        new="int(number)",
+        tests="tests/dialects/test_attributes.py -k no_number",
+        what="an archive has no second variable of a layer, and a third",
+    ),
+    Fault(
+        module="dialects/transformers/attributes.py",
         old="number = int(digits) - int(more or 0)",
         new="number = int(digits)",
         tests="tests/dialects/test_attributes.py::test_every_place_of_the_table_is_found_again_by_its_name",

@@ -7,6 +7,7 @@ own attributes, the models and layers around it, is told by which beginning expl
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from converter.dialects.keras.architecture import snake_case
-from converter.dialects.tables import document, naming_entry
+from converter.dialects.tables import document, exceptions, naming_entry
 from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer
 
 _TABLE = "keras_attributes"
@@ -24,6 +25,7 @@ _NUMBER = re.compile(r"_\d+(?=/|$)")
 _TELLING = re.compile(r"(?:^|/)tf[^/]*/")
 """A class of transformers in a place; what has none, such as ``layers/dense/vars/0``, may be of any model."""
 
+_VARIABLES = "/vars/"
 _OLD_LAYERS, _LAYERS = "_layer_checkpoint_dependencies", "layers"
 _OF_MAIN_LAYER = re.compile(rf"(?<![^/]){_LAYERS}/(tf\w+_main_layer)(?:_\d+)?(?=/)")
 
@@ -74,10 +76,14 @@ class AttributeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where a class of models has its variables: rows by place, less the numbers in it."""
+    """Where a class of models has its variables: rows by place, less the numbers in it.
+
+    `optional`  part of a name -> the setting without which a layer has no such variable, and counts the others on
+    """
 
     class_name: str
     rows: Mapping[str, tuple[AttributeRow, ...]]
+    optional: Mapping[str, str]
 
     def name_at(self, place: str) -> str | None:
         """Return the name of the variable at a place in the model, None when there is none."""
@@ -96,11 +102,60 @@ class Layout:
                     return place
         return None
 
+    def names_at(self, places: Sequence[str], config: Mapping[str, object]) -> dict[str, str | None]:
+        """Return place -> name for all that is in a model of that config. A setting that it does not state is off."""
+        found: dict[str, str | None] = {}
+        for layer, numbers in _numbers(places).items():
+            whole = itertools.takewhile(bool, (self.name_at(_at(layer, number)) for number in itertools.count()))
+            names = list(whole) if self.optional else []
+            present = self._present(names, len(numbers), config)
+            for number in numbers:
+                if number < len(present) < len(names):
+                    found[_at(layer, number)] = present[number]
+        return {place: found[place] if place in found else self.name_at(place) for place in places}
+
+    def _present(self, names: Sequence[str | None], count: int, config: Mapping[str, object]) -> list[str | None]:
+        """Return which of a layer's variables `count` of them are: all without those that settings leave out, first."""
+        optional = {
+            name: bool(config.get(setting))
+            for name in names
+            for part, setting in self.optional.items()
+            if part in str(name).split("/")
+        }
+        in_order = sorted(optional, key=lambda name: optional[name])
+        left_out = in_order[: max(0, len(names) - count)]
+        return [name for name in names if name not in left_out]
+
+
+def _numbers(places: Iterable[str]) -> dict[str, list[int]]:
+    """Return the place of a layer -> the numbers of its variables."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        layer, _, number = place.rpartition(_VARIABLES)
+        if number.isdigit():
+            found[layer].append(int(number))
+    return found
+
+
+def _at(layer: str, number: int) -> str:
+    return f"{layer}{_VARIABLES}{number}"
+
+
+def without_gaps(places: Mapping[str, str]) -> dict[str, str]:
+    """Return name -> place, of places as `place_of` says them, where layers have all variables, as a model has them."""
+    numbers = {layer: sorted(those) for layer, those in _numbers(places.values()).items()}
+    found = {}
+    for name, place in places.items():
+        layer, _, number = place.rpartition(_VARIABLES)
+        found[name] = _at(layer, numbers[layer].index(int(number))) if layer in numbers else place
+    return found
+
 
 def place_of(class_name: str, name: str) -> str | None:
     """Return where an archive has a variable, below the place of its model; None where no row says it.
 
-    `name` is that of the variable, with or without the model's own before it.
+    `name` is that of the variable, with or without the model's own before it. The layer is taken to have all variables
+    that it may have: see `without_gaps`.
     """
     of_class = class_of_layer(class_name)
     layout = next((each for each in layouts() if each.class_name == of_class), None)
@@ -116,12 +171,16 @@ def place_of(class_name: str, name: str) -> str | None:
 def layouts() -> tuple[Layout, ...]:
     """Return what the table has, a layout for each class."""
     found: dict[str, dict[str, tuple[AttributeRow, ...]]] = defaultdict(dict)
+    optional: dict[str, Mapping[str, str]] = {}
     for model_type, groups in document(_TABLE)["models"].items():
         for group in groups:
             with naming_entry(_TABLE, model_type):
                 for class_name, key, row in _rows_of(**group):
+                    optional[class_name] = exceptions("optional").get(model_type, {})
                     found[class_name][key] = (*found[class_name].get(key, ()), row)
-    return tuple(Layout(class_name=class_name, rows=rows) for class_name, rows in found.items())
+    return tuple(
+        Layout(class_name=class_name, rows=rows, optional=optional[class_name]) for class_name, rows in found.items()
+    )
 
 
 def _rows_of(*, classes: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[tuple[str, str, AttributeRow]]:
@@ -140,12 +199,15 @@ def _by_key() -> Mapping[str, tuple[Layout, ...]]:
     return {key: tuple(those) for key, those in found.items()}
 
 
-def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict[str, str]:
+def names_from_places(
+    places: Iterable[str], *, is_around: bool = False, config: Mapping[str, object] | None = None
+) -> dict[str, str]:
     """Return place -> name for the variables of models of transformers, whatever is around these.
 
     Names start with that of the model's place, but for those of variables outside all scopes. What a model has at a
     place that no row has, or where classes that fit as well disagree, is called after the place. `is_around`: the root
     is no class of transformers, so that a Dense beside a main layer is not that of a class that has just these two.
+    `config` is that of the model of transformers, where it is known.
     """
     left: dict[str, str] = {}
     for place in places:
@@ -163,12 +225,23 @@ def names_from_places(places: Iterable[str], *, is_around: bool = False) -> dict
             break
         before = f"{start}/" if start else ""
         inside = {place: place.removeprefix(before) for place in left if place.startswith(before)}
-        own = start.rpartition("/")[2] or snake_case(chosen[0].class_name)
-        for place, rest in inside.items():
-            names = {layout.name_at(rest) for layout in chosen}
-            if names != {None} or start or _TELLING.search(place):
-                named[left.pop(place)] = _below(own, names.pop() if len(names) == 1 else None, rest)
+        for place, name in _names_inside(inside, start, chosen, config or {}).items():
+            named[left.pop(place)] = name
     return named
+
+
+def _names_inside(
+    inside: Mapping[str, str], start: str, chosen: Sequence[Layout], config: Mapping[str, object]
+) -> dict[str, str]:
+    """Return place -> name of what is in one model; `inside` has the places without what is around it, its `start`."""
+    own = start.rpartition("/")[2] or snake_case(chosen[0].class_name)
+    said = [layout.names_at(list(inside.values()), config) for layout in chosen]
+    found: dict[str, str] = {}
+    for place, rest in inside.items():
+        names = {each[rest] for each in said}
+        if names != {None} or start or _TELLING.search(place):
+            found[place] = _below(own, names.pop() if len(names) == 1 else None, rest)
+    return found
 
 
 def _as_in_its_model(place: str) -> str:

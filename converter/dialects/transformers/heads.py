@@ -48,6 +48,12 @@ def encoder_config(keras_config: Config | None) -> Config | None:
     return Config(values=values, raw=(json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii"))
 
 
+def encoder_settings(keras_config: Config | None) -> Mapping[str, Any]:
+    """Return what `encoder_config` says, nothing when there is none."""
+    found = encoder_config(keras_config)
+    return {} if found is None else found.values
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInside:
     """A layer of a Keras model that is a model of transformers: its name, its config, and its class in TensorFlow.

@@ -23,9 +23,9 @@ from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import with_plain_class
-from converter.dialects.transformers.attributes import names_from_places, place_of
+from converter.dialects.transformers.attributes import names_from_places, place_of, without_gaps
 from converter.dialects.transformers.composites import table_of
-from converter.dialects.transformers.heads import encoder_config, is_head, module_of
+from converter.dialects.transformers.heads import encoder_config, encoder_settings, is_head, module_of
 from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer, knows
 from converter.dialects.transformers.tensorflow_writing import (
     from_canonical,
@@ -150,9 +150,10 @@ def as_archive_of_class(checkpoint: Checkpoint, *, is_exact: bool) -> Checkpoint
         if place is None:
             raise NoPlaceError(f"no table says where an archive has this variable of a {class_name}", tensor=name)
         places[name] = place
+    places = without_gaps(places)
     ranks = {name: len(written.tensor(name).shape) for name in written.names}
     order = in_keras_order(ranks, values, architecture)
-    found = names_from_places(places.values())
+    found = names_from_places(places.values(), config=values)
     renamed = {name: found.get(place, place) for name, place in places.items()}
     held_at: dict[str, dict[str, str]] = {}
     for name, place in places.items():
@@ -372,7 +373,8 @@ class _Archive:
         found: list[tuple[str, str, str]] = []
         for layer, names in _weights_of(self.checkpoint, self.listing, self.model):
             found += self._of_layer(layer, names)
-        by_place = names_from_places((place for _, place, _ in found), is_around=True)
+        config = encoder_settings(self.checkpoint.keras_config)
+        by_place = names_from_places((place for _, place, _ in found), is_around=True, config=config)
         return [(by_place.get(place, new), place, name) for new, place, name in found]
 
     def _of_layer(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -411,12 +413,14 @@ class _Archive:
     def _of_unknown(self, layer: architecture.Layer, names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         own_config = encoder_config(Config(values={"config": layer.config}, raw=b""))
         if own_config is not None:
+            places: dict[str, str] = {}
             for name in names:
                 place = place_of(_class_name(layer), _plain(name))
                 if place is None:
                     problem = f"no table says where an archive has this variable of a {_class_name(layer)}"
                     raise LossError(problem, tensor=name, hint=_WAYS_OUT)
-                yield name, f"{layer.store}/{place}", name
+                places[name] = place
+            yield from ((name, f"{layer.store}/{place}", name) for name, place in without_gaps(places).items())
             return
         counts: dict[str, int] = {}
         for name, path in self._paths(layer, names).items():

@@ -15,6 +15,7 @@ from typing import Any
 _SCANNING = ("mamba", "falcon_mamba", "jamba", "zamba")
 _WITH_GLOBAL_ATTENTION = ("longformer", "led")
 _LISTING_IMAGES = ("llava", "vipllava")
+_WITHOUT_KEYS_AT_PADDING = ("deberta", "deberta-v2")
 _GLOBAL_BY_ITSELF = ("ForQuestionAnswering", "ForSequenceClassification", "ForMultipleChoice")
 
 
@@ -46,6 +47,27 @@ def exportable(model: Any) -> Iterator[None]:
             if model_type in _WITH_GLOBAL_ATTENTION and not type(model).__name__.endswith(_GLOBAL_BY_ITSELF):
                 stack.enter_context(_in_windows(model.config))
         stack.enter_context(_attention_as_on_a_cpu())
+        yield
+
+
+@contextlib.contextmanager
+def padding_as_tensorflow(model: Any) -> Iterator[None]:
+    """Have the model compute padded positions as its class of TensorFlow, where the two differ: in DeBERTa's attention.
+
+    TFDebertaXSoftmax (transformers 4.57) gives a query that is padding no keys, the class of PyTorch all of them.
+    """
+    model_type = model.config.model_type
+    if model_type not in _WITHOUT_KEYS_AT_PADDING:
+        yield
+        return
+    attention = _modeling(model_type.replace("-", "_")).DisentangledSelfAttention
+    original = attention.forward
+
+    def forward(self: Any, hidden_states: Any, attention_mask: Any, *others: Any, **keywords: Any) -> Any:
+        found, *more = original(self, hidden_states, attention_mask, *others, **keywords)
+        return found * attention_mask.bool().any(dim=-1)[:, 0, :, None], *more
+
+    with replaced(attention, "forward", forward):
         yield
 
 

@@ -42,7 +42,7 @@ from converter.graphs.trace.model_building import (
 )
 from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.padding_rows import note_padding_rows
-from converter.graphs.trace.patches import exportable, replaced
+from converter.graphs.trace.patches import exportable, padding_as_tensorflow, replaced
 from converter.graphs.trace.saved_form import SavedForm, saved_form
 
 _ATTEMPTS = 2
@@ -67,12 +67,14 @@ def trace(
     max_parameters: int | None = None,
     with_cache: bool = False,
     padding_rows: bool = False,
+    as_tensorflow: bool = False,
 ) -> dict[str, Any]:
     """Trace the class `architecture` built from the config.json at `config`; write the ONNX file `graph`.
 
     `inputs` restricts the graph's inputs to those, in that order; `max_parameters` caps the bytes of all parameters;
     `with_cache` makes it the form of a decoder that takes cached keys and values, and returns them; with
-    `padding_rows` those of embeddings are not trained, as in PyTorch. Returns the Signature as JSON values.
+    `padding_rows` those of embeddings are not trained, as in PyTorch; `as_tensorflow` computes padding as TensorFlow's
+    class did. Returns the Signature as JSON values.
     Raises ArchitectureError, GraphError, MissingExtraError, UsageError.
     """
     try:
@@ -89,6 +91,7 @@ def trace(
         max_parameters=max_parameters,
         with_cache=with_cache,
         padding_rows=padding_rows,
+        as_tensorflow=as_tensorflow,
     )
     import onnx_ir
 
@@ -105,6 +108,7 @@ def trace_model(
     max_parameters: int | None = None,
     with_cache: bool = False,
     padding_rows: bool = False,
+    as_tensorflow: bool = False,
 ) -> Traced:
     """Trace a transformers class in this process. Raises as `trace` does.
 
@@ -116,7 +120,8 @@ def trace_model(
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
     check_algorithm(model)
-    model_inputs, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
+    with padding_as_tensorflow(model) if as_tensorflow else contextlib.nullcontext():
+        model_inputs, graph = _cached(model, inputs, opset) if with_cache else _exported(model, inputs, opset)
     keep_module_paths(graph)
     if padding_rows:
         note_padding_rows(graph, model)
