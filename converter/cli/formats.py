@@ -9,7 +9,7 @@ import click
 
 from converter.cli import print_json, printing
 from converter.declaring import flag_of
-from converter.formats import Format, by_name, registry
+from converter.formats import Format, by_name, registry, written
 
 
 @click.command(name="formats")
@@ -36,6 +36,7 @@ def describe(format_: Format) -> dict[str, Any]:
         "name": format_.name,
         "description": format_.description,
         "suffixes": list(format_.suffixes),
+        "written": format_.name in written(),
         "runs": format_.runner is not None,
         "holds": sorted(part.value for part in format_.holds),
         "dtypes": sorted(dtype.value for dtype in format_.dtypes),

@@ -12,9 +12,12 @@ from converter.cli.options import with_option
 from converter.cli.progress import human_bytes
 from converter.errors import CkconvError, escape
 from converter.execution.hashing import tensor_sha256
+from converter.formats.probe import located
 from converter.model.checkpoint import Checkpoint
+from converter.planning.source import detected
 from converter.program import read
 from converter.proof.difference import canonical_form
+from converter.storage import location_of
 
 
 @click.command(name="inspect")
@@ -33,6 +36,8 @@ def command(
         if canonical:
             checkpoint = canonical_form(checkpoint)
         described = describe(checkpoint)
+        if as_json:
+            described = {"format": from_format or detected(located(location_of(source)), None)[1].name, **described}
         if with_hash:
             for tensor in described["tensors"]:
                 tensor["sha256"] = tensor_sha256(checkpoint.tensor(tensor["name"]))

@@ -7,7 +7,7 @@ here as plain data; items are small files of torch.save, one after the other in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from converter.encoding.folder import open_inside
@@ -17,8 +17,8 @@ from converter.encoding.torch_file import View, ZipArchive
 from converter.encoding.torch_file.storages import DTYPES
 from converter.errors import CkconvError, ReadError, of_tensor
 from converter.model.dtype import DType
-from converter.model.file import Checksum, Location, SourceFile
-from converter.model.tensor import FileTensor, Tensor
+from converter.model.file import Location, PartFile, SourceFile
+from converter.model.tensor import Tensor
 
 METADATA_NAME = ".metadata"
 SUFFIX = ".distcp"
@@ -221,7 +221,7 @@ class DataFiles:
 
     def value(self, place: FileRange) -> Any:
         """Return what is stored at a place, as converter.encoding.torch_file gives it."""
-        return ZipArchive(_Part(self._file(place.file_name), place)).load()
+        return ZipArchive(PartFile(self._file(place.file_name), place.offset, place.length)).load()
 
     def tensor(self, item: TensorItem) -> Tensor:
         """Return a tensor, unread. Raises ReadError unless its chunks are what is declared, and form a grid."""
@@ -241,45 +241,12 @@ class DataFiles:
                 (dtype.value, list(shape)) for dtype, shape in ((tensor.dtype, tensor.shape), (item.dtype, chunk.shape))
             )
             raise ReadError(f"is stored as {found}, declared as {declared}")
-        return _of_whole_file(tensor)
+        return tensor
 
     def _file(self, name: str) -> SourceFile:
         if name not in self._opened:
             self._opened[name] = open_inside(self.folder, name)
         return self._opened[name]
-
-
-class _Part(SourceFile):
-    """A range of a file, as a file."""
-
-    def __init__(self, whole: SourceFile, place: FileRange) -> None:
-        self.whole = whole
-        self.start = place.offset
-        self.path = whole.path
-        self.size = place.length
-
-    @property
-    def state(self) -> tuple[str | int, ...]:
-        """What is another when the whole file has changed."""
-        return self.whole.state
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from `offset` of the range. Raises ReadError when the range ends before that."""
-        if offset + len(buffer) > self.size:
-            raise ReadError(f"needs {len(buffer)} bytes at {offset}, has {self.size} in all", path=self.path)
-        self.whole.read_into(self.start + offset, buffer)
-
-
-def _of_whole_file(tensor: Tensor) -> Tensor:
-    """Return a tensor of a part of a file as one of the file."""
-    if not isinstance(tensor, FileTensor) or not isinstance(tensor.file, _Part):
-        return tensor
-    whole, start, checksum = tensor.file.whole, tensor.file.start, tensor.checksum
-    if checksum is not None:
-        checksum = Checksum(
-            file=whole, offset=start + checksum.offset, length=checksum.length, expected=checksum.expected
-        )
-    return replace(tensor, file=whole, offset=start + tensor.offset, checksum=checksum)
 
 
 def places_of(item: Item) -> Sequence[FileRange]:

@@ -28,7 +28,7 @@ from converter.model.dtype import DType
 from converter.model.file import Location
 from converter.model.output import Output, Provenance
 
-__all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "is_claimed", "of_suffix", "registry"]
+__all__ = ["Format", "NoOptions", "Probe", "by_name", "detect", "is_claimed", "of_suffix", "registry", "written"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,11 @@ class NoOptions:
 def unchanged(checkpoint: Checkpoint, options: Any) -> Checkpoint:
     """Return `checkpoint`: what formats that hold PyTorch's names and layouts do to it."""
     return checkpoint
+
+
+def not_written(checkpoint: Checkpoint, options: Any, provenance: Provenance) -> Output:
+    """Refuse to write, as formats do that are read alone. Raises UsageError."""
+    raise UsageError("the format is read, not written")
 
 
 def no_provenance(path: Location) -> Mapping[str, Any]:
@@ -77,7 +82,7 @@ class Format:
     `entries`        shell patterns of what its folders hold, besides config, tokenizer and other assets
     `sniff`          whether the content is of this format, from a Probe alone
     `read`           (path, options) -> Checkpoint; reads declarations, not tensors
-    `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing
+    `write`          (checkpoint, options, provenance) -> Output; plans, writes nothing; `not_written` where it cannot
     `provenance`     what `write` was given, read back from an output; empty where files have no place for it
     `keeps_names`    whether a checkpoint's names stay as they are: files of torch.save hold those that a PyTorch model
                      has in memory, too, files of Keras those of one like them whose layers no table knows
@@ -148,6 +153,11 @@ def registry() -> Mapping[str, Format]:
             raise UsageError(f"two formats are called {format_.name!r}", hint="uninstall the package with the other")
         found[format_.name] = format_
     return found
+
+
+def written() -> Mapping[str, Format]:
+    """Return those formats by name that are written, too."""
+    return {name: format_ for name, format_ in registry().items() if format_.write is not not_written}
 
 
 def by_name(name: str) -> Format:

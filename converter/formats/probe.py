@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from converter.encoding import hdf5
+from converter.encoding import hdf5, tar
 from converter.encoding import zip as zip_archive
 from converter.encoding.part_files import folder_of_index, parts_in
 from converter.errors import CkconvError, ReadError
@@ -12,6 +12,7 @@ from converter.model.file import Location, is_dir, is_file, is_there, names_in, 
 
 HEAD_BYTES = 4096
 _ENTRY_LIMIT = 100_000
+_GZIP_MAGIC = b"\x1f\x8b"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -65,6 +66,16 @@ class Probe:
         except CkconvError:
             return frozenset()
 
+    @cached_property
+    def tar_members(self) -> frozenset[str]:
+        """Names of the members when the file is a tar archive, else nothing."""
+        if self.is_folder or not tar.looks_like(self.head):
+            return frozenset()
+        try:
+            return frozenset(tar.read_members(self._file))
+        except CkconvError:
+            return frozenset()
+
     def nothing_known(self) -> CkconvError:
         """Return the error for content that no format claims, saying what it looks like."""
         if self.is_folder:
@@ -78,6 +89,9 @@ class Probe:
             return ReadError(
                 "is a Git LFS pointer, not the checkpoint itself", path=self.path, hint="fetch it with git lfs pull"
             )
+        if self.head.startswith(_GZIP_MAGIC):
+            hint = "decompress it first: gunzip -c FILE > OTHER, also where it is called .nemo"
+            return ReadError("is compressed with gzip", path=self.path, hint=hint)
         if self.head.startswith(b"PK\x03\x04"):
             return ReadError("is a damaged zip archive, or one without a checkpoint in it", path=self.path)
         return ReadError("is in no format that is known", path=self.path, hint="if it is one, say which with --from")

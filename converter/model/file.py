@@ -45,6 +45,10 @@ class SourceFile(ABC):
     def state(self) -> tuple[str | int, ...]:
         """What is another when the file has changed, to be kept in a JSON file."""
 
+    def at(self, offset: int) -> tuple[SourceFile, int]:
+        """Return the file that stays open for what is at `offset`, and where it is there: of a part, the whole file."""
+        return self, offset
+
     def fileno(self) -> int:
         """Return the descriptor of a local file with the same bytes, for a library or a child process; stays owned.
 
@@ -121,6 +125,32 @@ class LocalFile(SourceFile):
             if count == 0:
                 raise ReadError("ended while it was being read", path=self.path)
             buffer, offset = buffer[count:], offset + count
+
+
+class PartFile(SourceFile):
+    """A range of a file, as a file. Raises ReadError where the file does not hold it."""
+
+    def __init__(self, whole: SourceFile, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > whole.size:
+            raise ReadError(f"needs {length} bytes at {offset}, has {whole.size} in all", path=whole.path)
+        self.whole, self.start = whole.at(offset)
+        self.path = whole.path
+        self.size = length
+
+    @property
+    def state(self) -> tuple[str | int, ...]:
+        """What is another when the whole file has changed."""
+        return self.whole.state
+
+    def at(self, offset: int) -> tuple[SourceFile, int]:
+        """Return the whole file, and where in it `offset` is."""
+        return self.whole, self.start + offset
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` of the range. Raises ReadError when the range ends before that."""
+        if offset + len(buffer) > self.size:
+            raise ReadError(f"needs {len(buffer)} bytes at {offset}, has {self.size} in all", path=self.path)
+        self.whole.read_into(self.start + offset, buffer)
 
 
 class Elsewhere(ABC):

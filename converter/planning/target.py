@@ -40,9 +40,11 @@ class Target:
         """Settle format and place. Raises UnknownFormatError, WriteError, DestinationExistsError."""
         place = Destination.of(destination)
         format_ = formats.of_suffix(place.path) if to is None else formats.by_name(to)
+        hint = f"--to one of {', '.join(formats.written())}"
         if format_ is None:
-            hint = f"--to one of {', '.join(formats.registry())}"
             raise UnknownFormatError("the name does not say the format", path=destination, hint=hint)
+        if format_.name not in formats.written():
+            raise UnknownFormatError(f"{format_.name} is read, not written", path=destination, hint=hint)
         target = cls(format=format_, place=place, is_folder=place.as_folder or format_.file_name is None)
         target.check_replaceable(options)
         return target
@@ -53,6 +55,8 @@ class Target:
         location = location_of(destination)
         place = Path(os.path.abspath(location)) if isinstance(location, Path) else location
         path, format_ = detected(located(place), to)
+        if format_.name not in formats.written():
+            raise UnknownFormatError(f"{format_.name} is read, not written", path=destination)
         is_folder = is_dir(path)
         there = Destination(path=path, as_folder=is_folder)
         return cls(format=format_, place=there, is_folder=is_folder, is_there=True)

@@ -12,7 +12,7 @@ import pytest
 import converter
 from converter.encoding import safetensors
 from converter.errors import UsageError, VerificationError
-from converter.formats import no_provenance, registry
+from converter.formats import no_provenance, written
 from converter.model.checkpoint import Checkpoint
 from converter.model.tensor import ArrayTensor
 from tests.conftest import Ckconv
@@ -76,11 +76,11 @@ def test_options_are_taken_from_the_target(target: str, squad_bert: Path, tmp_pa
 
 
 def test_every_format_with_a_place_is_among_them() -> None:
-    without = {name for name, format_ in registry().items() if format_.provenance is no_provenance}
+    without = {name for name, format_ in written().items() if format_.provenance is no_provenance}
     tried = {options.get("to") for options in PLAIN.values()} - {None}
     tried |= {"pytorch", "safetensors", "h5", "keras", "flax", "onnx", "pt2"}
     assert without == {"npz"}
-    assert tried == registry().keys() - without
+    assert tried == written().keys() - without
 
 
 def test_a_target_without_a_place_needs_them_again(source: Path, tmp_path: Path, ckconv: Ckconv) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import converter
 from converter.formats import registry
+from converter.formats import written as formats_written
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.file import LocalFile, SourceFile
@@ -24,8 +25,8 @@ from converter.model.tensor import ArrayTensor, FileTensor, Tensor
 from converter.testing import FormatTests, destination_of, options_of, with_config
 from tests.conftest import ROOT
 
-EVERY = pytest.mark.parametrize("name", list(registry()))
-for _format in registry().values():
+EVERY = pytest.mark.parametrize("name", list(formats_written()))
+for _format in formats_written().values():
     globals()[f"Test_{_format.name}"] = type(f"Test_{_format.name}", (FormatTests,), {"format": _format})
 
 HUGE_BYTES = 256 << 30

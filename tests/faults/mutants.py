@@ -27,7 +27,7 @@ from typing import Any
 
 import converter
 from converter.errors import CkconvError
-from converter.formats import registry
+from converter.formats import written
 from converter.model.tensor import Tensor
 from tests.conftest import ROOT
 from tests.faults.seeds import Seed, make_seeds
@@ -231,7 +231,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="another number, other mutants")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
-    parser.add_argument("--formats", nargs="*", default=list(registry()), help="by default all")
+    parser.add_argument("--formats", nargs="*", default=list(written()), help="by default all")
     parser.add_argument("--keep", default="", help="a folder for the mutants that were answered wrongly")
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--progress", help=argparse.SUPPRESS)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from converter.errors import ReadError
-from converter.formats import registry
+from converter.formats import written
 from tests.faults import mutants
 from tests.faults.seeds import make_seeds
 
@@ -22,7 +22,7 @@ MUTANTS_PER_FORMAT = 500
 
 
 @pytest.mark.one_in(2)
-@pytest.mark.parametrize("format_name", sorted(registry()))
+@pytest.mark.parametrize("format_name", sorted(written()))
 def test_mutants(format_name: str, tell: Callable[[str], None]) -> None:
     answers, wrongs = mutants.run([format_name], count=MUTANTS_PER_FORMAT)
     tell(f"{format_name}: {answers.total()} mutants")

@@ -10,7 +10,7 @@ import pytest
 
 import converter
 from converter.errors import ArchitectureError, CkconvError, LossError
-from converter.formats import registry
+from converter.formats import written
 from tests.conftest import ROOT
 
 FIXTURES = ROOT / "fixtures"
@@ -24,7 +24,7 @@ def configs(folder: Path) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("source", [KERAS, WRAPPED], ids=["keras", "wrapped"])
-@pytest.mark.parametrize("target", sorted(registry()))
+@pytest.mark.parametrize("target", sorted(written()))
 def test_a_config_of_keras_has_a_name_of_its_own(source: Path, target: str, tmp_path: Path) -> None:
     beside = converter.read(source)
     assert beside.keras_config is not None

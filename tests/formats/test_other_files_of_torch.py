@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
@@ -16,6 +17,7 @@ import torch
 
 import converter
 from converter.model.tensor import FileTensor
+from tests.conftest import Ckconv
 
 
 def raw(tensor: Any) -> bytes:
@@ -150,7 +152,9 @@ def test_weights_of_a_torchscript_archive(program: Any, name: str, tmp_path: Pat
     found = safetensors.torch.load_file(tmp_path / "x.safetensors")
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert report.source_format == "torchscript"
     checkpoint = converter.read(tmp_path / name)
+    assert converter.read(tmp_path / name, from_format="pytorch").tensors.keys() == checkpoint.tensors.keys()
     assert checkpoint.aliases == {"again.weight": "fc.weight", "again.bias": "fc.bias"}
     assert {"norm.running_mean", "scale"} <= checkpoint.buffers
     assert report.counts["tied"] == 2
@@ -165,3 +169,24 @@ def test_weights_of_a_torchscript_archive_as_a_file_of_torch(program: Any, tmp_p
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     assert set(found) == set(torch.jit.load(tmp_path / "x.pt").state_dict())
     assert found["fc.weight"].dtype is torch.float16
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_a_format_that_is_read_alone(program: Any, tmp_path: Path, ckconv: Ckconv) -> None:
+    program.save(tmp_path / "x.pt")
+    told = json.loads(ckconv("inspect", tmp_path / "x.pt", "--json", without_frameworks=True).stdout)
+    assert told["format"] == "torchscript"
+    assert "fc.weight" in {tensor["name"] for tensor in told["tensors"]}
+    done = ckconv(tmp_path / "x.pt", tmp_path / "y.pth", "--from", "torchscript", without_frameworks=True)
+    assert done.stdout.splitlines()[-2].startswith("torchscript -> pytorch")
+    for arguments in (("z.jit",), ("z", "--to", "torchscript")):
+        refused = ckconv(tmp_path / "y.pth", *arguments, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "torchscript is read, not written; --to one of dcp, " in refused.stderr
+        assert "torchscript," not in refused.stderr
+    refused = ckconv(tmp_path / "y.pth", tmp_path / "z.safetensors", "--from", "torchscript")
+    assert refused.returncode == 1
+    assert "is no TorchScript archive: it has no code; --from pytorch reads it" in refused.stderr
+    refused = ckconv("verify", tmp_path / "y.pth", tmp_path / "x.pt")
+    assert refused.returncode == 2
+    assert "torchscript is read, not written" in refused.stderr

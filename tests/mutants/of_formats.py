@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import Fault
 
+_CONTAINERS = "tests/formats/test_containers_of_torch.py"
 _KEPT = "tests/formats/test_what_is_kept.py"
 _SAFETENSORS = "tests/formats/test_safetensors.py"
 
@@ -796,5 +797,54 @@ FAULTS = (
         new="for layer, entry in layers.items()}",
         tests="tests/formats/test_own_layers_of_keras.py -k nobody_named",
         what="a model of transformers beside a layer of the user's is refused as unknown code",
+    ),
+    Fault(
+        module="encoding/tar.py",
+        old='    if name.startswith("/") or "\\\\" in name or "\\0" in name or {"", ".."} & set(parts):',
+        new='    if name.startswith("/"):',
+        tests=_CONTAINERS,
+        what="members of a .nemo are outside it",
+    ),
+    Fault(
+        module="encoding/tar.py",
+        old="        if kind not in _FILE and kind != _FOLDER:",
+        new="        if False:",
+        tests=_CONTAINERS,
+        what="a link in a .nemo is taken for a file",
+    ),
+    Fault(
+        module="encoding/tar.py",
+        old="    if _number(header[148:156], file) != sum(blank):",
+        new="    if False:",
+        tests=_CONTAINERS,
+        what="a damaged header of a .nemo is not noticed",
+    ),
+    Fault(
+        module="encoding/torch_file/archives.py",
+        old="                key = self._scope + key\n",
+        new="",
+        tests=_CONTAINERS,
+        what="tensors in two files of a .zip of stable-baselines3 are one",
+    ),
+    Fault(
+        module="encoding/torch_file/containers.py",
+        old="if isinstance(value, dict) and _PICKLED in value}",
+        new="if False}",
+        tests=_CONTAINERS,
+        what="pickled settings of stable-baselines3 go along",
+    ),
+    Fault(
+        module="model/file.py",
+        old="        return self.whole, self.start + offset",
+        new="        return self, offset",
+        tests=_CONTAINERS,
+        what="an output of a .nemo has the hash of a part of it",
+    ),
+    Fault(
+        module="formats/pytorch/__init__.py",
+        old="        return not is_script(probe.zip_members)",
+        new="        return True",
+        tests="tests/formats/test_other_files_of_torch.py -k torchscript",
+        what="an archive of TorchScript could be of two formats",
     ),
 )

@@ -22,6 +22,7 @@ from converter.errors import (
 )
 from converter.execution.publish import Destination
 from converter.formats import registry
+from converter.formats import written as formats_written
 from converter.model.checkpoint import Checkpoint, Config, Part
 from converter.model.tensor import ArrayTensor
 from converter.options import Options
@@ -80,7 +81,7 @@ def test_a_name_that_says_nothing_asks_for_a_format(source: Path, tmp_path: Path
     with pytest.raises(UnknownFormatError, match="does not say the format") as caught:
         converter.convert(source, tmp_path / "x")
     assert caught.value.path == str(tmp_path / "x")
-    assert caught.value.hint == f"--to one of {', '.join(registry())}"
+    assert caught.value.hint == f"--to one of {', '.join(formats_written())}"
 
 
 @pytest.mark.parametrize(("to", "name"), [("keras", "model.keras"), ("h5", "tf_model.h5")])

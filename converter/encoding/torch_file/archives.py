@@ -10,7 +10,7 @@ import numpy as np
 from converter.encoding import zip as zip_archive
 from converter.encoding.pickle import FileBytes, Machine, MemoryBytes, looks_like_pickle
 from converter.encoding.torch_file.rebuild import CONSTRUCTORS
-from converter.encoding.torch_file.script import Script
+from converter.encoding.torch_file.script import Script, is_script
 from converter.encoding.torch_file.storages import Storage, storage_dtype
 from converter.encoding.zip import Member
 from converter.errors import ReadError
@@ -33,11 +33,13 @@ _PADDING_LIMIT_BYTES = (1 << 16) - 1
 class ZipArchive:
     """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage; of TorchScript, beside code.
 
-    `operations` is what its pickle has.
+    `operations` is what its pickle has. It may be a part of a file; then `scope` tells its storages from those of other
+    parts.
     """
 
-    def __init__(self, file: SourceFile) -> None:
+    def __init__(self, file: SourceFile, *, scope: str = "") -> None:
         self._file = file
+        self._scope = scope
         self._members = zip_archive.read_members(file)
         self.root = self._find_root()
         self._is_big_endian = self._byte_order() == b"big"
@@ -59,22 +61,22 @@ class ZipArchive:
         self.operations = machine.operations
         if machine.end != data.size:
             raise ReadError("has bytes after the end of its pickle", path=self._file.path)
-        return Script(code=self._code).module(value) if self._is_script else value
+        return Script(code=self._code).module(value) if self.is_script else value
 
     def flat(self, storage: Storage, dtype: DType, numel: int) -> Tensor:
         """Return all elements of a storage; its CRC is checked as they are read.
 
         Raises ReadError where it has fewer bytes than they need.
         """
-        member = self._member(f"data/{storage.key}")
+        member = self._member(f"data/{storage.key.removeprefix(self._scope)}")
         crc = self._checksums.setdefault(storage.key, zip_archive.checksum(self._file, member))
         tensor = zip_archive.member_tensor(self._file, member, dtype=dtype, shape=(numel,), crc=crc)
         return byteswapped(tensor) if self._is_big_endian else tensor
 
     @property
-    def _is_script(self) -> bool:
-        """Whether it is of TorchScript: a module beside its code."""
-        return f"{self.root}/constants.pkl" in self._members
+    def is_script(self) -> bool:
+        """Whether it is of TorchScript."""
+        return is_script(self._members)
 
     def _code(self, name: str) -> str:
         if f"{self.root}/{name}" not in self._members:
@@ -109,9 +111,9 @@ class ZipArchive:
     def _persistent(self, identity: Any) -> Storage:
         match identity:
             case ("storage", of, str() as key, str(), int() as numel):
-                return Storage(
-                    archive=self, key=key, dtype=storage_dtype(of), numel=_count(numel), root_numel=_count(numel)
-                )
+                numel = _count(numel)
+                key = self._scope + key
+                return Storage(archive=self, key=key, dtype=storage_dtype(of), numel=numel, root_numel=numel)
         raise ReadError("the pickle has a malformed storage")
 
 
@@ -178,7 +180,8 @@ class LegacyArchive:
         if isinstance(self._file, _Memory):
             array = np.frombuffer(self._file.data, dtype.numpy, numel, place.offset)
             return ArrayTensor(dtype=dtype, shape=(numel,), array=array)
-        return FileTensor(dtype=dtype, shape=(numel,), file=self._file, offset=place.offset)
+        whole, offset = self._file.at(place.offset)
+        return FileTensor(dtype=dtype, shape=(numel,), file=whole, offset=offset)
 
     def _pickle(self, *, is_first: bool = False) -> Any:
         """Return the value of the next pickle. The first may be all there is: its long bytes stay in the file."""
@@ -289,13 +292,16 @@ def _count(value: Any) -> int:
     return value
 
 
-def archive_of(file: SourceFile) -> ZipArchive | LegacyArchive:
-    """Return the archive that `file` is, by its first bytes. Raises ReadError when it is none."""
+def archive_of(file: SourceFile, *, scope: str = "") -> ZipArchive | LegacyArchive:
+    """Return the archive that `file` is, by its first bytes. Raises ReadError when it is none.
+
+    `scope` tells its storages from those of others.
+    """
     head = file.read(0, min(file.size, _HEAD_BYTES))
     if head.startswith(b"PK\x03\x04"):
-        return ZipArchive(file)
+        return ZipArchive(file, scope=scope)
     if not looks_like_pickle(head, file.size):
         is_pointer = head.startswith(b"version https://git-lfs")
         what = "is a Git LFS pointer, not the checkpoint itself" if is_pointer else "is no file that torch.save wrote"
         raise ReadError(what, path=file.path)
-    return LegacyArchive(file)
+    return LegacyArchive(file, scope=scope)

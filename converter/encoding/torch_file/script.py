@@ -7,7 +7,7 @@ at, and nothing is run (torch/csrc/jit/serialization/python_print.cpp, torch 2.1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,11 @@ _CLASS = re.compile(
 )
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _DEPTH_LIMIT = 64
+
+
+def is_script(names: Collection[str]) -> bool:
+    """Whether a zip archive with these members is of TorchScript: a module beside its code."""
+    return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in names)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -153,8 +153,9 @@ def read_start(file: SourceFile, member: Member, nbytes: int) -> bytes:
 
 def checksum(file: SourceFile, member: Member) -> Checksum:
     """Return the CRC of a stored member, to be checked as its bytes are read."""
+    whole, offset = file.at(member.data_offset)
     return Checksum(
-        file=file, offset=member.data_offset, length=member.uncompressed_bytes, expected=member.crc32, update=zlib.crc32
+        file=whole, offset=offset, length=member.uncompressed_bytes, expected=member.crc32, update=zlib.crc32
     )
 
 
@@ -174,12 +175,13 @@ def member_tensor(
     """
     if member.is_stored:
         crc = crc or checksum(file, member)
-        offset = member.data_offset + head_bytes
-        tensor = FileTensor(dtype=dtype, shape=shape, file=file, offset=offset, checksum=crc)
+        whole, offset = file.at(member.data_offset + head_bytes)
+        tensor = FileTensor(dtype=dtype, shape=shape, file=whole, offset=offset, checksum=crc)
         if head_bytes + tensor.nbytes > member.uncompressed_bytes:
             raise _wrong_size(tensor, member, file)
         return tensor
-    compressed = FileTensor(dtype=DType.UINT8, shape=(member.compressed_bytes,), file=file, offset=member.data_offset)
+    whole, offset = file.at(member.data_offset)
+    compressed = FileTensor(dtype=DType.UINT8, shape=(member.compressed_bytes,), file=whole, offset=offset)
     inflate = Inflate(dtype=dtype, shape=shape, member=member, path=file.path, head_bytes=head_bytes)
     inflated = ComputedTensor(dtype=dtype, shape=shape, inputs=(compressed,), operation=inflate)
     if head_bytes + inflated.nbytes != member.uncompressed_bytes:

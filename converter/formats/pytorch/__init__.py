@@ -13,6 +13,8 @@ from converter.declaring import option
 from converter.dialects.training import select_option
 from converter.encoding.pickle import looks_like_pickle
 from converter.encoding.provenance import in_zip
+from converter.encoding.torch_file.containers import is_nemo, is_stable_baselines
+from converter.encoding.torch_file.script import is_script
 from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
 from converter.formats.pytorch.reading import read_checkpoint
 from converter.formats.pytorch.writing import write_checkpoint
@@ -38,10 +40,15 @@ class ReadOptions:
 
 
 def sniff(probe: Probe) -> bool:
-    """A zip archive with ``<root>/data.pkl``, or anything that reads as a pickle, harmless or not."""
+    """A zip archive with ``<root>/data.pkl``, or anything that reads as a pickle, harmless or not.
+
+    Of TorchScript it is none; `.nemo` and `.zip` of stable-baselines3 have such archives in them.
+    """
     if probe.is_folder:
         return False
     if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in probe.zip_members):
+        return not is_script(probe.zip_members)
+    if is_nemo(probe.tar_members) or is_stable_baselines(probe.zip_members):
         return True
     return looks_like_pickle(probe.head, probe.size)
 
@@ -59,7 +66,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
 
 FORMAT = Format(
     name="pytorch",
-    description="PyTorch: .pth, .pt, .bin and .ckpt files of torch.save",
+    description="PyTorch: files of torch.save, .nemo and .zip of stable-baselines3 around them",
     suffixes=SUFFIXES,
     holds=frozenset({Part.WEIGHTS, Part.OPTIMIZER, Part.EXTRAS}),
     dtypes=frozenset(DType),

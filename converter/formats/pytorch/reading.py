@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from converter.dialects.training import checkpoint_of
 from converter.encoding.torch_file import Walk, archive_of
+from converter.encoding.torch_file.containers import container_of
 from converter.encoding.torch_file.tree import is_tensor
 from converter.errors import CkconvError, UsageError
 from converter.model.checkpoint import Checkpoint
@@ -22,13 +23,15 @@ def read_checkpoint(path: Location, *, select: str | None, name: str | None, ste
     """
     file = open_file(path)
     try:
-        archive = archive_of(file)
+        container = container_of(file)
+        archive = container or archive_of(file)
         root = archive.load()
         walk = Walk(stored_bytes=file.size, operations=archive.operations)
         if not is_tensor(root):
             if name is not None:
                 raise UsageError("--name is for files with one tensor that has no name")
-            return checkpoint_of(root, walk, select=select)
+            found = checkpoint_of(root, walk, select=select)
+            return replace(found, warnings=(*found.warnings, *(() if container is None else container.notes)))
         found = checkpoint_of({name or stem: root}, walk, select=select)
     except CkconvError as error:
         error.path = error.path or str(path)
