@@ -60,7 +60,7 @@ def read(
     general = Options(from_format=from_format, config=None if config is None else Path(config))
     opened, unknown = Source.open(located(location_of(source)), general, options)
     formats.options_of(formats.by_name(opened.format), formats.NoOptions, unknown)
-    return opened.checkpoint
+    return opened.whole()
 
 
 def write(

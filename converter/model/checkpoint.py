@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from converter.errors import LossError
+from converter.errors import CkconvError, LossError
 from converter.model.file import SourceFile
 from converter.model.ledger import LedgerLine, Setting
 from converter.model.optimizer import OptimizerState, StoredOptimizer
@@ -150,6 +150,7 @@ class Checkpoint:
     `extras`      training state beside the optimizer: `epoch`, `global_step`, `scheduler_state_dict` ...
     `optimizer_refused`   why optimizer state that the source has cannot be used; `optimizer` is None then
     `optimizer_numbered`   the state_dict() of such an optimizer, when only the names of its parameters are not known
+    `unread`      errors of the files beside the weights that could not be read, for who takes those parts
     `optimizer_stored`   the state as a Keras file numbers it, as long as its weights have their names
     `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
                   (`TracedGraph`); its initializers name tensors, they are not stored twice
@@ -175,6 +176,7 @@ class Checkpoint:
     optimizer_refused: str | None = None
     optimizer_numbered: Mapping[str, Any] | None = None
     optimizer_stored: StoredOptimizer | None = None
+    unread: Mapping[Part, CkconvError] = field(default_factory=dict)
     graph: Graph | None = None
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from converter.planning.graph import with_graph
 from converter.planning.needs import check_code_is_asked, check_needs, check_state_is_carried
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.own_layers import with_own_layers
-from converter.planning.selection import cast_losses, check_one_class, selected
+from converter.planning.selection import cast_losses, check_one_class, check_read, selected
 from converter.planning.source import Source
 from converter.planning.target import Target
 from converter.report import Report, Verification
@@ -83,6 +83,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
     """
     method = quantisation_of(source.checkpoint)
     _check_codes(method, source, target)
+    check_read(source.checkpoint, target.format, options)
     configured = _configured(source, target, options)
     if options.custom_objects:
         configured = with_own_layers(configured, options, workshop)

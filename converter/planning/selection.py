@@ -19,13 +19,21 @@ from converter.model.dtype import DType
 from converter.model.file import LocalFile, SourceFile
 from converter.model.ledger import Kind, LedgerLine, dropped
 from converter.model.tensor import Cast, ComputedTensor, Tensor, tensor_names
-from converter.options import Options
+from converter.options import OptimizerMode, Options
 from converter.planning.target import Target
 
 _MAPPING_LIMIT_BYTES = 64 << 20
 _GLOB = re.compile(r"\[.*?\]|[*?]")
 _ALIKE = 3
 """How many names are said of a pattern that is of none."""
+
+
+def check_read(checkpoint: Checkpoint, target: Format, options: Options) -> None:
+    """Raise the error of a file beside the weights that could not be read, where `target` takes what it holds."""
+    for part, error in checkpoint.unread.items():
+        asked = options.optimizer if part is Part.OPTIMIZER else OptimizerMode.AUTO
+        if asked is OptimizerMode.KEEP or (part in target.holds and asked is not OptimizerMode.DROP):
+            raise error
 
 
 def selected(checkpoint: Checkpoint, target: Format, options: Options) -> Checkpoint:

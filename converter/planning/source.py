@@ -66,6 +66,12 @@ class Source:
         left = {name: value for name, value in specific.items() if name not in accepted}
         return cls(checkpoint=_with_siblings(checkpoint, folder, path, options), path=path, format=format_.name), left
 
+    def whole(self) -> Checkpoint:
+        """Return the checkpoint, for who takes all of it. Raises the error of a file that could not be read."""
+        for error in self.checkpoint.unread.values():
+            raise error
+        return self.checkpoint
+
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """The files that it consists of, each once."""

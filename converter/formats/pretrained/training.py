@@ -8,7 +8,8 @@ model an optimizer is one of tf_keras: `optimizer.json`, which `tf_keras.optimiz
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,8 @@ from converter.encoding.folder import open_inside
 from converter.encoding.object_graph import ObjectTree
 from converter.encoding.tensor_bundle import bundle_files, read_bundle
 from converter.encoding.torch_file import Walk, archive_of, torch_file
-from converter.errors import CkconvError, LossError, ReadError, UsageError
-from converter.model.checkpoint import Checkpoint
+from converter.errors import CkconvError, LossError, ReadError, SafetyError, UsageError
+from converter.model.checkpoint import Checkpoint, Part
 from converter.model.file import Location
 from converter.model.ledger import LedgerLine, dropped
 from converter.model.optimizer import Convention, OptimizerState
@@ -49,6 +50,7 @@ _PICKLES = (OPTIMIZER_NAME, SCHEDULER_NAME, RANDOM_NAME, SCALER_NAME)
 _BESIDE = {"rng_state": RANDOM_NAME, "scaler_state_dict": SCALER_NAME}
 """What is carried as it is, and only if it can be: key in the extras -> file."""
 _NOT_READ = ("training_args.bin",)
+_UNREADABLE = (ReadError, SafetyError, LossError)
 _STATE_LIMIT_BYTES = 256 << 20
 _BATCH_SIZE = 8
 """Trainer's default. It cannot resume without one, and transformers 4 takes it from the state."""
@@ -58,36 +60,67 @@ _NO_PLACE = "a pretrained folder has no place for it"
 def read(checkpoint: Checkpoint, folder: Location, entries: Iterable[str]) -> Checkpoint:
     """Return `checkpoint` with the training state that `folder` holds.
 
-    Raises ReadError or SafetyError for a file that is not what its name says.
+    A file that is not what its name says, or would run code, is `unread`: targets that take nothing of it go without.
     """
     present = frozenset(entries)
     extras: dict[str, Any] = {}
-    walk = Walk(stored_bytes=sum(open_inside(folder, name).size for name in _PICKLES if name in present))
-    if STATE_NAME in present:
-        extras |= _read_state(folder)
-    if SCHEDULER_NAME in present:
-        extras["scheduler_state_dict"] = _load(folder, SCHEDULER_NAME, walk)
+    unread: dict[Part, CkconvError] = {}
     left = [name for name in _NOT_READ if name in present]
+    walk = Walk(stored_bytes=sum(_size(folder, name) for name in _PICKLES if name in present))
+
+    @contextmanager
+    def reading(name: str, part: Part) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            unread.setdefault(part, error)
+            left.append(f"{name} ({error.message})")
+
+    if STATE_NAME in present:
+        with reading(STATE_NAME, Part.EXTRAS):
+            extras |= _read_state(folder)
+    if SCHEDULER_NAME in present:
+        with reading(SCHEDULER_NAME, Part.EXTRAS):
+            extras["scheduler_state_dict"] = _load(folder, SCHEDULER_NAME, walk)
     for key, name in _BESIDE.items():
         if name in present:
             try:
                 extras[key] = _load(folder, name, walk)
-            except CkconvError:
+            except _UNREADABLE:
                 left.append(name)
-    warnings = (f"{', '.join(left)} not carried",) if left else ()
-    checkpoint = replace(checkpoint, extras=extras, warnings=(*checkpoint.warnings, *warnings))
+    checkpoint = replace(checkpoint, extras=extras)
     if OPTIMIZER_NAME in present:
-        state = _load(folder, OPTIMIZER_NAME, walk)
-        if not is_optimizer_state(state):
-            raise ReadError("is no optimizer's state_dict()", path=folder / OPTIMIZER_NAME)
-        try:
-            optimizer = named_state(state, checkpoint, is_in_module_order=False)
-            checkpoint = replace(checkpoint, optimizer=optimizer)
-        except LossError as error:
-            checkpoint = replace(checkpoint, optimizer_refused=error.message, optimizer_numbered=state)
+        with reading(OPTIMIZER_NAME, Part.OPTIMIZER):
+            checkpoint = _with_optimizer(checkpoint, folder, walk)
     elif {KERAS_NAME, _INDEX_NAME} <= present:
-        checkpoint = _with_keras_optimizer(checkpoint, folder)
-    return replace(checkpoint, lines=(*checkpoint.lines, *walk.lines))
+        with reading(KERAS_NAME, Part.OPTIMIZER):
+            checkpoint = _with_keras_optimizer(checkpoint, folder)
+    if Part.OPTIMIZER in unread:
+        checkpoint = replace(checkpoint, optimizer_refused=unread[Part.OPTIMIZER].message)
+    warnings = (f"{', '.join(left)} not carried",) if left else ()
+    return replace(
+        checkpoint,
+        unread=unread,
+        lines=(*checkpoint.lines, *walk.lines),
+        warnings=(*checkpoint.warnings, *warnings),
+    )
+
+
+def _with_optimizer(checkpoint: Checkpoint, folder: Location, walk: Walk) -> Checkpoint:
+    state = _load(folder, OPTIMIZER_NAME, walk)
+    if not is_optimizer_state(state):
+        raise ReadError("is no optimizer's state_dict()", path=folder / OPTIMIZER_NAME)
+    try:
+        return replace(checkpoint, optimizer=named_state(state, checkpoint, is_in_module_order=False))
+    except LossError as error:
+        return replace(checkpoint, optimizer_refused=error.message, optimizer_numbered=state)
+
+
+def _size(folder: Location, name: str) -> int:
+    try:
+        return open_inside(folder, name).size
+    except _UNREADABLE:
+        return 0
 
 
 def _with_keras_optimizer(checkpoint: Checkpoint, folder: Location) -> Checkpoint:
@@ -104,7 +137,7 @@ def _load(folder: Location, name: str, walk: Walk) -> Any:
     file = open_inside(folder, name)
     try:
         return walk.plain(archive_of(file).load(), name)
-    except (ReadError, LossError) as error:
+    except _UNREADABLE as error:
         error.path = error.path or str(file.path)
         raise
 
