@@ -75,6 +75,8 @@ def test_settings_are_those_of_the_optimizer_inside_one_that_scales_losses() -> 
     for entry in (
         inner,
         {"class_name": "LossScaleOptimizer", "config": {"inner_optimizer": inner, "initial_scale": 2.0}},
+        {"class_name": "LossScaleOptimizerV3", "config": {"inner_optimizer": inner, "dynamic": True}},
+        {"class_name": "LossScaleOptimizer", "config": {"optimizer": inner, "loss_scale": {}}},  # of TensorFlow 2.3
     ):
         for compiled in ({"optimizer": entry}, {"optimizer_config": entry}):
             found = settings_of(compiled)
@@ -120,6 +122,12 @@ def test_the_factor_of_a_scaled_loss_is_kept_and_its_steps_are_not() -> None:
         assert (held["dynamic_scale"], held["learning_rate"]) == (1024, 0.5)
         assert "step_counter" not in held
         assert state.slots.keys() == {"momentum", "velocity"}
+
+
+def test_one_inside_a_loss_scale_optimizer_of_keras_2_has_no_name() -> None:
+    held = {f"{slot}/{name}:0": each for slot in "mv" for name, each in WEIGHTS.items()}
+    state = by_names({"iteration:0": count(3), **held})
+    assert (state.algorithm, state.step, state.slots) == ("adam", 3, {"momentum": WEIGHTS, "velocity": WEIGHTS})
 
 
 def test_a_name_of_two_weights_is_ambiguous() -> None:

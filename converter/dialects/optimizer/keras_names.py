@@ -166,8 +166,9 @@ def _owners(
     """Yield slot, weight, optimizer's name and whether the layout is the legacy one."""
     parts = path.split("/")
     for index in range(len(parts) - 1):
-        if parts[index] in _SLOTS and index and "/".join(parts[index + 1 :]) in full:
-            yield parts[index], "/".join(parts[index + 1 :]), parts[index - 1], False
+        if parts[index] in _SLOTS and "/".join(parts[index + 1 :]) in full:
+            title = parts[index - 1] if index else ""  # of an optimizer in a LossScaleOptimizerV3 the name is left out
+            yield parts[index], "/".join(parts[index + 1 :]), title, False
     if parts[-1] in _SLOTS:
         for index in range(1, len(parts) - 1):
             if "/".join(parts[index:-1]) in full:

@@ -18,8 +18,9 @@ _ALGORITHMS = {
 
 _RATE, _RATE_OF_SGD = 0.001, 0.01
 
-SCALING_CLASS, SCALING_TITLE = "LossScaleOptimizer", "loss_scale_optimizer"
-"""What Keras 3 wraps an optimizer in, where gradients are of half precision: class, and what it is called."""
+SCALING_TITLE = "loss_scale_optimizer"
+_SCALING_CLASSES = ("LossScaleOptimizer", "LossScaleOptimizerV3")
+"""What Keras wraps an optimizer in where gradients are of half precision: what Keras 3 calls it, and the classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def settings_of(compiled: object) -> Settings:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
         return Settings()
     config, registered = entry.get("config"), entry.get("registered_name")
-    if entry["class_name"] == SCALING_CLASS and isinstance(config, Mapping):
-        return settings_of({"optimizer": config.get("inner_optimizer")})
+    if entry["class_name"].rpartition(">")[2] in _SCALING_CLASSES and isinstance(config, Mapping):
+        return settings_of({"optimizer": config.get("inner_optimizer", config.get("optimizer"))})
     class_name = registered if isinstance(registered, str) and ">" in registered else entry["class_name"]
     return Settings(class_name=class_name, config=config if isinstance(config, Mapping) else {})
