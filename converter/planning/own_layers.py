@@ -22,7 +22,9 @@ class _Code:
     custom_objects: tuple[str, ...]
     is_asked: bool = False
 
-    def __call__(self, *, layers: Mapping[str, Mapping[str, Any]], is_older: bool) -> dict[str, list[tuple[str, str]]]:
+    def __call__(
+        self, *, layers: Mapping[str, Mapping[str, Any]], is_older: bool
+    ) -> dict[str, list[tuple[str, str, str]]]:
         """Return what `Listing.asked` does. Raises what `calls.attributes_of_keras` raises."""
         require("tensorflow", "making layers of your own")
         self.is_asked = True

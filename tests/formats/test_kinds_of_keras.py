@@ -209,12 +209,34 @@ def test_objects_say_the_attributes() -> None:
     assert [name for _, name in as_h5.layers["mine_1"]] == ["inner/kernel:0", "deep/er/bias:0", "own:0"]
 
 
-@pytest.mark.parametrize("path", ["blocks/[0]/kernel", "parts/[first]/kernel", "tail/[layer_with_weights-0]/kernel"])
+IN_CONTAINERS = ["blocks/[0]/kernel", "parts/[first]/kernel", "tail/[layer-0]/kernel"]
+
+
+@pytest.mark.parametrize("path", IN_CONTAINERS)
 def test_what_is_no_attribute_is_refused_with_what_may_say_its_place(path: str) -> None:
     layers = {"layer-0": (), "layer-1": (path, "own"), "layer-2": ("dense/kernel", "dense/bias")}
     with pytest.raises(LossError, match="'mine_1', a Mine, has layers inside, and nothing says under which") as caught:
         relisted(mine((path, "own"), "savedmodel", **layers), "keras", is_older=True)
-    assert str(caught.value.hint).startswith("an .h5 of the same model and --custom-objects package.module:Mine may")
+    assert str(caught.value.hint) == "--custom-objects package.module:Mine names its code, which does"
+
+
+@pytest.mark.parametrize("path", [*IN_CONTAINERS, "parts/first/kernel", "att/query/kernel"])
+def test_the_code_says_the_place_of_what_is_in_a_container(path: str) -> None:
+    """A checkpoint does not tell whether `parts` is a dict or a layer."""
+    layers = {"layer-0": (), "layer-1": (path,), "layer-2": ("dense/kernel", "dense/bias")}
+    source = mine((path,), "tf-checkpoint", **layers)
+    assert source.listing is not None
+    with pytest.raises(LossError, match="'mine_1', a Mine, has layers inside, and nothing says under which"):
+        relisted(source, "keras", is_older=True)
+    inside = [
+        *(("blocks/dense", "d", "blocks/0"), ("parts/dense", "d", "parts/first")),
+        *(("tail", "t", "tail"), ("tail/layers/dense", "t/d", "tail/layers/0"), ("att", "a", "att")),
+    ]
+    asked = replace(source.listing, asked=lambda **_: {"mine_1": inside})
+    found = relisted(replace(source, listing=asked), "keras", is_older=True).listing
+    assert found is not None
+    place = {"b": "blocks/dense", "p": "parts/dense", "t": "tail/layers/dense", "a": "att/query"}[path[0]]
+    assert list(found.layers) == [f"layers/mine/{place}", "layers/dense"]
 
 
 def test_an_archive_does_not_tell_the_order_of_several_layers_inside_one() -> None:

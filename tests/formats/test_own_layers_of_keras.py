@@ -46,9 +46,9 @@ def placed(path: Path, code: Inside, *, is_older: bool = True) -> Mapping[str, f
     assert checkpoint.listing is not None
     questions: list[Any] = []
 
-    def asked(**question: Any) -> Mapping[str, Inside]:
+    def asked(**question: Any) -> Mapping[str, Sequence[Sequence[str]]]:
         questions.append(question)
-        return {"tower": code}
+        return {"tower": [(place, name, place) for place, name in code]}
 
     listing = replace(checkpoint.listing, asked=asked)
     found = relisted(replace(checkpoint, listing=listing), "keras", is_older=is_older)
@@ -126,4 +126,4 @@ def test_a_layer_of_nobody_named_is_not_made() -> None:
     layers = {"tower": LAYERS[1], "encoder": {"class_name": "TFBertModel", "config": {"name": "encoder"}}}
     found = attributes.run(layers=layers, custom_objects=[OWN], folder="", is_older=False)
     assert found.keys() == {"tower"}
-    assert [place for place, _ in found["tower"]] == ["blocks/gain", "blocks/gain_1", "first", "last", "norm"]
+    assert [place for place, *_ in found["tower"]] == ["blocks/gain", "blocks/gain_1", "first", "last", "norm"]

@@ -624,7 +624,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/settings.py",
-        old='if entry["class_name"] == SCALING_CLASS and isinstance(config, Mapping):',
+        old='if entry["class_name"].rpartition(">")[2] in _SCALING_CLASSES and isinstance(config, Mapping):',
         new="if False:",
         tests="tests/dialects/test_optimizer_names.py",
         what="settings are those of the optimizer that scales losses",

@@ -50,6 +50,11 @@ class Layer:
     is_operation: bool = False
     called_with: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def bare_class_name(self) -> str:
+        """The class without the package that it is registered for (``Custom>``)."""
+        return self.class_name.rpartition(">")[2]
+
 
 def is_model(config: object) -> bool:
     """Whether a config is that of a Sequential or functional Keras model."""

@@ -20,6 +20,8 @@ OBJECTS = ("savedmodel", "tf-checkpoint")
 """The formats that have a graph of objects."""
 _LAYER = re.compile(r"layer-(\d+)")
 _ITEM = re.compile(r"\d+|layer-\d+|layer_with_weights-\d+")
+_OF_TWO = re.compile("layer_with_weights-")
+"""What a layer of a model is called beside its number among all."""
 _ALL, _TRAINED = "variables", "trainable_variables"
 _OF_LAYERS = "keras_api"
 _BESIDES = (_OF_LAYERS, _ALL, _TRAINED, "regularization_losses")
@@ -81,7 +83,7 @@ def _paths(nodes: Sequence[Node], layer: int, names: Mapping[str, str]) -> dict[
     def walk(at: int, path: str, depth: int) -> None:
         inner = []
         is_dict = tells_layers and _OF_LAYERS not in nodes[at].children
-        for local_name, index in nodes[at].children.items():
+        for local_name, index in sorted(nodes[at].children.items(), key=lambda child: bool(_OF_TWO.match(child[0]))):
             if index in seen or local_name in _BESIDES or depth > _DEPTH_LIMIT:
                 continue
             seen.add(index)

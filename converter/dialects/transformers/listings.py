@@ -8,14 +8,13 @@ the tables of transformers' classes, lead from each to the other, so that names 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from converter.dialects.identity.transformers_4 import type_called
-from converter.dialects.keras import architecture
+from converter.dialects.keras import architecture, own_layers
 from converter.dialects.keras.modules import Module
 from converter.dialects.keras.objects import OBJECTS
 from converter.dialects.keras.stores import IN_ORDER, NOT_TRAINED, as_today
@@ -39,7 +38,6 @@ from converter.model.optimizer import Convention
 
 _ARCHIVE, _HDF5 = "keras", "h5"
 _VARIABLES = "vars"
-_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 _VERSION, _RELEASE = "2.15.0", "4.57.6"
 """Of the Keras whose layout an archive of a TensorFlow class has, and of transformers."""
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
@@ -59,7 +57,7 @@ def copied(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
     strange = []
     for name, inside in _inside_own_layers(listing, model, is_older=is_older).items():
         store = stores[name]
-        known = {store, *(f"{store}/{place}" for place, _ in inside)}
+        known = {store, *(f"{store}/{place}" for place, *_ in inside)}
         below = [place for place in map(as_today, listing.layers) if f"{place}/".startswith(f"{store}/")]
         strange += [place for place in below if place not in known]
     if not strange:
@@ -336,7 +334,7 @@ def _part_of_unknown(
     if found is None or (is_frozen and found[1] and len(own) > 1):
         is_of_transformers = encoder_config(Config(values=entry, raw=b"")) is not None
         raise LossError(
-            f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside whose order an archive does not tell",
+            f"layer {layer.name!r}, a {layer.bare_class_name}, has layers inside whose order an archive does not tell",
             hint=_WAYS_OUT if is_of_transformers else "an .h5 or a SavedModel of the same model does",
         )
     return _Part(trained=found[0], others=found[1], is_frozen=is_frozen)
@@ -344,10 +342,6 @@ def _part_of_unknown(
 
 def _modules(layer: architecture.Layer) -> tuple[list[Module], list[architecture.Layer]]:
     return architecture.modules(replace(layer, class_name="Functional", layers=(layer,)))
-
-
-def _class_name(layer: architecture.Layer) -> str:
-    return layer.class_name.rpartition(">")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,72 +409,16 @@ class _Archive:
         if own_config is not None:
             places: dict[str, str] = {}
             for name in names:
-                place = place_of(_class_name(layer), _plain(name))
+                place = place_of(layer.bare_class_name, _plain(name))
                 if place is None:
-                    problem = f"no table says where an archive has this variable of a {_class_name(layer)}"
+                    problem = f"no table says where an archive has this variable of a {layer.bare_class_name}"
                     raise LossError(problem, tensor=name, hint=_WAYS_OUT)
                 places[name] = place
             yield from ((name, f"{layer.store}/{place}", name) for name, place in without_gaps(places).items())
             return
         counts: dict[str, int] = {}
-        for name, path in self._paths(layer, names).items():
+        for name, path in own_layers.paths(layer, names, self.listing, self.inside, way_out=_WAYS_OUT).items():
             inside = path.rpartition("/")[0]
             place = f"{layer.store}/{inside}".rstrip("/")
             number = counts[place] = counts.get(place, -1) + 1
             yield f"{layer.name}/{path}", f"{place}/{_VARIABLES}/{number}", name
-
-    def _paths(self, layer: architecture.Layer, names: Sequence[str]) -> dict[str, str]:
-        """Return where each variable of a layer of the user's is below it, by attributes.
-
-        Objects say it, names do not: there the code of the layer does. Raises LossError where nothing says it.
-        """
-        if self.listing.format in OBJECTS:
-            paths = {name: path for pairs in self.listing.layers.values() for path, name in pairs if name in names}
-            inside = {path for path in paths.values() if "[" in path}  # an archive has these by class and number
-            places: Mapping[str, str] = {}
-        else:
-            paths = {name: _plain(name).removeprefix(f"{layer.name}/") for name in names}
-            inside = {path.rpartition("/")[0] for path in paths.values()} - {""}
-            places = self._places_by_code(layer, inside) if inside else {}
-        if len(places) < len(inside):
-            raise LossError(
-                f"layer {layer.name!r}, a {_class_name(layer)}, has layers inside, and nothing says under which "
-                "attributes an archive has them",
-                hint=self._what_says_attributes(_class_name(layer)),
-            )
-        split = {name: path.rpartition("/") for name, path in paths.items()}
-        return {name: f"{places.get(group, group)}{slash}{leaf}" for name, (group, slash, leaf) in split.items()}
-
-    def _what_says_attributes(self, class_name: str) -> str:
-        if self.listing.format in OBJECTS:
-            return f"an .h5 of the same model and --custom-objects package.module:{class_name} may; {_WAYS_OUT}"
-        if self.listing.asked is not None:
-            return f"the code of --custom-objects makes others, or makes them in its build(); {_WAYS_OUT}"
-        return (
-            f"--custom-objects package.module:{class_name} names its code, which does; so does a SavedModel of the "
-            "same model, as model.save(dir) writes it, where they are attributes"
-        )
-
-    def _places_by_code(self, layer: architecture.Layer, inside: Collection[str]) -> dict[str, str]:
-        """Return the place of each layer inside another, of those that the code has as many of.
-
-        Keras numbers the layers that nobody named as they are made, from wherever it has come to by then.
-        """
-        places = {name: place for place, name in self.inside().get(layer.name, ())}
-        theirs, ours = _by_class(inside), _by_class(places)
-        return {
-            name: places[own]
-            for kind, held in theirs.items()
-            if len(ours.get(kind, ())) == len(held)
-            for name, own in zip(held, ours[kind], strict=True)
-        }
-
-
-def _by_class(names: Collection[str]) -> dict[str, list[str]]:
-    """Return paths of layers without the numbers of their names -> those paths, in the order of these."""
-    found: dict[str, list[tuple[list[int], str]]] = {}
-    for name in names:
-        parts = [match.groups() for part in name.split("/") if (match := _NUMBERED.fullmatch(part)) is not None]
-        kind = "/".join(own for own, _ in parts)
-        found.setdefault(kind, []).append(([int(number or 0) for _, number in parts], name))
-    return {kind: [name for _, name in sorted(held)] for kind, held in found.items()}

@@ -18,18 +18,20 @@ from converter.graphs.failures import summary_of
 from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.keras import imported
 
-Inside = list[tuple[str, str]]
+_Where = tuple[str, str, str]
+Inside = list[_Where]
 _DEPTH_LIMIT = 32
 
 
 def run(
     *, layers: Mapping[str, Mapping[str, Any]], custom_objects: Sequence[str], folder: str, is_older: bool
 ) -> dict[str, Inside]:
-    """Return, for each of the `layers` that is of a class of the user's, what is inside: its place, and its name.
+    """Return, for each of the `layers` that is of a class of the user's, what is inside: place, name, and path.
 
-    A name is that of the layer behind those of what it is in, as in the names of Keras 2's variables. `is_older` says
-    that Keras 2 is to find the places, which goes through attributes from the last to the first. Raises SafetyError
-    for a config that is a program, ArchitectureError when a layer cannot be made of its config.
+    A name is that of the layer behind those of what it is in, as in the names of Keras 2's variables. A path is of
+    attributes, keys of dicts and numbers in lists, as in a graph of objects. `is_older` says that Keras 2 is to find
+    the places, which goes through attributes from the last to the first. Raises SafetyError for a config that is a
+    program, ArchitectureError when a layer cannot be made of its config.
     """
     custom = keras_config.names_of_users(custom_objects)
     called = {layer: str(entry["class_name"]).rpartition(">")[2] for layer, entry in layers.items()}
@@ -42,34 +44,40 @@ def run(
     for layer, entry in own.items():
         try:
             made = classes[called[layer]].from_config(dict(keras_config.for_keras(entry, custom)["config"]))
-            found[layer] = list(_inside(made, "", "", {id(made)}, is_older=is_older))
+            found[layer] = list(_inside(made, ("", "", ""), {id(made)}, is_older=is_older))
         except Exception as error:  # the user's own code
             what = f"layer {layer!r} cannot be made of its config by --custom-objects: {summary_of(error)}"
             raise ArchitectureError(what) from error
     return found
 
 
-def _inside(layer: Any, place: str, name: str, seen: set[int], *, is_older: bool) -> Iterator[tuple[str, str]]:
+def _inside(layer: Any, around: _Where, seen: set[int], *, is_older: bool) -> Iterator[_Where]:
+    place, name, path = around
     for attribute, value in sorted(_saving_of(layer)[0](layer), reverse=is_older, key=itemgetter(0)):
-        yield from _found(value, f"{place}/{attribute}".lstrip("/"), name, seen, is_older=is_older)
+        yield from _found(value, (_below(place, attribute), name, _below(path, attribute)), seen, is_older=is_older)
 
 
-def _found(value: Any, place: str, name: str, seen: set[int], *, is_older: bool) -> Iterator[tuple[str, str]]:
+def _found(value: Any, where: _Where, seen: set[int], *, is_older: bool) -> Iterator[_Where]:
+    place, name, path = where
     if id(value) in seen or place.count("/") > _DEPTH_LIMIT:
         return
     if hasattr(value, "save_own_variables"):
         seen.add(id(value))
-        own = f"{name}/{getattr(value, 'name', '')}".lstrip("/")
-        yield place, own
-        yield from _inside(value, place, own, seen, is_older=is_older)
+        own = (place, _below(name, getattr(value, "name", "")), path)
+        yield own
+        yield from _inside(value, own, seen, is_older=is_older)
     elif isinstance(value, list | tuple | dict):
         counts: dict[str, int] = {}
-        for each in value.values() if isinstance(value, dict) else value:
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
             if hasattr(each, "save_own_variables") and id(each) not in seen:
                 kind = _saving_of(each)[1](type(each).__name__)
                 number = counts[kind] = counts.get(kind, -1) + 1
-                here = f"{place}/{kind}_{number}" if number else f"{place}/{kind}"
-                yield from _found(each, here, name, seen, is_older=is_older)
+                here = (f"{place}/{kind}_{number}" if number else f"{place}/{kind}", name, f"{path}/{key}")
+                yield from _found(each, here, seen, is_older=is_older)
+
+
+def _below(around: str, own: str) -> str:
+    return f"{around}/{own}".lstrip("/")
 
 
 def _saving_of(layer: Any) -> tuple[Callable[[Any], Iterator[tuple[str, Any]]], Callable[[str], str]]:
