@@ -365,6 +365,12 @@ def bomb(opcode: bytes, form: str, length: int) -> bytes:
         b"c__builtin__\nbytearray\n(J\xff\xff\xff\x7ftR.",
         b"ccollections\nOrderedDict\n(I1\ntR.",
         b"c_codecs\nencode\n(Vx\nVrot13\nVx\ntR.",
+        b"I--1\n.",
+        b"I010\n.",
+        b"L-010L\n.",
+        b"Np-1\n.",
+        b"\x80\x02c__builtin__\nset\n]K\x01a\x85\x81.",
+        b"\x80\x04c__builtin__\nlist\n]K\x01a\x85}\x92.",
     ],
 )
 def test_malformed_pickles_are_read_errors(data: bytes) -> None:

@@ -102,6 +102,8 @@ def test_the_unharmed_file_is_read(pth: Callable[..., Path]) -> None:
         (tensor(numel=2), "storage that has 2"),
         (tensor(numel=1 << 20), "needs 4194304 bytes"),
         (tensor(of="DoubleStorage"), "needs 48 bytes"),
+        (tensor(of="IntStorage"), "of another type or size elsewhere"),
+        (tensor((1,), (1,), numel=3), "of another type or size elsewhere"),
         (tensor(key="1"), "no record 'data/1'"),
         (tensor(key="../data.pkl"), "no record"),
         (tensor(key="/etc/passwd"), "no record"),

@@ -829,8 +829,8 @@ FAULTS = (
     ),
     Fault(
         module="encoding/torch_file/archives.py",
-        old="                key = self._scope + key\n",
-        new="",
+        old="return self._storage(of, self._scope + key, _count(numel))",
+        new="return self._storage(of, key, _count(numel))",
         tests=_CONTAINERS,
         what="tensors in two files of a .zip of stable-baselines3 are one",
     ),

@@ -7,6 +7,7 @@ refused (`converter.encoding.pickle.calls`).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -28,6 +29,8 @@ _LINE_LIMIT_BYTES = 1 << 20
 _INTEGER_LIMIT_BYTES = 256
 _WINDOW_BYTES = 1 << 18
 _KEY_DEPTH_LIMIT = 4
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
+"""Without zeros before it: C's unpickler takes 010 for 8, that in Python refuses it."""
 
 
 class MemoryBytes:
@@ -223,12 +226,14 @@ class Machine:
         self._push(self._memo[index])
 
     def _put(self, index: int) -> None:
+        if index < 0:
+            self._refuse(f"stores under {index}")
         self._memo[index] = self._top()
 
     # text
 
     def _integer(self, digits: bytes) -> int:
-        if len(digits) > _INTEGER_LIMIT_BYTES or not digits.lstrip(b"-").isdigit():
+        if len(digits) > _INTEGER_LIMIT_BYTES or not _INTEGER.fullmatch(digits):
             self._refuse("has an integer that is none")
         return int(digits)
 
@@ -331,6 +336,7 @@ class Machine:
 
     def new_object(self) -> None:
         """NEWOBJ."""
+        self._check_new(self._stack[-2:])
         self.reduce()
 
     def new_object_with_keywords(self) -> None:
@@ -338,7 +344,13 @@ class Machine:
         keywords, arguments, callee = self._pop(), self._pop(), self._pop()
         if not (isinstance(arguments, tuple) and isinstance(keywords, dict)):
             self._refuse("makes an object from what are no arguments")
+        self._check_new([callee, arguments])
         self._push(self._construct(callee, arguments, keywords))
+
+    def _check_new(self, call: list[Any]) -> None:
+        """Refuse a container that is made with values and not initialised: in Python it has none of them."""
+        if call[0:1] and isinstance(call[0], Global) and call[-1] and (call[0].module, call[0].name) in _EMPTY_WHEN_NEW:
+            self._refuse(f"makes a {call[0]} of values that it would not have")
 
     def instance(self) -> None:
         """OBJ: the class is the first above the mark."""
@@ -544,4 +556,10 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"Q": lambda machine: machine.persist(machine._pop()),
 }
 _STOP = ord(".")
+_EMPTY_WHEN_NEW = frozenset(
+    (
+        *(("builtins", name) for name in ("bytearray", "dict", "list", "set")),
+        *(("collections", name) for name in ("Counter", "OrderedDict", "defaultdict", "deque")),
+    )
+)
 _ACTIONS_BY_CODE = tuple(_ACTIONS.get(bytes((code,))) for code in range(256))

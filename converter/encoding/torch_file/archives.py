@@ -45,6 +45,7 @@ class ZipArchive:
         self._is_big_endian = self._byte_order() == b"big"
         self.operations = 0
         self._checksums: dict[str, Checksum] = {}
+        self._kinds: dict[str, tuple[DType | None, int]] = {}
 
     def load(self) -> Any:
         """Return the root value. Raises ReadError for bytes after the end of the pickle."""
@@ -72,6 +73,11 @@ class ZipArchive:
         crc = self._checksums.setdefault(storage.key, zip_archive.checksum(self._file, member))
         tensor = zip_archive.member_tensor(self._file, member, dtype=dtype, shape=(numel,), crc=crc)
         return byteswapped(tensor) if self._is_big_endian else tensor
+
+    def _storage(self, of: Any, key: str, numel: int) -> Storage:
+        dtype = storage_dtype(of)
+        is_another = self._kinds.setdefault(key, (dtype, numel)) != (dtype, numel)
+        return Storage(archive=self, key=key, dtype=dtype, numel=numel, root_numel=numel, is_another=is_another)
 
     @property
     def is_script(self) -> bool:
@@ -111,9 +117,7 @@ class ZipArchive:
     def _persistent(self, identity: Any) -> Storage:
         match identity:
             case ("storage", of, str() as key, str(), int() as numel):
-                numel = _count(numel)
-                key = self._scope + key
-                return Storage(archive=self, key=key, dtype=storage_dtype(of), numel=numel, root_numel=numel)
+                return self._storage(of, self._scope + key, _count(numel))
         raise ReadError("the pickle has a malformed storage")
 
 

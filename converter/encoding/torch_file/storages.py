@@ -65,7 +65,10 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Storage:
-    """A storage, or in legacy files a part of one: `start` and `numel` count elements, bytes where `dtype` is None."""
+    """A storage, or in legacy files a part of one: `start` and `numel` count elements, bytes where `dtype` is None.
+
+    `is_another` says that the same one was of another type or size before, which torch takes for both.
+    """
 
     archive: Archive
     key: str
@@ -73,6 +76,7 @@ class Storage:
     numel: int
     start: int = 0
     root_numel: int
+    is_another: bool = False
 
     def elements(self, dtype: DType) -> tuple[Tensor, int, int]:
         """Return all elements of the root storage as `dtype`, and which of them are this storage's.
@@ -141,6 +145,8 @@ class View:
         span = 1 + sum((extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True))
         if self.offset + (span if size else 0) > numel:
             raise ReadError(f"views elements {self.offset} to {self.offset + span} of a storage that has {numel}")
+        if self.storage.is_another:
+            raise ReadError("views a storage that is of another type or size elsewhere")
         declared, stored = size * self.dtype.itemsize, numel * self.dtype.itemsize
         if declared > max(EXPANSION_FREE_BYTES, EXPANSION_RATIO_LIMIT * stored):
             raise ReadError(f"expands {stored} stored bytes to {declared}")
