@@ -372,7 +372,7 @@ def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
     if "module" not in values:
         values = dialect.with_modules(values, is_older=_is_older(checkpoint), module_of=module_of)
-        warnings = ("config.json: the modules of the layers' classes were added",)
+        warnings = ("config.json has the module of each class of layers, which archives say and the source does not",)
     if checkpoint.optimizer is not None:
         values = {**values, "compile_config": compile_config(checkpoint.optimizer, values.get("compile_config"))}
     if values is checkpoint.keras_config.values:

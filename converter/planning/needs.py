@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from converter import formats
 from converter.declaring import Need, flag_of, needs_of
+from converter.dialects.transformers.heads import encoder_config
 from converter.errors import UsageError
 from converter.graphs.description.keras_source import names_in_vain
 from converter.graphs.description.source import GraphSource
@@ -56,7 +57,7 @@ def check_code_is_asked(checkpoint: Checkpoint, target: Target, options: Options
     """Raise UsageError for code of the user's layers that nothing needed, once it is known what is to be written."""
     if not target.has_graph(options) and not is_code_asked(checkpoint):
         run = _Run(checkpoint=checkpoint, target=target, options=options)
-        raise UsageError(f"--custom-objects {_NO_GRAPH}", hint=_that_run(run))
+        raise UsageError(f"--custom-objects {_NO_GRAPH}", hint=_that_take_layers(run))
 
 
 def check_state_is_carried(report: OptimizerReport, target: Target, options: Options) -> None:
@@ -90,6 +91,10 @@ def _that_run(run: _Run) -> str:
     return f"those that run: {', '.join(name for name, each in formats.registry().items() if each.runner is not None)}"
 
 
+def _that_take_layers(run: _Run) -> str:
+    return f"{_that_run(run)}; and keras, of a Keras model with layers of your own in a file of another kind"
+
+
 def _without_traced_class(run: _Run) -> _Lack | None:
     if run.has_graph and run.options.model is not None:
         return "does not change the graph of --model", "leave one of them out"
@@ -98,7 +103,7 @@ def _without_traced_class(run: _Run) -> _Lack | None:
 
 def _without_own_classes(run: _Run) -> _Lack | None:
     if not run.has_graph:
-        return None if run.checkpoint.listing is not None else _without_graph(run)
+        return None if run.checkpoint.listing is not None else (_NO_GRAPH, _that_take_layers(run))
     graph = GraphSource.of(run.checkpoint)
     is_looked_at = run.has_own_graph and run.options.model is None
     if graph is None or not is_looked_at or not graph.trace.takes("custom_objects"):
@@ -123,7 +128,10 @@ def _without_outputs(run: _Run) -> _Lack | None:
 def _without_config(run: _Run) -> _Lack | None:
     config = run.checkpoint.config
     if config is None or config.model_type is None:
-        return "is for the config of a transformers model, and there is none", "--config FILE names one"
+        what = "is for the config of a transformers model"
+        if encoder_config(run.checkpoint.keras_config) is not None:
+            return f"{what}, which is a layer of a Keras model here, with heads of its own", "leave it out"
+        return f"{what}, and there is none", "--config FILE names one"
     if not run.has_graph and Part.CONFIG not in run.target.format.holds:
         return "decides nothing of a target that has neither config nor graph", None
     return ("does not change the source's own graph, or that of --model", None) if run.has_own_graph else None

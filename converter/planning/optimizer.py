@@ -18,6 +18,7 @@ from converter.dialects.optimizer.semantics import notes_on_state
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.torch_state import inferred_algorithm, named_state
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
+from converter.dialects.transformers.heads import is_head
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
 from converter.formats import Format, ParameterOrder
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -329,7 +330,8 @@ def _arranged(checkpoint: Checkpoint, target: Format, options: Options, *, is_in
             return replace(checkpoint, optimizer=in_trainer_groups(checkpoint, order))
         return checkpoint if order is None else replace(checkpoint, optimizer=in_order(state, order))
     except (LossError, *_NO_CLASS) as error:
-        warning = f"the optimizer's parameters keep the source's order and groups, and torch goes by position: {error}"
+        why = error.message if any(map(is_head, checkpoint.names)) else error  # no option gives a class other layers
+        warning = f"the optimizer's parameters keep the source's order and groups, and torch goes by position: {why}"
         return replace(checkpoint, warnings=(*checkpoint.warnings, warning))
 
 
@@ -393,7 +395,11 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
     state = planned.optimizer or source.optimizer
     if state is None and not _has_state(source):
         return OptimizerReport()
-    reason = "as asked" if options.optimizer is OptimizerMode.DROP else f"{target.name} does not hold it"
+    reason = f"{target.name} does not hold it"
+    if options.optimizer is OptimizerMode.DROP:
+        reason = "as asked"
+    elif Part.OPTIMIZER in target.holds:
+        reason = "what is written has no place for it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
         reason = "the file does not say its learning rate"
     if planned.optimizer_stored is not None:

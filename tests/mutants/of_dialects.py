@@ -546,8 +546,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/semantics.py",
-        old="            if layer.is_operation or layer.name not in owners:",
-        new="            if layer.is_operation:",
+        old='if layer.is_operation or owners.isdisjoint((layer.name, layer.store.rpartition("/")[2])):',
+        new="if layer.is_operation:",
         tests="tests/dialects/test_keras_settings.py -k no_variables",
         what="a layer of the user's own that only computes is left out without a word",
     ),

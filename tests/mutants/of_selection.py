@@ -214,8 +214,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/optimizer.py",
-        old='    reason = "as asked" if options.optimizer is OptimizerMode.DROP else',
-        new='    reason = "as asked" if options.optimizer is not OptimizerMode.KEEP else',
+        old='    if options.optimizer is OptimizerMode.DROP:\n        reason = "as asked"',
+        new='    if options.optimizer is not OptimizerMode.KEEP:\n        reason = "as asked"',
         tests=_SELECTION,
         what="the report says that state was dropped as asked, and nobody asked",
     ),

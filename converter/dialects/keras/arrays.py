@@ -14,7 +14,7 @@ def arrays_alone(checkpoint: Checkpoint, *, suffix: str) -> ArraysAlone:
     problem = f"Keras loads no {suffix} file of {names}, and"
     if checkpoint.config is None:
         why = "nothing says which layers these are"
-        return ArraysAlone(problem=f"{problem} {why}", hint=f"--config DIR gives its config.json, {_OF_KERAS}")
+        return ArraysAlone(problem=f"{problem} {why}", hint=f"--config FILE gives its config.json, {_OF_KERAS}")
     kind = checkpoint.config.values.get("model_type")
     why = f"neither its config, of model type {kind!r}, nor its tensors are of one class that TensorFlow has"
-    return ArraysAlone(problem=f"{problem} {why}", hint=f"--config DIR names one as its architectures, {_OF_KERAS}")
+    return ArraysAlone(problem=f"{problem} {why}", hint=f"--config FILE names one as its architectures, {_OF_KERAS}")

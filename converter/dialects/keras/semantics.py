@@ -36,7 +36,9 @@ def with_settings(planned: Checkpoint, source: Checkpoint, *, has_own_graph: boo
         return planned
     assert config is not None
     try:
-        found = settings(architecture.parse(config), source.names, is_keras_3=_is_keras_3(source, config))
+        listed = {} if source.listing is None else source.listing.layers
+        names = (*source.names, *(f"{place}/" for place, held in listed.items() if held))
+        found = settings(architecture.parse(config), names, is_keras_3=_is_keras_3(source, config))
     except (ReadError, RecursionError):  # what has no weights to translate may be a config that is not understood
         warning = "the Keras config is not understood: what its layers compute is not compared"
         return replace(planned, warnings=(*planned.warnings, warning))
@@ -54,7 +56,8 @@ def _is_keras_3(source: Checkpoint, config: Mapping[str, Any]) -> bool:
 def settings(model: Layer, names: Collection[str] = (), *, is_keras_3: bool) -> tuple[Setting, ...]:
     """Return every setting of a model's layers that changes what it computes and that weights do not say.
 
-    `names` are those of the variables that a file has: a layer that no table knows and that has none is listed.
+    `names` are those of the variables that a file has, or their places: a layer that no table knows and that has none
+    is listed.
     """
     owners = frozenset(part for name in names for part in name.split("/")[:-1])
     maps = flattening.on_maps(model)
@@ -67,7 +70,7 @@ def _of_layers(model: Layer, owners: frozenset[str], maps: frozenset[str], *, is
             yield from _called(layer)
             yield from _of_layers(layer, owners, maps, is_keras_3=is_keras_3)
         elif layer.is_operation or layer.class_name not in LAYERS:
-            if layer.is_operation or layer.name not in owners:
+            if layer.is_operation or owners.isdisjoint((layer.name, layer.store.rpartition("/")[2])):
                 yield _unwritten(layer)
         else:
             found = _PlacedLayer(layer=layer, is_keras_3=is_keras_3, is_on_map=layer.path in maps)
