@@ -182,7 +182,7 @@ def test_a_group_that_trains_nothing_says_nothing() -> None:
     empty = ParameterGroup(parameters=(), hyperparameters={"lr": 0.5, "betas": (0.1, 0.2)})
     for groups in ((*state.groups, empty), (empty, *state.groups)):
         made = state_of(to_keras(replace(source, optimizer=replace(state, groups=groups)), KerasFlavor.KERAS_3))
-        assert made.groups[0].hyperparameters["learning_rate"] == np.float32(0.01)
+        assert made.groups[0].hyperparameters["learning_rate"] == float(np.float32(0.01)) != 0.01
 
 
 def test_dampening_goes_into_the_rate_and_not_into_the_momentum() -> None:
@@ -198,9 +198,8 @@ def test_dampening_goes_into_the_rate_and_not_into_the_momentum() -> None:
     ours = held["momentum"] * velocity - held["learning_rate"] * gradient
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=2e-8)  # terms of 0.1, of single precision
     for plain in (changed(source, momentum=0), changed(source, dampening=0)):
-        assert state_of(to_keras(plain, KerasFlavor.KERAS_3)).groups[0].hyperparameters["learning_rate"] == np.float32(
-            rate
-        )
+        made = state_of(to_keras(plain, KerasFlavor.KERAS_3))
+        assert made.groups[0].hyperparameters["learning_rate"] == float(np.float32(rate)) != rate
 
 
 def keras_state(algorithm: str, *slots: str, legacy: bool = False, **held: Any) -> Checkpoint:
