@@ -13,7 +13,7 @@ from converter.execution.parallel import Workers
 from converter.execution.publish import bytes_at, check_space, staging
 from converter.execution.resume import Attempt
 from converter.execution.workshop import LocalWorkshop, temporary_scratch
-from converter.formats.probe import located
+from converter.formats.probe import Probe, located
 from converter.model.checkpoint import Checkpoint
 from converter.model.file import local_copy
 from converter.model.output import Provenance
@@ -86,6 +86,7 @@ def verify(
     Writes neither. Raises VerificationError when it does not, and what `convert` raises for the source.
     """
     asked_of(options)
+    Probe(located(location_of(source)))  # what is wrong with it is said before what is wrong with the destination
     asked = taken(options, destination, to)
     general, specific = Options.split(asked.options)
     opened, specific = Source.open(located(location_of(source)), general, specific)
@@ -98,8 +99,7 @@ def verify(
             workers=Workers(jobs=general.jobs, memory_bytes=general.memory_bytes),
             terms=terms_of(opened, general, reads=(target.place.path,)),
         )
-        provenance = Provenance(tool="", source_name="", source_sha256=lambda: "")
-        planned = plan(opened, target, general, workshop, provenance)
+        planned = plan(opened, target, general, workshop, Provenance(tool="", source_name="", source_sha256=str))
         with planned.known_to_errors():
             verification = prove(planned, local_copy(target.place.path, workshop.scratch), general, workshop)
             return replace(planned.report, verification=verification, made_with=asked.notes)

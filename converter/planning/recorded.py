@@ -134,8 +134,6 @@ def taken(given: Mapping[str, Any], destination: str | os.PathLike[str], to: str
     """
     target = Target.found(destination, to)
     place = target.place.path
-    if not place.exists():  # what reads it says so, after what reads the source
-        return Taken(target=target, options=given)
     record = target.format.provenance(place).get(_OPTIONS)
     if record is None:
         doubt = f"{place.name} does not say with which options it was made: give them again"

@@ -566,13 +566,6 @@ FAULTS = (
     ),
     Fault(
         module="proof/__init__.py",
-        old='        raise UsageError("--verify outputs needs a target that runs")\n',
-        new="        return Verification(weights=True)\n",
-        tests="tests/proof/test_prove.py",
-        what="proof of outputs was asked for, and there is none",
-    ),
-    Fault(
-        module="proof/__init__.py",
         old=(
             "    verify_weights(planned, found, names, path=path, observer=workshop.observer, "
             "run=workshop.workers.run)\n"
