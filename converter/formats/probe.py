@@ -90,7 +90,7 @@ class Probe:
                 "is a Git LFS pointer, not the checkpoint itself", path=self.path, hint="fetch it with git lfs pull"
             )
         if self.head.startswith(_GZIP_MAGIC):
-            hint = "decompress it first: gunzip -c FILE > OTHER, also where it is called .nemo"
+            hint = "decompress it first: gunzip -c FILE > OTHER"
             return ReadError("is compressed with gzip", path=self.path, hint=hint)
         if self.head.startswith(b"PK\x03\x04"):
             return ReadError("is a damaged zip archive, or one without a checkpoint in it", path=self.path)

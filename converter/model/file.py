@@ -45,6 +45,11 @@ class SourceFile(ABC):
     def state(self) -> tuple[str | int, ...]:
         """What is another when the file has changed, to be kept in a JSON file."""
 
+    @property
+    def stored(self) -> SourceFile:
+        """The file that is there: of what is compressed in another, that one."""
+        return self
+
     def at(self, offset: int) -> tuple[SourceFile, int]:
         """Return the file that stays open for what is at `offset`, and where it is there: of a part, the whole file."""
         return self, offset

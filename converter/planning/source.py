@@ -75,7 +75,7 @@ class Source:
     @property
     def files(self) -> tuple[SourceFile, ...]:
         """The files that it consists of, each once."""
-        files = {file.path: file for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
+        files = {file.path: file.stored for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}
         if self.path is not None and not is_dir(self.path):
             files.setdefault(self.path, open_file(self.path))
         return tuple(files.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 import converter
+from converter.encoding import gzip as gzip_files
 from converter.errors import CkconvError
 from converter.formats import registry
 from converter.model.tensor import FileTensor
@@ -85,8 +87,46 @@ def test_nemo_without_one_model_is_refused(files: dict[str, bytes], what: str, t
         converter.read(nemo(tmp_path / "x.nemo", files))
 
 
-def test_a_compressed_nemo_says_what_helps(tmp_path: Path) -> None:
+def test_a_nemo_with_gzip_is_read_as_one_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip_files, "_FIRST_STEP_BYTES", 1 << 16)
+    monkeypatch.setattr(gzip_files, "_PLACES", 4)
+    monkeypatch.setattr(gzip_files, "CHUNK_BYTES", 1 << 15)
+    torch.manual_seed(0)
+    state = {f"{number}.weight": torch.rand(100, 1000).round() for number in range(8)}
+    path = nemo(tmp_path / "x.nemo", {"a.yaml": b"x", "model_weights.ckpt": saved(state)}, mode="w:gz")
+    found = converter.read(path)
+    for name in reversed(state):
+        assert found.tensors[name].numpy().tobytes() == state[name].numpy().tobytes()
+    converter.convert(path, tmp_path / "x.safetensors", jobs=3)
+    source = registry()["safetensors"].provenance(tmp_path / "x.safetensors")["source"]
+    assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert converter.verify(path, tmp_path / "x.safetensors").verification.weights
+
+
+def test_a_damaged_gzip_is_noticed(tmp_path: Path) -> None:
     path = nemo(tmp_path / "x.nemo", {"model_weights.ckpt": saved(STATE)}, mode="w:gz")
+    content = path.read_bytes()
+    assert len(converter.read(path).tensors) == 2
+    flipped = content[:-6] + bytes([content[-6] ^ 1]) + content[-5:]
+    cases = (content[:-1], content[: len(content) // 2], content + b"x", content + content, flipped)
+    for damaged in (*cases, gzip.compress(bytes(1 << 25))[:-9]):
+        path.write_bytes(damaged)
+        with pytest.raises(CkconvError) as caught:
+            converter.read(path, from_format="pytorch")
+        assert caught.value.exit_code == 1
+
+
+def test_what_grows_too_much_is_no_nemo(tmp_path: Path) -> None:
+    path = nemo(tmp_path / "x.nemo", {"model_weights.ckpt": bytes(20 << 20)}, mode="w:gz")
+    with pytest.raises(CkconvError, match="it grows too much"):
+        converter.read(path)
+
+
+def test_other_tars_and_files_with_gzip_are_no_nemo(tmp_path: Path) -> None:
+    path = nemo(tmp_path / "x.tgz", {"a.txt": b"x"}, mode="w:gz")
+    with pytest.raises(CkconvError, match="is a tar without a model of NeMo"):
+        converter.read(path)
+    path.write_bytes(gzip.compress(saved(STATE)))
     with pytest.raises(CkconvError, match=r"is compressed with gzip.*gunzip"):
         converter.read(path)
 

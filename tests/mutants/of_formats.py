@@ -876,4 +876,32 @@ FAULTS = (
         tests=_BESIDE,
         what="an optimizer.pt that cannot be read is a veto for the weights",
     ),
+    Fault(
+        module="encoding/gzip.py",
+        old="        if not state.inflater.eof or state.at > self.size:",
+        new="        if not state.inflater.eof and state.at <= self.size:",
+        tests=_CONTAINERS,
+        what="a .nemo that grows without end is read",
+    ),
+    Fault(
+        module="encoding/gzip.py",
+        old="        if state.inflater.unused_data or state.source != whole.size:",
+        new="        if False:",
+        tests=_CONTAINERS,
+        what="what is behind the end of a compressed .nemo is not noticed",
+    ),
+    Fault(
+        module="encoding/gzip.py",
+        old="self.source - len(self.rest), self.at",
+        new="self.source, self.at",
+        tests=_CONTAINERS,
+        what="a compressed .nemo is read wrongly from the middle",
+    ),
+    Fault(
+        module="planning/source.py",
+        old="file.path: file.stored for tensor",
+        new="file.path: file for tensor",
+        tests=_CONTAINERS,
+        what="an output of a compressed .nemo has the hash of what is in it",
+    ),
 )

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from converter.encoding import gzip, tar
 from converter.encoding import json as strict_json
-from converter.encoding import tar
 from converter.encoding import zip as zip_archive
 from converter.encoding.torch_file.archives import archive_of
 from converter.errors import ReadError
 from converter.model.file import PartFile, SourceFile
 
-_HEAD_BYTES = 512
+_HEAD_BYTES, _TAR_BYTES = 4096, 512
 _NEMO_WEIGHTS, _NEMO_PARTS = "model_weights.ckpt", "model_weights/"
 _POLICY, _DATA, _SUFFIX = "policy.pth", "data", ".pth"
 _VERSIONS = frozenset(("_stable_baselines3_version", "system_info.txt"))
@@ -29,6 +29,11 @@ _NAMES_TOGETHER = 10
 def is_nemo(names: Collection[str]) -> bool:
     """Whether a tar with these members is one of NeMo."""
     return any(name.rpartition("/")[2] == _NEMO_WEIGHTS or name.startswith(_NEMO_PARTS) for name in names)
+
+
+def is_compressed_tar(head: bytes) -> bool:
+    """Whether a file that starts with `head` is a tar with gzip, as NeMo wrote until 1.x."""
+    return gzip.looks_like(head) and tar.looks_like(gzip.start_of(head, _TAR_BYTES))
 
 
 def is_stable_baselines(names: Collection[str]) -> bool:
@@ -64,6 +69,8 @@ class _Nemo(Container):
     def load(self) -> Any:
         members = tar.read_members(self._file)
         weights = [name for name in members if name.rpartition("/")[2] == _NEMO_WEIGHTS]
+        if not is_nemo(members):
+            raise ReadError("is a tar without a model of NeMo", path=self._file.path)
         if not weights:
             hint = f"unpack it with tar: what is in {_NEMO_PARTS} may be a folder of torch.distributed.checkpoint"
             raise ReadError("holds a model that several processes saved", path=self._file.path, hint=hint)
@@ -110,6 +117,8 @@ class _StableBaselines(Container):
 def container_of(file: SourceFile) -> Container | None:
     """Return the container that `file` is, None when it is none. Raises ReadError for a damaged one."""
     head = file.read(0, min(file.size, _HEAD_BYTES))
+    if is_compressed_tar(head):
+        return _Nemo(gzip.GunzipFile(file))
     if tar.looks_like(head):
         return _Nemo(file) if is_nemo(tar.read_members(file)) else None
     if head.startswith(b"PK\x03\x04") and is_stable_baselines(zip_archive.read_names(file, limit=1 << 16)):

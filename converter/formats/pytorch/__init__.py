@@ -13,7 +13,7 @@ from converter.declaring import option
 from converter.dialects.training import select_option
 from converter.encoding.pickle import looks_like_pickle
 from converter.encoding.provenance import in_zip
-from converter.encoding.torch_file.containers import is_nemo, is_stable_baselines
+from converter.encoding.torch_file.containers import is_compressed_tar, is_nemo, is_stable_baselines
 from converter.encoding.torch_file.script import is_script
 from converter.formats import Format, NoOptions, ParameterOrder, Probe, keeps_pytorch
 from converter.formats.pytorch.reading import read_checkpoint
@@ -48,7 +48,7 @@ def sniff(probe: Probe) -> bool:
         return False
     if any(name.endswith("/data.pkl") and name.count("/") == 1 for name in probe.zip_members):
         return not is_script(probe.zip_members)
-    if is_nemo(probe.tar_members) or is_stable_baselines(probe.zip_members):
+    if is_nemo(probe.tar_members) or is_compressed_tar(probe.head) or is_stable_baselines(probe.zip_members):
         return True
     return looks_like_pickle(probe.head, probe.size)
 
