@@ -7,7 +7,7 @@ graph is copied as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from converter.encoding import protobuf
 from converter.encoding.onnx_tensors import (
@@ -56,7 +56,8 @@ class Model:
     """The initializers of a model's graph by name, and what else there is of weights.
 
     `texts` are initializers that hold strings; `nested` those of graphs inside nodes, functions and training.
-    `has_nodes` says whether the graph computes anything, `has_training` whether there are graphs that train it.
+    `has_nodes` says whether the graph computes anything, `has_constants` whether nodes have tensors of their own,
+    `has_training` whether there are graphs that train it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -64,6 +65,7 @@ class Model:
     nested: tuple[str, ...]
     metadata: Mapping[str, str]
     has_nodes: bool
+    has_constants: bool = False
     has_training: bool = False
 
 
@@ -110,6 +112,7 @@ def read_model(file: SourceFile) -> Model:
         nested=tuple(nested),
         metadata=metadata,
         has_nodes=has_nodes,
+        has_constants=bool(inner.constants),
         has_training=has_training,
     )
 
@@ -136,11 +139,14 @@ def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[
 class _Inner:
     """What is in nodes: initializers of graphs inside them, and what must hold of all that is not read here.
 
+    `constants` are where tensors are that nodes have for attributes, as far as they were looked at.
+
     Raises ReadError for a name that is not UTF-8, SafetyError for a tensor in a file that is not in the folder.
     """
 
     file: SourceFile
     beside: FilesBeside
+    constants: list[Range] = field(default_factory=list)
 
     def names_in_nodes(self, within: Range, node_field: int, depth: int = 0) -> list[str]:
         """Return the names of initializers in graphs that nodes have for attributes."""
@@ -161,6 +167,7 @@ class _Inner:
                 names += self.names_in_graph(value, depth + 1)
             elif number in _ATTRIBUTE_TENSORS:
                 check_location(self.file, value, self.beside)
+                self.constants.append(value)
             elif number in _ATTRIBUTE_SPARSE:
                 for _, part in contents(self.file, value, _SPARSE_TENSORS):
                     check_location(self.file, part, self.beside)

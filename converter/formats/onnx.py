@@ -73,10 +73,17 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the initializers of a model, and say how to get its graph where it has nodes; no tensor is read.
 
     Strings and initializers of graphs inside the graph are ledger lines. Raises ReadError and SafetyError as
-    converter.encoding.onnx_file does, ReadError for a folder of several models.
+    converter.encoding.onnx_file does, ReadError for a folder of several models and for a model of constants alone.
     """
     file = _model_at(path)
     model = read_model(file)
+    if model.has_constants and not (model.tensors or model.nested or model.texts):
+        raise ReadError(
+            "has no initializers: what it computes with are constants of its nodes",
+            path=file.path,
+            hint="in onnx_ir.passes.common, LiftConstantsToInitializersPass makes initializers of them, and "
+            "LiftSubgraphInitializersToMainGraphPass takes those out of inner graphs",
+        )
     metadata = dict(model.metadata)
     document = metadata.pop(_DESCRIPTION, None)
     lines = [dropped(name, "text, not numbers", is_refused_by_default=True) for name in model.texts]
