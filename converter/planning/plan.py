@@ -13,6 +13,7 @@ from converter.dialects.identity.ties import with_every_name
 from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
 from converter.dialects.quantised import quantisation_of
+from converter.dialects.transformers.sinusoids import with_unsaved_tables
 from converter.errors import CkconvError, LossError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
@@ -152,10 +153,13 @@ def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
 
 
 def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
-    """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too."""
+    """Return the checkpoint in canonical names, or in its own where the target keeps them; its optimizer's, too.
+
+    What `load_state_dict` takes has besides what files of the class leave out.
+    """
     own = unwrapped(checkpoint)
     named = own if target.keeps_names(own) else canonical(own)
-    return with_every_name(named) if target.spells_ties else named
+    return with_unsaved_tables(with_every_name(named)) if target.spells_ties else named
 
 
 def _check_codes(method: str | None, source: Source, target: Target, planned: Checkpoint | None = None) -> None:

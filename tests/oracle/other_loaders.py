@@ -1,0 +1,140 @@
+"""Loads converted models with transformers 4.57.6 and tf_keras, in strict mode; says in JSON what each loader says.
+
+    TF_USE_LEGACY_KERAS=1 python -m tests.oracle.other_loaders JOBS
+
+JOBS is what tests.oracle.loaders asks: a list of class of PyTorch, target, path and source. Prints a line for each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _of_source(class_name: str, source: Path) -> Any:
+    """Return the model of TensorFlow that transformers itself makes of PyTorch's weights."""
+    import transformers
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_weights_in_tf2_model
+
+    from tests.oracle.generate.tensorflow_models import complete
+
+    torch_model = getattr(transformers, class_name).from_pretrained(source)
+    made = getattr(transformers, f"TF{class_name}")(torch_model.config)
+    made.build_in_name_scope()
+    state = torch_model.state_dict()
+    renames = getattr(made, "tf_to_pt_weight_rename", None)
+    made = load_pytorch_weights_in_tf2_model(
+        made, state, tf_inputs={}, allow_missing_keys=True, tf_to_pt_weight_rename=renames
+    )
+    complete(made, state)
+    return made
+
+
+def _unlike(found: Any, reference: Any) -> str:
+    wrong = [
+        own.name
+        for own, theirs in zip(found.weights, reference.weights, strict=True)
+        if not np.array_equal(own.numpy(), theirs.numpy())
+    ]
+    return f"other values: {wrong[:3]}" if wrong else ""
+
+
+def tensorflow_folder(job: Mapping[str, str]) -> str:
+    """Load a folder with the class of TensorFlow."""
+    import transformers
+
+    made, told = getattr(transformers, f"TF{job['class']}").from_pretrained(job["path"], output_loading_info=True)
+    said = {key: list(map(str, found))[:3] for key, found in told.items() if found}
+    return str(said) if said else _unlike(made, _of_source(job["class"], Path(job["source"])))
+
+
+def _count(path: Path) -> int:
+    import h5py
+
+    held: list[str] = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Dataset) else None)
+    return len(held)
+
+
+def keras_weights(job: Mapping[str, str]) -> str:
+    """Load a file of weights into a built model, in which every value is none."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(job["source"])
+    made = getattr(transformers, f"TF{job['class']}")(config)
+    made.build_in_name_scope()
+    for variable in made.weights:
+        if variable.dtype.is_floating:
+            variable.assign(np.full(variable.shape, np.nan))
+    made.load_weights(job["path"])
+    left = [each.name for each in made.weights if each.dtype.is_floating and not np.isfinite(each.numpy()).all()]
+    if left:
+        return f"not loaded: {left[:3]}"
+    reference = _of_source(job["class"], Path(job["source"]))
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / Path(job["path"]).name
+        reference.save_weights(own)
+        if _count(own) != _count(Path(job["path"])):
+            return f"has {_count(Path(job['path']))} arrays, a file of Keras's own {_count(own)}"
+    return _unlike(made, reference)
+
+
+def flax(job: Mapping[str, str]) -> str:
+    """Load a folder, or a file beside its config, with the class of Flax."""
+    import logging
+
+    import transformers
+    from flax.traverse_util import flatten_dict
+
+    path = Path(job["path"])
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.modeling_flax_utils")
+    logger.addHandler(handler)
+    with tempfile.TemporaryDirectory() as folder:
+        if path.is_file():
+            shutil.copy(path, Path(folder) / "flax_model.msgpack")
+            shutil.copy(Path(job["source"]) / "config.json", folder)
+            path = Path(folder)
+        flax_class = getattr(transformers, f"Flax{job['class']}")
+        made = flax_class.from_pretrained(path)
+        told = [each for each in said if "were not used" in each or "newly initialized" in each]
+        reference = flax_class.from_pretrained(job["source"], from_pt=True)
+    logger.removeHandler(handler)
+    if told:
+        return told[0][:300]
+    own, theirs = flatten_dict(made.params), flatten_dict(reference.params)
+    wrong = ["/".join(name) for name, each in theirs.items() if not np.array_equal(own[name], each)]
+    return f"other values: {wrong[:3]}" if wrong else str(sorted(own.keys() ^ theirs.keys()) or "")
+
+
+LOADERS = {
+    "pretrained --flavor tf": tensorflow_folder,
+    "h5": keras_weights,
+    "keras": keras_weights,
+    "pretrained --flavor flax": flax,
+    "flax": flax,
+}
+
+
+def main(jobs: Path) -> None:
+    """Print what became of every job."""
+    for job in json.loads(jobs.read_text()):
+        try:
+            problem = LOADERS[job["target"]](job)
+        except Exception as error:  # whatever a loader raises
+            problem = f"{type(error).__name__}: {str(error)[:300]}"
+        print(json.dumps({"job": job, "problem": problem}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
