@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import transformers
 from torch.distributed.checkpoint.api import CheckpointException
+from transformers.core_model_loading import revert_weight_conversion
 
 import converter
 from converter.errors import CkconvError
@@ -58,8 +59,30 @@ RUN = ("onnx", "pt2", "savedmodel")
 State = Mapping[str, torch.Tensor]
 
 
+def _in_files(model: Any) -> dict[str, torch.Tensor]:
+    """Return the state dict under the names that tensors have in files: transformers 5 has others in memory of some."""
+    return dict(revert_weight_conversion(model, model.state_dict()))
+
+
+def _is_renamed(model: Any) -> bool:
+    return set(_in_files(model)) != set(model.state_dict())
+
+
+def _renamed(model: Any, state: State) -> Any:
+    """Return a model of tensors that are called as in files, which `from_pretrained` renames and finds whole."""
+    made, told = type(model).from_pretrained(
+        None, config=model.config, state_dict=dict(state), output_loading_info=True
+    )
+    amiss = {key: sorted(found)[:3] for key, found in told.items() if found}
+    if amiss:
+        raise ValueError(str(amiss))
+    return made.eval()
+
+
 def _strictly(model: Any, state: State) -> Any:
     """Return a model of the class that `model` is of with a state dict, as `load_state_dict` takes it."""
+    if _is_renamed(model):
+        return _renamed(model, state)
     made = type(model)(model.config).eval()
     made.load_state_dict(dict(state), strict=True)
     return made
@@ -79,6 +102,8 @@ def pytorch(model: Any, path: Path) -> str:
 
 def _as_a_file(model: Any, held: State) -> str:
     """Load tensors by name as files of the class hold them: what is tied once, and not what the class computes."""
+    if _is_renamed(model):
+        return _unlike(model, _renamed(model, held))
     made = type(model)(model.config).eval()
     told = made.load_state_dict(dict(held), strict=False)
     made.tie_weights()
@@ -105,11 +130,12 @@ def dcp(model: Any, path: Path) -> str:
     """Load a checkpoint of torch.distributed into a state dict, which has to name all that is there."""
     import torch.distributed.checkpoint as distributed
 
-    made = type(model)(model.config).eval()
-    state = made.state_dict()
+    state = {name: torch.zeros_like(each) for name, each in _in_files(model).items()}
     stored = set(distributed.FileSystemReader(path).read_metadata().state_dict_metadata)
     distributed.load(state, checkpoint_id=path, no_dist=True)
-    return f"unexpected {sorted(stored - set(state))[:3]}" if stored != set(state) else _unlike(model, made)
+    if stored != set(state):
+        return f"unexpected {sorted(stored - set(state))[:3]}"
+    return _unlike(model, _strictly(model, state))
 
 
 def pretrained(model: Any, path: Path) -> str:
@@ -123,18 +149,18 @@ def tf_checkpoint(model: Any, path: Path) -> str:
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(path))
-    return _as_a_file(
-        model, {name: torch.from_numpy(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
-    )
+    held = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
+    return _as_a_file(model, {name: torch.from_numpy(each) for name, each in held.items()})
 
 
-def _inputs(names: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+def _inputs(model: Any, names: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
     """Return something for each input, by name -> element type."""
+    size = getattr(model.config, "image_size", 32)
     made: dict[str, np.ndarray[Any, Any]] = {}
     generator = np.random.default_rng(5)
     for name, dtype in names.items():
         if name == "pixel_values":
-            made[name] = generator.random((2, 3, 32, 32), np.float32)
+            made[name] = generator.random((2, 3, size, size), np.float32)
         elif "mask" in name:
             made[name] = np.ones((2, 6), dtype)
         elif "token_type" in name:
@@ -167,7 +193,7 @@ def onnx(model: Any, path: Path) -> str:
         each.name: {"tensor(float)": "float32", "tensor(int32)": "int32"}.get(each.type, "int64")
         for each in session.get_inputs()
     }
-    inputs = _inputs(types)
+    inputs = _inputs(model, types)
     names = [each.name for each in session.get_outputs()]
     return _off(model, inputs, dict(zip(names, session.run(None, inputs), strict=True)))
 
@@ -175,8 +201,8 @@ def onnx(model: Any, path: Path) -> str:
 def pt2(model: Any, path: Path) -> str:
     """Run a program of torch.export."""
     program = torch.export.load(path)
-    names = list(program.call_spec.in_spec.children_specs[1].context)
-    inputs = _inputs(dict.fromkeys(names, "int64"))
+    names = list(program.call_spec.in_spec.child(1).context)
+    inputs = _inputs(model, dict.fromkeys(names, "int64"))
     found = program.module()(**{name: torch.from_numpy(each) for name, each in inputs.items()})
     return _off(model, inputs, {name: each.detach().numpy() for name, each in found.items()})
 
@@ -187,7 +213,7 @@ def savedmodel(model: Any, path: Path) -> str:
 
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     types = {name: each.dtype.name for name, each in serve.structured_input_signature[1].items()}
-    inputs = _inputs(types)
+    inputs = _inputs(model, types)
     found = serve(**{name: tf.constant(each) for name, each in inputs.items()})
     return _off(model, inputs, {name: each.numpy() for name, each in found.items()})
 
