@@ -158,6 +158,7 @@ class Checkpoint:
     `by_keras_config`   reads the source by the Keras config of its model, where it has none and tells more by one
     `metadata`    what the source says about itself
     `settings`    what the layers are set to that the target's tensors do not hold
+    `unchecked`   what no table knows, where nothing says what the class that loads it asks for
     `lines`       losses that already happened on the way here
     `warnings`    what a user should know, one line each
     """
@@ -184,6 +185,7 @@ class Checkpoint:
     by_keras_config: Callable[[Config], Checkpoint] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[Setting, ...] = ()
+    unchecked: str | None = None
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
 

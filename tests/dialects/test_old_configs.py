@@ -75,7 +75,8 @@ def t5(**more: Any) -> Checkpoint:
     tensors = {
         name: ArrayTensor.of(np.full(shape, index, np.float32)) for index, (name, shape) in enumerate(names.items())
     }
-    values = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "num_layers": 1, **more}
+    sizes = {"num_layers": 1, "vocab_size": 9, "d_model": 4, "d_kv": 4, "d_ff": 6, "num_heads": 1}
+    values = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], **sizes, **more}
     return Checkpoint(tensors=tensors, config=config(**values))
 
 

@@ -397,6 +397,27 @@ FAULTS = (
         what="a name that is the start of another crashes",
     ),
     Fault(
+        module="formats/pretrained/__init__.py",
+        old='(has(line.target or "") if line.name is None else line.name in origins)',
+        new="(line.name in origins)",
+        tests="tests/formats/test_what_other_classes_ask_for.py -k one_layer",
+        what="a TensorFlow or Flax class makes up what one layer of several lacks",
+    ),
+    Fault(
+        module="formats/pretrained/__init__.py",
+        old="    kept = model.of_names([name for name in model.names if name not in left_out])",
+        new="    kept = model",
+        tests="tests/formats/test_what_other_classes_ask_for.py -k another_rank",
+        what="a tensor of another rank than a Flax class has is an error of the file",
+    ),
+    Fault(
+        module="formats/pretrained/__init__.py",
+        old='if line.name is not None or flavor.called(model.config, line.target or "") not in said:',
+        new="if line.name is not None:",
+        tests="tests/formats/test_what_other_classes_ask_for.py -k one_layer",
+        what="what the tables of a flavour do not see missing is missing",
+    ),
+    Fault(
         module="formats/onnx.py",
         old="if model.has_constants and not (model.tensors or model.nested or model.texts):",
         new="if False:",

@@ -57,7 +57,7 @@ def held_against(checkpoint: Checkpoint, config: Mapping[str, Any], inference: I
     wrong = dict(_wrong(checkpoint, own, taken, shapes))
     held = {slot for slots in taken.values() for slot in slots}
     missing = _missing(shapes, held, every_tie(architecture, config), stored_once(held, config))
-    if (missing or unknown) and _is_older(own, missing, config):
+    if (missing or unknown) and _is_older(own, missing, unknown, shapes, config):
         return Holding(unchecked=f"{architecture} as transformers 4 saves it")
     made_up = f"is not in the source: {architecture} would make it up{_shown(unknown)}"
     lines = [defaulted(name, made_up, is_refused_by_default=True) for name in missing]
@@ -85,10 +85,16 @@ def _placed(own: Iterable[str], shapes: Shapes) -> tuple[dict[str, tuple[str, ..
     return {**taken, **read_as}, strange
 
 
-def _is_older(own: Mapping[str, str], missing: Sequence[str], config: Mapping[str, Any]) -> bool:
-    """Whether all that is missing is so because transformers 4 had the whole class otherwise."""
-    held = set(map(template_of, own))
-    return held.isdisjoint(map(template_of, missing)) and is_class_named(own, config)
+def _is_older(
+    own: Mapping[str, str], missing: Sequence[str], unknown: Sequence[str], shapes: Shapes, config: Mapping[str, Any]
+) -> bool:
+    """Whether what is missing and unknown is so because transformers 4 had the whole class otherwise.
+
+    One more of what the class has several of, as a layer, is not.
+    """
+    held, known = set(map(template_of, own)), set(map(template_of, shapes.slots))
+    is_otherwise = held.isdisjoint(map(template_of, missing)) and known.isdisjoint(map(template_of, unknown))
+    return is_otherwise and is_class_named(own, config)
 
 
 def _wrong(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.identity.ties import every_tie
 from converter.dialects.names.rearrangement import Rearrangement
 from converter.dialects.rewriting import Rewriting, laid_out
 from converter.dialects.tables.rows import layout_of
@@ -31,6 +32,8 @@ _COUNTER = "num_batches_tracked"
 _LEAVES = {"scale": "weight", "embedding": "weight", "mean": "running_mean", "var": "running_var"}
 _KERNELS = {2: "i o -> o i", 3: "x i o -> o i x", 4: "y x i o -> o i y x", 5: "z y x i o -> o i z y x"}
 _CLASSES = {"BertForCausalLM": "BertLMHeadModel"}
+_SHARED, _USED = "shared.weight", "embed_tokens.weight"
+"""Embeddings that classes of Flax hand to encoder and decoder, whatever the config ties."""
 _NAMES_SHOWN = 20
 _POOLER_LIMIT = 1 << 16
 
@@ -62,6 +65,16 @@ def to_canonical(checkpoint: Checkpoint) -> Checkpoint:
     return reading.result()
 
 
+def leaf_of(config: Config, name: str) -> str | None:
+    """Return the leaf that holds a tensor of PyTorch, None where the Flax class has none, or another's for it."""
+    names = Names.of(config.values)
+    merged = name if names is None else _merged(names, name)
+    if names is None or merged in _shared(names, config.values):
+        return None
+    found = names.from_canonical(merged)
+    return None if found is None else found[0]
+
+
 def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of PyTorch's names as the Flax class stores it.
 
@@ -74,7 +87,9 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     if config is None or names is None:
         model_type = None if config is None else config.values.get("model_type")
         raise ArchitectureError(f"no table knows Flax's names of the model type {model_type!r}")
-    writing = _Writing(rewriting=Rewriting(source=checkpoint), config=config.values, names=names)
+    writing = _Writing(
+        rewriting=Rewriting(source=checkpoint), config=config.values, names=names, shared=_shared(names, config.values)
+    )
     for name in checkpoint.names:
         writing.add(name)
     writing.repeat_ties()
@@ -167,15 +182,21 @@ class _Reading:
 
 @dataclass(slots=True, kw_only=True)
 class _Writing:
-    """A checkpoint of PyTorch's names on its way to Flax's."""
+    """A checkpoint of PyTorch's names on its way to Flax's. `shared` are names that the Flax class has no leaf for."""
 
     rewriting: Rewriting
     config: Mapping[str, Any]
     names: Names
+    shared: Mapping[str, str]
 
     def add(self, name: str) -> None:
-        own = self._merged(name)
-        found = None if own is None else self.names.from_canonical(own)
+        own = _merged(self.names, name)
+        owner = self.shared.get(own)
+        if owner is not None and owner in self.rewriting.source:
+            self._share(name, owner)
+            return
+        own = owner or own
+        found = self.names.from_canonical(own)
         if not self._is_lost(name, found is not None) and found is not None:
             self._put(name, *found)
 
@@ -188,15 +209,14 @@ class _Writing:
         else:
             self.rewriting.drop(name, f"Flax has {leaf} alone for it", is_refused_by_default=True)
 
-    def _merged(self, name: str) -> str | None:
-        """Return what a tensor is called that Flax has once and PyTorch under several names."""
-        found = self.names.split()
-        if found is None:
-            return name
-        for start in ("", f"{self.names.table.prefix}."):
-            if name in [start + each for each in found[1]]:
-                return start + found[0]
-        return name
+    def _share(self, name: str, owner: str) -> None:
+        """Write down that a tensor is another, which Flax uses for both, or that it is lost where it is not."""
+        found = self.names.from_canonical(owner)
+        leaf = owner if found is None else found[0]
+        if is_equal(self.rewriting.source.tensor(name), self.rewriting.source.tensor(owner)):
+            self.rewriting.tie(name, leaf, "Flax has it once")
+        else:
+            self.rewriting.drop(name, f"the Flax class uses {leaf}, and it differs", is_refused_by_default=True)
 
     def _is_lost(self, name: str, is_known: bool) -> bool:
         """Write down what becomes of a tensor that Flax has no leaf for; whether it is one."""
@@ -277,6 +297,26 @@ def _without_defaults(rewriting: Rewriting) -> Rewriting:
     rewriting.source = replace(rewriting.source, lines=kept)
     rewriting.lines = [line for line in rewriting.lines if line.name not in defaulted]
     return rewriting
+
+
+def _merged(names: Names, name: str) -> str:
+    """Return what a tensor is called that Flax has once and PyTorch under several names."""
+    found = names.split()
+    for start in () if found is None else ("", f"{names.table.prefix}."):
+        assert found is not None
+        if name in [start + each for each in found[1]]:
+            return start + found[0]
+    return name
+
+
+def _shared(names: Names, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return name -> the one whose tensor the Flax class takes for it, of what the class ties and Flax stores once."""
+    architecture = class_named(config)
+    ties = {} if architecture is None else every_tie(architecture, config)
+    tied = {} if architecture is None else every_tie(architecture, {**config, "tie_word_embeddings": True})
+    ties |= {alias: owner for alias, owner in tied.items() if owner.endswith(_SHARED) and alias.endswith(_USED)}
+    twice = {alias for alias, _ in _ties(names, config)}
+    return {alias: owner for alias, owner in ties.items() if alias not in twice}
 
 
 def _is_buffer(name: str) -> bool:

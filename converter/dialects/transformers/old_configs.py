@@ -3,6 +3,8 @@
 configuration_mistral.py: `rope_theta` (4.57.6) is in `rope_parameters` (5.23). Without it 4.57.6 takes its default.
 configuration_t5.py and those of its kind: 5.23 says `tie_word_embeddings: true` of every model, and says in
 `scale_decoder_outputs` what 4.57.6 says there; MT5 never scales. 4.57.6 scales what it ties, and takes no head then.
+modeling_esm.py: 5.23 has rotary frequencies once, which its save_pretrained calls `encoder.layer.*.`, 4.57.6 in each
+layer.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 from converter.model.checkpoint import Checkpoint, Config
 
 _ROTARY, _BASE, _TIED = "rope_parameters", "rope_theta", "tie_word_embeddings"
+_FREQUENCIES = "rotary_embeddings.inv_freq"
 _HEAD, _SHARED, _WITH_HEAD = "lm_head.weight", "shared.weight", "ForConditionalGeneration"
 
 
@@ -36,6 +39,8 @@ def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint whose config transformers 4 reads as it is meant; a head that is no longer tied is there."""
     if checkpoint.config is None:
         return checkpoint
+    checkpoint = _with_frequencies_of_layers(checkpoint, checkpoint.config)
+    assert checkpoint.config is not None
     config, warnings = with_old_keys(checkpoint.config)
     if not warnings:
         return checkpoint
@@ -48,6 +53,31 @@ def of_old_release(checkpoint: Checkpoint) -> Checkpoint:
     if is_missing and _is_untied_before(checkpoint.config.values):
         return replace(renamed, tensors={**renamed.tensors, _HEAD: renamed.tensors[_SHARED]})
     return renamed
+
+
+def _with_frequencies_of_layers(checkpoint: Checkpoint, config: Config) -> Checkpoint:
+    """Return a checkpoint with the rotary frequencies of an ESM under the name of each layer."""
+    stem = "esm." if any(name.startswith("esm.") for name in checkpoint.names) else ""
+    of_layers = f"{stem}encoder.layer.{{}}.attention.self.{_FREQUENCIES}"
+    once = (stem + _FREQUENCIES, of_layers.format("*"))
+    before = next((name for name in once if name in checkpoint.tensors), None)
+    layers = config.values.get("num_hidden_layers")
+    if (
+        config.model_type != "esm"
+        or before is None
+        or type(layers) is not int
+        or not 0 < layers <= len(checkpoint.names)
+    ):
+        return checkpoint
+    names = [of_layers.format(layer) for layer in range(layers)]
+    first, *others = names
+    renamed = checkpoint.with_names(lambda name: first if name == before else name)
+    origin = checkpoint.origin(before)
+    return replace(
+        renamed,
+        aliases={**renamed.aliases, **dict.fromkeys(others, first)},
+        origins={**renamed.origins, **dict.fromkeys(names, origin)},
+    )
 
 
 def _is_untied_before(values: Mapping[str, Any]) -> bool:

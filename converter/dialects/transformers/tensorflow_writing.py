@@ -177,6 +177,14 @@ def from_canonical(checkpoint: Checkpoint) -> Checkpoint:
     return replace(written, optimizer=translation.optimizer(trained))
 
 
+def variable_of(config: Config, name: str) -> str | None:
+    """Return the row of the variable that holds a tensor of PyTorch, None where the TensorFlow class has none."""
+    model = class_of(config.values, named_class(config.values))
+    spelled = {name, f"{model.table.prefix}.{name}", name.removeprefix(f"{model.table.prefix}.")}
+    rows = (row for row in model.rows() if any(row.canonical.indices(each) is not None for each in spelled))
+    return next((row.theirs.text for row in rows), None)
+
+
 def _translated(checkpoint: Checkpoint, config: Config) -> _Writing:
     """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
     named = named_class(config.values)
@@ -275,7 +283,7 @@ class _Writing:
     def _is_stored_elsewhere(
         self, canonical: str, name: str, names: Mapping[str, str], ties: Mapping[str, str]
     ) -> bool:
-        """Whether a tied name's values are those of another variable; it has its line then."""
+        """Whether a class has no variable of its own for a tied name; that has its line then."""
         found = self._row(canonical, len(self.rewriting.source.tensor(name).shape))
         owner = ties.get(canonical) if found is not None else self.model.torch.ties.get(canonical)
         if name in self.rewriting.source.aliases and owner is None and found is None:
@@ -284,9 +292,13 @@ class _Writing:
         if owner is None or owner not in names or canonical in self.model.copies:
             return False
         tensor, kept = self.rewriting.source.tensor(name), self.rewriting.source.tensor(names[owner])
-        if not is_equal(tensor, kept):
+        if is_equal(tensor, kept):
+            self._filled[canonical] = (owner, name)
+        elif canonical in ties:
+            reason = f"{self.model.name} uses {names[owner]} for it, which differs"
+            self.rewriting.drop(name, reason, is_refused_by_default=True)
+        else:
             return False
-        self._filled[canonical] = (owner, name)
         return True
 
     def _add(self, canonical: str, name: str) -> None:

@@ -6,8 +6,9 @@ once, under the name it keeps; config and tokenizer files are copied as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from converter.declaring import option, set_choices
 from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against
@@ -36,6 +37,7 @@ from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.file import Location, names_in
+from converter.model.ledger import LedgerLine, Status
 from converter.model.output import Output, OutputFile, Provenance
 from converter.model.tensor import Tensor, is_equal
 
@@ -94,9 +96,10 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
     model, heads = _apart(checkpoint)
+    config, inference, warnings = _identified(model, checkpoint.config)
+    prefix = "" if inference is None else inference.prefix
+    model, holding = _held(model, config, inference, flavor)
     if not flavor.identifies:
-        config, inference, warnings = _identified(model, checkpoint.config)
-        prefix = "" if inference is None else inference.prefix
         model = model.with_names(lambda name: name.removeprefix(prefix))
         model = replace(model, config=config, warnings=(*model.warnings, *warnings))
     if flavor.is_of_keras:
@@ -104,8 +107,40 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
             model = model.without_state("it is of the heads, too, which the TensorFlow class does not have")
         model = to_keras(model, KerasFlavor.TF_KERAS, is_exact=options.epsilon is Epsilon.EXACT)
     model = flavor.adapt(model)
+    model = replace(model, lines=(*model.lines, *_not_said(holding, model, flavor)), unchecked=holding.unchecked)
     origins = {**model.origins, **{name: checkpoint.origin(name) for name in heads}}
     return replace(model, tensors={**model.tensors, **heads}, origins=origins)
+
+
+def _held(
+    model: Checkpoint, config: Config, inference: Inference | None, flavor: weights.Flavor
+) -> tuple[Checkpoint, Holding]:
+    """Hold a model against its class of PyTorch, as far as that of the flavour has the same tensors.
+
+    Return it without those that the latter could not take, and what is wrong.
+    """
+    holding = held_against(model, config.values, inference)
+    prefix = "" if inference is None else inference.prefix
+    has = partial(_is_called, flavor, config)
+    left_out = frozenset(name for name in holding.left_out if has(name.removeprefix(prefix)))
+    origins = {model.origin(name) for name in left_out}
+    lines = [line for line in holding.lines if (has(line.target or "") if line.name is None else line.name in origins)]
+    kept = model.of_names([name for name in model.names if name not in left_out])
+    return kept, replace(holding, lines=tuple(lines), left_out=left_out)
+
+
+def _is_called(flavor: weights.Flavor, config: Config, name: str) -> bool:
+    return flavor.called is not None and flavor.called(config, name) is not None
+
+
+def _not_said(holding: Holding, model: Checkpoint, flavor: weights.Flavor) -> Iterator[LedgerLine]:
+    """Yield the lines of a holding, but for slots that the flavour itself found to be empty."""
+    assert flavor.called is not None
+    assert model.config is not None
+    said = {line.target for line in model.lines if line.status is Status.DEFAULTED and line.is_refused_by_default}
+    for line in holding.lines:
+        if line.name is not None or flavor.called(model.config, line.target or "") not in said:
+            yield line
 
 
 def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
@@ -158,7 +193,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         names={**names, **{name: name for name in outside}},
         ties={prefix + tied: owner for tied, owner in ties.items()},
         lines=(*lines, *holding.lines),
-        unchecked=holding.unchecked,
+        unchecked=holding.unchecked or checkpoint.unchecked,
         warnings=(*warnings, *notes, *_warnings_of_tokenizer(checkpoint.assets, config)),
     )
 

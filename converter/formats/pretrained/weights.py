@@ -14,7 +14,7 @@ from converter.encoding.hdf5 import layers
 from converter.encoding.provenance import in_flax, in_hdf5, in_safetensors, in_zip
 from converter.encoding.torch_file import StateDict, Walk, archive_of, torch_file
 from converter.errors import ReadError
-from converter.model.checkpoint import Checkpoint, Dialect
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.file import Location, SourceFile, names_in
 from converter.model.ledger import LedgerLine
 from converter.model.output import Late, OutputFile, Provenance
@@ -30,7 +30,8 @@ class Flavor:
     """One way to store the weights. `file_name` is what they are called in one piece; shards have an index beside.
 
     `adapt` brings PyTorch's names and layouts to those of the files, None when they are the same; it settles the class
-    of the model itself when it `identifies`. `is_of_keras` says whether an optimizer beside the weights is Keras's.
+    of the model itself when it `identifies`. `called` says what that class has for a tensor of PyTorch's, None where it
+    has none. `is_of_keras` says whether an optimizer beside the weights is Keras's.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Flavor:
     write: Callable[[Checkpoint, Provenance, int], tuple[OutputFile, ...]]
     provenance: Callable[[Location], Mapping[str, Any]]
     adapt: Callable[[Checkpoint], Checkpoint] | None = None
+    called: Callable[[Config, str], str | None] | None = None
     identifies: bool = False
     is_of_keras: bool = False
 
@@ -184,6 +186,7 @@ FLAVORS: Mapping[str, Flavor] = {
             write=_write_tf,
             provenance=in_hdf5,
             adapt=tensorflow_writing.from_canonical,
+            called=tensorflow_writing.variable_of,
             identifies=True,
             is_of_keras=True,
         ),
@@ -194,6 +197,7 @@ FLAVORS: Mapping[str, Flavor] = {
             write=_write_flax,
             provenance=in_flax,
             adapt=flax.from_canonical,
+            called=flax.leaf_of,
         ),
     )
 }

@@ -653,6 +653,8 @@ def _short(value: Any) -> str:
 COMPOSITES = ("encoder-decoder", "rag", "speech-encoder-decoder", "vision-encoder-decoder", "vision-text-dual-encoder")
 """Model types made of any two others."""
 LEFT_OUT = [
+    "beit",
+    "big_bird",
     "bridgetower",
     "chmv2",
     "cohere_asr",
@@ -683,6 +685,7 @@ LEFT_OUT = [
     "qwen2_5_omni",
     "qwen3_5_moe_text",
     "qwen3_asr_encoder",
+    "roformer",
     "sam3_tracker",
     "sew-d",
     "vibevoice",
