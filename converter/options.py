@@ -212,7 +212,9 @@ class Options:
         (), "Accept that slots of such names are filled with zeros, which otherwise is exit 3.", metavar="PATTERN"
     )
     overwrite: bool = option(False, "Replace an earlier output, and an earlier report.", use=Use.PLACES)
-    dry_run: bool = option(False, "Say what would become of every tensor; write nothing.", use=Use.PLACES)
+    dry_run: bool = option(
+        False, "Say what would become of every tensor, and how large DST would be; write nothing.", use=Use.PLACES
+    )
     durable: bool = option(
         True, "Do not wait until the output is on the disk before it appears.", flag="--no-fsync", use=Use.PLACES
     )

@@ -12,6 +12,7 @@ from converter.cli.outcome import Manner, with_manner
 from converter.cli.progress import human_bytes
 from converter.declaring import Use
 from converter.program import convert
+from converter.report import Report
 
 _PATH = click.Path(path_type=str, readable=False)
 
@@ -36,7 +37,13 @@ def command(source: str, destination: str, manner: Manner, **arguments: Any) -> 
     lines = (
         *result.losses(),
         *result.verification.shown(),
-        f"{result.source_format} -> {result.target_format}, {human_bytes(result.nbytes)}",
+        f"{result.source_format} -> {result.target_format}, {_size(result)}",
         result.verdict,
     )
     manner.say(result, lines, done="nothing was written" if result.is_dry_run else "the output is in place")
+
+
+def _size(report: Report) -> str:
+    """Return the size of the output, or what is known of it."""
+    size = human_bytes(report.nbytes)
+    return size if report.built_by is None else f"at least {size}: {report.built_by} builds the graph"

@@ -129,7 +129,9 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         workshop.stream(archive(program, inputs), workshop.folder)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return Output(files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes)
+    return Output(
+        files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes, built_by="PyTorch"
+    )
 
 
 def is_same_program(found: Path, again: Path) -> bool:

@@ -212,7 +212,14 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         )
 
     nbytes = staged.nbytes + slots.nbytes
-    return Output(files=extra_files, names=names, build=build, build_bytes=nbytes, scratch_bytes=nbytes)
+    return Output(
+        files=extra_files,
+        names=names,
+        build=build,
+        build_bytes=nbytes,
+        built_by="TensorFlow",
+        scratch_bytes=nbytes,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

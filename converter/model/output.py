@@ -109,7 +109,8 @@ class Output:
     `files` are in the order in which they may appear: one without which nobody takes the others for a checkpoint, such
     as an index, comes after them, and what `build` makes comes last.
     `build` makes what cannot be laid out in advance, after `files` are written; `built` are the files it makes in a
-    format of single files; `build_bytes` are there in the end, `scratch_bytes` are needed meanwhile.
+    format of single files; `build_bytes` are there in the end, `scratch_bytes` are needed meanwhile. `built_by` is the
+    framework that makes more than that, how much nobody knows before, None where all is known.
     `lines` are the writer's own losses: what it could not hold, what it had to add.
     `has_config` says that the files have the config in them, so that none is put beside them.
     `read_with` are the options with which its reader finds what is planned.
@@ -123,6 +124,7 @@ class Output:
     build: Callable[[Workshop], None] | None = None
     built: tuple[str, ...] = ()
     build_bytes: int = 0
+    built_by: str | None = None
     scratch_bytes: int = 0
     lines: tuple[LedgerLine, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -138,7 +140,7 @@ class Output:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that appear, as far as they are known in advance: not those of a graph."""
+        """Bytes that appear, as far as they are known in advance: not those that a framework adds for a graph."""
         return sum(file.nbytes for file in self.files) + self.build_bytes
 
     @property

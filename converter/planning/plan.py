@@ -73,7 +73,7 @@ class Plan:
     def proven(self, verification: Verification, nbytes: int, *, notes: tuple[str, ...] = ()) -> Report:
         """Return the report of `nbytes` that were written and verified, once every tensor has been read."""
         warnings = (*self.report.warnings, *cast_losses(self.checkpoint), *notes)
-        return replace(self.report, verification=verification, nbytes=nbytes, warnings=warnings)
+        return replace(self.report, verification=verification, nbytes=nbytes, built_by=None, warnings=warnings)
 
 
 def plan(source: Source, target: Target, options: Options, workshop: LocalWorkshop, provenance: Provenance) -> Plan:
@@ -123,6 +123,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
         settings=planned.settings,
         unchecked=output.unchecked,
         nbytes=output.nbytes,
+        built_by=output.built_by,
         is_dry_run=options.dry_run,
     )
     return Plan(

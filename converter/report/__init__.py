@@ -44,6 +44,7 @@ class OptimizerReport:
 class Report:
     """The outcome of a conversion. `nbytes` counts the output's bytes; `is_dry_run` says that nothing was written.
 
+    Before a graph is built, `built_by` is the framework that adds to those bytes; None where they are all.
     `settings` lists, layer by layer, what the `warnings` say of them together. `unchecked` is what no table knows,
     where nothing says what the loader of the target asks for. `made_with` is what a target that is verified says of
     the options that it was made with.
@@ -60,6 +61,7 @@ class Report:
     settings: tuple[Setting, ...] = ()
     unchecked: str | None = None
     nbytes: int = 0
+    built_by: str | None = None
     made_with: tuple[str, ...] = ()
     is_dry_run: bool = False
 
@@ -101,6 +103,7 @@ class Report:
             "source_format": self.source_format,
             "target_format": self.target_format,
             "bytes": self.nbytes,
+            "bytes_without": self.built_by and f"the graph, which {self.built_by} builds",
             "dry_run": self.is_dry_run,
             "counts": self.counts,
             "tensors": [

@@ -106,6 +106,26 @@ def test_what_a_trainer_puts_before_names_is_stripped(tagger: Any, tmp_path: Pat
     assert (report.counts["mapped"], report.counts["tied"]) == (9, 1)
 
 
+@pytest.mark.parametrize(
+    ("target", "built_by"), [("out/", "TensorFlow"), ("out.pt2", "PyTorch"), ("out.onnx", None), ("out.npz", None)]
+)
+def test_a_dry_run_says_how_large_the_output_is_as_far_as_that_is_known(
+    target: str, built_by: str | None, tagger: Any, tmp_path: Path
+) -> None:
+    torch.save(tagger.state_dict(), tmp_path / "x.pth")
+    options: dict[str, Any] = {"model": "tests.graphs.user_models:Tagger", "inputs": INPUTS, "verify": "weights"}
+    options = {"to": "savedmodel" if target.endswith("/") else None, **({} if target == "out.npz" else options)}
+    dry, real = (
+        converter.convert(tmp_path / "x.pth", f"{tmp_path}/{target}", dry_run=is_dry, **options)
+        for is_dry in (True, False)
+    )
+    written = tmp_path / target
+    files = [path for path in written.rglob("*") if path.is_file()] if written.is_dir() else [written]
+    assert (real.built_by, real.nbytes) == (None, sum(path.stat().st_size for path in files))
+    assert dry.built_by == built_by
+    assert dry.nbytes == real.nbytes if built_by is None else dry.nbytes < real.nbytes
+
+
 def test_a_model_that_does_not_fit_is_refused_by_what_is_wrong(tagger: Any, tmp_path: Path) -> None:
     for factory, inputs, expected in (
         ("number", INPUTS, "returns a int"),

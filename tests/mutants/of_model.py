@@ -341,7 +341,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/plan.py",
-        old="verification=verification, nbytes=nbytes, warnings",
+        old="verification=verification, nbytes=nbytes, built_by=None, warnings",
         new="verification=verification, warnings",
         tests="tests/cli/test_main_job.py",
         what="a report has the bytes that were planned, not those that are there",
