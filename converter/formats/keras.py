@@ -316,7 +316,8 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
         else:
-            checkpoint = copied(checkpoint, is_older=_is_older(checkpoint))
+            is_archive = options.container is not Container.WEIGHTS
+            checkpoint = copied(checkpoint, is_older=_is_older(checkpoint), is_archive=is_archive)
         return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
     is_exact = options.epsilon is Epsilon.EXACT
     keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)

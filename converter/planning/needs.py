@@ -69,7 +69,7 @@ def check_state_is_carried(report: OptimizerReport, target: Target, options: Opt
             raise UsageError(f"{flag} is for the state of an optimizer, and there is none", hint="leave it out")
         if need is Need.STATE:
             why = f"decides nothing: optimizer state is not carried ({report.reason})"
-            raise UsageError(f"{flag} {why}", hint="leave it out, or carry the state")
+            raise UsageError(f"{flag} {why}", hint="leave it out, or give what carries the state")
 
 
 def _given(target: Target, options: Options) -> Iterator[tuple[str, Need]]:

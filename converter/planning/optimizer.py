@@ -36,7 +36,10 @@ _IN_BUNDLES = frozenset({Kind.METRIC, Kind.OPTIMIZER, Kind.RANDOM, Kind.SAVES, K
 _CLASS = "class_name"
 """The hyperparameter that names the class of an optimizer, where its file does not."""
 _CLASS_IS_KNOWN = f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of"
-_NAMES_CLASS = f"--hyperparameter {_CLASS}=AdamW, or what it is, carries it"
+_NAMES_CLASS = (
+    f"--hyperparameter {_CLASS}=AdamW, or what it is, carries it, with another "
+    "--hyperparameter learning_rate=VALUE where the file has no rate"
+)
 
 
 Step = Callable[[Checkpoint], Checkpoint]
@@ -407,7 +410,7 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
         return OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
     untold = None if source.optimizer_stored is None else source.optimizer_stored.untold
     if untold is not None and Part.OPTIMIZER in target.holds and options.optimizer is OptimizerMode.AUTO:
-        reason = untold
+        reason = "the file does not say its learning rate" if _CLASS in options.hyperparameters else untold
     known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

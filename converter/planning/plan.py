@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.dialects import canonical
-from converter.dialects.identity.ties import with_every_name
 from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
 from converter.dialects.quantised import quantisation_of
-from converter.dialects.transformers.sinusoids import with_unsaved_tables
+from converter.dialects.transformers.state_dicts import as_state_dict
 from converter.errors import CkconvError, LossError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
@@ -160,7 +159,7 @@ def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     """
     own = unwrapped(checkpoint)
     named = own if target.keeps_names(own) else canonical(own)
-    return with_unsaved_tables(with_every_name(named)) if target.spells_ties else named
+    return as_state_dict(named) if target.spells_ties else named
 
 
 def _check_codes(method: str | None, source: Source, target: Target, planned: Checkpoint | None = None) -> None:

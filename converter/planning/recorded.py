@@ -104,7 +104,7 @@ def provenance_of(
     """Return what `target` is to say of itself, made of `source`, whose bytes have the `sha256`; counts come later."""
     return Provenance(
         tool=f"ckconv {__version__}",
-        source_name=source.file_name,
+        source_name="" if source.path is None else source.path.name,
         source_sha256=sha256,
         options={_TO: target.format.name, **recorded(options, specific)},
     )

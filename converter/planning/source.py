@@ -80,11 +80,6 @@ class Source:
             files.setdefault(self.path, open_file(self.path))
         return tuple(files.values())
 
-    @property
-    def file_name(self) -> str:
-        """What it is called, "" for one that was read from no file."""
-        return "" if self.path is None else self.path.name
-
     def read_beside(self, options: Options) -> Iterator[Location]:
         """Yield every file that was or will be read for a conversion, besides the source itself."""
         yield from {file.path for tensor in self.checkpoint.tensors.values() for file in files_of(tensor)}

@@ -627,7 +627,7 @@ def test_what_is_in_a_list_a_dict_or_a_model_inside_a_layer_is_no_attribute() ->
     assert [path for path, _ in saved.layers["layer-0"]] == [
         "blocks/[0]/w",
         "parts/[first]/w",
-        "tail/[layer_with_weights-0]/w",
+        "tail/[layer-0]/w",
         "att/dense/w",
     ]
     bare = {index: {name: at for name, at in its.items() if name != "keras_api"} for index, its in children.items()}

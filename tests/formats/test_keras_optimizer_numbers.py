@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.transformers.listings import copied
 from converter.errors import LossError, UsageError, VerificationError
-from converter.model.checkpoint import Checkpoint
+from converter.model.checkpoint import Checkpoint, Config, Listing
 
 Shape = tuple[int, ...]
 DENSE: Mapping[str, Sequence[Shape]] = {"layers/dense": [(2, 3), (3,)]}
@@ -133,9 +135,12 @@ def test_weights_are_converted_where_nothing_says_which_optimizer_there_was(tmp_
         "dropped",
         "the file does not say which optimizer it has",
     )
-    named = "--hyperparameter class_name=AdamW, or what it is, carries it"
+    named = (
+        "--hyperparameter class_name=AdamW, or what it is, carries it, with another --hyperparameter "
+        "learning_rate=VALUE where the file has no rate"
+    )
     assert f"optimizer state not carried: the file does not say which optimizer it has; {named}" in report.warnings
-    with pytest.raises(LossError, match="carries it, --optimizer auto converts the weights"):
+    with pytest.raises(LossError, match="where the file has no rate, --optimizer auto converts the weights"):
         converter.convert(path, tmp_path / "kept.pth", config=config, optimizer="keep")
     asked = converter.convert(path, tmp_path / "y.pth", config=config, optimizer="drop")
     assert (asked.optimizer.status, asked.optimizer.reason) == ("dropped", "as asked")
@@ -212,6 +217,22 @@ def test_state_in_an_unknown_order_is_not_taken_apart(tmp_path: Path) -> None:
     assert not copy.exists()
     assert converter.convert(path, copy, exclude=("dense/*",), optimizer="drop").optimizer.status == "dropped"
     assert "optimizer" not in h5py.File(copy)
+
+
+def test_an_archive_holds_no_state_of_an_optimizer_that_nothing_names(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, None)
+    stored = converter.read(path, config=config).optimizer_stored
+    listing = Listing(format="keras", layers={})
+    keras_config = Config(values={"class_name": "Functional", "config": {"layers": []}}, raw=b"")
+    checkpoint = Checkpoint(tensors={}, keras_config=keras_config, listing=listing, optimizer_stored=stored)
+    said = "optimizer state not carried: an archive says which optimizer it is of, and the source does not"
+    found = copied(checkpoint, is_older=False, is_archive=True)
+    assert (found.optimizer_stored, found.warnings) == (None, (said,))
+    assert copied(checkpoint, is_older=False, is_archive=False).optimizer_stored is stored
+    compiled = replace(keras_config, values={**keras_config.values, "compile_config": {"optimizer": "adam"}})
+    assert (
+        copied(replace(checkpoint, keras_config=compiled), is_older=False, is_archive=True).optimizer_stored is stored
+    )
 
 
 def test_the_order_of_the_weights_may_be_given(tmp_path: Path) -> None:

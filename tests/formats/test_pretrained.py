@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,29 @@ def test_without_a_config_it_says_what_would_help(masked: Path, tmp_path: Path) 
     with pytest.raises(ArchitectureError, match=r"config\.json.*--config"):
         converter.convert(tmp_path / "x.safetensors", f"{tmp_path}/out", to="pretrained")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_says_no_model_type_is_refused(tmp_path: Path) -> None:
+    config = Config(values={"labels": 7}, raw=b'{"labels": 7}')
+    checkpoint = Checkpoint(tensors={"a.weight": ArrayTensor.of(np.ones((2, 2), np.float32))}, config=config)
+    with pytest.raises(ArchitectureError, match=r"config\.json has no model_type") as caught:
+        converter.write(checkpoint, tmp_path / "out", to="pretrained")
+    assert "--config-value model_type=bert" in str(caught.value.hint)
+    remote = Config(values={"auto_map": {}}, raw=b'{"auto_map": {}}')  # AutoConfig asks the code that it names
+    converter.write(replace(checkpoint, config=remote), tmp_path / "out", to="pretrained")
+
+
+def test_two_encoders_of_a_keras_model_are_no_folder(tmp_path: Path) -> None:
+    inside = {"model_type": "bert", "transformers_version": "4.57.6"}
+    layers = [{"class_name": "TFBertModel", "config": {"name": name, **inside}} for name in ("query", "document")]
+    around = {"class_name": "Functional", "config": {"layers": layers}}
+    checkpoint = Checkpoint(
+        tensors={"pooler.dense.weight": ArrayTensor.of(np.ones((2, 2), np.float32))},
+        config=Config(values={"model_type": "bert"}, raw=b'{"model_type": "bert"}'),
+        keras_config=Config(values=around, raw=json.dumps(around).encode()),
+    )
+    with pytest.raises(ArchitectureError, match=r"has 2 models of transformers as layers \(query, document\)"):
+        converter.write(checkpoint, tmp_path / "out", to="pretrained")
 
 
 def test_two_models_in_one_folder_are_refused(masked: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ _ASKED = "tests/formats/test_what_a_class_asks_for.py"
 
 FAULTS = (
     Fault(
-        module="dialects/transformers/sinusoids.py",
+        module="dialects/transformers/state_dicts.py",
         old="    if inference.architecture not in table.classes or inference.architecture in table.sinusoids.classes:",
         new="    if inference.architecture in table.classes:",
         tests="tests/formats/test_every_name_of_a_tie.py -k marian",

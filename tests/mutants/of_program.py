@@ -346,7 +346,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/recorded.py",
-        old="source_name=source.file_name",
+        old='source_name="" if source.path is None else source.path.name',
         new='source_name=""',
         tests=_PROGRAM,
         what="an output does not say what it was made of",

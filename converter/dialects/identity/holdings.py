@@ -57,7 +57,7 @@ def held_against(checkpoint: Checkpoint, config: Mapping[str, Any], inference: I
     wrong = dict(_wrong(checkpoint, own, taken, shapes))
     held = {slot for slots in taken.values() for slot in slots}
     missing = _missing(shapes, held, every_tie(architecture, config), stored_once(held, config))
-    if (missing or unknown) and _is_older(own, missing, unknown, shapes, config):
+    if (missing or unknown) and not wrong and _is_older(own, missing, unknown, shapes, config):
         return Holding(unchecked=f"{architecture} as transformers 4 saves it")
     made_up = f"is not in the source: {architecture} would make it up{_shown(unknown)}"
     lines = [defaulted(name, made_up, is_refused_by_default=True) for name in missing]

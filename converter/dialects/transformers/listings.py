@@ -43,11 +43,17 @@ _VERSION, _RELEASE = "2.15.0", "4.57.6"
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
 
 
-def copied(checkpoint: Checkpoint, *, is_older: bool) -> Checkpoint:
-    """Return what a copy of an archive has: what is beside the weights, too.
+def copied(checkpoint: Checkpoint, *, is_older: bool, is_archive: bool) -> Checkpoint:
+    """Return what a copy of an archive or of a file of weights has: what is beside the weights, too.
 
-    What the code of the user's layers, if given, has no place for is a warning.
+    What the code of the user's layers, if given, has no place for is a warning. Keras loads no state from an archive
+    whose config does not say which optimizer it is of: there it is left out.
     """
+    config = checkpoint.keras_config
+    if is_archive and checkpoint.optimizer_stored is not None and config and not config.values.get("compile_config"):
+        why = "not carried: an archive says which optimizer it is of, and the source does not"
+        left_out = replace(checkpoint, optimizer_stored=None)
+        checkpoint = replace(left_out, warnings=(*checkpoint.warnings, f"optimizer state {why}"))
     kept = () if checkpoint.listing is None else checkpoint.listing.beside
     checkpoint = replace(checkpoint, lines=tuple(line for line in checkpoint.lines if line.name not in kept))
     listing, model = checkpoint.listing, _model(checkpoint)

@@ -7,17 +7,12 @@ RoFormerSinusoidalPositionalEmbedding, float64 rounded once, so that the values 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.tables import flax_table
-from converter.errors import ArchitectureError, ReadError
-from converter.model.checkpoint import Checkpoint
+from converter.errors import ReadError
 from converter.model.dtype import DType
-from converter.model.ledger import defaulted
 from converter.model.tensor import Array, ArrayTensor, Tensor
 
 _VALUES_LIMIT = 1 << 26
@@ -41,36 +36,6 @@ def sinusoids(kind: str, config: Mapping[str, Any], dtype: DType) -> Tensor:
     if kind == "rotary":
         width //= _count(config, "num_attention_heads")
     return ArrayTensor.of(position_table(positions, width, is_interleaved=kind == "interleaved")).cast(dtype)
-
-
-def with_unsaved_tables(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a model of transformers with the position tables that its class has and `save_pretrained` leaves out.
-
-    ``load_state_dict`` asks for them; MarianMTModel is such a class. Raises ReadError as `sinusoids` does.
-    """
-    config = checkpoint.config
-    table = None if config is None or config.model_type is None else flax_table(config.model_type)
-    if config is None or table is None or table.sinusoids is None:
-        return checkpoint
-    try:
-        inference = infer_architecture(checkpoint.tensors, config.values)
-    except ArchitectureError:
-        return checkpoint
-    if inference.architecture not in table.classes or inference.architecture in table.sinusoids.classes:
-        return checkpoint
-    dtype = next(iter(checkpoint.tensors.values())).dtype
-    made = {
-        inference.prefix + name: sinusoids(table.sinusoids.kind, config.values, dtype)
-        for name in table.sinusoids.names
-        if inference.prefix + name not in checkpoint
-    }
-    why = f"computed of the config, as {inference.architecture} does, which saves no such table"
-    return replace(
-        checkpoint,
-        tensors={**checkpoint.tensors, **made},
-        frozen=checkpoint.frozen | made.keys(),
-        lines=(*checkpoint.lines, *(defaulted(name, why) for name in made)),
-    )
 
 
 def position_table(positions: int, width: int, *, is_interleaved: bool = False) -> Array:
