@@ -54,6 +54,8 @@ def refusals(source: str, target: str) -> set[int]:
     """Return the exit codes of what has no place in the target."""
     if target in ("pretrained", "bin", "tf", "flax") and source.startswith(OF_NO_TRANSFORMERS):
         return {2, 3}
+    if target == "tf-checkpoint":  # of a Keras model with an encoder, whose objects no table knows
+        return {2} if source.startswith("keras-encoders/") else set()
     return {2, 3} if target in ("h5", "keras", "weights_v3") else set()
 
 

@@ -48,7 +48,7 @@ from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, is_dir, is_there, names_in
 from converter.model.ledger import Kind, without
-from converter.model.output import Late, Output, OutputFile, Provenance
+from converter.model.output import ArraysAlone, Late, Output, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
 
 _STATE_NAME = "checkpoint"
@@ -252,6 +252,12 @@ def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
     return replace(made, keras_config=checkpoint.keras_config)
 
 
+_ALONE = ArraysAlone(
+    problem="tf.train.Checkpoint restores a Keras model by its objects, and this one has layers that no table knows",
+    hint="--to keras and --to h5 hold it; so does a TensorFlow checkpoint that is made of another",
+)
+
+
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
     """Lay out a folder that tf.train.load_checkpoint opens.
 
@@ -259,7 +265,8 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     its objects, which tf.train.Checkpoint restores; any other has the names of the tensors for keys.
     """
     config = checkpoint.keras_config
-    is_keras = checkpoint.dialect == Dialect.KERAS and config is not None and dialect.is_model(config.values)
+    is_model = config is not None and dialect.is_model(config.values)
+    is_keras = checkpoint.dialect == Dialect.KERAS and is_model
     is_copy = checkpoint.structure is not None
     laid = (_copy if is_copy else _objects if is_keras else _names)(checkpoint)
     description = Description(checkpoint=checkpoint, provenance=provenance, names=laid.names, more=laid.more)
@@ -274,7 +281,9 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     files += asset_files(checkpoint.assets)
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
     warnings = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
-    return Output(files=tuple(files), names={name: name for name in checkpoint.names}, warnings=warnings)
+    names = {name: name for name in checkpoint.names}
+    alone = _ALONE if is_model and not is_keras and not is_copy else None
+    return Output(files=tuple(files), names=names, warnings=warnings, arrays_alone=alone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

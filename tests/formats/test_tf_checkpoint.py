@@ -19,13 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import converter
-from converter.errors import CkconvError, LossError, ReadError, SafetyError, WriteError
+from converter.errors import CkconvError, LossError, ReadError, SafetyError, UsageError, WriteError
 from converter.formats import NoOptions, Probe
 from converter.formats.tf_checkpoint import FORMAT, read, sniff
 from converter.model.checkpoint import Checkpoint
 from converter.model.dtype import DType
 from converter.model.ledger import Kind, no_weight
 from converter.model.tensor import ArrayTensor, FileTensor
+from tests.conftest import ROOT
 
 tf = pytest.importorskip("tensorflow")
 
@@ -304,3 +305,14 @@ def test_a_prefix_is_a_source_for_the_whole_program(tmp_path: Path) -> None:
     converter.write(checkpoint, tmp_path / "tf", to="tf-checkpoint")
     report = converter.convert(tmp_path / "tf" / "ckpt", tmp_path / "x.safetensors")
     assert (report.source_format, report.counts["mapped"]) == ("tf-checkpoint", 1)
+
+
+def test_a_keras_model_without_objects_for_its_layers_is_arrays_alone(tmp_path: Path) -> None:
+    """tf.train.Checkpoint would restore nothing of it, and say nothing."""
+    source = ROOT / "fixtures" / "keras-encoders" / "numbers.h5"
+    with pytest.raises(UsageError, match="restores a Keras model by its objects") as caught:
+        converter.convert(source, tmp_path / "out", to="tf-checkpoint")
+    assert "--to keras and --to h5 hold it" in str(caught.value)
+    report = converter.convert(source, tmp_path / "out", to="tf-checkpoint", weights_only=True)
+    assert report.counts["dropped"] == 0
+    assert any(each.startswith("arrays alone: ") for each in report.warnings)
