@@ -55,7 +55,7 @@ def refusals(source: str, target: str) -> set[int]:
     if target in ("pretrained", "bin", "tf", "flax") and source.startswith(OF_NO_TRANSFORMERS):
         return {2, 3}
     if target == "tf-checkpoint":  # of a Keras model with an encoder, whose objects no table knows
-        return {2} if source.startswith("keras-encoders/") else set()
+        return {2} if source.startswith(("keras-encoders/", "names/")) else set()
     return {2, 3} if target in ("h5", "keras", "weights_v3") else set()
 
 

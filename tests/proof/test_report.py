@@ -86,6 +86,7 @@ def test_a_failure_says_its_exit_code(kind: type[ReadError]) -> None:
     assert told["counts"]["mapped"] == 1
     assert failure(kind("what"), source="a", target="b").keys() >= told.keys() - {"source_format", "target_format"} - {
         "bytes",
+        "bytes_without",
         "dry_run",
     }
 
