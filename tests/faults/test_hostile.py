@@ -241,7 +241,7 @@ PICKLES = {
     "a persistent id in text": (b"Pstorage\n", ReadError),
     "a persistent id of another kind": (text("module") + text("x") + b"\x86Q", ReadError),
     "memo recalled before it is stored": (b"h\x63", ReadError),
-    "memo with a negative index": (b"Np-1\n", None),
+    "memo with a negative index": (b"Np-1\n", ReadError),  # as of Python, too
     "memo with an enormous index": (b"Nr\xff\xff\xff\xff", None),
     "memo with an index of 300 digits": (b"Np" + b"9" * 300 + b"\n", ReadError),
     "memo of a mark": (b"(q\x01N1N", ReadError),
