@@ -169,7 +169,7 @@ def missing(folder: Path) -> Path:
 
 FAILURES: dict[str, tuple[Callable[[Path], Path], list[str], int, str]] = {
     "wrong file": (wrong, ["out.safetensors"], 1, "is in no format that is known"),
-    "truncated file": (truncated, ["out.safetensors"], 1, "damaged zip"),
+    "truncated file": (truncated, ["out.safetensors"], 1, "is cut short"),
     "missing file": (missing, ["out.safetensors"], 1, "No such file"),
     "Git LFS pointer": (pointer, ["out.safetensors"], 1, "Git LFS pointer"),
     "malicious pickle": (malicious, ["out.safetensors"], 5, "system"),

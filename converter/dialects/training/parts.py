@@ -183,8 +183,7 @@ def _take_container(key: Any, value: Any, where: Path, found: Parts, walk: Walk)
 
 
 def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
-    named = {name: value for name, value in items.items() if is_name(name)}
-    direct = {name: axes for name, value in named.items() if (axes := axes_of(value)) and not _is_random(name, value)}
+    direct = _axes_by_name(items)
     if not direct:
         return key in WEIGHTS_KEYS and any(axes_of(value) is not None for value in items.values())
     if key in WEIGHTS_KEYS or _has_dotted_names(direct):
@@ -197,6 +196,12 @@ def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
     if all(isinstance(name, int) for name in items):
         return len(items) > 1
     return any(axes > 1 or text_of(name) in _PARAMETERS for name, axes in direct.items())
+
+
+def _axes_by_name(items: Mapping[Any, Any]) -> dict[Any, int]:
+    """Return how many axes what may be weights has, by its key."""
+    named = {name: value for name, value in items.items() if is_name(name) and not _is_random(name, value)}
+    return {name: axes for name, value in named.items() if (axes := axes_of(value))}
 
 
 def _is_statistics(items: Mapping[Any, Any]) -> bool:
