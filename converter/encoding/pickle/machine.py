@@ -64,6 +64,7 @@ class Machine:
     `constructors` maps (module, name) to a pure function; `persistent` turns a persistent id into a value.
     `stored_bytes` is the size of the file that the pickle describes: one that stores much may take longer to read.
     Long bytes, as a pickle of arrays has them, are not read but are `FileBytes` of `file`, where that is given.
+    `may_loop` says afterwards whether a container comes twice, without which none is inside itself.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Machine:
         self.path = path
         self.end = offset
         self.operations = 0
+        self.may_loop = False
         self._window_bytes = window_bytes
         self._source = source
         self._window, self._position = b"", 0
@@ -223,7 +225,11 @@ class Machine:
     def _get(self, index: int) -> None:
         if index not in self._memo:
             self._refuse(f"recalls {index}, which it has not stored")
-        self._push(self._memo[index])
+        self._recall(self._memo[index])
+
+    def _recall(self, value: Any) -> None:
+        self.may_loop |= isinstance(value, dict | list | Placeholder)
+        self._push(value)
 
     def _put(self, index: int) -> None:
         if index < 0:
@@ -492,7 +498,7 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"(": lambda machine: machine._push(_MARK),
     b"0": Machine.pop,
     b"1": Machine.pop_mark,
-    b"2": lambda machine: machine._push(machine._top()),
+    b"2": lambda machine: machine._recall(machine._top()),
     # numbers
     b"I": Machine.int_line,
     b"J": lambda machine: machine._push(machine._number(_I32)),

@@ -33,8 +33,8 @@ _PADDING_LIMIT_BYTES = (1 << 16) - 1
 class ZipArchive:
     """``<root>/data.pkl`` and one record ``<root>/data/<key>`` per storage; of TorchScript, beside code.
 
-    `operations` is what its pickle has. It may be a part of a file; then `scope` tells its storages from those of other
-    parts.
+    `operations` is what its pickle has, `may_loop` whether a value may be inside itself. It may be a part of a file,
+    whose storages `scope` tells from those of other parts.
     """
 
     def __init__(self, file: SourceFile, *, scope: str = "") -> None:
@@ -44,6 +44,7 @@ class ZipArchive:
         self.root = self._find_root()
         self._is_big_endian = self._byte_order() == b"big"
         self.operations = 0
+        self.may_loop = False
         self._checksums: dict[str, Checksum] = {}
         self._kinds: dict[str, tuple[DType | None, int]] = {}
 
@@ -59,7 +60,7 @@ class ZipArchive:
             stored_bytes=self._file.size,
         )
         value = machine.load()
-        self.operations = machine.operations
+        self.operations, self.may_loop = machine.operations, machine.may_loop
         if machine.end != data.size:
             raise ReadError("has bytes after the end of its pickle", path=self._file.path)
         return Script(code=self._code).module(value) if self.is_script else value
@@ -163,6 +164,7 @@ class LegacyArchive:
         self._end = file.size if end is None else end
         self._is_whole = end is None
         self.operations = 0
+        self.may_loop = False
 
     def load(self) -> Any:
         """Return the root value. Raises ReadError for a layout that torch.save did not write."""
@@ -206,6 +208,7 @@ class LegacyArchive:
         )
         value = machine.load()
         self.operations += machine.operations
+        self.may_loop |= machine.may_loop
         self._offset = machine.end
         return value
 

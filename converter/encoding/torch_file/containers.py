@@ -47,6 +47,7 @@ class Container:
     def __init__(self, file: SourceFile) -> None:
         self._file = file
         self.operations = 0
+        self.may_loop = False
         self.notes: tuple[str, ...] = ()
 
     def load(self) -> Any:
@@ -57,6 +58,7 @@ class Container:
         archive = archive_of(part, scope=scope)
         value = archive.load()
         self.operations += archive.operations
+        self.may_loop |= archive.may_loop
         return value
 
     def _leave(self, names: Collection[str], why: str) -> None:

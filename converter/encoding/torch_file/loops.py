@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from converter.encoding.pickle import Placeholder
 
-_Put = Callable[[Any], None]
-"""Puts another value where one stands."""
-_Place = tuple[Any, Any, _Put]
-"""A key, what stands under it, and what puts another there."""
-_Instead = dict[int, tuple[Any, Any]]
-"""Tuples, which cannot be changed, by identity, and what comes in the place of each."""
 _LEAVES = frozenset((str, int, float, complex, bool, bytes, type(None)))
 _KEYS_SHOWN = 32
+_ABOVE_KEYS = 2
+"""The root has no key, nor what it is in here."""
 
 
 def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
@@ -23,88 +18,77 @@ def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
 
     Objects, which know their owners, are not told of. It takes as many steps as the pickle has operations.
     """
-    changed = [root]
-    done: set[int] = set()
-    instead: _Instead = {}
-    open_: list[tuple[Any, Any, Iterator[_Place]]] = [(root, None, _places(root, _putting(changed, 0), instead))]
-    above = {id(root)}
-    while open_:
-        value, _, inner = open_[-1]
-        place = next(inner, None)
-        if place is None:
-            open_.pop()
-            above.discard(id(value))
-            done.add(id(value))
-            continue
-        key, child, put = place
-        if id(child) in above:
-            if not any(isinstance(each, Placeholder) for each, _, _ in open_[-_KEYS_SHOWN:]):
-                told([*(each for _, each, _ in open_[-_KEYS_SHOWN:] if each is not None), key])
-            put(None)
-        elif id(child) in instead:
-            put(instead[id(child)][1])
-        elif id(child) not in done:
-            open_.append((child, key, _places(child, put, instead)))
-            above.add(id(child))
-    return changed[0]
+    return _Loops(told).cut(root)
 
 
-def _places(value: Any, put: _Put, instead: _Instead) -> Iterator[_Place]:
-    """Yield the places in a value, which stands where `put` puts, that hold what may hold more."""
-    match value:
-        case dict():
-            yield from _items(value)
-        case list():
-            yield from _positions(value)
-        case tuple():
-            yield from _members(value, put, instead)
-        case Placeholder():
-            yield from _of_object(value)
+class _Loops:
+    """The walk, in depth: `_open` has each value that it is inside of, the key that this stands under, and its rest."""
 
+    def __init__(self, told: Callable[[list[Any]], None]) -> None:
+        self._told = told
+        self._open: list[tuple[Any, Any, Iterator[tuple[Any, Any]]]] = []
+        self._above: set[int] = set()
+        self._done: set[int] = set()
+        self._members: dict[int, list[Any]] = {}
+        self._instead: dict[int, tuple[Any, Any]] = {}
+        """Tuples, which cannot be changed, and what comes in the place of each."""
+        self._gone: list[tuple[dict[Any, Any], Any]] = []
 
-def _members(value: tuple[Any, ...], put: _Put, instead: _Instead) -> Iterator[_Place]:
-    members = list(value)
+    def cut(self, root: Any) -> Any:
+        """Return a value without loops."""
+        changed = [root]
+        self._enter(changed, None)
+        while self._open:
+            value, key, inner = self._open[-1]
+            for place, child in inner:
+                if type(child) not in _LEAVES and self._look(value, place, child):
+                    break
+            else:
+                self._leave(value, key)
+        for items, key in self._gone:
+            del items[key]
+        return changed[0]
 
-    def putting(place: int) -> _Put:
-        def put_member(other: Any) -> None:
-            members[place] = other
-            changed = tuple(members)
-            instead[id(value)] = value, changed
-            put(changed)
+    def _look(self, value: Any, place: Any, child: Any) -> bool:
+        """Look at what stands at a place of `value`, and return whether it was entered."""
+        identity = id(child)
+        if identity in self._above:
+            shown = self._open[max(_ABOVE_KEYS, len(self._open) - _KEYS_SHOWN) :]
+            if not any(isinstance(each, Placeholder) for each, _, _ in self._open[-_KEYS_SHOWN:]):
+                self._told([*(key for _, key, _ in shown), place])
+            self._put(value, place, None)
+        elif identity in self._instead:
+            self._put(value, place, self._instead[identity][1])
+        elif identity not in self._done and _holds(child):
+            self._enter(child, place)
+            return True
+        return False
 
-        return put_member
+    def _enter(self, value: Any, key: Any) -> None:
+        self._above.add(id(value))
+        self._open.append((value, key, _inside(value)))
 
-    yield from ((place, item, putting(place)) for place, item in enumerate(value) if _holds(item))
+    def _leave(self, value: Any, key: Any) -> None:
+        self._open.pop()
+        self._above.discard(id(value))
+        self._done.add(id(value))
+        members = self._members.pop(id(value), None)
+        if members is not None:
+            self._instead[id(value)] = value, tuple(members)
+            self._put(self._open[-1][0], key, tuple(members))
 
-
-def _of_object(value: Placeholder) -> Iterator[_Place]:
-    for name in ("arguments", "state"):
-        part = getattr(value, name)
-        if _holds(part):
-            yield None, part, partial(setattr, value, name)
-    yield from _items(value.settable()) if value.items else ()
-    if isinstance(value.values, list):
-        yield from _positions(value.values)
-
-
-def _items(value: dict[Any, Any]) -> Iterator[_Place]:
-    yield from ((key, item, _putting(value, key)) for key, item in list(value.items()) if _holds(item))
-
-
-def _positions(value: list[Any]) -> Iterator[_Place]:
-    yield from ((place, item, _putting(value, place)) for place, item in enumerate(value) if _holds(item))
-
-
-def _putting(container: Any, key: Any) -> _Put:
-    """Return what puts a value under a key; None takes the key out of a dict."""
-
-    def put(other: Any) -> None:
-        if other is None and isinstance(container, dict):
-            del container[key]
-        else:
-            container[key] = other
-
-    return put
+    def _put(self, value: Any, place: Any, other: Any) -> None:
+        match value:
+            case dict():
+                value[place] = other
+                if other is None:
+                    self._gone.append((value, place))
+            case list():
+                value[place] = other
+            case tuple():
+                self._members.setdefault(id(value), list(value))[place] = other
+            case _:
+                setattr(value, place, other)
 
 
 def _holds(value: Any) -> bool:
@@ -115,3 +99,18 @@ def _holds(value: Any) -> bool:
         case list() | tuple():
             return not _LEAVES.issuperset(map(type, value))
     return isinstance(value, Placeholder)
+
+
+def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Return what is in a value, each with what `_put` takes for its place.
+
+    The items and values of an object are nowhere else, and no place for another.
+    """
+    match value:
+        case dict():
+            return iter(value.items())
+        case list() | tuple():
+            return enumerate(value)
+    return iter(
+        (("arguments", value.arguments), ("state", value.state), ("items", value.items), ("values", value.values))
+    )

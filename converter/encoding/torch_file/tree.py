@@ -260,7 +260,7 @@ class Walk:
         if not (isinstance(value, OrderedItems) and value.is_ordered):
             return items
         attributes = value.attributes
-        if not (isinstance(attributes, dict) and is_carried(attributes.get(_VERSIONS))):
+        if not (isinstance(attributes, dict) and _VERSIONS in attributes and is_carried(attributes[_VERSIONS])):
             return OrderedMapping(items)
         lines = len(self.lines)
         versions = self.plain({_VERSIONS: attributes[_VERSIONS]}, _VERSIONS)

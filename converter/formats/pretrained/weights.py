@@ -72,7 +72,9 @@ def _read_bin(folder: Location, entries: frozenset[str]) -> Checkpoint:
 
     def read_file(file: SourceFile, name: str) -> Mapping[str, Tensor]:
         walk = Walk(stored_bytes=file.size)
-        walk.flatten(walk.unlooped(archive_of(file).load()))
+        archive = archive_of(file)
+        root = archive.load()
+        walk.flatten(walk.unlooped(root) if archive.may_loop else root)
         lines.extend(walk.lines)
         aliases.update(walk.weights.aliases)
         tensors = walk.weights.tensors
