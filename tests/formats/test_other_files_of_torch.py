@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,54 @@ def test_what_a_quantised_layer_computes_with_is_not_lost(is_script: bool, tmp_p
         converter.convert(tmp_path / "x.pt", tmp_path / "out.safetensors")
     converter.convert(tmp_path / "x.pt", tmp_path / "out.safetensors", exclude=("*._packed_params*",))
     assert "1.running_mean" in converter.read(tmp_path / "out.safetensors").tensors
+
+
+class Relu(torch.nn.Module):
+    """A module that holds a function of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = torch.nn.Linear(2, 2), torch.relu
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.act(self.fc(values)))
+
+
+MADE: dict[str, Callable[[], torch.nn.Module]] = {
+    "a function of torch": Relu,
+    "compiled": lambda: torch.compile(torch.nn.Linear(2, 2)),  # type: ignore[dict-item]
+    "a graph": lambda: torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_modules_that_torch_makes_of_others(kind: str, tmp_path: Path) -> None:
+    made = MADE[kind]()
+    torch.save(made, tmp_path / "x.pt")
+    converter.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    expected = {name.removeprefix("_orig_mod."): value for name, value in made.state_dict().items()}
+    found = converter.read(tmp_path / "x.safetensors").tensors
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name].numpy(), value.numpy(), strict=True)
+
+
+BESIDE: dict[str, Any] = {
+    "pairs": {f"word{number}": (f"word{number}", number) for number in range(300_000)},
+    "edges": [[number, number + 1] for number in range(300_000)],
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_hundreds_of_thousands_of_pairs_are_no_veto(name: str, tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(2, 2)}, name: BESIDE[name]}, tmp_path / "x.pt")
+    report = converter.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert report.warnings == (f"{name} not carried: safetensors holds no training state",)
+    assert list(converter.read(tmp_path / "x.safetensors").tensors) == ["w"]
+
+
+def test_keys_that_are_bytes_are_names(tmp_path: Path) -> None:
+    """As in what torch.load(encoding="bytes") read of a file of Python 2, and torch.save wrote again."""
+    torch.save({b"a.weight": torch.ones(2)}, tmp_path / "x.pt")
+    converter.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    assert list(converter.read(tmp_path / "x.safetensors").tensors) == ["a.weight"]
