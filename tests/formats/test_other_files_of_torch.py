@@ -267,3 +267,30 @@ def test_keys_that_are_bytes_are_names(tmp_path: Path) -> None:
     torch.save({b"a.weight": torch.ones(2)}, tmp_path / "x.pt")
     converter.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert list(converter.read(tmp_path / "x.safetensors").tensors) == ["a.weight"]
+
+
+class Scales:
+    """As bitsandbytes keeps what belongs to the codes of a parameter."""
+
+    def __init__(self) -> None:
+        self.absmax, self.code = torch.ones(2), torch.ones(16)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"quant_state": Scales()}, {"SCB": torch.ones(2)}, {"s": [{"x": torch.ones(1)}]}]
+)
+def test_codes_whose_scales_are_attributes_are_no_weights(attributes: Any, tmp_path: Path) -> None:
+    codes = torch.nn.Parameter(torch.ones(4, 1, dtype=torch.uint8), requires_grad=False)
+    plain = torch.nn.Parameter(torch.ones(2))
+    codes.__dict__ |= attributes
+    plain.__dict__ |= {"main_grad": torch.ones(2), "name": "x"}
+    torch.save({"a.weight": codes, "a.bias": plain}, tmp_path / "x.pt")
+    assert list(converter.read(tmp_path / "x.pt").tensors) == ["a.bias"]
+    with pytest.raises(
+        LossError, match=rf"tensor a\.weight: is quantised, and its scales are its attribute {next(iter(attributes))}"
+    ):
+        converter.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
+    codes.__dict__.clear()
+    codes.__dict__["name"] = "y"
+    torch.save({"a.weight": codes, "a.bias": plain}, tmp_path / "x.pt")
+    assert list(converter.read(tmp_path / "x.pt").tensors) == ["a.weight", "a.bias"]

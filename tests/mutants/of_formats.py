@@ -628,7 +628,7 @@ FAULTS = (
         module="encoding/torch_file/rebuild.py",
         old="    if view.dtype not in _CODES:\n",
         new="    if True:\n",
-        tests="tests/formats/test_pytorch_read.py",
+        tests="tests/formats/test_other_files_of_torch.py",
         what="codes lose the scales that are attributes of their parameter",
     ),
     Fault(
