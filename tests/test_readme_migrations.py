@@ -26,6 +26,8 @@ from my_layers import SimilarityLayer
 left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
 dense = keras.layers.Dense(3, name="dense")
 model = keras.Model([left, right], SimilarityLayer(name="similarity")([dense(left), dense(right)]))
+model.compile("adam", "mse")
+model.fit([numpy.ones((2, 4)), numpy.zeros((2, 4))], numpy.ones(2), verbose=0)
 model.save("own.keras")
 model.save("own.h5")
 model.save_weights("own.weights.h5")
@@ -38,14 +40,16 @@ import keras
 class SimilarityLayer(keras.layers.Layer):
     def __init__(self, **keywords):
         super().__init__(**keywords)
-        self.projection = keras.layers.Dense(3)
+        self.projection = keras.layers.Dense(5)
+        self.after = keras.layers.Dense(3)
 
     def build(self, shapes):
         self.projection.build(shapes[0])
+        self.after.build((None, 5))
         self.scale = self.add_weight(name="scale", shape=(3,), initializer="ones")
 
     def call(self, towers):
-        left, right = map(self.projection, towers)
+        left, right = (self.after(self.projection(tower)) for tower in towers)
         return keras.ops.sum(left * right * self.scale, -1)
 """
 

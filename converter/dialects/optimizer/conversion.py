@@ -11,6 +11,7 @@ import numpy as np
 
 from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.schedules import learning_rate_at
+from converter.dialects.optimizer.settings import NO_RATE
 from converter.errors import LossError
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, defaulted
@@ -118,7 +119,7 @@ class FromKeras:
         """Return the learning rate. Raises LossError where the file does not say it."""
         stated = self.hyperparameters.get("learning_rate", self.hyperparameters.get("lr"))
         if stated is None:
-            raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
+            raise LossError(NO_RATE, hint="--hyperparameter learning_rate=VALUE")
         rate = _number("learning rate", stated if isinstance(stated, bool) else learning_rate_at(stated, self.step))
         slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
         if slowed <= 0:
@@ -219,7 +220,7 @@ class FromTorch:
         Raises LossError where the file does not say it.
         """
         if not any("lr" in group for group in self.groups):
-            raise LossError("the file does not say its learning rate", hint="--hyperparameter lr=VALUE")
+            raise LossError(NO_RATE, hint="--hyperparameter lr=VALUE")
         return as_float32(self.number("lr", 0.0))
 
     def betas(self) -> tuple[float, float]:
