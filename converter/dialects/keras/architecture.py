@@ -373,6 +373,8 @@ def _recurrent(layer: Layer, *, module: str, suffix: str) -> list[Module] | None
     slots = table.RECURRENT[layer.class_name](layer.config, suffix=suffix)
     if slots is None:
         return None
+    if layer.class_name in table.CUDNN:
+        return [Module(path=layer.path, module=_dotted(module), slots=slots, stores=(layer.store,))]
     path, stores = f"{layer.path}/{_CELLS[layer.class_name]}", (f"{layer.store}/cell",)
     return [Module(path=path, module=_dotted(module), slots=slots, also=(layer.path,), stores=stores)]
 
