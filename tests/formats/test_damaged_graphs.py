@@ -26,6 +26,8 @@ from tests.slices import IS_FULL, SEED
 
 _OF_A_PART = 3
 _TOLERANCE = 1e-4
+_TIMES_NOISE = 4
+"""Of damaged weights a model may make large numbers: what float32 leaves open there, the class in float64 says."""
 
 
 def _cases() -> list[tuple[Model, Damage | None]]:
@@ -77,8 +79,11 @@ def test_ok_is_said_of_a_graph_that_is_the_class(model: Model, damage: Damage | 
     if any("int64" not in each.type for each in session.get_inputs()):
         return
     arrays = _arrays(session)
+    inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
     with torch.no_grad():
-        expected = taken(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        expected, exact = taken(**inputs), taken.double()(**inputs)
     for output, array in zip(session.get_outputs(), session.run(None, arrays), strict=True):
         if output.name in expected and torch.is_tensor(expected[output.name]):
-            np.testing.assert_allclose(array, expected[output.name].numpy(), atol=_TOLERANCE)
+            noise = float((expected[output.name] - exact[output.name]).abs().max())
+            tolerance = max(_TOLERANCE, _TIMES_NOISE * noise)
+            np.testing.assert_allclose(array, expected[output.name].numpy(), atol=tolerance)
