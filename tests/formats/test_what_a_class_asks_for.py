@@ -123,3 +123,60 @@ def test_nothing_is_missing_of_a_model_that_is_whole(model: Model, tmp_path: Pat
     made.save_pretrained(tmp_path / "model")
     report = converter.convert(tmp_path / "model", tmp_path / "out", to="pretrained", optimizer="drop")
     assert report.counts["defaulted"] == 0
+
+
+def _beside_its_config(state: dict[str, torch.Tensor], config: Any, architecture: str, folder: Path) -> Path:
+    config.architectures = [architecture]
+    config.save_pretrained(folder)
+    torch.save(state, folder / "x.pth")
+    return folder / "x.pth"
+
+
+def test_what_is_tied_is_missed_where_the_config_unties_it(tmp_path: Path) -> None:
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES, tie_word_embeddings=False))
+    state, alias = dict(model.state_dict()), "cls.predictions.decoder.weight"
+    del state[alias]
+    source = _beside_its_config(state, model.config, "BertForMaskedLM", tmp_path)
+    with pytest.raises(LossError, match=rf"tensor {alias}: is not in the source: BertForMaskedLM would make it up"):
+        converter.convert(source, tmp_path / "out", to="pretrained")
+
+
+def test_what_transformers_4_has_with_some_configs_is_missed_with_those(tmp_path: Path) -> None:
+    model = transformers.ElectraForPreTraining(transformers.ElectraConfig(**SIZES, embedding_size=4))
+    state, gone = dict(model.state_dict()), "electra.embeddings_project.weight"
+    del state[gone]
+    source = _beside_its_config(state, model.config, "ElectraForPreTraining", tmp_path)
+    with pytest.raises(LossError, match=rf"tensor {gone}: is not in the source: ElectraForPreTraining would make it"):
+        converter.convert(source, tmp_path / "out", to="pretrained")
+
+
+def test_a_counter_of_batches_is_missed(tmp_path: Path) -> None:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
+    state = transformers.ResNetForImageClassification(config).state_dict()
+    state = {name: each for name, each in state.items() if not name.endswith("num_batches_tracked")}
+    source = _beside_its_config(state, config, "ResNetForImageClassification", tmp_path)
+    with pytest.raises(LossError, match=r"num_batches_tracked: is not in the source: .*--allow-missing"):
+        converter.convert(source, tmp_path / "out", to="pretrained")
+    allowed = ("*.num_batches_tracked",)
+    report = converter.convert(source, tmp_path / "out", to="pretrained", allow_missing=allowed)
+    assert report.counts["defaulted"] > 0
+
+
+def test_what_the_source_has_twice_of_a_tie_that_the_config_unties(tmp_path: Path) -> None:
+    """transformers 4 shares it all the same, and saves it once; transformers 5 has a tensor for each name."""
+    for class_, config in (
+        (transformers.BertForMaskedLM, transformers.BertConfig(**SIZES, tie_word_embeddings=False)),
+        (transformers.BartForConditionalGeneration, _bart(tie_word_embeddings=False)),
+    ):
+        folder = tmp_path / class_.__name__
+        state = {name: torch.zeros_like(each) for name, each in class_(config).state_dict().items()}
+        source = _beside_its_config(state, config, class_.__name__, folder)
+        converter.convert(source, folder / "out", to="pretrained")
+        told = class_.from_pretrained(folder / "out", output_loading_info=True)[1]
+        assert not any(told.values())
+
+
+def _bart(**values: Any) -> transformers.BartConfig:
+    of_a_half = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
+    halves = {f"{half}_{key}": count for half in ("encoder", "decoder") for key, count in of_a_half.items()}
+    return transformers.BartConfig(vocab_size=20, d_model=8, max_position_embeddings=12, **halves, **values)

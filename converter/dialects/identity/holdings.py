@@ -13,7 +13,7 @@ from converter.dialects.identity.classes import template_of
 from converter.dialects.identity.inference import Inference
 from converter.dialects.identity.shapes import Shapes, UncheckedError, shapes_of
 from converter.dialects.identity.ties import every_tie, stored_once
-from converter.dialects.identity.transformers_4 import is_class_named
+from converter.dialects.identity.transformers_4 import is_class_named, is_known
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, class_named, type_named
 from converter.model.ledger import LedgerLine, defaulted, dropped
@@ -22,6 +22,8 @@ from converter.model.tensor import is_equal
 _OF_ADAPTERS = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "original_module")
 _COMPUTED = ".inv_freq"
 """Rotary frequencies: transformers 4 saved them in each layer, and what loads them now passes over most."""
+_COUNTER = ".num_batches_tracked"
+"""What the tables of transformers 4 do not have, being TensorFlow's, and its classes do."""
 _SHOWN = 3
 
 
@@ -120,8 +122,10 @@ def _is_older(
 ) -> bool:
     """Whether what is missing and unknown is so because transformers 4 had the whole class otherwise.
 
-    One more of what the class has several of, as a layer, is not.
+    One more of what the class has several of, as a layer, is not, nor what transformers 4 has in that class, too.
     """
+    if any(name.endswith(_COUNTER) or is_known(name, config) for name in missing):
+        return False
     held, known = set(map(template_of, own)), set(map(template_of, shapes.slots))
     is_otherwise = held.isdisjoint(map(template_of, missing)) and known.isdisjoint(map(template_of, unknown))
     return is_otherwise and is_class_named(own, config)

@@ -29,9 +29,14 @@ def ties_of(tensors: Mapping[str, Shaped], config: Mapping[str, Any], architectu
     """Return tied name -> owner for the ties of a class, among the names in `tensors`: the owner is what is stored.
 
     Those that transformers 4 declares for the class in the config, and those that transformers 5 does for
-    `architecture`, where there is one; of a config that does not say it, only where transformers 4 ties them too.
+    `architecture`, where there is one; of a config that does not say it, only where transformers 4 ties them too. What
+    transformers 4 shares against the config is none where transformers 5, which then asks for each, is known not to.
     """
     older, found = _of_transformers_4(tensors, config), named_in_table(config)
+    known = None if architecture is None or is_tied(config) else parameters_of(config, architecture)
+    if known is not None:
+        shared = known.ties_with(is_tied=False)
+        older = {alias: owner for alias, owner in older.items() if alias in shared}
     is_open = found is not None and not found[0].tied_by_default and _KEY not in config
     newer = {} if architecture is None or is_open else declared_ties(tensors, config, architecture)
     owners = set(older.values())

@@ -105,6 +105,17 @@ def is_class_named(names: Iterable[str], config: Mapping[str, Any]) -> bool:
     return all(map(known.has, held)) and not any(known.needs(template) for template in every - held)
 
 
+def is_known(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the class that a config names has a tensor of PyTorch's `name` with some config."""
+    found = named_in_table(config)
+    if found is None:
+        return False
+    table, known = found
+    name = f"{table.prefix}.{name}" if known.is_base else name
+    match = table.from_canonical(name)
+    return name in known.ties or (match is not None and known.has(match.row.canonical.text))
+
+
 def named_in_table(config: Mapping[str, Any]) -> tuple[TensorFlowTable, ModelClass] | None:
     """Return the class that a config names, with its table; None where the tables do not have it."""
     table, named = tensorflow_table(str(config.get("model_type"))), class_named(config)
