@@ -89,7 +89,7 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
 
     It says nothing of what it was made of: numpy would take that for an array.
     """
-    tensors = {name: checkpoint.tensor(name) for name in checkpoint.names}
+    tensors = checkpoint.by_name
     records = [
         zip_archive.Record.headed(f"{name}{_SUFFIX}", npy.written_header(tensor.dtype, tensor.shape), tensor)
         for name, tensor in tensors.items()

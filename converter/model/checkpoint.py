@@ -214,6 +214,11 @@ class Checkpoint:
         """Every name a tensor can be asked for by: tensors first, then aliases."""
         return (*self.tensors, *self.aliases)
 
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """Every name, and the tensor that it stands for."""
+        return {name: self.tensor(name) for name in self.names}
+
     def __contains__(self, name: object) -> bool:
         """Whether a tensor can be asked for by this name."""
         return name in self.tensors or name in self.aliases

@@ -24,9 +24,9 @@ def with_task(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) 
     config = checkpoint.config
     if options.task is None or config is None or Part.CONFIG not in holds:
         return checkpoint
-    architecture = infer_architecture(checkpoint.tensors, config.values, task=options.task).architecture
+    architecture = infer_architecture(checkpoint.by_name, config.values, task=options.task).architecture
     corrected = config.with_values({"architectures": [architecture]})
-    told = infer_architecture(checkpoint.tensors, corrected.values).architecture
+    told = infer_architecture(checkpoint.by_name, corrected.values).architecture
     if told != architecture:
         raise ArchitectureError(f"{_TASK} {options.task} asks for {architecture}, and the tensors are those of {told}")
     if corrected.raw == config.raw:

@@ -136,7 +136,7 @@ def _from_config(
             hint="--config FILE with what to_json() or get_config() of the whole Keras model returned, "
             f"{WITHOUT_GRAPH}",
         )
-    inference = infer_architecture(checkpoint.tensors, config.values, task=options.task)
+    inference = infer_architecture(checkpoint.by_name, config.values, task=options.task)
     if inference.prefix:
         checkpoint = checkpoint.with_names(lambda name: name.removeprefix(inference.prefix))
     config = config.with_values({"architectures": [inference.architecture]})

@@ -314,7 +314,7 @@ def _order_of_class(checkpoint: Checkpoint, options: Options) -> ModuleOrder:
     Raises LossError when it has one that the checkpoint lacks, and `_NO_CLASS` when no table says it.
     """
     assert checkpoint.config is not None
-    inference = infer_architecture(checkpoint.tensors, checkpoint.config.values, task=options.task)
+    inference = infer_architecture(checkpoint.by_name, checkpoint.config.values, task=options.task)
     return order_of_class(checkpoint, inference.architecture, inference.prefix)
 
 

@@ -180,3 +180,20 @@ def _bart(**values: Any) -> transformers.BartConfig:
     of_a_half = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
     halves = {f"{half}_{key}": count for half in ("encoder", "decoder") for key, count in of_a_half.items()}
     return transformers.BartConfig(vocab_size=20, d_model=8, max_position_embeddings=12, **halves, **values)
+
+
+@pytest.mark.parametrize("is_bart", [True, False])
+def test_a_tied_head_tells_the_class_by_any_of_its_names(is_bart: bool, tmp_path: Path) -> None:
+    """BART's loader does without the bias of its head, GPT-2's finds a base model that is not below its own name."""
+    torch.manual_seed(0)
+    if is_bart:
+        model: Any = transformers.BartForConditionalGeneration(_bart())
+        state = {name: each for name, each in model.state_dict().items() if name != "final_logits_bias"}
+    else:
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2))
+        state = {name.removeprefix("transformer."): each for name, each in model.state_dict().items()}
+    source = _beside_its_config(state, model.config, type(model).__name__, tmp_path)
+    report = converter.convert(source, tmp_path / "out", to="pretrained")
+    assert report.unchecked is None
+    told = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)[1]
+    assert not any(told.values())

@@ -116,7 +116,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     values = checkpoint.config.values
     try:
-        inference = infer_architecture(checkpoint.tensors, values)
+        inference = infer_architecture(checkpoint.by_name, values)
     except ArchitectureError:
         return checkpoint
     prefix, names = inference.prefix, frozenset(checkpoint.names)

@@ -143,7 +143,7 @@ def to_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool = Fa
             flavor=flavor,
             is_exact=is_exact,
             trained=_with_state(state, checkpoint),
-            like={name: checkpoint.tensor(name) for name in checkpoint.names},
+            like=checkpoint.by_name,
         )
         converted = _to_keras(conversion)
     except LossError as error:

@@ -31,7 +31,7 @@ def _with_unsaved_tables(checkpoint: Checkpoint) -> Checkpoint:
     if config is None or table is None or table.sinusoids is None:
         return checkpoint
     try:
-        inference = infer_architecture(checkpoint.tensors, config.values)
+        inference = infer_architecture(checkpoint.by_name, config.values)
     except ArchitectureError:
         return checkpoint
     if inference.architecture not in table.classes or inference.architecture in table.sinusoids.classes:

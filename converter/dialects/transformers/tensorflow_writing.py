@@ -145,7 +145,7 @@ def naming_its_class(checkpoint: Checkpoint) -> Config | None:
     if config is None or config.architecture is not None:
         return config
     try:
-        architecture = infer_architecture(checkpoint.tensors, config.values).architecture
+        architecture = infer_architecture(checkpoint.by_name, config.values).architecture
     except ArchitectureError:
         return config
     return config.with_values({"architectures": [architecture]})
@@ -189,7 +189,7 @@ def _translated(checkpoint: Checkpoint, config: Config) -> _Writing:
     """Return the checkpoint as the class that the config names, or as the one that its tensors say when it is not."""
     named = named_class(config.values)
     try:
-        inference = infer_architecture(checkpoint.tensors, config.values)
+        inference = infer_architecture(checkpoint.by_name, config.values)
     except ArchitectureError:
         inference = Inference(architecture=named or "", basis="config")
     by_name = None

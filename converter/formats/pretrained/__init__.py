@@ -224,7 +224,7 @@ def _adapter(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenan
     """Lay out a folder that `PeftModel.from_pretrained` loads: an adapter, whose base model is somewhere else."""
     if options.flavor != "safetensors":
         raise ArchitectureError("an adapter is written as safetensors alone", hint="leave --flavor out")
-    tensors = {name: checkpoint.tensor(name) for name in checkpoint.names}
+    tensors = checkpoint.by_name
     (file,) = safetensors.files(tensors, checkpoint.metadata, provenance)
     beside = asset_files(checkpoint.assets)
     beside_weights, lines, notes = training.files(checkpoint, options.train_batch_size)
@@ -273,7 +273,7 @@ def _with_heads(checkpoint: Checkpoint, folder: Location) -> Checkpoint:
 def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inference | None, tuple[str, ...]]:
     """The config with its `architectures` right, as far as that can be known."""
     try:
-        inference = infer_architecture(checkpoint.tensors, config.values)
+        inference = infer_architecture(checkpoint.by_name, config.values)
     except ArchitectureError as error:
         return config, None, (f"config.json is left as it is: {error.message}",)
     named = config.architecture
