@@ -13,7 +13,6 @@ import pytest
 
 import converter
 from converter.dialects import canonical
-from converter.dialects.identity.ties import stored_once
 from converter.dialects.tables import tensorflow_table
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
@@ -293,13 +292,3 @@ def test_awkward_layouts(
 ) -> None:
     found = canonical(checkpoint({theirs: shape}, config(model_type, architecture)))
     assert found.tensors[ours].shape == expected
-
-
-def test_what_is_shared_without_being_tied_is_stored_once_and_said() -> None:
-    names = ("model.shared.weight", "final_logits_bias")
-    config = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"], "tie_word_embeddings": False}
-    embeddings = [f"model.{part}.embed_tokens.weight" for part in ("encoder", "decoder")]
-    assert stored_once(names, config) == dict.fromkeys(embeddings, "model.shared.weight")
-    assert stored_once((*names, embeddings[0]), config) == {embeddings[1]: "model.shared.weight"}
-    assert stored_once(names, {**config, "tie_word_embeddings": True}) == {}
-    assert stored_once(names, {"model_type": "nobody"}) == {}

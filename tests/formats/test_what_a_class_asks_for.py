@@ -162,18 +162,27 @@ def test_a_counter_of_batches_is_missed(tmp_path: Path) -> None:
     assert report.counts["defaulted"] > 0
 
 
-def test_what_the_source_has_twice_of_a_tie_that_the_config_unties(tmp_path: Path) -> None:
-    """transformers 4 shares it all the same, and saves it once; transformers 5 has a tensor for each name."""
-    for class_, config in (
-        (transformers.BertForMaskedLM, transformers.BertConfig(**SIZES, tie_word_embeddings=False)),
-        (transformers.BartForConditionalGeneration, _bart(tie_word_embeddings=False)),
-    ):
-        folder = tmp_path / class_.__name__
-        state = {name: torch.zeros_like(each) for name, each in class_(config).state_dict().items()}
-        source = _beside_its_config(state, config, class_.__name__, folder)
-        converter.convert(source, folder / "out", to="pretrained")
-        told = class_.from_pretrained(folder / "out", output_loading_info=True)[1]
-        assert not any(told.values())
+SHARED = {
+    "BertForMaskedLM": ("cls.predictions.decoder.bias",),
+    "BartForConditionalGeneration": ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"),
+}
+"""What transformers 4 shares with another tensor also where the config does not tie, and saves once."""
+
+
+@pytest.mark.parametrize("is_saved_once", [True, False])
+@pytest.mark.parametrize("name", SHARED)
+def test_what_is_shared_against_the_config_is_there_for_each(name: str, is_saved_once: bool, tmp_path: Path) -> None:
+    """transformers 5 asks for a tensor of its own under each name."""
+    untied = {"tie_word_embeddings": False}
+    config = _bart(**untied) if name.startswith("Bart") else transformers.BertConfig(**SIZES, **untied)
+    class_ = getattr(transformers, name)
+    state = {each: torch.zeros_like(tensor) for each, tensor in class_(config).state_dict().items()}
+    stored = {each: tensor for each, tensor in state.items() if not is_saved_once or each not in SHARED[name]}
+    source = _beside_its_config(stored, config, name, tmp_path)
+    report = converter.convert(source, tmp_path / "out", to="pretrained")
+    assert report.counts["tied"] == (len(SHARED[name]) if is_saved_once else 0)
+    told = class_.from_pretrained(tmp_path / "out", output_loading_info=True)[1]
+    assert not any(told.values())
 
 
 def _bart(**values: Any) -> transformers.BartConfig:

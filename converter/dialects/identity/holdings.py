@@ -12,7 +12,7 @@ from typing import Any
 from converter.dialects.identity.classes import template_of
 from converter.dialects.identity.inference import Inference
 from converter.dialects.identity.shapes import Shapes, UncheckedError, shapes_of
-from converter.dialects.identity.ties import every_tie, stored_once
+from converter.dialects.identity.ties import every_tie
 from converter.dialects.identity.transformers_4 import is_class_named, is_known
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, class_named, type_named
@@ -59,7 +59,7 @@ def held_against(checkpoint: Checkpoint, config: Mapping[str, Any], inference: I
     unknown = [name for name in strange if not name.endswith(_COMPUTED)]
     wrong = dict(_wrong(checkpoint, own, taken, shapes))
     held = {slot for slots in taken.values() for slot in slots}
-    missing = _missing(shapes, held, every_tie(architecture, config), stored_once(held, config))
+    missing = _missing(shapes, held, every_tie(architecture, config))
     if (missing or unknown) and not wrong and _is_older(own, missing, unknown, shapes, config):
         return Holding(unchecked=f"{architecture} as transformers 4 saves it")
     made_up = f"is not in the source: {architecture} would make it up{_shown(unknown)}"
@@ -142,17 +142,13 @@ def _wrong(
                 yield name, slots[0]
 
 
-def _missing(shapes: Shapes, held: set[str], ties: Mapping[str, str], once: Mapping[str, str]) -> list[str]:
+def _missing(shapes: Shapes, held: set[str], ties: Mapping[str, str]) -> list[str]:
     """Return what is required and not there, under any name of a tie."""
     owners = {ties.get(name, name) for name in held}
     return [
         name
         for name, slot in shapes.slots.items()
-        if slot.is_required
-        and name not in held
-        and ties.get(name, name) not in owners
-        and name not in once
-        and not shapes.is_spared(name)
+        if slot.is_required and name not in held and ties.get(name, name) not in owners and not shapes.is_spared(name)
     ]
 
 

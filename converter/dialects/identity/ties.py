@@ -2,19 +2,20 @@
 
 `tables/classes.json` has what transformers 5 ties when the config asks for it. `tables/tensorflow.json` has what
 transformers 4.57.6 ties, whose save_pretrained made it: with `tie_word_embeddings: false` that still shares the
-embeddings of some classes (BART's `shared`), and stores them once; transformers 5 may have a tensor for each there, and
-calls the others missing. Nothing is added for it: one tensor is what the source has, and what comes back from it.
+embeddings of some classes (BART's `shared`), and stores them once. transformers 5 may have a tensor for each there: a
+folder then has each, which either loads whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.classes import KnownType, known_type, type_with
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.identity.parameters import parameters_of
+from converter.dialects.identity.shapes import UncheckedError, shapes_of
 from converter.dialects.identity.sightings import fits
 from converter.dialects.identity.tie_breaks import Shaped
 from converter.dialects.identity.transformers_4 import named_in_table
@@ -30,13 +31,11 @@ def ties_of(tensors: Mapping[str, Shaped], config: Mapping[str, Any], architectu
 
     Those that transformers 4 declares for the class in the config, and those that transformers 5 does for
     `architecture`, where there is one; of a config that does not say it, only where transformers 4 ties them too. What
-    transformers 4 shares against the config is none where transformers 5, which then asks for each, is known not to.
+    transformers 4 shares against the config, and transformers 5 does not, is none.
     """
     older, found = _of_transformers_4(tensors, config), named_in_table(config)
-    known = None if architecture is None or is_tied(config) else parameters_of(config, architecture)
-    if known is not None:
-        shared = known.ties_with(is_tied=False)
-        older = {alias: owner for alias, owner in older.items() if alias in shared}
+    apart = {} if architecture is None else _shared_against(architecture, config)
+    older = {alias: owner for alias, owner in older.items() if alias not in apart}
     is_open = found is not None and not found[0].tied_by_default and _KEY not in config
     newer = {} if architecture is None or is_open else declared_ties(tensors, config, architecture)
     owners = set(older.values())
@@ -97,21 +96,25 @@ def _of_transformers_4(names: Iterable[str], config: Mapping[str, Any]) -> dict[
     return {alias: owner for alias, owner in pairs.items() if alias in held and owner in held}
 
 
-def stored_once(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:
-    """Return missing name -> the one among `names` that is its tensor, of ties that a config does not ask for."""
-    found = named_in_table(config)
-    if found is None or config.get(_KEY, found[0].tied_by_default):
-        return {}
-    pairs, held = _own(*found, found[1].ties_when_untied), set(names)
-    return {alias: owner for alias, owner in pairs.items() if alias not in held and owner in held}
-
-
 def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
     """Return a model of transformers with what its class or config ties under each of its names, as it has in memory.
 
     That is what ``load_state_dict`` asks for, where files leave tied names out. Other checkpoints are returned as they
     are.
     """
+    return _with_names(checkpoint, every_tie)
+
+
+def with_names_apart(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a model of transformers with what transformers 4 shares against its config under each of its names.
+
+    transformers 5 has a tensor for each, and asks for all of them.
+    """
+    return _with_names(checkpoint, _shared_against)
+
+
+def _with_names(checkpoint: Checkpoint, ties: Callable[[str, Mapping[str, Any]], Mapping[str, str]]) -> Checkpoint:
+    """Return a model of transformers with the names of `ties` that it lacks, in those of its class."""
     if checkpoint.config is None or type_named(checkpoint.config.values) is None:
         return checkpoint
     values = checkpoint.config.values
@@ -121,7 +124,7 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     prefix, names = inference.prefix, frozenset(checkpoint.names)
     groups: dict[str, list[str]] = {}
-    for alias, owner in every_tie(inference.architecture, values).items():
+    for alias, owner in ties(inference.architecture, values).items():
         groups.setdefault(prefix + owner, [prefix + owner]).append(prefix + alias)
     added: dict[str, str] = {}
     for group in groups.values():
@@ -135,6 +138,19 @@ def with_every_name(checkpoint: Checkpoint) -> Checkpoint:
         aliases={**checkpoint.aliases, **added},
         origins={**checkpoint.origins, **{alias: checkpoint.origin(owner) for alias, owner in added.items()}},
     )
+
+
+def _shared_against(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return tied name -> owner for what transformers 4 shares though the config does not tie, and 5 does not share."""
+    found = named_in_table(config)
+    if is_tied(config) or found is None or found[1].name != architecture:
+        return {}
+    ties = _own(*found, found[1].ties_when_untied)
+    try:
+        slots = shapes_of(config, architecture, ties).slots
+    except UncheckedError:
+        return {}
+    return {alias: owner for alias, owner in ties.items() if alias in slots and slots[alias].is_required}
 
 
 def every_tie(architecture: str, config: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from functools import partial
 from converter.declaring import option, set_choices
 from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against
 from converter.dialects.identity.inference import Inference, infer_architecture
-from converter.dialects.identity.ties import stored_once, ties_of
+from converter.dialects.identity.ties import ties_of, with_names_apart
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
 from converter.dialects.keras import is_model as is_keras_model
 from converter.dialects.optimizer.flavors import KerasFlavor
@@ -93,8 +93,10 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     Raises ArchitectureError for a flavour of a framework that has no such model.
     """
     flavor = weights.FLAVORS[options.flavor]
-    if flavor.adapt is None or checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
+    if checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
+    if flavor.adapt is None:
+        return with_names_apart(checkpoint)
     model, heads = _apart(checkpoint)
     config, inference, warnings = _identified(model, checkpoint.config)
     prefix = "" if inference is None else inference.prefix
@@ -193,8 +195,6 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     ties = {} if flavor.adapt is not None else _confirmed_ties(checkpoint, names, config, inference)
     for tied in ties:
         del names[tied]
-    if flavor.adapt is None:
-        warnings = (*warnings, *_warnings_of_ties(names, config))
     tensors = {slot: checkpoint.tensor(name) for slot, name in names.items()}
     max_shard_bytes = shards.parse_size(options.max_shard_size)
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != HEADS_KEY}
@@ -286,17 +286,6 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
     if corrected.raw != config.raw:
         warnings = (*warnings, f"config.json: architectures is now {inference.architecture}")
     return corrected, inference, warnings
-
-
-def _warnings_of_ties(names: Iterable[str], config: Config) -> tuple[str, ...]:
-    once = stored_once(names, config.values)
-    if not once:
-        return ()
-    owners = " and ".join(dict.fromkeys(once.values()))
-    return (
-        f"{owners} is stored once, as transformers 4 shares it also where tie_word_embeddings is false: "
-        f"transformers 5 may miss {', '.join(once)}",
-    )
 
 
 def _confirmed_ties(
