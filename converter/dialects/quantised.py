@@ -1,7 +1,8 @@
 """Quantised checkpoints, told by their config or by a method's whole set of tensors; nothing here knows their values.
 
 Codes without their scales are no weights. Which tensors a method stores: transformers 5.24 (`quantizers`), bitsandbytes
-0.50, compressed-tensors 0.20, GPTQModel, AutoAWQ, mlx-lm, torchao 0.18.
+0.50, compressed-tensors 0.20, GPTQModel, AutoAWQ, mlx-lm, torchao 0.18, HQQ, AQLM, VPTQ, EETQ, QuIP#, and what
+DeepSeek, OpenAI (gpt-oss) and ComfyUI publish.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from converter.model.dtype import DType
 _BYTES = frozenset({DType.INT8, DType.UINT8})
 _FLOAT8 = frozenset({DType.FLOAT8_E4M3FN, DType.FLOAT8_E5M2, DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2FNUZ})
 _WORDS = frozenset({DType.INT32, DType.UINT32})
+_INT64 = frozenset({DType.INT64})
+_SHORT = frozenset({DType.INT16, DType.UINT16})
 _SCALES = frozenset(
     {DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32, DType.FLOAT8_E4M3FN, DType.FLOAT8_E8M0FNU, DType.UINT8}
 )
+
+_KEYS = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class _Method:
 _METHODS = (
     _Method("fp8 with scales", ".weight", _BYTES | _FLOAT8, {".weight_scale_inv": _SCALES}),
     _Method("fp8 with scales", ".weight", _FLOAT8, {".qscale_weight": _SCALES}),
+    _Method("fp8 with scales", ".weight", _FLOAT8, {".scale_weight": _SCALES}),
+    _Method("fp8 with scales", ".weight", _FLOAT8, {".scale": _SCALES}),
     _Method("GPTQ or AWQ", ".qweight", _WORDS, {".qzeros": _WORDS, ".scales": _SCALES}),
     _Method("GPTQ", ".qweight", _WORDS, {".g_idx": _WORDS, ".scales": _SCALES}),
     _Method("compressed-tensors", ".weight_packed", _WORDS | _BYTES, {".weight_scale": _SCALES}),
@@ -41,8 +48,16 @@ _METHODS = (
     _Method("bitsandbytes in 4 bits", ".weight", _BYTES, {".weight.absmax": _SCALES, ".weight.quant_map": _SCALES}),
     _Method("bitsandbytes in 8 bits", ".weight", _BYTES, {".SCB": _SCALES}),
     _Method("MXFP4", "_blocks", _BYTES, {"_scales": _SCALES}),
-    _Method("MLX", ".weight", _WORDS, {".scales": _SCALES, ".biases": _SCALES}),
+    _Method("MXFP4", ".blocks", _BYTES, {".scales": _SCALES}),
+    _Method("MLX", ".weight", _WORDS, {".scales": _SCALES}),
     _Method("torchao", "_qdata", _BYTES | _FLOAT8 | _WORDS, {"_scale": _SCALES}),
+    _Method("torchao", "_qdata", _BYTES | _WORDS, {"_scale_and_zero": _SCALES}),
+    _Method("EETQ", ".weight", _BYTES, {".weight_scales": _SCALES}),
+    _Method("HQQ", ".W_q", _BYTES | _WORDS, {".scale": _SCALES, ".zero": _SCALES}),
+    _Method("AQLM", ".codes", _BYTES | _SHORT, {".codebooks": _SCALES, ".scales": _SCALES}),
+    _Method("VPTQ", ".indices", _SHORT, {".centroids.weight": _SCALES}),
+    _Method("QuIP#", ".Qidxs", _SHORT | _INT64 | _BYTES, {".SU": _SCALES, ".SV": _SCALES}),
+    _Method("Marlin", ".B", _WORDS, {".s": _SCALES}),
     _Method("quanto", ".weight._data", _BYTES | _FLOAT8, {".weight._scale": _SCALES}),
 )
 
@@ -53,7 +68,7 @@ def quantisation_of(checkpoint: Checkpoint) -> str | None:
     told = next(_in_config(config), None)
     if told is not None:
         return told
-    codes = _BYTES | _FLOAT8 | _WORDS
+    codes = frozenset[DType]().union(*(method.dtypes for method in _METHODS))
     for name in (name for name in checkpoint.names if checkpoint.tensor(name).dtype in codes):
         for method in _METHODS:
             if name.endswith(method.codes) and _is_stored(checkpoint, name.removesuffix(method.codes), method):
@@ -62,12 +77,11 @@ def quantisation_of(checkpoint: Checkpoint) -> str | None:
 
 
 def _in_config(config: Mapping[str, Any]) -> Iterator[str]:
-    for part in (config, config.get("text_config")):
-        if not isinstance(part, Mapping):
-            continue
-        settings = part.get("quantization_config")
-        if isinstance(settings, Mapping):
-            yield f"{settings.get('quant_method', 'a method without a name')}, as its config says"
+    for part in (config, *(part for part in config.values() if isinstance(part, Mapping))):
+        for key in _KEYS:
+            settings = part.get(key)
+            if isinstance(settings, Mapping):
+                yield f"{settings.get('quant_method', 'a method without a name')}, as its config says"
         settings = part.get("quantization")
         if isinstance(settings, Mapping) and {"bits", "group_size"} <= settings.keys():
             yield "MLX, as its config says"

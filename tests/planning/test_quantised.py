@@ -30,8 +30,19 @@ STORED: dict[str, dict[str, DType]] = {
     "int8 or fp8 with scales": {"weight": I8, "weight_scale": F16},
     "bitsandbytes in 4 bits": {"weight": U8, "weight.absmax": U8, "weight.quant_map": F32},
     "bitsandbytes in 8 bits": {"weight": I8, "SCB": F32},
-    "MLX": {"weight": U32, "scales": F16, "biases": F16},
+    "MLX": {"weight": U32, "scales": F16},
+    "MLX, mxfp4": {"weight": U32, "scales": U8},
     "quanto": {"weight._data": I8, "weight._scale": F32},
+    "fp8 with scales, of DeepSeek": {"weight": F8, "scale": F32},
+    "fp8 with scales, of ComfyUI": {"weight": F8, "scale_weight": F32},
+    "MXFP4, of gpt-oss": {"blocks": U8, "scales": U8},
+    "torchao, tiled": {"_weight_qdata": I32, "_weight_scale_and_zero": F32},
+    "EETQ": {"weight": I8, "weight_scales": F16},
+    "HQQ": {"W_q": U8, "scale": F16, "zero": F16},
+    "AQLM": {"codes": I8, "codebooks": F16, "scales": F16},
+    "VPTQ": {"indices": DType.INT16, "centroids.weight": F16},
+    "QuIP#": {"Qidxs": DType.INT64, "SU": F16, "SV": F16},
+    "Marlin": {"B": I32, "s": F16},
 }
 PLAIN: dict[str, dict[str, DType]] = {
     "a name of a scale, of weights that are numbers": {"weight": F32, "weight_scale_inv": F32},
@@ -42,6 +53,9 @@ PLAIN: dict[str, dict[str, DType]] = {
     "zeros that are numbers": {"qweight": I32, "qzeros": F32, "scales": F16},
     "maps of numbers": {"weight": F32, "weight.absmax": F32, "weight.quant_map": F32},
     "packed in floats": {"weight_packed": F32, "weight_scale": F32},
+    "a table of indices beside centroids of another kind": {"indices": I32, "centroids": F32},
+    "a scale beside weights that are numbers": {"weight": F16, "scale": F32, "scale_weight": F32},
+    "codes of a tokenizer of sound": {"codes": I32, "codebooks": F32},
 }
 
 
@@ -81,6 +95,7 @@ def test_a_name_alone_says_nothing(what: str) -> None:
     [
         ({"quantization_config": {"quant_method": "awq"}}, "awq, as its config says"),
         ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8, as its config says"),
+        ({"llm_config": {"compression_config": {"quant_method": "sparseml"}}}, "sparseml, as its config says"),
         ({"quantization": {"bits": 4, "group_size": 64}}, "MLX, as its config says"),
         ({"quantization_config": None, "quantization": {"bits": 4}}, None),
     ],

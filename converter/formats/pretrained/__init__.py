@@ -6,7 +6,7 @@ once, under the name it keeps; config and tokenizer files are copied as bytes.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
