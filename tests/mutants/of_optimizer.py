@@ -128,8 +128,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/algorithms.py",
-        old="default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None",
-        new="default = (0.0 if of_transformers else 0.01) if is_decoupled_class else None",
+        old="default = (0.0 if conversion.is_of_transformers else 0.004) if is_decoupled_class else None",
+        new="default = (0.0 if conversion.is_of_transformers else 0.01) if is_decoupled_class else None",
         tests=_CONDITIONS,
         what="the default decay is torch's, not Keras's",
     ),

@@ -83,10 +83,12 @@ class FromKeras:
         return self.state.convention is Convention.KERAS_LEGACY
 
     def value(self, name: str, default: Any) -> Any:
-        """Return a hyperparameter, or Keras's default, which is then a ledger line."""
+        """Return a hyperparameter, or the default of its class, which is then a ledger line."""
         if name in self.hyperparameters:
             return self.hyperparameters[name]
-        whose = "TensorFlow's" if self.state.convention is Convention.TENSORFLOW_1 else "Keras's"
+        whose = "transformers'" if self.is_of_transformers else "Keras's"
+        if self.state.convention is Convention.TENSORFLOW_1:
+            whose = "TensorFlow's"
         hint = f"the file does not say; {default} is {whose} default, --hyperparameter {name}=VALUE sets another"
         self.lines.append(defaulted(f"optimizer.{name}", hint))
         return default
@@ -104,6 +106,11 @@ class FromKeras:
             case [of_keras, of_torch] if of_keras == epsilon:
                 return epsilon, _number(EPSILON_OF_TORCH, of_torch)
         return epsilon, None
+
+    @property
+    def is_of_transformers(self) -> bool:
+        """Whether the optimizer is AdamWeightDecay, which create_optimizer of transformers 4 makes."""
+        return "AdamWeightDecay" in str(self.hyperparameters.get("class_name"))
 
     @property
     def is_exact(self) -> bool:
