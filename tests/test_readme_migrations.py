@@ -56,10 +56,10 @@ class SimilarityLayer(keras.layers.Layer):
 
 def xlmr(folder: Path) -> None:
     """Weights of a class of transformers, config and tokenizer in folders of their own."""
-    shutil.copy(FIXTURES / "keras-transformers" / "roberta-classifier.weights.h5", folder / "xlmr.weights.h5")
+    shutil.copy(FIXTURES / "keras-transformers" / "xlm-roberta-classifier.h5", folder / "xlmr.h5")
     for name in ("hf_config", "hf_tokenizer"):
         (folder / name).mkdir()
-    shutil.copy(FIXTURES / "keras-transformers" / "roberta-classifier.json", folder / "hf_config" / "config.json")
+    shutil.copy(FIXTURES / "keras-transformers" / "xlm-roberta-classifier.json", folder / "hf_config" / "config.json")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(FIXTURES / "xlm-roberta-classifier" / name, folder / "hf_tokenizer")
 
@@ -107,6 +107,15 @@ def test_a_line_of_a_recipe_runs(command: str, tmp_path: Path, ckconv: Ckconv) -
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("ok: "), done.stdout
     assert (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_recipe_says_how_what_it_converts_was_saved(command: str) -> None:
+    """The text before a command has the calls that write its files, under their names."""
+    text = SECTION.partition(f"$ ckconv {command}")[0].rpartition("\n**")[2]
+    source, *rest = command.split()
+    files = [source, *(rest[rest.index(each) + 1] for each in ("--config", "--tokenizer") if each in rest)]
+    assert [name for name in files if f'"{name}"' not in text] == []
 
 
 def test_there_is_a_recipe_for_each_word_that_people_search() -> None:
