@@ -98,8 +98,11 @@ def saved_form(model: Any) -> SavedForm:
 
 
 def _is_old(name: str, own: str) -> bool:
-    """Whether a model is saved under a name that its own release calls old where it loads it, as ESM is by 5.23."""
-    return any(name.endswith(old) and own == name.removesuffix(old) + new for old, new in _OLD)
+    """Whether a model is saved under a name that its own release calls old where it loads it, as ESM is by 5.23.
+
+    Of a pattern that it loads old names by the star stays.
+    """
+    return "*" in name or any(name.endswith(old) and own == name.removesuffix(old) + new for old, new in _OLD)
 
 
 def _assemblies(model: Any, saved: Mapping[str, Any]) -> Iterator[Assembly]:
