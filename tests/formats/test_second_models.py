@@ -16,6 +16,7 @@ import torch
 
 import converter
 from converter.errors import LossError, UsageError
+from converter.model.ledger import Status
 from converter.report import OptimizerStatus
 
 
@@ -172,6 +173,41 @@ def test_a_pickled_average_is_a_model(tmp_path: Path, averaging: Any) -> None:
     assert found.extras == {"ema": {"decay": 0.99}}
     alone = converter.read(saved(tmp_path, {"ema": averaging(torch.nn.Linear(2, 3)), "epoch": 1}, "alone.pt"))
     assert set(alone.names) == {"weight", "bias"}
+
+
+def in_the_root() -> Any:
+    root: dict[str, Any] = {"model": state(), "epoch": 1}
+    root["trainer"] = {"checkpoint": root}
+    return root
+
+
+def in_a_list() -> Any:
+    root: dict[str, Any] = {"model": state(), "history": []}
+    root["history"].append(root)
+    return root
+
+
+def in_the_state_dict() -> Any:
+    root: dict[str, Any] = {"model": dict(state())}
+    root["model"]["owner"] = root
+    return root
+
+
+def in_a_plain_state_dict() -> Any:
+    root: dict[str, Any] = dict(state())
+    root["owner"] = [root]
+    return root
+
+
+@pytest.mark.parametrize("make", [in_the_root, in_a_list, in_the_state_dict, in_a_plain_state_dict])
+def test_a_model_that_knows_its_owner_is_one(make: Any, tmp_path: Path) -> None:
+    path = saved(tmp_path, make())
+    report = converter.convert(path, tmp_path / "x.safetensors")
+    assert converter.read(tmp_path / "x.safetensors").tensors.keys() == state().keys()
+    assert [line.reason for line in report.lines if line.status is Status.DROPPED] == ["is what it stands inside of"]
+    converter.convert(path, tmp_path / "y.pt")
+    assert torch.load(tmp_path / "y.pt", weights_only=True).keys() <= make().keys()
+    assert converter.verify(path, tmp_path / "y.pt").counts == report.counts
 
 
 def test_wrappers_are_stripped_from_each_model(tmp_path: Path) -> None:

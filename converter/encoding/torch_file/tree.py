@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.encoding.pickle import FileBytes, Global, OrderedItems, Placeholder
+from converter.encoding.torch_file.loops import without_loops
 from converter.encoding.torch_file.numpy_values import NumpyArray
 from converter.encoding.torch_file.storages import Storage, View
 from converter.errors import ReadError, of_tensor
@@ -57,6 +58,15 @@ class Walk:
         self._visited: set[int] = set()
         self._has_tensors: dict[int, bool] = {}
         self._work = self._searched = 0
+
+    def unlooped(self, root: Any) -> Any:
+        """Return a value without what stands inside itself, and a line for each; the value is changed."""
+
+        def tell(keys: list[Any]) -> None:
+            self._charge(_DROP_WORK)
+            self.lines.append(dropped(".".join(map(text_of, keys)), "is what it stands inside of"))
+
+        return without_loops(root, tell)
 
     # weights
 

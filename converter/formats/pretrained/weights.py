@@ -72,7 +72,7 @@ def _read_bin(folder: Location, entries: frozenset[str]) -> Checkpoint:
 
     def read_file(file: SourceFile, name: str) -> Mapping[str, Tensor]:
         walk = Walk(stored_bytes=file.size)
-        walk.flatten(archive_of(file).load())
+        walk.flatten(walk.unlooped(archive_of(file).load()))
         lines.extend(walk.lines)
         aliases.update(walk.weights.aliases)
         tensors = walk.weights.tensors

@@ -27,6 +27,7 @@ def read_checkpoint(path: Location, *, select: str | None, name: str | None, ste
         archive = container or archive_of(file)
         root = archive.load()
         walk = Walk(stored_bytes=file.size, operations=archive.operations)
+        root = walk.unlooped(root)
         if not is_tensor(root):
             if name is not None:
                 raise UsageError("--name is for files with one tensor that has no name")

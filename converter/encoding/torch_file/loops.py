@@ -1,0 +1,117 @@
+"""Values that stand inside themselves, as an object does that knows its owner: nothing of them is read twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from converter.encoding.pickle import Placeholder
+
+_Put = Callable[[Any], None]
+"""Puts another value where one stands."""
+_Place = tuple[Any, Any, _Put]
+"""A key, what stands under it, and what puts another there."""
+_Instead = dict[int, tuple[Any, Any]]
+"""Tuples, which cannot be changed, by identity, and what comes in the place of each."""
+_LEAVES = frozenset((str, int, float, complex, bool, bytes, type(None)))
+_KEYS_SHOWN = 32
+
+
+def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
+    """Return `root`, changed in place: nothing stands where a value would be inside itself; `told` gets the keys to it.
+
+    That takes as many steps as the pickle has operations.
+    """
+    changed = [root]
+    done: set[int] = set()
+    instead: _Instead = {}
+    open_: list[tuple[Any, Any, Iterator[_Place]]] = [(root, None, _places(root, _putting(changed, 0), instead))]
+    above = {id(root)}
+    while open_:
+        value, _, inner = open_[-1]
+        place = next(inner, None)
+        if place is None:
+            open_.pop()
+            above.discard(id(value))
+            done.add(id(value))
+            continue
+        key, child, put = place
+        if id(child) in above:
+            keys = (*(each for _, each, _ in open_[-_KEYS_SHOWN:]), key)
+            told([each for each in keys if each is not None])
+            put(None)
+        elif id(child) in instead:
+            put(instead[id(child)][1])
+        elif id(child) not in done:
+            open_.append((child, key, _places(child, put, instead)))
+            above.add(id(child))
+    return changed[0]
+
+
+def _places(value: Any, put: _Put, instead: _Instead) -> Iterator[_Place]:
+    """Yield the places in a value, which stands where `put` puts, that hold what may hold more."""
+    match value:
+        case dict():
+            yield from _items(value)
+        case list():
+            yield from _positions(value)
+        case tuple():
+            yield from _members(value, put, instead)
+        case Placeholder():
+            yield from _of_object(value)
+
+
+def _members(value: tuple[Any, ...], put: _Put, instead: _Instead) -> Iterator[_Place]:
+    members = list(value)
+
+    def putting(place: int) -> _Put:
+        def put_member(other: Any) -> None:
+            members[place] = other
+            changed = tuple(members)
+            instead[id(value)] = value, changed
+            put(changed)
+
+        return put_member
+
+    yield from ((place, item, putting(place)) for place, item in enumerate(value) if _holds(item))
+
+
+def _of_object(value: Placeholder) -> Iterator[_Place]:
+    for name in ("arguments", "state"):
+        part = getattr(value, name)
+        if _holds(part):
+            yield None, part, partial(setattr, value, name)
+    yield from _items(value.settable()) if value.items else ()
+    if isinstance(value.values, list):
+        yield from _positions(value.values)
+
+
+def _items(value: dict[Any, Any]) -> Iterator[_Place]:
+    yield from ((key, item, _putting(value, key)) for key, item in list(value.items()) if _holds(item))
+
+
+def _positions(value: list[Any]) -> Iterator[_Place]:
+    yield from ((place, item, _putting(value, place)) for place, item in enumerate(value) if _holds(item))
+
+
+def _putting(container: Any, key: Any) -> _Put:
+    """Return what puts a value under a key; None takes the key out of a dict."""
+
+    def put(other: Any) -> None:
+        if other is None and isinstance(container, dict):
+            del container[key]
+        else:
+            container[key] = other
+
+    return put
+
+
+def _holds(value: Any) -> bool:
+    """Whether a value may hold containers."""
+    match value:
+        case dict():
+            return not _LEAVES.issuperset(map(type, value.values()))
+        case list() | tuple():
+            return not _LEAVES.issuperset(map(type, value))
+    return isinstance(value, Placeholder)
