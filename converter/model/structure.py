@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from converter.model.dtype import DType
@@ -30,7 +31,32 @@ class State:
 
 
 class OrderedMapping(dict[Any, Any]):
-    """A dict that was a collections.OrderedDict."""
+    """A dict that was a collections.OrderedDict; `attributes` is what it had besides, plain data.
+
+    ``Module.state_dict()`` has the versions of its modules there, by which ``load_state_dict`` goes.
+    """
+
+    __slots__ = ("attributes",)
+
+    def __init__(self, items: Mapping[Any, Any] = MappingProxyType({}), attributes: Any = None) -> None:
+        super().__init__(items)
+        self.attributes = attributes
+
+
+class TorchDType(str):
+    """A torch.dtype, by its name."""
+
+    __slots__ = ()
+
+
+class TorchDevice(str):
+    """A torch.device, by its name."""
+
+    __slots__ = ()
+
+
+class TorchSize(tuple[Any, ...]):
+    """A torch.Size."""
 
     __slots__ = ()
 
@@ -60,7 +86,7 @@ def _replaced(value: Any, slot: Callable[[Slot], Any], state: Callable[[State], 
             items = {key: _replaced(item, slot, state) for key, item in value.items()}
             kept = {key: item for key, item in items.items() if item is not _GONE}
             is_emptied = not kept and bool(items)
-            return _GONE if is_emptied else OrderedMapping(kept) if isinstance(value, OrderedMapping) else kept
+            return _GONE if is_emptied else alike(value, kept)
         case list() | tuple() if value:
             members = [_replaced(item, slot, state) for item in value]
             if all(item is _GONE for item in members):
@@ -68,6 +94,11 @@ def _replaced(value: Any, slot: Callable[[Slot], Any], state: Callable[[State], 
             return type(value)(None if item is _GONE else item for item in members)
         case _:
             return value
+
+
+def alike(value: Mapping[Any, Any], items: dict[Any, Any]) -> dict[Any, Any]:
+    """Return `items` in a dict of the same kind as `value`, with its attributes."""
+    return OrderedMapping(items, value.attributes) if isinstance(value, OrderedMapping) else items
 
 
 def places(root: Any, kind: type[_Place]) -> Iterator[_Place]:

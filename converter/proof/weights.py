@@ -10,7 +10,7 @@ from typing import Any
 from converter.errors import VerificationError
 from converter.model.checkpoint import Checkpoint
 from converter.model.optimizer import Convention, OptimizerState
-from converter.model.structure import Slot, State
+from converter.model.structure import OrderedMapping, Slot, State
 from converter.model.tensor import Tensor, is_equal
 from converter.observer import SILENT, Observer
 
@@ -96,9 +96,9 @@ def _compare_nested(expected: Any, found: Any, name: str, path: Path) -> None:
             if is_same:
                 _compare(expected, found, SILENT, path=path, name=name)
         case Mapping():
-            is_same = isinstance(found, Mapping) and expected.keys() == found.keys()
-            for key in expected if is_same else ():
-                _compare_nested(expected[key], found[key], f"{name}.{key}"[-_NAME_LIMIT:], path)
+            is_same = type(found) is type(expected) and expected.keys() == found.keys()
+            if is_same:
+                _compare_items(expected, found, name, path)
         case list() | tuple():
             is_same = type(found) is type(expected) and len(found) == len(expected)
             for position, (ours, theirs) in enumerate(zip(expected, found, strict=True) if is_same else ()):
@@ -107,6 +107,13 @@ def _compare_nested(expected: Any, found: Any, name: str, path: Path) -> None:
             is_same = type(found) is type(expected) and (found == expected or found != found)
     if not is_same:
         raise VerificationError("is not what the source has there", path=path, tensor=name.lstrip("."))
+
+
+def _compare_items(expected: Mapping[Any, Any], found: Mapping[Any, Any], name: str, path: Path) -> None:
+    for key in expected:
+        _compare_nested(expected[key], found[key], f"{name}.{key}"[-_NAME_LIMIT:], path)
+    if isinstance(expected, OrderedMapping) and isinstance(found, OrderedMapping):
+        _compare_nested(expected.attributes, found.attributes, name, path)
 
 
 def verify_optimizer(

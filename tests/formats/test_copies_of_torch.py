@@ -54,6 +54,7 @@ def check(found: Any, expected: Any, at: str = "") -> None:
     elif isinstance(expected, dict):
         assert list(found) == list(expected), at
         assert isinstance(found, collections.OrderedDict) == isinstance(expected, collections.OrderedDict), at
+        assert getattr(found, "_metadata", None) == getattr(expected, "_metadata", None), at
         for key in expected:
             check(found[key], expected[key], f"{at}.{key}")
     elif isinstance(expected, list | tuple):
@@ -99,6 +100,14 @@ LAYOUTS: dict[str, Callable[[], Any]] = {
     "lists": lambda: [state(), {"lr": 0.1}, [1, 2], (torch.ones(2, 2), "x")],
     "scalars": lambda: {"net": {"scale": torch.tensor(2.0), **state()}, "acc": float("nan"), "set": {1, 2}, "c": 1j},
     "wrapped": lambda: {"checkpoint": {"model": state(), "epoch": 3}},
+    "versions of modules": lambda: {"net": network().state_dict(), "epoch": 1},
+    "what torch calls its own": lambda: {
+        "model": state(),
+        "config": collections.OrderedDict(
+            dtype=torch.bfloat16, device=torch.device("cuda", 1), shape=torch.Size((1, 2))
+        ),
+        "devices": [torch.device("cpu"), {torch.Size((3,)): torch.int8}],
+    },
     "random states": lambda: {"model": state(), "rng": {"cpu": torch.get_rng_state(), "python": (3, (1, 2), None)}},
 }
 
@@ -159,7 +168,9 @@ def test_a_whole_module_is_its_state_dict(tmp_path: Path) -> None:
     model = network()
     path = saved(tmp_path, {"model": model, "epoch": 3})
     converter.convert(path, tmp_path / "out.pt")
-    check(torch.load(tmp_path / "out.pt", weights_only=True), {"model": model.state_dict(), "epoch": 3})
+    expected = model.state_dict()
+    del expected._metadata  # their classes say the versions, which are not in the file
+    check(torch.load(tmp_path / "out.pt", weights_only=True), {"model": expected, "epoch": 3})
 
 
 def test_what_only_code_could_open_is_left_out_and_said(tmp_path: Path) -> None:
@@ -259,9 +270,9 @@ def test_another_source_gives_the_form_of_this_program(tmp_path: Path) -> None:
 # proof
 
 
-@pytest.mark.parametrize("what", ["epoch", "a key more", "the optimizer", "a type"])
+@pytest.mark.parametrize("what", ["epoch", "a key more", "the optimizer", "a type", "a version"])
 def test_what_stands_beside_the_weights_is_proven(tmp_path: Path, what: str) -> None:
-    value = training()
+    value = {**training(), "ema": network().state_dict()}
     path = saved(tmp_path, value)
     converter.convert(path, tmp_path / "out.pt")
     assert converter.verify(path, tmp_path / "out.pt").verification.weights
@@ -275,6 +286,8 @@ def test_what_stands_beside_the_weights_is_proven(tmp_path: Path, what: str) -> 
             changed["optimizer"]["param_groups"][0]["foreach"] = True
         case "a type":
             changed["epoch"] = 3.0
+        case "a version":
+            changed["ema"]._metadata["1"]["version"] = 3
     with pytest.raises(VerificationError, match=r"is not what the source has there|groups differ"):
         converter.verify(path, saved(tmp_path, changed, "changed.pt"))
 

@@ -223,15 +223,21 @@ def test_what_cannot_be_carried_is_said(save: Any, project: Any) -> None:
     settings = project()
     settings.lr, settings.centre = 0.1, [torch.ones(2)]
     checkpoint = save(
-        {"model": {"w": torch.ones(1)}, "args": argparse.Namespace(a=1), "settings": settings, "dtype": torch.float16}
+        {
+            "model": {"w": torch.ones(1)},
+            "args": argparse.Namespace(a=1),
+            "settings": settings,
+            "dtype": torch.float16,
+            "config": np.dtype("f4"),
+        }
     )
     assert [(line.name, line.reason) for line in checkpoint.lines] == [
         ("args", "argparse.Namespace is not carried"),
         ("settings", "users_project.Settings is not carried"),
         ("settings.centre.0", "is inside settings, which is not carried"),
-        ("dtype", "torch.float16 is not carried"),
+        ("config", "numpy.dtype is not carried"),
     ]
-    assert not checkpoint.extras
+    assert checkpoint.extras == {"dtype": "torch.float16"}
 
 
 def test_whole_modules(save: Any) -> None:
@@ -266,7 +272,10 @@ UNSUPPORTED = {
     "quantized": lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
     "meta": lambda: torch.ones(3, device="meta"),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "nested jagged": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
     "complex32": lambda: torch.ones(3, dtype=torch.complex32),
+    "uninitialized": lambda: torch.nn.UninitializedParameter(),
+    "uninitialized buffer": lambda: torch.nn.UninitializedBuffer(),
 }
 
 
@@ -279,7 +288,7 @@ def test_tensors_that_nothing_holds_are_refused_by_name_until_they_are_left_out(
     assert list(checkpoint.tensors) == ["w"]
     (line,) = checkpoint.lines
     assert (line.name, line.is_refused_by_default) == ("odd", True)
-    assert kind.removesuffix(" csr") in line.reason
+    assert kind.removesuffix(" csr").removesuffix(" jagged") in line.reason
     for to in ("x.safetensors", "x.pt"):
         refused = r"tensor odd: .* not supported|values; --exclude 'odd' leaves it out"
         with pytest.raises(LossError, match=refused):
@@ -289,6 +298,13 @@ def test_tensors_that_nothing_holds_are_refused_by_name_until_they_are_left_out(
             assert (report.counts["mapped"], report.counts["dropped"]) == (1, 1)
     with pytest.raises(ReadError, match="tensor odd: "):
         save({"odd": UNSUPPORTED[kind]()})
+
+
+def test_an_axis_that_may_vary_is_no_reason(save: Any) -> None:
+    """torch.compile is told so by attributes of the tensor, which are saved with it."""
+    tensor = torch.ones(4, 2)
+    torch._dynamo.mark_dynamic(tensor, 0)
+    check(save({"w": tensor}).tensors["w"], torch.ones(4, 2))
 
 
 def test_tensors_that_nothing_holds_are_never_the_same(tmp_path: Path) -> None:

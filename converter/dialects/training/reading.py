@@ -15,13 +15,12 @@ from converter.dialects.optimizer.torch_state import is_buffer
 from converter.dialects.training.optimizers import with_optimizers
 from converter.dialects.training.parts import OWN_EXTRAS, Parts, Path, items_of, parts_of
 from converter.dialects.training.selecting import selected
-from converter.encoding.pickle import OrderedItems
 from converter.encoding.torch_file import Walk
 from converter.encoding.torch_file.tree import NOTHING, is_key, is_name, text_of
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Kind
-from converter.model.structure import OrderedMapping, Slot, State, places, replaced
+from converter.model.structure import Slot, State, places, replaced
 
 _NORMALISED = {
     "epoch": ("epoch",),
@@ -116,7 +115,7 @@ def _assembled(value: Any, path: Path, taken: Mapping[Path, Any], parts: Parts, 
     items = items_of(value) if path in parts.above else None
     if items is None:
         return walk.beside(value, _dotted(path[len(parts.base) :]))
-    found: dict[Any, Any] = OrderedMapping() if isinstance(value, OrderedItems | OrderedMapping) else {}
+    found: dict[Any, Any] = {}
     for key, item in items.items():
         where = (*path, key)
         if not is_key(key) or (not is_name(key) and walk.has_tensors(item)):
@@ -125,8 +124,7 @@ def _assembled(value: Any, path: Path, taken: Mapping[Path, Any], parts: Parts, 
         found[key] = _assembled(item, where, taken, parts, walk)
     if isinstance(value, list | tuple):
         return type(value)(None if item is NOTHING else item for item in found.values())
-    kept = {key: item for key, item in found.items() if item is not NOTHING}
-    return OrderedMapping(kept) if isinstance(found, OrderedMapping) else kept
+    return walk.alike(value, {key: item for key, item in found.items() if item is not NOTHING})
 
 
 def _rest(structure: Any, base: Path) -> dict[str, Any]:

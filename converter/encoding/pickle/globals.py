@@ -75,9 +75,10 @@ _REQUESTS = ("get", "post", "put")
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
 _OF_COMPILED_MODULES = _words(
-    "torch._dynamo.convert_frame torch._dynamo.eval_frame torch._dynamo.hooks torch._dynamo.repro.after_dynamo"
+    "torch._dynamo.convert_frame torch._dynamo.decorators torch._dynamo.eval_frame torch._dynamo.hooks "
+    "torch._dynamo.repro.after_dynamo"
 )
-"""Modules of a runner whose classes are in what torch.compile makes of a module."""
+"""Modules of a runner whose classes are in what torch.compile makes of a module, and in tensors with dynamic axes."""
 
 TORCHSCRIPT = "__torch__"
 """Where TorchScript has its classes: code beside a pickle, and no module that anything could import."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +18,8 @@ def _refused(what: str) -> ReadError:
     return ReadError(f"the pickle makes {what} from values that cannot be one")
 
 
-def _ordered(arguments: tuple[Any, ...]) -> OrderedItems:
-    ordered = OrderedItems()
+def _dict(arguments: tuple[Any, ...], *, is_ordered: bool = False) -> OrderedItems:
+    ordered = OrderedItems(is_ordered=is_ordered)
     match arguments:
         case ():
             return ordered
@@ -37,7 +38,7 @@ def _ordered(arguments: tuple[Any, ...]) -> OrderedItems:
 
 
 def _defaulting(arguments: tuple[Any, ...]) -> OrderedItems:
-    return _ordered(arguments[1:])
+    return _dict(arguments[1:])
 
 
 def _list(arguments: tuple[Any, ...]) -> list[Any]:
@@ -110,11 +111,11 @@ _PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "
 
 PLAIN: Mapping[tuple[str, str], Constructor] = MappingProxyType(
     {
-        ("collections", "OrderedDict"): _ordered,
-        ("collections", "Counter"): _ordered,
+        ("collections", "OrderedDict"): partial(_dict, is_ordered=True),
+        ("collections", "Counter"): _dict,
         ("collections", "defaultdict"): _defaulting,
         ("collections", "deque"): _deque,
-        ("builtins", "dict"): _ordered,
+        ("builtins", "dict"): _dict,
         ("builtins", "list"): _list,
         ("builtins", "tuple"): lambda arguments: tuple(_list(arguments)),
         ("builtins", "set"): lambda arguments: set(_elements(arguments)),

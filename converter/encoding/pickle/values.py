@@ -95,10 +95,14 @@ class FileBytes:
 
 
 class OrderedItems(dict[Any, Any]):
-    """A dict that a pickle made through a class; `attributes` is what else the instance had."""
+    """A dict that a pickle made through a class: an OrderedDict where it `is_ordered`.
 
-    __slots__ = ("attributes",)
+    `attributes` is what else the instance had.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("attributes", "is_ordered")
+
+    def __init__(self, *, is_ordered: bool = False) -> None:
         super().__init__()
         self.attributes: Any = None
+        self.is_ordered = is_ordered

@@ -36,9 +36,10 @@ def ordered_dict() -> Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ordered:
-    """A collections.OrderedDict with these items."""
+    """A collections.OrderedDict with these items, and attributes, None for none."""
 
     items: dict[Any, Any]
+    attributes: dict[str, Any] | None = None
 
 
 def dumps(value: Any) -> bytes:
@@ -67,6 +68,9 @@ def _write(value: Any, parts: list[bytes]) -> None:
         case Ordered():
             _write(ordered_dict(), parts)
             _write_items(value.items, parts)
+            if value.attributes:
+                _write(value.attributes, parts)
+                parts.append(b"b")
         case Call():
             _write(value.function, parts)
             _write_tuple(value.arguments, parts)

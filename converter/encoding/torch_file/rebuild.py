@@ -13,6 +13,7 @@ from converter.encoding.torch_file.pending import CONJUGATE, NEGATIVE
 from converter.encoding.torch_file.script import SCRIPT
 from converter.encoding.torch_file.storages import DTYPES, Storage, View
 from converter.errors import ReadError
+from converter.model.structure import TorchDevice, TorchSize
 
 
 def _refused(what: str) -> ReadError:
@@ -84,7 +85,7 @@ def _from_type(arguments: tuple[Any, ...]) -> View:
             return _of_wrapper(of, inner, state)
         case (Global() as function, Global() as of, tuple() as inner, state):
             rebuild = _TENSORS.get((function.module, function.name))
-            view = None if rebuild is None else rebuild(inner)
+            view = View(problem=f"is a {of}, which is not supported") if rebuild is None else rebuild(inner)
             if not isinstance(view, View):
                 raise _refused("a tensor subclass")
             if of.name in ("Parameter", "UninitializedParameter"):
@@ -135,21 +136,21 @@ def _unsupported(kind: str) -> Constructor:
     return lambda arguments: View(problem=f"is {kind}, which is not supported")
 
 
-def _size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _size(arguments: tuple[Any, ...]) -> TorchSize:
     match arguments:
         case ():
-            return ()
+            return TorchSize()
         case (tuple() | list() as extents,):
-            return tuple(extents)
+            return TorchSize(extents)
     raise _refused("a torch.Size")
 
 
-def _device(arguments: tuple[Any, ...]) -> str:
+def _device(arguments: tuple[Any, ...]) -> TorchDevice:
     match arguments:
         case (str() as kind,):
-            return kind
+            return TorchDevice(kind)
         case (str() as kind, int() as index):
-            return f"{kind}:{index}"
+            return TorchDevice(f"{kind}:{index}")
     raise _refused("a torch.device")
 
 
@@ -184,6 +185,8 @@ CONSTRUCTORS: Mapping[tuple[str, str], Constructor] = MappingProxyType(
         ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_numpy,
         ("torch._utils", "_rebuild_xla_tensor"): _from_numpy,
         ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+        ("torch.nn.parameter", "UninitializedParameter"): _unsupported("an uninitialized parameter, without values"),
+        ("torch.nn.parameter", "UninitializedBuffer"): _unsupported("an uninitialized buffer, without values"),
         ("torch.nn.parameter", "Parameter"): lambda arguments: _parameter((*arguments, None)),
         ("torch", "Size"): _size,
         ("torch", "device"): _device,

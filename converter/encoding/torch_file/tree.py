@@ -8,11 +8,11 @@ from typing import Any
 
 from converter.encoding.pickle import FileBytes, Global, OrderedItems, Placeholder
 from converter.encoding.torch_file.loops import without_loops
-from converter.encoding.torch_file.numpy_values import NumpyArray
-from converter.encoding.torch_file.storages import Storage, View
+from converter.encoding.torch_file.numpy_values import NumpyArray, NumpyDType
+from converter.encoding.torch_file.storages import DTYPES, Storage, View
 from converter.errors import ReadError, of_tensor
 from converter.model.ledger import Kind, LedgerLine, dropped, no_weight, unheld
-from converter.model.structure import OrderedMapping, Slot
+from converter.model.structure import OrderedMapping, Slot, TorchDType
 from converter.model.tensor import Tensor
 
 _DEPTH_LIMIT = 64
@@ -25,6 +25,8 @@ _LEAVES = frozenset(_SCALARS)
 _TEXT = frozenset((str, bytes))
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 _GRAPH_MODULE = "torch.fx.graph_module"
+_VERSIONS = "_metadata"
+"""What Module.state_dict() calls the versions of its modules."""
 NOTHING = object()
 """What stands for a value that is not carried."""
 _COMPILED = Global(module="torch._dynamo.eval_frame", name="OptimizedModule")
@@ -96,6 +98,8 @@ class Walk:
                 return type(value)(None if member is NOTHING else member for member in members)
             case None:
                 return None
+            case Global() if is_dtype(value):
+                return self._value(name, TorchDType(value))
             case _ if isinstance(value, _SCALARS):
                 return self._value(name, value)
         self.lines.append(dropped(name, f"is no tensor but {_kind(value)}"))
@@ -133,7 +137,7 @@ class Walk:
         return Slot(name, tensor.dtype, tensor.shape)
 
     def _flatten_dict(self, value: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = OrderedMapping() if isinstance(value, OrderedItems | OrderedMapping) else {}
+        found: dict[Any, Any] = {}
         for key, item in value.items():
             if is_name(key):
                 inner = self.flatten(item, _joined(name, text_of(key)), depth + 1)
@@ -141,7 +145,7 @@ class Walk:
                     found[key] = inner
             else:
                 self.drop(_joined(name, text_of(key)), item, "has a key that is no name")
-        return found
+        return self.alike(value, found)
 
     def _flatten_object(self, value: Placeholder, name: str, depth: int) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
@@ -214,10 +218,14 @@ class Walk:
             case list():
                 return [self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value)]
             case tuple():
-                return tuple(self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value))
+                return type(value)(
+                    self.plain(item, _joined(name, str(index)), depth + 1) for index, item in enumerate(value)
+                )
             case set() | frozenset() if all(isinstance(item, _SCALARS) for item in value):
                 self._charge(len(value))
                 return set(value)
+            case Global() if is_dtype(value):
+                return TorchDType(value)
             case FileBytes() if value.length <= _BYTES_LIMIT:
                 return value.file.read(value.offset, value.length)
             case _ if isinstance(value, _SCALARS):
@@ -229,7 +237,7 @@ class Walk:
     def _plain_items(self, items: dict[Any, Any], name: str, depth: int) -> dict[Any, Any]:
         if _LEAVES.issuperset(map(type, items)) and _LEAVES.issuperset(map(type, items.values())):
             self._charge_leaves((*items, *items.values()))
-            return dict(items)
+            return self.alike(items, dict(items))
         kept = {}
         for key, item in items.items():
             where = _joined(name, text_of(key))
@@ -240,7 +248,20 @@ class Walk:
                     self.drop(where, item, f"{_kind(item)} is not carried")
             else:
                 self.drop(where, item, "has a key that is not carried")
-        return kept
+        return self.alike(items, kept)
+
+    def alike(self, value: Any, items: dict[Any, Any]) -> dict[Any, Any]:
+        """Return `items` in a dict of the same kind as `value`, with the versions of modules that it has."""
+        if isinstance(value, OrderedMapping):
+            return OrderedMapping(items, value.attributes)
+        if not (isinstance(value, OrderedItems) and value.is_ordered):
+            return items
+        attributes = value.attributes
+        if not (isinstance(attributes, dict) and is_carried(attributes.get(_VERSIONS))):
+            return OrderedMapping(items)
+        lines = len(self.lines)
+        versions = self.plain({_VERSIONS: attributes[_VERSIONS]}, _VERSIONS)
+        return OrderedMapping(items, None if len(self.lines) > lines else versions)
 
     def drop(self, name: str, value: Any, reason: str) -> None:
         """Write down that `value` is not carried, and every tensor inside it."""
@@ -369,7 +390,14 @@ def is_carried(value: Any) -> bool:
     """Whether a value has a plain form; containers do, whatever is inside."""
     if isinstance(value, Placeholder):
         return bool(value.items) and value.state is None and not (value.arguments or value.values)
-    return not isinstance(value, Global | Storage) and (not isinstance(value, NumpyArray) or value.holds_numbers)
+    if isinstance(value, Global):
+        return is_dtype(value)
+    return not isinstance(value, Storage | NumpyDType) and (not isinstance(value, NumpyArray) or value.holds_numbers)
+
+
+def is_dtype(value: Global) -> bool:
+    """Whether a name is that of a torch.dtype."""
+    return value.module == "torch" and value.name in DTYPES
 
 
 def is_name(key: Any) -> bool:
@@ -427,6 +455,8 @@ def _kind(value: Any) -> str:
         return "a numpy array of something else than numbers"
     if isinstance(value, FileBytes):
         return "bytes"
+    if isinstance(value, NumpyDType):
+        return "numpy.dtype"
     return str(
         value.of if isinstance(value, Placeholder) else value if isinstance(value, Global) else type(value).__name__
     )

@@ -15,13 +15,14 @@ from converter.encoding.torch_file.storages import STORAGE_DTYPES
 from converter.encoding.zip import Record
 from converter.model.dtype import DType
 from converter.model.output import Late, Piece, Provenance
-from converter.model.structure import OrderedMapping
+from converter.model.structure import OrderedMapping, TorchDevice, TorchDType, TorchSize
 from converter.model.tensor import Tensor
 
 _ROOT = "archive"
 PROVENANCE_RECORD = "ckconv.json"
 _STORAGE_NAMES = {dtype: name for name, dtype in STORAGE_DTYPES.items() if dtype is not None}
 _UNTYPED = Global(module="torch.storage", name="UntypedStorage")
+_SIZE, _DEVICE = Global(module="torch", name="Size"), Global(module="torch", name="device")
 _REBUILD_V2 = Global(module="torch._utils", name="_rebuild_tensor_v2")
 _REBUILD_V3 = Global(module="torch._utils", name="_rebuild_tensor_v3")
 
@@ -62,7 +63,17 @@ def _pickled(value: Any, tensors: dict[int, tuple[str, Tensor]]) -> Any:
             return writer.Ordered(items={**owned, **tied})
         case Mapping():
             items = {_pickled(key, tensors): _pickled(item, tensors) for key, item in value.items()}
-            return writer.Ordered(items=items) if isinstance(value, OrderedMapping) else items
+            if not isinstance(value, OrderedMapping):
+                return items
+            attributes = None if value.attributes is None else _pickled(value.attributes, tensors)
+            return writer.Ordered(items=items, attributes=attributes)
+        case TorchSize():
+            return writer.Call(function=_SIZE, arguments=(tuple(value),))
+        case TorchDevice():
+            kind, _, index = value.partition(":")
+            return writer.Call(function=_DEVICE, arguments=(kind, int(index)) if index else (kind,))
+        case TorchDType():
+            return Global(module="torch", name=value.removeprefix("torch."))
         case list():
             return [_pickled(item, tensors) for item in value]
         case tuple():
