@@ -385,9 +385,32 @@ def test_files_without_tensors_are_refused(save: Any, value: Any) -> None:
         save(value)
 
 
-def test_keys_that_are_no_names_are_said(save: Any) -> None:
+@pytest.mark.parametrize(
+    "around", [lambda inner: inner, lambda inner: {"net": inner}, lambda inner: {"model": inner, "n": 1}]
+)
+def test_keys_that_are_no_names_are_said(save: Any, around: Any) -> None:
     with pytest.raises(ReadError, match="holds no tensor under a name: its keys are of the type tuple"):
-        save({("layer", 0): torch.ones(2), ("layer", 1): torch.ones(2)})
+        save(around({("layer", 0): torch.ones(2), ("layer", 1): torch.ones(2)}))
+
+
+def test_tables_beside_the_weights_may_have_any_keys(save: Any) -> None:
+    checkpoint = save({"model": {"w": torch.ones(2, 2)}, "cache": {(0, 1): torch.ones(2, 2)}})
+    assert list(checkpoint.tensors) == ["w"]
+    assert not [line for line in checkpoint.lines if line.is_refused_by_default]
+
+
+@pytest.mark.parametrize("root", ["model", None])
+def test_weights_under_keys_that_are_no_names_are_for_the_user_to_leave_out(
+    save: Any, root: str | None, tmp_path: Path
+) -> None:
+    state = {"a.w": torch.ones(2), ("b", 1): torch.ones(3), (1, 2): "x"}
+    checkpoint = save(state if root is None else {root: state, "epoch": 1})
+    assert list(checkpoint.tensors) == ["a.w"]
+    source, name = tmp_path / "model.anything", "('b', 1)"
+    with pytest.raises(LossError, match=r"tensor \('b', 1\): has a key that is no name; --exclude"):
+        converter.convert(source, tmp_path / "x.safetensors")
+    report = converter.convert(source, tmp_path / "x.safetensors", exclude=(name,))
+    assert [line.name for line in report.lines if line.reason == "left out as asked"] == [name]
 
 
 def test_names_that_collide_are_refused(save: Any) -> None:

@@ -178,7 +178,8 @@ def _take_container(key: Any, value: Any, where: Path, found: Parts, walk: Walk)
 
 
 def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
-    direct = {name: axes for name, value in items.items() if (axes := axes_of(value)) and not _is_random(name, value)}
+    named = {name: value for name, value in items.items() if is_name(name)}
+    direct = {name: axes for name, value in named.items() if (axes := axes_of(value)) and not _is_random(name, value)}
     if not direct:
         return key in WEIGHTS_KEYS and any(axes_of(value) is not None for value in items.values())
     if key in WEIGHTS_KEYS or _has_dotted_names(direct):

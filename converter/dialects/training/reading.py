@@ -13,10 +13,10 @@ from converter.declaring import option
 from converter.dialects.optimizer.torch_layouts import states_in
 from converter.dialects.optimizer.torch_state import is_buffer
 from converter.dialects.training.optimizers import with_optimizers
-from converter.dialects.training.parts import OWN_EXTRAS, Parts, Path, items_of, parts_of
+from converter.dialects.training.parts import OWN_EXTRAS, WEIGHTS_KEYS, Parts, Path, items_of, parts_of
 from converter.dialects.training.selecting import selected
 from converter.encoding.torch_file import Walk
-from converter.encoding.torch_file.tree import NOTHING, is_key, is_name, text_of
+from converter.encoding.torch_file.tree import NO_NAME, NOTHING, is_key, is_name, text_of
 from converter.errors import ReadError
 from converter.model.checkpoint import Checkpoint
 from converter.model.ledger import Kind
@@ -51,7 +51,7 @@ def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None, is_normal
     weights = _flattened(parts, walk, is_prefixed=select is not None)
     found = walk.weights
     if not found.tensors:
-        raise _nothing_named(root, walk)
+        raise _nothing_named(root, parts.base, walk)
     walk.go_on_beside_weights()
     states = {path: State() for path in parts.optimizers}
     structure = _assembled(root, (), {**weights, **states}, parts, walk)
@@ -74,14 +74,17 @@ def checkpoint_of(root: Any, walk: Walk, *, select: str | None = None, is_normal
     return checkpoint if select is None else selected(checkpoint, select)
 
 
-def _nothing_named(root: Any, walk: Walk) -> ReadError:
+def _nothing_named(root: Any, base: Path, walk: Walk) -> ReadError:
     """Return the error for data without a weight: tensors may be there, under keys that are no names."""
     if not walk.has_tensors(root):
         return ReadError("holds no tensor")
     line = next((line for line in walk.lines if line.kind is Kind.UNHELD), None)
-    if line is not None:
+    if line is not None and line.reason != NO_NAME:
         return ReadError(line.reason, tensor=line.name)
-    kinds = {type(key).__name__ for key in items_of(root) or () if not is_name(key)}
+    for key in base:
+        root = (items_of(root) or {})[key]
+    within = [root, *((items_of(root) or {}).get(key) for key in WEIGHTS_KEYS)]
+    kinds = {type(key).__name__ for each in within for key in items_of(each) or () if not is_name(key)}
     if not kinds:
         return ReadError("holds no tensor that is a weight")
     problem = f"holds no tensor under a name: its keys are of the type {' and '.join(sorted(kinds))}"
@@ -119,7 +122,7 @@ def _assembled(value: Any, path: Path, taken: Mapping[Path, Any], parts: Parts, 
     for key, item in items.items():
         where = (*path, key)
         if not is_key(key) or (not is_name(key) and walk.has_tensors(item)):
-            walk.drop(_dotted(where[len(parts.base) :]), item, "has a key that is no name")
+            walk.leave_nameless(_dotted(where[len(parts.base) :]), item)
             continue
         found[key] = _assembled(item, where, taken, parts, walk)
     if isinstance(value, list | tuple):

@@ -25,6 +25,8 @@ _LEAVES = frozenset(_SCALARS)
 _TEXT = frozenset((str, bytes))
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 _GRAPH_MODULE = "torch.fx.graph_module"
+NO_NAME = "has a key that is no name"
+_KEY_CHARACTERS = 100
 _VERSIONS = "_metadata"
 """What Module.state_dict() calls the versions of its modules."""
 NOTHING = object()
@@ -144,7 +146,7 @@ class Walk:
                 if inner is not NOTHING:
                     found[key] = inner
             else:
-                self.drop(_joined(name, text_of(key)), item, "has a key that is no name")
+                self.leave_nameless(_joined(name, text_of(key)), item)
         return self.alike(value, found)
 
     def _flatten_object(self, value: Placeholder, name: str, depth: int) -> dict[Any, Any]:
@@ -272,6 +274,13 @@ class Walk:
         for inner in self._tensor_paths(value, name):
             if inner != name:
                 self.lines.append(dropped(inner, f"is inside {name}, which is not carried"))
+
+    def leave_nameless(self, name: str, value: Any) -> None:
+        """Write down that `value` has a key that is no part of a name: a weight there is for the user to leave out."""
+        if axes_of(value):
+            self.lines.append(unheld(name, NO_NAME))
+        else:
+            self.drop(name, value, NO_NAME)
 
     def has_tensors(self, value: Any) -> bool:
         """Whether there is a tensor anywhere inside. However often it is asked, each object is looked into once."""
@@ -447,6 +456,8 @@ def text_of(key: Any) -> str:
     """Return a key as a part of a name."""
     if isinstance(key, bytes):  # of a file that torch.load(encoding="bytes") read
         return key.decode("utf-8", "backslashreplace")
+    if isinstance(key, tuple) and is_key(key):
+        return str(key)[:_KEY_CHARACTERS]
     return str(key) if isinstance(key, str | int | float | Global) else _kind(key)
 
 
