@@ -13,6 +13,7 @@ from typing import Any
 from converter.encoding import json as strict_json
 from converter.encoding import shards
 from converter.encoding.folder import open_inside
+from converter.encoding.part_files import check_index
 from converter.errors import LossError, ReadError
 from converter.model.dtype import DType
 from converter.model.file import Location, SourceFile
@@ -118,6 +119,8 @@ def read_folder(folder: Location, names: Iterable[str]) -> tuple[dict[str, Tenso
     """
     files = sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
     indexes = sorted(name for name in names if name.endswith(INDEX_SUFFIX))
+    if not indexes:
+        check_index(folder, files)
     if len(indexes) > 1 or (not indexes and len(files) > 1):
         raise ReadError(f"holds several models: {', '.join(indexes or files)}", path=folder)
     if not indexes:

@@ -95,3 +95,54 @@ def test_folders_of_deepspeed(tmp_path: Path) -> None:
     for folder in (tmp_path, step):
         with pytest.raises(ReadError, match=r"the parts that DeepSpeed's processes wrote; zero_to_fp32.py"):
             converter.read(folder)
+
+
+def test_the_optimizer_of_a_process_of_deepspeed_is_no_model(tmp_path: Path) -> None:
+    state = {"fp32_flat_groups": [torch.ones(8)], "zero_stage": 3, "partition_count": 2}
+    for name in ("zero_pp_rank_0_mp_rank_00_optim_states.pt", "renamed.pt"):
+        torch.save({"optimizer_state_dict": state, "ds_config": {}, "ds_version": "0.14"}, tmp_path / name)
+        with pytest.raises(
+            ReadError, match=r"the part of an optimizer that one process of DeepSpeed had; zero_to_fp32"
+        ):
+            converter.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ("mp_rank_00/model_optim_rng.pt", "mp_rank_01/model_optim_rng.pt"),
+        ("mp_rank_00_000/model_optim_rng.pt", "mp_rank_00_001/model_optim_rng.pt"),
+        ("checkpoint_last-shard0.pt", "checkpoint_last-shard1.pt"),
+        ("reshard-model_part-0.pt", "reshard-model_part-1.pt"),
+        ("mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"),
+    ],
+)
+def test_what_one_process_had_is_a_part(first: str, other: str, tmp_path: Path) -> None:
+    for name in (first, other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"model": dict(WEIGHTS), "iteration": 1}, tmp_path / name)
+        if name == first:
+            assert converter.read(tmp_path / first).tensors.keys() == WEIGHTS.keys()
+    for name, beside in ((first, other), (other, first)):
+        with pytest.raises(ReadError, match=f"is one part of a model, of which {Path(beside).parts[0]} is another"):
+            converter.read(tmp_path / name)
+    (tmp_path / first).unlink()
+    if (tmp_path / first).parent != tmp_path:
+        (tmp_path / first).parent.rmdir()
+    with pytest.raises(ReadError, match="is one part of a model, not the first"):
+        converter.read(tmp_path / other)
+
+
+@pytest.mark.parametrize("flavor", ["safetensors", "bin"])
+@pytest.mark.parametrize("kept", [1, 3, 4])
+def test_shards_without_their_index(flavor: str, kept: int, tmp_path: Path) -> None:
+    """One is no model, and of several nobody knows whether they are all."""
+    folder = sharded(tmp_path, "pretrained", flavor=flavor)
+    next(folder.glob("*.index.json")).unlink()
+    for path in sorted(path for path in folder.iterdir() if "-of-" in path.name)[kept:]:
+        path.unlink()
+    for has_config in (True, False):
+        with pytest.raises(ReadError, match=rf"holds {kept} of 4 shards, and no index; the index \(\*\.index\.json\)"):
+            converter.read(folder)
+        if has_config:
+            (folder / "config.json").unlink()

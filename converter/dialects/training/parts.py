@@ -30,6 +30,7 @@ _OF_RANDOM = re.compile(r"(^|_)rng|(^|_)rand(om)?_?states?")
 _OF_OPTIMIZERS = re.compile(r"(^|_)optim(?!al|um)|(^|_)opt(_|s?$)")
 _OWN_WEIGHTS, OWN_EXTRAS = ("model_state_dict", "model"), "extras"
 """What this program calls the weights of files, and what it puts beside them that would be something else there."""
+_OF_ZERO = frozenset(("zero_stage", "partition_count"))
 _DEPTH_LIMIT = 16
 
 
@@ -106,10 +107,14 @@ def parts_of(root: Any, walk: Walk) -> Parts:
 
 
 def _check_values(items: Mapping[Any, Any]) -> None:
-    """Raise ReadError for what a process of DeepSpeed's ZeRO-3 saves: names without values, of which all have parts.
+    """Raise ReadError for what a process of DeepSpeed's ZeRO saves: names without values, of which all have parts.
 
-    `param_shapes` beside them says how large they are.
+    `param_shapes` beside them says how large they are. The parts are with those of the optimizer, in files that have no
+    model.
     """
+    state = items.get("optimizer_state_dict")
+    if isinstance(state, dict) and state.keys() >= _OF_ZERO and items.keys().isdisjoint(WEIGHTS_KEYS):
+        raise ReadError("has the part of an optimizer that one process of DeepSpeed had", hint=ZERO_HINT)
     listed = items.get("param_shapes")
     shapes = {
         name: shape for each in (listed if isinstance(listed, list) else [listed]) for name, shape in _of_dict(each)
