@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 import converter
-from converter.errors import ArchitectureError
+from converter.errors import ArchitectureError, LossError
 
 WEIGHTS = {
     f"base_model.model.bert.encoder.layer.0.attention.self.query.lora_{half}.weight": torch.randn(*shape)
@@ -51,6 +51,21 @@ def test_a_folder_of_an_adapter(adapter: Path, tmp_path: Path) -> None:
     assert converter.diff(adapter, tmp_path / "out").is_same
     with pytest.raises(ArchitectureError, match="an adapter is written as safetensors alone"):
         converter.convert(adapter, tmp_path / "other", to="pretrained", flavor="tf")
+
+
+def test_the_config_of_the_model_beside_an_adapter_goes_along(adapter: Path, tmp_path: Path) -> None:
+    config = '{"model_type": "bert", "architectures": ["BertForMaskedLM"]}'
+    (adapter / "config.json").write_text(config)
+    converter.convert(adapter, tmp_path / "out", to="pretrained")
+    check(tmp_path / "out" / "adapter_model.safetensors")
+    assert (tmp_path / "out" / "config.json").read_text() == config
+    assert converter.verify(adapter, tmp_path / "out").verification.weights
+    whole = {name.replace("lora_A", "base_layer"): tensor for name, tensor in WEIGHTS.items()}
+    for weights in adapter.glob("adapter_model.*"):
+        weights.unlink()
+    torch.save(whole, adapter / "adapter_model.bin")
+    with pytest.raises(LossError, match="is of a model of PEFT, with adapters beside its weights"):
+        converter.convert(adapter, tmp_path / "whole", to="pretrained")
 
 
 def test_a_file_of_an_adapter_leaves_its_config_behind_and_says_so(adapter: Path, tmp_path: Path) -> None:

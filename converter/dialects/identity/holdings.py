@@ -19,7 +19,10 @@ from converter.model.checkpoint import Checkpoint, class_named, type_named
 from converter.model.ledger import LedgerLine, defaulted, dropped
 from converter.model.tensor import is_equal
 
-_OF_ADAPTERS = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector", "original_module")
+_ADAPTED = frozenset(("base_layer", "original_module"))
+"""Parts of names of what PEFT puts an adapter around."""
+_OF_ADAPTERS = _ADAPTED | {"lora_A", "lora_B", "lora_embedding_A", "lora_magnitude_vector"}
+_OF_PEFT, _PROMPT = "base_model.model.", "prompt_embeddings"
 _COMPUTED = ".inv_freq"
 """Rotary frequencies: transformers 4 saved them in each layer, and what loads them now passes over most."""
 _COUNTER = ".num_batches_tracked"
@@ -157,6 +160,13 @@ def _shown(strange: Sequence[str]) -> str:
     strange = sorted(strange)
     more = "" if len(strange) <= _SHOWN else f" and {len(strange) - _SHOWN} more"
     return f", and has no {', '.join(strange[:_SHOWN])}{more}" if strange else ""
+
+
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether all weights are those of an adapter of PEFT, as it saves one without the model that it is for."""
+    return all(
+        name == _PROMPT or (name.startswith(_OF_PEFT) and _ADAPTED.isdisjoint(name.split("."))) for name in names
+    )
 
 
 def check_no_adapters(names: Iterable[str]) -> None:

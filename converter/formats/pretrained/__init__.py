@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from converter.declaring import option, set_choices
-from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against
+from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against, is_adapter
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.ties import ties_of, with_names_apart
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
@@ -179,9 +179,9 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     the checkpoint lacks is a line, refused by default.
     """
     source_config = checkpoint.config
+    if ADAPTER_CONFIG_NAME in checkpoint.assets and (source_config is None or is_adapter(checkpoint.names)):
+        return _adapter(checkpoint, options, provenance)
     if source_config is None:
-        if ADAPTER_CONFIG_NAME in checkpoint.assets:
-            return _adapter(checkpoint, options, provenance)
         raise _no_config(checkpoint)
     _check_one_model(checkpoint, source_config)
     checkpoint, outside = _apart(checkpoint)
@@ -226,7 +226,8 @@ def _adapter(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenan
         raise ArchitectureError("an adapter is written as safetensors alone", hint="leave --flavor out")
     tensors = checkpoint.by_name
     (file,) = safetensors.files(tensors, checkpoint.metadata, provenance)
-    beside = asset_files(checkpoint.assets)
+    config = [] if checkpoint.config is None else [OutputFile(name=CONFIG_NAME, pieces=(checkpoint.config.raw,))]
+    beside = (*config, *asset_files(checkpoint.assets))
     beside_weights, lines, notes = training.files(checkpoint, options.train_batch_size)
     return Output(
         files=(*beside, *beside_weights, replace(file, name=_ADAPTER_NAME)),
