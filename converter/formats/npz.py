@@ -45,6 +45,9 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
         found = [_member(file, member) for name, member in members.items() if name.endswith(_SUFFIX)]
     tensors = {name: tensor for name, tensor, _ in found if tensor is not None}
     lines = tuple(line for _, _, line in found if line is not None)
+    if lines and not tensors:
+        hint = "numpy.savez saves arrays by their names"
+        raise ReadError(f"holds no array of numbers, but {lines[0].reason}", path=path, tensor=lines[0].name, hint=hint)
     return Checkpoint(tensors=tensors, lines=lines)
 
 

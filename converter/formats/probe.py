@@ -7,7 +7,7 @@ from functools import cached_property
 from converter.encoding import hdf5, tar
 from converter.encoding import zip as zip_archive
 from converter.encoding.part_files import folder_of_index, parts_in
-from converter.errors import CkconvError, ReadError
+from converter.errors import CkconvError, ReadError, escape
 from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
 HEAD_BYTES = 4096
@@ -93,5 +93,19 @@ class Probe:
             hint = "decompress it first: gunzip -c FILE > OTHER"
             return ReadError("is compressed with gzip", path=self.path, hint=hint)
         if self.head.startswith(b"PK\x03\x04"):
-            return ReadError("is a damaged zip archive, or one without a checkpoint in it", path=self.path)
+            return self._of_zip()
+        if tar.looks_like(self.head):
+            return ReadError("is a tar archive, and no .nemo", path=self.path, hint="unpack it: tar -xf FILE")
         return ReadError("is in no format that is known", path=self.path, hint="if it is one, say which with --from")
+
+    def _of_zip(self) -> CkconvError:
+        """Return the error for a zip archive that no format claims: it is damaged, or holds something else."""
+        try:
+            names = zip_archive.read_names(self._file, limit=_ENTRY_LIMIT)
+        except CkconvError as error:
+            return error
+        if not names:
+            return ReadError("is an empty zip archive", path=self.path)
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        problem = f"is a zip archive of {escape(min(names))}{others}, and no checkpoint"
+        return ReadError(problem, path=self.path, hint="unpack it: unzip FILE")

@@ -33,7 +33,11 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     if not archive.is_script:
         raise ReadError("is no TorchScript archive: it has no code", path=path, hint="--from pytorch reads it")
     root = archive.load()
-    checkpoint = checkpoint_of(root, Walk(stored_bytes=file.size, operations=archive.operations))
+    walk = Walk(stored_bytes=file.size, operations=archive.operations)
+    if archive.has_constants and not walk.has_tensors(root):
+        problem = "has no weights with names: those of a program that was frozen are its constants"
+        raise ReadError(problem, path=path, hint="save it before torch.jit.freeze or optimize_for_inference")
+    checkpoint = checkpoint_of(root, walk)
     return replace(checkpoint, structure=None)
 
 

@@ -73,6 +73,15 @@ def test_what_is_no_numbers_is_told(tmp_path: Path) -> None:
     assert told["bfloat16"] == "raw bytes, whose type numpy does not say"
 
 
+@pytest.mark.parametrize(("value", "what"), [({"w": [1.0]}, "Python objects"), (np.zeros(2, [("x", "f4")]), "records")])
+def test_an_array_of_no_numbers_alone_is_told(value: Any, what: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "weights.npy", value)
+    np.savez(tmp_path / "weights.npz", weights=value)
+    for path in tmp_path.iterdir():
+        with pytest.raises(ReadError, match=f"tensor weights: holds no array of numbers, but {what}.*; numpy.savez"):
+            converter.read(path)
+
+
 @pytest.mark.parametrize("name", list(ARRAYS))
 def test_numpy_loads_what_is_written(name: str, tmp_path: Path) -> None:
     array = np.asarray(ARRAYS[name])

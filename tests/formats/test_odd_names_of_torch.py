@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,31 @@ def test_zeros_behind_a_file_are_padding(save: Any, count: int) -> None:
         path.write_bytes(whole + behind)
         with pytest.raises(ReadError):
             converter.read(path)
+
+
+@pytest.mark.parametrize("behind", [b"x", b"junk " * 100])
+def test_other_bytes_behind_a_file_are_told_and_how_to_cut_them_off(save: Any, behind: bytes) -> None:
+    path = save({"w": torch.ones(2)})
+    whole = path.read_bytes()
+    path.write_bytes(whole + behind)
+    cut = rf"no padding; head -c {len(whole)} FILE > OTHER cuts them off"
+    with pytest.raises(ReadError, match=cut):
+        converter.read(path)
+
+
+def test_other_archives_are_told_from_damaged_ones(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    cases = {"m.pth": "of m.pth, and no", "": "empty zip archive", "m.pth others.txt": "of m.pth and 1 more, and no"}
+    for names, what in cases.items():
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names.split():
+                archive.writestr(name, b"x" * 100)
+        with pytest.raises(ReadError, match=what if names else "empty zip archive|no format that is known"):
+            converter.read(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ReadError, match="zip archive is cut short: its end record is missing"):
+        converter.read(path)
+    with tarfile.open(path, "w") as tar:
+        tar.add(__file__, "m.pth")
+    with pytest.raises(ReadError, match=r"is a tar archive, and no \.nemo; unpack it"):
+        converter.read(path)

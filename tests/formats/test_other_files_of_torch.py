@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 import converter
+from converter.errors import LossError, ReadError
 from converter.model.tensor import FileTensor
 from tests.conftest import Ckconv
 
@@ -190,3 +191,27 @@ def test_torchscript_is_a_format_that_is_read_alone(program: Any, tmp_path: Path
     refused = ckconv("verify", tmp_path / "y.pth", tmp_path / "x.pt")
     assert refused.returncode == 2
     assert "torchscript is read, not written" in refused.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_frozen_program_has_weights_without_names(tmp_path: Path) -> None:
+    torch.jit.freeze(torch.jit.script(torch.nn.Linear(2, 2).eval())).save(tmp_path / "x.pt")
+    assert not torch.jit.load(tmp_path / "x.pt").state_dict()
+    with pytest.raises(ReadError, match=r"those of a program that was frozen are its constants; save it before"):
+        converter.read(tmp_path / "x.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_script", [True, False])
+def test_what_a_quantised_layer_computes_with_is_not_lost(is_script: bool, tmp_path: Path) -> None:
+    """It is no parameter, and in no state dict of a program."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    if is_script:
+        torch.jit.script(quantised).save(tmp_path / "x.pt")
+    else:
+        torch.save(quantised, tmp_path / "x.pt")
+    with pytest.raises(LossError, match=r"tensor 0\._packed_params\S+: is a quantized tensor, .*; --exclude"):
+        converter.convert(tmp_path / "x.pt", tmp_path / "out.safetensors")
+    converter.convert(tmp_path / "x.pt", tmp_path / "out.safetensors", exclude=("*._packed_params*",))
+    assert "1.running_mean" in converter.read(tmp_path / "out.safetensors").tensors

@@ -84,6 +84,11 @@ class ZipArchive:
         """Whether it is of TorchScript."""
         return is_script(self._members)
 
+    @property
+    def has_constants(self) -> bool:
+        """Whether its code has tensors of its own, which have no names."""
+        return any(name.startswith(f"{self.root}/constants/") for name in self._members)
+
     def _code(self, name: str) -> str:
         if f"{self.root}/{name}" not in self._members:
             return ""
@@ -226,7 +231,8 @@ class LegacyArchive:
         """Raise ReadError for more behind the `last` thing than zeros, which torch does not look at."""
         rest = self._end - self._offset
         if rest > _PADDING_LIMIT_BYTES or any(self._file.read(self._offset, rest)):
-            raise ReadError(f"has bytes after its last {last}", path=self._file.path)
+            hint = f"head -c {self._offset} FILE > OTHER cuts them off" if self._is_whole else None
+            raise ReadError(f"has bytes after its last {last} that are no padding", path=self._file.path, hint=hint)
 
     def _place(self, keys: Any, *, has_swapped_counts: bool) -> None:
         """Find where each storage is. Raises ReadError unless keys, counts and the end of the file all agree."""

@@ -183,7 +183,7 @@ class Walk:
         reason = f"is an attribute of {module.of}, not part of its state_dict()"
         for key, value in state.items():
             if key not in _OF_MODULES and self.has_tensors(value):
-                self.drop(_joined(name, text_of(key)), value, reason)
+                self.drop(_joined(name, text_of(key)), value, reason, are_weights=True)
 
     # everything else
 
@@ -265,14 +265,21 @@ class Walk:
         versions = self.plain({_VERSIONS: attributes[_VERSIONS]}, _VERSIONS)
         return OrderedMapping(items, None if len(self.lines) > lines else versions)
 
-    def drop(self, name: str, value: Any, reason: str) -> None:
-        """Write down that `value` is not carried, and every tensor inside it."""
+    def drop(self, name: str, value: Any, reason: str, *, are_weights: bool = False) -> None:
+        """Write down that `value` is not carried, and every tensor inside it.
+
+        Those that nothing can hold are for the user to leave out where they `are_weights`, as what a quantised layer
+        computes with is, which is none of its parameters.
+        """
         self._charge(_DROP_WORK)
         self.lines.append(dropped(name, reason))
         if isinstance(value, Placeholder) and value.is_bare:
             return
-        for inner in self._tensor_paths(value, name):
-            if inner != name:
+        for inner, tensor in self._tensors_inside(value, name):
+            problem = tensor.problem if are_weights and isinstance(tensor, View) else None
+            if problem is not None:
+                self.lines.append(unheld(inner, problem))
+            elif inner != name:
                 self.lines.append(dropped(inner, f"is inside {name}, which is not carried"))
 
     def leave_nameless(self, name: str, value: Any) -> None:
@@ -312,14 +319,14 @@ class Walk:
                 self.search(1)
                 yield inner
 
-    def _tensor_paths(self, value: Any, name: str) -> Iterator[str]:
-        """Yield where there are tensors inside `value`, each object visited once; cycles and depth do no harm."""
+    def _tensors_inside(self, value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        """Yield the tensors inside `value`, and where, each object visited once; cycles and depth do no harm."""
         pending, seen = [(value, name)], set()
         while pending:
             item, where = pending.pop()
             if is_tensor(item):
                 self.search(1)
-                yield where
+                yield where, item
             elif id(item) not in seen:
                 seen.add(id(item))
                 self.search(1 + _length(item) // 16)

@@ -278,7 +278,7 @@ def _directory(file: SourceFile) -> tuple[int, int, int]:
     while position >= 0 and not _ends_archive(tail, position):
         position = tail.rfind(b"PK\x05\x06", 0, position)
     if position < 0:
-        raise ReadError("zip archive is cut short: its end record is missing", path=file.path)
+        raise _without_end(file, tail, start)
     end_offset = start + position
     _, disk, directory_disk, here, count, size, offset, _ = END.unpack_from(tail, position)
     has_zip64 = end_offset >= LOCATOR64.size and file.read(end_offset - LOCATOR64.size, 4) == b"PK\x06\x07"
@@ -302,6 +302,19 @@ def _directory(file: SourceFile) -> tuple[int, int, int]:
     if offset + size != end_offset:
         raise ReadError("zip archive has a directory that is not where its end record says", path=file.path)
     return count, size, offset
+
+
+def _without_end(file: SourceFile, tail: bytes, start: int) -> ReadError:
+    """Return the error for an archive that does not end where its file does."""
+    position = tail.rfind(b"PK\x05\x06")
+    end = position + END.size
+    if position >= 0 and end <= len(tail):
+        end += END.unpack_from(tail, position)[7]
+    if position < 0 or end >= len(tail):
+        return ReadError("zip archive is cut short: its end record is missing", path=file.path)
+    count = len(tail) - end
+    hint = f"head -c {start + end} FILE > OTHER cuts them off"
+    return ReadError(f"zip archive has {count} bytes behind its end that are no padding", path=file.path, hint=hint)
 
 
 def _ends_archive(tail: bytes, position: int) -> bool:
