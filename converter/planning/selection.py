@@ -106,9 +106,9 @@ def _named(checkpoint: Checkpoint, options: Options) -> Checkpoint:
 
 
 def _check_patterns(checkpoint: Checkpoint, options: Options) -> None:
-    """Raise UsageError for a pattern that no name of a tensor is of, with the names most like it."""
-    unheld = [line.name or "" for line in checkpoint.lines if line.kind is Kind.UNHELD]
-    names = [*checkpoint.names, *unheld, *(name.removeprefix("module.") for name in unheld)]
+    """Raise UsageError for a pattern that no name of a tensor is of, nor of what is not carried, with those like it."""
+    told = [line.name for line in checkpoint.lines if line.name is not None]
+    names = [*checkpoint.names, *told, *(name.removeprefix("module.") for name in told)]
     for option, patterns in (("--include", options.include), ("--exclude", options.exclude)):
         for pattern in patterns:
             if any(fnmatchcase(name, pattern) for name in names):
@@ -182,5 +182,10 @@ def _with_extras(checkpoint: Checkpoint, target: Format) -> Checkpoint:
     lines: list[LedgerLine] = []
     for key, value in checkpoint.extras.items():
         lines += [dropped(name, f"{target.name} holds no training state") for name in tensor_names(key, value)]
-    warning = f"{', '.join(checkpoint.extras)} not carried: {target.name} holds no training state"
+    left = (f"{key} but for its weights" if _has_model(checkpoint, key) else key for key in checkpoint.extras)
+    warning = f"{', '.join(left)} not carried: {target.name} holds no training state"
     return replace(checkpoint, extras={}, lines=(*checkpoint.lines, *lines), warnings=(*checkpoint.warnings, warning))
+
+
+def _has_model(checkpoint: Checkpoint, key: str) -> bool:
+    return any(model == key or model.startswith(f"{key}.") for model in checkpoint.models)

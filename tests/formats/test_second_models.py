@@ -349,3 +349,19 @@ def test_an_optimizer_of_all_models(tmp_path: Path) -> None:
     found = converter.read(saved(tmp_path, value))
     check(found.optimizer, "encoder.", encoder, optimizer)
     check(found.optimizer, "decoder.", decoder, optimizer)
+
+
+def test_what_stands_beside_a_model_under_its_key_is_said_so(tmp_path: Path) -> None:
+    average = {"decay": 0.99, "shadow_params": [torch.ones(2, 2), torch.ones(2)]}
+    path = saved(tmp_path, {"model": state(), "ema": average, "epoch": 1})
+    report = converter.convert(path, tmp_path / "x.safetensors")
+    assert report.warnings == ("ema but for its weights, epoch not carried: safetensors holds no training state",)
+
+
+def test_what_is_not_carried_may_be_left_out(tmp_path: Path) -> None:
+    """It is dropped with a line: to ask for that is no slip of the pen."""
+    path = saved(tmp_path, {"model": state(), "classes": np.array(["cat", "dog"])})
+    report = converter.convert(path, tmp_path / "x.safetensors", exclude=("classes",))
+    assert [line.name for line in report.lines if line.status is Status.DROPPED] == ["classes"]
+    with pytest.raises(UsageError, match=r"--exclude 'class' is of no tensor"):
+        converter.convert(path, tmp_path / "y.safetensors", exclude=("class",))
