@@ -106,8 +106,10 @@ def test_a_target_that_takes_it_is_refused(case: str, folder: Path, tmp_path: Pa
         converter.convert(folder, tmp_path / "out", to="pretrained")
     assert caught.value.exit_code == (5 if ": code" in case else 1)
     assert str(caught.value.path).endswith(name)
+    assert "the file of the weights by itself is converted without it" in str(caught.value)
+    assert converter.convert(folder / "model.safetensors", tmp_path / "out", to="pretrained").counts["mapped"] == 2
     if name == "optimizer.pt":
-        report = converter.convert(folder, tmp_path / "out", to="pretrained", optimizer="drop")
+        report = converter.convert(folder, tmp_path / "out", to="pretrained", optimizer="drop", overwrite=True)
         assert (report.optimizer.status, report.optimizer.reason) == ("dropped", "as asked")
         with pytest.raises(CkconvError) as caught:
             converter.convert(folder, tmp_path / "y.safetensors", optimizer="keep")

@@ -73,6 +73,7 @@ def read(checkpoint: Checkpoint, folder: Location, entries: Iterable[str]) -> Ch
         try:
             yield
         except _UNREADABLE as error:
+            error.hint = error.hint or "the file of the weights by itself is converted without it"
             unread.setdefault(part, error)
             left.append(f"{name} ({error.message})")
 
