@@ -41,6 +41,8 @@ def test_a_bare_tensor_is_called_as_the_user_says(save: Any, tmp_path: Path) -> 
     assert list(safetensors.torch.load_file(tmp_path / "x.safetensors")) == ["emb.weight"]
     assert report.warnings == ()
     assert converter.verify(tmp_path / "latents.pt", tmp_path / "x.safetensors", name="emb.weight")
+    converter.convert(tmp_path / "latents.pt", tmp_path / "empty.safetensors", name="")
+    assert list(safetensors.torch.load_file(tmp_path / "empty.safetensors")) == [""]
     with pytest.raises(UsageError, match="--name is for files with one tensor that has no name"):
         converter.convert(save({"a": values}), tmp_path / "y.safetensors", name="emb.weight")
 

@@ -116,7 +116,8 @@ class Walk:
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ReadError("has a name that is no Unicode text", tensor=name)
         if name in self.weights.tensors or name in self.weights.aliases:
-            raise ReadError("is the name of two tensors", tensor=name)
+            hint = "keys are joined by dots: save it again with others"
+            raise ReadError("is the name of two tensors", tensor=name, hint=hint)
         if isinstance(value, Slot):
             self.weights.slots[name] = value.name
             return value

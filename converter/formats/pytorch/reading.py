@@ -33,10 +33,12 @@ def read_checkpoint(path: Location, *, select: str | None, name: str | None, ste
                 raise UsageError("--name is for files with one tensor that has no name")
             found = checkpoint_of(root, walk, select=select)
             return replace(found, warnings=(*found.warnings, *(() if container is None else container.notes)))
-        found = checkpoint_of({name or stem: root}, walk, select=select)
+        found = checkpoint_of({stem if name is None else name: root}, walk, select=select)
     except CkconvError as error:
         error.path = error.path or str(path)
         raise
     warning = f"the tensor has no name of its own: it is called {stem}, as the file is; --name NAME calls it otherwise"
     structure = next(iter(found.structure.values())) if found.structure else None
-    return replace(found, structure=structure, warnings=found.warnings if name else (*found.warnings, warning))
+    return replace(
+        found, structure=structure, warnings=found.warnings if name is not None else (*found.warnings, warning)
+    )
