@@ -479,3 +479,29 @@ def test_no_framework_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout.split()
+
+
+class Scales:
+    """As bitsandbytes keeps what belongs to the codes of a parameter."""
+
+    def __init__(self) -> None:
+        self.absmax, self.code = torch.ones(2), torch.ones(16)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"quant_state": Scales()}, {"SCB": torch.ones(2)}, {"s": [{"x": torch.ones(1)}]}]
+)
+def test_codes_whose_scales_are_attributes_are_no_weights(save: Any, attributes: Any, tmp_path: Path) -> None:
+    codes = torch.nn.Parameter(torch.ones(4, 1, dtype=torch.uint8), requires_grad=False)
+    plain = torch.nn.Parameter(torch.ones(2))
+    codes.__dict__ |= attributes
+    plain.__dict__ |= {"main_grad": torch.ones(2), "name": "x"}
+    checkpoint = save({"a.weight": codes, "a.bias": plain})
+    assert list(checkpoint.tensors) == ["a.bias"]
+    with pytest.raises(
+        LossError, match=rf"tensor a\.weight: is quantised, and its scales are its attribute {next(iter(attributes))}"
+    ):
+        converter.convert(tmp_path / "model.anything", tmp_path / "x.safetensors")
+    codes.__dict__.clear()
+    codes.__dict__["name"] = "y"
+    assert list(save({"a.weight": codes, "a.bias": plain}).tensors) == ["a.weight", "a.bias"]

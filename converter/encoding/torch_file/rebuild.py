@@ -13,7 +13,11 @@ from converter.encoding.torch_file.pending import CONJUGATE, NEGATIVE
 from converter.encoding.torch_file.script import SCRIPT
 from converter.encoding.torch_file.storages import DTYPES, Storage, View
 from converter.errors import ReadError
+from converter.model.dtype import DType
 from converter.model.structure import TorchDevice, TorchSize
+
+_CODES = frozenset({DType.INT8, DType.UINT8})
+_ATTRIBUTES_DEPTH, _ATTRIBUTES_LOOKED_AT = 3, 8
 
 
 def _refused(what: str) -> ReadError:
@@ -70,9 +74,38 @@ def _with_metadata(view: View, metadata: list[Any]) -> View:
 
 def _parameter(arguments: tuple[Any, ...]) -> View:
     match arguments:
-        case (View() as view, bool() as requires_grad, _) | (View() as view, bool() as requires_grad, _, _):
+        case (View() as view, bool() as requires_grad, _):
             return view.as_parameter(requires_grad)
+        case (View() as view, bool() as requires_grad, _, state):
+            return _with_attributes(view.as_parameter(requires_grad), state)
     raise _refused("a parameter")
+
+
+def _with_attributes(view: View, state: Any) -> View:
+    """Return a tensor with the attributes that its state has: codes with tensors beside them are no weights."""
+    if view.dtype not in _CODES:
+        return view
+    parts = state if isinstance(state, tuple) else (state,)
+    attributes = [item for part in parts if isinstance(part, dict) for item in part.items()]
+    scales = next((key for key, value in attributes[:_ATTRIBUTES_LOOKED_AT] if _has_tensors(value)), None)
+    if scales is None:
+        return view
+    return replace(view, problem=f"is quantised, and its scales are its attribute {scales}, which is not supported")
+
+
+def _has_tensors(value: Any, depth: int = 0) -> bool:
+    match value:
+        case View():
+            return True
+        case dict():
+            inside = list(value.values())
+        case list() | tuple():
+            inside = list(value)
+        case Placeholder():
+            inside = [value.state, value.arguments, value.items]
+        case _:
+            return False
+    return depth < _ATTRIBUTES_DEPTH and any(_has_tensors(item, depth + 1) for item in inside[:_ATTRIBUTES_LOOKED_AT])
 
 
 def _from_type(arguments: tuple[Any, ...]) -> View:
@@ -90,6 +123,7 @@ def _from_type(arguments: tuple[Any, ...]) -> View:
                 raise _refused("a tensor subclass")
             if of.name in ("Parameter", "UninitializedParameter"):
                 view = view.as_parameter(view.requires_grad)
+            view = _with_attributes(view, state)
             is_buffer = of.name == "Buffer" or (isinstance(state, dict) and state.get("_is_buffer") is True)
             return replace(view, is_buffer=is_buffer)
     raise _refused("a tensor subclass")

@@ -476,6 +476,8 @@ def _kind(value: Any) -> str:
         return "bytes"
     if isinstance(value, NumpyDType):
         return "numpy.dtype"
+    if isinstance(value, View):
+        return "tensor"
     return str(
         value.of if isinstance(value, Placeholder) else value if isinstance(value, Global) else type(value).__name__
     )
