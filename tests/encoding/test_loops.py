@@ -68,7 +68,7 @@ def test_an_object_that_knows_its_owner() -> None:
     found = without_loops(found, lambda keys: told.append(".".join(map(str, keys))))
     assert isinstance(found, Placeholder)
     assert found.state["parts"][0].state == {"pair": (None, 1)}
-    assert sorted(told) == ["parts.0.owner", "parts.0.pair.0"]
+    assert not told
 
 
 def test_depth_needs_no_stack_of_python() -> None:

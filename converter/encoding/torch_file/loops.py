@@ -21,7 +21,7 @@ _KEYS_SHOWN = 32
 def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
     """Return `root`, changed in place: nothing stands where a value would be inside itself; `told` gets the keys to it.
 
-    That takes as many steps as the pickle has operations.
+    Objects, which know their owners, are not told of. It takes as many steps as the pickle has operations.
     """
     changed = [root]
     done: set[int] = set()
@@ -38,8 +38,8 @@ def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
             continue
         key, child, put = place
         if id(child) in above:
-            keys = (*(each for _, each, _ in open_[-_KEYS_SHOWN:]), key)
-            told([each for each in keys if each is not None])
+            if not any(isinstance(each, Placeholder) for each, _, _ in open_[-_KEYS_SHOWN:]):
+                told([*(each for _, each, _ in open_[-_KEYS_SHOWN:] if each is not None), key])
             put(None)
         elif id(child) in instead:
             put(instead[id(child)][1])
