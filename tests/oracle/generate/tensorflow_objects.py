@@ -4,7 +4,7 @@
 
 tf.train.Checkpoint and `save_weights` keep a graph of objects, `bert/encoder/layer/0/attention/self_attention/query`,
 in which variables and layers without any have a path. Every class is built small, and its graph is walked. Left out
-are classes some of whose variables are at no path, or are at another with another config.
+are classes some of whose variables are at no path, at another with another config, or have one name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def own_name(variable: str) -> str:
 
 
 def rows_of(variants: Iterable[Paths]) -> dict[str, str | None]:
-    """Return template of a path -> template of a name. Raises ValueError where a path is two variables."""
+    """Return template of a path -> template of a name. Raises ValueError where not each is of one other."""
     named: dict[str, dict[tuple[str, str], tuple[dict[str, str], str]]] = defaultdict(dict)
     others: dict[str, None] = {}
     for found in variants:
@@ -79,6 +79,9 @@ def rows_of(variants: Iterable[Paths]) -> dict[str, str | None]:
     rows: dict[str, str | None] = {}
     for template, own in named.items():
         rows.update(solved(list(own.values()), template))
+    twice = [name for name, count in Counter(rows.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"two variables are called {twice[0]}")
     return {**rows, **{path: None for path in others if path not in rows}}
 
 
