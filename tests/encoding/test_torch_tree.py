@@ -177,7 +177,7 @@ def test_what_is_no_tensor_is_said() -> None:
         ("mixed.0", "is no tensor but int"),
         ("NoneType", "has a key that is no name"),
         ("NoneType.inner", "is inside NoneType, which is not carried"),
-        ("tuple", "has a key that is no name"),
+        ("('a', 'b')", "has a key that is no name"),
     ]
 
 

@@ -1129,7 +1129,7 @@ FAULTS = (
     ),
     Fault(
         module="dialects/identity/holdings.py",
-        old="        and ties.get(name, name) not in owners\n",
+        old=" and ties.get(name, name) not in owners",
         new="",
         tests=_ASKED + " tests/formats/test_every_name_of_a_tie.py tests/formats/test_pretrained.py",
         what="what is stored under the other name of a tie is missing",

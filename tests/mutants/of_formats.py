@@ -598,8 +598,8 @@ FAULTS = (
     ),
     Fault(
         module="encoding/part_files.py",
-        old="(int(number) - 1, int(number) + 1)",
-        new="(int(number) + 1,)",
+        old="(number - 1, number + 1)",
+        new="(number + 1,)",
         tests="tests/formats/test_parts_of_models.py",
         what="the last part of a model is converted as if it were the model",
     ),

@@ -756,7 +756,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/selection.py",
-        old="    names = [*checkpoint.names, *unheld, ",
+        old="    names = [*checkpoint.names, *told, ",
         new="    names = [*checkpoint.names, ",
         tests=_SELECTION,
         what="what cannot be held cannot be left out by its own name",
