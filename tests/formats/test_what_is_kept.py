@@ -207,7 +207,8 @@ def test_what_is_known_of_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_bytes(b"")
     expected = {
-        "empty.pth": "is empty", "pointer.onnx": "Git LFS pointer", "zip.pth": "zip archive is cut short", "text.h5": "in no format",
+        "empty.pth": "is empty", "pointer.onnx": "Git LFS pointer", "zip.pth": "archive is cut short",
+        "text.h5": "in no format",
         "folder": "is an empty folder", "other": "holds no checkpoint",
     }  # fmt: skip
     for name, message in expected.items():
