@@ -182,9 +182,13 @@ def _take_container(key: Any, value: Any, where: Path, found: Parts, walk: Walk)
         _take_apart(below, where, found, walk)
 
 
-def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
+def _axes_by_name(items: Mapping[Any, Any]) -> dict[Any, int]:
     named = {name: value for name, value in items.items() if is_name(name)}
-    direct = {name: axes for name, value in named.items() if (axes := axes_of(value)) and not _is_random(name, value)}
+    return {name: axes for name, value in named.items() if (axes := axes_of(value)) and not _is_random(name, value)}
+
+
+def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
+    direct = _axes_by_name(items)
     if not direct:
         return key in WEIGHTS_KEYS and any(axes_of(value) is not None for value in items.values())
     if key in WEIGHTS_KEYS or _has_dotted_names(direct):

@@ -23,6 +23,8 @@ def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
 
     Objects, which know their owners, are not told of. It takes as many steps as the pickle has operations.
     """
+    if not _has_loop(root):
+        return root
     changed = [root]
     done: set[int] = set()
     instead: _Instead = {}
@@ -47,6 +49,46 @@ def without_loops(root: Any, told: Callable[[list[Any]], None]) -> Any:
             open_.append((child, key, _places(child, put, instead)))
             above.add(id(child))
     return changed[0]
+
+
+def _has_loop(root: Any) -> bool:
+    """Whether anything stands inside itself: most of what is read does not, and this takes a part of the time."""
+    done: set[int] = set()
+    above = {id(root)}
+    open_: list[tuple[int, Iterator[Any]]] = [(id(root), _inside(root))]
+    while open_:
+        own, inner = open_[-1]
+        for child in inner:
+            if type(child) in _LEAVES or (type(child) is tuple and _is_flat(child)):
+                continue
+            number = id(child)
+            if number in done:
+                continue
+            if number in above:
+                return True
+            above.add(number)
+            open_.append((number, _inside(child)))
+            break
+        else:
+            open_.pop()
+            above.discard(own)
+            done.add(own)
+    return False
+
+
+def _is_flat(value: tuple[Any, ...]) -> bool:
+    return all(type(each) in _LEAVES or (type(each) is tuple and not each) for each in value)
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        return iter(value)
+    if isinstance(value, dict):
+        return iter(value.values())
+    if isinstance(value, Placeholder):
+        beside = value.values if isinstance(value.values, list) else ()
+        return iter((value.arguments, value.state, *beside, *(value.settable().values() if value.items else ())))
+    return iter(())
 
 
 def _places(value: Any, put: _Put, instead: _Instead) -> Iterator[_Place]:
