@@ -108,8 +108,8 @@ class Options:
     )
     custom_objects: tuple[str, ...] = option(
         (),
-        "Your own layers of a Keras model, package.module:Name,Name; imported when its graph is needed, or their "
-        "attributes.",
+        "Your own layers of a Keras model, package.module:Name,Name; imported when its graph is needed, or what "
+        "is inside them.",
         metavar="MODULE:NAMES",
         needs=Need.OWN_CLASSES,
         is_code=True,

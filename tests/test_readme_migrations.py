@@ -26,6 +26,8 @@ from my_layers import SimilarityLayer
 left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
 dense = keras.layers.Dense(3, name="dense")
 model = keras.Model([left, right], SimilarityLayer(name="similarity")([dense(left), dense(right)]))
+model.compile("adam", "mse")
+model.fit([numpy.ones((2, 4)), numpy.zeros((2, 4))], numpy.ones(2), verbose=0)
 model.save("own.keras")
 model.save("own.h5")
 model.save_weights("own.weights.h5")
@@ -38,24 +40,26 @@ import keras
 class SimilarityLayer(keras.layers.Layer):
     def __init__(self, **keywords):
         super().__init__(**keywords)
-        self.projection = keras.layers.Dense(3)
+        self.projection = keras.layers.Dense(5)
+        self.after = keras.layers.Dense(3)
 
     def build(self, shapes):
         self.projection.build(shapes[0])
+        self.after.build((None, 5))
         self.scale = self.add_weight(name="scale", shape=(3,), initializer="ones")
 
     def call(self, towers):
-        left, right = map(self.projection, towers)
+        left, right = (self.after(self.projection(tower)) for tower in towers)
         return keras.ops.sum(left * right * self.scale, -1)
 """
 
 
 def xlmr(folder: Path) -> None:
     """Weights of a class of transformers, config and tokenizer in folders of their own."""
-    shutil.copy(FIXTURES / "keras-transformers" / "roberta-classifier.weights.h5", folder / "xlmr.weights.h5")
+    shutil.copy(FIXTURES / "keras-transformers" / "xlm-roberta-classifier.h5", folder / "xlmr.h5")
     for name in ("hf_config", "hf_tokenizer"):
         (folder / name).mkdir()
-    shutil.copy(FIXTURES / "keras-transformers" / "roberta-classifier.json", folder / "hf_config" / "config.json")
+    shutil.copy(FIXTURES / "keras-transformers" / "xlm-roberta-classifier.json", folder / "hf_config" / "config.json")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(FIXTURES / "xlm-roberta-classifier" / name, folder / "hf_tokenizer")
 
@@ -103,6 +107,15 @@ def test_a_line_of_a_recipe_runs(command: str, tmp_path: Path, ckconv: Ckconv) -
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("ok: "), done.stdout
     assert (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_recipe_says_how_what_it_converts_was_saved(command: str) -> None:
+    """The text before a command has the calls that write its files, under their names."""
+    text = SECTION.partition(f"$ ckconv {command}")[0].rpartition("\n**")[2]
+    source, *rest = command.split()
+    files = [source, *(rest[rest.index(each) + 1] for each in ("--config", "--tokenizer") if each in rest)]
+    assert [name for name in files if f'"{name}"' not in text] == []
 
 
 def test_there_is_a_recipe_for_each_word_that_people_search() -> None:

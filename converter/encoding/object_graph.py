@@ -122,6 +122,10 @@ class ObjectTree:
         self._children[parent].update(dict.fromkeys(local_names, node))
         return node
 
+    def children(self, parent: int) -> Mapping[str, int]:
+        """Return the objects below `parent`, by local name."""
+        return self._children[parent]
+
     def link(self, parent: int, local_name: str, node: int) -> None:
         """Let another path lead to `node`."""
         self._children[parent][local_name] = node

@@ -249,7 +249,8 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
     tensors, names = {}, {}
     backend = checkpoint.metadata.get("backend", "tensorflow")
     stated = {"backend": backend, "keras_version": _version(checkpoint)}
-    root = {**stated, "model_config": config.raw.decode("utf-8"), "ckconv": late}
+    document = dialect.with_registered_classes(config).raw.decode("utf-8")
+    root = {**stated, "model_config": document, "ckconv": late}
     attributes: dict[str, dict[str, object]] = {"": root, "model_weights": {**stated, "layer_names": list(by_layer)}}
     for layer, held in by_layer.items():
         attributes[f"model_weights/{layer}"] = {
@@ -259,8 +260,11 @@ def _keras_file(checkpoint: Checkpoint, late: Late) -> _Written:
             tensors[f"model_weights/{layer}/{name}{suffix}"] = checkpoint.tensor(name)
             names[name + suffix] = name
     attributes[f"model_weights/{layers.TOP_LEVEL}"] = {"weight_names": []}
-    warnings = (_NOT_RESTORED,) if checkpoint.optimizer is not None and not is_older else ()
-    return _with_state(checkpoint.optimizer, flavor, suffix, tensors, attributes), names, warnings
+    return _with_state(checkpoint.optimizer, flavor, suffix, tensors, attributes), names, _warnings(checkpoint, flavor)
+
+
+def _warnings(checkpoint: Checkpoint, flavor: KerasFlavor) -> tuple[str, ...]:
+    return (_NOT_RESTORED,) if checkpoint.optimizer is not None and flavor is KerasFlavor.KERAS_3 else ()
 
 
 def _version(checkpoint: Checkpoint) -> str:
@@ -294,7 +298,7 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
     root = attributes.setdefault("", dict(stated))
     root["ckconv"] = late
     if config is not None:
-        root["model_config"] = config.raw.decode("utf-8")
+        root["model_config"] = dialect.with_registered_classes(config).raw.decode("utf-8")
     tensors: dict[str, Tensor] = {}
     there = set(checkpoint.names)
     for layer, pairs in listing.layers.items():
@@ -303,8 +307,9 @@ def _listed_file(checkpoint: Checkpoint, listing: Listing, late: Late) -> _Writt
         tensors |= {f"{top}{layer}/{called}": checkpoint.tensor(name) for called, name in held}
     plain = {name: name.removesuffix(":0") for name in checkpoint.names}
     state = None if checkpoint.optimizer is None else checkpoint.optimizer.with_names(plain)
-    content = _with_state(state, flavor_of(checkpoint), ":0", tensors, attributes)
-    return content, {name: name for name in checkpoint.names}, ()
+    flavor = flavor_of(checkpoint)
+    content = _with_state(state, flavor, ":0", tensors, attributes)
+    return content, {name: name for name in checkpoint.names}, () if config is None else _warnings(checkpoint, flavor)
 
 
 def _tensorflow_file(checkpoint: Checkpoint, late: Late) -> _Written:

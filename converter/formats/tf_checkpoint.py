@@ -23,8 +23,12 @@ from converter.dialects.optimizer import tensorflow1
 from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.keras_files import recorded, with_bundle_state
 from converter.dialects.optimizer.objects import add_optimizer
+from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.stored import document_of, stored_tensors, with_stored_state
 from converter.dialects.optimizer.writing import call_of, for_keras
+from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
+from converter.dialects.transformers.heads import is_head
+from converter.dialects.transformers.object_paths import Objects, objects_of
 from converter.encoding import protobuf
 from converter.encoding.bundle_structure import laid_of, structure_of
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
@@ -62,6 +66,7 @@ _MARK = ".>"
 _OPTIMIZER_ALONE = f"optimizer{_INDEX_SUFFIX}"
 """An optimizer beside a model of transformers, which the format `pretrained` reads."""
 _OPTIMIZER = "optimizer/"
+_MODEL = "model"
 _COPIED = "copied"
 """What the document of a copy has instead of a prefix of its own: such a bundle is read as the one it was made of."""
 _RELEASED_CONFIGS = ("bert_config.json", "albert_config.json", "electra_config.json")
@@ -247,11 +252,29 @@ def _inside(folder: Location, name: str, path: Location) -> str:
 
 
 def adapted(checkpoint: Checkpoint, options: NoOptions) -> Checkpoint:
-    """Return a checkpoint with the names, layouts and optimizer of its Keras config, where it has one."""
+    """Return a checkpoint with the names, layouts and optimizer of its Keras config, or of its TensorFlow class."""
+    config = tensorflow_writing.naming_its_class(checkpoint)
+    is_alone = checkpoint.keras_config is None and not any(is_head(name) for name in checkpoint.names)
+    if checkpoint.dialect == Dialect.PYTORCH and is_alone and tensorflow_classes.knows(config):
+        in_keras = to_keras(replace(checkpoint, config=config), KerasFlavor.TF_KERAS)
+        made = tensorflow_writing.from_canonical(in_keras).with_names(lambda name: name.removesuffix(":0"))
+        if _class_objects(made) is not None and not any(line.is_refused_by_default for line in made.lines):
+            return made
     made = for_keras(checkpoint, flavor_of(checkpoint), is_exact=False)
     return replace(made, keras_config=checkpoint.keras_config)
 
 
+def _class_objects(checkpoint: Checkpoint) -> Objects | None:
+    """Return the objects of a checkpoint that is laid out as a TensorFlow class, None for any other."""
+    if checkpoint.config is None or not tensorflow_writing.is_laid_out(checkpoint):
+        return None
+    return objects_of(f"TF{tensorflow_classes.named_class(checkpoint.config.values)}", checkpoint.names)
+
+
+_NAMES_OF_PYTORCH = (
+    "names and layouts are PyTorch's, for tf.train.load_checkpoint: this is no whole model of a class of TensorFlow "
+    "whose objects are known, which tf.train.Checkpoint and load_weights would restore"
+)
 _ALONE = ArraysAlone(
     problem="tf.train.Checkpoint restores a Keras model by its objects, and this one has layers that no table knows",
     hint="--to keras and --to h5 hold it; so does a TensorFlow checkpoint that is made of another",
@@ -261,14 +284,19 @@ _ALONE = ArraysAlone(
 def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) -> Output:
     """Lay out a folder that tf.train.load_checkpoint opens.
 
-    A copy of another has its keys, its objects and all that hangs there. An `adapted` checkpoint of a Keras model has
-    its objects, which tf.train.Checkpoint restores; any other has the names of the tensors for keys.
+    A copy of another has its keys, its objects and all that hangs there. An `adapted` checkpoint of a Keras model or of
+    a TensorFlow class has its objects, which tf.train.Checkpoint restores; any other has the names of the tensors for
+    keys.
     """
     config = checkpoint.keras_config
     is_model = config is not None and dialect.is_model(config.values)
     is_keras = checkpoint.dialect == Dialect.KERAS and is_model
     is_copy = checkpoint.structure is not None
-    laid = (_copy if is_copy else _objects if is_keras else _names)(checkpoint)
+    objects = None if is_copy or is_keras else _class_objects(checkpoint)
+    if objects is not None:
+        laid = _objects_of_class(checkpoint, objects)
+    else:
+        laid = (_copy if is_copy else _objects if is_keras else _names)(checkpoint)
     description = Description(checkpoint=checkpoint, provenance=provenance, names=laid.names, more=laid.more)
     data, index = bundle_files(_PREFIX, laid.tensors, laid.graph, laid.entries)
     document = Late(nbytes=description.nbytes, render=description.render)
@@ -280,7 +308,10 @@ def write(checkpoint: Checkpoint, options: NoOptions, provenance: Provenance) ->
     files += config_files(checkpoint)
     files += asset_files(checkpoint.assets)
     files += [index, OutputFile(name=_STATE_NAME, pieces=(state,))]
-    warnings = () if checkpoint.optimizer is None or not is_keras else (call_of(checkpoint.optimizer),)
+    has_objects = is_keras or objects is not None
+    warnings = () if checkpoint.optimizer is None or not has_objects else (call_of(checkpoint.optimizer),)
+    if laid.graph is None and not is_copy and checkpoint.dialect == Dialect.PYTORCH:
+        warnings = (*warnings, _NAMES_OF_PYTORCH)
     names = {name: name for name in checkpoint.names}
     alone = _ALONE if is_model and not is_keras and not is_copy else None
     return Output(files=tuple(files), names=names, warnings=warnings, arrays_alone=alone)
@@ -321,10 +352,48 @@ def _names(checkpoint: Checkpoint) -> _Laid:
 def _objects(checkpoint: Checkpoint) -> _Laid:
     assert checkpoint.keras_config is not None
     flavor, tree = flavor_of(checkpoint), ObjectTree()
-    model = tree.child(0, "model")
+    model = tree.child(0, _MODEL)
     nodes, keys = add_model(
         tree, model, dialect.parse(checkpoint.keras_config.values), is_older=flavor is not KerasFlavor.KERAS_3
     )
+    return _laid(checkpoint, tree, model, flavor, nodes, keys)
+
+
+def _objects_of_class(checkpoint: Checkpoint, objects: Objects) -> _Laid:
+    """Lay out a model of transformers as the root, as `save_weights` does, and as `model` below that.
+
+    Those that have a `model` of their own are the root alone.
+    """
+    tree = ObjectTree()
+    nodes: dict[str, int] = {}
+    keys: dict[str, str] = {}
+    for path in (*objects.variables, *objects.others):
+        node = 0
+        for part in path.split("/"):
+            node = tree.child(node, part)
+        name = objects.variables.get(path)
+        if name is not None:
+            nodes[name] = node
+            keys[tree.set_variable(node, path, name)] = name
+    own = dict(tree.children(0))
+    model = 0 if _MODEL in own else tree.child(0, _MODEL)
+    for local_name, node in own.items():
+        tree.link(model, local_name, node)
+    return _laid(checkpoint, tree, model, KerasFlavor.TF_KERAS, nodes, keys)
+
+
+def _laid(
+    checkpoint: Checkpoint,
+    tree: ObjectTree,
+    model: int,
+    flavor: KerasFlavor,
+    nodes: Mapping[str, int],
+    keys: Mapping[str, str],
+) -> _Laid:
+    """Lay out what hangs in a tree, and the optimizer of the object `model`.
+
+    `nodes` are those of the variables, by name; `keys` has key -> name.
+    """
     tensors = {key: checkpoint.tensor(name) for key, name in keys.items()}
     counter = tree.set_variable(tree.child(0, "save_counter"), "save_counter", "save_counter")
     tensors[counter] = ArrayTensor.of(np.asarray(1, np.int64))

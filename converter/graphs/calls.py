@@ -105,8 +105,8 @@ def trace_keras(
 @child_function("reading the graph: keras attributes", imports=_TENSORFLOW)
 def attributes_of_keras(
     *, layers: Mapping[str, Mapping[str, Any]], custom_objects: Sequence[str], folder: str, is_older: bool
-) -> dict[str, list[tuple[str, str, str]]]:
-    """Make layers of the user's own classes; return the place, the name and the path of each layer inside them."""
+) -> dict[str, list[tuple[str, str, str, str]]]:
+    """Make layers of the user's own classes; return place, name, path and class of each layer inside them."""
     from converter.graphs.trace.tensorflow import attributes
 
     return attributes.run(layers=layers, custom_objects=custom_objects, folder=folder, is_older=is_older)

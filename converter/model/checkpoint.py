@@ -121,8 +121,9 @@ class Listing:
     `titles`  layer -> what the file calls it, where its place does not say
     `beside`  what is there and is no weight, as the state of metrics, by its place: a copy has it, too
     `asked`   gives, where the user has given the code of layers, what is inside of them by their names: the place of
-              each, its name, and its path of attributes, keys and numbers. It takes their entries in the model's
-              config, and `is_older`, whether Keras 2 is to find the places
+              each, its name, its path of attributes, keys and numbers, and its class, in the order in which Keras
+              lists their variables. It takes their entries in the model's config, and `is_older`, whether Keras 2 is
+              to find the places
     """
 
     format: str

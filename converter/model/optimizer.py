@@ -24,8 +24,9 @@ class StoredOptimizer:
 
     `tensors`, `attributes`   the variables and what the groups say, by path in the file
     `named`   gives the state, or raises LossError where it is of something else. It takes `class_name`, what Keras
-              calls the class, such as ``AdamW``; `order`, the names of the trained weights; and `frozen`, those of
-              weights that are not trained
+              calls the class, such as ``AdamW``; `order`, the names of the trained weights; `frozen`, those of
+              weights that are not trained; and `inside`, which gives the places inside a layer of the user's own in
+              the order in which its code has them
     `untold`  why not even the class is known, if it is not
     """
 

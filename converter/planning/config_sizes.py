@@ -1,17 +1,27 @@
-"""Sizes that a config.json leaves out and the shapes of the tensors tell: of a BERT, and of what is made like one.
+"""Sizes that a config.json leaves out and the shapes of the tensors tell.
 
-transformers fills them with those of a release, and then refuses the tensors. No shape tells how many heads there are,
-nor how often an ALBERT computes its one layer.
+transformers fills them with those of a release, and then refuses the tensors. What is made like a BERT is told by a few
+tensors of any name, all else by the table of shapes. Few shapes tell how many heads there are, none how often an ALBERT
+computes its one layer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from converter.errors import ArchitectureError
-from converter.model.checkpoint import Checkpoint, Dialect
+from converter.dialects import canonical
+from converter.dialects.identity import disentangled
+from converter.dialects.identity.inference import infer_architecture
+from converter.dialects.identity.settings import is_setting
+from converter.dialects.identity.shapes import UncheckedError, leaves_sizes_out
+from converter.dialects.identity.sizes import Told, settings_told
+from converter.dialects.names.wrappers import unwrapped
+from converter.dialects.quantised import quantisation_of
+from converter.errors import ArchitectureError, CkconvError
+from converter.model.checkpoint import Checkpoint, Config, Dialect
 
 _WORDS, _POSITIONS = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
 _OF_BERT = {
@@ -92,7 +102,19 @@ _FAMILIES = (
     ),
 )
 _OF_LABELS = ("classifier.weight", "classifier.out_proj.weight")
+_LISTS = ("pos_att_type",)
 _LABEL_KEYS = ("id2label", "label2id", "num_labels")
+
+
+_HEADS = (
+    "num_attention_heads",
+    *("n_head", "n_heads", "num_heads", "attention_heads", "encoder_attention_heads", "decoder_attention_heads"),
+    *("num_encoder_attention_heads", "num_decoder_attention_heads", "decoder_num_attention_heads"),
+)
+"""What configs call numbers of heads. The first is another name for the first of the others that a config has."""
+
+_OWN_SIZES_OF_HEADS = ("head_dim", "attention_head_dim", "attention_head_size", "kv_channels", "d_kv", "qk_head_dim")
+"""What configs say of the size of a head where it is none of the hidden size over the number of heads."""
 
 
 def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
@@ -101,37 +123,99 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     Raises ArchitectureError where the config does not say the number of heads either, or what else no shape tells.
     """
     config = checkpoint.config
-    family = None if config is None else next((each for each in _FAMILIES if config.model_type in each.types), None)
-    if config is None or family is None or checkpoint.dialect != Dialect.PYTORCH:
+    if config is None or config.model_type is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
+    family = next((each for each in _FAMILIES if config.model_type in each.types), None)
+    return _by_table(checkpoint, config) if family is None else _by_family(checkpoint, config, family)
+
+
+def _by_family(checkpoint: Checkpoint, config: Config, family: _Family) -> Checkpoint:
     told = _sizes(checkpoint, family)
     heads, hidden = (family.said(key, {**told, **config.values}) for key in (family.heads, family.hidden))
     if told:
-        _check_heads(heads, hidden, family)
+        _check_heads((family.heads, heads), (family.hidden, hidden))
     sizes = {name: size for name, size in told.items() if family.said(name, config.values) is None}
     if not sizes:
         return checkpoint
-    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    for untold in (family.heads, *family.untold):
-        if family.said(untold, config.values) is None:
-            raise ArchitectureError(
-                f"config.json does not say {untold}, which no tensor tells (they tell {listed})",
-                hint=f"--config-value {untold}=N",
-            )
-    values: dict[str, object] = dict(sizes)
+    untold = [name for name in (family.heads, *family.untold) if family.said(name, config.values) is None]
     labels = _labels(checkpoint)
     if labels is not None and config.values.keys().isdisjoint(_LABEL_KEYS):
+        sizes["num_labels"] = labels
+    return _filled(checkpoint, config, sizes, untold)
+
+
+def _by_table(checkpoint: Checkpoint, config: Config) -> Checkpoint:
+    told = _told(checkpoint, config)
+    if told is None:
+        return checkpoint
+    known = {**told.values, **config.values}
+    untold = [*_unsaid_heads(config, known), *disentangled.untold(config.model_type, known)]
+    has_sizes = any(not isinstance(value, bool) for value in told.values.values())
+    if not told.differs and not told.wrong and not (untold and has_sizes):
+        return checkpoint
+    if not any(_is_setting(config, name) for name in _OWN_SIZES_OF_HEADS):
+        _check_heads((_HEADS[0], known.get(_HEADS[0])), ("hidden_size", known.get("hidden_size")))
+    if told.wrong and not untold:
+        tensor, names = next(iter(told.wrong.items()))
+        raise ArchitectureError(
+            f"config.json does not say {' or '.join(names)}, and with what {config.model_type} has by default {tensor} "
+            "would be another",
+            hint=f"--config-value {names[0]}=VALUE",
+        )
+    return _filled(checkpoint, config, told.values, untold)
+
+
+def _told(checkpoint: Checkpoint, config: Config) -> Told | None:
+    """Return what the tensors tell of a config, None where no table knows their class, or they are codes."""
+    if not leaves_sizes_out(config.values) or quantisation_of(checkpoint) is not None:
+        return None
+    try:
+        named = canonical(unwrapped(replace(checkpoint, optimizer=None, structure=None)))
+        inference = infer_architecture(named.tensors, config.values)
+        held = {name.removeprefix(inference.prefix): named.tensor(name).shape for name in named.names}
+        return settings_told(config.values, inference.architecture, held)
+    except (CkconvError, UncheckedError):
+        return None
+
+
+def _is_setting(config: Config, name: str) -> bool:
+    """Whether a table knows a setting of the type of a config."""
+    try:
+        return is_setting(config.values, name)
+    except ArchitectureError:
+        return False
+
+
+def _unsaid_heads(config: Config, known: Mapping[str, Any]) -> list[str]:
+    """Return what a config calls the numbers of heads that neither it nor any tensor says."""
+    keys = [key for key in _HEADS if _is_setting(config, key)]
+    unsaid = [key for key in keys if key not in known]
+    return [key for key in unsaid if key != keys[0] or _HEADS[0] not in known]
+
+
+def _filled(checkpoint: Checkpoint, config: Config, sizes: Mapping[str, Any], untold: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint with sizes in its config. Raises ArchitectureError for settings that are not told."""
+    values = dict(sizes)
+    labels = values.pop("num_labels", None)
+    listed = ", ".join(f"{name} {size}" for name, size in values.items())
+    if untold:
+        raise ArchitectureError(
+            f"config.json does not say {' and '.join(untold)}, which no tensor tells (they tell {listed})",
+            hint=" ".join(f"--config-value {name}={'VALUE' if name in _LISTS else 'N'}" for name in untold),
+        )
+    if labels is not None:
         values |= _numbered(labels)
         listed += f", {labels} labels"
     warning = f"config.json: as the shapes of the tensors tell, {listed}"
     return replace(checkpoint, config=config.with_values(values), warnings=(*checkpoint.warnings, warning))
 
 
-def _check_heads(heads: object, hidden: object, family: _Family) -> None:
-    if isinstance(heads, int) and isinstance(hidden, int) and (heads < 1 or hidden % heads):
+def _check_heads(heads: tuple[str, object], hidden: tuple[str, object]) -> None:
+    (name, count), (whole, size) = heads, hidden
+    if isinstance(count, int) and isinstance(size, int) and (count < 1 or size % count):
         raise ArchitectureError(
-            f"config.json says {family.heads} {heads}, of which {family.hidden} {hidden} is no multiple",
-            hint=f"--config-value {family.heads}=N",
+            f"config.json says {name} {count}, of which {whole} {size} is no multiple",
+            hint=f"--config-value {name}=N",
         )
 
 

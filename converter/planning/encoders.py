@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from converter.dialects.transformers.heads import ModelInside, is_head, models_inside
+from converter.dialects.transformers.heads import ModelInside, is_head, only_model_inside
 from converter.dialects.transformers.tensorflow_classes import class_of_layer
-from converter.errors import ArchitectureError, GraphError
+from converter.errors import GraphError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.graphs.description.signature import Signature
@@ -23,16 +23,10 @@ _CONFIG_NAME, _GRAPH_NAME = "encoder.json", "encoder.onnx"
 
 def model_inside(graph: GraphSource, source: Checkpoint) -> ModelInside | None:
     """Return the layer of a Keras model that is a model of transformers. Raises ArchitectureError for several."""
-    if source.keras_config is None or not graph.trace.takes("encoder"):
+    if not graph.trace.takes("encoder"):
         return None
-    inside = list(models_inside(source.keras_config.values))
-    if len(inside) > 1:
-        names = ", ".join(each.layer for each in inside)
-        raise ArchitectureError(
-            f"has {len(inside)} models of transformers as layers ({names}), and a graph is made of one",
-            hint="the same model by model.save(folder) has a graph of its own",
-        )
-    return inside[0] if inside else None
+    hint = "the same model by model.save(folder) has a graph of its own"
+    return only_model_inside(source.keras_config, problem="a graph is made of one", hint=hint)
 
 
 def with_encoder(

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from converter.dialects.identity.holdings import as_loaded
 from converter.dialects.identity.inference import infer_architecture
 from converter.dialects.transformers.heads import is_head
 from converter.encoding.folder import CONFIG_NAME
@@ -153,6 +154,8 @@ def _from_config(
         workshop=workshop,
     )
     note = () if inference.note is None else (inference.note,)
+    wanted = {**signature.parameters, **signature.buffers, **signature.ties}
+    checkpoint = as_loaded(checkpoint, config.values, inference.architecture, wanted)
     named = replace(checkpoint, config=config, warnings=(*checkpoint.warnings, *note))
     fitted = fitted_to_class(named, signature)
     runner = calls.run_transformers.with_arguments(architecture=inference.architecture)

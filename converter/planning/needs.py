@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from converter import formats
 from converter.declaring import Need, flag_of, needs_of
+from converter.dialects.optimizer.settings import NO_RATE
 from converter.dialects.transformers.heads import encoder_config
 from converter.errors import UsageError
 from converter.graphs.description.keras_source import names_in_vain
@@ -69,7 +70,9 @@ def check_state_is_carried(report: OptimizerReport, target: Target, options: Opt
             raise UsageError(f"{flag} is for the state of an optimizer, and there is none", hint="leave it out")
         if need is Need.STATE:
             why = f"decides nothing: optimizer state is not carried ({report.reason})"
-            raise UsageError(f"{flag} {why}", hint="leave it out, or give what carries the state")
+            rate = "--hyperparameter learning_rate=VALUE, which carries the state"
+            hint = rate if report.reason == NO_RATE else "what carries the state"
+            raise UsageError(f"{flag} {why}", hint=f"leave it out, or give {hint}")
 
 
 def _given(target: Target, options: Options) -> Iterator[tuple[str, Need]]:

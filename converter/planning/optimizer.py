@@ -15,10 +15,12 @@ from converter.dialects.optimizer.class_order import order_of_class
 from converter.dialects.optimizer.keras_settings import TORCH
 from converter.dialects.optimizer.numbering_conventions import ModuleOrder
 from converter.dialects.optimizer.semantics import notes_on_state
+from converter.dialects.optimizer.settings import NO_RATE
 from converter.dialects.optimizer.tensorflow1 import is_complete
 from converter.dialects.optimizer.torch_state import inferred_algorithm, named_state
 from converter.dialects.optimizer.trainer import in_order, in_trainer_groups
 from converter.dialects.transformers.heads import is_head
+from converter.dialects.transformers.listings import places_inside
 from converter.errors import ArchitectureError, GraphError, LossError, UsageError
 from converter.formats import Format, ParameterOrder
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -190,11 +192,12 @@ def _told(checkpoint: Checkpoint, stored: StoredOptimizer, class_name: str | Non
         raise UsageError(_CLASS_IS_KNOWN)
     order = None if options.param_order is None else _listed(LocalFile(options.param_order))
     frozen = frozenset[str]() if options.trainable is None else _untrained(checkpoint, options.trainable)
-    if class_name is None and order is None and options.trainable is None:
+    inside = None if class_name is None and stored.untold is not None else places_inside(checkpoint)
+    if class_name is None and order is None and options.trainable is None and inside is None:
         return checkpoint
     told = replace(checkpoint, optimizer=None, optimizer_refused=None)
     try:
-        state = stored.named(class_name=class_name, order=order, frozen=frozen)
+        state = stored.named(class_name=class_name, order=order, frozen=frozen, inside=inside)
     except LossError as error:
         return replace(told, optimizer_refused=error.message_and_hint, optimizer_stored=replace(stored, untold=None))
     return replace(told, optimizer=state, lines=without(checkpoint.lines, Kind.OPTIMIZER))
@@ -240,7 +243,7 @@ def _of_tensorflow_1(checkpoint: Checkpoint, state: OptimizerState, options: Opt
     """
     if is_complete(state):
         return replace(checkpoint, lines=without(checkpoint.lines, Kind.OPTIMIZER))
-    why, hint = "the file does not say its learning rate", "--hyperparameter learning_rate=VALUE carries it"
+    why, hint = NO_RATE, "--hyperparameter learning_rate=VALUE carries it"
     if options.optimizer is OptimizerMode.KEEP:
         raise LossError(f"optimizer state: {why}", hint=hint)
     warning = f"optimizer state ({state.algorithm}) not carried: {why}; {hint}"
@@ -404,13 +407,13 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
     elif Part.OPTIMIZER in target.holds:
         reason = "what is written has no place for it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
-        reason = "the file does not say its learning rate"
+        reason = NO_RATE
     if planned.optimizer_stored is not None:
         basis = f"copied as it is: {source.optimizer_unusable}"
         return OptimizerReport(status=OptimizerStatus.CARRIED, basis=basis)
     untold = None if source.optimizer_stored is None else source.optimizer_stored.untold
     if untold is not None and Part.OPTIMIZER in target.holds and options.optimizer is OptimizerMode.AUTO:
-        reason = "the file does not say its learning rate" if _CLASS in options.hyperparameters else untold
+        reason = NO_RATE if _CLASS in options.hyperparameters else untold
     known = OptimizerReport(status=OptimizerStatus.DROPPED, reason=reason)
     if state is not None:
         known = replace(known, algorithm=state.algorithm, step=state.step, basis=state.basis)

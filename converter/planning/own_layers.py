@@ -24,7 +24,7 @@ class _Code:
 
     def __call__(
         self, *, layers: Mapping[str, Mapping[str, Any]], is_older: bool
-    ) -> dict[str, list[tuple[str, str, str]]]:
+    ) -> dict[str, list[tuple[str, str, str, str]]]:
         """Return what `Listing.asked` does. Raises what `calls.attributes_of_keras` raises."""
         require("tensorflow", "making layers of your own")
         self.is_asked = True

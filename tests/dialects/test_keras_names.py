@@ -128,7 +128,7 @@ TOLD: list[tuple[str, dict[str, Shape], dict[str, Shape]]] = [
     *(
         (what, under("l", shapes), under("l", shapes))
         for what, shapes in (
-            ("two biases in one", {**LSTM, "bias": (24,)}),
+            ("a bias and a half", {**LSTM, "bias": (18,)}),
             ("five gates", {"kernel": (2, 15), "recurrent_kernel": (3, 15)}),
             ("no kernel", {"recurrent_kernel": (3, 12)}),
             ("no units", {"kernel": (2, 0), "recurrent_kernel": (0, 0)}),

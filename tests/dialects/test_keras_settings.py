@@ -861,7 +861,9 @@ def test_a_gru_that_resets_before_is_kept_as_stored_also_where_an_old_config_doe
 def test_two_biases_of_a_recurrent_layer_of_cudnn_are_not_taken_for_one() -> None:
     shapes = {"l/kernel": (4, 12), "l/recurrent_kernel": (3, 12), "l/bias": (12,)}
     assert [module.module for module in leaves.modules(shapes)] == ["l"]
-    assert leaves.modules({**shapes, "l/bias": (24,)}) == []
+    (module,) = leaves.modules({**shapes, "l/bias": (24,)})
+    assert [slot.torch for slot in module.slots][-1] == ("bias_ih_l0", "bias_hh_l0")
+    assert leaves.modules({**shapes, "l/bias": (13,)}) == []
 
 
 DEEP: list[Any] = [1]

@@ -414,6 +414,16 @@ def test_what_keras_would_have_done(source: Checkpoint, expected: Mapping[str, A
     assert {line.target for line in made.lines} == {f"optimizer.{name}" for name in said}
 
 
+@pytest.mark.parametrize(
+    ("class_name", "said"), [("AdamW", "0.004 is Keras's"), ("AdamWeightDecay", "0.0 is transformers'")]
+)
+def test_a_decay_that_was_assumed_says_whose_it_is(class_name: str, said: str) -> None:
+    made = to_torch(keras_state("adamw", *ADAM, class_name=class_name))
+    (line,) = (line for line in made.lines if line.target == "optimizer.weight_decay")
+    option = "--hyperparameter weight_decay=VALUE sets another"
+    assert line.reason == f"the file does not say; {said} default, {option}"
+
+
 def defaults_of(package: str, path: str, class_name: str) -> dict[str, Any]:
     """The defaults in the signature of a class, as its source has them."""
     found = importlib.util.find_spec(package)

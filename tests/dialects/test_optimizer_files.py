@@ -22,6 +22,7 @@ from converter.dialects.optimizer.keras_layouts import config_of, variables
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import call_of, compile_config, for_keras, training_config
 from converter.encoding.hdf5 import Dataset, Group
+from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.ledger import Kind, no_weight
 from converter.model.optimizer import OptimizerState
@@ -108,20 +109,87 @@ OWN = model(DENSE, layer("Own", "o"), compiled=SGD)
 OF_OWN = {"o/a": GAMMA, "o/b": GAMMA}
 
 
-@pytest.mark.parametrize(
-    ("config", "stores"),
-    [
-        (OWN, {"layers/own/a": ["o/a"], "layers/own/b": ["o/b"]}),
-        (model(DENSE, OTHER, compiled=SGD), {}),
-    ],
-)
-def test_a_config_that_does_not_tell_the_whole_order_tells_none(
-    config: dict[str, Any], stores: dict[str, list[str]]
-) -> None:
-    given = numbered(*HEAD, KERNEL, BIAS, *(OF_OWN.values() if stores else ()))
-    found = read(given, config, {**WEIGHTS, **OF_OWN}, {"layers/dense": list(WEIGHTS), **stores})
+def test_a_config_of_other_weights_tells_no_order() -> None:
+    found = read(numbered(*HEAD, KERNEL, BIAS), model(DENSE, OTHER, compiled=SGD))
     assert found.optimizer is None
     assert "fit no order" in (found.optimizer_refused or "")
+
+
+INSIDE = {"layers/own": ["o/a"], "layers/own/z": ["o/z/gamma", "o/z/beta"], "layers/own/b": ["layers/own/b/vars/0"]}
+SCALE, WIDE = (ArrayTensor.of(np.ones(shape, np.float32)) for shape in ((1,), (3, 5)))
+HELD = {"o/a": SCALE, "o/z/gamma": GAMMA, "o/z/beta": GAMMA, "layers/own/b/vars/0": GAMMA}
+OF_INSIDE = numbered(*HEAD, KERNEL, BIAS, SCALE, GAMMA, GAMMA, GAMMA)
+
+
+def inside_own(optimizer: Group, stores: Mapping[str, Sequence[str]], weights: Mapping[str, Tensor]) -> Checkpoint:
+    return read(optimizer, OWN, {**WEIGHTS, **weights}, {"layers/dense": list(WEIGHTS), **stores})
+
+
+def test_shapes_tell_how_layers_stand_inside_one_of_ones_own() -> None:
+    weights = {**HELD, "layers/own/b/vars/0": WIDE}
+    for slots, order in (
+        ((WIDE, GAMMA, GAMMA), ["layers/own/b/vars/0", "o/z/gamma", "o/z/beta"]),
+        ((GAMMA, GAMMA, WIDE), ["o/z/gamma", "o/z/beta", "layers/own/b/vars/0"]),
+        ((GAMMA, GAMMA), ["o/z/gamma", "o/z/beta"]),
+        ((WIDE,), ["layers/own/b/vars/0"]),
+        ((), []),
+    ):
+        found = state_of(inside_own(numbered(*HEAD, KERNEL, BIAS, SCALE, *slots), INSIDE, weights))
+        assert list(found.slots["momentum"]) == ["d/kernel", "d/bias", "o/a", *order], "what is not trained has none"
+    shuffled = inside_own(numbered(*HEAD, KERNEL, BIAS, GAMMA, GAMMA, SCALE, WIDE), INSIDE, weights)
+    assert "fit no order" in (shuffled.optimizer_refused or ""), "its own variables come first"
+
+
+def test_code_tells_how_layers_stand_where_shapes_do_not() -> None:
+    found = inside_own(OF_INSIDE, INSIDE, HELD)
+    assert "fit several orders" in (found.optimizer_refused or "")
+    hint = "--custom-objects package.module:Own names code that says the order of what is inside"
+    assert hint in (found.optimizer_refused or "")
+    assert found.optimizer_stored is not None
+    z, b = ["o/z/gamma", "o/z/beta"], ["layers/own/b/vars/0"]
+    for classes, order in (
+        ({"z": "LayerNormalization", "b": "", "drop": "Dropout"}, [*z, *b]),
+        ({"b": "", "z": "LayerNormalization"}, [*b, *z]),
+    ):
+        state = found.optimizer_stored.named(inside=lambda layer, classes=classes: classes)
+        assert list(state.slots["momentum"]) == ["d/kernel", "d/bias", "o/a", *order]
+    with pytest.raises(LossError, match="fit no order") as caught:
+        found.optimizer_stored.named(order=["d/kernel"], inside=lambda layer: {})
+    assert caught.value.hint is None
+
+
+def test_a_class_of_keras_tells_which_variables_are_statistics() -> None:
+    """Without it all four variables may be trained, and the layer of one's own, which stands anywhere then, not."""
+    stores = {
+        "layers/own/n": [f"layers/own/n/vars/{at}" for at in range(4)],
+        "layers/own/w": ["o/w/kernel"],
+        "layers/own/z": ["o/z/gamma", "o/z/beta"],
+    }
+    weights = dict.fromkeys([name for names in stores.values() for name in names], GAMMA) | {"o/w/kernel": WIDE}
+    found = inside_own(numbered(*HEAD, KERNEL, BIAS, *[GAMMA] * 4, WIDE), stores, weights)
+    assert "fit several orders" in (found.optimizer_refused or "")
+    assert found.optimizer_stored is not None
+    classes = {"z": "LayerNormalization", "n": "BatchNormalization", "w": "Dense"}
+    state = found.optimizer_stored.named(inside=lambda layer: classes)
+    order = ["o/z/gamma", "o/z/beta", "layers/own/n/vars/0", "layers/own/n/vars/1", "o/w/kernel"]
+    assert list(state.slots["momentum"]) == ["d/kernel", "d/bias", *order]
+
+
+def test_layers_of_one_class_stand_by_their_numbers() -> None:
+    places = [f"layers/own/blocks/{name}" for name in ("dense_10", "dense_2", "norm", "dense")]
+    stores = {place: [f"{place}/w"] for place in places}
+    weights = {f"{place}/w": SCALE if place.endswith("norm") else GAMMA for place in places}
+    found = state_of(inside_own(numbered(*HEAD, KERNEL, BIAS, GAMMA, SCALE, GAMMA, GAMMA), stores, weights))
+    order = [name.rpartition("/")[0].rpartition("/")[2] for name in found.slots["momentum"]][2:]
+    assert order == ["dense", "norm", "dense_2", "dense_10"]
+
+
+def test_too_many_ways_to_try_are_said() -> None:
+    places = [f"layers/own/{name}" for name in "abcdefghijkl"]
+    stores = {place: [f"{place}/v/w"] for place in places}
+    weights = {f"{place}/v/w": GAMMA for place in places}
+    found = inside_own(numbered(*HEAD, KERNEL, BIAS, *[GAMMA] * 11, KERNEL), stores, weights)
+    assert "cannot be told by shapes alone" in (found.optimizer_refused or "")
 
 
 def test_a_layer_of_ones_own_is_told_by_the_one_place_that_it_has() -> None:

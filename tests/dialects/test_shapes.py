@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converter.dialects.identity.formulas import UnknownError, names_of, value_of
+from converter.dialects.identity.holdings import as_loaded
 from converter.dialects.identity.shapes import Shapes, UncheckedError, shapes_of
 from converter.dialects.tables import document
+from converter.model.checkpoint import Checkpoint
+from converter.model.tensor import ArrayTensor
 from tests.oracle.generate.formulas import is_plausible, is_plausible_count
 from tests.slices import IS_FULL, SEED
 
@@ -186,3 +191,24 @@ def test_no_formula_of_the_table_is_one_that_no_model_could_have() -> None:
 
 def _count(key: str) -> str:
     return key.partition("~")[0].partition("?")[0].rstrip("/")
+
+
+ESM = {"model_type": "esm", "num_hidden_layers": 2, "hidden_size": 4, "num_attention_heads": 2, "vocab_size": 5}
+
+
+def esm(*names: str) -> Checkpoint:
+    return Checkpoint(tensors={name: ArrayTensor.of(np.ones(1, np.float32)) for name in names})
+
+
+def test_names_that_the_loader_takes_for_others_are_those_of_the_class() -> None:
+    wanted = {"esm.encoder.layer.*.attention.self.rotary_embeddings.inv_freq": 0, "a.LayerNorm.weight": 0, "b": 0}
+    layers = [f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq" for layer in range(2)]
+    source = esm(*layers, "a.LayerNorm.gamma", "b", "c")
+    found = as_loaded(source, ESM, "EsmForMaskedLM", wanted)
+    assert set(found.tensors) == {*wanted, "c"}
+    assert [(line.name, line.reason, line.is_refused_by_default) for line in found.lines] == [
+        (layers[1], "EsmForMaskedLM has it once", False)
+    ]
+    other = replace(source, tensors={**source.tensors, layers[1]: ArrayTensor.of(np.zeros(1, np.float32))})
+    assert layers[1] in as_loaded(other, ESM, "EsmForMaskedLM", wanted), "one that differs is not the same"
+    assert as_loaded(source, {"model_type": "new"}, "NewModel", wanted) is source

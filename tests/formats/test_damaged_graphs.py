@@ -7,6 +7,7 @@ the damages, seeded by CKCONV_ORACLE_SEED; all of them with CKCONV_ORACLE_FULL=1
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.slices import IS_FULL, SEED
 
 _OF_A_PART = 3
 _TOLERANCE = 1e-4
+_TIMES_NOISE = 4
 
 
 def _cases() -> list[tuple[Model, Damage | None]]:
@@ -77,8 +79,20 @@ def test_ok_is_said_of_a_graph_that_is_the_class(model: Model, damage: Damage | 
     if any("int64" not in each.type for each in session.get_inputs()):
         return
     arrays = _arrays(session)
+    inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
     with torch.no_grad():
-        expected = taken(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        expected = taken(**inputs)
     for output, array in zip(session.get_outputs(), session.run(None, arrays), strict=True):
         if output.name in expected and torch.is_tensor(expected[output.name]):
-            np.testing.assert_allclose(array, expected[output.name].numpy(), atol=_TOLERANCE)
+            difference = np.abs(array - expected[output.name].numpy()).max()
+            assert difference <= _TOLERANCE or difference <= _TIMES_NOISE * _noise(taken, inputs, output.name)
+
+
+def _noise(model: Any, inputs: dict[str, torch.Tensor], output: str) -> float:
+    """Return how far single precision is off: of damaged weights a model may make large numbers."""
+    with torch.no_grad():
+        single = model(**inputs)[output]
+        exact_model = copy.deepcopy(model).double()
+        exact_model.config._experts_implementation = "eager"  # torch groups products of single precision alone
+        exact = exact_model(**inputs)[output]
+    return float((single - exact).abs().max())

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import converter
+from converter.dialects.keras import with_registered_classes
 from converter.dialects.transformers.listings import relisted
 from converter.errors import LossError, UsageError
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Listing
@@ -229,8 +230,8 @@ def test_the_code_says_the_place_of_what_is_in_a_container(path: str) -> None:
     with pytest.raises(LossError, match="'mine_1', a Mine, has layers inside, and nothing says under which"):
         relisted(source, "keras", is_older=True)
     inside = [
-        *(("blocks/dense", "d", "blocks/0"), ("parts/dense", "d", "parts/first")),
-        *(("tail", "t", "tail"), ("tail/layers/dense", "t/d", "tail/layers/0"), ("att", "a", "att")),
+        *(("blocks/dense", "d", "blocks/0", ""), ("parts/dense", "d", "parts/first", "")),
+        *(("tail", "t", "tail", ""), ("tail/layers/dense", "t/d", "tail/layers/0", ""), ("att", "a", "att", "")),
     ]
     asked = replace(source.listing, asked=lambda **_: {"mine_1": inside})
     found = relisted(replace(source, listing=asked), "keras", is_older=True).listing
@@ -245,8 +246,22 @@ def test_an_archive_does_not_tell_the_order_of_several_layers_inside_one() -> No
         "layers/mine/b": ("mine/b/kernel",),
         "layers/dense": ("dense/kernel", "dense/bias"),
     }
-    with pytest.raises(LossError, match="'mine_1', a Mine, has layers inside whose order an archive does not tell"):
-        relisted(mine(("mine/a/kernel", "mine/b/kernel"), "keras", **layers), "h5", is_older=True)
+    source = mine(("mine/a/kernel", "mine/b/kernel"), "keras", **layers)
+    with pytest.raises(
+        LossError, match="'mine_1', a Mine, has layers inside whose order an archive does not"
+    ) as caught:
+        relisted(source, "h5", is_older=True)
+    assert "--custom-objects package.module:Mine names its code, which does" in str(caught.value)
+    assert source.listing is not None
+    for places, expected in (("ba", ["b/kernel:0", "a/kernel:0"]), ("ab", ["a/kernel:0", "b/kernel:0"])):
+        inside = [(place, place, place, "Dense") for place in places]
+        listing = replace(source.listing, asked=lambda inside=inside, **_: {"mine_1": inside})
+        told = relisted(replace(source, listing=listing), "h5", is_older=True).listing
+        assert told is not None
+        assert [name for _, name in told.layers["mine_1"]] == [f"mine_1/{name}" for name in expected]
+    without = replace(source.listing, asked=lambda **_: {"mine_1": [("a", "a", "a", "Dense")]})
+    with pytest.raises(LossError, match="has layers inside whose order an archive does not tell"):
+        relisted(replace(source, listing=without), "h5", is_older=True)
     layers = {"layers/mine/a": ("mine/a/kernel", "mine/a/bias"), "layers/dense": layers["layers/dense"]}
     found = relisted(mine(("mine/a/kernel", "mine/a/bias"), "keras", **layers), "h5", is_older=True).listing
     assert found is not None
@@ -410,3 +425,28 @@ def test_a_report_lists_variables_in_the_order_of_the_model(target: str, tmp_pat
     listed = [places[line.name] for line in lines if line.target is not None and line.name in places]
     assert listed == sorted(listed)
     assert len(listed) == len(places)
+
+
+def test_a_layer_called_as_archives_call_their_groups_makes_no_weights_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    layers = [
+        {"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 3]}, "name": "x"},
+        {"class_name": "Dense", "config": {"name": "vars", "units": 2, "use_bias": False}, "name": "vars"},
+    ]
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"name": "m", "layers": layers}})
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = ["vars"]
+        group.create_group("vars").attrs["weight_names"] = ["vars/kernel:0"]
+        group["vars/vars/kernel:0"] = np.ones((3, 2), np.float32)
+    assert list(converter.read(path).tensors) == ["vars/kernel:0"]
+
+
+def test_an_h5_calls_registered_classes_as_its_reader_looks_for_them() -> None:
+    entry = {"class_name": "Own", "registered_name": "mine>Own", "config": {"name": "own"}}
+    plain = Config(values={"class_name": "Own", "registered_name": "Own"}, raw=b"as it is")
+    assert with_registered_classes(plain) is plain
+    config = Config(values={"class_name": "Functional", "config": {"layers": [entry]}}, raw=b"{}")
+    found = with_registered_classes(config)
+    assert found.values["config"]["layers"] == [{**entry, "class_name": "mine>Own"}]
+    assert json.loads(found.raw) == found.values

@@ -48,7 +48,7 @@ def placed(path: Path, code: Inside, *, is_older: bool = True) -> Mapping[str, f
 
     def asked(**question: Any) -> Mapping[str, Sequence[Sequence[str]]]:
         questions.append(question)
-        return {"tower": [(place, name, place) for place, name in code]}
+        return {"tower": [(place, name, place, "") for place, name in code]}
 
     listing = replace(checkpoint.listing, asked=asked)
     found = relisted(replace(checkpoint, listing=listing), "keras", is_older=is_older)
@@ -112,10 +112,47 @@ def test_keras_opens_what_is_written_by_the_code(tmp_path: Path) -> None:
     assert said in changed.warnings
     with pytest.raises(UsageError, match="--custom-objects decides nothing of a target that has no graph"):
         converter.convert(tmp_path / "x.keras", tmp_path / "x.pth", custom_objects=(OWN,))
+    back = converter.convert(tmp_path / "x.keras", tmp_path / "back.h5", custom_objects=(OWN,))
+    assert (back.counts["mapped"], back.counts["dropped"]) == (13, 0)
+    again = keras.models.load_model(tmp_path / "back.h5", custom_objects={"Tower": Tower, "Gain": Gain})
+    np.testing.assert_array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
     with pytest.raises(converter.errors.ArchitectureError, match="layer 'tower' cannot be made of its config"):
         converter.convert(
             tmp_path / "model.h5", tmp_path / "y.keras", custom_objects=("tests.formats.own_layer_that_fails:Tower",)
         )
+
+
+def test_the_order_in_which_its_code_makes_layers_is_that_of_their_moments(tmp_path: Path) -> None:
+    """Two layers of one shape, the later of which has the earlier attribute; `.h5` and PyTorch get the same moments."""
+    keras = pytest.importorskip("keras")
+    from tests.graphs.own_layers import Gain, Tower
+
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.layers.Dense(2)(Tower(units=4)(x)))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    random = np.random.default_rng(0)
+    model.fit(random.random((8, 4)), random.random((8, 2)), verbose=0)
+    source = tmp_path / "model.keras"
+    model.save(source)
+    moments = [np.asarray(each) for each in model.optimizer.variables[2::2]]
+    told = dict(zip([np.asarray(each).tobytes() for each in model.trainable_variables], moments, strict=True))
+    with pytest.raises(LossError, match="fit several orders of the model's weights") as caught:
+        converter.convert(source, tmp_path / "x.pth")
+    hint = "--custom-objects package.module:Tower names code that says the order of what is inside"
+    assert hint in str(caught.value)
+    assert converter.convert(source, tmp_path / "x.pth", custom_objects=(OWN,)).optimizer.status == "carried"
+    assert converter.convert(source, tmp_path / "x.h5", custom_objects=(OWN,)).optimizer.status == "carried"
+    for written, slot in (("x.pth", "exp_avg"), ("x.h5", "momentum")):
+        found = converter.read(tmp_path / written)
+        assert found.optimizer is not None
+        for name, tensor in found.optimizer.slots[slot].items():
+            weight, moment = found.tensor(name).numpy(), tensor.numpy()
+            is_turned = weight.tobytes() not in told
+            expected = told[(weight.T if is_turned else weight).tobytes()]
+            np.testing.assert_array_equal(moment.T if is_turned else moment, expected)
+    again = keras.models.load_model(tmp_path / "x.h5", custom_objects={"Tower": Tower, "Gain": Gain})
+    inputs = random.random((5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
 def test_a_layer_of_nobody_named_is_not_made() -> None:
@@ -126,4 +163,5 @@ def test_a_layer_of_nobody_named_is_not_made() -> None:
     layers = {"tower": LAYERS[1], "encoder": {"class_name": "TFBertModel", "config": {"name": "encoder"}}}
     found = attributes.run(layers=layers, custom_objects=[OWN], folder="", is_older=False)
     assert found.keys() == {"tower"}
-    assert [place for place, *_ in found["tower"]] == ["blocks/gain", "blocks/gain_1", "first", "last", "norm"]
+    assert [place for place, *_ in found["tower"]] == ["last", "first", "blocks/gain", "blocks/gain_1", "norm"]
+    assert [class_name for *_, class_name in found["tower"]] == ["Dense", "Dense", "", "", "BatchNormalization"]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_what_is_no_weight_is_a_ledger_line(tmp_path: Path) -> None:
         no_weight("Adam/v/w", Kind.OPTIMIZER),
         no_weight("keras_api/metrics/0/total", Kind.METRIC),
         no_weight("count", Kind.METRIC),
-        dropped("words", "text, not numbers", is_refused_by_default=True),
+        replace(dropped("words", "text, not numbers", is_refused_by_default=True), kind=Kind.VALUE),
         no_weight("save_counter", Kind.SAVES),
     }
 

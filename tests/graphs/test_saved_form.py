@@ -67,6 +67,16 @@ def test_what_is_put_together_is_what_the_model_has(class_name: str, tmp_path: A
             np.testing.assert_array_equal(array, state[name].numpy())
 
 
+def test_a_name_that_is_old_where_it_is_read_is_not_that_of_the_model(tmp_path: Any) -> None:
+    import transformers
+
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 1}
+    config = transformers.EsmConfig(**sizes, intermediate_size=4, position_embedding_type="rotary")
+    names = saved_form(transformers.EsmModel(config)).names
+    for name in ("encoder.layer.0.LayerNorm.weight", "rotary_embeddings.inv_freq"):
+        assert names[name] == name
+
+
 _PIECE = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 

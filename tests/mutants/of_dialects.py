@@ -560,8 +560,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/stores.py",
-        old='    if class_name is None:\n        return None\n    if class_name.startswith("Separable"):',
-        new='    if class_name is None:\n        return None\n    if class_name == "SeparableConv2D":',
+        old='    if class_name.startswith("Separable"):',
+        new='    if class_name == "SeparableConv2D":',
         tests="tests/formats/test_keras.py tests/dialects/test_keras_layers.py tests/formats/test_what_is_kept.py",
         what="SeparableConv1D of a weights file has no names",
     ),

@@ -25,16 +25,21 @@ def of_tensorflow(model_class: Any, folder: Path) -> list[str]:
 
 def of_flax(model_class: Any, folder: Path) -> list[str]:
     """Return what a Flax class does not find in a folder, or finds and does not know."""
+    return [message[:300] for message in told_of(model_class, folder)[1]]
+
+
+def told_of(model_class: Any, folder: Path) -> tuple[Any, list[str]]:
+    """Return the Flax model of a folder, and what its loader logs that it did not find there, or does not know."""
     seen: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("transformers.modeling_flax_utils")
     logger.addHandler(handler)
     try:
-        model_class.from_pretrained(folder)
+        model = model_class.from_pretrained(folder)
     finally:
         logger.removeHandler(handler)
-    return [message[:300] for message in seen if "were not used" in message or "newly initialized" in message]
+    return model, [message for message in seen if "were not used" in message or "newly initialized" in message]
 
 
 def complaints(prefix: str, folder: Path) -> list[str]:

@@ -9,13 +9,13 @@ DUMPS is what tests.oracle.generate.flax_dump wrote; CONVERTED holds <class>.<va
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.oracle.complaints import told_of
 from tests.oracle.generate import flax_models as models
 from tests.oracle.generate.flax_dump import difference, flax_outputs
 
@@ -24,16 +24,7 @@ def loaded(model_class: Any, folder: Path, dump: Path) -> dict[str, Any]:
     """Return which leaves a class misses or does not know in a folder, and how far its outputs are off."""
     from flax.traverse_util import flatten_dict
 
-    seen: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("transformers.modeling_flax_utils")
-    logger.addHandler(handler)
-    try:
-        model = model_class.from_pretrained(folder)
-    finally:
-        logger.removeHandler(handler)
-    said = [message for message in seen if "were not used" in message or "newly initialized" in message]
+    model, said = told_of(model_class, folder)
     with np.load(dump / "inputs.npz") as inputs, np.load(dump / "outputs.npz") as outputs:
         found = difference(flax_outputs(model, dict(inputs)), dict(outputs))
     expected = json.loads((dump / "dump.json").read_text())["leaves"]

@@ -144,15 +144,6 @@ def pretrained(model: Any, path: Path) -> str:
     return str({key: sorted(found)[:3] for key, found in told.items() if found} or _unlike(model, made) or "")
 
 
-def tf_checkpoint(model: Any, path: Path) -> str:
-    """Read variables."""
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(path))
-    held = {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()}
-    return _as_a_file(model, {name: torch.from_numpy(each) for name, each in held.items()})
-
-
 def _inputs(model: Any, names: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
     """Return something for each input, by name -> element type."""
     size = getattr(model.config, "image_size", 32)
@@ -227,7 +218,6 @@ HERE: Mapping[str, Callable[[Any, Path], str]] = {
     "onnx": onnx,
     "pt2": pt2,
     "savedmodel": savedmodel,
-    "tf-checkpoint": tf_checkpoint,
 }
 
 

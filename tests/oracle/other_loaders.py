@@ -17,26 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle.complaints import told_of
 from tests.oracle.generate import flax_models
-
-
-def _of_source(class_name: str, source: Path) -> Any:
-    """Return the model of TensorFlow that transformers itself makes of PyTorch's weights."""
-    import transformers
-    from transformers.modeling_tf_pytorch_utils import load_pytorch_weights_in_tf2_model
-
-    from tests.oracle.generate.tensorflow_models import complete
-
-    torch_model = getattr(transformers, class_name).from_pretrained(source)
-    made = getattr(transformers, f"TF{class_name}")(torch_model.config)
-    made.build_in_name_scope()
-    state = torch_model.state_dict()
-    renames = getattr(made, "tf_to_pt_weight_rename", None)
-    made = load_pytorch_weights_in_tf2_model(
-        made, state, tf_inputs={}, allow_missing_keys=True, tf_to_pt_weight_rename=renames
-    )
-    complete(made, state)
-    return made
+from tests.oracle.tensorflow_loading import referenced
 
 
 def _unlike(found: Any, reference: Any) -> str:
@@ -54,7 +37,25 @@ def tensorflow_folder(job: Mapping[str, str]) -> str:
 
     made, told = getattr(transformers, f"TF{job['class']}").from_pretrained(job["path"], output_loading_info=True)
     said = {key: list(map(str, found))[:3] for key, found in told.items() if found}
-    return str(said) if said else _unlike(made, _of_source(job["class"], Path(job["source"])))
+    return str(said) if said else _unlike(made, referenced(f"TF{job['class']}", Path(job["source"]))[0])
+
+
+def tensorflow_checkpoint(job: Mapping[str, str]) -> str:
+    """Restore a checkpoint into a built model, all of it and no more; read PyTorch's names where it has no objects."""
+    import tensorflow as tf
+    import transformers
+    from safetensors.numpy import load_file
+
+    reader = tf.train.load_checkpoint(job["path"])
+    names = set(reader.get_variable_to_shape_map())
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" not in names:
+        source = load_file(Path(job["source"]) / "model.safetensors")
+        wrong = [name for name in names & set(source) if not np.array_equal(reader.get_tensor(name), source[name])]
+        return f"other values: {wrong[:3]}" if wrong else str(sorted(names ^ set(source)) or "")
+    made = getattr(transformers, f"TF{job['class']}")(transformers.AutoConfig.from_pretrained(job["source"]))
+    made.build_in_name_scope()
+    tf.train.Checkpoint(made).restore(tf.train.latest_checkpoint(job["path"])).assert_consumed()
+    return _unlike(made, referenced(f"TF{job['class']}", Path(job["source"]))[0])
 
 
 def _count(path: Path) -> int:
@@ -82,7 +83,7 @@ def keras_weights(job: Mapping[str, str]) -> str:
     left = [each.name for each in made.weights if each.dtype.is_floating and not np.isfinite(each.numpy()).all()]
     if left:
         return f"not loaded: {left[:3]}"
-    reference = _of_source(job["class"], Path(job["source"]))
+    reference = referenced(f"TF{job['class']}", Path(job["source"]))[0]
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / Path(job["path"]).name
         reference.save_weights(own)
@@ -93,27 +94,18 @@ def keras_weights(job: Mapping[str, str]) -> str:
 
 def flax(job: Mapping[str, str]) -> str:
     """Load a folder, or a file beside its config, with the class of Flax."""
-    import logging
-
     import transformers
     from flax.traverse_util import flatten_dict
 
     path = Path(job["path"])
-    said: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("transformers.modeling_flax_utils")
-    logger.addHandler(handler)
     with tempfile.TemporaryDirectory() as folder:
         if path.is_file():
             shutil.copy(path, Path(folder) / "flax_model.msgpack")
             shutil.copy(Path(job["source"]) / "config.json", folder)
             path = Path(folder)
         flax_class = getattr(transformers, f"Flax{job['class']}")
-        made = flax_class.from_pretrained(path)
-        told = [each for each in said if "were not used" in each or "newly initialized" in each]
+        made, told = told_of(flax_class, path)
         reference = flax_class.from_pretrained(job["source"], from_pt=True)
-    logger.removeHandler(handler)
     if told:
         return told[0][:300]
     own, theirs = flatten_dict(made.params), flatten_dict(reference.params)
@@ -123,6 +115,7 @@ def flax(job: Mapping[str, str]) -> str:
 
 LOADERS = {
     "pretrained --flavor tf": tensorflow_folder,
+    "tf-checkpoint": tensorflow_checkpoint,
     "h5": keras_weights,
     "keras": keras_weights,
     "pretrained --flavor flax": flax,

@@ -1,10 +1,10 @@
-"""Loads what `--flavor tf` wrote with transformers 4.57.6, beside what that makes of PyTorch's weights itself.
+"""Loads what was written for TensorFlow's classes with transformers 4.57.6, beside what it makes of PyTorch's weights.
 
     TF_USE_LEGACY_KERAS=1 python -m tests.oracle.tensorflow_loading SOURCES WRITTEN REPORT [pattern]
 
-Both folders have <class>.<variant>/ folders: what the PyTorch class saved, and what was written of it. REPORT gets one
-line of JSON for each: class, variant, the keys that are missing or unexpected, the largest difference of an output,
-or the error.
+Both folders have <class>.<variant>/ folders: what the PyTorch class saved, and what was written of it, a folder of
+`--flavor tf` or a TensorFlow checkpoint. REPORT gets one line of JSON for each: class, variant, the keys that are
+missing or unexpected, the largest difference of an output, or the error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,48 @@ def loaded(class_name: str, folder: Path) -> tuple[Any, dict[str, list[str]]]:
     import transformers
 
     tf_keras.backend.clear_session()
+    if (folder / "ckpt.index").exists():
+        return restored(getattr(transformers, class_name), folder), {"missing": [], "unexpected": []}
     model, told = getattr(transformers, class_name).from_pretrained(folder, output_loading_info=True)
     return model, {key: sorted(map(str, told[f"{key}_keys"])) for key in ("missing", "unexpected")}
+
+
+def restored(model_class: Any, folder: Path) -> Any:
+    """Return a model with all that a TensorFlow checkpoint has, which is all of the model. Raises AssertionError."""
+    import tensorflow
+
+    model = model_class(model_class.config_class.from_pretrained(folder))
+    model.build_in_name_scope()
+    with suppress(Exception):  # some parts are built by a call alone, and some variants cannot take the dummy inputs
+        model(model.dummy_inputs, training=False)
+    for variable in model.weights:
+        if variable.dtype.is_floating:
+            variable.assign(tensorflow.fill(variable.shape, float("nan")))
+    tensorflow.train.Checkpoint(model).restore(str(folder / "ckpt")).assert_consumed()
+    return model
+
+
+def referenced(class_name: str, source: Path, config: Any = None) -> tuple[Any, list[str]]:
+    """Return the TensorFlow model that transformers makes of PyTorch's weights, and which variables it does not find.
+
+    `config` is that of the weights unless another is given.
+    """
+    import transformers
+    from transformers.modeling_tf_pytorch_utils import load_pytorch_weights_in_tf2_model
+
+    torch_model = getattr(transformers, class_name[2:]).from_pretrained(source)
+    made = getattr(transformers, class_name)(torch_model.config if config is None else config)
+    made.build_in_name_scope()
+    made, told = load_pytorch_weights_in_tf2_model(
+        made,
+        torch_model.state_dict(),
+        tf_inputs={},
+        allow_missing_keys=True,
+        output_loading_info=True,
+        tf_to_pt_weight_rename=getattr(made, "tf_to_pt_weight_rename", None),
+    )
+    complete(made, torch_model.state_dict())
+    return made, list(told["missing_keys"])
 
 
 def difference(class_name: str, model: Any, source: Path) -> tuple[float, str]:
@@ -37,26 +78,11 @@ def difference(class_name: str, model: Any, source: Path) -> tuple[float, str]:
 
     That is in the outputs, relative to the largest value; in the variables where the class cannot run its own example.
     """
-    import transformers
-    from transformers.modeling_tf_pytorch_utils import load_pytorch_weights_in_tf2_model
-
-    torch_model = getattr(transformers, class_name[2:]).from_pretrained(source)
-    reference = getattr(transformers, class_name)(copy.deepcopy(model.config))
-    reference.build_in_name_scope()
-    reference, told = load_pytorch_weights_in_tf2_model(
-        reference,
-        torch_model.state_dict(),
-        tf_inputs={},
-        allow_missing_keys=True,
-        output_loading_info=True,
-        tf_to_pt_weight_rename=getattr(reference, "tf_to_pt_weight_rename", None),
-    )
-    complete(reference, torch_model.state_dict())
+    reference, missing = referenced(class_name, source, copy.deepcopy(model.config))
     try:
         inputs = example_inputs(model)  # random in some classes, so the same for both
         outputs, expected = (_outputs(each, inputs) for each in (model, reference))
     except Exception:  # the example inputs of several classes are not their own
-        missing = set(told["missing_keys"])
         outputs, expected = ([v.numpy() for v in each.weights if not missing] for each in (model, reference))
         return _largest(outputs, expected), "variables"
     return _largest(outputs, expected), "outputs"

@@ -6,7 +6,7 @@ What a class has is in `tables/shapes.json`, by the config; here a checkpoint is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.identity.classes import template_of
@@ -17,6 +17,7 @@ from converter.dialects.identity.transformers_4 import is_class_named, is_known
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, class_named, type_named
 from converter.model.ledger import LedgerLine, defaulted, dropped
+from converter.model.tensor import is_equal
 
 _ADAPTED = frozenset(("base_layer", "original_module"))
 """Parts of names of what PEFT puts an adapter around."""
@@ -79,6 +80,35 @@ def held_against(checkpoint: Checkpoint, config: Mapping[str, Any], inference: I
         left_out=frozenset(own[name] for name in (*wrong, *unknown)),
         unchecked=f"the shape of {vague} tensors of {architecture}" if vague else None,
     )
+
+
+def as_loaded(
+    checkpoint: Checkpoint, config: Mapping[str, Any], architecture: str, wanted: Iterable[str]
+) -> Checkpoint:
+    """Return a checkpoint with names that a class has, `wanted`, where its loader takes others for them.
+
+    Of several that it takes for one the first is it; others of the same values are left out. Nothing changes for a
+    class that no table knows.
+    """
+    lacking = {name for name in wanted if name not in checkpoint}
+    others = [name for name in checkpoint.names if name not in set(wanted)]
+    try:
+        shapes = shapes_of(config, architecture, checkpoint.names)
+    except UncheckedError:
+        return checkpoint
+    loaded = {shapes.in_memory(name)[0]: name for name in lacking}
+    renamed: dict[str, str] = {}
+    again: set[str] = set()
+    for name in others if lacking else ():
+        found = loaded.get(shapes.in_memory(name)[0])
+        first = next((own for own, new in renamed.items() if new == found), None)
+        if found is not None and first is None:
+            renamed[name] = found
+        elif first is not None and is_equal(checkpoint.tensor(name), checkpoint.tensor(first)):
+            again.add(name)
+    lines = tuple(dropped(checkpoint.origin(name), f"{architecture} has it once") for name in sorted(again))
+    left = checkpoint.of_names([name for name in checkpoint.names if name not in again])
+    return replace(left.with_names(lambda name: renamed.get(name, name)), lines=(*left.lines, *lines))
 
 
 def _placed(own: Iterable[str], shapes: Shapes) -> tuple[dict[str, tuple[str, ...]], list[str]]:

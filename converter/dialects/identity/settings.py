@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from converter.dialects.identity import disentangled
 from converter.dialects.tables import document, naming_entry
 from converter.errors import ArchitectureError
 
@@ -62,7 +63,7 @@ def _has(model_type: str, config: Mapping[str, Any], path: Sequence[str]) -> boo
         raise ArchitectureError(f"no table knows the settings of model type {model_type!r}")
     first, *rest = path
     if not rest:
-        return first in known.keys
+        return first in known.keys or first in disentangled.SETTINGS.get(model_type, ())
     value = config.get(first)
     part = value if isinstance(value, Mapping) else {}
     inside = part.get("model_type", known.parts.get(first))

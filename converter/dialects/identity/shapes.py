@@ -23,10 +23,11 @@ from converter.dialects.tables import naming_entry
 from converter.model.checkpoint import type_named
 
 _TABLE = "shapes"
-_UNKNOWN, _ANY = "_", "*"
+UNKNOWN, _ANY = "_", "*"
 _SPARE = 64
 """Of a list that is longer than what is held, so many more items are looked at: a config may say any number."""
-_INDEX = re.compile(r"i\d")
+INDEX = re.compile(r"i\d")
+_NO_SIZES = ("num_labels",)
 _NOT_IN_TABLE = ("auto_map", "quantization_config")
 
 Tree = Mapping[str, Any]
@@ -75,13 +76,13 @@ class Shapes:
     missing: Sequence[str]
     unexpected: Sequence[str]
     renamings: Sequence[Renaming]
-    settings: _Settings
+    settings: Settings
 
     def told(self, name: str) -> str:
         """Return the shape that a tensor has, and the settings that it comes from."""
         slot = self.slots[name]
         dims = ", ".join("?" if each is None else str(each) for each in slot.shape or ())
-        names = sorted(set[str]().union(*map(names_of, _dims(slot.formula))))
+        names = sorted(set[str]().union(*map(names_of, dims_of(slot.formula))))
         values = [f"{name} {self.settings(name)}" for name in names if self.settings.is_told(name)]
         return f"[{dims}]" + (f" ({', '.join(values)})" if values else "")
 
@@ -159,10 +160,10 @@ class Renaming:
         return "", None
 
 
-class _Settings:
+class Settings:
     """What a config says: by itself, by the names that it may have for it, or by the defaults of its class."""
 
-    def __init__(self, config: Mapping[str, Any], entry: _Entry) -> None:
+    def __init__(self, config: Mapping[str, Any], entry: Entry) -> None:
         self._config, self._entry = config, entry
         self._names: dict[str, list[str]] = {}
         for alias, name in entry.names.items():
@@ -178,6 +179,14 @@ class _Settings:
                 return len(labels)
         values = (_inside(self._config, each) for each in (name, *self._names.get(name, ())))
         return next((value for value in values if value is not None), None)
+
+    def default(self, name: str) -> Any:
+        """Return what a class has for a setting that its config does not say, None where the table does not know."""
+        return self._entry.defaults.get(name)
+
+    def derived(self, name: str) -> str | None:
+        """Return the formula by which a class computes a setting that its config does not say."""
+        return self._entry.derived.get(name)
 
     def is_told(self, name: str) -> bool:
         """Whether a name in a formula is a setting whose value is known."""
@@ -216,16 +225,11 @@ def shapes_of(config: Mapping[str, Any], architecture: str, held: Iterable[str])
 
     Raises UncheckedError for a class that the table does not know, or that it was not seen with such a config.
     """
-    model_type = type_named(config) or type_with(architecture)
-    entry = None if model_type is None else _entry(model_type)
-    if entry is None or architecture not in entry.classes:
-        raise UncheckedError(str(model_type or architecture) if entry is None else architecture)
-    settings = _Settings(config, entry)
-    _check_seen(str(model_type), config, entry.seen, settings)
+    entry, settings = known_class(config, architecture)
     own = entry.classes[architecture]
     walk = _Walk(entry.parts, settings)
     return Shapes(
-        slots=dict(walk.slots(own.tree, _nested(held), "", (), is_open=False)),
+        slots=dict(walk.slots(own.tree, nested(held), "", (), is_open=False)),
         base=own.base,
         missing=own.missing,
         unexpected=own.unexpected,
@@ -234,7 +238,42 @@ def shapes_of(config: Mapping[str, Any], architecture: str, held: Iterable[str])
     )
 
 
-def _check_seen(model_type: str, config: Mapping[str, Any], seen: Tree, settings: _Settings) -> None:
+def known_class(config: Mapping[str, Any], architecture: str, *, is_seen: bool = True) -> tuple[Entry, Settings]:
+    """Return what the table has of the type of a class, and what the config says.
+
+    Raises UncheckedError for a class that the table does not know, or, unless that is not asked for, that it was not
+    seen with such a config.
+    """
+    model_type = type_named(config) or type_with(architecture)
+    entry = None if model_type is None else _entry(model_type)
+    if entry is None or architecture not in entry.classes:
+        raise UncheckedError(str(model_type or architecture) if entry is None else architecture)
+    settings = Settings(config, entry)
+    if is_seen:
+        _check_seen(str(model_type), config, entry.seen, settings)
+    return entry, settings
+
+
+def leaves_sizes_out(config: Mapping[str, Any]) -> bool:
+    """Whether a config says nothing of some size that the classes of its type have by default."""
+    entry = _entry(str(type_named(config)))
+    if entry is None:
+        return False
+    settings = Settings(config, entry)
+    sizes = (name for name, value in entry.defaults.items() if type(value) in (int, list) and name not in _NO_SIZES)
+    return any("." not in name and settings.stated(name) is None for name in sizes)
+
+
+def is_known(config: Mapping[str, Any], architecture: str) -> bool:
+    """Whether the table knows a class, and has seen it with such a config."""
+    try:
+        known_class(config, architecture)
+    except UncheckedError:
+        return False
+    return True
+
+
+def _check_seen(model_type: str, config: Mapping[str, Any], seen: Tree, settings: Settings) -> None:
     for key in _NOT_IN_TABLE:
         if config.get(key) is not None:
             raise UncheckedError(f"{model_type} with {key}")
@@ -252,7 +291,8 @@ def _is_seen(value: Any, known: Any) -> bool:
     return any(type(each) is type(value) and each == value for each in known)
 
 
-def _nested(names: Iterable[str]) -> dict[str, Any]:
+def nested(names: Iterable[str]) -> dict[str, Any]:
+    """Return the parts of names as a tree."""
     tree: dict[str, Any] = {}
     for name in names:
         inside = tree
@@ -266,14 +306,14 @@ class _Walk:
     """The way through a tree with one config."""
 
     parts: Sequence[Tree]
-    settings: _Settings
+    settings: Settings
 
     def slots(
         self, tree: Any, held: Mapping[str, Any], path: str, index: tuple[int, ...], *, is_open: bool
     ) -> Iterator[tuple[str, Slot]]:
         """Yield the tensors below a path; of what is `is_open`, or may be left out, none is required."""
         for key, inside in (self.parts[tree] if isinstance(tree, int) else tree).items():
-            name, items, when, tied = _parsed_key(key)
+            name, items, when, tied = parsed_key(key)
             if items is None:
                 places = [(name, index)]
                 is_counted = True
@@ -313,7 +353,7 @@ class _Walk:
             return None
 
     def _value(self, formula: str, index: tuple[int, ...]) -> int | None:
-        if formula == _UNKNOWN:
+        if formula == UNKNOWN:
             return None
         try:
             value = value_of(formula, lambda name: self._setting(name, index))
@@ -322,19 +362,20 @@ class _Walk:
         return value if isinstance(value, int) else None
 
     def _setting(self, name: str, index: tuple[int, ...]) -> Any:
-        return index[int(name[1:])] if _INDEX.fullmatch(name) else self.settings(name)
+        return index[int(name[1:])] if INDEX.fullmatch(name) else self.settings(name)
 
     def _slot(self, formulas: str, index: tuple[int, ...], *, is_required: bool, is_certain: bool) -> Slot:
-        shape = None if formulas == _ANY else tuple(self._value(each, index) for each in _dims(formulas))
+        shape = None if formulas == _ANY else tuple(self._value(each, index) for each in dims_of(formulas))
         return Slot(shape=shape, formula=formulas, is_required=is_required, is_certain=is_certain)
 
 
-def _dims(formulas: str) -> list[str]:
+def dims_of(formulas: str) -> list[str]:
+    """Return the formula of each extent of a shape."""
     return formulas.split(",") if formulas not in ("", _ANY) else []
 
 
 @cache
-def _parsed_key(key: str) -> tuple[str, str | None, str | None, str | None]:
+def parsed_key(key: str) -> tuple[str, str | None, str | None, str | None]:
     """Return the name of a child, what says how many there are, when it is there, and when it is another's."""
     rest, is_tied, tied = key.partition("~")
     rest, is_open, when = rest.partition("?")
@@ -354,7 +395,7 @@ class _Class:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class Entry:
     """What the table has of a model type.
 
     `defaults`  setting -> what it is where a file does not say it; `derived` the formulas of others
@@ -385,7 +426,7 @@ def _section(key: str, indent: str) -> Any:
 
 
 @cache
-def _entry(model_type: str) -> _Entry | None:
+def _entry(model_type: str) -> Entry | None:
     """Return what the table has of a model type, None when it does not know it. Raises ValueError for a slip in it."""
     entry = _section(model_type, " ")
     if entry is None:
@@ -393,9 +434,7 @@ def _entry(model_type: str) -> _Entry | None:
     with naming_entry(_TABLE, model_type):
         renamings = [tuple(map(_renaming, rows)) for rows in entry.pop("renamings", ())]
         classes = {name: _class(renamings, **own) for name, own in entry.pop("classes").items()}
-        return _Entry(
-            classes=classes, **{"defaults": {}, "derived": {}, "inside": {}, "names": {}, "seen": {}, **entry}
-        )
+        return Entry(classes=classes, **{"defaults": {}, "derived": {}, "inside": {}, "names": {}, "seen": {}, **entry})
 
 
 def _class(every: Sequence[Sequence[Renaming]], *, renamings: int | None = None, **own: Any) -> _Class:

@@ -7,7 +7,14 @@ says whose inputs are in another order, `rearrangement` is what a layout is, and
 
 from __future__ import annotations
 
-from converter.dialects.keras.architecture import class_of_layers, is_class, is_model, parse, with_modules
+from converter.dialects.keras.architecture import (
+    class_of_layers,
+    is_class,
+    is_model,
+    parse,
+    with_modules,
+    with_registered_classes,
+)
 from converter.dialects.keras.arrays import arrays_alone
 from converter.dialects.keras.leaves import are_keras
 from converter.dialects.keras.objects import OBJECTS
@@ -38,5 +45,6 @@ __all__ = [
     "to_keras",
     "to_pytorch",
     "with_modules",
+    "with_registered_classes",
     "with_settings",
 ]

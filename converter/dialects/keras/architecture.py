@@ -6,6 +6,7 @@ Nothing of it is imported or evaluated: class names are looked up in the tables 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from converter.dialects.keras import modules as table
 from converter.dialects.keras.modules import Module, Slot
 from converter.errors import ReadError, SafetyError
+from converter.model.checkpoint import Config
 
 MODELS = ("Sequential", "Functional", "Model")
 _DEPTH_LIMIT = 32
@@ -211,6 +213,25 @@ def with_modules(
     return placed_config
 
 
+def with_registered_classes(config: Config) -> Config:
+    """Return a config as HDF5 files have it: classes that are registered are called by the name of that.
+
+    The reader of tf_keras looks for no other name in these files.
+    """
+
+    def called(value: Any) -> Any:
+        if isinstance(value, list):
+            return [called(each) for each in value]
+        if not isinstance(value, Mapping):
+            return value
+        registered = value.get("registered_name")
+        is_renamed = isinstance(registered, str) and registered.endswith(f">{value.get('class_name')}")
+        return {key: called(each) for key, each in value.items()} | ({"class_name": registered} if is_renamed else {})
+
+    values = called(config.values)
+    return config if values == config.values else Config(values=values, raw=json.dumps(values).encode("utf-8"))
+
+
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
 _MODULE_OF_OPERATIONS = "tf_keras.src.layers.core.tf_op_layer"
 
@@ -352,6 +373,8 @@ def _recurrent(layer: Layer, *, module: str, suffix: str) -> list[Module] | None
     slots = table.RECURRENT[layer.class_name](layer.config, suffix=suffix)
     if slots is None:
         return None
+    if layer.class_name in table.CUDNN:
+        return [Module(path=layer.path, module=_dotted(module), slots=slots, stores=(layer.store,))]
     path, stores = f"{layer.path}/{_CELLS[layer.class_name]}", (f"{layer.store}/cell",)
     return [Module(path=path, module=_dotted(module), slots=slots, also=(layer.path,), stores=stores)]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from converter.dialects.keras.architecture import MODELS, Layer, projections
+from converter.dialects.keras.modules import RECURRENT
 
 
 class Order(Enum):
@@ -200,7 +201,7 @@ _Rule = Callable[[Layer, Features, Sequence[Features]], Features]
 _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(_SAME, _unchanged),
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _merge),
-    **dict.fromkeys(("Embedding", "LSTM", "GRU", "SimpleRNN"), _units),
+    **dict.fromkeys(("Embedding", *RECURRENT), _units),
     **dict.fromkeys(("Bidirectional", "MultiHeadAttention", "EinsumDense"), _plain),
     "Concatenate": _concatenate,
     "Flatten": _flatten,

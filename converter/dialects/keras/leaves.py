@@ -83,9 +83,12 @@ def _recurrent(leaves: Mapping[str, Shape], config: Mapping[str, Any]) -> tuple[
     if len(kernel) != 2 or len(recurrent) != 2 or not recurrent[0]:
         return None
     gates = recurrent[1] / recurrent[0]
+    if gates in (3, 4) and bias == (2 * recurrent[1],):
+        name = "CuDNNLSTM" if gates == 4 else "CuDNNGRU"
+        return table.RECURRENT[name]({"units": recurrent[0]})
     if gates == 3:  # without a bias of two rows nothing says reset_after, which is what PyTorch computes
         return table.gru(config) if len(bias) == 2 else None
-    is_plain = len(bias) == 1 and ("bias" not in leaves or bias[0] == recurrent[1])  # cuDNN's layers have two biases
+    is_plain = len(bias) == 1 and ("bias" not in leaves or bias[0] == recurrent[1])
     return table.recurrent(config) if gates in (1, 4) and is_plain else None
 
 

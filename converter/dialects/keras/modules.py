@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from converter.dialects.names.operations import Rearrange, TwoWay, Unstack
@@ -21,6 +22,7 @@ class Slot:
 
     `older`   what Keras 2 calls it, where that differs
     `torch`   two names when the variable's first axis holds two tensors of PyTorch
+    `again`   a second rearrangement, of what the first gives
     `added`   a tensor that PyTorch adds to this one, zeros unless it came with values of its own
     `is_buffer`   whether it is no parameter
     """
@@ -28,6 +30,7 @@ class Slot:
     keras: str
     torch: tuple[str, ...]
     layout: Rearrangement | None = AS_IS
+    again: Rearrangement | None = None
     older: str | None = None
     added: str | None = None
     is_buffer: bool = False
@@ -40,7 +43,7 @@ class Slot:
     @property
     def operations(self) -> tuple[TwoWay, ...]:
         """What makes PyTorch's tensors of the variable."""
-        rearranged = () if self.layout is None else (Rearrange(self.layout),)
+        rearranged = tuple(Rearrange(layout) for layout in (self.layout, self.again) if layout is not None)
         return rearranged if len(self.torch) == 1 else (*rearranged, Unstack(0, len(self.torch)))
 
 
@@ -260,11 +263,33 @@ def gru(config: Config, *, suffix: str = "_l0") -> tuple[Slot, ...] | None:
     return recurrent(config, gates=_GRU_ORDER, count=3, suffix=suffix) if config.get("reset_after", True) else None
 
 
+def cudnn(config: Config, *, count: int, gates: tuple[int, ...] | None = None, suffix: str = "_l0") -> tuple[Slot, ...]:
+    """Return the variables of a layer that Keras 2 had for cuDNN alone, shaped as an LSTM's or GRU's but for the bias.
+
+    Each gate has its weights as cuDNN does, and there are two biases: `_convert_rnn_weights` of Keras 2.15
+    (saving/legacy/hdf5_format.py) makes an ordinary layer's of them.
+    """
+    sizes, units = {"g": count}, _size(config, "units")
+    apart = Rearrangement(pattern="i (g n) -> g (i n)", sizes={**sizes, "n": units}, gates=gates)
+    read_again = Rearrangement(pattern="g (n i) -> (g n) i", sizes={**sizes, "n": units})
+    within = Rearrangement(pattern="m (g n) -> (g m) n", sizes=sizes, gates=gates)
+    two = Rearrangement(pattern="(b g n) -> b (g n)", sizes={"b": 2, **sizes}, gates=gates)
+    return (
+        Slot(keras="kernel", torch=(f"weight_ih{suffix}",), layout=apart, again=read_again),
+        Slot(keras="recurrent_kernel", torch=(f"weight_hh{suffix}",), layout=within),
+        Slot(keras="bias", torch=(f"bias_ih{suffix}", f"bias_hh{suffix}"), layout=two),
+    )
+
+
 RECURRENT: Mapping[str, Callable[..., tuple[Slot, ...] | None]] = {
     "LSTM": recurrent,
     "SimpleRNN": recurrent,
     "GRU": gru,
+    "CuDNNLSTM": partial(cudnn, count=4),
+    "CuDNNGRU": partial(cudnn, count=3, gates=_GRU_ORDER),
 }
+CUDNN = ("CuDNNLSTM", "CuDNNGRU")
+"""They are cells of their own, which others have inside."""
 
 
 def attention(config: Config) -> dict[str, tuple[Slot, ...]] | None:

@@ -11,11 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from converter.dialects.keras.architecture import Layer
 from converter.dialects.keras.objects import OBJECTS
+from converter.dialects.keras.stores import NOT_TRAINED, Shape, as_today, is_unnamed, leaves_of
 from converter.errors import LossError
 from converter.model.checkpoint import Listing
+from converter.model.optimizer import OptimizerState
 
 Inside = Mapping[str, Sequence[Sequence[str]]]
-"""Layer -> place, name and path of each layer inside it, as Listing.asked says them."""
+"""Layer -> place, name, path and class of each layer inside it, as Listing.asked says them."""
+InOrder = Callable[[Layer], Mapping[str, str]]
+"""Gives the places inside a layer of the user's in the order of its code, each with the class if that is Keras's."""
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 _OF_MODEL = re.compile(r"\[layer-(\d+)\]")
 _SAVED_MODEL = OBJECTS[0]
@@ -31,7 +35,7 @@ def paths(
     if listing.format in OBJECTS:
         known = {name: path for pairs in listing.layers.values() for path, name in pairs if name in names}
         groups = {group for path in known.values() if _place(group := path.rpartition("/")[0], {}, listing) is None}
-        by_path = {path: place for place, _, path in inside().get(layer.name, ())} if groups else {}
+        by_path = {path: place for place, _, path, *_ in inside().get(layer.name, ())} if groups else {}
         found = {group: _place(group, by_path, listing) for group in groups}
         places: Mapping[str, str] = {group: place for group, place in found.items() if place is not None}
     else:
@@ -46,6 +50,47 @@ def paths(
         )
     split = {name: path.rpartition("/") for name, path in known.items()}
     return {name: f"{places.get(group, group)}{slash}{leaf}" for name, (group, slash, leaf) in split.items()}
+
+
+def variables(
+    layer: Layer,
+    own: Mapping[str, Sequence[str]],
+    classes: Mapping[str, str],
+    shapes: Mapping[str, Shape],
+    state: OptimizerState | None,
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the variables of a layer of the user's as Keras lists them: what it trains, and the others.
+
+    `own` are its places in an archive, by name, `classes` is what `InOrder` gives of it, `state` that of the optimizer.
+    None where the file has places that the code has not, or where nothing says which of their variables are trained.
+    """
+    at = {as_today(place).removeprefix(layer.store).lstrip("/"): place for place in own}
+    trained: list[str] = []
+    others: list[str] = []
+    for place in dict.fromkeys(("", *classes)):
+        where = at.pop(place, "")
+        names = own.get(where, ())
+        known = trained_of(where, names, classes.get(place, ""), shapes)
+        if known is None and state is not None:
+            known = tuple(name for name in names if name in state.parameters)
+        if known is None:
+            return None
+        trained += known
+        others += [name for name in names if name not in known]
+    return None if at else (tuple(trained), tuple(others))
+
+
+def trained_of(
+    place: str, names: Sequence[str], class_name: str, shapes: Mapping[str, Shape]
+) -> tuple[str, ...] | None:
+    """Return which variables of a place may be trained, None where nothing says it; `class_name` is Keras's, if any."""
+    leaves = [name.rpartition("/")[2] for name in names]
+    if is_unnamed(place, names):
+        told = leaves_of(class_name, [shapes[name] for name in names])
+        if told is None:
+            return None
+        leaves = list(told)
+    return tuple(name for name, leaf in zip(names, leaves, strict=True) if leaf not in NOT_TRAINED)
 
 
 def _place(path: str, by_path: Mapping[str, str], listing: Listing) -> str | None:
@@ -69,7 +114,7 @@ def _by_name(groups: Collection[str], inside: Sequence[Sequence[str]]) -> dict[s
 
     Keras numbers the layers that nobody named as they are made, from wherever it has come to by then.
     """
-    places = {name: place for place, name, _ in inside}
+    places = {name: place for place, name, *_ in inside}
     theirs, ours = _by_class(groups), _by_class(places)
     return {
         name: places[own]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from converter.dialects.keras.modules import CUDNN
+
 
 class Fate(Enum):
     """What becomes of a setting."""
@@ -211,6 +213,7 @@ LAYERS: Mapping[str, Rules] = {
     },
     "LSTM": _GATED,
     "GRU": {**_GATED, "reset_after": Rule(fate=Fate.ABSENT, default=True, plain=(True,))},
+    **dict.fromkeys(CUDNN, _RECURRENT),
     "SimpleRNN": {**_RECURRENT, "activation": _argument("nonlinearity", "tanh", "tanh", reading="nonlinearity")},
     "MultiHeadAttention": {
         **_each(HELD, "use_bias output_shape query_shape key_shape value_shape"),

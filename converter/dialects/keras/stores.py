@@ -77,14 +77,20 @@ def names_from_path(store: str, shapes: Sequence[Shape], titles: Mapping[str, st
     if own in _PROJECTIONS and "multi_head_attention" in store:
         return tuple(f"{path}/{leaf}" for leaf in ("kernel", "bias")[: len(shapes)]) if len(shapes) < 3 else None
     for title in (own, titles.get(store, "")):
-        names = _of_class(_CLASSES.get(title) or _CLASSES.get(_NUMBER.sub("", title)), shapes)
+        names = leaves_of(_CLASSES.get(title) or _CLASSES.get(_NUMBER.sub("", title)), shapes)
         if names is not None:
             return tuple(f"{path}/{leaf}" for leaf in names)
     return None
 
 
-def _of_class(class_name: str | None, shapes: Sequence[Shape]) -> tuple[str, ...] | None:
-    if class_name is None:
+def is_unnamed(place: str, names: Sequence[str]) -> bool:
+    """Whether the variables at a place are called after it, as nothing says what they are."""
+    return bool(names) and names[0] == f"{place}/vars/0"
+
+
+def leaves_of(class_name: str | None, shapes: Sequence[Shape]) -> tuple[str, ...] | None:
+    """Return what the variables of one of Keras's layers are called, None where its class or their number tells not."""
+    if class_name is None or class_name not in SIMPLE:
         return None
     if class_name.startswith("Separable"):
         leaf_sets: tuple[tuple[str, ...], ...] = (

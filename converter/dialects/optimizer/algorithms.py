@@ -33,8 +33,7 @@ def adam_to_torch(conversion: FromKeras) -> Converted:
     if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1):
         raise LossError(f"its betas are {beta_1} and {beta_2}, not both from 0 to below 1")
     is_decoupled_class = conversion.state.algorithm == "adamw"
-    of_transformers = "AdamWeightDecay" in str(conversion.hyperparameters.get("class_name"))
-    default = (0.0 if of_transformers else 0.004) if is_decoupled_class else None
+    default = (0.0 if conversion.is_of_transformers else 0.004) if is_decoupled_class else None
     decay = conversion.weight_decay(default=default)
     if decay and len(conversion.state.groups) == 1:
         conversion.warnings.append("weight decay applies to all parameters: Keras does not save which ones it excludes")

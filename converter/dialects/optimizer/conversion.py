@@ -11,6 +11,7 @@ import numpy as np
 
 from converter.dialects.optimizer.flavors import KerasFlavor
 from converter.dialects.optimizer.schedules import learning_rate_at
+from converter.dialects.optimizer.settings import NO_RATE
 from converter.errors import LossError
 from converter.model.dtype import DType
 from converter.model.ledger import LedgerLine, defaulted
@@ -82,10 +83,12 @@ class FromKeras:
         return self.state.convention is Convention.KERAS_LEGACY
 
     def value(self, name: str, default: Any) -> Any:
-        """Return a hyperparameter, or Keras's default, which is then a ledger line."""
+        """Return a hyperparameter, or the default of its class, which is then a ledger line."""
         if name in self.hyperparameters:
             return self.hyperparameters[name]
-        whose = "TensorFlow's" if self.state.convention is Convention.TENSORFLOW_1 else "Keras's"
+        whose = "transformers'" if self.is_of_transformers else "Keras's"
+        if self.state.convention is Convention.TENSORFLOW_1:
+            whose = "TensorFlow's"
         hint = f"the file does not say; {default} is {whose} default, --hyperparameter {name}=VALUE sets another"
         self.lines.append(defaulted(f"optimizer.{name}", hint))
         return default
@@ -105,6 +108,11 @@ class FromKeras:
         return epsilon, None
 
     @property
+    def is_of_transformers(self) -> bool:
+        """Whether the optimizer is AdamWeightDecay, which create_optimizer of transformers 4 makes."""
+        return "AdamWeightDecay" in str(self.hyperparameters.get("class_name"))
+
+    @property
     def is_exact(self) -> bool:
         """Whether the optimizer is one of converter.keras_optimizers, or of tf_keras's that can do as PyTorch does."""
         is_ours = str(self.hyperparameters.get("class_name")).startswith(OWN_PACKAGE)
@@ -118,7 +126,7 @@ class FromKeras:
         """Return the learning rate. Raises LossError where the file does not say it."""
         stated = self.hyperparameters.get("learning_rate", self.hyperparameters.get("lr"))
         if stated is None:
-            raise LossError("the file does not say its learning rate", hint="--hyperparameter learning_rate=VALUE")
+            raise LossError(NO_RATE, hint="--hyperparameter learning_rate=VALUE")
         rate = _number("learning rate", stated if isinstance(stated, bool) else learning_rate_at(stated, self.step))
         slowed = 1 + (self.optional("decay") if self.is_legacy else 0.0) * self.step
         if slowed <= 0:
@@ -219,7 +227,7 @@ class FromTorch:
         Raises LossError where the file does not say it.
         """
         if not any("lr" in group for group in self.groups):
-            raise LossError("the file does not say its learning rate", hint="--hyperparameter lr=VALUE")
+            raise LossError(NO_RATE, hint="--hyperparameter lr=VALUE")
         return as_float32(self.number("lr", 0.0))
 
     def betas(self) -> tuple[float, float]:

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.dialects.keras import architecture
-from converter.dialects.keras.stores import NOT_TRAINED, as_today
+from converter.dialects.keras.own_layers import InOrder
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import (
     Orders,
-    Shape,
     UntoldError,
     state_by_names,
     state_by_positions,
     state_of_graph,
 )
+from converter.dialects.optimizer.keras_orders import Stores, layers_with_more_inside, orders_of
 from converter.dialects.optimizer.record import Record, parsed, record_of
-from converter.dialects.optimizer.settings import SCALING_TITLE, settings_of
-from converter.dialects.transformers.heads import encoder_config
-from converter.dialects.transformers.tensorflow_writing import variables_of_layer
+from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, settings_of
 from converter.encoding import json as strict_json
 from converter.encoding.hdf5 import Group
 from converter.encoding.hdf5.layers import listed
 from converter.encoding.object_graph import object_graph
 from converter.encoding.tensor_bundle import Bundle
 from converter.errors import LossError
-from converter.model.checkpoint import Checkpoint, Config
+from converter.model.checkpoint import Checkpoint
 from converter.model.file import Location
 from converter.model.ledger import Kind, without
 from converter.model.optimizer import OptimizerState, StoredOptimizer
@@ -44,9 +40,6 @@ _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
     "ckconv_without_decay",
 )
 _HINT = "--config FILE with what to_json() or get_config() of the model returned says the order"
-_ORDERS_LIMIT = 16
-_WAYS_LIMIT = 100_000
-_NUMBER = re.compile(r"_(\d+)$")
 
 
 def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, path: Location) -> Checkpoint:
@@ -91,35 +84,87 @@ def with_numbered_state(
     if not settings.class_name and isinstance(title, str):
         settings = replace(settings, class_name=title)
 
-    def named(
-        class_name: str | None = None, order: Sequence[str] | None = None, frozen: Collection[str] = ()
-    ) -> OptimizerState:
-        known = settings if class_name is None else replace(settings, class_name=class_name)
-        orders = _orders_of(checkpoint, stores, config, record.parameters, frozen)
-        if order is not None:
-            orders = _order_given(order, checkpoint)
-        if len(variables) != sum(1 for _ in group.datasets()):
-            raise LossError("its variables are not numbered in a row")
-        try:
-            state_found = state_by_positions(variables, checkpoint.tensors, orders, known)
-        except UntoldError:
-            raise
-        except LossError as error:
-            error.hint = error.hint or (_HINT if config is None and not record.parameters else None)
-            raise
-        found = record.applied(state_found, compiled.config.get(WITHOUT_DECAY))
-        return found if order is None else replace(found, basis="given")
-
+    numbered = _Numbered(
+        checkpoint=checkpoint,
+        stores=stores,
+        config=config,
+        variables=variables,
+        is_in_a_row=len(variables) == sum(1 for _ in group.datasets()),
+        record=record,
+        settings=settings,
+        compiled_decay=compiled.config.get(WITHOUT_DECAY),
+    )
     everything = root.group(_NUMBERED) or group
     stored = StoredOptimizer(
         tensors={"/".join(path): item.tensor for path, item in everything.datasets() if item.tensor is not None},
         attributes={"/".join(path): each.attributes for path, each in everything.groups()},
-        named=named,
+        named=numbered.named,
     )
     try:
-        return _with(replace(checkpoint, optimizer_stored=stored), named)
+        return _with(replace(checkpoint, optimizer_stored=stored), numbered.named)
     except UntoldError as error:
         return replace(checkpoint, optimizer_stored=replace(stored, untold=error.message))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Numbered:
+    """The variables of an optimizer that a file numbers, and what it says of them."""
+
+    checkpoint: Checkpoint
+    stores: Stores
+    config: Mapping[str, Any] | None
+    variables: Sequence[Tensor]
+    is_in_a_row: bool
+    record: Record
+    settings: Settings
+    compiled_decay: object
+
+    def named(
+        self,
+        class_name: str | None = None,
+        order: Sequence[str] | None = None,
+        frozen: Collection[str] = (),
+        inside: InOrder | None = None,
+    ) -> OptimizerState:
+        """Return what `StoredOptimizer.named` does."""
+        if not self.is_in_a_row:
+            raise LossError("its variables are not numbered in a row")
+        known = self.settings if class_name is None else replace(self.settings, class_name=class_name)
+        orders = self._orders(order, frozen, inside)
+        try:
+            state = state_by_positions(self.variables, self.checkpoint.tensors, orders, known)
+        except UntoldError:
+            raise
+        except LossError as error:
+            error.hint = error.hint or self._hint(inside)
+            raise
+        found = self.record.applied(state, self.compiled_decay)
+        return found if order is None else replace(found, basis="given")
+
+    def _orders(self, order: Sequence[str] | None, frozen: Collection[str], inside: InOrder | None) -> Orders:
+        """Return what gives the orders to try: the one that the user gives, that the record has, or that layers tell.
+
+        Raises LossError for a name of the user's that no weight has.
+        """
+        weights = self.checkpoint.tensors
+        if order is not None:
+            strange = [name for name in order if name not in weights]
+            if strange:
+                raise LossError(f"the order given has {strange[0]!r}, which is no weight of the source")
+            return lambda shapes: [tuple(order)]
+        recorded = self.record.parameters
+        if recorded:
+            return lambda shapes: [recorded] if all(name in weights for name in recorded) else []
+        return orders_of(self.checkpoint, self.stores, self.config, frozen=frozen, inside=inside)
+
+    def _hint(self, inside: InOrder | None) -> str | None:
+        if self.config is None:
+            return None if self.record.parameters else _HINT
+        own = layers_with_more_inside(self.stores, self.config) if inside is None else []
+        if not own:
+            return None
+        names = ",".join(dict.fromkeys(layer.bare_class_name for layer in own))
+        return f"--custom-objects package.module:{names} names code that says the order of what is inside"
 
 
 def with_bundle_state(
@@ -200,127 +245,3 @@ def _with(checkpoint: Checkpoint, state: Callable[[], OptimizerState | None]) ->
     if found is None:
         return checkpoint
     return replace(checkpoint, optimizer=found, lines=without(checkpoint.lines, Kind.OPTIMIZER))
-
-
-def _orders_of(
-    checkpoint: Checkpoint,
-    stores: Mapping[str, Sequence[str]],
-    config: Mapping[str, Any] | None,
-    listed: tuple[str, ...],
-    frozen: Collection[str],
-) -> Orders:
-    """Return what gives the orders that trained weights of certain shapes may be in: the one `listed`, if any."""
-    if frozen:
-        stores = {place: [name for name in names if name not in frozen] for place, names in stores.items()}
-    if listed:
-        is_known = all(name in checkpoint.tensors for name in listed)
-        return lambda shapes: [listed] if is_known else []
-    if config is not None and architecture.is_model(config):
-        orders = _orders_of_layers(architecture.parse(config), stores, checkpoint)
-        trained = [tuple(name for name in order if name not in frozen) for order in orders]
-        whole = [order for order in trained if all(name in checkpoint.tensors for name in order)]
-        return lambda shapes: whole
-    of_class = None if config is None else _order_of_class(config, stores, checkpoint)
-    if of_class is not None:
-        return lambda shapes: [of_class]
-    runs = _runs(stores)
-    return lambda shapes: _merged(runs, checkpoint.tensors, shapes)
-
-
-def _order_given(order: Sequence[str], checkpoint: Checkpoint) -> Orders:
-    """Return what gives the one order that a user says. Raises LossError for a name that no weight has."""
-    strange = [name for name in order if name not in checkpoint.tensors]
-    if strange:
-        raise LossError(f"the order given has {strange[0]!r}, which is no weight of the source")
-    return lambda shapes: [tuple(order)]
-
-
-def _orders_of_layers(
-    model: architecture.Layer, stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
-) -> list[tuple[str, ...]]:
-    """Return the trained variables of a model as Keras lists them, layer by layer in the order of the config.
-
-    A layer that no table knows may be a model of transformers, or have all of its variables in one place; where there
-    is another, there is no order. Whether a model of transformers is trained its config does not say: there is an order
-    with its variables, and one without, for as many as the first of them.
-    """
-    orders: list[tuple[str, ...]] = [()]
-    for layer in model.layers:
-        ways = _ways_of_layer(layer, model, stores, checkpoint)
-        if len(orders) * len(ways) > _ORDERS_LIMIT:
-            ways = ways[:1]
-        orders = [(*order, *way) for order in orders for way in ways]
-    return orders
-
-
-def _ways_of_layer(
-    layer: architecture.Layer,
-    model: architecture.Layer,
-    stores: Mapping[str, Sequence[str]],
-    checkpoint: Checkpoint,
-) -> list[tuple[str, ...]]:
-    modules, unknown = architecture.modules(replace(model, layers=(layer,)))
-    if not unknown:
-        trained = (module for module in modules if module.is_trainable)
-        return [
-            tuple(f"{module.path}/{slot.keras}" for module in trained for slot in module.slots if not slot.is_buffer)
-        ]
-    if layer.class_name in architecture.MODELS:
-        return _orders_of_layers(layer, stores, checkpoint)
-    if layer.config.get("trainable") is False:
-        return [()]
-    own = {place: names for place, names in stores.items() if f"{as_today(place)}/".startswith(f"{layer.store}/")}
-    entry = {"class_name": layer.class_name, "config": layer.config}
-    order = _order_of_class(entry, own, checkpoint)
-    if order is None:
-        return []
-    return [order] if encoder_config(Config(values=entry, raw=b"")) is None else [order, ()]
-
-
-def _order_of_class(
-    entry: Mapping[str, Any], stores: Mapping[str, Sequence[str]], checkpoint: Checkpoint
-) -> tuple[str, ...] | None:
-    """Return the trained variables, all in `stores`, of a layer that no table of Keras's own layers has."""
-    found = variables_of_layer(entry, stores, checkpoint)
-    return None if found is None else found[0]
-
-
-def _runs(stores: Mapping[str, Sequence[str]]) -> list[list[tuple[str, ...]]]:
-    """Return the trained weights of each layer, the layers of one class in the order that their numbers give."""
-    by_class: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
-    for place, names in stores.items():
-        number = _NUMBER.search(place)
-        trained = tuple(name for name in names if name.rpartition("/")[2] not in NOT_TRAINED)
-        if trained:
-            key = _NUMBER.sub("", place)
-            by_class.setdefault(key, []).append((int(number[1]) if number else 0, trained))
-    return [[names for _, names in sorted(layers)] for layers in by_class.values()]
-
-
-def _merged(
-    runs: Sequence[Sequence[tuple[str, ...]]], tensors: Mapping[str, Tensor], shapes: Sequence[Shape]
-) -> Iterator[tuple[str, ...]]:
-    """Yield the ways to merge `runs`, the order in each kept, that have these shapes; at most two.
-
-    Raises LossError when there are too many ways to try.
-    """
-    tried = 0
-    waiting: list[tuple[tuple[int, ...], tuple[str, ...]]] = [((0,) * len(runs), ())]
-    found = 0
-    while waiting and found < 2:
-        counts, order = waiting.pop()
-        if len(order) == len(shapes):
-            if all(count == len(run) for count, run in zip(counts, runs, strict=True)):
-                found += 1
-                yield order
-            continue
-        tried += 1
-        if tried > _WAYS_LIMIT:
-            raise LossError("the order of its variables, which have no names, cannot be told without a config")
-        for index, run in enumerate(runs):
-            names = run[counts[index]] if counts[index] < len(run) else None
-            if names is None or len(order) + len(names) > len(shapes):
-                continue
-            if all(tensors[name].shape == shapes[len(order) + at] for at, name in enumerate(names)):
-                further = (*counts[:index], counts[index] + 1, *counts[index + 1 :])
-                waiting.append((further, (*order, *names)))

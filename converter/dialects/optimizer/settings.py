@@ -18,6 +18,8 @@ _ALGORITHMS = {
 
 _RATE, _RATE_OF_SGD = 0.001, 0.01
 
+NO_RATE = "the file does not say its learning rate"
+
 SCALING_TITLE = "loss_scale_optimizer"
 _SCALING_CLASSES = ("LossScaleOptimizer", "LossScaleOptimizerV3")
 """What Keras wraps an optimizer in where gradients are of half precision: what Keras 3 calls it, and the classes."""

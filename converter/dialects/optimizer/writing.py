@@ -14,6 +14,7 @@ from converter.dialects.optimizer.flavors import CLASSES, TITLES, KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
 from converter.dialects.optimizer.semantics import to_keras
+from converter.dialects.optimizer.settings import NO_RATE
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.optimizer import Convention, OptimizerState
@@ -77,7 +78,7 @@ def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor, *, says_kind: b
     (first, *others) = state.groups
     if "learning_rate" not in first.hyperparameters:
         raise LossError(
-            "optimizer state: the file does not say its learning rate",
+            f"optimizer state: {NO_RATE}",
             hint="--hyperparameter learning_rate=VALUE; --optimizer drop converts the weights without it",
         )
     own = CLASSES[state.algorithm]

@@ -182,6 +182,11 @@ def _take_container(key: Any, value: Any, where: Path, found: Parts, walk: Walk)
         _take_apart(below, where, found, walk)
 
 
+def _axes_by_name(items: Mapping[Any, Any]) -> dict[Any, int]:
+    named = {name: value for name, value in items.items() if is_name(name)}
+    return {name: axes for name, value in named.items() if (axes := axes_of(value)) and not _is_random(name, value)}
+
+
 def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
     direct = _axes_by_name(items)
     if not direct:
@@ -196,12 +201,6 @@ def _is_state_dict(key: Any, items: Mapping[Any, Any], walk: Walk) -> bool:
     if all(isinstance(name, int) for name in items):
         return len(items) > 1
     return any(axes > 1 or text_of(name) in _PARAMETERS for name, axes in direct.items())
-
-
-def _axes_by_name(items: Mapping[Any, Any]) -> dict[Any, int]:
-    """Return how many axes what may be weights has, by its key."""
-    named = {name: value for name, value in items.items() if is_name(name) and not _is_random(name, value)}
-    return {name: axes for name, value in named.items() if (axes := axes_of(value))}
 
 
 def _is_statistics(items: Mapping[Any, Any]) -> bool:

@@ -59,19 +59,25 @@ class AttributeRow:
 
     def place_of(self, name: str) -> str | None:
         """Return the place of the variable with this name, None when it is not of this row."""
-        parts = _INDEX.split(self.name)
-        indices = list(zip(parts[1::3], parts[2::3], strict=True))
-        match = re.fullmatch("([0-9]+)".join(map(re.escape, parts[::3])), name)
-        if match is None:
-            return None
-        numbers: dict[str, int] = {}
-        for (index, more), digits in zip(indices, match.groups(), strict=True):
-            number = int(digits) - int(more or 0)
-            if number < 0 or numbers.setdefault(index, number) != number:
-                return None
-        if set(_PLACEHOLDER.findall(self.text)) - set(numbers):
+        numbers = numbers_in(self.name, name)
+        if numbers is None or set(_PLACEHOLDER.findall(self.text)) - set(numbers):
             return None
         return _PLACEHOLDER.sub(lambda each: f"_{numbers[each[1]]}" if numbers[each[1]] else "", self.text)
+
+
+def numbers_in(template: str, name: str) -> dict[str, int] | None:
+    """Return what the indices of a template are in a name, None when it is none of that: ``{n+1}`` is one more."""
+    parts = _INDEX.split(template)
+    indices = list(zip(parts[1::3], parts[2::3], strict=True))
+    match = re.fullmatch("([0-9]+)".join(map(re.escape, parts[::3])), name)
+    if match is None:
+        return None
+    numbers: dict[str, int] = {}
+    for (index, more), digits in zip(indices, match.groups(), strict=True):
+        number = int(digits) - int(more or 0)
+        if number < 0 or numbers.setdefault(index, number) != number:
+            return None
+    return numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

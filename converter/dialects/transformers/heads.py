@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from converter.errors import ArchitectureError
 from converter.model.checkpoint import Config
 
 PREFIX = "heads."
@@ -81,6 +82,20 @@ def models_inside(value: object, depth: int = 0) -> Iterator[ModelInside]:
         value = list(value.values())
     for item in value if isinstance(value, list) else ():
         yield from models_inside(item, depth + 1)
+
+
+def only_model_inside(keras_config: Config | None, *, problem: str, hint: str) -> ModelInside | None:
+    """Return the layer of a Keras model that is a model of transformers, None where there is none.
+
+    Raises ArchitectureError for several, which ends in `problem`.
+    """
+    inside = [] if keras_config is None else list(models_inside(keras_config.values))
+    if len(inside) > 1:
+        layers = ", ".join(each.layer for each in inside)
+        raise ArchitectureError(
+            f"has {len(inside)} models of transformers as layers ({layers}), and {problem}", hint=hint
+        )
+    return inside[0] if inside else None
 
 
 def _configs(value: object, depth: int) -> Iterator[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from converter.dialects.keras import architecture, own_layers
 from converter.dialects.keras.modules import Module
 from converter.dialects.keras.objects import OBJECTS
 from converter.dialects.keras.stores import IN_ORDER, NOT_TRAINED, as_today
-from converter.dialects.optimizer.flavors import KerasFlavor
+from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import with_plain_class
@@ -79,6 +79,16 @@ def _inside_own_layers(
     unknown = architecture.modules(model)[1]
     entries = {layer.name: {"class_name": layer.class_name, "config": layer.config} for layer in unknown}
     return {} if listing.asked is None or not entries else listing.asked(layers=entries, is_older=is_older)
+
+
+def places_inside(checkpoint: Checkpoint) -> own_layers.InOrder | None:
+    """Return what gives the places inside a layer of the user's, in the order of its code; None without that code."""
+    listing, model = checkpoint.listing, _model(checkpoint)
+    if listing is None or listing.asked is None or model is None:
+        return None
+    is_older = flavor_of(checkpoint, default=KerasFlavor.KERAS_3) is not KerasFlavor.KERAS_3
+    inside = cache(partial(_inside_own_layers, listing, model, is_older=is_older))
+    return lambda layer: {place: class_name for place, _, _, class_name in inside().get(layer.name, ())}
 
 
 class NoPlaceError(LossError):
@@ -206,8 +216,14 @@ def _layers_of_hdf5(checkpoint: Checkpoint, listing: Listing) -> Iterator[tuple[
         if layer.class_name.endswith(MAIN_LAYER):  # whose archive is read as one of the class that has it
             own = f"{architecture.snake_case(class_of_layer(layer.class_name))}/{layer.name}"
         is_known = not architecture.modules(replace(model, layers=(layer,)))[1]
-        called = (name if is_known else _below(layer.name, own, name) for name in map(_plain, names))
+        called = (name if is_known else _below(layer.name, own, _unnumbered(name)) for name in map(_plain, names))
         yield layer.name, tuple(zip(called, names, strict=True))
+
+
+def _unnumbered(name: str) -> str:
+    """Return a name that is only a place in an archive as Keras calls the variables of a layer."""
+    place, numbered, number = name.removeprefix("layers/").rpartition(f"/{_VARIABLES}/")
+    return f"{place}/variable_{number}" if numbered and name.startswith("layers/") else name
 
 
 def _below(layer: str, own: str, name: str) -> str:
@@ -242,8 +258,9 @@ def _weights_of(
             yield layer, _of_objects(pairs, checkpoint)
     else:
         places = {as_today(place): [name for _, name in pairs] for place, pairs in listing.layers.items()}
+        code = places_inside(checkpoint)
         for layer in model.layers:
-            yield layer, _joined(list(_parts(layer, places, checkpoint, is_frozen=False)))
+            yield layer, _joined(list(_parts(layer, places, checkpoint, code, is_frozen=False)))
 
 
 def _of_objects(pairs: Held, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -310,13 +327,18 @@ def _joined(parts: Sequence[_Part]) -> tuple[str, ...]:
 
 
 def _parts(
-    layer: architecture.Layer, places: Mapping[str, Sequence[str]], checkpoint: Checkpoint, *, is_frozen: bool
+    layer: architecture.Layer,
+    places: Mapping[str, Sequence[str]],
+    checkpoint: Checkpoint,
+    code: own_layers.InOrder | None,
+    *,
+    is_frozen: bool,
 ) -> Iterator[_Part]:
     """Yield the parts of a layer whose variables lie at `places` of an archive, in the order of their making."""
     is_frozen = is_frozen or layer.config.get("trainable") is False
     if layer.class_name in architecture.MODELS:
         for inner in layer.layers:
-            yield from _parts(inner, places, checkpoint, is_frozen=is_frozen)
+            yield from _parts(inner, places, checkpoint, code, is_frozen=is_frozen)
         return
     modules, unknown = _modules(layer)
     for module in modules:
@@ -328,20 +350,30 @@ def _parts(
         )
     if unknown:
         own = {place: held for place, held in places.items() if f"{place}/".startswith(f"{layer.store}/")}
-        yield _part_of_unknown(layer, own, checkpoint, is_frozen=is_frozen)
+        yield _part_of_unknown(layer, own, checkpoint, code, is_frozen=is_frozen)
 
 
 def _part_of_unknown(
-    layer: architecture.Layer, own: Mapping[str, Sequence[str]], checkpoint: Checkpoint, *, is_frozen: bool
+    layer: architecture.Layer,
+    own: Mapping[str, Sequence[str]],
+    checkpoint: Checkpoint,
+    code: own_layers.InOrder | None,
+    *,
+    is_frozen: bool,
 ) -> _Part:
-    """Return the variables of a layer that is not Keras's own: a class of transformers, or one place."""
+    """Return the variables of a layer that is not Keras's own: a class of transformers, one place, or as code says."""
     entry = {"class_name": layer.class_name, "config": layer.config}
     found = variables_of_layer(entry, own, checkpoint)
+    is_of_transformers = encoder_config(Config(values=entry, raw=b"")) is not None
+    if found is None and not is_of_transformers and code is not None:
+        shapes = {name: checkpoint.tensor(name).shape for names in own.values() for name in names}
+        found = own_layers.variables(layer, own, code(layer), shapes, checkpoint.optimizer)
     if found is None or (is_frozen and found[1] and len(own) > 1):
-        is_of_transformers = encoder_config(Config(values=entry, raw=b"")) is not None
+        name = layer.bare_class_name
+        hint = f"--custom-objects package.module:{name} names its code, which does; so does an .h5 or a SavedModel"
         raise LossError(
-            f"layer {layer.name!r}, a {layer.bare_class_name}, has layers inside whose order an archive does not tell",
-            hint=_WAYS_OUT if is_of_transformers else "an .h5 or a SavedModel of the same model does",
+            f"layer {layer.name!r}, a {name}, has layers inside whose order an archive does not tell",
+            hint=_WAYS_OUT if is_of_transformers else f"{hint} of the same model",
         )
     return _Part(trained=found[0], others=found[1], is_frozen=is_frozen)
 
@@ -385,7 +417,7 @@ class _Archive:
                 for module in modules
                 for number, slot in enumerate(module.slots)
             }
-            new_names = _joined(list(_parts(layer, {}, self.checkpoint, is_frozen=False)))
+            new_names = _joined(list(_parts(layer, {}, self.checkpoint, None, is_frozen=False)))
             if len(new_names) != len(names):
                 problem = f"layer {layer.name!r} has {len(names)} variables, its config says {len(new_names)}"
                 raise LossError(problem, hint=_WAYS_OUT)

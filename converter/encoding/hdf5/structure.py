@@ -237,7 +237,7 @@ def _is_numbered(root: Any) -> bool:
     from h5py import h5a
 
     names = [h5a.open(root, index=index).name for index in range(h5a.get_num_attrs(root))]
-    return not any(name.startswith(b"layer_names") for name in names) and _holds(root, b"vars")
+    return not any(name.startswith((b"layer_names", b"model_config")) for name in names) and _holds(root, b"vars")
 
 
 def _holds(root: Any, name: bytes) -> bool:

@@ -19,6 +19,7 @@ _DEPTH_LIMIT = 64
 _BYTES_LIMIT = 1 << 20
 _FREE_WORK, _STORED_BYTES_PER_WORK, _WORK_LIMIT = 1 << 18, 1 << 10, 1 << 22
 _REVISIT_WORK, _DEEP_WORK, _DROP_WORK, _ALIAS_WORK = 16, 8, 8, 8
+_EMPTY: tuple[Any, ...] = ()
 _DEEP = 8
 _SCALARS = (str, int, float, complex, bool, bytes, type(None))
 _LEAVES = frozenset(_SCALARS)
@@ -316,7 +317,9 @@ class Walk:
         """Return what may have tensors inside, or be one."""
         self.search(1 + _length(value) // 16)
         for _, inner in _children(value):
-            if not isinstance(inner, _SCALARS) and not (isinstance(inner, Placeholder) and inner.is_bare):
+            if inner is _EMPTY or isinstance(inner, _SCALARS):
+                continue
+            if not (isinstance(inner, Placeholder) and inner.is_bare):
                 self.search(1)
                 yield inner
 

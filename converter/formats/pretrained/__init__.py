@@ -21,7 +21,7 @@ from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import Epsilon, epsilon_option
 from converter.dialects.transformers.heads import METADATA_KEY as HEADS_KEY
 from converter.dialects.transformers.heads import PREFIX as HEADS_PREFIX
-from converter.dialects.transformers.heads import is_head, models_inside
+from converter.dialects.transformers.heads import is_head, only_model_inside
 from converter.encoding import safetensors, shards
 from converter.encoding.folder import (
     ADAPTER_CONFIG_NAME,
@@ -162,14 +162,8 @@ def _check_one_model(checkpoint: Checkpoint, config: Config) -> None:
     if config.model_type is None and "auto_map" not in config.values:
         problem = "config.json has no model_type, and from_pretrained opens no folder without it"
         raise ArchitectureError(problem, hint="--config-value model_type=bert, or what it is, adds it")
-    around = checkpoint.keras_config
-    inside = [] if around is None else list(models_inside(around.values))
-    if len(inside) > 1:
-        layers = ", ".join(each.layer for each in inside)
-        raise ArchitectureError(
-            f"has {len(inside)} models of transformers as layers ({layers}), and a folder holds one",
-            hint="--to keras, --to h5 and --to pytorch hold all of it",
-        )
+    hint = "--to keras, --to h5 and --to pytorch hold all of it"
+    only_model_inside(checkpoint.keras_config, problem="a folder holds one", hint=hint)
 
 
 def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance) -> Output:

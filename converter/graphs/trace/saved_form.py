@@ -16,6 +16,8 @@ from converter.errors import GraphError
 from converter.graphs.description.signature import Declaration
 from converter.model.dtype import DType
 
+_OLD = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorOperation:
@@ -77,6 +79,7 @@ def saved_form(model: Any) -> SavedForm:
     origin = {id(tensor): name for name, tensor in stand_ins.items()}
     written = revert_weight_conversion(model, stand_ins)
     names = {origin[id(tensor)]: name for name, tensor in written.items() if id(tensor) in origin}
+    names = {own: own if _is_old(name, own) else name for own, name in names.items()}
     if len(names) == len(stand_ins):
         return SavedForm(names=names, parts={}, declared={}, assemblies=())
     others = {name: tensor for name, tensor in written.items() if id(tensor) not in origin}
@@ -92,6 +95,14 @@ def saved_form(model: Any) -> SavedForm:
         name: (DType(str(each.dtype).removeprefix("torch.")), tuple(each.shape)) for name, each in others.items()
     }
     return SavedForm(names=names, parts=parts, declared=declared, assemblies=assemblies)
+
+
+def _is_old(name: str, own: str) -> bool:
+    """Whether a model is saved under a name that its own release calls old where it loads it, as ESM is by 5.23.
+
+    Of a pattern that it loads old names by the star stays.
+    """
+    return "*" in name or any(name.endswith(old) and own == name.removesuffix(old) + new for old, new in _OLD)
 
 
 def _assemblies(model: Any, saved: Mapping[str, Any]) -> Iterator[Assembly]:

@@ -57,6 +57,9 @@ _SINGLES_SECONDS, _JOINT_SECONDS, _BRANCHES_SECONDS, _OTHERS_SECONDS, _BUILD_SEC
 _JOINT, _FLIPPED, _OF_OTHERS = 9, 10, 10
 _ALIKE, _ALIKE_SECONDS = 16, 2.5
 _TENSORS_LIMIT = 2500
+_PATIENCE = 5
+_SHOWING_LITTLE = ("beit", "big_bird", "dpt", "florence2", "granitemoe", "patchtsmixer", "roformer", "sew-d")
+"""Model types of which so few configs show what decides that formulas fit by chance."""
 _COMPARED = re.compile(r"config\.(\w+) (?:==|!=|in|not in) [(\[{]?((?:\"\w[\w-]*\"(?:, )?)+)")
 _COUNT = re.compile(r"num_(\w+_)?(stages|layers|levels|blocks|scales)$")
 _WORDS = {
@@ -161,8 +164,8 @@ def renamings_of(model: Any) -> list[Any]:
 class Building:
     """Builds the classes of a model type from settings, and keeps what came of it."""
 
-    def __init__(self, dump: Dump, config_class: Any, classes: Mapping[str, Any]) -> None:
-        self.dump, self.config_class, self.classes = dump, config_class, classes
+    def __init__(self, dump: Dump, config_class: Any, classes: Mapping[str, Any], patience: int) -> None:
+        self.dump, self.config_class, self.classes, self.patience = dump, config_class, classes, patience
         self._numbers: dict[Form, int] = {}
 
     def config(self, given: Flat) -> Any:
@@ -296,11 +299,14 @@ def _literals(hint: Any) -> list[str]:
     return [each for inner in typing.get_args(hint) for each in _literals(inner)]
 
 
-def explored(model_type: str, classes: Mapping[str, Any], seed: int = 0) -> Dump | None:
-    """Return what is seen of a model type, None where nothing of it can be built."""
+def explored(model_type: str, classes: Mapping[str, Any], seed: int = 0, patience: int = 1) -> Dump | None:
+    """Return what is seen of a model type, None where nothing of it can be built.
+
+    `patience`   how many times as many configs and as much time as usual it may take
+    """
     config_class = transformers.CONFIG_MAPPING[model_type]
     dump = Dump(model_type)
-    building = Building(dump, config_class, classes)
+    building = Building(dump, config_class, classes, patience)
     default = config_class()
     parts = {key: part for key, part in vars(default).items() if isinstance(part, transformers.PreTrainedConfig)}
     dump.names = dict(config_class.attribute_map or {})
@@ -389,8 +395,8 @@ def explore(
     joint += branches(building, main, taken, chance)
     alike(building, main, taken, chance)
     start = time.process_time()
-    for given in joint[::-1][:_OF_OTHERS] + [{key: values[0]} for key, values in taken.items()]:
-        if time.process_time() - start > _OTHERS_SECONDS or not others:
+    for given in joint[::-1][: _OF_OTHERS * building.patience] + [{key: values[0]} for key, values in taken.items()]:
+        if time.process_time() - start > _OTHERS_SECONDS * building.patience or not others:
             break
         building.add(given, others)
 
@@ -401,7 +407,7 @@ def singles(building: Building, main: Sequence[str], choices: Mapping[str, Seque
     usual = dump.samples[0][2]
     taken: dict[str, list[Any]] = {}
     for key, values in sorted(choices.items(), key=lambda item: item[0].count(".")):
-        if time.process_time() - start > _SINGLES_SECONDS:
+        if time.process_time() - start > _SINGLES_SECONDS * building.patience:
             break
         number_wanted = len(values) if not isinstance(dump.base.get(key), int | float) else 2
         has_effect, good = False, []
@@ -429,8 +435,8 @@ def joints(
     numbers = [key for key in choices if _is_number(dump.base.get(key)) and taken.get(key)]
     switches = [key for key in taken if key not in numbers]
     for count, with_switches in ((_JOINT, False), (_FLIPPED, True)):
-        for _ in range(count):
-            if time.process_time() - start > _JOINT_SECONDS * (1 + with_switches) / 2:
+        for _ in range(count * building.patience):
+            if time.process_time() - start > _JOINT_SECONDS * building.patience * (1 + with_switches) / 2:
                 break
             given = {key: _chosen(dump.base[key], taken[key], key, chance) for key in numbers}
             if with_switches:
@@ -462,8 +468,8 @@ def alike(building: Building, main: Sequence[str], taken: Mapping[str, list[Any]
             {name: [value] * len(dump.base[name])} for name in lists if name.rpartition(".")[0] == part and value > 12
         ]
     chance.shuffle(found)
-    for given in found[:_ALIKE]:
-        if time.process_time() - start > _ALIKE_SECONDS:
+    for given in found[: _ALIKE * building.patience]:
+        if time.process_time() - start > _ALIKE_SECONDS * building.patience:
             break
         building.add(given, main)
 
@@ -480,7 +486,7 @@ def branches(building: Building, main: Sequence[str], taken: Mapping[str, list[A
     numbers = [key for key in taken if _is_number(dump.base.get(key))]
     for given in alone:
         for _ in range(3):
-            if time.process_time() - start > _BRANCHES_SECONDS:
+            if time.process_time() - start > _BRANCHES_SECONDS * building.patience:
                 return done
             mixed = {key: _chosen(dump.base[key], taken[key], key, chance) for key in numbers}
             for _ in range(4):
@@ -539,7 +545,7 @@ def main(folder: Path, model_types: list[str]) -> None:
             if hasattr(transformers, name) and class_.config_class is transformers.CONFIG_MAPPING[model_type]
         }
         try:
-            dump = explored(model_type, classes)
+            dump = explored(model_type, classes, patience=_PATIENCE if model_type in _SHOWING_LITTLE else 1)
         except Exception as error:  # a config that does not build by default
             print(f"{model_type}: {type(error).__name__}: {str(error)[:200]}", flush=True)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from converter.graphs.trace.tensorflow import keras_config
+from converter.graphs.trace.tensorflow import cudnn, keras_config
 
 LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
 """What stands in for the model of transformers, and for a layer that calls a function of TensorFlow."""
@@ -21,6 +21,7 @@ def checked(
     `encoder` has the `layer` and its `class_name`, as converter.planning.encoders says them. No name of what stands in
     for a function is known while the config is checked: a file cannot use it. Raises as `keras_config.check`.
     """
+    custom = custom | cudnn.NAMES
     if encoder is None:
         keras_config.check(config, custom)
         return config, custom

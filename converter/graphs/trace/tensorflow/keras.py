@@ -22,7 +22,7 @@ from typing import Any
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
-from converter.graphs.trace.tensorflow import encoder_config, encoders, keras_config
+from converter.graphs.trace.tensorflow import cudnn, encoder_config, encoders, keras_config
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.graphs.trace.tensorflow.patches import convertible
@@ -120,7 +120,7 @@ def build(
                 own_config = _with_names(json.loads(config_text), objects)
                 if framework == "keras":
                     own_config = as_keras_3(own_config)
-                with _weights_counted(module, elements):
+                with _weights_counted(module, elements), cudnn.known(module):
                     return _built(module, own_config, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
             if (refusal := _refusal_in(error)) is not None:

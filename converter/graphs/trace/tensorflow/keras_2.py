@@ -47,6 +47,8 @@ def _value(value: Any) -> Any:
 
 
 def _object(value: Mapping[str, Any]) -> dict[str, Any]:
+    if value.get("class_name") == "Sequential":
+        value = _with_input(value)
     found = {key: _value(each) for key, each in value.items()}
     class_name, inner = found.get("class_name"), found.get("config")
     if not isinstance(class_name, str) or not isinstance(inner, dict):
@@ -58,6 +60,22 @@ def _object(value: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(inner.get("layers"), list):
         _write_calls_anew(inner)
     return found
+
+
+def _with_input(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a Sequential with a layer for the input that its first layer says. Early ones are a list of layers."""
+    config = model.get("config")
+    config = {"name": "sequential", "layers": config} if isinstance(config, list) else config
+    layers = config.get("layers") if isinstance(config, dict) else None
+    first = layers[0] if isinstance(layers, list) and layers else None
+    said = first.get("config") if isinstance(first, dict) and first.get("class_name") != "InputLayer" else None
+    shape = said.get("batch_input_shape") if isinstance(said, dict) else None
+    if not (isinstance(config, dict) and isinstance(layers, list) and isinstance(said, dict) and shape):
+        return {**model, "config": config}
+    source = {"name": f"{said.get('name')}_input", "batch_shape": shape}
+    dtype = said.get("input_dtype", said.get("dtype"))
+    source |= {"dtype": dtype} if isinstance(dtype, str) else {}
+    return {**model, "config": {**config, "layers": [{"class_name": "InputLayer", "config": source}, *layers]}}
 
 
 def _drop_arguments(class_name: str, arguments: dict[str, Any]) -> None:
