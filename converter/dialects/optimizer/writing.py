@@ -47,7 +47,10 @@ def epsilon_option() -> Any:
 
 
 def why_not_exact(source: Checkpoint, planned: Checkpoint) -> str | None:
-    """Return why asking for an optimizer that adds epsilon where PyTorch does changes nothing, or None."""
+    """Return why asking for an optimizer that adds epsilon where PyTorch does gives none, or None.
+
+    One without an epsilon, as SGD, has none in the wrong place.
+    """
     if source.optimizer_stored is not None or (source.optimizer and source.optimizer.convention in _OF_KERAS):
         return "from Keras to Keras epsilon stays what it is, and where"
     state = planned.optimizer
@@ -55,9 +58,9 @@ def why_not_exact(source: Checkpoint, planned: Checkpoint) -> str | None:
         return "the state stays as PyTorch has it"
     settings = state.groups[0].hyperparameters if state.groups else {}
     class_name = str(settings.get("class_name", CLASSES[state.algorithm]))
-    if class_name.startswith(OWN_PACKAGE) or settings.get("adaptive_epsilon"):
+    if "epsilon" not in settings or class_name.startswith(OWN_PACKAGE) or settings.get("adaptive_epsilon"):
         return None
-    return f"{class_name} of tf_keras has one way alone" if "epsilon" in settings else f"{class_name} has no epsilon"
+    return f"{class_name} of tf_keras has one way alone"
 
 
 def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) -> Checkpoint:
