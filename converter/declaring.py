@@ -35,6 +35,7 @@ class Need(Enum):
     CONFIG = "a config of transformers that goes along, or that a graph is made of"
     HEAD = "the same, or an optimizer whose parameters a class puts in order"
     STATE = "state of an optimizer that is carried"
+    EPSILON = "the same, of one that becomes Keras's and adds an epsilon"
     ASSETS = "a target that files go along with"
 
 

@@ -5,8 +5,9 @@ functions behind them say in detail what they do and raise. Files and folders ar
 
 Functions that trace write the ONNX file `graph`, whose external initializers (location "weights") are called as the
 reader calls the tensors, and return `Signature.to_json()`. Functions that run a model read the .npz file `inputs` and
-write the .npz file `outputs` (converter.graphs.run.arrays): a reference takes `nudge`, to change every weight in its
-last place before, and a target `canary` and `since`, to change weights afterwards (converter.graphs.run.canary).
+write the .npz file `outputs` (converter.graphs.run.arrays): a reference takes `nudge`, to change every weight before in
+the last place of that type, or of its own where that is less precise, and a target `canary` and `since`, to change
+weights afterwards (converter.graphs.run.canary).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from converter.graphs.run.answers import Answer
+from converter.graphs.run.answers import Answer, Prepared
 from converter.model.child_function import child_function
 
 # onnxruntime is none of them: it starts a thread when it is imported, which asks the network, and is quick to import.
@@ -129,8 +130,8 @@ def prepare(
     names: list[str],
     opset: int | None,
     inexact: list[str],
-) -> list[str]:
-    """Make a traced graph agree with the tensors of a checkpoint; return which of these are kernels."""
+) -> Prepared:
+    """Make a traced graph agree with the tensors of a checkpoint."""
     from converter.graphs.passes import preparing
 
     return preparing.run(graph=graph, stored=stored, declared=declared, names=names, opset=opset, inexact=inexact)
@@ -189,7 +190,7 @@ def build_saved_model(
 
 
 @child_function("comparing outputs: transformers", imports=_TORCH)
-def run_transformers(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
+def run_transformers(*, model: str, architecture: str, inputs: str, outputs: str, nudge: str | None = None) -> Answer:
     """Run the class `architecture` of transformers with the weights of the save_pretrained folder `model`."""
     from converter.graphs.run import transformers
 
@@ -197,7 +198,7 @@ def run_transformers(*, model: str, architecture: str, inputs: str, outputs: str
 
 
 @child_function("comparing outputs: user module", imports=_TORCH)
-def run_user_module(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
+def run_user_module(*, model: str, inputs: str, outputs: str, nudge: str | None = None) -> Answer:
     """Run the user's own module of torch with the weights in the folder `model`."""
     from converter.graphs.run import user_module
 
@@ -215,7 +216,7 @@ def run_keras(
     custom_objects: Sequence[str] = (),
     folder: str = "",
     encoder: Mapping[str, Any] | None = None,
-    nudge: bool = False,
+    nudge: str | None = None,
 ) -> Answer:
     """Run the Keras model in the file `model`, built of its config."""
     from converter.graphs.run import keras
@@ -235,7 +236,7 @@ def run_keras(
 
 @child_function("comparing outputs: foreign saved model", imports=_TENSORFLOW)
 def run_foreign_saved_model(
-    *, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0, nudge: bool = False
+    *, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0, nudge: str | None = None
 ) -> Answer:
     """Run a SavedModel from anywhere, without TensorFlow's loader."""
     from converter.graphs.run import foreign_saved_model
@@ -269,7 +270,7 @@ def run_onnx(
     outputs: str,
     canary: str | None = None,
     since: float = 0.0,
-    nudge: bool = False,
+    nudge: str | None = None,
     inexact: Sequence[str] = (),
 ) -> Answer:
     """Run an ONNX model in onnxruntime."""

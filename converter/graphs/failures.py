@@ -7,7 +7,10 @@ from itertools import takewhile
 
 _LIMIT_CHARACTERS = 300
 _WHERE = "Exception encountered when calling"
-_ARGUMENTS = "Arguments received"
+_ARGUMENTS = ("Arguments received", "Call arguments received")
+_IN_USER_CODE = "in user code:"
+"""With this AutoGraph begins a text that has a whole traceback before what went wrong."""
+_RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): (.+)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -26,5 +29,6 @@ def lines_of(error: BaseException) -> list[str]:
     """Return what `error` says, line by line, without colours, and without where in Keras and with what."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip(" =-")]
     if len(lines) > 1 and lines[0].startswith(_WHERE):
-        return list(takewhile(lambda line: not line.startswith(_ARGUMENTS), lines[1:]))
-    return lines
+        lines = list(takewhile(lambda line: not line.startswith(_ARGUMENTS), lines[1:]))
+    raised = [found[1] for line in lines if (found := _RAISED.fullmatch(line))] if lines[:1] == [_IN_USER_CODE] else []
+    return raised[-1:] or lines

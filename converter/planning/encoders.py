@@ -15,6 +15,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
 from converter.graphs.fitting.layout_steps import steps_back
+from converter.graphs.trace.tensorflow.keras_2 import mixed_policy
 from converter.model.checkpoint import Checkpoint
 from converter.planning.tracing import trace_class
 
@@ -68,6 +69,9 @@ def with_encoder(
         f"{model.layer} is computed as PyTorch's {architecture} does, in what outputs are compared with, too: "
         f"there is no {model.class_name} in transformers 5"
     )
+    policy = mixed_policy(source.keras_config.values) if source.keras_config is not None else None
+    if policy is not None:
+        note += f"; it computes in float32, and gives what {policy} has layers give"
     return graph.with_encoder(encoder), (note,)
 
 

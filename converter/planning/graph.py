@@ -208,7 +208,7 @@ def _attached(
 ) -> Checkpoint:
     """Return the checkpoint with the graph in `file`, made to agree with its tensors."""
     signature = fitted.signature
-    kernels = workshop.call(
+    prepared = workshop.call(
         calls.prepare,
         graph=os.fspath(file),
         stored={name: each.to_json() for name, each in fitted.stored.items()},
@@ -217,5 +217,11 @@ def _attached(
         opset=options.opset,
         inexact=list(target.inexact),
     )
-    graph = TracedGraph(file=file, signature=signature, reference=reference, kernels=frozenset(kernels))
+    graph = TracedGraph(
+        file=file,
+        signature=signature,
+        reference=reference,
+        kernels=frozenset(prepared["kernels"]),
+        rounded=prepared["rounded"],
+    )
     return replace(fitted.checkpoint, graph=graph)

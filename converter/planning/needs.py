@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from converter import formats
 from converter.declaring import Need, flag_of, needs_of
 from converter.dialects.optimizer.settings import NO_RATE
+from converter.dialects.optimizer.writing import why_not_exact
 from converter.dialects.transformers.heads import encoder_config
 from converter.errors import UsageError
 from converter.graphs.description.keras_source import names_in_vain
@@ -61,18 +62,23 @@ def check_code_is_asked(checkpoint: Checkpoint, target: Target, options: Options
         raise UsageError(f"--custom-objects {_NO_GRAPH}", hint=_that_take_layers(run))
 
 
-def check_state_is_carried(report: OptimizerReport, target: Target, options: Options) -> None:
-    """Raise UsageError for an option of optimizer state where none goes along, as `report` says."""
-    if report.status is OptimizerStatus.CARRIED:
-        return
+def check_state_is_carried(
+    report: OptimizerReport, source: Checkpoint, planned: Checkpoint, target: Target, options: Options
+) -> None:
+    """Raise UsageError for an option of optimizer state that does nothing to what goes along, as `report` says."""
     for flag, need in _given(target, options):
-        if need is Need.STATE and report.status is OptimizerStatus.ABSENT:
+        if need not in (Need.STATE, Need.EPSILON):
+            continue
+        if report.status is OptimizerStatus.ABSENT:
             raise UsageError(f"{flag} is for the state of an optimizer, and there is none", hint="leave it out")
-        if need is Need.STATE:
+        if report.status is not OptimizerStatus.CARRIED:
             why = f"decides nothing: optimizer state is not carried ({report.reason})"
             rate = "--hyperparameter learning_rate=VALUE, which carries the state"
             hint = rate if report.reason == NO_RATE else "what carries the state"
             raise UsageError(f"{flag} {why}", hint=f"leave it out, or give {hint}")
+        vain = why_not_exact(source, planned) if need is Need.EPSILON else None
+        if vain is not None:
+            raise UsageError(f"{flag} decides nothing: {vain}", hint="leave it out")
 
 
 def _given(target: Target, options: Options) -> Iterator[tuple[str, Need]]:

@@ -103,7 +103,7 @@ def plan(source: Source, target: Target, options: Options, workshop: LocalWorksh
             named=lambda settled: with_task(_named(settled, target.format), target.format.holds, options),
             adapted=lambda named: target.adapted(selected(named, target.format, options)),
         )
-    check_state_is_carried(optimizer, target, options)
+    check_state_is_carried(optimizer, configured, adapted, target, options)
     if options.custom_objects:
         check_code_is_asked(configured, target, options)
     _check_codes(method, source, target, adapted)

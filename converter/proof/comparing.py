@@ -6,7 +6,9 @@ Of an output of floating-point numbers, all its sample cases together:
              logit of -1e9 would excuse anything beside it. Not the deviation: rounding goes with magnitudes. Measured
              over 66 models of the zoo, ONNX against torch, the largest difference is at most 2.3e-6 of it, where noise
              on one weight, another GELU or float16 for one weight are 1e-4 and more.
-tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude.
+tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude. Where
+             the graph computes in a less precise type than the output's, as models of a mixed policy do, rtol is the
+             former's.
 `masked`     elements that no computation gives beside the others: of 1e8 and more, a thousand times the scale. They are
              equal but for the last two places of their type; infinities and NaN are in the same places.
 `share`      of the elements that could have failed: those that another element of the same output in their place would
@@ -78,13 +80,15 @@ def compare_outputs(
     atol: float | None,
     rtol: float | None,
     rounding: Mapping[str, float] | None = None,
+    rounded: Mapping[str, str] | None = None,
     is_cast: bool = False,
 ) -> Comparison:
     """Compare the arrays of sample cases, keys being `<case>/<output>`, as this module's docstring says.
 
-    Without `atol` and `rtol` the latter is that of the output's element type (RELATIVE_TOLERANCE) and the former the
-    least normal number; one given alone makes the other 0. `rounding` is by how much rounding alone moved each of the
-    reference's outputs: ROUNDING_FACTOR times that is tolerated. `is_cast` says that the target computes in another
+    Without `atol` and `rtol` the latter is that of the output's element type (RELATIVE_TOLERANCE), or of the type in
+    `rounded` that it is computed in, and the former the least normal number; one given alone makes the other 0.
+    `rounding` is by how much rounding alone moved each of the reference's outputs: ROUNDING_FACTOR times that is
+    tolerated. `is_cast` says that the target computes in another
     floating-point type, because it was asked to.
 
     Raises VerificationError naming the output that is missing, not expected, of another shape or type, or out of
@@ -96,7 +100,14 @@ def compare_outputs(
         pairs = [(np.asarray(expected[key]), np.asarray(found[key])) for key in keys]
         for ours, theirs in pairs:
             _check_declaration(name, ours, theirs, path, is_cast=is_cast)
-        compared = _Output(name=name, path=path, atol=atol, rtol=rtol, rounding=(rounding or {}).get(name, 0.0))
+        compared = _Output(
+            name=name,
+            path=path,
+            atol=atol,
+            rtol=rtol,
+            rounding=(rounding or {}).get(name, 0.0),
+            rounded=(rounded or {}).get(name),
+        )
         per_output.append(compared.compare(pairs))
     comparison = Comparison(per_output=tuple(per_output))
     if len(comparison.unproven) == len(per_output):
@@ -151,6 +162,7 @@ class _Output:
     atol: float | None
     rtol: float | None
     rounding: float
+    rounded: str | None
 
     def compare(self, pairs: Sequence[tuple[Array, Array]]) -> OutputComparison:
         """Compare the arrays of all cases. Raises VerificationError at the first that differs."""
@@ -178,6 +190,7 @@ class _Output:
     def _numbers(self, pairs: Sequence[tuple[Array, Array]], dtype: str, part: np.dtype[Any]) -> OutputComparison:
         scale = _scale([ours for ours, _ in pairs])
         rtol, least = self._relative(part), self._absolute(part)
+        bits = min(map(_fraction_bits, self._types(part)))
         least = max(least, ROUNDING_FACTOR * self.rounding)
         usual_below = max(_MASKED, _MASKED_SCALES * scale)
         largest, relative = 0.0, 0.0
@@ -185,7 +198,7 @@ class _Output:
             for start in range(0, ours.size, _PIECE):
                 reference = ours.reshape(-1)[start : start + _PIECE].astype(np.float64)
                 difference = _differences(reference, theirs.reshape(-1)[start : start + _PIECE].astype(np.float64))
-                allowed = _allowed(reference, scale, least, rtol, part)
+                allowed = _allowed(reference, scale, least, rtol, bits)
                 excess = difference > allowed
                 if excess.any():
                     worst = int(np.argmax(np.where(excess, difference, -1.0)))
@@ -197,7 +210,7 @@ class _Output:
                 own = difference / np.maximum(np.maximum(sizes, scale), np.finfo(np.float64).tiny)
                 relative = max(relative, float(np.max(own, where=usual, initial=0.0)))
         flat = _sampled([ours for ours, _ in pairs])
-        share = _share(flat, _allowed(flat, scale, least, rtol, part))
+        share = _share(flat, _allowed(flat, scale, least, rtol, bits))
         tolerance = least + rtol * scale
         return OutputComparison(
             name=self.name,
@@ -205,18 +218,29 @@ class _Output:
             max_abs=largest,
             max_rel=relative,
             tolerance=tolerance,
+            computed_in=self.rounded,
             share=share,
             reason=self._powerless(flat, share, _numbers_among([ours for ours, _ in pairs])),
         )
 
     def _relative(self, part: np.dtype[Any]) -> float:
-        return RELATIVE_TOLERANCE.get(part.name, 0.0) if self.atol is self.rtol is None else self.rtol or 0.0
+        if self.atol is self.rtol is None:
+            return max(RELATIVE_TOLERANCE.get(each, 0.0) for each in self._types(part))
+        return self.rtol or 0.0
 
     def _absolute(self, part: np.dtype[Any]) -> float:
         """Return `atol`; by default what a processor may flush to zero."""
         if self.atol is self.rtol is None:
             return float(np.finfo(part).smallest_normal) if part.kind == "f" else 0.0
         return self.atol or 0.0
+
+    @property
+    def _most_rounding(self) -> float:
+        """What is no more than the type allows that is computed in proves as much as that does."""
+        return max(_MOST_ROUNDING, 0.0 if self.rounded is None else RELATIVE_TOLERANCE[self.rounded])
+
+    def _types(self, part: np.dtype[Any]) -> tuple[str, ...]:
+        return (part.name,) if self.rounded is None else (part.name, self.rounded)
 
     def _powerless(self, flat: Array, share: float, numbers: float) -> str | None:
         if not flat.size:
@@ -226,7 +250,7 @@ class _Output:
         if numbers < _LEAST_NUMBERS:
             return f"{1 - numbers:.1%} of it is NaN or infinite"
         # Not of the scale: all but a few elements of a softmax that is sure of itself are next to nothing.
-        if self.rounding and ROUNDING_FACTOR * self.rounding > _MOST_ROUNDING * _root_mean_square(_usual(flat)):
+        if self.rounding and ROUNDING_FACTOR * self.rounding > self._most_rounding * _root_mean_square(_usual(flat)):
             return f"rounding alone changes it by {self.rounding:.2g}"
         if share:
             return None
@@ -274,18 +298,18 @@ def _differences(reference: Array, result: Array) -> Array:
     return np.where(np.isnan(difference), np.inf, difference)
 
 
-def _allowed(reference: Array, scale: float, least: float, rtol: float, part: np.dtype[Any]) -> Array:
+def _allowed(reference: Array, scale: float, least: float, rtol: float, bits: int) -> Array:
     sizes = np.where(np.isfinite(reference), np.abs(reference), 0.0)
     allowed = least + rtol * np.maximum(scale, sizes)
     is_masked = sizes >= max(_MASKED, _MASKED_SCALES * scale)
     if scale > 0 and is_masked.any():
-        step = 2.0 ** (np.floor(np.log2(np.where(is_masked, sizes, 1.0))) - _fraction_bits(part))
+        step = 2.0 ** (np.floor(np.log2(np.where(is_masked, sizes, 1.0))) - bits)
         allowed = np.where(is_masked, 2 * step, allowed)
     return allowed
 
 
-def _fraction_bits(part: np.dtype[Any]) -> int:
-    return 7 if part.name == "bfloat16" else int(np.finfo(part).nmant)
+def _fraction_bits(dtype: str) -> int:
+    return 7 if dtype == "bfloat16" else int(np.finfo(dtype).nmant)
 
 
 def _others(count: int) -> Array:

@@ -1,10 +1,10 @@
 """Proof of a graph: reference and target run on the same inputs, each in a process of its own, and are compared.
 
 Where the comparison fails, the reference is asked how far rounding moves its own outputs: it runs once more as it is,
-and once with every weight changed in the last place. A model in which that alone makes more of a difference than the
-tolerance (a T5 with weights four times as large: a softmax of large numbers jumps) is compared by that, and what
-rounding changes altogether is unproven. A reference that differs from itself when nothing was changed has
-no such excuse, nor is there one from a tolerance that was asked for.
+and once with every weight changed in the last place, of the type that is computed in. A model in which that alone
+makes more of a difference than the tolerance (a T5 with weights four times as large: a softmax of large numbers jumps)
+is compared by that, and what rounding changes altogether is unproven. A reference that differs from itself when nothing
+was changed has no such excuse, nor is there one from a tolerance that was asked for.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from converter.errors import GraphError, LimitError, UnprovenError, UsageError, 
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
-from converter.graphs.description.traced import Reference, TracedGraph
+from converter.graphs.description.traced import TracedGraph
 from converter.graphs.description.user_inputs import user_cases
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_arrays, write_sets
+from converter.graphs.run.canary import OWN_TYPE
 from converter.model.checkpoint import Checkpoint
 from converter.model.child_function import Call, ChildFunction
 from converter.model.output import Output
@@ -89,7 +90,7 @@ def verify_outputs(
         beyond=None if data is not None else unreached(graph.signature, sizes),
         data=None if data is None else data.name,
     )
-    compare = _comparing(reference, options, staged)
+    compare = _comparing(graph, options, staged)
     try:
         try:
             comparison = compare(expected, found)
@@ -98,7 +99,7 @@ def verify_outputs(
         except VerificationError as error:
             if not options.atol is options.rtol is None:
                 raise
-            rounding = _rounding(runs, reference, expected, compare, error)
+            rounding = _rounding(runs, graph, expected, compare, error)
             compare = partial(compare, rounding=rounding)
             comparison = compare(expected, found)
     except UnprovenError as error:
@@ -207,13 +208,13 @@ class _Runs:
         return runner.call(model=os.fspath(model), inputs=os.fspath(self.inputs), outputs=os.fspath(outputs))
 
 
-def _comparing(reference: Reference, options: Options, staged: Path) -> partial[Comparison]:
-    """Return compare_outputs with the tolerances that were asked for, or that a cast makes necessary."""
+def _comparing(graph: TracedGraph, options: Options, staged: Path) -> partial[Comparison]:
+    """Return compare_outputs with the tolerances that were asked for, or that a cast or the graph makes necessary."""
     rtol = options.rtol
     is_cast = options.target_dtype() is not None
-    if not reference.takes_weights and options.atol is rtol is None:
+    if not graph.reference.takes_weights and options.atol is rtol is None:
         rtol = _cast_tolerance(options)
-    return partial(compare_outputs, path=staged, atol=options.atol, rtol=rtol, is_cast=is_cast)
+    return partial(compare_outputs, path=staged, atol=options.atol, rtol=rtol, rounded=graph.rounded, is_cast=is_cast)
 
 
 def verify_foreign_outputs(
@@ -251,21 +252,23 @@ def _cast_tolerance(options: Options) -> float | None:
 
 def _rounding(
     runs: _Runs,
-    reference: Reference,
+    graph: TracedGraph,
     expected: Outputs,
     compare: partial[Comparison],
     difference: VerificationError,
 ) -> dict[str, float]:
     """Return by how much each output of the reference moves when its weights change in the last place.
 
-    Raises `difference` where that is no excuse, or cannot be told.
+    That is the last place of the least precise type that is computed in. Raises `difference` where that is no excuse,
+    or cannot be told.
     """
-    runner, model = reference.runner, reference.model
+    runner, model = graph.reference.runner, graph.reference.model
+    dtype = max(graph.rounded.values(), key=RELATIVE_TOLERANCE.__getitem__, default=OWN_TYPE)
     if not runner.takes("nudge"):
         raise difference
     try:
         (again, _), (nudged, _) = runs.run(
-            [("again", (runner, model)), ("nudged", (runner.with_arguments(nudge=True), model))]
+            [("again", (runner, model)), ("nudged", (runner.with_arguments(nudge=dtype), model))]
         )
     except GraphError:
         raise difference from None

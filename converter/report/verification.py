@@ -17,6 +17,7 @@ class OutputComparison:
 
     `max_abs`, `max_rel`   the largest difference, and the largest in units of the element's scale
     `tolerance`            of an element that is no larger than the scale; 0 where elements are to be equal
+    `computed_in`          the type that is computed in, where that is float16 or bfloat16
     `share`                of the elements that could have failed (converter.proof.comparing)
     `reason`               why the output proves nothing, None where it does
     """
@@ -26,13 +27,15 @@ class OutputComparison:
     max_abs: float = 0.0
     max_rel: float = 0.0
     tolerance: float = 0.0
+    computed_in: str | None = None
     share: float = 0.0
     reason: str | None = None
 
     def __str__(self) -> str:
         proven = "" if self.reason is None else f", not proven: {self.reason}"
+        inside = "" if self.computed_in in (None, self.dtype) else f" computed in {self.computed_in}"
         return (
-            f"output {self.name!r}: {self.dtype}, max|d| {self.max_abs:.2e}, relative {self.max_rel:.2e}, "
+            f"output {self.name!r}: {self.dtype}{inside}, max|d| {self.max_abs:.2e}, relative {self.max_rel:.2e}, "
             f"tolerance {self.tolerance:.2e}, {self.share:.1%} of the elements could have failed{proven}"
         )
 

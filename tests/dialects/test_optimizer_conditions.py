@@ -22,6 +22,7 @@ from converter.dialects.optimizer.epsilon import PlacedEpsilon, Squares, below_r
 from converter.dialects.optimizer.flavors import KerasFlavor, flavor_of
 from converter.dialects.optimizer.schedules import learning_rate_at
 from converter.dialects.optimizer.semantics import notes_on_state, to_keras, to_torch
+from converter.dialects.optimizer.writing import why_not_exact
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.ledger import Status
@@ -781,3 +782,20 @@ def test_no_epsilon_is_none_on_either_side(kind: str, slots: tuple[str, ...], is
         back = to_keras(made, flavor)
         assert state_of(back).groups[0].hyperparameters["epsilon"] == 0
         assert not any("epsilon" in each for each in back.warnings)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flavor", "said"),
+    [
+        ("adam", KerasFlavor.KERAS_3, None),
+        ("adamw", KerasFlavor.KERAS_3, None),
+        ("rmsprop", KerasFlavor.KERAS_3, None),
+        ("sgd", KerasFlavor.KERAS_3, None),
+        ("adam", KerasFlavor.TF_KERAS, None),
+        ("rmsprop", KerasFlavor.TF_KERAS, "RMSprop of tf_keras has one way alone"),
+    ],
+)
+def test_what_an_exact_epsilon_changes_nothing_of(algorithm: str, flavor: KerasFlavor, said: str | None) -> None:
+    source = checkpoint_of(algorithm)
+    assert why_not_exact(source, to_keras(source, flavor, is_exact=True)) == said
+    assert why_not_exact(source, source) == "the state stays as PyTorch has it"

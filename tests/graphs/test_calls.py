@@ -72,7 +72,7 @@ def test_a_call_is_checked_before_a_process_is_started() -> None:
 
 
 def test_a_given_keyword_may_be_given_anew() -> None:
-    assert calls.run_onnx.with_arguments(nudge=False).with_arguments(nudge=True).arguments == {"nudge": True}
+    assert calls.run_onnx.with_arguments(nudge=None).with_arguments(nudge="float16").arguments == {"nudge": "float16"}
     assert calls.run_onnx.arguments == {}
 
 

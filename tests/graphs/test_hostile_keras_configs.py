@@ -26,7 +26,7 @@ from converter.box import landlock
 from converter.errors import ArchitectureError, CkconvError, SafetyError, UsageError
 from converter.formats import NoOptions, h5, keras
 from converter.graphs.trace.tensorflow import keras_config
-from converter.graphs.trace.tensorflow.keras import build
+from converter.graphs.trace.tensorflow.building import build
 from tests.faults.several import treated
 from tests.graphs.hostile_keras_configs import FIXTURE, GRAPHS, HOSTILE, config_of, layer, write
 from tests.graphs.keras_mutants import mutants
@@ -219,7 +219,7 @@ def test_an_older_keras_builds_nothing(version: str, is_taken: bool, monkeypatch
         raise ReachedError
 
     monkeypatch.setitem(sys.modules, "keras", types.SimpleNamespace(__version__=version, __name__="keras"))
-    monkeypatch.setattr("converter.graphs.trace.tensorflow.keras._weights_counted", reached)
+    monkeypatch.setattr("converter.graphs.trace.tensorflow.building._weights_counted", reached)
     monkeypatch.setitem(sys.modules, "tf_keras", None)
     with pytest.raises(CkconvError) as caught:
         build(config_of(FIXTURE), (), "", is_archive=True)

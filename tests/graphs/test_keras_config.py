@@ -229,7 +229,7 @@ def test_what_keras_3_takes_for_a_function_is_left_out() -> None:
 def test_a_layer_whose_class_says_no_arguments_is_called_as_the_file_calls_it() -> None:
     """Keras 2 writes `{}` for a class without get_config, and the name of the layer beside it alone."""
     pytest.importorskip("keras")
-    from converter.graphs.trace.tensorflow import keras as trace
+    from converter.graphs.trace.tensorflow import building
 
     def entry(class_name: str, name: str, own: dict[str, Any], *before: str) -> dict[str, Any]:
         nodes = [[[each, 0, 0, {}] for each in before]] if before else []
@@ -242,5 +242,5 @@ def test_a_layer_whose_class_says_no_arguments_is_called_as_the_file_calls_it() 
     ]
     ends = {"input_layers": [["x", 0, 0]], "output_layers": [["other", 0, 0]]}
     values = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
-    model = trace.build(values, ("tests.graphs.own_layers:Gain",), "", is_archive=False)
+    model = building.build(values, ("tests.graphs.own_layers:Gain",), "", is_archive=False)
     assert [layer.name for layer in model.layers] == ["x", "mine", "other"]

@@ -170,6 +170,11 @@ def test_a_failure_is_what_went_wrong() -> None:
     of_keras = "Exception encountered when calling Dense.call().\n\n\x1b[1mno such axis\x1b[0m\n\nArguments received"
     assert summary_of(ValueError(of_keras)) == "ValueError: no such axis"
     assert summary_of(ValueError("\x1b[96m====\x1b[0m\nno\x1b[0m")) == "ValueError: no"
+    of_autograph = (
+        'Exception encountered when calling layer "gain" (type Gain).\n\nin user code:\n\n    File "own.py", line 3, '
+        "in call  *\n        return tf.matmul(x)\n\n    TypeError: one: argument\n\n\nCall arguments received by layer"
+    )
+    assert summary_of(TypeError(of_autograph)) == "TypeError: one: argument"
     assert reason_of(ValueError(of_keras)) == "no such axis"
     assert reason_of(ValueError("\x1b[1mno\x1b[0m\nwhy")) == "no why"
 

@@ -131,6 +131,10 @@ def numbers(folder: Path) -> None:
     _classifier(folder, "numbers", "dir h5 keras weights")
 
 
+def mixed(folder: Path) -> None:
+    _classifier(folder, "mixed", "dir h5 keras")
+
+
 def _of_texts(folder: Path, group: str, ways: str, labels: Any, loss: str) -> None:
     tokenizer = _xlm_roberta_tokenizer(folder)
     model, encoder = getattr(tensorflow_models, group)()

@@ -17,8 +17,6 @@ from tests.migrations.sources import SOURCES, TARGETS, Source
 from tests.oracle import environment
 
 ROOT = environment.ROOT
-RIGHT = 1e-5
-"""How far the outputs of a right cell are off at the most."""
 _ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
@@ -59,7 +57,7 @@ class Cell:
     @property
     def is_wrong(self) -> bool:
         off = self.difference
-        return not self.is_refused and (self.wrong is not None or off is None or off > RIGHT)
+        return not self.is_refused and (self.wrong is not None or off is None or off > SOURCES[self.source].right)
 
     def __str__(self) -> str:
         times = f" x{len(self.tries)}" if len(self.tries) > 1 else ""

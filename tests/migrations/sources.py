@@ -33,6 +33,8 @@ class Source:
     """The name of its own kind of HDF5 file."""
     optimizer: str = "Adam"
     """What it was trained with, at a rate of 1e-3."""
+    right: float = 1e-5
+    """How far the outputs of a right cell are off at the most: as far as float16 is, of a model that computes in it."""
     trains_in: tuple[str, ...] = ()
     """Targets in which training goes on: PyTorch's, and its own framework's; none where it has no optimizer."""
 
@@ -87,7 +89,8 @@ def _functional(group: str, model: str, head: str, ways: str, optimizer: str = "
             at_hand={"--config": "model.json"} if way == "weights_v3" else _CONFIG,
             is_whole=way in ("dir", "h5", "keras"),
             h5="model.weights.h5" if way == "weights_v3" else "model.h5",
-            trains_in=_TRAINS_IN.get(way, ()),
+            right=1e-2 if group == "mixed" else 1e-5,
+            trains_in=() if group == "mixed" else _TRAINS_IN.get(way, ()),
             **of,
         )
         for way in ways.split()
@@ -150,6 +153,7 @@ SOURCES = {
         *_xlm_roberta(),
         *_functional("classifier", "BertModel", "first", "dir h5 keras weights weights_v3 checkpoint"),
         *_functional("numbers", "BertModel", "first", "dir h5 keras weights"),
+        *_functional("mixed", "BertModel", "first", "dir h5 keras"),
         *_functional("sigmoid", "XLMRobertaModel", "first", "dir h5 keras weights", "AdamW"),
         *_functional("softmax", "XLMRobertaModel", "first", "dir h5 keras", "AdamW"),
         *_functional("pooling", "XLMRobertaModel", "mean", "dir h5 keras weights", "AdamW"),

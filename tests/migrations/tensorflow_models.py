@@ -32,7 +32,7 @@ def _texts(length: int | None) -> list[Any]:
     return [layers.Input((length,), dtype=tf.int32, name=name) for name in ("input_ids", "attention_mask")]
 
 
-def classifier(*, with_numbers: bool = False) -> tuple[Any, Any]:
+def classifier(*, with_numbers: bool = False, of_head: str | None = None) -> tuple[Any, Any]:
     """A functional model around a BERT, and the BERT."""
     bert = transformers.TFBertModel(transformers.BertConfig(**BERT, num_labels=2))
     inputs = _texts(LENGTH)
@@ -40,11 +40,20 @@ def classifier(*, with_numbers: bool = False) -> tuple[Any, Any]:
     if with_numbers:
         inputs.append(layers.Input((10,), dtype=tf.float32, name="numerical_features"))
         state = layers.concatenate([state, inputs[-1]])
-    return tf.keras.Model(inputs=inputs, outputs=layers.Dense(2, activation="softmax")(state)), bert
+    return tf.keras.Model(inputs=inputs, outputs=layers.Dense(2, activation="softmax", dtype=of_head)(state)), bert
 
 
 def numbers() -> tuple[Any, Any]:
     return classifier(with_numbers=True)
+
+
+def mixed() -> tuple[Any, Any]:
+    """The same under a policy that computes in float16, but for a head that gives float32."""
+    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        return classifier(with_numbers=True, of_head="float32")
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
 
 
 def _around_xlm_roberta(*, is_pooled: bool, units: int) -> tuple[Any, Any]:

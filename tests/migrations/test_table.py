@@ -13,7 +13,7 @@ import pytest
 
 from tests.migrations import training
 from tests.migrations.rules import rule_of
-from tests.migrations.running import RIGHT, Cache, Cell, chosen, run
+from tests.migrations.running import Cache, Cell, chosen, run
 from tests.migrations.sources import SOURCES, WEIGHTS_ALONE
 from tests.oracle.environment import PYTHON
 from tests.slices import IS_FULL, SEED
@@ -76,4 +76,4 @@ def test_training_goes_on(folder: Path, tell: Callable[[str], None]) -> None:
     done = _done(cache, _slice(training.cells_of), len(training.cells_of(SOURCES)), "training", tell)
     assert [_said(cell) for cell in done if cell.is_refused] == []
     sources = {cell.source for cell in done}
-    assert all(training.forgetful(cache.sources / source) > _TIMES * RIGHT for source in sources)
+    assert all(training.forgetful(cache.sources / source) > _TIMES * SOURCES[source].right for source in sources)

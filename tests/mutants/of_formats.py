@@ -13,7 +13,7 @@ _KINDS = "tests/formats/test_kinds_of_keras.py"
 
 FAULTS = (
     Fault(
-        module="graphs/trace/tensorflow/keras.py",
+        module="graphs/trace/tensorflow/building.py",
         old="own_config = _with_names(json.loads(config_text), objects)",
         new="own_config = json.loads(config_text)",
         tests="tests/graphs/test_keras_config.py -k no_arguments",

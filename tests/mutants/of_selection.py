@@ -742,8 +742,8 @@ FAULTS = (
     ),
     Fault(
         module="planning/needs.py",
-        old="    if report.status is OptimizerStatus.CARRIED:\n",
-        new="    if report.status is not OptimizerStatus.ABSENT:\n",
+        old="        if report.status is not OptimizerStatus.CARRIED:\n",
+        new="        if False:\n",
         tests=_SELECTION,
         what="--hyperparameter is ignored where optimizer state is dropped",
     ),

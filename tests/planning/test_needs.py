@@ -20,6 +20,7 @@ from converter.model.tensor import ArrayTensor
 from converter.options import Options
 from converter.planning import graph
 from converter.proof.difference import canonical_form
+from converter.report import OptimizerStatus
 from tests.conftest import ROOT
 
 plan = importlib.import_module("converter.planning.plan")  # the package has a function of that name
@@ -228,3 +229,34 @@ def test_options_of_an_optimizer_that_is_of_no_such_kind(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="--epsilon is for the state of an optimizer, and there is none"):
         converter.convert(source("weights.pth", tmp_path), tmp_path / "x.h5", weights_only=True, epsilon="exact")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("read", "target"),
+    [
+        ("optimizer/adam-new.h5", "out.h5"),
+        ("optimizer/adam-new.h5", "out.keras"),
+        ("optimizer/rmsprop-legacy.h5", "out.h5"),
+        ("optimizer/sgd-new.keras", "out.keras"),
+        ("optimizer/sgd-new.keras", "out.weights.h5"),
+        ("optimizer/adam-savedmodel", "out.h5"),
+        ("keras-mixed/layers-mixed_bfloat16.keras", "out.keras"),
+        ("keras-mixed/own.h5", "out.h5"),
+        ("keras-mixed/own.keras", "out.keras"),
+    ],
+)
+def test_an_epsilon_of_keras_stays_in_another_file_of_keras(read: str, target: str, tmp_path: Path) -> None:
+    report = converter.convert(FIXTURES / read, tmp_path / target)
+    assert report.optimizer.status is OptimizerStatus.CARRIED
+    said = "--epsilon decides nothing: from Keras to Keras epsilon stays what it is, and where"
+    with pytest.raises(UsageError, match=said):
+        converter.convert(FIXTURES / read, tmp_path / f"again-{target}", epsilon="exact")
+    assert not (tmp_path / f"again-{target}").exists()
+
+
+def test_an_epsilon_that_pytorchs_state_keeps(tmp_path: Path) -> None:
+    read = FIXTURES / "squad-bert" / "checkpoint.pth"
+    with pytest.raises(UsageError, match="--epsilon decides nothing: the state stays as PyTorch has it"):
+        converter.convert(read, tmp_path / "x.h5", epsilon="exact")
+    report = converter.convert(read, tmp_path / "out", to="pretrained", flavor="tf", epsilon="exact")
+    assert report.optimizer.status is OptimizerStatus.CARRIED

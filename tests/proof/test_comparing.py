@@ -42,6 +42,43 @@ def test_the_tolerance_of_each_type(dtype: str) -> None:
         compare(values, moved(wide, at, 3 * tolerance).astype(kind))
 
 
+@pytest.mark.parametrize("rounded", ["float16", "bfloat16"])
+def test_the_tolerance_of_the_type_that_is_computed_in(rounded: str) -> None:
+    values = VALUES.astype(np.float32)
+    at = tuple(int(each) for each in np.unravel_index(np.argmin(values), values.shape))
+    tolerance = TOLERANCES[rounded] * float(np.median(np.abs(values)))
+    found = compare(values, moved(values, at, 0.9 * tolerance), rounded={"y": rounded})
+    assert found.tolerance == pytest.approx(tolerance)
+    assert found.per_output[0].computed_in == rounded
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(values, moved(values, at, 1.2 * tolerance), rounded={"y": rounded})
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(values, moved(values, at, 0.9 * tolerance), rounded={"other": rounded})
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(values, moved(values, at, 0.9 * tolerance), rounded={"y": rounded}, rtol=1e-5)
+    double = values.astype(np.float64)
+    compare(double, moved(double, at, 0.9 * tolerance), rounded={"y": rounded})
+
+
+def test_rounding_of_the_type_that_is_computed_in_proves_what_its_tolerance_does() -> None:
+    values = VALUES.astype(np.float32)
+    rounding = {"y": 0.01 * float(np.sqrt(np.mean(np.square(values))))}
+    assert compare(values, values.copy(), rounding=rounding, rounded={"y": "bfloat16"}).unproven == ()
+    for rounded in ({}, {"y": "float16"}):
+        with pytest.raises(UnprovenError, match="rounding alone changes it"):
+            compare(values, values.copy(), rounding=rounding, rounded=rounded)
+
+
+def test_masked_values_are_held_to_the_places_of_the_type_that_is_computed_in() -> None:
+    values = VALUES.astype(np.float32)
+    values[0, :9] = -1e9
+    other = moved(values, (0, 3), -4e6)
+    compare(values, other, rounded={"y": "bfloat16"})
+    for rounded in ({}, {"y": "float16"}):
+        with pytest.raises(VerificationError, match="differs by"):
+            compare(values, other, rounded=rounded)
+
+
 def test_a_tolerance_that_was_asked_for_just_inside_and_just_outside() -> None:
     values = VALUES
     scale = float(np.median(np.abs(values)))

@@ -35,7 +35,7 @@ SIGNATURE = Signature(
 
 
 @child_function("comparing outputs: the source")
-def run_source(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Any:
+def run_source(*, model: str, inputs: str, outputs: str, nudge: str | None = None) -> Any:
     raise AssertionError("nothing is run here")
 
 
@@ -74,6 +74,7 @@ class Runs:
         self.nudged: Computed = same
         self.canary: list[tuple[str, Computed]] = []
         self.takes_weights = False
+        self.rounded: dict[str, str] = {}
         self.at_once: list[int] = []
         self.calls: list[Call[Any]] = []
         self.workshop = LocalWorkshop(folder=folder, scratch=folder)
@@ -108,6 +109,7 @@ class Runs:
             file=self.folder / "graph.onnx",
             signature=SIGNATURE,
             reference=Reference(runner=run_source, model=self.folder, takes_weights=self.takes_weights),
+            rounded=self.rounded,
         )
         tensors = {"w": ArrayTensor.of(np.zeros(20 << 20, np.uint8))}
         given = Options(max_memory=memory, **options)
@@ -134,14 +136,24 @@ def test_both_sides_are_in_memory_at_once_only_where_it_is_for_both(runs: Runs) 
     assert set(runs.at_once) == {1}
 
 
+def test_an_output_is_held_to_the_type_that_is_computed_in(runs: Runs) -> None:
+    runs.computed[TARGET] = off(0.005)
+    with pytest.raises(VerificationError, match="'y' differs"):
+        runs.verified()
+    runs.rounded = {"y": "float16", "z": "bfloat16"}
+    (found,) = runs.verified().per_output
+    assert (found.dtype, found.computed_in) == ("float32", "float16")
+    runs.computed[TARGET], runs.nudged = off(0.5), off(0.001)
+    with pytest.raises(VerificationError, match="'y' differs"):
+        runs.verified()
+    assert [call.arguments.get("nudge") for call in runs.calls if call.address == REFERENCE][-1] == "bfloat16"
+
+
 def test_rounding_is_an_excuse_that_is_looked_for_where_no_tolerance_was_asked_for(runs: Runs) -> None:
     runs.computed[TARGET], runs.nudged = off(0.002), off(0.001)
     assert runs.verified().outputs
-    assert [call.arguments.get("nudge", False) for call in runs.calls if call.address == REFERENCE] == [
-        False,
-        False,
-        True,
-    ]
+    nudges = [call.arguments.get("nudge") for call in runs.calls if call.address == REFERENCE]
+    assert nudges == [None, None, "float64"]
     for asked in ({"atol": 1e-4}, {"rtol": 1e-5}):
         with pytest.raises(VerificationError, match="'y' differs"):
             runs.verified(**asked)

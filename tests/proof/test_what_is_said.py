@@ -85,6 +85,12 @@ def test_weights_that_no_output_shows_are_noted() -> None:
     assert Verification().notes == ()
 
 
+def test_a_line_says_in_which_type_an_output_is_computed() -> None:
+    assert "float32 computed in bfloat16, max|d|" in str(replace(output(1), computed_in="bfloat16"))
+    same = OutputComparison(name="y", dtype="float16", computed_in="float16")
+    assert "computed in" not in str(same)
+
+
 def test_a_verification_survives_json() -> None:
     whole = Verification(
         weights=True,
@@ -94,7 +100,7 @@ def test_a_verification_survives_json() -> None:
         beyond="9 tokens",
         data="x.npz",
         left_out=("one set",),
-        per_output=(output(1, "constant"),),
+        per_output=(replace(output(1, "constant"), computed_in="float16"),),
         canary=Canary(tried=2, noticed=1, not_tried=1, unnoticed=("a",), reason="memory"),
     )
     told = whole.as_dict()

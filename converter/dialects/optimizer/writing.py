@@ -24,6 +24,7 @@ _REGISTERED = "Custom>"
 _NOT_SHOWN = frozenset(
     ("name", "use_ema", "ema_momentum", "ema_overwrite_frequency", "jit_compile", "is_legacy_optimizer")
 )
+_OF_KERAS = (Convention.KERAS, Convention.KERAS_LEGACY)
 _NOT_COMPILED = {"loss": None, "loss_weights": None, "metrics": None, "weighted_metrics": None}
 
 
@@ -42,8 +43,25 @@ def epsilon_option() -> Any:
         Epsilon.STOCK,
         "Keras's own optimizers, or those of converter.keras_optimizers, which add epsilon where PyTorch does.",
         choices=Epsilon,
-        needs=Need.STATE,
+        needs=Need.EPSILON,
     )
+
+
+def why_not_exact(source: Checkpoint, planned: Checkpoint) -> str | None:
+    """Return why asking for an optimizer that adds epsilon where PyTorch does gives none, or None.
+
+    One without an epsilon, as SGD, has none in the wrong place.
+    """
+    if source.optimizer_stored is not None or (source.optimizer and source.optimizer.convention in _OF_KERAS):
+        return "from Keras to Keras epsilon stays what it is, and where"
+    state = planned.optimizer
+    if state is None or state.convention is Convention.TORCH:
+        return "the state stays as PyTorch has it"
+    settings = state.groups[0].hyperparameters if state.groups else {}
+    class_name = str(settings.get("class_name", CLASSES[state.algorithm]))
+    if "epsilon" not in settings or class_name.startswith(OWN_PACKAGE) or settings.get("adaptive_epsilon"):
+        return None
+    return f"{class_name} of tf_keras has one way alone"
 
 
 def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) -> Checkpoint:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.graphs.description.signature import Signature
@@ -39,10 +40,12 @@ class TracedGraph(Graph):
     """An ONNX file whose external initializers name tensors instead of holding them, and what it computes.
 
     Initializers agree with the checkpoint's tensors in name, element type and shape; `signature` has those names.
-    `kernels` are those that TensorFlow would rather have as model.kernels says.
+    `kernels` are those that TensorFlow would rather have as model.kernels says, `rounded` is the type that an output is
+    computed in, where that is float16 or bfloat16.
     """
 
     file: Path
     signature: Signature
     reference: Reference
     kernels: frozenset[str] = frozenset()
+    rounded: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,8 @@ from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
 from converter.graphs.passes.kernels import kernels_of
 from converter.graphs.passes.precision import compute_exactly
+from converter.graphs.passes.rounding import rounded_outputs
+from converter.graphs.run.answers import Prepared
 
 
 def run(
@@ -19,8 +21,8 @@ def run(
     names: list[str],
     opset: int | None,
     inexact: list[str],
-) -> list[str]:
-    """Rewrite the ONNX file `graph`. Returns its kernels (`passes.kernels`).
+) -> Prepared:
+    """Rewrite the ONNX file `graph`. Returns what of its tensors and outputs is known then.
 
     `stored` maps initializers to `fitting.Stored` as JSON; `declared` are the tensors that the graph has afterwards,
     `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators that the target's
@@ -36,7 +38,7 @@ def run(
     compute_exactly(model, inexact)
     constants_as_nodes(model, frozenset(declared), frozenset(names))
     onnx_ir.save(model, graph)
-    return list(kernels_of(model))
+    return {"kernels": list(kernels_of(model)), "rounded": rounded_outputs(model)}
 
 
 def convert_opset(model: Any, opset: int) -> None:

@@ -1,8 +1,19 @@
-"""What a function that runs a model says of it; its outputs are in a file."""
+"""What functions of a child process say of a model; what they make of it is in files."""
 
 from __future__ import annotations
 
 from typing import TypedDict
+
+
+class Prepared(TypedDict):
+    """What is known of a graph once it is as targets get it: `converter.graphs.passes.preparing`.
+
+    `kernels`  the names of tensors that TensorFlow would rather have otherwise
+    `rounded`  the type that an output is computed in, by its name, where that is float16 or bfloat16
+    """
+
+    kernels: list[str]
+    rounded: dict[str, str]
 
 
 class TriedGroups(TypedDict):

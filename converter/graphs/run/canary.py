@@ -149,15 +149,21 @@ def perturbed(values: Any, name: str) -> Any:
     return np.where(usual, np.clip(other, -most, most), wide).astype(values.dtype)
 
 
-def nudged(values: Any, name: str) -> Any:
+OWN_TYPE = "float64"
+"""For `nudged`: no weight is more precise."""
+
+
+def nudged(values: Any, name: str, dtype: str = OWN_TYPE) -> Any:
     """Return the values of a weight as if they had been rounded elsewhere: one in eight moves by the last place.
 
-    That is about as far, in the mean square, as rounding moves all of them.
+    That is about as far, in the mean square, as rounding moves all of them. It is the last place of `dtype`, which is
+    computed in, or of the weight's own type where that is less precise.
     """
     values = np.asarray(values)
     random, wide = _random(name), values.astype(np.float64 if values.dtype == np.float64 else np.float32)
     signs = _signs(random, wide.shape) * (random.random(wide.shape, dtype=np.float32) < _NUDGED)
-    return (wide + wide * signs * wide.dtype.type(_finfo(values.dtype).eps)).astype(values.dtype)
+    step = wide.dtype.type(max(_finfo(each).eps for each in (values.dtype, dtype)))
+    return (wide + wide * signs * step).astype(values.dtype)
 
 
 def _random(name: str) -> np.random.Generator:

@@ -6,6 +6,7 @@ Variables get their values from our own reader of the bundle, and tables what wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def run(
     outputs: str,
     canary: str | None = None,
     since: float = 0.0,
-    nudge: bool = False,
+    nudge: str | None = None,
 ) -> Answer:
     """Compute the signature that is converted, on the inputs of an .npz file; write another.
 
@@ -58,7 +59,7 @@ def run(
         try:
             tf.import_graph_def(graph_def, name="")
             variables = _Variables(session, graph, served.variables)
-            variables.fill(nudged if nudge else lambda values, _: values)
+            variables.fill((lambda values, _: values) if nudge is None else partial(nudged, dtype=nudge))
             _fill(session, graph, served.tables)
         except failures as error:
             raise GraphError(f"does not run: {' '.join(str(error).split())[:300]}", path=model) from error

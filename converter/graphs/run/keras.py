@@ -16,8 +16,10 @@ from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged
 from converter.graphs.trace.tensorflow import encoders
-from converter.graphs.trace.tensorflow.keras import build, called
+from converter.graphs.trace.tensorflow.building import build
+from converter.graphs.trace.tensorflow.keras import called
 from converter.graphs.trace.tensorflow.keras_2 import is_of_keras_2
+from converter.graphs.trace.tensorflow.own_code import framework_of
 
 _ZIP = b"PK"
 _LAYERS, _MODEL = "layer_names", "model_weights"
@@ -34,7 +36,7 @@ def run(
     custom_objects: Sequence[str] = (),
     folder: str = "",
     encoder: Mapping[str, Any] | None = None,
-    nudge: bool = False,
+    nudge: str | None = None,
 ) -> Answer:
     """Call the model in the file `model` on the inputs of an .npz file; write another.
 
@@ -44,17 +46,20 @@ def run(
     """
     is_archive = _is_zip(model) or _is_numbered(model)
     built = build(config, custom_objects, folder, is_archive=is_archive, elements=elements, encoder=encoder)
+    is_renamed = is_archive and is_of_keras_2(config) and framework_of(built) == "keras"
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
         try:
-            built.load_weights(os.fspath(_weights(Path(model), Path(scratch), config, is_archive=is_archive)))
+            file = _weights(Path(model), Path(scratch), is_archive=is_archive, is_renamed=is_renamed)
+            built.load_weights(os.fspath(file))
         except Exception as error:  # Keras raises what comes
             raise GraphError(f"Keras cannot load the weights: {' '.join(str(error).split())[:300]}") from error
     if encoder is not None and is_archive:
         _load_encoder(built, encoder, model)
-    for number, variable in enumerate(built.weights if nudge else ()):
-        values = variable.numpy()
-        if is_floating(values.dtype):
-            variable.assign(nudged(values, str(number)))
+    if nudge is not None:
+        for number, variable in enumerate(built.weights):
+            values = variable.numpy()
+            if is_floating(values.dtype):
+                variable.assign(nudged(values, str(number), nudge))
     # Keras raises what comes.
     return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: called(built, arrays), (Exception,))}
 
@@ -90,10 +95,10 @@ def _opened(model: str) -> Iterator[Any]:
         yield member
 
 
-def _weights(model: Path, scratch: Path, config: Mapping[str, Any], *, is_archive: bool) -> Path:
+def _weights(model: Path, scratch: Path, *, is_archive: bool, is_renamed: bool) -> Path:
     """Return a file called as Keras wants it that has the weights, those of a Keras 2 archive where Keras 3 looks."""
     suffix = ".h5" if not is_archive else ".keras" if _is_zip(os.fspath(model)) else _WEIGHTS_SUFFIX
-    if not is_archive or not is_of_keras_2(config):
+    if not is_renamed:
         if model.name.endswith(suffix) and model.name.endswith(_WEIGHTS_SUFFIX) is (suffix == _WEIGHTS_SUFFIX):
             return model.absolute()
         return Path(shutil.copyfile(model, scratch / f"model{suffix}"))  # no link is made inside a box

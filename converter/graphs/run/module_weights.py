@@ -33,7 +33,7 @@ class ModuleWeights:
         with torch.no_grad():
             self._tensors[name].copy_(to_tensor(values))
 
-    def nudge(self) -> None:
-        """Change every weight in its last place (`converter.graphs.run.canary.nudged`)."""
+    def nudge(self, dtype: str) -> None:
+        """Change every weight in the last place of a type (`converter.graphs.run.canary.nudged`)."""
         for name in self._tensors:
-            self.write(name, nudged(self.read(name), name))
+            self.write(name, nudged(self.read(name), name, dtype))

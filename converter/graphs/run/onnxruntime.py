@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import ml_dtypes
+import numpy as np
 
 from converter.encoding import protobuf
 from converter.encoding.onnx_file import read_model
@@ -17,6 +22,7 @@ from converter.graphs.passes.precision import compute_exactly
 from converter.graphs.run.answers import Answer, TriedGroups
 from converter.graphs.run.arrays import read_sets, run_sets
 from converter.graphs.run.canary import available_bytes, is_floating, nudged, try_groups, untried
+from converter.model.dtype import DType
 from converter.model.file import LocalFile
 from converter.model.tensor import Tensor
 
@@ -24,7 +30,9 @@ _DTYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool",
     "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
     "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
+    "tensor(bfloat16)": "bfloat16",
 }  # fmt: skip
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _SUFFIX = ".onnx"
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _MODEL_GRAPH, _GRAPH_INPUT, _NODE_OPERATOR = 7, 11, 4
@@ -39,7 +47,7 @@ def run(
     outputs: str,
     canary: str | None = None,
     since: float = 0.0,
-    nudge: bool = False,
+    nudge: str | None = None,
     inexact: Sequence[str] = (),
 ) -> Answer:
     """Run the file `model`, or the one in that folder, on the inputs of an .npz file; write another.
@@ -51,10 +59,10 @@ def run(
     path = file_of(model)
     sets = read_sets(inputs)
     weights = _FedWeights(path, _exact(path, inexact))
-    if nudge:
+    if nudge is not None:
         for name in weights.sizes():
-            weights.write(name, nudged(weights.read(name), name))
-    session = weights.session() if nudge else _session(path, weights.content)
+            weights.write(name, nudged(weights.read(name), name, nudge))
+    session = _session(path, weights.content) if nudge is None else weights.session()
     failed = run_sets(sets, outputs, partial(_outputs, session, path=path, weights=weights))
     del session  # that of the canary holds the weights, too
     tried = None if canary is None else _tried(weights, sets, canary=canary, since=since)
@@ -63,10 +71,38 @@ def run(
 
 def _outputs(session: Any, arrays: Mapping[str, Any], path: Path, weights: _FedWeights) -> dict[str, Any]:
     wanted = {value.name: _DTYPES.get(value.type) for value in session.get_inputs()}
-    names = [value.name for value in session.get_outputs()]
-    feeds = {name: arrays[name].astype(dtype) for name, dtype in wanted.items() if name in arrays}
+    types = {value.name: _DTYPES.get(value.type) for value in session.get_outputs()}
+    feeds = {name: _fed(arrays[name].astype(dtype)) for name, dtype in wanted.items() if name in arrays}
+    feeds |= weights.fed
     with _failures(path):
-        return dict(zip(names, session.run(names, {**feeds, **weights.fed}), strict=True))
+        if _BFLOAT16.name not in types.values():
+            return dict(zip(types, session.run([*types], feeds), strict=True))
+        values = {name: _as_value(array) for name, array in feeds.items()}
+        found = zip(types.items(), session.run_with_ort_values([*types], values), strict=True)
+        return {name: _read(value) if dtype == _BFLOAT16.name else value.numpy() for (name, dtype), value in found}
+
+
+def _fed(array: Any) -> Any:
+    """Return an array as onnxruntime takes it: numpy has no bfloat16 that it knows."""
+    import onnxruntime
+
+    if array.dtype != _BFLOAT16:
+        return array
+    number = TYPE_NUMBERS[DType.BFLOAT16]
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view("uint16"), number)
+
+
+def _as_value(fed: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(fed) if isinstance(fed, np.ndarray) else fed
+
+
+def _read(value: Any) -> Any:
+    """Return the array of bfloat16 in an OrtValue, which its own `numpy` does not."""
+    shape = value.shape()
+    content = ctypes.string_at(value.data_ptr(), math.prod(shape) * _BFLOAT16.itemsize)
+    return np.frombuffer(content, _BFLOAT16).reshape(shape)
 
 
 def _tried(weights: _FedWeights, sets: Mapping[str, Mapping[str, Any]], *, canary: str, since: float) -> TriedGroups:
@@ -115,12 +151,7 @@ class _FedWeights:
         return self._tensors[name].numpy()
 
     def write(self, name: str, values: Any) -> None:
-        import onnxruntime
-
-        number = TYPE_NUMBERS[self._tensors[name].dtype]
-        if values.dtype.name == "bfloat16":
-            values = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(values.view("uint16"), number)
-        self.fed[name] = values
+        self.fed[name] = _fed(values)
 
 
 def _value_info(name: str, tensor: Tensor) -> bytes:

@@ -18,7 +18,7 @@ from converter.graphs.trace.caching import cache_of, present_of
 from converter.graphs.trace.model_building import model_class, model_config
 
 
-def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
+def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: str | None = None) -> Answer:
     """Run the class `architecture` with the folder's weights, computed in float32, on the inputs of an .npz file.
 
     `model` is a folder with config.json and model.safetensors. Keys of the files are `<set>/<input or output name>`.
@@ -49,8 +49,8 @@ def run(*, model: str, architecture: str, inputs: str, outputs: str, nudge: bool
         also = f", and {len(missing) - 1} more are not" if len(missing) > 1 else ""
         raise GraphError(f"is not in the checkpoint that {architecture} is to be run with{also}", tensor=missing[0])
     loaded.eval()
-    if nudge:
-        ModuleWeights(loaded).nudge()
+    if nudge is not None:
+        ModuleWeights(loaded).nudge(nudge)
     # A model's own code fails in any way it likes.
     return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: _outputs(loaded, arrays), (Exception,))}
 

@@ -19,7 +19,7 @@ FACTORY_NAME = "module.json"
 _WEIGHTS_NAME = "model.safetensors"
 
 
-def run(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Answer:
+def run(*, model: str, inputs: str, outputs: str, nudge: str | None = None) -> Answer:
     """Run the module that `model`/module.json (`factory`, `folder`) names, on the inputs of an .npz file.
 
     Its weights are those of `model`/model.safetensors, in the module's own element types. With `nudge` every weight is
@@ -39,8 +39,8 @@ def run(*, model: str, inputs: str, outputs: str, nudge: bool = False) -> Answer
         empty = [name for name, tensor in state.items() if id(tensor) not in filled]
         if empty:
             raise GraphError("has no value in the checkpoint", tensor=empty[0])
-        if nudge:
-            ModuleWeights(module).nudge()
+        if nudge is not None:
+            ModuleWeights(module).nudge(nudge)
 
     def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
         with torch.no_grad():

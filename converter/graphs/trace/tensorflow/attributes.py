@@ -16,7 +16,7 @@ from typing import Any
 from converter.errors import ArchitectureError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.tensorflow import keras_config
-from converter.graphs.trace.tensorflow.keras import imported
+from converter.graphs.trace.tensorflow.own_code import OwnCode, framework_of
 
 _Where = tuple[str, str, str, str]
 Inside = list[_Where]
@@ -40,7 +40,7 @@ def run(
     for entry in own.values():
         keras_config.check(entry, custom)
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    classes = imported(custom_objects, folder)
+    classes = OwnCode(custom_objects, is_older=is_older).imported(folder)
     found: dict[str, Inside] = {}
     for layer, entry in own.items():
         try:
@@ -99,8 +99,7 @@ def _below(around: str, own: str) -> str:
 
 def _saving_of(layer: Any) -> tuple[Callable[[Any], Iterator[tuple[str, Any]]], Callable[[str], str]]:
     """Return how the Keras of a layer goes through its attributes, and what it makes of the name of a class."""
-    modules = [each.__module__.partition(".")[0] for each in type(layer).__mro__]
-    framework = "tf_keras" if "tf_keras" in modules else "keras"
+    framework = framework_of(layer)
     saving = importlib.import_module(f"{framework}.src.saving.saving_lib")
     if framework == "keras":
         return saving._walk_saveable, saving.naming.to_snake_case

@@ -20,6 +20,7 @@ from converter.graphs.description.signature import Declaration, Dimension, Graph
 from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.sampling import sampling_of
+from converter.graphs.trace.tensorflow.bfloat16 import computed_in_float32
 from converter.graphs.trace.tensorflow.lifting import lift
 from converter.graphs.trace.tensorflow.tables import Table
 from converter.model.dtype import DType
@@ -210,7 +211,9 @@ def _lifted(source: Source) -> Any:
         for node, each in source.variables.items()
     }
     roots = [*map(_output_node, range(len(source.outputs))), *shapes]
-    return lift(graph, variables, source.tables, roots)
+    lifted = lift(graph, variables, source.tables, roots)
+    computed_in_float32(lifted)
+    return lifted
 
 
 def _check(model: Any, title: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converter.graphs.trace.tensorflow import cudnn, keras_config
+from converter.graphs.trace.tensorflow.keras_2 import mixed_policy
 
 LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
 """What stands in for the model of transformers, and for a layer that calls a function of TensorFlow."""
@@ -31,11 +32,15 @@ def checked(
 
 
 def _with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Keras config with the class of this module for the layer that is a model of transformers."""
+    """Return a Keras config with the class of this module for the layer that is a model of transformers.
+
+    Its own config, which is that of transformers, does not say under which policy it was made.
+    """
+    policy = mixed_policy(config)
 
     def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
         is_it = value["class_name"].rpartition(">")[2] == encoder["class_name"] and name == encoder["layer"]
-        return {"class_name": LAYER, "config": {"name": name}} if is_it else None
+        return {"class_name": LAYER, "config": {"name": name, "dtype": policy}} if is_it else None
 
     return _changed(config, changed)  # type: ignore[no-any-return]
 

@@ -8,7 +8,6 @@ modeling_tf_utils.py (`input_processing`), and tf.nest, which sorts the fields o
 
 from __future__ import annotations
 
-import importlib
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,24 +26,37 @@ _DEFAULT = ("return_dict", "output_attentions", "output_hidden_states")
 """Settings of a call that say what comes out, which the graph has once and for all."""
 
 
-def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the classes by name, as custom objects of Keras 3; `encoder` is as converter.planning.encoders says."""
+def classes(encoder: Mapping[str, Any], keras: Any) -> dict[str, Any]:
+    """Return the classes by name, as custom objects of Keras 3 or tf_keras.
+
+    `encoder` is as converter.planning.encoders says.
+    """
     import onnx_ir
     import tensorflow as tf
 
-    keras: Any = importlib.import_module("keras")
     graph = onnx_ir.load(encoder["graph"])
     _leave_outputs_of(graph, encoder["absent"])
-    keras.config.disable_traceback_filtering()  # it makes other errors of those below
+    autocast = "autocast" if keras.__name__ == "keras" else "experimental_autocast"
+    if keras.__name__ == "keras":
+        keras.config.disable_traceback_filtering()  # it makes other errors of those below
+    else:
+        tf.debugging.disable_traceback_filtering()
 
     class ModelOfTransformers(keras.layers.Layer):  # type: ignore[misc]
-        """The layer, with one variable for each that the file lists for it, in their order."""
+        """The layer, with one variable for each that the file lists for it, in their order.
 
-        def __init__(self, name: str) -> None:
-            super().__init__(name=name)
+        It computes as PyTorch's class was traced, in float32, and gives what its policy has layers give.
+        """
+
+        def __init__(self, name: str, dtype: str | None) -> None:
+            super().__init__(name=name, dtype=dtype or _only_type(encoder["variables"]), autocast=False)
             self.by_name = {
                 each["name"]: self.add_weight(
-                    name=f"variable_{number}", shape=each["shape"], dtype=each["dtype"], initializer="zeros"
+                    name=f"variable_{number}",
+                    shape=each["shape"],
+                    dtype=each["dtype"],
+                    initializer="zeros",
+                    **{autocast: False},
                 )
                 for number, each in enumerate(encoder["variables"])
             }
@@ -54,13 +66,14 @@ def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
             _check_order(_order([each.name for each in graph.graph.inputs]), arguments, self.name)
             return super().__call__(*arguments, **keywords)
 
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def call(self, *arguments: Any, **keywords: Any) -> Any:
             weights = {
                 name: _moved(tf.convert_to_tensor(self.by_name[held["variable"]]), held["steps"])
                 for name, held in encoder["weights"].items()
             }
             found = lower(graph, weights)(**_inputs(graph, arguments, keywords, self.name))
-            outputs = [found[name] for name in sorted(found)]
+            outputs = [_given(found[name], self.compute_dtype) for name in sorted(found)]
             return outputs[0] if len(outputs) == 1 else outputs
 
         def load_own_variables(self, store: Any) -> None:
@@ -70,15 +83,29 @@ def classes(encoder: Mapping[str, Any]) -> dict[str, Any]:
         """A function of TensorFlow that was found to be one of those that models call."""
 
         def __init__(self, name: str, function: str, constant: Any = None, keyword: str | None = None) -> None:
-            super().__init__(name=name)
+            super().__init__(name=name, autocast=False)
             self.function, self.constant, self.keyword = function, constant, keyword
 
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def call(self, *arguments: Any, **keywords: Any) -> Any:
+            keywords = {name: value for name, value in keywords.items() if name not in _OF_TRAINING}
             if self.keyword is None:
                 return _called(self.function, arguments, keywords)
             return _called(self.function, (self.constant,), {self.keyword: arguments[0], **keywords})
 
     return {each.__name__: each for each in (ModelOfTransformers, OperationOfTensorFlow)}
+
+
+def _only_type(variables: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the type of the floating-point variables, which a policy that mixes none computes in."""
+    types = {each["dtype"] for each in variables if "float" in each["dtype"]}
+    return types.pop() if len(types) == 1 else None
+
+
+def _given(tensor: Any, dtype: str) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(tensor, dtype) if tensor.dtype.is_floating else tensor
 
 
 def _leave_outputs_of(model: Any, absent: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 
 Handler = Callable[..., Any]
 
-_INT32, _INT64, _DOUBLE = 6, 7, 11  # of TensorProto.DataType
-_FLOATS = (1, 10, _DOUBLE)
+_FLOAT, _INT32, _INT64, _DOUBLE, _BFLOAT16 = 1, 6, 7, 11, 16  # of TensorProto.DataType
+_BFLOAT16_OF_TENSORFLOW = 14
+_FLOATS = (_FLOAT, 10, _DOUBLE)
 
 
 def _erfc(graph: Any, x: Any) -> Any:
@@ -138,10 +139,19 @@ def register() -> None:
 
     for rewriter in _OF_CONSTANTS:
         setattr(tfonnx, rewriter, _unchanged)
-    for mend in (_mend_select, _mend_division, _mend_comparison, _mend_top_k):
+    for mend in (_mend_bfloat16, _mend_select, _mend_division, _mend_comparison, _mend_top_k, _mend_resizing):
         mend()
     for operator, handler in _HANDLERS.items():
         tf_op(operator)(_class_of(handler))
+
+
+def _mend_bfloat16() -> None:
+    """The type of graphs that compute in float32 and round to it (`bfloat16`): tf2onnx takes it for float16."""
+    import ml_dtypes
+    from tf2onnx import tf_utils, utils
+
+    tf_utils.TF_TO_ONNX_DTYPE[_BFLOAT16_OF_TENSORFLOW] = _BFLOAT16
+    utils.ONNX_TO_NUMPY_DTYPE[_BFLOAT16] = ml_dtypes.bfloat16
 
 
 def _mend_select() -> None:
@@ -219,6 +229,27 @@ def _mend_top_k() -> None:
         context.set_dtype(node.output[1], _INT64)
 
     tf_op("TopKV2", onnx_op="TopK")(type("TopKV2", (), {"version_13": classmethod(largest)}))
+
+
+def _mend_resizing() -> None:
+    """Images of other types, which TensorFlow makes float32: tf2onnx leaves them as they are."""
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.nn import CropAndResize, Resize
+
+    for operator, resize in (
+        ("ResizeBilinear", Resize.version_11),
+        ("ResizeBicubic", Resize.version_11),
+        ("CropAndResize", CropAndResize.version_13),
+    ):
+
+        def resized(_: Any, context: Any, node: Any, /, resize: Handler = resize, **more: Any) -> None:
+            if context.get_dtype(node.input[0]) != _FLOAT:
+                shape = context.get_shape(node.input[0])
+                cast = context.make_node("Cast", [node.input[0]], attr={"to": _FLOAT}, shapes=[shape], dtypes=[_FLOAT])
+                context.replace_input(node, node.input[0], cast.output[0], 0)
+            resize(context, node, **more)
+
+        tf_op(operator)(type(operator, (), {"version_13": classmethod(resized)}))
 
 
 def _unchanged(graph: Any, nodes: Any) -> Any:

@@ -7,35 +7,24 @@ weight is read. Which variable is which follows from where Keras would save it.
 from __future__ import annotations
 
 import importlib
-import inspect
-import io
-import json
-import math
-import os
-import re
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
+from converter.errors import CkconvError, GraphError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
-from converter.graphs.trace.tensorflow import cudnn, encoder_config, encoders, keras_config
+from converter.graphs.trace.tensorflow import encoders
+from converter.graphs.trace.tensorflow.building import LAYER_OF, build
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
-from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
+from converter.graphs.trace.tensorflow.keras_2 import has_shapes_of_keras_2
+from converter.graphs.trace.tensorflow.own_code import OwnCode, framework_of
 from converter.graphs.trace.tensorflow.patches import convertible
 from converter.graphs.trace.tensorflow.tables import Table, note_of
 from converter.model.dtype import DType
 
-_UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
 _VARIABLES = "vars"
-_OLDEST, _OLDEST_312 = (3, 13, 2), (3, 12, 4)
-"""The least version of Keras, as in pyproject.toml: 3.12 is the last for Python 3.10 and gets fixes of its own."""
-_LAYER_OF = {"keras": "keras.src.layers.layer", "tf_keras": "tf_keras.src.engine.base_layer"}
-_SPARE_ELEMENTS = 1 << 20
-"""How many elements a model may have that its file has not: states of random generators and of recurrence."""
 
 
 def trace(
@@ -68,7 +57,9 @@ def trace(
     except CkconvError:
         raise
     except Exception as error:  # tracing runs the layers' own Python: it can fail with any exception there is
-        raise GraphError(f"the Keras model could not be traced: {summary_of(error)}") from error
+        code = OwnCode(custom_objects, is_older=has_shapes_of_keras_2(config))
+        refusal = code.refusal({framework_of(built): error})
+        raise refusal or GraphError(f"the Keras model could not be traced: {summary_of(error)}") from error
     converted = convert(source)
     import onnx_ir
 
@@ -83,162 +74,6 @@ def _structure(model: Any) -> Any:
         if getattr(model, attribute, None) is not None:
             return getattr(model, attribute)
     return model.inputs[0]  # a Sequential
-
-
-def build(
-    config: Mapping[str, Any],
-    custom_objects: Sequence[str],
-    folder: str,
-    *,
-    is_archive: bool,
-    elements: int | None = None,
-    encoder: Mapping[str, Any] | None = None,
-) -> Any:
-    """Return the model of a config that was found harmless, with weights as its initializers make them.
-
-    Archives and HDF5 files say what a model is made of in two ways.
-
-    Raises as `trace` does, UsageError for custom objects that cannot be imported.
-    """
-    custom = keras_config.names_of_users(custom_objects)
-    config, custom = encoder_config.checked(config, custom, encoder)
-    objects = imported(custom_objects, folder)
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    failures: list[Exception] = []
-    config_text = json.dumps(keras_config.for_keras(config, custom))
-    for framework in ("keras", "tf_keras") if encoder is None else ("keras",):
-        try:
-            module = importlib.import_module(framework)
-        except ImportError:
-            continue
-        if framework == "keras":
-            _check_version(str(module.__version__))
-        if encoder is not None:
-            objects |= encoders.classes(encoder)
-        try:
-            with redirect_stdout(io.StringIO()):
-                own_config = _with_names(json.loads(config_text), objects)
-                if framework == "keras":
-                    own_config = as_keras_3(own_config)
-                with _weights_counted(module, elements), cudnn.known(module):
-                    return _built(module, own_config, objects, is_archive=is_archive)
-        except Exception as error:  # what from_config of any layer raises
-            if (refusal := _refusal_in(error)) is not None:
-                raise ArchitectureError(refusal.message, hint=refusal.hint) from error  # no cause of its own cause
-            failures.append(error)
-    if not failures:
-        raise MissingExtraError("tensorflow", "building a Keras model")
-    raise _why_not_built(failures, config) from failures[0]
-
-
-def _with_names(config: Any, classes: Mapping[str, Any]) -> Any:
-    """Return a config in which layers of the user's have their names, which files list their variables by.
-
-    Keras 2 writes no arguments, the name among them, for a class without `get_config`, and then goes by position.
-    """
-    if isinstance(config, list):
-        return [_with_names(each, classes) for each in config]
-    if not isinstance(config, dict):
-        return config
-    found = {key: _with_names(each, classes) for key, each in config.items()}
-    owner = classes.get(str(config.get("class_name")))
-    if owner is not None and config.get("config") == {} and isinstance(config.get("name"), str):
-        taken = inspect.signature(owner.__init__).parameters
-        if "name" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values()):
-            found["config"] = {"name": config["name"]}
-    return found
-
-
-def _why_not_built(failures: Sequence[Exception], config: Mapping[str, Any]) -> CkconvError:
-    """Return what to say of a model that no framework could build, of what each raised."""
-    if len(failures) == 1 and keras_config.has_operations(config):
-        return ArchitectureError(
-            "is a model of Keras 2 that calls operators of TensorFlow, which only tf_keras can build",
-            hint="pip install tf-keras",
-        )
-    message = summary_of(failures[0])
-    if any(word in str(failure) for failure in failures[:1] for word in _UNKNOWN):
-        return ArchitectureError(
-            f"has a Keras config with a class that Keras does not have: {message}",
-            hint="--custom-objects package.module:Name names the code to use",
-        )
-    return GraphError(f"Keras cannot build the model of the config: {message}")
-
-
-def _check_version(version: str) -> None:
-    """Refuse a Keras without the mends of CVE-2026-1462, CVE-2026-1669 and what came before them."""
-    numbers = tuple(int(digits) for digits in re.findall(r"\d+", version)[:3])
-    if not _OLDEST_312 <= numbers < (3, 13) and numbers < _OLDEST:
-        raise UsageError(
-            f"Keras {version} does not build foreign models safely, {_dotted(_OLDEST)} and {_dotted(_OLDEST_312)} do",
-            hint=f"pip install -U 'keras>={_dotted(_OLDEST)}'",
-        )
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
-def _refusal_in(error: BaseException | None) -> ArchitectureError | None:
-    """Return the refusal that Keras made an error of its own of, if there is one."""
-    while error is not None and not isinstance(error, ArchitectureError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-@contextmanager
-def _weights_counted(keras: Any, elements: int | None) -> Iterator[None]:
-    """Stop a model that is being built before its weights are larger than those of its file, and some."""
-    owner = importlib.import_module(_LAYER_OF[keras.__name__]).Layer
-    original = owner.add_weight
-    asked = 0
-
-    def counted(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        nonlocal asked
-        position = 0 if keras.__name__ == "keras" else 1
-        shape = keywords.get("shape", arguments[position] if len(arguments) > position else None)
-        sizes = [shape] if shape is None or isinstance(shape, int) else list(shape)
-        asked += math.prod(size for size in sizes if isinstance(size, int))
-        if elements is not None and asked > elements + _SPARE_ELEMENTS:
-            raise ArchitectureError(
-                f"has a Keras config whose layer {self.name!r} makes it {asked:,} weights, the file holds {elements:,}"
-            )
-        return original(self, *arguments, **keywords)
-
-    with replaced(owner, "add_weight", counted):
-        yield
-
-
-def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:
-    if is_archive and "module" in config:  # get_config says no class of the model, and to_json of Keras 2 no modules
-        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(objects))
-    elif keras.__name__ == "keras":
-        legacy = importlib.import_module("keras.src.legacy.saving.saving_utils")
-        options = importlib.import_module("keras.src.legacy.saving.saving_options")
-        with options.keras_option_scope(use_legacy_config=True):
-            model = legacy.model_from_config(config, custom_objects=dict(objects))
-    else:
-        model = keras.models.model_from_config(config, custom_objects=dict(objects))
-    if not model.built or not getattr(model, "inputs", None):
-        raise GraphError("a Keras model whose config says no input shape has no graph")
-    return model
-
-
-def imported(custom_objects: Sequence[str], folder: str) -> dict[str, Any]:
-    """Import the user's own code, which the user asked for. Raises UsageError when it is not there."""
-    objects: dict[str, Any] = {}
-    if custom_objects and folder:
-        sys.path.insert(0, folder)
-    for text in custom_objects:
-        module, _, listed = text.partition(":")
-        try:
-            held = vars(importlib.import_module(module))
-            objects.update({name: held[name] for name in listed.split(",")})
-        except ImportError as error:
-            raise UsageError(f"--custom-objects: {module} cannot be imported: {error}") from error
-        except KeyError as error:
-            raise UsageError(f"--custom-objects: {module} has no {error.args[0]!r}") from error
-    return objects
 
 
 def _names_by_layer(model: Any, layers: Sequence[tuple[str, Sequence[str]]]) -> dict[int, str]:
@@ -258,7 +93,8 @@ def _names_by_layer(model: Any, layers: Sequence[tuple[str, Sequence[str]]]) -> 
 
 def _names_by_place(model: Any, places: Mapping[str, str]) -> dict[int, str]:
     """Return the name of each variable by its id, from where Keras would put it if it saved the model."""
-    saving = importlib.import_module(type(model).__module__.partition(".")[0] + ".src.saving.saving_lib")
+    keras = framework_of(model)
+    saving = importlib.import_module(f"{keras}.src.saving.saving_lib")
 
     class Recorder(saving.H5IOStore):  # type: ignore[misc,name-defined]
         """A store that keeps the variables themselves."""
@@ -272,8 +108,9 @@ def _names_by_place(model: Any, places: Mapping[str, str]) -> dict[int, str]:
         def make(self, path: str, metadata: Any = None) -> dict[str, Any]:
             return self.held.setdefault(path, {})
 
-    recorder = Recorder()
-    saving._save_state(model, weights_store=recorder, assets_store=None, inner_path="", visited_saveables=set())
+    recorder, layer = Recorder(), importlib.import_module(LAYER_OF[keras]).Layer
+    with replaced(layer, "save_own_variables", _variables_themselves) if keras == "tf_keras" else nullcontext():
+        saving._save_state(model, recorder, None, "", set())
     names: dict[int, str] = {}
     public = {_public(place): name for place, name in places.items()}
     for place, held in recorder.held.items():
@@ -282,6 +119,12 @@ def _names_by_place(model: Any, places: Mapping[str, str]) -> dict[int, str]:
             if name is not None:
                 names[id(variable)] = name
     return names
+
+
+def _variables_themselves(layer: Any, store: dict[str, Any]) -> None:
+    """Store what tf_keras stores the values of."""
+    own = [*layer._trainable_weights, *layer._non_trainable_weights]
+    store.update((str(number), each) for number, each in enumerate(own))
 
 
 def _public(place: str) -> str:

@@ -6,7 +6,7 @@ what Keras 3 does not write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 _MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras.src.models.sequential"}
@@ -26,6 +26,8 @@ _REMOVED_ARGUMENTS: Mapping[str, Collection[str]] = {
 
 `dot` is no string to it where it reads configs of Keras 2, but the function of that name.
 """
+_POLICIES = ("Policy", "PolicyV1")
+"""What Keras 2 writes of a layer that computes in another type than it stores; Keras 3 takes the policy by its name."""
 _INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False, "score_mode": "dot"}
 """Values of those that matter which mean what Keras 3 does; others stay, and Keras 3 refuses them."""
 
@@ -40,10 +42,40 @@ def is_of_keras_2(config: Mapping[str, Any]) -> bool:
     return as_keras_3(config) != config
 
 
+def has_shapes_of_keras_2(value: Any) -> bool:
+    """Whether a config gives the shape of an input as Keras 2 does, and Keras 3 never."""
+    if isinstance(value, Mapping):
+        return "batch_input_shape" in value or any(map(has_shapes_of_keras_2, value.values()))
+    return isinstance(value, list) and any(map(has_shapes_of_keras_2, value))
+
+
+def mixed_policy(config: Any) -> str | None:
+    """Return the policy that layers of a config have, if all that have one agree: the one that they were made under."""
+    names = set(_policies(config))
+    return names.pop() if len(names) == 1 else None
+
+
+def _policies(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        name = _name_of_policy(value, (*_POLICIES, "DTypePolicy"))
+        if name is not None and name.startswith("mixed_"):
+            yield name
+        value = list(value.values())
+    for each in value if isinstance(value, list) else ():
+        yield from _policies(each)
+
+
 def _value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return _object(value)
+        return _name_of_policy(value) or _object(value)
     return [_value(each) for each in value] if isinstance(value, list) else value
+
+
+def _name_of_policy(value: Mapping[str, Any], classes: Collection[str] = _POLICIES) -> str | None:
+    if value.get("class_name") not in classes or not isinstance(value.get("config"), Mapping):
+        return None
+    name = value["config"].get("name")
+    return name if isinstance(name, str) else None
 
 
 def _object(value: Mapping[str, Any]) -> dict[str, Any]:

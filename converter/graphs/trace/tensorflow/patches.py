@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from converter.graphs.trace.patches import replaced
+from converter.graphs.trace.tensorflow.own_code import framework_of
 
 
 @contextmanager
 def convertible(model: Any) -> Iterator[None]:
     """Patch what a model of Keras 3 may have, and undo it afterwards."""
-    if type(model).__module__.partition(".")[0] != "keras":
+    if framework_of(model) != "keras":
         yield
         return
     owner = importlib.import_module("keras.src.layers.rnn.time_distributed").TimeDistributed
