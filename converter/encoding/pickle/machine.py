@@ -56,6 +56,7 @@ class _Mark:
 
 
 _MARK = _Mark()
+_WITH_PARTS = (dict, list, Placeholder)
 
 
 class Machine:
@@ -228,7 +229,8 @@ class Machine:
         self._recall(self._memo[index])
 
     def _recall(self, value: Any) -> None:
-        self.may_loop |= isinstance(value, dict | list | Placeholder)
+        if not self.may_loop and isinstance(value, _WITH_PARTS):
+            self.may_loop = True
         self._push(value)
 
     def _put(self, index: int) -> None:
@@ -462,8 +464,10 @@ class Machine:
 
     def make_tuple(self, count: int) -> None:
         """TUPLE1, TUPLE2, TUPLE3."""
-        values = [self._pop() for _ in range(count)]
-        self._push(tuple(reversed(values)))
+        values = tuple(self._stack[-count:])
+        if len(values) < count or any(value is _MARK for value in values):
+            self._refuse("takes from an empty stack")
+        self._stack[-count:] = [values]
 
     def persist(self, identity: Any) -> None:
         """PERSID, BINPERSID."""

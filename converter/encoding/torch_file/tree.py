@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,12 @@ _EMPTY: tuple[Any, ...] = ()
 _DEEP = 8
 _SCALARS = (str, int, float, complex, bool, bytes, type(None))
 _LEAVES = frozenset(_SCALARS)
+_NESTED = (dict, list, tuple)
+_SIZED = (*_NESTED, set, frozenset)
+_HOLDERS = (*_SIZED, Placeholder)
+_TENSORS = (View, Tensor, Slot)
 _TEXT = frozenset((str, bytes))
+_NAMES = (str, int, bytes)
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 _GRAPH_MODULE = "torch.fx.graph_module"
 NO_NAME = "has a key that is no name"
@@ -293,7 +299,7 @@ class Walk:
 
     def has_tensors(self, value: Any) -> bool:
         """Whether there is a tensor anywhere inside. However often it is asked, each object is looked into once."""
-        if not isinstance(value, dict | list | tuple | Placeholder):
+        if not isinstance(value, _HOLDERS):
             return is_tensor(value)
         known = self._has_tensors
         if id(value) in known:
@@ -308,7 +314,7 @@ class Walk:
             elif is_tensor(item) or known.get(id(item), False):
                 known.update((each, True) for each, _ in above)
                 return True
-            elif id(item) not in seen and id(item) not in known:
+            elif isinstance(item, _HOLDERS) and id(item) not in seen and id(item) not in known:
                 seen.add(id(item))
                 above.append((id(item), self._inner(item)))
         return False
@@ -316,7 +322,7 @@ class Walk:
     def _inner(self, value: Any) -> Iterator[Any]:
         """Return what may have tensors inside, or be one."""
         self.search(1 + _length(value) // 16)
-        for _, inner in _children(value):
+        for inner in _values(value):
             if inner is _EMPTY or isinstance(inner, _SCALARS):
                 continue
             if not (isinstance(inner, Placeholder) and inner.is_bare):
@@ -344,7 +350,7 @@ class Walk:
     def _step(self, value: Any, name: str, depth: int) -> None:
         """Count a visit. Long names, depth and coming back to a value make it dear: small files do that."""
         amount = 1 + (len(name) >> 8)
-        if isinstance(value, dict | list | tuple | Placeholder):
+        if isinstance(value, _HOLDERS):
             if id(value) in self._visited:
                 amount += _REVISIT_WORK
             self._visited.add(id(value))
@@ -394,7 +400,7 @@ def _module_state(value: Any) -> dict[Any, Any] | None:
 
 def is_tensor(value: Any) -> bool:
     """Whether a value is one tensor: as a pickle declares it, or as it was read or is to be written."""
-    return isinstance(value, View | Tensor | Slot) or (isinstance(value, NumpyArray) and value.holds_numbers)
+    return isinstance(value, _TENSORS) or (isinstance(value, NumpyArray) and value.holds_numbers)
 
 
 def axes_of(value: Any) -> int | None:
@@ -422,7 +428,7 @@ def is_dtype(value: Global) -> bool:
 
 def is_name(key: Any) -> bool:
     """Whether a key can be a part of a name."""
-    return isinstance(key, str | int | bytes)
+    return isinstance(key, _NAMES)
 
 
 def is_key(key: Any) -> bool:
@@ -431,7 +437,15 @@ def is_key(key: Any) -> bool:
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, dict | list | tuple | set | frozenset) else 0
+    return len(value) if isinstance(value, _SIZED) else 0
+
+
+def _values(value: Any) -> Iterable[Any]:
+    """Return what `_children` names."""
+    if isinstance(value, Placeholder):
+        parts = (value.state, value.items, value.values, value.arguments)
+        return itertools.chain.from_iterable(_values(part) for part in parts if isinstance(part, _NESTED))
+    return value.values() if isinstance(value, dict) else value
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -442,7 +456,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
             yield from ((str(position), item) for position, item in enumerate(value))
         case Placeholder():
             for part in (value.state, value.items, value.values, value.arguments):
-                yield from _children(part) if isinstance(part, dict | list | tuple) else ()
+                yield from _children(part) if isinstance(part, _NESTED) else ()
 
 
 def _identity(value: View | NumpyArray | Tensor) -> Any:
