@@ -344,6 +344,9 @@ def _arranged(checkpoint: Checkpoint, target: Format, options: Options, *, is_in
 def _with_hyperparameters(checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Checkpoint:
     state = checkpoint.optimizer
     if asked and state is None and checkpoint.optimizer_refused is None:
+        stored = checkpoint.optimizer_stored
+        if stored is not None and stored.untold is not None:
+            raise UsageError(f"--hyperparameter alone does not do: {stored.untold}", hint=_NAMES_CLASS)
         raise UsageError("--hyperparameter is for the state of an optimizer, and there is none")
     if not asked or state is None:
         return checkpoint

@@ -160,6 +160,13 @@ def test_a_file_that_does_not_say_its_optimizer_is_told_the_class(tmp_path: Path
         converter.convert(path, tmp_path / "y.pth", config=config, hyperparameter=("class_name=Lamb",))
 
 
+def test_other_hyperparameters_do_not_do_without_the_class(tmp_path: Path) -> None:
+    path, config = weights_alone(tmp_path, None)
+    with pytest.raises(UsageError, match="the file does not say which optimizer it has") as raised:
+        converter.convert(path, tmp_path / "x.pth", config=config, hyperparameter=("learning_rate=0.1",))
+    assert "class_name=AdamW" in str(raised.value.hint)
+
+
 def test_a_class_is_for_files_that_say_none(tmp_path: Path) -> None:
     path, config = weights_alone(tmp_path, "adamw")
     with pytest.raises(UsageError, match="class_name is for files that do not say which optimizer"):

@@ -59,6 +59,13 @@ def type_called(layers: Iterable[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def base_called(layer: str) -> str | None:
+    """Return what Keras calls the model without a head of the type that has a class called as this layer is."""
+    model_type = _types_by_layer().get(layer)
+    classes = () if model_type is None else document("tensorflow")["models"][model_type]["classes"].values()
+    return next((str(each["layer"]) for each in classes if each["is_base"]), None)
+
+
 def type_inside(layers: Iterable[str]) -> str | None:
     """Return the model type that is called as one of these layers is, as its main layer is; None for several.
 

@@ -17,7 +17,7 @@ from converter.dialects.keras.own_layers import InOrder, trained_of
 from converter.dialects.keras.stores import NOT_TRAINED, as_today
 from converter.dialects.optimizer.keras_names import Order, Orders, Shape
 from converter.dialects.transformers.heads import encoder_config
-from converter.dialects.transformers.tensorflow_writing import variables_of_layer
+from converter.dialects.transformers.tensorflow_writing import in_order_of_class, variables_of_layer
 from converter.errors import LossError
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import Tensor
@@ -53,13 +53,18 @@ def orders_of(
 ) -> Orders:
     """Return what gives the orders that the trained weights may be in when they have certain shapes, at most two.
 
-    `config` is that of the model; without one, it is the numbers in places that tell. `frozen` are weights that are not
-    trained. What it gives raises LossError where there are too many ways to try.
+    `config` is that of the model; without one, it is a class of transformers or the numbers in places that tell.
+    `frozen` are weights that are not trained. What it gives raises LossError where there are too many ways to try.
     """
     if config is not None and architecture.is_model(config):
         model = Part(runs=(_Layers(checkpoint, stores, inside).parts(architecture.parse(config)),))
     else:
-        found = None if config is None else variables_of_layer(config, stores, checkpoint)
+        names = [name for held in stores.values() for name in held]
+        found = (
+            variables_of_layer(config, stores, checkpoint)
+            if config is not None
+            else in_order_of_class(names, checkpoint)
+        )
         model = _by_numbers(stores) if found is None else Part(ways=(found[0],))
     trained = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in frozen}
     return lambda shapes: _fitting(model, trained, frozen, shapes)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from converter.dialects.identity.transformers_4 import base_called
 from converter.dialects.keras.architecture import snake_case
 from converter.dialects.tables import document, exceptions, naming_entry
 from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer
@@ -240,7 +241,7 @@ def _names_inside(
     inside: Mapping[str, str], start: str, chosen: Sequence[Layout], config: Mapping[str, object]
 ) -> dict[str, str]:
     """Return place -> name of what is in one model; `inside` has the places without what is around it, its `start`."""
-    own = start.rpartition("/")[2] or snake_case(chosen[0].class_name)
+    own = start.rpartition("/")[2] or _called_as([snake_case(layout.class_name) for layout in chosen])
     said = [layout.names_at(list(inside.values()), config) for layout in chosen]
     found: dict[str, str] = {}
     for place, rest in inside.items():
@@ -248,6 +249,11 @@ def _names_inside(
         if names != {None} or start or _TELLING.search(place):
             found[place] = _below(own, names.pop() if len(names) == 1 else None, rest)
     return found
+
+
+def _called_as(layers: Sequence[str]) -> str:
+    """Return what Keras calls one class; of several what it calls their base, so that none is said to be the one."""
+    return layers[0] if len(layers) == 1 else base_called(layers[0]) or layers[0]
 
 
 def _as_in_its_model(place: str) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from converter.dialects.identity.transformers_4 import type_called
 from converter.dialects.keras import architecture, own_layers
 from converter.dialects.keras.modules import Module
 from converter.dialects.keras.objects import OBJECTS
@@ -23,12 +22,12 @@ from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.optimizer.semantics import to_keras
 from converter.dialects.optimizer.writing import with_plain_class
 from converter.dialects.transformers.attributes import names_from_places, place_of, without_gaps
-from converter.dialects.transformers.composites import table_of
 from converter.dialects.transformers.heads import encoder_config, encoder_settings, is_head, module_of
 from converter.dialects.transformers.tensorflow_classes import MAIN_LAYER, class_of_layer, knows
 from converter.dialects.transformers.tensorflow_writing import (
     from_canonical,
     in_keras_order,
+    in_order_of_class,
     naming_its_class,
     variables_of_layer,
 )
@@ -278,21 +277,8 @@ def _of_objects(pairs: Held, checkpoint: Checkpoint) -> tuple[str, ...]:
     ranks = {name: rank for slot in slots.values() for rank, name in enumerate(slot)}
     if ranks.keys() >= set(trained):
         return (*sorted(trained, key=ranks.__getitem__), *(name for name in names if name not in trained))
-    return _of_class(names, checkpoint) or _by_leaves(pairs)
-
-
-def _of_class(names: Sequence[str], checkpoint: Checkpoint) -> tuple[str, ...] | None:
-    """Return variables in the order of a class of transformers as which their names begin, None for other names."""
-    start = names[0].partition("/")[0]
-    model_type = type_called({start})
-    values = {"model_type": model_type}
-    table = None if model_type is None else table_of(values)
-    ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
-    for each in () if table is None else table.classes.values():
-        found = in_keras_order(ranks, values, each.name) if each.is_called(start) else None
-        if found is not None:
-            return (*found[0], *found[1])
-    return None
+    found = in_order_of_class(names, checkpoint)
+    return _by_leaves(pairs) if found is None else (*found[0], *found[1])
 
 
 def _by_leaves(pairs: Held) -> tuple[str, ...]:

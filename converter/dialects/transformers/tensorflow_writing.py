@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.identity.transformers_4 import type_called
 from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.keras_layouts import in_order
 from converter.dialects.rewriting import Derivation, Rewriting, laid_out
 from converter.dialects.tables import TensorFlowTable
 from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import heads
+from converter.dialects.transformers.composites import table_of
 from converter.dialects.transformers.extents import computed_variables
 from converter.dialects.transformers.old_configs import of_old_release
 from converter.dialects.transformers.tensorflow_classes import (
@@ -106,6 +108,24 @@ def variables_of_layer(
         return None
     ranks = {name: len(checkpoint.tensor(name).shape) for name in names if name in checkpoint}
     return in_keras_order(ranks, config.values, class_of_layer(str(entry.get("class_name"))).removeprefix("TF"))
+
+
+def in_order_of_class(names: Sequence[str], checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return what `in_keras_order` does of a model of transformers as which the names of its variables begin.
+
+    None for other names, and where classes that have them all differ in their order.
+    """
+    start = names[0].partition("/")[0] if names else ""
+    model_type = type_called({start})
+    values = {"model_type": model_type}
+    table = None if model_type is None else table_of(values)
+    if table is None:
+        return None
+    ranks = {name: len(checkpoint.tensor(name).shape) for name in names}
+    called = {each.name for each in table.classes.values() if each.is_called(start)}
+    found = {name: in_keras_order(ranks, values, name) for name in table.classes}
+    orders = {found[name] for name in called} - {None} or set(found.values()) - {None}
+    return orders.pop() if len(orders) == 1 else None
 
 
 def _place_in(model: TensorFlowClass) -> Callable[[str, int], tuple[Any, ...]]:
