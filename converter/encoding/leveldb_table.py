@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from converter.encoding import crc32c
 from converter.encoding.protobuf import read_varint, varint
+from converter.encoding.snappy import uncompressed
 from converter.errors import ReadError
 from converter.model.file import SourceFile
 
@@ -31,7 +32,7 @@ _ALL_KEYS_LIMIT_BYTES = 256 << 20
 def read_table(file: SourceFile) -> Iterator[tuple[bytes, memoryview]]:
     """Yield the entries of a table in order of their keys.
 
-    Raises ReadError for a damaged or compressed block, a block outside the file, and keys that repeat or go back.
+    Raises ReadError for a damaged block, a block outside the file, and keys that repeat or go back.
     """
     previous: bytes | None = None
     all_keys_bytes = blocks_end = 0
@@ -76,9 +77,10 @@ def _read_block(file: SourceFile, handle: memoryview) -> memoryview:
     block = memoryview(file.read(offset, length + _TRAILER_BYTES))
     if crc32c.mask(crc32c.update(block[: length + 1])) != int.from_bytes(block[length + 1 :], "little"):
         raise ReadError(f"CRC mismatch in the block at byte {offset}: the file is damaged", path=file.path)
+    if block[length] == _SNAPPY:
+        return memoryview(uncompressed(block[:length], file.path))
     if block[length] != _UNCOMPRESSED:
-        name = "Snappy" if block[length] == _SNAPPY else f"method {block[length]}"
-        raise ReadError(f"has blocks compressed with {name}, which are not read", path=file.path)
+        raise ReadError(f"has blocks compressed with method {block[length]}, which are not read", path=file.path)
     return block[:length]
 
 

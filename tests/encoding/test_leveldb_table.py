@@ -29,7 +29,10 @@ def block(*content: tuple[int, bytes, bytes], restarts: tuple[int, ...] = (0,), 
     body = b"".join(
         varint(shared) + varint(len(key)) + varint(len(value)) + key + value for shared, key, value in content
     )
-    body += b"".join(number.to_bytes(4, "little") for number in (*restarts, len(restarts))) + bytes([compression])
+    body += b"".join(number.to_bytes(4, "little") for number in (*restarts, len(restarts)))
+    if compression == 1:  # of Snappy, one literal
+        body = varint(len(body)) + bytes([(len(body) - 1) << 2]) + body
+    body += bytes([compression])
     return sealed(body)
 
 
@@ -52,6 +55,11 @@ def _starts(handles: tuple[tuple[int, int], ...]) -> list[int]:
     return [sum(sizes[:number]) for number in range(len(sizes))]
 
 
+def test_blocks_compressed_with_snappy_are_read(tmp_path: Path) -> None:
+    made = table(block((0, b"ab", b"1"), (2, b"c", b"22"), compression=1), block((0, b"b", b""), compression=1))
+    assert entries(write(tmp_path / "t", made)) == [(b"ab", b"1"), (b"abc", b"22"), (b"b", b"")]
+
+
 def test_many_blocks_come_back(tmp_path: Path) -> None:
     built = build_table(ENTRIES)
     assert len(built) < sum(len(key) + len(value) for key, value in ENTRIES)
@@ -71,7 +79,7 @@ HOSTILE = {
     "handle past the end": (table(A, handles=((0, 10_000),)), "not inside"),
     "handle wraps": (table(A, handles=((2**64 - 8, 16),)), "not inside"),
     "handle of the footer": (table(A, handles=((len(A), 60),)), "not inside|CRC"),
-    "snappy": (table(block((0, b"a", b"1"), compression=1)), "Snappy"),
+    "snappy that is none": (table(sealed(b"\x20aaaa\1")), "declares 32 bytes|cut short|Snappy"),
     "unknown compression": (table(block((0, b"a", b"1"), compression=9)), "method 9"),
     "shares more than there is": (table(block((0, b"a", b"1"), (2, b"b", b"2"))), "past its block"),
     "first key shares": (table(block((1, b"a", b"1"))), "past its block"),
