@@ -31,6 +31,7 @@ class Need(Enum):
     GRAPH = "a target with a graph"
     TRACED_CLASS = "a target whose graph is traced from a class of transformers"
     OWN_CLASSES = "a target whose graph is made of a Keras model with classes of the user's own"
+    SIGNATURES = "a target whose graph is made of a SavedModel's"
     OUTPUTS = "outputs that are compared"
     CONFIG = "a config of transformers that goes along, or that a graph is made of"
     HEAD = "the same, or an optimizer whose parameters a class puts in order"

@@ -114,6 +114,12 @@ class Options:
         needs=Need.OWN_CLASSES,
         is_code=True,
     )
+    signature: str | None = option(
+        None,
+        "Which signature of a SavedModel is converted; serving_default, or the only one, unless it is given.",
+        metavar="NAME",
+        needs=Need.SIGNATURES,
+    )
     task: str | None = option(
         None,
         "Which head the model has, such as question-answering, when neither config nor tensors say.",

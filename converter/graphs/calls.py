@@ -114,11 +114,13 @@ def attributes_of_keras(
 
 
 @child_function("reading the graph: saved model", imports=_TENSORFLOW)
-def trace_saved_model(*, model: str, graph: str, names: Mapping[str, str], kernels: Sequence[str]) -> dict[str, Any]:
+def trace_saved_model(
+    *, model: str, graph: str, names: Mapping[str, str], kernels: Sequence[str], signature: str | None = None
+) -> dict[str, Any]:
     """Convert what a SavedModel serves."""
     from converter.graphs.trace.tensorflow import saved_model
 
-    return saved_model.trace(model=model, graph=graph, names=names, kernels=kernels)
+    return saved_model.trace(model=model, graph=graph, names=names, kernels=kernels, signature=signature)
 
 
 @child_function("preparing the graph: preparing", imports=_ONNX)
@@ -236,12 +238,21 @@ def run_keras(
 
 @child_function("comparing outputs: foreign saved model", imports=_TENSORFLOW)
 def run_foreign_saved_model(
-    *, model: str, inputs: str, outputs: str, canary: str | None = None, since: float = 0.0, nudge: str | None = None
+    *,
+    model: str,
+    inputs: str,
+    outputs: str,
+    canary: str | None = None,
+    since: float = 0.0,
+    nudge: str | None = None,
+    signature: str | None = None,
 ) -> Answer:
     """Run a SavedModel from anywhere, without TensorFlow's loader."""
     from converter.graphs.run import foreign_saved_model
 
-    return foreign_saved_model.run(model=model, inputs=inputs, outputs=outputs, canary=canary, since=since, nudge=nudge)
+    return foreign_saved_model.run(
+        model=model, inputs=inputs, outputs=outputs, canary=canary, since=since, nudge=nudge, signature=signature
+    )
 
 
 @child_function("comparing outputs: saved model", imports=_TENSORFLOW)

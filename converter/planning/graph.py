@@ -81,6 +81,8 @@ def _from_source(
     options: Options,
     workshop: LocalWorkshop,
 ) -> Checkpoint:
+    if options.signature is not None:
+        graph = graph.with_signature(options.signature)
     if options.custom_objects:
         graph = graph.with_custom_objects(options.custom_objects, os.getcwd())
     inside = model_inside(graph, source)

@@ -126,6 +126,14 @@ def _without_own_classes(run: _Run) -> _Lack | None:
     return None
 
 
+def _without_signatures(run: _Run) -> _Lack | None:
+    graph = GraphSource.of(run.checkpoint)
+    is_looked_at = run.has_own_graph and run.options.model is None
+    if run.has_graph and (graph is None or not is_looked_at or not graph.trace.takes("signature")):
+        return "is for graphs that are made of a SavedModel's, and none is", "leave it out"
+    return _without_graph(run)
+
+
 def _without_outputs(run: _Run) -> _Lack | None:
     if not run.has_graph:
         return "needs a target that runs", _that_run(run)
@@ -165,6 +173,7 @@ _LACKS: Mapping[Need, Callable[[_Run], _Lack | None]] = {
     Need.GRAPH: _without_graph,
     Need.TRACED_CLASS: _without_traced_class,
     Need.OWN_CLASSES: _without_own_classes,
+    Need.SIGNATURES: _without_signatures,
     Need.OUTPUTS: _without_outputs,
     Need.CONFIG: _without_config,
     Need.HEAD: _without_head,

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 import converter
-from converter.errors import ArchitectureError, CkconvError, GraphError, ReadError, SafetyError
+from converter.errors import ArchitectureError, CkconvError, GraphError, ReadError, SafetyError, UsageError
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
+
+ROOT = Path(__file__).parents[2]
 
 tf = pytest.importorskip("tensorflow")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -372,3 +374,43 @@ def test_a_model_of_keras_2(tmp_path: Path) -> None:
     assert (
         b"Dropout" not in cut_of(tmp_path / "model").graph or b"RandomUniform" not in cut_of(tmp_path / "model").graph
     )
+
+
+class TwoWays(tf.Module):  # type: ignore[misc]
+    """Two functions of one variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(np.arange(12, dtype=np.float32).reshape(4, 3) / 7 - 0.5, name="w")
+
+    @tf.function(input_signature=[FREE])  # type: ignore[untyped-decorator]
+    def embed(self, x: Any) -> dict[str, Any]:
+        return {"embedded": x @ self.w}
+
+    @tf.function(input_signature=[FREE])  # type: ignore[untyped-decorator]
+    def raw(self, x: Any) -> dict[str, Any]:
+        return {"summed": tf.reduce_sum(x @ self.w, axis=1)}
+
+
+def test_a_signature_is_chosen_by_name(tmp_path: Path) -> None:
+    module = TwoWays()
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"embed": module.embed, "raw": module.raw})
+    with pytest.raises(ArchitectureError, match=r"none of them serving_default: embed, raw") as raised:
+        converter.convert(tmp_path / "m", tmp_path / "m.onnx")
+    assert raised.value.hint == "--signature NAME says which"
+    x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    for name, output in {"embed": "embedded", "raw": "summed"}.items():
+        converter.convert(tmp_path / "m", tmp_path / f"{name}.onnx", signature=name, verify="outputs")
+        session = onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"))
+        assert [each.name for each in session.get_outputs()] == [output]
+        expected = getattr(module, name)(x)[output].numpy()
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-6)
+    with pytest.raises(UsageError, match="--signature other: the SavedModel has embed, raw"):
+        converter.convert(tmp_path / "m", tmp_path / "other.onnx", signature="other")
+    with pytest.raises(UsageError, match="--signature decides nothing of a target that has no graph"):
+        converter.convert(tmp_path / "m", tmp_path / "m.pth", signature="raw")
+
+
+def test_a_signature_is_for_saved_models(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="made of a SavedModel's, and none is"):
+        converter.convert(ROOT / "fixtures" / "graphs" / "cnn.keras", tmp_path / "m.onnx", signature="raw")

@@ -36,6 +36,14 @@ class GraphSource(Graph):
         own = {"encoder": dict(encoder)}
         return replace(self, trace=self.trace.with_arguments(**own), reference=self.reference.with_arguments(**own))
 
+    def with_signature(self, name: str) -> GraphSource:
+        """Return the same of another signature of a SavedModel."""
+        return replace(
+            self,
+            trace=self.trace.with_arguments(signature=name),
+            reference=self.reference.with_arguments(signature=name),
+        )
+
     def with_custom_objects(self, custom_objects: Sequence[str], folder: str) -> GraphSource:
         """Return the same with the user's own classes, and the folder where they are, where it has a use for them."""
         if not self.trace.takes("custom_objects"):

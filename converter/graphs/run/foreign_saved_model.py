@@ -36,14 +36,15 @@ def run(
     canary: str | None = None,
     since: float = 0.0,
     nudge: str | None = None,
+    signature: str | None = None,
 ) -> Answer:
-    """Compute the signature that is converted, on the inputs of an .npz file; write another.
+    """Compute the `signature` that is converted, on the inputs of an .npz file; write another.
 
     Inputs are cast to the signature's types. With `nudge` every weight is changed in its last place before; with
     `canary`, an .npz to write, weights are changed afterwards (converter.graphs.run.canary).
     Raises as `serving.serve` does, before TensorFlow is imported, and GraphError when the graph fails.
     """
-    served = serve(Path(model))
+    served = serve(Path(model), signature)
     graph_def = served.graph_def()
     sets, unfit = fitting(read_sets(inputs), {port.name: port.dtype.numpy for port in served.inputs})
     tried = None

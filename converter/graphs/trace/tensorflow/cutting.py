@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from converter.encoding.graph_def import Function, Graph, Node, node_of
 from converter.encoding.meta_graph import MetaGraph, Signature, meta_graph
-from converter.errors import WITHOUT_GRAPH, ArchitectureError, GraphError, ReadError, SafetyError
+from converter.errors import WITHOUT_GRAPH, ArchitectureError, GraphError, ReadError, SafetyError, UsageError
 from converter.graphs.trace.tensorflow.calling import called
 from converter.graphs.trace.tensorflow.inlining import CALLS
 from converter.graphs.trace.tensorflow.operators import COMPUTE, makes_table, name_of_table
@@ -46,8 +46,8 @@ class Cut:
     note: str = ""
 
 
-def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
-    """Cut a `saved_model.pb` to the signature that is converted: `serving_default`, or the only one.
+def cut(data: bytes | memoryview, path: str | None = None, asked: str | None = None) -> Cut:
+    """Cut a `saved_model.pb` to the signature that is converted: that `asked` for, `serving_default`, or the only one.
 
     Where there is none, to what the root computes when it is called (`calling`).
 
@@ -59,7 +59,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
     if meta is None:
         raise ArchitectureError("is a SavedModel without a graph for serving", path=path)
     found = [name for name, each in meta.signatures.items() if name not in _NOT_CALLED and each.outputs]
-    call = None if found else called(meta, path)
+    call = None if found or asked is not None else called(meta, path)
     if call is not None:
         nodes, functions = _reached_with_tables(meta.graph, call.kept, path, call.nodes)
         return Cut(
@@ -71,7 +71,7 @@ def cut(data: bytes | memoryview, path: str | None = None) -> Cut:
             first=_first(meta, nodes, functions, path),
             note=call.note,
         )
-    name = _chosen(found, path)
+    name = _chosen(found, path, asked)
     signature = meta.signatures[name]
     ports = {**signature.inputs, **signature.outputs}
     for port, info in ports.items():
@@ -150,13 +150,17 @@ def _encoded(graph: Graph, nodes: Mapping[str, Node], functions: Mapping[str, Fu
     return graph.encoded([*kept, *added], [functions[each] for each in graph.functions if each in functions])
 
 
-def _chosen(found: Sequence[str], path: str | None) -> str:
+def _chosen(found: Sequence[str], path: str | None, asked: str | None) -> str:
+    if asked is not None and asked not in found:
+        there = f"has {', '.join(sorted(found))}" if found else "names none"
+        raise UsageError(f"--signature {asked}: the SavedModel {there}", path=path)
+    if asked is not None or len(found) == 1:
+        return found[0] if asked is None else asked
     if _SERVING in found:
         return _SERVING
-    if len(found) != 1:
-        which = f"several signatures, none of them {_SERVING}: {', '.join(sorted(found))}" if found else "no signature"
-        raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint=WITHOUT_GRAPH)
-    return found[0]
+    which = f"several signatures, none of them {_SERVING}: {', '.join(sorted(found))}" if found else "no signature"
+    hint = "--signature NAME says which" if found else WITHOUT_GRAPH
+    raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint=hint)
 
 
 def _reached(

@@ -22,16 +22,21 @@ from converter.model.kernels import kernel_axes, weight_axes
 
 
 def trace(
-    *, model: str, graph: str, names: Mapping[str, str] | None = None, kernels: Sequence[str] = ()
+    *,
+    model: str,
+    graph: str,
+    names: Mapping[str, str] | None = None,
+    kernels: Sequence[str] = (),
+    signature: str | None = None,
 ) -> dict[str, Any]:
-    """Convert what the SavedModel in the folder `model` serves; write the ONNX file `graph`.
+    """Convert what the SavedModel in the folder `model` serves, or that `signature`; write the ONNX file `graph`.
 
     Returns the Signature as JSON values: parameters and buffers by the names in the bundle, or what `names` says
     that they stand for; those named in `kernels` become weights (`model.kernels`). Raises SafetyError for an operator
     that is not known to compute alone, ArchitectureError when no signature is the one to take, GraphError when it
     cannot be converted.
     """
-    served, called = serve(Path(model)), names or {}
+    served, called = serve(Path(model), signature), names or {}
     variables = {
         node: replace(held.variable, name=called.get(held.variable.name, held.variable.name))
         for node, held in served.variables.items()
@@ -45,14 +50,14 @@ def trace(
         tables=served.tables,
     )
     converted = convert(source)
-    signature = converted.signature
+    found = converted.signature
     if kernels:
-        signature = _with_weights(converted.graph, signature, frozenset(kernels))
+        found = _with_weights(converted.graph, found, frozenset(kernels))
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
     notes = tuple(each for each in (served.note, note_of(served.tables.values())) if each)
-    return replace(signature, notes=notes).to_json()
+    return replace(found, notes=notes).to_json()
 
 
 def _with_weights(model: Any, signature: Signature, kernels: frozenset[str]) -> Signature:

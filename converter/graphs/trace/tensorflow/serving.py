@@ -68,14 +68,16 @@ class Served:
             raise ReadError("has a shape or a constant that is malformed") from error
 
 
-def serve(folder: Path) -> Served:
-    """Return what the SavedModel in `folder` serves. Nothing is run, no tensor read but those of tables.
+def serve(folder: Path, signature: str | None = None) -> Served:
+    """Return what the SavedModel in `folder` serves, or that `signature` of it.
+
+    Nothing is run, no tensor read but those of tables.
 
     Raises what `cutting.cut` and `tables.tables` do, ReadError for a damaged bundle, GraphError for a variable without
     values, and for text: targets are made of ONNX's operators, and these have none.
     """
     file = open_inside(folder, _GRAPH_NAME)
-    part = cut(file.read(0, file.size), str(file.path))
+    part = cut(file.read(0, file.size), str(file.path), signature)
     bundle = read_bundle_inside(folder, _VARIABLES)
     has_tables = any(makes_table(node.operator) for node in part.nodes.values())
     return Served(
