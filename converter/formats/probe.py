@@ -33,7 +33,7 @@ def located(path: Location) -> Location:
 
 
 def _versions(folder: Location, entries: Collection[str]) -> list[str]:
-    """Return the versions of a SavedModel in a folder that has nothing else, numbered as TensorFlow Serving has them."""
+    """Return the versions of a SavedModel in a folder that has nothing else, as TensorFlow Serving has them."""
     names = [name for name in entries if not name.startswith(".")]
     if not all(_VERSION.fullmatch(name) for name in names):
         return []
