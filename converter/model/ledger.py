@@ -26,6 +26,7 @@ class Kind(Enum):
     SAVES = "how many times the model was saved"
     STEPS = "the number of training steps"
     VALUE = "no tensor"
+    ORDER = "the order of the features that weights are for"
     UNHELD = "a tensor of a kind that none of ours can hold"
 
 
@@ -89,6 +90,11 @@ def dropped(name: str, reason: str, *, is_refused_by_default: bool = False) -> L
 def no_weight(name: str, kind: Kind, reason: str | None = None) -> LedgerLine:
     """What is of another kind than a weight, and is dropped for it."""
     return LedgerLine(status=Status.DROPPED, name=name, reason=reason or kind.value, kind=kind)
+
+
+def misordered(name: str, reason: str) -> LedgerLine:
+    """Weights whose features may be in another order than the target's; a graph of the source's own has it inside."""
+    return LedgerLine(status=Status.DROPPED, name=name, reason=reason, kind=Kind.ORDER, is_refused_by_default=True)
 
 
 def unheld(name: str, reason: str) -> LedgerLine:

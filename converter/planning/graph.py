@@ -33,6 +33,7 @@ from converter.graphs.fitting.fitting import Fitted, fitted_to_class, fitted_to_
 from converter.graphs.trace.thresholds import of_source
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.file import local_copy
+from converter.model.ledger import Kind, without
 from converter.options import Options
 from converter.planning.encoders import model_inside, with_encoder
 from converter.planning.tracing import trace_class
@@ -95,7 +96,8 @@ def _from_source(
     graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
     signature = Signature.from_json(answer)
-    planned = replace(planned, warnings=(*planned.warnings, *notes, *signature.notes))
+    lines = without(planned.lines, Kind.ORDER)
+    planned = replace(planned, warnings=(*planned.warnings, *notes, *signature.notes), lines=lines)
     if planned.config is not None:
         signature = of_source(signature, planned.config.values)
     if options.include or options.exclude:

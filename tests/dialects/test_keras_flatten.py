@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import converter
 from converter.dialects import canonical
 from converter.dialects.keras import FLATTEN_ORDER, to_keras
+from converter.errors import LossError
 from converter.formats import NoOptions, by_name
 from converter.model.checkpoint import Checkpoint
 from tests.dialects.keras_zoo import randomised
@@ -107,6 +109,7 @@ def test_an_order_that_merging_hides_is_a_loss_that_must_be_allowed(tmp_path: Pa
     checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
     lines = [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
     assert [line.is_refused_by_default for line in lines] == [True]
+    assert "head/kernel: behind a Flatten, whose map goes through Concatenate 'concatenate" in lines[0].reason
 
 
 @pytest.mark.parametrize(
@@ -128,12 +131,73 @@ def test_what_is_in_one_order_stays(shape: tuple[int, ...], middle: Any, tmp_pat
 
 
 @pytest.mark.parametrize("is_flattened", [False, True])
-def test_a_map_whose_axes_are_permuted_is_refused_if_it_is_flattened(is_flattened: bool, tmp_path: Path) -> None:
+def test_a_map_whose_axes_are_permuted_keeps_its_order_with_a_note(is_flattened: bool, tmp_path: Path) -> None:
     k = keras.layers
     behind = [k.Flatten()] if is_flattened else []
     model = sequential(k.AveragePooling2D(2), k.Permute((1, 3, 2)), *behind, k.Dense(3, name="head"))
     checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
-    assert bool([line for line in checkpoint.lines if line.name == FLATTEN_ORDER]) is is_flattened
+    assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    assert any("rows stay in Keras's order" in note for note in checkpoint.warnings) is is_flattened
+    kernel = np.asarray(model.get_layer("head").kernel)
+    assert np.array_equal(checkpoint.tensors["head.weight"].numpy(), kernel.T)
+
+
+class Scaled(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("by", "middle"),
+    [
+        ("Reshape 'columns' to (5, 16)", lambda k: [k.Conv2D(4, 2), k.Reshape((5, 16), name="columns")]),
+        ("Reshape 'columns' to (5, -1)", lambda k: [k.Conv2D(4, 2), k.Reshape((5, -1), name="columns")]),
+        ("Scaled 'mine'", lambda k: [k.Conv2D(4, 2), Scaled(name="mine")]),
+    ],
+)
+def test_an_order_that_the_config_says_is_kept_with_a_note(by: str, middle: Any, tmp_path: Path) -> None:
+    k = keras.layers
+    model = sequential(*middle(k), k.Dense(3, name="head"))
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    notes = [note for note in checkpoint.warnings if "rows stay in Keras's order" in note]
+    assert len(notes) == 1
+    assert f"in which {by} gives them" in notes[0]
+
+
+def test_a_graph_of_the_source_has_its_own_order(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    k = keras.layers
+    image = keras.Input(IMAGE)
+    flat = k.Flatten()(k.Conv2D(4, 2)(image))
+    model = keras.Model(image, k.Dense(3, name="head")(k.Concatenate()([flat, k.Flatten()(image)])))
+    path = saved(model, tmp_path / "model.keras")
+    with pytest.raises(LossError, match="behind a Flatten, whose map goes through Concatenate"):
+        converter.convert(path, tmp_path / "model.pth")
+    converter.convert(path, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    images = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype(np.float32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_flatten_in_every_step_is_permuted(tmp_path: Path) -> None:
+    k = keras.layers
+    steps = k.TimeDistributed(k.Conv2D(4, 2)), k.TimeDistributed(k.Flatten()), k.LSTM(2, name="cell")
+    model = keras.Sequential([keras.Input((3, *IMAGE)), *steps])
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    kernel = np.asarray(model.get_layer("cell").cell.kernel).T.reshape(8, 5, 4, 4).transpose(0, 3, 1, 2).reshape(8, -1)
+    assert np.array_equal(checkpoint.tensors["cell.weight_ih_l0"].numpy(), kernel)
+
+
+def test_what_is_flattened_and_made_a_map_again_is_a_map(tmp_path: Path) -> None:
+    k = keras.layers
+    model = sequential(k.Flatten(), k.Reshape(IMAGE), k.Dense(3, name="head"), k.Flatten(), k.Dense(2, name="last"))
+    checkpoint = canonical(read(saved(model, tmp_path / "model.keras")))
+    assert not [line for line in checkpoint.lines if line.name == FLATTEN_ORDER]
+    kernel = np.asarray(model.get_layer("last").kernel).T.reshape(2, 30, 3).transpose(0, 2, 1).reshape(2, -1)
+    assert np.array_equal(checkpoint.tensors["last.weight"].numpy(), kernel)
 
 
 def test_sequences_behind_a_convolution_are_permuted(tmp_path: Path) -> None:

@@ -576,7 +576,7 @@ def test_what_does_not_take_features_is_in_order_whatever_they_are() -> None:
     config = model(image, layer("Own", "o"), DENSE, layer("LSTM", "l", units=3))
     made = to_pytorch(of({"d/kernel": (48, 3), "d/bias": (3,), **under("l/lstm_cell", LSTM)}, config))
     (line,) = (line for line in made.lines if line.name == FLATTEN_ORDER)
-    assert line.reason.startswith("d/kernel: behind a Flatten, as it seems")
+    assert line.reason.startswith("d/kernel: behind a Flatten, whose map goes through Own 'o';")
 
 
 def nodes_of(children: Mapping[int, Mapping[str, int]], keys: Mapping[int, str]) -> list[Node]:

@@ -7,7 +7,7 @@ between the two its vectors. Only the number of channels matters, H and W stay t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from converter.dialects.keras.architecture import MODELS, Layer, projections
@@ -22,15 +22,20 @@ class Order(Enum):
     MAP_FIRST = "a map with channels first"
     TURNED = "a map with its axes in an order of their own"
     FLAT = "a map with channels last, flattened"
-    UNKNOWN = "flattened or merged in a way that is not known"
+    KEPT = "as a layer of the config laid them out, which no rearrangement of channels tells"
+    UNKNOWN = "flattened, with channels that are not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """What is known of the features that a layer gives or takes; `channels` None when that is not."""
+    """What is known of the features that a layer gives or takes; `channels` None when that is not.
+
+    `by`  which layer laid out those that are kept, or the flattened ones that are no longer known
+    """
 
     order: Order
     channels: int | None = None
+    by: str = ""
 
 
 _PLAIN = Features(order=Order.PLAIN)
@@ -40,21 +45,22 @@ Activation ReLU LeakyReLU ELU Softmax ThresholdedReLU Dropout SpatialDropout1D S
 GaussianDropout GaussianNoise AlphaDropout ActivityRegularization Masking Identity Rescaling UnitNormalization
 BatchNormalization LayerNormalization GroupNormalization RMSNormalization PReLU ZeroPadding1D ZeroPadding2D
 ZeroPadding3D Cropping1D Cropping2D Cropping3D UpSampling1D UpSampling2D UpSampling3D Resizing CenterCrop RandomFlip
-RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness RepeatVector
+RandomRotation RandomZoom RandomTranslation RandomContrast RandomCrop RandomBrightness RepeatVector LayerScale
+StochasticDepth Normalization
 """
 _SAME = frozenset(_SAME_NAMES.split())
 _POOLS = ("MaxPool", "AveragePool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAveragePool")
 
 
 def input_features(model: Layer) -> dict[str, Features]:
-    """Return, by path, the features of each layer's input that are not plain: FLAT with channels, or UNKNOWN."""
+    """Return, by path, the features of each layer's input that are not plain: FLAT with channels, KEPT or UNKNOWN."""
     trace = _Trace()
     trace.output_of_model(model, [])
     found: dict[str, Features] = {}
     for path, features in trace.inputs.items():
         different = set(features)
         one = features[0] if len(different) == 1 else _UNKNOWN
-        if one.order in (Order.FLAT, Order.UNKNOWN):
+        if one.order in (Order.FLAT, Order.KEPT, Order.UNKNOWN):
             found[path] = one
     return found
 
@@ -107,14 +113,14 @@ class _Trace:
                 gathered = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in sources]
                 known[layer.name, call] = self.output(by_name[layer.name], gathered)
         outputs = [known.get(source, known.get((source[0], 0), _UNKNOWN)) for source in model.outputs]
-        return _merged(outputs) if outputs else _PLAIN
+        return _merged(model, outputs) if outputs else _PLAIN
 
     def output(self, layer: Layer, inputs: Sequence[Features]) -> Features:
         """Return the features of a layer's output."""
         if layer.class_name in MODELS:
             return self.output_of_model(layer, inputs)
         here = inputs[0] if inputs else _PLAIN
-        merged = here if len(inputs) <= 1 else _merged(inputs)
+        merged = here if len(inputs) <= 1 else _merged(layer, inputs)
         self.inputs.setdefault(layer.path, []).append(merged)
         if layer.class_name == "TimeDistributed" and layer.layers:  # every step as its layer takes it
             return self.output(layer.layers[0], inputs)
@@ -143,15 +149,19 @@ def _plain(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features
 
 
 def _unknown_layer(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
-    return _UNKNOWN if any(item.order is not Order.PLAIN for item in inputs) else _PLAIN
+    orders = {item.order for item in inputs}
+    if orders <= {Order.PLAIN}:
+        return _PLAIN
+    mixed = _mixed(layer, orders)
+    return replace(mixed, channels=here.channels) if mixed.order is Order.KEPT and len(inputs) == 1 else mixed
 
 
 def _merge(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
-    return _merged(inputs)
+    return _merged(layer, inputs)
 
 
 def _concatenate(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
-    return _concatenated(inputs)
+    return _concatenated(layer, inputs)
 
 
 def _flatten(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
@@ -162,7 +172,7 @@ def _reshape(layer: Layer, here: Features, inputs: Sequence[Features]) -> Featur
     target = _extents(layer.config.get("target_shape"))
     if len(target) == 1:
         return _flat(layer, here, channels_first=False)
-    return _reshaped(here, target) if target else _UNKNOWN
+    return _reshaped(layer, here, target) if target else _UNKNOWN
 
 
 def _permute(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
@@ -187,7 +197,8 @@ def _global_pooling(layer: Layer, here: Features, inputs: Sequence[Features]) ->
 
 
 def _pooling(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
-    return here if here.order is Order.UNKNOWN else Features(order=_order_of_map(layer), channels=here.channels)
+    is_map = here.order not in (Order.KEPT, Order.UNKNOWN)
+    return here if not is_map else Features(order=_order_of_map(layer), channels=here.channels)
 
 
 def _convolution(layer: Layer, here: Features, inputs: Sequence[Features]) -> Features:
@@ -249,12 +260,12 @@ def _of_shape(shape: Sequence[int | None]) -> Features:
 def _flat(layer: Layer, here: Features, *, channels_first: bool) -> Features:
     if here.order is Order.MAP_FIRST:  # a Flatten that says channels_first brings channels last before it flattens
         return Features(order=Order.FLAT, channels=here.channels) if channels_first else _PLAIN
-    if here.order is Order.TURNED:
-        return _UNKNOWN
+    if here.order is Order.TURNED or (here.order is Order.MAP and channels_first):
+        return _kept(layer)
     if here.order is not Order.MAP:
         return here
     channels = here.channels or (layer.input_shape[-1] if layer.input_shape else None)
-    return _UNKNOWN if channels is None or channels_first else Features(order=Order.FLAT, channels=channels)
+    return _UNKNOWN if channels is None else Features(order=Order.FLAT, channels=channels)
 
 
 def _turned(here: Features, axes: Sequence[int]) -> Features:
@@ -264,16 +275,22 @@ def _turned(here: Features, axes: Sequence[int]) -> Features:
     return here if axes and axes[-1] == len(axes) else Features(order=Order.TURNED)
 
 
-def _reshaped(here: Features, target: Sequence[int]) -> Features:
-    if here.order in (Order.FLAT, Order.UNKNOWN, Order.TURNED):
-        return _UNKNOWN
+def _reshaped(layer: Layer, here: Features, target: Sequence[int]) -> Features:
     if here.order is Order.PLAIN:
         return _of_shape((None, *target))
-    keeps = here.order is Order.MAP and target[-1] == here.channels
-    return Features(order=Order.PLAIN, channels=here.channels) if keeps else _UNKNOWN
+    if target[-1] != here.channels or here.order not in (Order.MAP, Order.FLAT):
+        return _mixed(layer, {here.order})
+    is_map = here.order is Order.FLAT and len(target) > 2
+    return Features(order=Order.MAP if is_map else Order.PLAIN, channels=here.channels)
 
 
-def _merged(inputs: Sequence[Features]) -> Features:
+def _kept(layer: Layer) -> Features:
+    target = _extents(layer.config.get("target_shape") or layer.config.get("dims"))
+    to = f" to ({', '.join(map(str, target))})" if target else ""
+    return Features(order=Order.KEPT, by=f"{layer.class_name} {layer.path!r}{to}")
+
+
+def _merged(layer: Layer, inputs: Sequence[Features]) -> Features:
     orders = {item.order for item in inputs}
     if not inputs:
         return _UNKNOWN
@@ -283,12 +300,19 @@ def _merged(inputs: Sequence[Features]) -> Features:
         return _PLAIN
     if orders <= {Order.MAP, Order.PLAIN}:  # one of them is broadcast
         return next(item for item in inputs if item.order is Order.MAP)
-    return _UNKNOWN
+    return _mixed(layer, orders)
 
 
-def _concatenated(inputs: Sequence[Features]) -> Features:
+def _mixed(layer: Layer, orders: set[Order]) -> Features:
+    """Return what a layer makes of features that are laid out in these ways, and are no longer."""
+    if Order.UNKNOWN in orders:
+        return _UNKNOWN
+    return replace(_kept(layer), order=Order.UNKNOWN) if Order.FLAT in orders else _kept(layer)
+
+
+def _concatenated(layer: Layer, inputs: Sequence[Features]) -> Features:
     orders = {item.order for item in inputs}
     if len(orders) != 1 or not orders <= {Order.PLAIN, Order.MAP}:
-        return _UNKNOWN
+        return _mixed(layer, orders) if inputs else _UNKNOWN
     channels = [item.channels for item in inputs if item.channels]
     return Features(order=inputs[0].order, channels=sum(channels) if len(channels) == len(inputs) else None)

@@ -17,7 +17,7 @@ from converter.dialects.rewriting import Derivation, Rewriting
 from converter.errors import ArchitectureError, LossError, ReadError, of_tensor
 from converter.model.checkpoint import Checkpoint, Dialect
 from converter.model.dtype import DType
-from converter.model.ledger import dropped
+from converter.model.ledger import misordered
 from converter.model.optimizer import OptimizerState
 from converter.model.tensor import Array, ArrayTensor, ComputedTensor, Tensor
 
@@ -125,7 +125,10 @@ class _Assignment:
 
     slots: Mapping[str, tuple[Module, Slot]]
     guessed: frozenset[str]
-    misordered: tuple[str, ...] = ()
+    misordered: Mapping[str, str] = field(default_factory=dict)
+    """Variables whose rows may be in another order than PyTorch's -> the layer that merges them, if one does."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Variables whose rows stay as they are -> the layer that laid out what they are for."""
 
     def translated(self, checkpoint: Checkpoint) -> Checkpoint:
         forward = _ToTorch(rewriting=Rewriting(source=checkpoint))
@@ -166,12 +169,17 @@ class _Assignment:
         return rewriting.state()
 
     def _note_flatten(self, rewriting: Rewriting) -> None:
-        if self.misordered:
-            reason = (
-                f"{_listed(self.misordered)}: behind a Flatten, as it seems, whose channels no config tells; "
-                "rows stay in Keras's order, channels last"
-            )
-            rewriting.lines.append(dropped(FLATTEN_ORDER, reason, is_refused_by_default=True))
+        reasons = []
+        for by in dict.fromkeys(self.misordered.values()):
+            names = [name for name, each in self.misordered.items() if each == by]
+            of_map = f"whose map goes through {by}" if by else "as it seems, whose channels no config tells"
+            reasons.append(f"{_listed(names)}: behind a Flatten, {of_map}")
+        if reasons:
+            reason = f"{'; '.join(reasons)}; rows stay in Keras's order, channels last"
+            rewriting.lines.append(misordered(FLATTEN_ORDER, reason))
+        for by in dict.fromkeys(self.kept.values()):
+            names = [name for name, each in self.kept.items() if each == by]
+            rewriting.note(f"{_listed(names)}: rows stay in Keras's order, in which {by} gives them (channels last)")
 
     def _warn(self, rewriting: Rewriting, stored: Sequence[str]) -> None:
         if stored:
@@ -234,32 +242,53 @@ def _filled(dtype: DType, shape: tuple[int, ...], value: int) -> Tensor:
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Assignment:
     slots: dict[str, tuple[Module, Slot]] = {}
     inputs: Mapping[str, Features] = {}
-    misordered: list[str] = []
+    misordered: dict[str, str] = {}
+    kept: dict[str, str] = {}
     if config is not None:
         model = architecture.parse(config)
         inputs = flattening.input_features(model)
         modules, _ = _modules(model, inputs)
         slots = _matched(checkpoint.names, modules)
-        misordered = [
-            name
-            for name, (module, slot) in slots.items()
-            if (features := _features(module, inputs)) is not None and _is_misordered(slot, features)
-        ]
+        taken = {name: (slot, _features(module, inputs)) for name, (module, slot) in slots.items()}
+        wrong = {
+            name: each
+            for name, (slot, each) in taken.items()
+            if each is not None and _is_misordered(slot, each, checkpoint.tensor(name).shape)
+        }
+        misordered = {name: each.by for name, each in wrong.items()}
+        kept = {
+            name: each.by
+            for name, (slot, each) in taken.items()
+            if name not in wrong and each is not None and _is_kept(slot, each)
+        }
     left = {name: checkpoint.tensor(name).shape for name in checkpoint.names if name not in slots}
     guessed = _by_leaves(left)
-    misordered += [
-        name
-        for name, (module, slot) in guessed.items()
-        if leaves.without_cell(module.path) in inputs and takes_features(slot)
-    ]
-    misordered += _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
-    return _Assignment(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=tuple(misordered))
+    for name, (module, slot) in guessed.items():
+        features = inputs.get(leaves.without_cell(module.path))
+        if features is not None and _is_kept(slot, features) and not _is_misordered(slot, features, left[name]):
+            kept[name] = features.by
+        elif features is not None and takes_features(slot):
+            misordered[name] = features.by
+    suspects = _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
+    misordered |= {name: misordered.get(name, "") for name in suspects if name not in kept}
+    return _Assignment(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=misordered, kept=kept)
 
 
-def _is_misordered(slot: Slot, features: Features) -> bool:
-    """Whether a variable may be in another order than PyTorch's: what its layer takes is not known, or not permuted."""
+def _is_misordered(slot: Slot, features: Features, shape: Sequence[int]) -> bool:
+    """Whether a variable may be in another order than PyTorch's: what its layer takes is not known, or not permuted.
+
+    A layer of the user's own may flatten a map: where there are more rows than channels, as if for each place.
+    """
+    channels = features.channels
+    if features.order is Order.KEPT and channels and shape:
+        return takes_features(slot) and shape[0] > channels and shape[0] % channels == 0
     is_permuted = slot.layout is not None and "channels" in slot.layout.sizes
-    return takes_features(slot) and (features.order is Order.UNKNOWN or not is_permuted)
+    is_known = features.order is Order.KEPT or (features.order is Order.FLAT and is_permuted)
+    return takes_features(slot) and not is_known
+
+
+def _is_kept(slot: Slot, features: Features) -> bool:
+    return takes_features(slot) and features.order is Order.KEPT
 
 
 def _suspects(guessed: Mapping[str, tuple[Module, Slot]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
