@@ -217,8 +217,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/keras/flattening.py",
-        old="RandomBrightness RepeatVector\n",
-        new="RandomBrightness\n",
+        old="RandomBrightness RepeatVector LayerScale\n",
+        new="RandomBrightness LayerScale\n",
         tests="tests/dialects/test_keras_flatten.py -k repeated",
         what="a flattened map that is repeated is taken for one that is not flattened",
     ),

@@ -18,7 +18,10 @@ from tests.slices import IS_FULL
 if not environment.PYTHON:
     pytest.skip("CKCONV_ORACLE_PYTHON names no Python", allow_module_level=True)
 
+_RENAMED = "transformers 5 has other names in its heads, and no rule that reads the old ones"
 NOT_EXACT = {
+    "TFData2VecVisionForSemanticSegmentation.0": _RENAMED,
+    "TFData2VecVisionForSemanticSegmentation.1": _RENAMED,
     "TFEsmForSequenceClassification.1": "its TensorFlow class has no cross-attention where PyTorch's has",
     "TFEsmForTokenClassification.1": "its TensorFlow class has no cross-attention where PyTorch's has",
 }
