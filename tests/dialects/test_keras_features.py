@@ -13,7 +13,7 @@ from converter.dialects.keras.architecture import parse
 from converter.dialects.keras.flattening import input_features, on_maps
 
 Config = dict[str, Any]
-FLAT, UNKNOWN = "FLAT", "UNKNOWN"
+FLAT, KEPT, UNKNOWN = "FLAT", "KEPT", "UNKNOWN"
 
 
 def layer(class_name: str, name: str = "", *, after: Any = None, built: Any = None, **config: Any) -> Config:
@@ -61,7 +61,7 @@ ROWS: list[tuple[str, list[Config], dict[str, tuple[str, int | None]]]] = [
     (
         "channels first that are last",
         [image(), CONV, layer("Flatten", data_format="channels_first"), DENSE],
-        {"d": (UNKNOWN, None)},
+        {"d": (KEPT, None)},
     ),
     ("flattened by Reshape", [image(), layer("Reshape", target_shape=[90]), DENSE], {"d": (FLAT, 3)}),
     (
@@ -70,7 +70,7 @@ ROWS: list[tuple[str, list[Config], dict[str, tuple[str, int | None]]]] = [
         {},
     ),
     ("a map as rows", [image(), layer("Reshape", target_shape=[30, 3]), DENSE], {}),
-    ("a map as other rows", [image(), layer("Reshape", target_shape=[6, 15]), DENSE], {"d": (UNKNOWN, None)}),
+    ("a map as other rows", [image(), layer("Reshape", target_shape=[6, 15]), DENSE], {"d": (KEPT, None)}),
     ("reshaped to what is no shape", [image(), layer("Reshape", target_shape=None), DENSE], {"d": (UNKNOWN, None)}),
     ("features as a map", [image(12), layer("Reshape", target_shape=[2, 2, 3]), FLATTEN, DENSE], {"d": (FLAT, 3)}),
     ("features as rows", [image(12), layer("Reshape", target_shape=[4, 3]), FLATTEN, DENSE], {}),
@@ -79,11 +79,16 @@ ROWS: list[tuple[str, list[Config], dict[str, tuple[str, int | None]]]] = [
         [image(), FLATTEN, layer("Reshape", target_shape=[30, 3]), DENSE],
         {"reshape": (FLAT, 3), "d": (UNKNOWN, None)},
     ),
+    (
+        "a flattened map as a map",
+        [image(), FLATTEN, layer("Reshape", target_shape=[5, 6, 3]), layer("Flatten", "again"), DENSE],
+        {"reshape": (FLAT, 3), "d": (FLAT, 3)},
+    ),
     ("turned to channels first", [image(), layer("Permute", dims=[3, 1, 2]), FLATTEN, DENSE], {}),
     ("height and width swapped", [image(), layer("Permute", dims=[2, 1, 3]), FLATTEN, DENSE], {"d": (FLAT, 3)}),
-    ("turned", [image(), TURNED, FLATTEN, DENSE], {"d": (UNKNOWN, None)}),
-    ("turned and reshaped", [image(), TURNED, layer("Reshape", target_shape=[3, 30]), DENSE], {"d": (UNKNOWN, None)}),
-    ("turned by no axes", [image(), layer("Permute", dims="x"), FLATTEN, DENSE], {"d": (UNKNOWN, None)}),
+    ("turned", [image(), TURNED, FLATTEN, DENSE], {"d": (KEPT, None)}),
+    ("turned and reshaped", [image(), TURNED, layer("Reshape", target_shape=[3, 30]), DENSE], {"d": (KEPT, None)}),
+    ("turned by no axes", [image(), layer("Permute", dims="x"), FLATTEN, DENSE], {"d": (KEPT, None)}),
     ("one number for each map", [image(), CONV, layer("GlobalAveragePooling2D"), DENSE], {}),
     ("pooled", [image(), CONV, layer("MaxPooling2D"), FLATTEN, DENSE], {"d": (FLAT, 4)}),
     ("averaged", [image(), layer("AvgPool2D"), FLATTEN, DENSE], {"d": (FLAT, 3)}),
@@ -95,7 +100,7 @@ ROWS: list[tuple[str, list[Config], dict[str, tuple[str, int | None]]]] = [
     (
         "pooled though unknown",
         [image(), layer("Own"), layer("MaxPooling2D"), DENSE],
-        {"maxpooling2d": (UNKNOWN, None), "d": (UNKNOWN, None)},
+        {"maxpooling2d": (KEPT, 3), "d": (KEPT, 3)},
     ),
     ("by depth", [image(), layer("DepthwiseConv2D", depth_multiplier=2), FLATTEN, DENSE], {"d": (FLAT, 6)}),
     ("by depth, once", [image(), layer("DepthwiseConv2D"), FLATTEN, DENSE], {"d": (FLAT, 3)}),
@@ -121,7 +126,12 @@ ROWS: list[tuple[str, list[Config], dict[str, tuple[str, int | None]]]] = [
         [image(), FLATTEN, DENSE, layer("Dense", "e", units=2)],
         {"d": (FLAT, 3)},
     ),
-    ("a class of one's own", [image(), layer("Own"), DENSE], {"d": (UNKNOWN, None)}),
+    ("a class of one's own", [image(), layer("Own"), DENSE], {"d": (KEPT, 3)}),
+    (
+        "a class of one's own on a flattened map",
+        [image(), FLATTEN, layer("Own"), DENSE],
+        {"own": (FLAT, 3), "d": (UNKNOWN, None)},
+    ),
     ("a class of one's own on features", [image(12), layer("Own"), DENSE], {}),
     ("flattened twice", [image(), FLATTEN, layer("Flatten", "again"), DENSE], {"again": (FLAT, 3), "d": (FLAT, 3)}),
     (

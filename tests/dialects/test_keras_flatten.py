@@ -342,3 +342,20 @@ def test_a_cell_of_its_own_behind_a_flatten_must_be_allowed(is_bidirectional: bo
     assert line.is_refused_by_default
     assert "/kernel" in line.reason
     assert "recurrent_kernel" not in line.reason
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_an_alpha_for_each_element_stays_as_it_is_stored(suffix: str, tmp_path: Path) -> None:
+    """It is the default of Keras, and torch.nn.PReLU has no such."""
+    k = keras.layers
+    path = saved(sequential(k.Conv2D(4, 2), k.PReLU(name="own"), k.Flatten(), k.Dense(2)), tmp_path / f"model{suffix}")
+    alpha = np.asarray(keras.saving.load_model(path, compile=False).get_layer("own").alpha)
+    checkpoint = canonical(read(path))
+    assert np.array_equal(checkpoint.tensors["own.alpha"].numpy(), alpha)
+    assert any(
+        "own/alpha" in note and "torch.nn.PReLU has one for each channel" in note for note in checkpoint.warnings
+    )
+    for other in ("back.keras", "back.h5"):
+        converter.convert(path, tmp_path / other)
+        again = keras.saving.load_model(tmp_path / other, compile=False)
+        assert np.array_equal(np.asarray(again.get_layer("own").alpha), alpha)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from converter.dialects.keras.architecture import MODELS, Layer, projections
-from converter.dialects.keras.modules import RECURRENT
+from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, RECURRENT, Slot
 
 
 class Order(Enum):
@@ -72,6 +72,40 @@ def on_maps(model: Layer) -> frozenset[str]:
     return frozenset(
         path for path, inputs in trace.inputs.items() if any(features.order is Order.MAP for features in inputs)
     )
+
+
+def is_misordered(slot: Slot, features: Features, shape: Sequence[int]) -> bool:
+    """Whether a variable may be in another order than PyTorch's: the features that it takes are not known, or turned.
+
+    A layer of the user's own may flatten a map: where there are more rows than channels, as if for each place.
+    """
+    if features.order is Order.KEPT:
+        channels = features.channels or 0
+        return 0 < channels < shape[0] and shape[0] % channels == 0 if shape else False
+    is_permuted = slot.layout is not None and "channels" in slot.layout.sizes
+    return features.order is Order.UNKNOWN or not is_permuted
+
+
+def suspects(guessed: Mapping[str, Slot], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the kernels that may be behind a Flatten, as far as shapes tell.
+
+    Their rows are a multiple of the channels of a convolution, and no other layer makes features of that number.
+    """
+    layouts = {name: slot.layout for name, slot in guessed.items()}
+    convolutions = [shapes[name] for name, layout in layouts.items() if layout in CONVOLUTIONS.values()]
+    channels = {extent for shape in convolutions for extent in shape[-2:]}
+    wide = [shape for shape in shapes.values() if len(shape) > 2]
+    rewriting = {shape[1] for shape in shapes.values() if len(shape) == 2}
+    rewriting |= {extent for shape in wide for extent in (*shape[-2:], shape[-2] * shape[-1])}
+    return [
+        name
+        for name, layout in layouts.items()
+        if layout == DENSE
+        and guessed[name].keras == "kernel"
+        and guessed[name].torch == ("weight",)
+        and shapes[name][0] not in rewriting
+        and any(1 < channel < shapes[name][0] and shapes[name][0] % channel == 0 for channel in channels)
+    ]
 
 
 @dataclass(slots=True)
@@ -278,10 +312,12 @@ def _turned(here: Features, axes: Sequence[int]) -> Features:
 def _reshaped(layer: Layer, here: Features, target: Sequence[int]) -> Features:
     if here.order is Order.PLAIN:
         return _of_shape((None, *target))
-    if target[-1] != here.channels or here.order not in (Order.MAP, Order.FLAT):
-        return _mixed(layer, {here.order})
-    is_map = here.order is Order.FLAT and len(target) > 2
-    return Features(order=Order.MAP if is_map else Order.PLAIN, channels=here.channels)
+    is_same = bool(here.channels) and target[-1] == here.channels
+    if is_same and here.order is Order.MAP:
+        return Features(order=Order.PLAIN, channels=here.channels)
+    if is_same and here.order is Order.FLAT and len(target) > 2:
+        return Features(order=Order.MAP, channels=here.channels)
+    return _mixed(layer, {here.order})
 
 
 def _kept(layer: Layer) -> Features:

@@ -88,6 +88,8 @@ _GRU_ORDER = (1, 0, 2)
 _NOT_OF_FEATURES = ("bias", "recurrent_kernel", "embeddings", "count")
 _OF_MAPS = frozenset([*(each.pattern for each in CONVOLUTIONS.values()), *_DEPTHWISE.values()])
 _SHARED = "1 "
+ALPHA = Rearrangement(pattern="c -> c")
+"""Of a PReLU whose config does not say that axes share one: of a vector, or of more for all that it says."""
 
 
 def takes_features(slot: Slot) -> bool:
@@ -222,11 +224,16 @@ def adapted(config: Config) -> tuple[Slot, ...]:
 def prelu(config: Config) -> tuple[Slot, ...] | None:
     """Return the variable of PReLU; None unless `alpha` is one value or one per channel, as PyTorch's is."""
     if config.get("shared_axes") is None:
-        return (Slot(keras="alpha", torch=("weight",), layout=Rearrangement(pattern="c -> c")),)
+        return (Slot(keras="alpha", torch=("weight",), layout=ALPHA),)
     shared = _axes(config, "shared_axes")
     if sorted(shared) != list(range(1, len(shared) + 1)):
         return None
     return (Slot(keras="alpha", torch=("weight",), layout=prelu_layout(len(shared) + 1)),)
+
+
+def of_elements(module: Module) -> Module:
+    """Return a PReLU that has an alpha for each element, which torch.nn.PReLU has not: it stays as it is stored."""
+    return replace(module, slots=tuple(replace(slot, torch=(slot.keras,), layout=None) for slot in module.slots))
 
 
 def prelu_layout(rank: int) -> Rearrangement:

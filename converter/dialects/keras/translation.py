@@ -11,7 +11,14 @@ import numpy as np
 
 from converter.dialects.keras import architecture, flattening, leaves
 from converter.dialects.keras.flattening import Features, Order
-from converter.dialects.keras.modules import CONVOLUTIONS, DENSE, Module, Slot, flattened, takes_features
+from converter.dialects.keras.modules import (
+    ALPHA,
+    Module,
+    Slot,
+    flattened,
+    of_elements,
+    takes_features,
+)
 from converter.dialects.names.operations import applied
 from converter.dialects.rewriting import Derivation, Rewriting
 from converter.errors import ArchitectureError, LossError, ReadError, of_tensor
@@ -182,6 +189,10 @@ class _Assignment:
             rewriting.note(f"{_listed(names)}: rows stay in Keras's order, in which {by} gives them (channels last)")
 
     def _warn(self, rewriting: Rewriting, stored: Sequence[str]) -> None:
+        elements = [name for name, (_, slot) in self.slots.items() if slot.torch == ("alpha",)]
+        if elements:
+            why = "an alpha for each element, where torch.nn.PReLU has one for each channel"
+            rewriting.note(f"layout as stored: {_listed(elements)}: {why}")
         if stored:
             rewriting.note(f"layout as stored: {_listed(stored)}: neither config nor names say what they are")
         if self.guessed:
@@ -240,77 +251,30 @@ def _filled(dtype: DType, shape: tuple[int, ...], value: int) -> Tensor:
 
 
 def _found(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> _Assignment:
+    shapes = {name: checkpoint.tensor(name).shape for name in checkpoint.names}
     slots: dict[str, tuple[Module, Slot]] = {}
     inputs: Mapping[str, Features] = {}
-    misordered: dict[str, str] = {}
-    kept: dict[str, str] = {}
     if config is not None:
         model = architecture.parse(config)
         inputs = flattening.input_features(model)
-        modules, _ = _modules(model, inputs)
-        slots = _matched(checkpoint.names, modules)
-        taken = {name: (slot, _features(module, inputs)) for name, (module, slot) in slots.items()}
-        wrong = {
-            name: each
-            for name, (slot, each) in taken.items()
-            if each is not None and _is_misordered(slot, each, checkpoint.tensor(name).shape)
-        }
-        misordered = {name: each.by for name, each in wrong.items()}
-        kept = {
-            name: each.by
-            for name, (slot, each) in taken.items()
-            if name not in wrong and each is not None and _is_kept(slot, each)
-        }
-    left = {name: checkpoint.tensor(name).shape for name in checkpoint.names if name not in slots}
-    guessed = _by_leaves(left)
-    for name, (module, slot) in guessed.items():
-        features = inputs.get(leaves.without_cell(module.path))
-        if features is not None and _is_kept(slot, features) and not _is_misordered(slot, features, left[name]):
-            kept[name] = features.by
-        elif features is not None and takes_features(slot):
+        slots = _matched(checkpoint.names, _modules(model, inputs)[0])
+        for name, (module, slot) in slots.items():
+            if slot.layout == ALPHA and len(shapes[name]) != 1:
+                slots[name] = (kept_alpha := of_elements(module)), kept_alpha.slots[0]
+    guessed = _by_leaves({name: shape for name, shape in shapes.items() if name not in slots})
+    misordered: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    for name, (module, slot) in {**slots, **guessed}.items():
+        features = inputs.get(leaves.without_cell(module.path)) if name in guessed else _features(module, inputs)
+        if features is None or not takes_features(slot):
+            continue
+        if flattening.is_misordered(slot, features, shapes[name]):
             misordered[name] = features.by
-    suspects = _suspects(guessed, {name: checkpoint.tensor(name).shape for name in checkpoint.names})
+        elif features.order is Order.KEPT:
+            kept[name] = features.by
+    suspects = flattening.suspects({name: slot for name, (_, slot) in guessed.items()}, shapes)
     misordered |= {name: misordered.get(name, "") for name in suspects if name not in kept}
     return _Assignment(slots={**slots, **guessed}, guessed=frozenset(guessed), misordered=misordered, kept=kept)
-
-
-def _is_misordered(slot: Slot, features: Features, shape: Sequence[int]) -> bool:
-    """Whether a variable may be in another order than PyTorch's: what its layer takes is not known, or not permuted.
-
-    A layer of the user's own may flatten a map: where there are more rows than channels, as if for each place.
-    """
-    channels = features.channels
-    if features.order is Order.KEPT and channels and shape:
-        return takes_features(slot) and shape[0] > channels and shape[0] % channels == 0
-    is_permuted = slot.layout is not None and "channels" in slot.layout.sizes
-    is_known = features.order is Order.KEPT or (features.order is Order.FLAT and is_permuted)
-    return takes_features(slot) and not is_known
-
-
-def _is_kept(slot: Slot, features: Features) -> bool:
-    return takes_features(slot) and features.order is Order.KEPT
-
-
-def _suspects(guessed: Mapping[str, tuple[Module, Slot]], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return the kernels that may be behind a Flatten, as far as shapes tell.
-
-    Their rows are a multiple of the channels of a convolution, and no other layer makes features of that number.
-    """
-    layouts = {name: slot.layout for name, (_, slot) in guessed.items()}
-    convolutions = [shapes[name] for name, layout in layouts.items() if layout in CONVOLUTIONS.values()]
-    channels = {extent for shape in convolutions for extent in shape[-2:]}
-    wide = [shape for shape in shapes.values() if len(shape) > 2]
-    rewriting = {shape[1] for shape in shapes.values() if len(shape) == 2}
-    rewriting |= {extent for shape in wide for extent in (*shape[-2:], shape[-2] * shape[-1])}
-    return [
-        name
-        for name, layout in layouts.items()
-        if layout == DENSE
-        and guessed[name][1].keras == "kernel"
-        and guessed[name][1].torch == ("weight",)
-        and shapes[name][0] not in rewriting
-        and any(1 < channel < shapes[name][0] and shapes[name][0] % channel == 0 for channel in channels)
-    ]
 
 
 def _by_leaves(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Module, Slot]]:
@@ -383,6 +347,7 @@ class _ToKeras:
 
     def translated(self, modules: Sequence[Module]) -> Checkpoint:
         rewriting, source = self.rewriting, self.rewriting.source
+        modules = [self._as_it_is_held(module) for module in modules]
         for module in modules:
             for slot in module.slots:
                 self._add(module, slot)
@@ -397,6 +362,10 @@ class _ToKeras:
         rewriting.frozen.update(name for name, module, slot in held if not module.is_trainable and not slot.is_buffer)
         optimizer = None if source.optimizer is None else self._optimizer(source.optimizer, held)
         return rewriting.done(Dialect.KERAS, optimizer=optimizer)
+
+    def _as_it_is_held(self, module: Module) -> Module:
+        is_prelu = any(slot.layout == ALPHA for slot in module.slots)
+        return of_elements(module) if is_prelu and module.torch_name("alpha") in self.rewriting.source else module
 
     def _optimizer(self, state: OptimizerState, held: Sequence[tuple[str, Module, Slot]]) -> OptimizerState:
         """The state with each slot joined and rearranged as its weight is, in the order of the trained weights.
