@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.dialects.keras.own_layers import InOrder
+from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import (
     Orders,
     UntoldError,
+    are_of_no_weight,
     state_by_names,
+    state_by_old_positions,
     state_by_positions,
     state_of_graph,
 )
@@ -54,7 +57,15 @@ def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, pat
     held = dict(sorted(held.items(), key=lambda item: ranks.get(item[0], len(ranks))))  # HDF5 has them by name
     record = _record(group, path)
     settings = record.completing(settings_of(compiled))
-    return _with(checkpoint, lambda: record.applied(state_by_names(held, checkpoint.tensors, settings, None)))
+
+    def state() -> OptimizerState:
+        if not are_of_no_weight(held):
+            return state_by_names(held, checkpoint.tensors, settings, None)
+        names = (name for name in checkpoint.tensors if name not in checkpoint.frozen)
+        order = (name for name in names if name.removesuffix(":0").rpartition("/")[2] not in NOT_TRAINED)
+        return state_by_old_positions(list(held.values()), checkpoint.tensors, tuple(order), settings)
+
+    return _with(checkpoint, lambda: record.applied(state()))
 
 
 def with_numbered_state(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,19 @@ _RATES = ("learning_rate", "current_learning_rate")
 _STEP_LIMIT = 1 << 53
 _MORE = ("use_ema", "gradient_accumulation_steps")
 """What makes an optimizer of Keras keep more variables than its algorithm needs."""
+
+_OF_NO_WEIGHT = re.compile(
+    r"(?:.*/)?(?:variable|iterations|m|v|vhat|moment|accumulator)(?:_?[0-9]+)*(?::0)?", re.IGNORECASE
+)
+"""What Keras 2.0 to 2.3 call the variables of an optimizer (keras/optimizers.py): by no weight, but in its order."""
+_OLD_PARTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "adam": (("momentum", "velocity"), ("momentum", "velocity", "velocity_hat")),
+    "sgd": (("momentum",),),
+    "rmsprop": (("velocity",),),
+    "adagrad": (("accumulator",),),
+}
+"""The slots that they keep, all of the first before all of the second."""
+_OLD_WITHOUT_STEPS = ("rmsprop", "adagrad")
 
 Shape = tuple[int, ...]
 Order = tuple[str, ...]
@@ -180,6 +194,38 @@ def _owners(
             for weight in flat[joined]:
                 yield slot, weight, parts[-2], False
             break
+
+
+def are_of_no_weight(variables: Iterable[str]) -> bool:
+    """Whether an optimizer has the names of Keras 2.0 to 2.3, which say of no weight that a variable is its own."""
+    return all(map(_OF_NO_WEIGHT.fullmatch, variables))
+
+
+def state_by_old_positions(
+    variables: Sequence[Tensor], weights: Mapping[str, Tensor], order: Order, settings: Settings
+) -> OptimizerState:
+    """Return the state of an optimizer of Keras 2.0 to 2.3: the step count, if there is one, and slot after slot.
+
+    `order` are the trained weights as the model lists them. Raises LossError where the shapes are those of no such.
+    """
+    found = _Variables(settings=settings, is_legacy=True)
+    found.check_class()
+    slots = list(variables)
+    if slots and slots[0].shape == ():
+        found.add_scalar("iterations", slots.pop(0))
+    elif settings.algorithm in _OLD_WITHOUT_STEPS:
+        found.step = 0
+    if len(slots) == 3 * len(order) and all(tensor.shape == (1,) for tensor in slots[2 * len(order) :]):
+        del slots[2 * len(order) :]  # what an Adam without amsgrad has in their place
+    shapes = [weights[name].shape for name in order]
+    for parts in _OLD_PARTS.get(settings.algorithm or "", ()):
+        if [tensor.shape for tensor in slots] == shapes * len(parts):
+            for number, tensor in enumerate(slots):
+                found.add_slot(parts[number // len(order)], order[number % len(order)], tensor, weights)
+            return found.state(order, "verified (order)")
+    raise LossError(
+        f"its {len(slots)} variables, which have the names of no weights, have not the shapes of the trained"
+    )
 
 
 def state_by_positions(
