@@ -24,6 +24,13 @@ _LISTED_WEIGHTS = "/_trainable_variables/"
 _SLOT_OF_TENSORFLOW_1 = re.compile(
     r"(.+)/(?:adam_[mv]|lamb_[mv]|(?:Adam|AdamW|Momentum|RMSProp|Adagrad|AdagradDA|Adadelta|Ftrl)(?:_\d)?)"
 )
+_OPTIMIZERS = "(?:Adadelta|Adagrad|Adam|Adamax|AdamW|Ftrl|Nadam|RMSprop|SGD)(?:_[0-9]+)?"
+_OF_TRAINING = re.compile(rf"training(?:_[0-9]+)?/{_OPTIMIZERS}/.+")
+_SLOT_OF_KERAS = re.compile(rf"(?:.+/)?{_OPTIMIZERS}/(.+)/[a-z_]+")
+_SCALAR_OF_KERAS = re.compile(
+    rf"(?:.+/)?{_OPTIMIZERS}/(?:iter|iterations|beta_1|beta_2|decay|learning_rate|momentum|rho)"
+)
+"""What optimizers of Keras call their variables in the name-based bundles of estimators and sessions."""
 
 
 def variable_names(bundle: Bundle) -> dict[str, str]:
@@ -99,7 +106,9 @@ def _kind_in_tensorflow_1(key: str, entries: Mapping[str, Entry]) -> Kind | None
         return Kind.STEPS
     if is_scalar and key.rpartition("/")[2] in ("beta1_power", "beta2_power"):
         return Kind.OPTIMIZER
-    slot = _SLOT_OF_TENSORFLOW_1.fullmatch(key)
+    if _OF_TRAINING.fullmatch(key) or (is_scalar and _SCALAR_OF_KERAS.fullmatch(key)):
+        return Kind.OPTIMIZER
+    slot = _SLOT_OF_TENSORFLOW_1.fullmatch(key) or _SLOT_OF_KERAS.fullmatch(key)
     owner = None if slot is None else entries.get(slot[1])
     return Kind.OPTIMIZER if owner is not None and owner.shape == entries[key].shape else None
 

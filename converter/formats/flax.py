@@ -9,6 +9,7 @@ that says in which dialect the names are, and `separator`, which joins the keys 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from converter.dialects.transformers import flax as dialect
@@ -22,6 +23,7 @@ from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
 from converter.model.file import Location, SourceFile, is_dir, open_file
+from converter.model.ledger import Kind, no_weight
 from converter.model.output import Late, Output, OutputFile, Provenance
 
 _SUFFIX = ".msgpack"
@@ -38,8 +40,8 @@ def sniff(probe: Probe) -> bool:
 def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the structure of a file; arrays stay where they are.
 
-    Text is a ledger line. Raises ReadError for malformed MessagePack, element types that are no numbers, shapes that
-    do not fit the bytes, and keys that give two arrays one name.
+    Text is a ledger line, and so is the optimizer of a TrainState. Raises ReadError for malformed MessagePack, element
+    types that are no numbers, shapes that do not fit the bytes, and keys that give two arrays one name.
     """
     file = open_inside(path, FILE_NAME) if is_dir(path) else open_file(path)
     tree = flax_file.read_tree(file)
@@ -48,8 +50,29 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     if separator not in ("/", ".", ""):
         raise ReadError(f"joins names with {separator!r}", path=file.path)
     tensors, lines = flax_file.tensors_of(file, tree, separator)
-    checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.FLAX, lines=lines)
+    beside = {} if document else _beside_weights(tree)
+    left = tuple(no_weight(name, kind) for name in tensors if (kind := _kind(name, beside)) is not None)
+    checkpoint = Checkpoint(
+        tensors={name: tensor for name, tensor in tensors.items() if _kind(name, beside) is None},
+        dialect=Dialect.FLAX,
+        lines=(*lines, *left),
+    )
     return described(checkpoint, {**document, "ties": {}}, file.path) if document else checkpoint
+
+
+def _beside_weights(tree: Mapping[str, Any]) -> dict[str, Kind]:
+    """Return the keys below which nothing is a weight: of a TrainState of Flax, and of what T5X saves."""
+    if "params" in tree and "opt_state" in tree:
+        return {"opt_state": Kind.OPTIMIZER, "step": Kind.STEPS}
+    inner = tree.get("optimizer")
+    before, held = ("optimizer/", inner) if isinstance(inner, dict) else ("", tree)
+    if "target" in held and isinstance(held.get("state"), dict):
+        return {f"{before}state/step": Kind.STEPS, f"{before}state": Kind.OPTIMIZER}
+    return {}
+
+
+def _kind(name: str, beside: Mapping[str, Kind]) -> Kind | None:
+    return next((kind for start, kind in beside.items() if name == start or name.startswith(start + "/")), None)
 
 
 def _document(file: SourceFile, value: Any) -> dict[str, Any]:

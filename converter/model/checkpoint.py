@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from converter.errors import CkconvError, LossError
 from converter.model.file import SourceFile
-from converter.model.ledger import LedgerLine, Setting
+from converter.model.ledger import Kind, LedgerLine, Setting
 from converter.model.optimizer import OptimizerState, StoredOptimizer
 from converter.model.tensor import Tensor
 
@@ -202,6 +202,12 @@ class Checkpoint:
             Part.GRAPH: self.graph is not None,
         }
         return frozenset(part for part, is_present in present.items() if is_present)
+
+    @property
+    def leaves_optimizer(self) -> bool:
+        """Whether the source has variables of an optimizer of which it says too little for a state."""
+        is_there = any(line.kind is Kind.OPTIMIZER for line in self.lines)
+        return is_there and self.optimizer is None and self.optimizer_unusable is None
 
     @property
     def optimizer_unusable(self) -> str | None:

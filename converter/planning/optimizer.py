@@ -38,6 +38,7 @@ _IN_BUNDLES = frozenset({Kind.METRIC, Kind.OPTIMIZER, Kind.RANDOM, Kind.SAVES, K
 _CLASS = "class_name"
 """The hyperparameter that names the class of an optimizer, where its file does not."""
 _CLASS_IS_KNOWN = f"--hyperparameter {_CLASS} is for files that do not say which optimizer they have state of"
+_UNSAID = "the source says too little of it: its class, its settings or whose variables are whose"
 _NAMES_CLASS = (
     f"--hyperparameter {_CLASS}=AdamW, or what it is, carries it, with another "
     "--hyperparameter learning_rate=VALUE where the file has no rate"
@@ -64,6 +65,8 @@ def with_optimizer(
             raise LossError(f"{target.name} does not hold optimizer state", hint="--optimizer auto drops it")
         planned = adapted(named(replace(checkpoint, optimizer=None, optimizer_stored=None)))
         return planned, _report(checkpoint, planned, target, options)
+    if options.optimizer is OptimizerMode.KEEP and checkpoint.leaves_optimizer:
+        raise LossError(f"optimizer state: {_UNSAID}", hint="--optimizer auto drops it")
     known = _settled(checkpoint, options)
     is_of_torch = known.optimizer is not None and known.optimizer.convention is Convention.TORCH
     usable = _usable(named(known), options, target)
@@ -158,7 +161,8 @@ def _carried(state: OptimizerState) -> OptimizerReport:
 
 
 def _has_state(checkpoint: Checkpoint) -> bool:
-    return checkpoint.optimizer is not None or checkpoint.optimizer_unusable is not None
+    has_variables = checkpoint.optimizer_unusable is not None or checkpoint.leaves_optimizer
+    return checkpoint.optimizer is not None or has_variables
 
 
 def _settled(checkpoint: Checkpoint, options: Options) -> Checkpoint:
@@ -408,7 +412,7 @@ def _report(source: Checkpoint, planned: Checkpoint, target: Format, options: Op
     if options.optimizer is OptimizerMode.DROP:
         reason = "as asked"
     elif Part.OPTIMIZER in target.holds:
-        reason = "what is written has no place for it"
+        reason = _UNSAID if source.leaves_optimizer else "what is written has no place for it"
     if state is not None and not is_complete(state) and Part.OPTIMIZER in target.holds:
         reason = NO_RATE
     if planned.optimizer_stored is not None:

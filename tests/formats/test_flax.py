@@ -110,6 +110,45 @@ def test_text_is_a_loss_that_must_be_allowed(tmp_path: Path) -> None:
     assert report.counts["dropped"] == 1
 
 
+STATES = {
+    "TrainState": (
+        mapping(
+            step=b"\x07",
+            params=mapping(a=mapping(w=array()), stepped=array()),
+            batch_stats=mapping(a=mapping(m=array())),
+            opt_state=mapping(x=mapping(count=array(b"\x90", "int32"), mu=mapping(a=mapping(w=array())))),
+        ),
+        ["params/a/w", "params/stepped", "batch_stats/a/m"],
+    ),
+    "T5X": (
+        mapping(
+            version=b"\x03",
+            optimizer=mapping(
+                target=mapping(a=array()),
+                state=mapping(step=array(b"\x90", "int32"), param_states=mapping(a=mapping(v=array()))),
+            ),
+        ),
+        ["version", "optimizer/target/a"],
+    ),
+    "no state": (mapping(opt_state=mapping(a=array()), step=array()), ["opt_state/a", "step"]),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_the_state_of_an_optimizer_is_no_weight(case: str, tmp_path: Path) -> None:
+    data, names = STATES[case]
+    checkpoint = read(tmp_path, data)
+    assert list(checkpoint.tensors) == names
+    report = converter.convert(tmp_path / "x.msgpack", tmp_path / "x.safetensors", from_format="flax")
+    assert (report.optimizer.status, report.counts["mapped"]) == (
+        "absent" if case == "no state" else "dropped",
+        len(names),
+    )
+    if case != "no state":
+        with pytest.raises(LossError, match="the source says too little of it"):
+            converter.convert(tmp_path / "x.msgpack", tmp_path / "x.pth", from_format="flax", optimizer="keep")
+
+
 def chunked(shape: bytes = b"\x81\xa10\x04", chunks: bytes | None = None, marker: bytes = b"\xc3") -> bytes:
     parts = b"\x82\xa10" + array() + b"\xa11" + array() if chunks is None else chunks
     return b"\x83\xd9\x19__msgpack_chunked_array__" + marker + text("shape") + shape + text("chunks") + parts

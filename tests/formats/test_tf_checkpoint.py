@@ -167,6 +167,20 @@ def test_moments_of_bert(tmp_path: Path) -> None:
     assert {line.name for line in found.lines} == set(names[1:3])
 
 
+def test_variables_of_an_estimator_of_keras(tmp_path: Path) -> None:
+    scalars = [f"training/Adagrad/{leaf}" for leaf in ("iter", "decay", "learning_rate")] + ["Adam_1/beta_1"]
+    slots = ["training/Adagrad/dense/kernel/accumulator", "Adam_1/dense/kernel/m"]
+    names = ["dense/kernel", "training/kernel", "Adam/kernel", "Adam/other/m", *slots, *scalars]
+    values = [*[KERNEL] * (len(names) - len(scalars)), *[np.float32(1)] * len(scalars)]
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "x"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=values
+    )
+    found = assert_reads(tmp_path / "x", dict.fromkeys(names[:4], KERNEL))
+    assert {line.name for line in found.lines} == {*slots, *scalars}
+    report = converter.convert(tmp_path / "x.index", tmp_path / "x.pth")
+    assert (report.optimizer.status, str(report.optimizer.reason)[:30]) == ("dropped", "the source says too little of ")
+
+
 def test_text_is_a_loss_that_must_be_allowed(tmp_path: Path) -> None:
     tf.train.Checkpoint(w=tf.Variable(KERNEL, name="w"), t=tf.Variable("hello", name="t")).write(str(tmp_path / "x"))
     with pytest.raises(LossError, match="text"):
