@@ -18,7 +18,7 @@ from converter.encoding.snappy import uncompressed
 from converter.errors import ReadError
 from converter.model.file import SourceFile
 
-_MAGIC = bytes.fromhex("57fb808b247547db")
+MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 _UNCOMPRESSED, _SNAPPY = 0, 1
@@ -56,7 +56,7 @@ def _index_handle(file: SourceFile) -> memoryview:
     if not _FOOTER_BYTES <= file.size <= _TABLE_LIMIT_BYTES:
         raise ReadError(f"has {file.size} bytes, which no checkpoint index has", path=file.path)
     footer = memoryview(file.read(file.size - _FOOTER_BYTES, _FOOTER_BYTES))
-    if footer[-8:] != _MAGIC:
+    if footer[-8:] != MAGIC:
         raise ReadError("is no checkpoint index, or is cut off: its last bytes are not a table's", path=file.path)
     position = 0
     for _ in range(2):  # the handle of the metadata block, which TensorFlow leaves empty, comes first
@@ -121,7 +121,7 @@ def build_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
         index.append((block_entries[-1][0], _append_block(table, block_entries)))
     metadata_handle = _append_block(table, [])
     handles = metadata_handle + _append_block(table, index)
-    return bytes(table) + handles.ljust(_FOOTER_BYTES - len(_MAGIC), b"\0") + _MAGIC
+    return bytes(table) + handles.ljust(_FOOTER_BYTES - len(MAGIC), b"\0") + MAGIC
 
 
 def _blocks(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -10,11 +10,12 @@ from converter.encoding import hdf5, tar
 from converter.encoding import zip as zip_archive
 from converter.encoding.part_files import folder_of_index, parts_in
 from converter.errors import CkconvError, ReadError, escape
+from converter.formats import unknown
 from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
 HEAD_BYTES = 4096
 _ENTRY_LIMIT = 100_000
-_GZIP_MAGIC = b"\x1f\x8b"
+_TAIL_BYTES = 8
 _VERSION = re.compile("[0-9]{1,18}")
 _SAVED_MODEL = "saved_model.pb"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -95,7 +96,7 @@ class Probe:
         """Return the error for content that no format claims, saying what it looks like."""
         if self.is_folder:
             what = "is an empty folder" if not self.entries else "holds no checkpoint that any format knows"
-            what, hint = parts_in(self.entries) or (what, None)
+            what, hint = parts_in(self.entries) or unknown.of_folder(self.entries) or (what, None)
             versions = _versions(self.path, self.entries)
             if versions:
                 what = f"holds versions {', '.join(versions)} of a SavedModel"
@@ -103,18 +104,14 @@ class Probe:
             return ReadError(what, path=self.path, hint=hint)
         if self.size == 0:
             return ReadError("is empty", path=self.path)
-        if self.head.startswith(b"version https://git-lfs"):
-            return ReadError(
-                "is a Git LFS pointer, not the checkpoint itself", path=self.path, hint="fetch it with git lfs pull"
-            )
-        if self.head.startswith(_GZIP_MAGIC):
-            hint = "decompress it first: gunzip -c FILE > OTHER"
-            return ReadError("is compressed with gzip", path=self.path, hint=hint)
         if self.head.startswith(b"PK\x03\x04"):
             return self._of_zip()
         if tar.looks_like(self.head):
             return ReadError("is a tar archive, and no .nemo", path=self.path, hint="unpack it: tar -xf FILE")
-        return ReadError("is in no format that is known", path=self.path, hint="if it is one, say which with --from")
+        tail = self._file.read(max(0, self.size - _TAIL_BYTES), min(self.size, _TAIL_BYTES))
+        known = unknown.of_file(self.path.name, self.head, tail)
+        what, hint = known or ("is in no format that is known", "if it is one, say which with --from")
+        return ReadError(what, path=self.path, hint=hint)
 
     def _of_zip(self) -> CkconvError:
         """Return the error for a zip archive that no format claims: it is damaged, or holds something else."""
