@@ -373,7 +373,7 @@ def _archived_config(checkpoint: Checkpoint) -> tuple[bytes, tuple[str, ...]]:
     warnings: tuple[str, ...] = ()
     if "module" not in values:
         values = dialect.with_modules(values, is_older=_is_older(checkpoint), module_of=module_of)
-        warnings = ("config.json has the module of each class of layers, which archives say and the source does not",)
+        warnings = (dialect.said_of_modules(is_older=_is_older(checkpoint)),)
     if checkpoint.optimizer is not None:
         values = {**values, "compile_config": compile_config(checkpoint.optimizer, values.get("compile_config"))}
     if values is checkpoint.keras_config.values:

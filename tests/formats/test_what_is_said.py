@@ -84,7 +84,10 @@ def test_modules_of_layers_that_a_file_of_keras_2_does_not_say(tmp_path: Path) -
         weights.create_group("fc").attrs["weight_names"] = [b"fc/kernel:0", b"fc/bias:0"]
         weights["fc/fc/kernel:0"] = np.ones((2, 3), np.float32)
         weights["fc/fc/bias:0"] = np.ones(3, np.float32)
-    said = "config.json has the module of each class of layers, which archives say and the source does not"
+    said = (
+        "config.json has the module of each class of layers, which archives say and the source does not; "
+        "it is for tf_keras (Keras 2), as the source's config is, and not for Keras 3"
+    )
     assert said in converter.convert(tmp_path / "x.h5", tmp_path / "x.keras").warnings
     assert said not in converter.convert(tmp_path / "x.keras", tmp_path / "y.keras").warnings
 

@@ -12,6 +12,7 @@ from converter.dialects.keras.architecture import (
     is_class,
     is_model,
     parse,
+    said_of_modules,
     with_modules,
     with_registered_classes,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "is_model",
     "is_only_listed",
     "parse",
+    "said_of_modules",
     "to_keras",
     "to_pytorch",
     "with_modules",

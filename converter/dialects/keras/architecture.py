@@ -179,6 +179,12 @@ def _wrapped(class_name: str, config: Mapping[str, Any], *, path: str, store: st
         )
 
 
+def said_of_modules(*, is_older: bool) -> str:
+    """Return what a user should know of an archive whose config is made by `with_modules`."""
+    said = "config.json has the module of each class of layers, which archives say and the source does not"
+    return f"{said}; it is for tf_keras (Keras 2), as the source's config is, and not for Keras 3" if is_older else said
+
+
 def with_modules(
     config: Mapping[str, Any], *, is_older: bool, module_of: Callable[[Mapping[str, Any]], str | None]
 ) -> dict[str, Any]:
