@@ -24,6 +24,7 @@ from converter.errors import GraphError, LimitError, UnprovenError, UsageError, 
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import TracedGraph
 from converter.graphs.description.user_inputs import user_cases
 from converter.graphs.run.answers import Answer
@@ -35,6 +36,7 @@ from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options, Verify
 from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
+from converter.proof.extents import tried, with_extents
 from converter.report import Canary, Verification
 
 Outputs = Mapping[str, Array]
@@ -78,8 +80,8 @@ def verify_outputs(
     canary = workshop.scratch / "canary.npz"
     if runner.takes("canary"):
         runner = runner.with_arguments(canary=os.fspath(canary), since=time.monotonic())
-    compared, left_out, (expected, found, answer) = _both(
-        runs, chosen.cases, ("reference", (reference.runner, reference.model)), ("target", (runner, staged))
+    signature, compared, left_out, (expected, found, answer) = _where_it_runs(
+        runs, graph.signature, chosen, options, ("reference", (reference.runner, reference.model)), (runner, staged)
     )
     if data is not None and left_out:
         raise UsageError(left_out[0], path=data)
@@ -87,7 +89,7 @@ def verify_outputs(
     reached = partial(
         replace,
         left_out=(*left_out, *chosen.notes),
-        beyond=None if data is not None else unreached(graph.signature, sizes),
+        beyond=None if data is not None else unreached(signature, sizes),
         data=None if data is None else data.name,
     )
     compare = _comparing(graph, options, staged)
@@ -118,6 +120,42 @@ def verify_outputs(
     return _settled(reached(verification), comparison, options, staged)
 
 
+_HINT = "--inputs FILE.npz gives inputs that it takes"
+_NOTHING = "its outputs have no elements"
+
+
+class _NowhereError(GraphError):
+    """The source runs on none of the sets."""
+
+
+def _where_it_runs(
+    runs: _Runs, signature: Signature, chosen: Cases, options: Options, reference: tuple[str, _Run], target: _Run
+) -> tuple[Signature, list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
+    """Run both sides as `_both` does; at other extents where the source takes none of these, or gives nothing there.
+
+    The signature says what was found of its dimensions.
+    """
+    problem: _NowhereError | None = None
+    result = None
+    try:
+        result = _both(runs, chosen.cases, reference, ("target", target))
+    except _NowhereError as error:
+        problem = error
+    if options.data is None and (result is None or {case.name for case in result[0]} <= _empty(result[2][0])):
+        wider = with_extents(signature, partial(runs.failed, reference), is_brief=result is not None)
+        if wider is not None:
+            signature, note = wider
+            compared, left_out, outputs = _both(
+                runs, sample_cases(signature, _budget(options)).cases, reference, ("target", target)
+            )
+            return signature, compared, [*left_out, note], outputs
+    if result is None:
+        tries = tried(signature) if options.data is None else ""
+        assert problem is not None
+        raise GraphError(f"the source does not run{tries}: {problem.message}", hint=problem.hint) from problem
+    return signature, *result
+
+
 def _both(
     runs: _Runs, cases: Sequence[Case], reference: tuple[str, _Run], target: tuple[str, _Run]
 ) -> tuple[list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
@@ -139,7 +177,7 @@ def _both(
     unfit = {name: reason for name, reason in ours.get("unfit", {}).items() if name not in failed}
     compared = [case for case in cases if case.name not in failed and case.name not in unfit]
     if not compared:
-        raise GraphError(f"the source does not run: {next(iter(failed.values()), 'no inputs')}")
+        raise _NowhereError(next(iter(failed.values()), "no inputs"), hint=_HINT)
     for name, reason in ours["failed"].items():
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
@@ -147,6 +185,12 @@ def _both(
     notes = [_left_out(name, reason) for name, reason in failed.items()]
     notes += [f"outputs not compared on {name}: {reason}" for name, reason in unfit.items()]
     return compared, notes, (_of(names, expected), _of(names, found), ours)
+
+
+def _empty(outputs: Outputs) -> Set[str]:
+    """Return the sets for which no output has an element."""
+    held = {key.partition("/")[0] for key, array in outputs.items() if array.size}
+    return {key.partition("/")[0] for key in outputs} - held
 
 
 def _of(names: Set[str], outputs: Outputs) -> Outputs:
@@ -187,6 +231,12 @@ class _Runs:
     def write(self, cases: Sequence[Case]) -> None:
         """Write the inputs of all that is run from now on."""
         write_sets(os.fspath(self.inputs), {case.name: case.arrays for case in cases})
+
+    def failed(self, call: tuple[str, _Run], cases: Sequence[Case]) -> Mapping[str, str]:
+        """Return on which of the sets a model does not run, and why."""
+        self.write(cases)
+        ((outputs, answer),) = self.run([call])
+        return {**dict.fromkeys(_empty(outputs), _NOTHING), **answer.get("unfit", {}), **answer["failed"]}
 
     def failure(self, call: tuple[str, _Run]) -> str | None:
         """Return why a model ends without an answer, None when it does not."""
