@@ -24,12 +24,14 @@ LAYERS = [
 SIZES = list(WEIGHTS.values())
 
 
-def file(path: Path, class_name: str, names: list[str], shapes: list[tuple[int, ...]], **config: Any) -> Path:
+def file(
+    path: Path, class_name: str, names: list[str], shapes: list[tuple[int, ...]], version: str = "2.2.4", **config: Any
+) -> Path:
     """A whole model of two Dense and a BatchNormalization, and an optimizer whose variables count on from 1."""
     random = np.random.default_rng(0)
     layers = [{"class_name": kind, "config": each} for kind, each in LAYERS]
     with h5py.File(path, "w") as root:
-        root.attrs["keras_version"] = "2.2.4"
+        root.attrs["keras_version"] = version
         root.attrs["backend"] = "tensorflow"
         root.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": layers})
         compiled = {"class_name": class_name, "config": {"lr": 0.01, **config}}
@@ -106,3 +108,14 @@ def test_other_shapes_are_not_taken(names: list[str], shapes: list[tuple[int, ..
     assert report.optimizer.status == "dropped"
     with pytest.raises(LossError):
         converter.convert(file(tmp_path / "other.h5", "Adam", names, shapes), tmp_path / "kept.pth")
+
+
+def test_weights_that_keras_2_0_sorted_by_name(tmp_path: Path) -> None:
+    names = sorted(WEIGHTS)
+    shapes = [WEIGHTS[name] for name in names]
+    arguments = ("Adam", [STEP, *numbered(10)], [(), *shapes * 2])
+    state = converter.read(file(tmp_path / "old.h5", *arguments, version="2.0.5")).optimizer
+    assert state is not None
+    assert [int(state.slots["momentum"][name].numpy().flat[0]) for name in names] == [2, 3, 4, 5, 6]
+    with pytest.raises(LossError, match="have not the shapes of the trained weights"):
+        converter.convert(file(tmp_path / "other.h5", *arguments), tmp_path / "x.pth")

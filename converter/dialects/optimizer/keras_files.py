@@ -9,6 +9,7 @@ from typing import Any
 
 from converter.dialects.keras.own_layers import InOrder
 from converter.dialects.keras.stores import NOT_TRAINED
+from converter.dialects.optimizer.flavors import stated_version
 from converter.dialects.optimizer.keras_layouts import WITHOUT_DECAY, parameters_of
 from converter.dialects.optimizer.keras_names import (
     Orders,
@@ -62,8 +63,10 @@ def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, pat
         if not are_of_no_weight(held):
             return state_by_names(held, checkpoint.tensors, settings, None)
         names = (name for name in checkpoint.tensors if name not in checkpoint.frozen)
-        order = (name for name in names if name.removesuffix(":0").rpartition("/")[2] not in NOT_TRAINED)
-        return state_by_old_positions(list(held.values()), checkpoint.tensors, tuple(order), settings)
+        order = tuple(name for name in names if name.removesuffix(":0").rpartition("/")[2] not in NOT_TRAINED)
+        version = stated_version(checkpoint) or "2.0"
+        orders = (order, tuple(sorted(order))) if version.startswith("2.0") else (order,)  # 2.0 sorted them by name
+        return state_by_old_positions(list(held.values()), checkpoint.tensors, orders, settings)
 
     return _with(checkpoint, lambda: record.applied(state()))
 

@@ -202,11 +202,11 @@ def are_of_no_weight(variables: Iterable[str]) -> bool:
 
 
 def state_by_old_positions(
-    variables: Sequence[Tensor], weights: Mapping[str, Tensor], order: Order, settings: Settings
+    variables: Sequence[Tensor], weights: Mapping[str, Tensor], orders: Iterable[Order], settings: Settings
 ) -> OptimizerState:
     """Return the state of an optimizer of Keras 2.0 to 2.3: the step count, if there is one, and slot after slot.
 
-    `order` are the trained weights as the model lists them. Raises LossError where the shapes are those of no such.
+    `orders` are those that the trained weights may be in. Raises LossError where the shapes are of none, or of two.
     """
     found = _Variables(settings=settings, is_legacy=True)
     found.check_class()
@@ -215,17 +215,28 @@ def state_by_old_positions(
         found.add_scalar("iterations", slots.pop(0))
     elif settings.algorithm in _OLD_WITHOUT_STEPS:
         found.step = 0
-    if len(slots) == 3 * len(order) and all(tensor.shape == (1,) for tensor in slots[2 * len(order) :]):
-        del slots[2 * len(order) :]  # what an Adam without amsgrad has in their place
+    places = [
+        (parts, order) for order in dict.fromkeys(orders) for parts in _old_parts(slots, weights, order, settings)
+    ]
+    if len(places) != 1:
+        what = "fit several orders of the model's weights" if places else "have not the shapes of the trained weights"
+        raise LossError(f"its {len(slots)} variables, which have the names of no weights, {what}")
+    ((parts, order),) = places
+    for number, tensor in enumerate(slots[: len(parts) * len(order)]):
+        found.add_slot(parts[number // len(order)], order[number % len(order)], tensor, weights)
+    return found.state(order, "verified (order)")
+
+
+def _old_parts(
+    slots: Sequence[Tensor], weights: Mapping[str, Tensor], order: Order, settings: Settings
+) -> Iterator[tuple[str, ...]]:
+    """Yield the slots that variables are, one after the other, of weights in this order."""
     shapes = [weights[name].shape for name in order]
+    unused = [(1,)] * len(order)  # what an Adam without amsgrad has in the place of the third
     for parts in _OLD_PARTS.get(settings.algorithm or "", ()):
-        if [tensor.shape for tensor in slots] == shapes * len(parts):
-            for number, tensor in enumerate(slots):
-                found.add_slot(parts[number // len(order)], order[number % len(order)], tensor, weights)
-            return found.state(order, "verified (order)")
-    raise LossError(
-        f"its {len(slots)} variables, which have the names of no weights, have not the shapes of the trained"
-    )
+        whole = shapes * len(parts)
+        if order and [tensor.shape for tensor in slots] in (whole, [*whole, *unused] if len(parts) == 2 else whole):
+            yield parts
 
 
 def state_by_positions(
