@@ -74,21 +74,36 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     if layers.listed(weights, "layer_names") is None:
         return _plain(root)
     checkpoint = layers.layered(root, weights, path)
-    listing = _listing(weights, checkpoint, path)
-    checkpoint = replace(checkpoint, listing=listing)
+    checkpoint = replace(checkpoint, listing=_listing(weights, checkpoint, path))
     state = root.group(_OPTIMIZER)
     if state is not None and is_placed(state):
         kept = without(checkpoint.lines, Kind.OPTIMIZER)
         return with_placed_state(replace(checkpoint, lines=kept), state, path, is_of_these_names=False)
     document = _document(root, "training_config", path)
     warnings = ("training_config (loss, metrics) not carried",) if document else ()
-    config, graph = _config(root, path), None
-    if config is not None and (dialect.is_model(config.values) or is_hostile(config.values)):
-        graph = graph_source(path, config.values, checkpoint.tensors.values(), listing)
-    checkpoint = replace(
-        checkpoint, keras_config=config, metadata=_versions(root, weights), warnings=warnings, graph=graph
-    )
-    return with_listed_state(checkpoint, root, None if document is None else document.values, path)
+    versions = _versions(root, weights)
+    checkpoint = replace(checkpoint, keras_config=_config(root, path), metadata=versions, warnings=warnings)
+    checkpoint = with_listed_state(checkpoint, root, None if document is None else document.values, path)
+    if dialect.is_of_keras_1(checkpoint):
+        return _of_keras_1(checkpoint, path, "" if weights is root else "model_weights/")
+    return _with_graph(checkpoint, path)
+
+
+def _of_keras_1(checkpoint: Checkpoint, path: Location, place: str) -> Checkpoint:
+    """Return what Keras 1 stored below `place` as Keras 2 would have, by a config of its model where there is one."""
+    newer, recipes = dialect.renewed(checkpoint, place)
+    if checkpoint.keras_config is None:
+        by_config = lambda config: _of_keras_1(replace(checkpoint, keras_config=config), path, place)  # noqa: E731
+        newer = replace(newer, by_keras_config=by_config)
+    return _with_graph(newer, path, recipes)
+
+
+def _with_graph(checkpoint: Checkpoint, path: Location, recipes: dialect.Recipes | None = None) -> Checkpoint:
+    config, listing = checkpoint.keras_config, checkpoint.listing
+    if config is None or listing is None or not (dialect.is_model(config.values) or is_hostile(config.values)):
+        return checkpoint
+    tensors = checkpoint.tensors.values()
+    return replace(checkpoint, graph=graph_source(path, config.values, tensors, listing, recipes))
 
 
 def _listing(weights: hdf5.Group, checkpoint: Checkpoint, path: Location) -> Listing:

@@ -219,6 +219,7 @@ def run_keras(
     folder: str = "",
     encoder: Mapping[str, Any] | None = None,
     nudge: str | None = None,
+    recipes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Answer:
     """Run the Keras model in the file `model`, built of its config."""
     from converter.graphs.run import keras
@@ -233,6 +234,7 @@ def run_keras(
         folder=folder,
         encoder=encoder,
         nudge=nudge,
+        recipes=recipes,
     )
 
 

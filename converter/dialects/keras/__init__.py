@@ -2,6 +2,7 @@
 
 `modules` is the table of layers; `architecture` finds them in a config, `leaves` in names and shapes, `flattening`
 says whose inputs are in another order, `rearrangement` is what a layout is, and `translation` applies it all.
+`keras_1` and `keras_1_weights` make what Keras 1 wrote that of Keras 2 before all this.
 `settings` is the table of what layers are set to, and `semantics` says which of it weights do not hold.
 """
 
@@ -17,6 +18,7 @@ from converter.dialects.keras.architecture import (
     with_registered_classes,
 )
 from converter.dialects.keras.arrays import arrays_alone
+from converter.dialects.keras.keras_1_weights import Recipes, is_of_keras_1, renewed
 from converter.dialects.keras.leaves import are_keras
 from converter.dialects.keras.objects import OBJECTS
 from converter.dialects.keras.semantics import with_settings
@@ -33,6 +35,7 @@ from converter.dialects.keras.translation import (
 __all__ = [
     "FLATTEN_ORDER",
     "OBJECTS",
+    "Recipes",
     "adapted",
     "are_keras",
     "arrays_alone",
@@ -41,8 +44,10 @@ __all__ = [
     "config_modules",
     "is_class",
     "is_model",
+    "is_of_keras_1",
     "is_only_listed",
     "parse",
+    "renewed",
     "said_of_modules",
     "to_keras",
     "to_pytorch",

@@ -47,8 +47,17 @@ def check(graph: GraphSource, encoder: Mapping[str, Any] | None) -> None:
         encoder_config.checked(arguments["config"], names, encoder)
 
 
-def graph_source(path: Location, config: Mapping[str, Any], tensors: Iterable[Tensor], listing: Listing) -> GraphSource:
-    """Return the graph of a model with the weights in the file `path`: `tensors`, ties once, and where it has them."""
+def graph_source(
+    path: Location,
+    config: Mapping[str, Any],
+    tensors: Iterable[Tensor],
+    listing: Listing,
+    recipes: Mapping[str, Sequence[object]] | None = None,
+) -> GraphSource:
+    """Return the graph of a model with the weights in the file `path`: `tensors`, ties once, and where it has them.
+
+    `recipes` say how the variables of layers are made of those of a file that Keras does not load any more.
+    """
     elements = sum(math.prod(each.shape) for each in tensors)
     named: dict[str, Any]
     if listing.format == "h5":
@@ -60,9 +69,10 @@ def graph_source(path: Location, config: Mapping[str, Any], tensors: Iterable[Te
                 f"{place}/vars/{called}".lstrip("/"): name for place, pairs in pairs_of for called, name in pairs
             }
         }
+    made = {} if recipes is None else {"recipes": recipes}
     return GraphSource(
         model=absolute(path),
         trace=trace_keras.with_arguments(config=config, elements=elements, **named),
-        reference=run_keras.with_arguments(config=config, elements=elements),
+        reference=run_keras.with_arguments(config=config, elements=elements, **made),
         extra="tensorflow",
     )

@@ -37,10 +37,12 @@ def run(
     folder: str = "",
     encoder: Mapping[str, Any] | None = None,
     nudge: str | None = None,
+    recipes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Answer:
     """Call the model in the file `model` on the inputs of an .npz file; write another.
 
-    With `nudge` every weight is changed in its last place before.
+    With `nudge` every weight is changed in its last place before. `recipes` say how the weights of each layer are made
+    of the datasets of a file that Keras does not load any more.
 
     Raises as converter.graphs.trace.tensorflow.keras does, and GraphError when Keras cannot load the weights.
     """
@@ -49,8 +51,11 @@ def run(
     is_renamed = is_archive and is_of_keras_2(config) and framework_of(built) == "keras"
     with tempfile.TemporaryDirectory(dir=Path(outputs).parent, prefix="source-") as scratch:
         try:
-            file = _weights(Path(model), Path(scratch), is_archive=is_archive, is_renamed=is_renamed)
-            built.load_weights(os.fspath(file))
+            if recipes is not None:
+                _set_weights(built, model, recipes)
+            else:
+                file = _weights(Path(model), Path(scratch), is_archive=is_archive, is_renamed=is_renamed)
+                built.load_weights(os.fspath(file))
         except Exception as error:  # Keras raises what comes
             raise GraphError(f"Keras cannot load the weights: {' '.join(str(error).split())[:300]}") from error
     if encoder is not None and is_archive:
@@ -62,6 +67,20 @@ def run(
                 variable.assign(nudged(values, str(number), nudge))
     # Keras raises what comes.
     return {"failed": run_sets(read_sets(inputs), outputs, lambda arrays: called(built, arrays), (Exception,))}
+
+
+def _set_weights(built: Any, model: str, recipes: Mapping[str, Sequence[Any]]) -> None:
+    """Give layers the weights that recipes make: datasets side by side, axes permuted, some reversed, and a shape."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(model) as file:
+        for layer, made in recipes.items():
+            weights = []
+            for places, axes, reversed_axes, shape in made:
+                joined = np.concatenate([file[place][()] for place in places], axis=-1)
+                weights.append(np.flip(joined.transpose(axes), reversed_axes).reshape(shape))
+            built.get_layer(layer).set_weights(weights)
 
 
 def _load_encoder(built: Any, encoder: Mapping[str, Any], model: str) -> None:
