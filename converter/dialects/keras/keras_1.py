@@ -1,7 +1,7 @@
 """The config of a Keras 1 model (1.0 to 1.2.2) in the terms of Keras 2.
 
-Facts: `get_config` of the layers of Keras 1.2.2, and keras/legacy/interfaces.py of Keras 2.0, which has the newer names.
-A layer that Keras 2 has no equal of keeps its class and settings, so that it is known for what it is.
+Facts: `get_config` of the layers of Keras 1.2.2, and newer names by keras/legacy/interfaces.py of Keras 2.0.
+A layer that Keras 2 has no equal of keeps its class, so that it is known for what it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLASSES: Mapping[str, str] = {
 """Classes of Keras 1 that have another name in Keras 2; its Dense takes inputs of any rank."""
 
 _OWN: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("Dense", "LSTM", "GRU", "SimpleRNN"), {"output_dim": "units"}),
+    **{name: {"output_dim": "units"} for name in ("Dense", "LSTM", "GRU", "SimpleRNN")},
     "Conv1D": {"filter_length": "kernel_size"},
     "Embedding": {"W_regularizer": "embeddings_regularizer", "W_constraint": "embeddings_constraint"},
 }
@@ -50,9 +50,10 @@ _MERGES: Mapping[str, str] = {
     "concat": "Concatenate",
     "dot": "Dot",
 }
-_TELLING = frozenset(
-    "nb_filter border_mode dim_ordering W_regularizer dropout_W inner_init input_dtype concat_axis pool_length".split()
+_TELLING_NAMES = (
+    "nb_filter border_mode dim_ordering W_regularizer dropout_W inner_init input_dtype concat_axis pool_length"
 )
+_TELLING = frozenset(_TELLING_NAMES.split())
 """Settings that only Keras 1 wrote, of which every model of it has one."""
 _PADDED = (("top_pad", "bottom_pad"), ("left_pad", "right_pad"))
 
@@ -71,7 +72,8 @@ def as_keras_2(config: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str
 
     `names` are those of the layers, as a file lists them: in the config of a Sequential, models have none.
     """
-    return _converted(config, names, 0)
+    values: dict[str, Any] = _converted(config, names, 0)
+    return values
 
 
 def _configs(entry: object, depth: int) -> Iterator[Mapping[str, Any]]:
@@ -225,7 +227,7 @@ def _padding(value: Any) -> Any:
 def _output_padding(config: Mapping[str, Any]) -> list[int] | None:
     """Return what Keras 2 has to add to get the shape that a Deconvolution2D was told, None where it gets it alone."""
     shape, strides = config.get("output_shape"), config.get("subsample")
-    sizes = [config.get("nb_row"), config.get("nb_col")]
+    sizes: list[Any] = [config.get("nb_row"), config.get("nb_col")]
     if not isinstance(shape, list) or len(shape) != 4 or not isinstance(strides, list) or len(strides) != 2:
         return None
     places = shape[2:] if config.get("dim_ordering") == "th" else shape[1:3]

@@ -17,6 +17,7 @@ import numpy as np
 
 from converter.dialects.keras import architecture, keras_1
 from converter.dialects.keras.architecture import MODELS, Layer
+from converter.dialects.keras.modules import WITHOUT_VARIABLES
 from converter.dialects.names.operations import TwoWay
 from converter.dialects.rewriting import Derivation, Rewriting
 from converter.encoding.hdf5.layers import TOP_LEVEL
@@ -50,9 +51,7 @@ def _gated(gates: str, stored: str) -> tuple[tuple[str, ...], tuple[_Variable, .
     """Return the arrays of a recurrent layer, a kind for each gate, as they are stored, and what they make."""
     kinds = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
     listed = tuple(f"{kind}_{gate}" for gate in stored for kind in kinds)
-    made = (
-        _Variable(name=name, sources=tuple(f"{kind}_{gate}" for gate in gates)) for kind, name in kinds.items()
-    )
+    made = (_Variable(name=name, sources=tuple(f"{kind}_{gate}" for gate in gates)) for kind, name in kinds.items())
     return listed, tuple(made)
 
 
@@ -109,6 +108,7 @@ class Recipe(TwoWay):
     shape: tuple[int, ...]
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the variable of Keras 2."""
         joined = concat(tensors, axis=len(tensors[0].shape) - 1) if len(tensors) > 1 else tensors[0]
         is_as_it_was = self.axes == tuple(range(len(self.axes)))
         laid = joined if is_as_it_was else joined.transpose(self.axes)
@@ -118,6 +118,7 @@ class Recipe(TwoWay):
         return [laid if laid.shape == self.shape else laid.reshape(self.shape)]
 
     def backward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Raise ReadError: nothing goes back to Keras 1."""
         raise ReadError("is of Keras 1, which no format is written for")
 
     def to_json(self, places: Sequence[str]) -> list[object]:
@@ -149,7 +150,7 @@ class _Made:
 
 
 def is_of_keras_1(checkpoint: Checkpoint) -> bool:
-    """Whether Keras 1 wrote a file: its config, or, without one, the names of its weights, before no slash a layer's."""
+    """Whether Keras 1 wrote a file, as its config says or, without one, names of weights that no layer's is before."""
     config, listing = checkpoint.keras_config, checkpoint.listing
     if config is not None:
         return keras_1.is_of_keras_1(config.values, checkpoint.metadata.get("keras_version"))
@@ -203,7 +204,9 @@ def renewed(checkpoint: Checkpoint, place: str) -> tuple[Checkpoint, Recipes | N
             recipes.setdefault(group, []).append(recipe.to_json(places))
         found[group] = tuple((f"{each.name}{_SUFFIX}", each.name) for each in made)
     if turned:
-        rewriting.note(f"kernels turned by 180 degrees, as their names are those of Theano's variables: {', '.join(turned)}")
+        rewriting.note(
+            f"kernels turned by 180 degrees, as their names are those of Theano's variables: {', '.join(turned)}"
+        )
     metadata = {key: value for key, value in checkpoint.metadata.items() if key not in ("keras_version", "backend")}
     done = rewriting.done(Dialect.KERAS, keras_config=config, metadata=metadata, **rewriting.state())
     return replace(done, listing=replace(listing, layers=found)), recipes if is_whole else None
@@ -229,7 +232,7 @@ def _made(layer: Layer, listed: Sequence[str]) -> list[_Made] | None:
 
     Arrays are found by their names; where a layer was renamed after they got theirs, by their order.
     """
-    inner = [each for each in _leaves(layer) if each.class_name not in architecture.table.WITHOUT_VARIABLES]
+    inner = [each for each in _leaves(layer) if each.class_name not in WITHOUT_VARIABLES]
     kinds = [_kind_of(each, listed) for each in inner]
     arrays = [(each, leaf) for each, kind in zip(inner, kinds, strict=True) if kind for leaf in kind[0]]
     if None in kinds or len(arrays) != len(listed):
@@ -352,5 +355,3 @@ def _has_channels_first(class_name: str, leaves: Mapping[str, tuple[int, ...]]) 
     if bias is not None and (kernel[0] == bias[0]) != (kernel[-1] == bias[0]):
         return kernel[0] == bias[0]
     return kernel[-1] == kernel[-2] < min(kernel[:2])
-
-

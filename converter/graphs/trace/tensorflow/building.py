@@ -180,17 +180,11 @@ def _older_activations(keras: Any) -> Iterator[None]:
         return
     known = importlib.import_module("keras.src.activations").ALL_OBJECTS_DICT
     before = known["hard_sigmoid"]
-    known["hard_sigmoid"] = _hard_sigmoid
+    known["hard_sigmoid"] = lambda x: keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
     try:
         yield
     finally:
         known["hard_sigmoid"] = before
-
-
-def _hard_sigmoid(x: Any) -> Any:
-    import keras
-
-    return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:
