@@ -158,8 +158,9 @@ def is_of_keras_1(checkpoint: Checkpoint) -> bool:
     return bool(names) and not any("/" in name for name in names) and any(map(_NAME.fullmatch, names))
 
 
-def _as_keras_2(config: Config, listing: Listing) -> Config:
-    if not keras_1.is_of_keras_1(config.values, None):
+def _as_keras_2(checkpoint: Checkpoint, listing: Listing) -> Config | None:
+    config = checkpoint.keras_config
+    if config is None or not keras_1.is_of_keras_1(config.values, checkpoint.metadata.get("keras_version")):
         return config
     values = keras_1.as_keras_2(config.values, [name for name in listing.layers if name != TOP_LEVEL])
     return Config(values=values, raw=json.dumps(values).encode("ascii"))
@@ -173,7 +174,7 @@ def renewed(checkpoint: Checkpoint, place: str) -> tuple[Checkpoint, Recipes | N
     """
     listing = checkpoint.listing
     assert listing is not None
-    config = None if checkpoint.keras_config is None else _as_keras_2(checkpoint.keras_config, listing)
+    config = _as_keras_2(checkpoint, listing)
     layers = None if config is None else {layer.name: layer for layer in architecture.parse(config.values).layers}
     held = {name: checkpoint.tensor(name).shape for name in checkpoint.names}
     is_theano = _is_theano(checkpoint, listing)

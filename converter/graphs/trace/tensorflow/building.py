@@ -180,7 +180,11 @@ def _older_activations(keras: Any) -> Iterator[None]:
         return
     known = importlib.import_module("keras.src.activations").ALL_OBJECTS_DICT
     before = known["hard_sigmoid"]
-    known["hard_sigmoid"] = lambda x: keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    def hard_sigmoid(x: Any) -> Any:  # by its own name, with which it is looked up again where layers are copied
+        return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    known["hard_sigmoid"] = hard_sigmoid
     try:
         yield
     finally:

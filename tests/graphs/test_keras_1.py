@@ -1,0 +1,109 @@
+"""Graphs of files of Keras 1, held against its equations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import converter
+from tests.dialects import keras_1_files as older
+from tests.dialects.keras_1_files import drawn, layer, placed
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tensorflow")
+
+
+def outputs(source: Path, inputs: dict[str, Any]) -> Any:
+    target = source.with_suffix(".onnx")
+    report = converter.convert(source, target)
+    assert report.verification is not None
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, inputs)
+    return result
+
+
+def test_recurrent_layers_and_merges(tmp_path: Path) -> None:
+    """An Embedding, an LSTM and a GRU with hard gates, both directions and a merge of each kind."""
+    table = drawn(7, 3)
+    forward, backward = (older.gates(f"{way}_gru_1", "zrh", 3, 4) for way in ("forward", "backward"))
+    long = older.gates("lstm_1", "icfo", 3, 8)
+    dense = {"dense_1_W": drawn(8, 2), "dense_1_b": drawn(2)}
+    inner = older.recurrent("GRU", "forward_gru_1", 4)
+    merge = {"mode_type": "raw", "concat_axis": -1, "dot_axes": -1, "output_shape": None, "arguments": {}}
+    config = older.functional(
+        [
+            older.source("words", [5], "int32"),
+            placed(layer("Embedding", "embedding_1", input_dim=7, output_dim=3, input_length=5, dropout=0.0), "words"),
+            placed(layer("Bidirectional", "bidirectional_1", layer=inner, merge_mode="concat"), "embedding_1"),
+            placed(older.recurrent("LSTM", "lstm_1", 8), "embedding_1"),
+            placed(
+                {"class_name": "Merge", "config": {"name": "merge_1", "mode": "mul", **merge}},
+                "bidirectional_1",
+                "lstm_1",
+            ),
+            placed({"class_name": "Merge", "config": {"name": "merge_2", "mode": "sum", **merge}}, "merge_1", "lstm_1"),
+            placed(
+                layer("TimeDistributed", "timedistributed_1", layer=layer("Dense", "dense_1", output_dim=2, bias=True)),
+                "merge_2",
+            ),
+        ],
+        "timedistributed_1",
+    )
+    weights = {
+        "words": {},
+        "embedding_1": {"embedding_1_W": table},
+        "bidirectional_1": {**forward, **backward},
+        "lstm_1": long,
+        "merge_1": {},
+        "merge_2": {},
+        "timedistributed_1": dense,
+    }
+    words = np.array([[1, 2, 3, 4, 5], [6, 5, 0, 1, 1]], np.int32)
+    steps = table[words]
+    ways = [older.gru(steps, "forward_gru_1", forward), older.gru(steps[:, ::-1], "backward_gru_1", backward)[:, ::-1]]
+    both, own = np.concatenate(ways, -1), older.lstm(steps, "lstm_1", long)
+    expected = (both * own + own) @ dense["dense_1_W"] + dense["dense_1_b"]
+    result = outputs(older.write(tmp_path / "m.h5", config, weights), {"words": words})
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_theano", [True, False])
+def test_a_sequential_with_a_flatten(is_theano: bool, tmp_path: Path) -> None:
+    kernel, rows = drawn(2, 3, 3, 4), drawn(64, 2)
+    config = older.sequential(
+        older.convolution("Convolution2D", "convolution2d_1", "tf", (2, 3), nb_filter=4, bias=False),
+        layer("Flatten", "flatten_1"),
+        layer("Dense", "dense_1", output_dim=2, activation="linear", bias=False, input_dim=64),
+        shape=(5, 6, 3),
+    )
+    weights = {"convolution2d_1": {"convolution2d_1_W": kernel}, "flatten_1": {}, "dense_1": {"dense_1_W": rows}}
+    maps = drawn(2, 5, 6, 3)
+    expected = older.convolved(maps, kernel, "tf", is_theano=is_theano).reshape(2, 64) @ rows
+    source = older.write(tmp_path / "m.h5", config, weights, is_theano=is_theano)
+    np.testing.assert_allclose(outputs(source, {"convolution2d_1_input": maps}), expected, atol=1e-5)
+
+
+def test_a_sequential_that_begins_with_a_merge(tmp_path: Path) -> None:
+    def branch(number: int) -> dict[str, Any]:
+        name = f"dense_{number}"
+        own = layer("Dense", name, output_dim=4, activation="linear", bias=False, batch_input_shape=[None, 3])
+        return {"class_name": "Sequential", "config": [own]}
+
+    merge = {
+        "name": "merge_1",
+        "mode": "concat",
+        "mode_type": "raw",
+        "concat_axis": -1,
+        "layers": [branch(1), branch(2)],
+    }
+    last = layer("Dense", "dense_3", output_dim=2, activation="linear", bias=False, W_regularizer=None)
+    config = {"class_name": "Sequential", "config": [{"class_name": "Merge", "config": merge}, last]}
+    kernels = {number: drawn(*((8, 2) if number == 3 else (3, 4)), seed=number) for number in (1, 2, 3)}
+    weights = {f"dense_{number}": {f"dense_{number}_W": kernel} for number, kernel in kernels.items()}
+    a, b = drawn(2, 3, seed=5), drawn(2, 3, seed=6)
+    expected = np.concatenate([a @ kernels[1], b @ kernels[2]], -1) @ kernels[3]
+    source = older.write(tmp_path / "m.h5", config, weights)
+    np.testing.assert_allclose(outputs(source, {"dense_1_input": a, "dense_2_input": b}), expected, atol=1e-5)
