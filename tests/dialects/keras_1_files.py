@@ -24,7 +24,7 @@ def convolution(
     """Return a convolution of a config, with the settings that all have."""
     names = ("kernel_dim1", "kernel_dim2", "kernel_dim3") if len(window) == 3 else ("nb_row", "nb_col")
     plain = {"init": "glorot_uniform", "activation": "linear", "border_mode": "valid", "bias": True}
-    plain |= {"subsample": [1] * len(window), "W_regularizer": None, "b_constraint": None}
+    plain |= {"subsample": [1] * len(window), "b_regularizer": None, "b_constraint": None}
     return layer(
         class_name,
         name,

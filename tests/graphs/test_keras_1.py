@@ -107,3 +107,53 @@ def test_a_sequential_that_begins_with_a_merge(tmp_path: Path) -> None:
     expected = np.concatenate([a @ kernels[1], b @ kernels[2]], -1) @ kernels[3]
     source = older.write(tmp_path / "m.h5", config, weights)
     np.testing.assert_allclose(outputs(source, {"dense_1_input": a, "dense_2_input": b}), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_theano", [True, False])
+def test_channels_first_of_as_many_as_places(is_theano: bool, tmp_path: Path) -> None:
+    """The bias belongs to the channels, normalization too; the Flatten has them first."""
+    kernel, rows = drawn(4, 3, 3, 3), drawn(16, 2)
+    norm = {name: np.abs(drawn(4, seed=number)) for number, name in enumerate(("gamma", "beta", "mean", "std"))}
+    config = older.sequential(
+        layer("ZeroPadding2D", "pad", padding=[1, 1], dim_ordering="th"),
+        older.convolution("Convolution2D", "conv", "th", (3, 3), nb_filter=4, activation="relu"),
+        layer("BatchNormalization", "norm", epsilon=0.001, mode=0, axis=1, momentum=0.99),
+        layer("MaxPooling2D", "pool", pool_size=[2, 2], strides=[2, 2], border_mode="valid", dim_ordering="th"),
+        layer("Dropout", "dropout", p=0.5),
+        layer("Flatten", "flatten"),
+        layer("Dense", "dense", output_dim=2, activation="linear", bias=False, input_dim=16),
+        shape=(3, 4, 4),
+    )
+    weights = {
+        "conv": {"conv_W": kernel, "conv_b": drawn(4)},
+        "norm": {f"norm_{'running_' if name in ('mean', 'std') else ''}{name}": array for name, array in norm.items()},
+        "dense": {"dense_W": rows},
+    }
+    maps = drawn(2, 3, 4, 4)
+    padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    here = older.convolved(padded, kernel, "th", is_theano=is_theano) + weights["conv"]["conv_b"][:, None, None]
+    gamma, beta, mean, variance = (array[:, None, None] for array in norm.values())
+    here = (np.maximum(here, 0) - mean) / np.sqrt(variance + 0.001) * gamma + beta
+    expected = here.reshape(2, 4, 2, 2, 2, 2).max((3, 5)).reshape(2, 16) @ rows
+    source = older.write(tmp_path / "m.h5", config, weights, is_theano=is_theano)
+    np.testing.assert_allclose(outputs(source, {"pad_input": maps}), expected, atol=1e-4)
+
+
+def test_a_weight_added_to_channels_that_are_first(tmp_path: Path) -> None:
+    """In any graph of TensorFlow, not only in those of Keras."""
+    import tensorflow as tf
+
+    class Biased(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = tf.Variable(drawn(4))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4, 5, 4], tf.float32, name="maps")])
+        def __call__(self, maps: Any) -> Any:
+            return {"sums": tf.nn.bias_add(maps, self.bias, data_format="NCHW")}
+
+    module = Biased()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.__call__})
+    maps = drawn(2, 4, 5, 4)
+    expected = maps + drawn(4)[:, None, None]
+    np.testing.assert_allclose(outputs(tmp_path / "saved", {"maps": maps}), expected, atol=1e-6)

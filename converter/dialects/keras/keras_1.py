@@ -167,8 +167,9 @@ def _layer(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, A
     newer = _CLASSES.get(class_name, class_name)
     own, found = _OWN.get(newer, {}), dict[str, Any]()
     kept = ("input_dim",) if newer == "Embedding" else ("weights",) if newer == "Lambda" else ()
+    left = _NOT_IN_KERAS_2 | {"output_shape"} if newer == "Conv2DTranspose" else _NOT_IN_KERAS_2
     for name, value in config.items():
-        if name in kept or name not in _NOT_IN_KERAS_2:
+        if name in kept or name not in left:
             key = own.get(name, OLDER.get(name, name))
             found[key] = _value(key, value)
     found |= _settings_of(newer, class_name, config, found)
@@ -290,9 +291,12 @@ class _Chain:
                 layer = _converted(each, (), depth)
                 if isinstance(layer, dict) and self._is_new(layer):
                     self.layers.append(layer)
-            self.inputs += own.get("input_layers") or []
-            outputs = own.get("output_layers") or [[""]]
-            return str(outputs[0][0])
+            places = own.get("input_layers")
+            self.inputs += places if isinstance(places, list) else []
+            match own.get("output_layers"):
+                case [[str(output), *_], *_]:
+                    return output
+            return ""
         return self._add(_converted(entry, (), depth), [])
 
     def _is_new(self, layer: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from converter.graphs.trace.tensorflow.building import LAYER_OF, build
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import has_shapes_of_keras_2
 from converter.graphs.trace.tensorflow.own_code import OwnCode, framework_of
-from converter.graphs.trace.tensorflow.patches import convertible
+from converter.graphs.trace.tensorflow.patches import biased_by_channels, convertible
 from converter.graphs.trace.tensorflow.tables import Table, note_of
 from converter.model.dtype import DType
 
@@ -150,7 +150,7 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
         order.extend(outputs)
         return list(outputs.values())
 
-    with convertible(model):
+    with convertible(model), biased_by_channels(model):
         concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
     graph = concrete.graph.as_graph_def()
     tables = dict(_tables(model, concrete))
@@ -175,7 +175,8 @@ def called(model: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
     inputs = _named_inputs(model)
     tensors = {name: tf.cast(arrays[name], each.dtype) for name, each in inputs.items()}
-    result = model(_arranged(model, tensors), training=False)
+    with biased_by_channels(model):
+        result = model(_arranged(model, tensors), training=False)
     return {_apart(name, inputs): tf.convert_to_tensor(each).numpy() for name, each in _named_outputs(model, result)}
 
 

@@ -1,4 +1,7 @@
-"""Layers of Keras 3.15 that tf2onnx cannot follow, as others that compute the same, while a model is traced."""
+"""Layers of Keras 3.15 that tf2onnx cannot follow, as others that compute the same, while a model is traced.
+
+And one that does not compute what it says, while it is traced or called.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,31 @@ def convertible(model: Any) -> Iterator[None]:
         return _at_once(self.layer, inputs, training)
 
     with replaced(owner, "call", call):
+        yield
+
+
+@contextmanager
+def biased_by_channels(model: Any) -> Iterator[None]:
+    """Let a convolution of Keras 3 with channels first add its bias to them, whatever the extent of the last axis is.
+
+    Where that is as many as there are channels, keras/src/backend/tensorflow/numpy.py adds it along the last axis.
+    """
+    if framework_of(model) != "keras":
+        yield
+        return
+    import tensorflow as tf
+
+    owner = importlib.import_module("keras.src.backend.tensorflow.numpy")
+    original = owner.add
+
+    def add(x1: Any, x2: Any) -> Any:
+        if not (tf.is_tensor(x1) and tf.is_tensor(x2)) or x1.dtype != x2.dtype or not x1.shape.rank == x2.shape.rank:
+            return original(x1, x2)
+        first, *others = x2.shape.as_list() if (x2.shape.rank or 0) > 2 else (None,)
+        is_of_channels = first == 1 and others[0] != 1 and all(extent == 1 for extent in others[1:])
+        return tf.add(x1, x2) if is_of_channels else original(x1, x2)
+
+    with replaced(owner, "add", add):
         yield
 
 
