@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from converter.dialects.keras import keras_1
 from converter.formats import NoOptions, by_name
 from converter.model.checkpoint import Checkpoint
 from tests.dialects import keras_1_files as older
-from tests.dialects.keras_1_files import drawn, layer, placed
+from tests.dialects.keras_1_files import drawn, layer
 
 torch = pytest.importorskip("torch")
 
@@ -205,6 +206,43 @@ def test_a_shape_told_to_a_deconvolution_becomes_a_padding_of_its_output() -> No
 
     assert [padding(9, "valid"), padding(10, "valid")] == [None, [1, 1]]  # (4 - 1) * 2 + 3
     assert [padding(8, "same"), padding(7, "same")] == [None, [0, 0]]
+
+
+@pytest.mark.parametrize("is_theano", [True, False])
+def test_the_state_of_an_optimizer_goes_with_its_weights(is_theano: bool, tmp_path: Path) -> None:
+    """Keras 1 has slot after slot, each with the weights sorted by name; kernels are turned with theirs."""
+    arrays = {
+        "two": {"two_W": drawn(2, 2, 3, 4), "two_b": drawn(4)},
+        "norm": {f"norm_{name}": drawn(4, seed=9) ** 2 for name in ("gamma", "beta", "running_mean", "running_std")},
+        "one": older.gates("one", "icfo", 4, 2),
+    }
+    config = older.sequential(
+        older.convolution("Convolution2D", "two", "tf", (2, 2), nb_filter=4),
+        layer("BatchNormalization", "norm", epsilon=0.001, mode=0, axis=-1, momentum=0.99),
+        layer("Reshape", "reshape", target_shape=[16, 4]),
+        older.recurrent("LSTM", "one", 2),
+        shape=(5, 5, 3),
+    )
+    path = older.write(tmp_path / "m.h5", config, arrays, is_theano=is_theano)
+    trained = sorted(name for held in arrays.values() for name in held if "running" not in name)
+    weights = {name: array for held in arrays.values() for name, array in held.items()}
+    slots = [np.float32(7), *(weights[name] * factor for factor in (2, 3) for name in trained)]
+    called = [f"param_{number}" if is_theano else f"Variable_{number}:0" for number in range(len(slots))]
+    settings = {"lr": 0.01, "beta_1": 0.9, "beta_2": 0.999, "decay": 0.0, "epsilon": 1e-8}
+    with h5py.File(path, "r+") as file:
+        compiled = {"optimizer_config": {"class_name": "Adam", "config": settings}, "loss": "mse"}
+        file.attrs["training_config"] = json.dumps(compiled).encode()
+        group = file.create_group("optimizer_weights")
+        group.attrs["weight_names"] = [name.encode() for name in called]
+        for name, array in zip(called, slots, strict=True):
+            group[name] = array
+    checkpoint = by_name("h5").read(path, NoOptions())
+    assert checkpoint.optimizer is not None, checkpoint.optimizer_refused
+    assert checkpoint.optimizer.step == 7
+    for factor, held in zip((2, 3), checkpoint.optimizer.slots.values(), strict=True):
+        assert {"two/kernel", "two/bias", "norm/gamma", "norm/beta", "one/kernel", "one/bias"} <= held.keys()
+        for name, tensor in held.items():
+            np.testing.assert_allclose(tensor.numpy(), checkpoint.tensor(name).numpy() * factor, rtol=1e-6)
 
 
 def test_files_of_keras_2_are_none_of_keras_1(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ depthwise_kernel pointwise_kernel running_mean running_std gamma beta alphas
 W_i W_f W_c W_o W_z W_r W_h U_i U_f U_c U_o U_z U_r U_h b_i b_f b_c b_o b_z b_r b_h W U b
 """
 _NAME = re.compile(rf"(.+)_({'|'.join(_LEAF_NAMES.split())})(?:_\d+)?(?::0)?")
+NOT_TRAINED = ("_running_mean", "_running_std")
+"""How the names of variables end that no layer of Keras 1 trains."""
 _NUMBER = re.compile(r"_\d+$")
 
 Recipes = Mapping[str, Sequence[object]]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from converter.dialects.keras.keras_1_weights import NOT_TRAINED as NOT_TRAINED_OF_KERAS_1
 from converter.dialects.keras.own_layers import InOrder
 from converter.dialects.keras.stores import NOT_TRAINED
 from converter.dialects.optimizer.flavors import stated_version
@@ -37,6 +38,7 @@ from converter.model.tensor import Tensor
 
 SAVE_COUNTER = "save_counter"
 """A variable that every tf.train.Checkpoint has."""
+_NOT_TRAINED = (*(f"/{name}" for name in NOT_TRAINED), *NOT_TRAINED_OF_KERAS_1)
 _WEIGHTS, _NUMBERED = "optimizer_weights", "optimizer"
 _RECORD, _RECORDED_PARAMETERS, _RECORDED_WITHOUT_DECAY = (
     "ckconv_optimizer",
@@ -63,9 +65,10 @@ def with_listed_state(checkpoint: Checkpoint, root: Group, compiled: object, pat
         if not are_of_no_weight(held):
             return state_by_names(held, checkpoint.tensors, settings, None)
         names = (name for name in checkpoint.tensors if name not in checkpoint.frozen)
-        order = tuple(name for name in names if name.removesuffix(":0").rpartition("/")[2] not in NOT_TRAINED)
+        order = tuple(name for name in names if not name.removesuffix(":0").endswith(_NOT_TRAINED))
         version = stated_version(checkpoint) or "2.0"
-        orders = (order, tuple(sorted(order))) if version.startswith("2.0") else (order,)  # 2.0 sorted them by name
+        is_sorted = version.startswith(("1.", "2.0"))  # they sorted weights by name
+        orders = (order, tuple(sorted(order))) if is_sorted else (order,)
         return state_by_old_positions(list(held.values()), checkpoint.tensors, orders, settings)
 
     return _with(checkpoint, lambda: record.applied(state()))

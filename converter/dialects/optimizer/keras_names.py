@@ -35,9 +35,9 @@ _MORE = ("use_ema", "gradient_accumulation_steps")
 """What makes an optimizer of Keras keep more variables than its algorithm needs."""
 
 _OF_NO_WEIGHT = re.compile(
-    r"(?:.*/)?(?:variable|iterations|m|v|vhat|moment|accumulator)(?:_?[0-9]+)*(?::0)?", re.IGNORECASE
+    r"(?:.*/)?(?:variable|param|iterations|m|v|vhat|moment|accumulator)(?:_?[0-9]+)*(?::0)?", re.IGNORECASE
 )
-"""What Keras 2.0 to 2.3 call the variables of an optimizer (keras/optimizers.py): by no weight, but in its order."""
+"""What Keras 1.0 to 2.3 call the variables of an optimizer (keras/optimizers.py): by no weight, but in its order."""
 _OLD_PARTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "adam": (("momentum", "velocity"), ("momentum", "velocity", "velocity_hat")),
     "sgd": (("momentum",),),
@@ -197,14 +197,14 @@ def _owners(
 
 
 def are_of_no_weight(variables: Iterable[str]) -> bool:
-    """Whether an optimizer has the names of Keras 2.0 to 2.3, which say of no weight that a variable is its own."""
+    """Whether an optimizer has the names of Keras 1.0 to 2.3, which say of no weight that a variable is its own."""
     return all(map(_OF_NO_WEIGHT.fullmatch, variables))
 
 
 def state_by_old_positions(
     variables: Sequence[Tensor], weights: Mapping[str, Tensor], orders: Iterable[Order], settings: Settings
 ) -> OptimizerState:
-    """Return the state of an optimizer of Keras 2.0 to 2.3: the step count, if there is one, and slot after slot.
+    """Return the state of an optimizer of Keras 1.0 to 2.3: the step count, if there is one, and slot after slot.
 
     `orders` are those that the trained weights may be in. Raises LossError where the shapes are of none, or of two.
     """

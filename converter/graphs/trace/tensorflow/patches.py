@@ -48,7 +48,7 @@ def biased_by_channels(model: Any) -> Iterator[None]:
     original = owner.add
 
     def add(x1: Any, x2: Any) -> Any:
-        if not (tf.is_tensor(x1) and tf.is_tensor(x2)) or x1.dtype != x2.dtype or not x1.shape.rank == x2.shape.rank:
+        if not (tf.is_tensor(x1) and tf.is_tensor(x2)) or x1.dtype != x2.dtype or x1.shape.rank != x2.shape.rank:
             return original(x1, x2)
         first, *others = x2.shape.as_list() if (x2.shape.rank or 0) > 2 else (None,)
         is_of_channels = first == 1 and others[0] != 1 and all(extent == 1 for extent in others[1:])
