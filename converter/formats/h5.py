@@ -91,10 +91,12 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
 
 def _of_keras_1(checkpoint: Checkpoint, path: Location, place: str) -> Checkpoint:
     """Return what Keras 1 stored below `place` as Keras 2 would have, by a config of its model where there is one."""
+
+    def by_keras_config(config: Config) -> Checkpoint:
+        return _of_keras_1(replace(checkpoint, keras_config=config), path, place)
+
     newer, recipes = dialect.renewed(checkpoint, place)
-    if checkpoint.keras_config is None:
-        by_config = lambda config: _of_keras_1(replace(checkpoint, keras_config=config), path, place)  # noqa: E731
-        newer = replace(newer, by_keras_config=by_config)
+    newer = replace(newer, by_keras_config=by_keras_config)
     return _with_graph(newer, path, recipes)
 
 

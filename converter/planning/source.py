@@ -170,6 +170,7 @@ def _with_config(checkpoint: Checkpoint, config: Config | None, path: Location |
         return replace(checkpoint, config=config)
     if checkpoint.by_keras_config is not None:
         checkpoint = replace(checkpoint.by_keras_config(keras_config), metadata=checkpoint.metadata)
+        keras_config = checkpoint.keras_config or keras_config  # that of Keras 1 in the terms of Keras 2
     return replace(checkpoint, keras_config=keras_config, graph=_graph(checkpoint, keras_config, path))
 
 

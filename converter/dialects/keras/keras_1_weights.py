@@ -205,7 +205,7 @@ def renewed(checkpoint: Checkpoint, place: str) -> tuple[Checkpoint, Recipes | N
                 rewriting.buffers.add(each.name)
             places = [f"{place}{group}/{source}" for source in each.sources]
             recipes.setdefault(group, []).append(recipe.to_json(places))
-        found[group] = tuple((f"{each.name}{_SUFFIX}", each.name) for each in made)
+        found[group] = tuple((each.name, each.name) for each in made)
     if turned:
         rewriting.note(
             f"kernels turned by 180 degrees, as their names are those of Theano's variables: {', '.join(turned)}"
