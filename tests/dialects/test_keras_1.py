@@ -13,6 +13,7 @@ import pytest
 import converter
 from converter.dialects import canonical
 from converter.dialects.keras import keras_1
+from converter.errors import ReadError
 from converter.formats import NoOptions, by_name
 from converter.model.checkpoint import Checkpoint
 from tests.dialects import keras_1_files as older
@@ -161,6 +162,27 @@ def test_both_directions_and_a_plain_recurrent_layer(tmp_path: Path) -> None:
         rows = np.concatenate([arrays[f"{direction}_lstm_1_W_{gate}"] for gate in "ifco"], -1).T
         np.testing.assert_array_equal(found[f"bidirectional_1.weight_ih_l0{suffix}"], rows)
     np.testing.assert_array_equal(found["simplernn_1.weight_hh_l0"], plain["simplernn_1_U"].T)
+
+
+@pytest.mark.parametrize(("window", "stride", "is_told"), [(3, 1, False), (4, 1, True), (3, 2, True)])
+def test_where_theano_pads_otherwise_is_told(window: int, stride: int, is_told: bool, tmp_path: Path) -> None:
+    settings = {"nb_filter": 4, "border_mode": "same", "subsample": [stride, stride], "bias": False}
+    entry = older.convolution("Convolution2D", "conv", "tf", (window, window), **settings)
+    weights = {"conv": {"conv_W": drawn(window, window, 3, 4)}}
+    for is_theano in (True, False):
+        path = older.write(tmp_path / "m.h5", older.sequential(entry, shape=(8, 8, 3)), weights, is_theano=is_theano)
+        told = [warning for warning in read(path).warnings if "Theano pads" in warning]
+        assert bool(told) == (is_told and is_theano)
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    arrays = older.gates("rnn", "icfo", 3, 4)
+    config = older.sequential(older.recurrent("LSTM", "rnn", 4), shape=(6, 3))
+    assert read(older.write(tmp_path / "m.h5", config, {"rnn": arrays})).names
+    for shape in ((), (5, 4)):
+        path = older.write(tmp_path / "odd.h5", config, {"rnn": {**arrays, "rnn_W_c": np.zeros(shape, np.float32)}})
+        with pytest.raises(ReadError, match="rnn/kernel"):
+            read(path)
 
 
 def test_what_has_no_equal_stays_as_stored_and_is_named(tmp_path: Path) -> None:

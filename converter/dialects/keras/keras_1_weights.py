@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -210,9 +210,23 @@ def renewed(checkpoint: Checkpoint, place: str) -> tuple[Checkpoint, Recipes | N
         rewriting.note(
             f"kernels turned by 180 degrees, as their names are those of Theano's variables: {', '.join(turned)}"
         )
+    padded = [] if layers is None or not is_theano else list(_padded_by_theano(layers.values()))
+    if padded:
+        why = "with a stride or an even window Theano pads at other ends than TensorFlow, which graphs go by"
+        rewriting.note(f"padding 'same' of {', '.join(padded)}: {why}")
     metadata = {key: value for key, value in checkpoint.metadata.items() if key not in ("keras_version", "backend")}
     done = rewriting.done(Dialect.KERAS, keras_config=config, metadata=metadata, **rewriting.state())
     return replace(done, listing=replace(listing, layers=found)), recipes if is_whole else None
+
+
+def _padded_by_theano(layers: Iterable[Layer]) -> Iterator[str]:
+    """Yield the paths of convolutions and pooling layers that Theano pads otherwise than TensorFlow."""
+    for each in (leaf for layer in layers for leaf in _leaves(layer)):
+        window, strides = each.config.get("kernel_size"), each.config.get("strides")
+        is_odd = isinstance(window, list) and all(size in range(1, 100, 2) for size in window)
+        is_each = isinstance(strides, list) and all(stride == 1 for stride in strides)
+        if each.config.get("padding") == "same" and not (is_odd and is_each):
+            yield each.path
 
 
 def _is_theano(checkpoint: Checkpoint, listing: Listing) -> bool:
@@ -281,7 +295,7 @@ def _kind_of(layer: Layer, listed: Sequence[str]) -> _Kind | None:
 def _recipe(made: _Made, shapes: Sequence[tuple[int, ...]], *, is_theano: bool) -> Recipe:
     """Return how a variable is made of arrays of these shapes. Raises ReadError for shapes that do not fit."""
     first, window = shapes[0], made.variable.window
-    if len({shape[:-1] for shape in shapes}) > 1 or not first:
+    if len({shape[:-1] for shape in shapes}) > 1 or not all(shapes):
         raise ReadError(f"is made of arrays of shapes {[*map(list, shapes)]}", tensor=made.name)
     joined = (*first[:-1], sum(shape[-1] for shape in shapes))
     rank = len(joined)
