@@ -18,7 +18,51 @@ _FLAX = "tests/dialects/test_transformers_flax.py"
 _SHAPES = "tests/dialects/test_shapes.py"
 _ASKED = "tests/formats/test_what_a_class_asks_for.py"
 
+_KERAS_1 = "tests/dialects/test_keras_1.py"
+
 FAULTS = (
+    Fault(
+        module="dialects/keras/keras_1_weights.py",
+        old='    is_turned = is_theano and window in ("convolution", "transposed")',
+        new="    is_turned = False",
+        tests=_KERAS_1,
+        what="convolutions of Theano are taken for those of TensorFlow",
+    ),
+    Fault(
+        module="dialects/keras/keras_1_weights.py",
+        old='    "LSTM": (_gated("ifco", "icfo"), _WHOLE),',
+        new='    "LSTM": (_gated("icfo", "icfo"), _WHOLE),',
+        tests=_KERAS_1 + " -k lstm",
+        what="the gates of an LSTM are joined in the order of the file",
+    ),
+    Fault(
+        module="dialects/keras/keras_1_weights.py",
+        old='    ("convolution", True, 4): (2, 3, 1, 0),\n',
+        new="",
+        tests=_KERAS_1,
+        what="kernels with channels first stay as they are",
+    ),
+    Fault(
+        module="dialects/keras/keras_1_weights.py",
+        old="        order = sorted(arrays, key=lambda array: not _is_trained(*array))",
+        new="        order = arrays",
+        tests=_KERAS_1 + " -k inside",
+        what="of a model inside, what is not trained is not last",
+    ),
+    Fault(
+        module="dialects/keras/keras_1.py",
+        old='        more["reset_after"] = False',
+        new='        more["reset_after"] = True',
+        tests="tests/graphs/test_keras_1.py -k recurrent",
+        what="a GRU of Keras 1 resets after the product",
+    ),
+    Fault(
+        module="dialects/optimizer/keras_files.py",
+        old='        is_sorted = version.startswith(("1.", "2.0"))',
+        new='        is_sorted = version.startswith("2.0")',
+        tests=_KERAS_1 + " -k optimizer",
+        what="the weights of an optimizer of Keras 1 are in the order of its layers",
+    ),
     Fault(
         module="dialects/transformers/state_dicts.py",
         old="    if inference.architecture not in table.classes or inference.architecture in table.sinusoids.classes:",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -178,45 +178,63 @@ def renewed(checkpoint: Checkpoint, place: str) -> tuple[Checkpoint, Recipes | N
     assert listing is not None
     config = _as_keras_2(checkpoint, listing)
     layers = None if config is None else {layer.name: layer for layer in architecture.parse(config.values).layers}
-    held = {name: checkpoint.tensor(name).shape for name in checkpoint.names}
-    is_theano = _is_theano(checkpoint, listing)
-    rewriting = Rewriting(source=checkpoint)
+    renewal = _Renewal(rewriting=Rewriting(source=checkpoint), place=place, is_theano=_is_theano(checkpoint, listing))
     found: dict[str, tuple[tuple[str, str], ...]] = {}
-    recipes: dict[str, list[object]] = {}
-    turned: list[str] = []
-    is_whole = True
     for group, pairs in listing.layers.items():
-        named = dict(pairs)
-        told = _told(group, {called: held[name] for called, name in pairs}) if layers is None else layers.get(group)
-        made = None if told is None else _made(told, [called for called, _ in pairs])
+        shapes = {called: checkpoint.tensor(name).shape for called, name in pairs}
+        layer = _told(group, shapes) if layers is None else layers.get(group)
+        made = None if layer is None else _made(layer, list(shapes))
+        found[group] = pairs if made is None else tuple((each.name, each.name) for each in made)
         if made is None:
-            is_whole = is_whole and not pairs
-            for _, name in pairs:
-                rewriting.put(name, name)
-            found[group] = pairs
-            continue
-        for each in made:
-            names = tuple(named[source] for source in each.sources)
-            recipe = _recipe(each, [held[name] for name in names], is_theano=is_theano)
-            if each.name not in rewriting.tensors:  # else stored once per layer that uses it
-                rewriting.carry(Derivation(before=names, after=(each.name,), operations=(recipe,)))
-            turned += [each.name] if recipe.reversed_axes else []
-            if not each.variable.is_trained:
-                rewriting.buffers.add(each.name)
-            places = [f"{place}{group}/{source}" for source in each.sources]
-            recipes.setdefault(group, []).append(recipe.to_json(places))
-        found[group] = tuple((each.name, each.name) for each in made)
-    if turned:
-        rewriting.note(
-            f"kernels turned by 180 degrees, as their names are those of Theano's variables: {', '.join(turned)}"
-        )
-    padded = [] if layers is None or not is_theano else list(_padded_by_theano(layers.values()))
-    if padded:
-        why = "with a stride or an even window Theano pads at other ends than TensorFlow, which graphs go by"
-        rewriting.note(f"padding 'same' of {', '.join(padded)}: {why}")
+            renewal.keep(pairs)
+        else:
+            renewal.add(group, made, dict(pairs))
+    rewriting = renewal.rewriting
+    renewal.note(() if layers is None else layers.values())
     metadata = {key: value for key, value in checkpoint.metadata.items() if key not in ("keras_version", "backend")}
     done = rewriting.done(Dialect.KERAS, keras_config=config, metadata=metadata, **rewriting.state())
-    return replace(done, listing=replace(listing, layers=found)), recipes if is_whole else None
+    return replace(done, listing=replace(listing, layers=found)), renewal.recipes if renewal.is_whole else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Renewal:
+    """A checkpoint on its way to Keras 2; `is_whole` says whether every layer was known so far."""
+
+    rewriting: Rewriting
+    place: str
+    is_theano: bool
+    recipes: dict[str, list[object]] = field(default_factory=dict)
+    turned: list[str] = field(default_factory=list)
+    is_whole: bool = True
+
+    def keep(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Keep the arrays of a layer as they are stored."""
+        for _, name in pairs:
+            self.is_whole = False
+            self.rewriting.put(name, name)
+
+    def add(self, group: str, made: Sequence[_Made], names: Mapping[str, str]) -> None:
+        """Add the variables of a layer, whose arrays the checkpoint has by these names."""
+        for each in made:
+            before = tuple(names[source] for source in each.sources)
+            shapes = [self.rewriting.source.tensor(name).shape for name in before]
+            recipe = _recipe(each, shapes, is_theano=self.is_theano)
+            if each.name not in self.rewriting.tensors:  # else stored once per layer that uses it
+                self.rewriting.carry(Derivation(before=before, after=(each.name,), operations=(recipe,)))
+            self.turned += [each.name] if recipe.reversed_axes else []
+            self.rewriting.buffers |= set() if each.variable.is_trained else {each.name}
+            places = [f"{self.place}{group}/{source}" for source in each.sources]
+            self.recipes.setdefault(group, []).append(recipe.to_json(places))
+
+    def note(self, layers: Iterable[Layer]) -> None:
+        """Say what was made of Theano's conventions, and where none is made of them."""
+        if self.turned:
+            why = "as their names are those of Theano's variables"
+            self.rewriting.note(f"kernels turned by 180 degrees, {why}: {', '.join(self.turned)}")
+        padded = list(_padded_by_theano(layers)) if self.is_theano else []
+        if padded:
+            why = "with a stride or an even window Theano pads at other ends than TensorFlow, which graphs go by"
+            self.rewriting.note(f"padding 'same' of {', '.join(padded)}: {why}")
 
 
 def _padded_by_theano(layers: Iterable[Layer]) -> Iterator[str]:
