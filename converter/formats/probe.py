@@ -6,11 +6,10 @@ import re
 from collections.abc import Collection
 from functools import cached_property
 
-from converter.encoding import hdf5, tar
+from converter.encoding import hdf5, tar, unknown
 from converter.encoding import zip as zip_archive
 from converter.encoding.part_files import folder_of_index, parts_in
 from converter.errors import CkconvError, ReadError, escape
-from converter.formats import unknown
 from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
 HEAD_BYTES = 4096

@@ -313,7 +313,7 @@ FAULTS = (
         what="a folder of sentence-transformers cannot be replaced",
     ),
     Fault(
-        module="formats/unknown.py",
+        module="encoding/unknown.py",
         old='    (0, b"version https://git-lfs", ',
         new='    (0, b"another", ',
         tests=_KEPT + "::test_what_is_known_of_files_that_are_none",

@@ -16,7 +16,8 @@ from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
-from converter.graphs.trace.tensorflow.serving import Served, StoredVariable, serve
+from converter.graphs.trace.tensorflow.served import Served, StoredVariable
+from converter.graphs.trace.tensorflow.serving import serve
 from converter.graphs.trace.tensorflow.tables import Table
 
 _FILLING = {

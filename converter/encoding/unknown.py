@@ -22,9 +22,6 @@ _MAGICS = (
 """Where a file has which bytes, what it is then, and what helps."""
 
 _CORE_ML = re.compile(rb"\x08[\x01-\x0f]\x12")
-_GRAPH_DEF = re.compile(rb"\n[\x03-\xff][\x00-\x7f]{0,4}\n")
-"""A message whose first field is a message whose first field is text: a node and its name."""
-_META_GRAPH = re.compile(rb"\n[\x80-\xff]{1,4}[\x00-\x7f]\x12")
 _TENSORFLOW_JS = re.compile(rb'"(?:modelTopology|weightsManifest)"')
 _OF_FLAX = re.compile(r"checkpoint_\d+")
 
@@ -42,9 +39,6 @@ def of_file(name: str, head: bytes, tail: bytes) -> tuple[str, str] | None:
         return "is a Core ML model", "the model that it was converted from is read"
     if name.endswith(".pbtxt"):
         return "is a graph of TensorFlow as text", "TensorFlow writes its variables: tf.compat.v1.train.Saver().save"
-    if _GRAPH_DEF.match(head) and not _META_GRAPH.match(head):
-        command = f"{_TF2ONNX} --graphdef FILE --inputs NAMES --outputs NAMES --output model.onnx"
-        return "is a frozen graph of TensorFlow 1 (GraphDef), which is not read", command
     if _TENSORFLOW_JS.search(head):
         return "is a model of TensorFlow.js", "tensorflowjs_converter --output_format keras makes an .h5 of it"
     return None

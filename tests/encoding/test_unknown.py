@@ -11,7 +11,6 @@ from converter.errors import CkconvError, ReadError
 
 TABLE = bytes(60) + bytes.fromhex("57fb808b247547db")
 FILES = {
-    "graph.pb": (b"\n;\n\1x\x12\x0bPlaceholder*\x0b", "frozen graph of TensorFlow 1", "tf2onnx.convert --graphdef"),
     "model.ckpt.meta": (b"\n\x82\x10\x12\xde\x0f\nD", "the graph of a TensorFlow 1 checkpoint", "give model.ckpt"),
     "model.ckpt": (TABLE, "of the format V1", "tf.train.load_checkpoint"),
     "graph.pbtxt": (b'node {\n  name: "x"\n}\n', "a graph of TensorFlow as text", "Saver"),
