@@ -358,6 +358,8 @@ _NAMES = [
     "__class__",
     "bert/encoder/kernel:0",
     "has space",
+    "self",
+    "class.weight",
     "ümläut.模型",
 ]
 

@@ -128,10 +128,11 @@ class _FedWeights:
     def __init__(self, path: Path, content: bytes | None = None) -> None:
         self.path = path
         self.content = content
+        model = read_model(LocalFile(path))
         self._tensors = {
             name: tensor
-            for name, tensor in read_model(LocalFile(path)).tensors.items()
-            if is_floating(tensor.dtype.numpy) and tensor.nbytes
+            for name, tensor in model.tensors.items()
+            if is_floating(tensor.dtype.numpy) and tensor.nbytes and name not in model.operands
         }
         self.fed: dict[str, Any] = {}
 
