@@ -30,8 +30,10 @@ _RESERVED = """
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule
     share_memory smart_apply state_dict to to_empty train training type xpu zero_grad
 """
-# torch.fx writes programs as Python source, in which `self` is the module.
-RESERVED = frozenset((*_RESERVED.split(), *keyword.kwlist, "self"))
+# torch.fx writes programs as Python source.
+RESERVED = frozenset((*_RESERVED.split(), *keyword.kwlist))
+_MODULE = "self"
+"""What the module is called there: no tensor of its own may be, though any other part of a name."""
 
 
 def module_names(names: Iterable[str]) -> dict[str, str]:
@@ -47,6 +49,8 @@ def original_name(key: str) -> str:
 
 
 def _escaped(name: str, *, is_module_too: bool) -> str:
+    if name == _MODULE:
+        return name + (2 if is_module_too else 1) * _MARK
     *modules, leaf = name.split(".")
     return ".".join([*map(_marked, modules), _tripled(leaf) + 2 * _MARK if is_module_too else _marked(leaf)])
 

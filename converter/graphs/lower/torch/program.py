@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.description.input_names import torch_parameters
 from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
 from converter.graphs.description.signature import Signature
 from converter.graphs.lower.torch.framework import to_tensor, torch
@@ -52,7 +52,7 @@ def build(
     for key, tensor in program.state_dict.items():
         program.state_dict[key] = _stand_in(tensor)
     torch.export.save(program, file)
-    return keywords([each.name for each in described.inputs])
+    return torch_parameters([each.name for each in described.inputs])
 
 
 def samples(signature: Signature) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
@@ -79,18 +79,6 @@ def _traced_sizes(signature: Signature) -> dict[str, int]:
     return {name: min(extents[0] + 1, extents[-1]) for name, extents in between.items()}
 
 
-def keywords(names: Sequence[str]) -> dict[str, str]:
-    """Return the Python keyword of each input: its name, where that is an identifier."""
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        plain = f"input_{plain}" if not plain or plain[0].isdigit() or keyword.iskeyword(plain) else plain
-        while plain in found.values():
-            plain += "_"
-        found[name] = plain
-    return found
-
-
 def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> Any:
     """Return the torch.export.ExportedProgram of a module of `lower`.
 
@@ -99,7 +87,7 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
     """
     import inspect
 
-    called = keywords(list(inputs))
+    called = torch_parameters(list(inputs))
     names = {plain: name for name, plain in called.items()}
     dimensions: dict[str, list[tuple[str, int]]] = {}
     for name, axes in dynamic.items():
