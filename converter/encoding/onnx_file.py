@@ -21,7 +21,6 @@ from converter.encoding.onnx_graphs import (
     Walk,
     check_texts,
     check_values,
-    is_weight,
     named,
 )
 from converter.encoding.onnx_operands import Operands
@@ -38,6 +37,7 @@ LIMIT_BYTES = (1 << 31) - 1
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION = 7, 8, 14, 20, 25
 _TRAINING_GRAPHS = (1, 2)
+_OPSET_FIELDS = {1: protobuf.LENGTH_DELIMITED, 2: protobuf.VARINT}
 _ALIGNMENT_BYTES = 64
 _EXTERNAL_FROM_BYTES = 1024
 _IR_VERSION, _OPSET = 10, 21
@@ -89,7 +89,7 @@ def read_model(file: SourceFile) -> Model:
     for function in parts.functions:
         walk.function(function)
     asked = [(each.scope, each.value) for each in walk.held if each.is_weight]
-    asked += [(graph.start, name) for name, tensor in tensors.items() if is_weight(tensor.dtype, tensor.shape)]
+    asked += [(graph.start, name) for name, tensor in tensors.items() if tensor.shape and tensor.dtype.is_floating]
     operands = Operands.of(file, graph, parts.functions, asked, walk.operators)
     are_weights = [each.is_weight and (each.scope, each.value) not in operands for each in walk.held]
     weights = named(compress(walk.held, are_weights), (*tensors, *texts), reserved)
@@ -109,6 +109,15 @@ def read_model(file: SourceFile) -> Model:
         has_nodes=any(True for _ in contents(file, graph, (NODE,))),
         has_training=parts.has_training,
     )
+
+
+def opset_of(file: SourceFile) -> int:
+    """Return the version of ONNX's own operators that a model is in: 1 where it does not say."""
+    for _, value in contents(file, Range(start=0, stop=file.size), (_OPSET_IMPORT,)):
+        message = protobuf.Message.parse(file.read(value.start, value.nbytes), _OPSET_FIELDS, file.path)
+        if message.text(1) in ("", "ai.onnx"):
+            return message.signed(2)
+    return 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

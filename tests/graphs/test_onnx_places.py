@@ -95,7 +95,7 @@ def test_what_operators_take_is_no_weight(tmp_path: Path) -> None:
     nodes = [onnx.helper.make_node("Constant", [], [name], value=four) for name in ("far", "both", "called", "free")]
     nodes += [
         onnx.helper.make_node("Mul", ["far", "near"], ["scales"]),
-        onnx.helper.make_node("Resize", ["x", "", "scales"], ["x1"]),
+        onnx.helper.make_node("Resize", ["x", "roi", "scales"], ["x1"]),
         onnx.helper.make_node("Resize", ["x1", "", "both"], ["x2"]),
         onnx.helper.make_node("Sub", ["x2", "both"], ["x3"]),
         onnx.helper.make_node("Resized", ["x3", "called"], ["x4"], domain="own"),
@@ -103,11 +103,11 @@ def test_what_operators_take_is_no_weight(tmp_path: Path) -> None:
         onnx.helper.make_node("Relu", ["x5"], ["y"]),
     ]
     output = onnx.helper.make_tensor_value_info("y", 1, None)
-    near = onnx.numpy_helper.from_array(np.ones(4, np.float32), "near")
-    graph = onnx.helper.make_graph(nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, None)], [output], [near])
+    near = [onnx.numpy_helper.from_array(np.ones(size, np.float32), name) for name, size in (("near", 4), ("roi", 0))]
+    graph = onnx.helper.make_graph(nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, None)], [output], near)
     (tmp_path / "x.onnx").write_bytes(onnx.helper.make_model(graph, functions=[function]).SerializeToString())
     found = converter.read(tmp_path / "x.onnx")
-    assert (set(found.tensors), set(found.constants)) == ({"both", "free"}, {"far", "near", "called"})
+    assert (set(found.tensors), set(found.constants)) == ({"both", "free"}, {"far", "near", "roi", "called"})
 
 
 SPARSE = {

@@ -21,6 +21,7 @@ from converter.encoding.onnx_tensors import FilesBeside
 from converter.errors import GraphError
 from converter.graphs.description.signature import Declaration, GraphInput, Signature
 from converter.graphs.description.traced import WEIGHTS_LOCATION
+from converter.graphs.passes.old_opsets import raise_old
 from converter.graphs.trace import onnx_weights
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
@@ -59,6 +60,7 @@ def trace(*, model: str, graph: str, names: dict[str, str], has_weights_inside: 
     main = loaded.graph
     _flatten(loaded, weights)
     _check_nodes(loaded)
+    raise_old(loaded)
     _read_attributes(loaded)
     untrained = {value.name for value in _untrained(loaded)}
     tensors |= {name: held.tensor for name, held in weights.items() if held.tensor is not None}
