@@ -18,11 +18,11 @@ FIRST = 7
 """The version that graphs are raised to."""
 _BROADCASTING = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor")
 _SAME_RANK = frozenset((
-    *_BROADCASTING, "Abs", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv", "ConvTranspose",
-    "Dropout", "Elu", "Exp", "Floor", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "Identity",
+    *_BROADCASTING, "Abs", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv",
+    "ConvTranspose", "Dropout", "Elu", "Exp", "Floor", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "Identity",
     "InstanceNormalization", "LRN", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "LpPool", "Max", "MaxPool",
-    "Mean", "Min", "Neg", "Not", "PRelu", "Pad", "Reciprocal", "Relu", "Selu", "Sigmoid", "Slice", "Softmax", "Softplus",
-    "Softsign", "Sqrt", "Sum", "Tanh", "Tile", "Transpose", "Upsample",
+    "Mean", "Min", "Neg", "Not", "PRelu", "Pad", "Reciprocal", "Relu", "Selu", "Sigmoid", "Slice", "Softmax",
+    "Softplus", "Softsign", "Sqrt", "Sum", "Tanh", "Tile", "Transpose", "Upsample",
 ))  # fmt: skip
 """Operators whose result has as many axes as their first input."""
 _IN_PLACE = "consumed_inputs"
