@@ -18,6 +18,8 @@ _FIXED = re.compile(r"[^=<>!%]+ == \d+")
 """A number of windows or steps that was decided upon; that something divides is a condition, and no length."""
 _EXTENT = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 _SEED = 20180611
+_HALVED = 32
+"""What images are multiples of that a graph halves five times, and joins with what it has doubled again."""
 # What a node remembers of where it came from: paths of this machine, and most of the file.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
@@ -73,10 +75,16 @@ def _stand_in(tensor: Any) -> Any:
 
 
 def _traced_sizes(signature: Signature) -> dict[str, int]:
-    """Extents that lie between two at which the program is going to be checked."""
+    """Extents that lie between two at which the program is going to be checked, of images another multiple of theirs."""
     cases = sample_sizes(signature)[:2]
     between = {name: sorted(case[name] for case in cases) for name in cases[0]}
-    return {name: min(extents[0] + 1, extents[-1]) for name, extents in between.items()}
+    return {name: _between(*extents) for name, extents in between.items()}
+
+
+def _between(low: int, high: int) -> int:
+    if low >= _HALVED and low % _HALVED == high % _HALVED == 0:
+        return high + _HALVED
+    return min(low + 1, high)
 
 
 def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> Any:
