@@ -23,7 +23,7 @@ from converter.encoding import safetensors
 from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.description.cases import Budget, Case, Cases, drawn, sample_cases, unreached
 from converter.graphs.description.traced import TracedGraph
 from converter.graphs.description.user_inputs import user_cases
 from converter.graphs.run.answers import Answer
@@ -86,7 +86,7 @@ def verify_outputs(
     sizes = [case.sizes for case in compared]
     reached = partial(
         replace,
-        left_out=(*left_out, *chosen.notes),
+        left_out=(*left_out, *drawn(graph.signature, compared, chosen.cases), *chosen.notes),
         beyond=None if data is not None else unreached(graph.signature, sizes),
         data=None if data is None else data.name,
     )
@@ -144,9 +144,14 @@ def _both(
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
     names = {case.name for case in compared}
-    notes = [_left_out(name, reason) for name, reason in failed.items()]
-    notes += [f"outputs not compared on {name}: {reason}" for name, reason in unfit.items()]
-    return compared, notes, (_of(names, expected), _of(names, found), ours)
+    return compared, _notes(cases, failed, unfit), (_of(names, expected), _of(names, found), ours)
+
+
+def _notes(cases: Sequence[Case], failed: Mapping[str, str], unfit: Mapping[str, str]) -> list[str]:
+    """Return a note for each set that was not compared, but for those that only tried what the source takes."""
+    trials = {case.name for case in cases if case.below is not None}
+    notes = [_left_out(name, reason) for name, reason in failed.items() if name not in trials]
+    return [*notes, *(f"outputs not compared on {name}: {reason}" for name, reason in unfit.items())]
 
 
 def _of(names: Set[str], outputs: Outputs) -> Outputs:

@@ -81,17 +81,20 @@ def trace(*, model: str, graph: str, names: dict[str, str], has_weights_inside: 
         _settle(value, name, declaration)
         is_trained = declaration[0].is_floating and declaration[1] and not is_frozen
         (parameters if is_trained else buffers)[name] = declaration
+    inputs = tuple(map(_input, main.inputs))
+    loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
+    _check(loaded, Path(model))
+    loaded = _with_shapes(loaded)
+    main = loaded.graph
     described = Signature(
         title=main.name or "the graph",
         parameters=parameters,
         buffers=buffers,
         computed=tuple(computed),
-        inputs=tuple(replace(each, sampling=sampling_of(main, each)) for each in map(_input, main.inputs)),
+        inputs=tuple(replace(each, sampling=sampling_of(main, each)) for each in inputs),
         outputs=tuple(map(_output, main.outputs)),
     )
-    loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
-    _check(loaded, Path(model))
-    onnx_ir.save(_with_shapes(loaded), graph)
+    onnx_ir.save(loaded, graph)
     return described.to_json()
 
 

@@ -36,6 +36,8 @@ _WRAPPING = (
     "Sub",
     "Where",
 )
+_LOOKING_UP = ("Gather", "GatherElements", "ScatterElements")
+_AS_LARGE = ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear")
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _ELEMENT_BY_ELEMENT: Mapping[str, Callable[..., Any]] = {
     "Add": np.add,
@@ -63,10 +65,12 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
     if described.name.endswith(_MASK_SUFFIX):
         return Sampling(role=Role.MASK)
     uses = [] if described.dtype.is_floating else list(_uses(graph, described.name))
-    rows = [count for use in uses if (count := _rows(graph, *use)) is not None]
+    rows = [count for use in uses if (count := _rows(*use)) is not None]
     if not described.dtype.is_floating:
         rows += _rows_from_either_end(graph, described.name)
     keys = [listed for node, position in uses if node.op_type == "Equal" for listed in _compared_with(node, position)]
+    if not rows and not keys and all(extent == 1 for extent in described.shape):
+        keys = [number for node, position in uses if node.op_type in _COMPARING for number in _limits(node, position)]
     among = _of_keys(keys, described, min(rows, default=None), reserved) if keys else None
     if among is not None:
         return among
@@ -89,14 +93,34 @@ def _uses(graph: Any, name: str) -> Iterator[tuple[Any, int]]:
                 waiting.append(node.outputs[0])
 
 
-def _rows(graph: Any, node: Any, position: int) -> int | None:
-    """Return how many rows the table of the graph has that a node looks its input up in, None for any other node."""
-    table = node.inputs[0] if node.op_type == "Gather" and position == 1 and len(node.inputs) > 1 else None
-    if table is None or table.name not in graph.initializers or not table.shape:
-        return None
+def _rows(node: Any, position: int) -> int | None:
+    """Return how many rows there are that a node looks its input up in, None for any other node or where it may be any.
+
+    What is one of as many classes is looked up like that, too.
+    """
     axis = node.attributes.get("axis")
-    count = table.shape[0 if axis is None else axis.as_int()]
-    return count if isinstance(count, int) else None
+    if node.op_type in _LOOKING_UP and position == 1 and len(node.inputs) > 1:
+        return _extent(node.inputs[0], 0 if axis is None else axis.as_int())
+    if node.op_type == "OneHot" and position == 0 and len(node.inputs) > 1:
+        depth = constant(node.inputs[1])
+        return None if depth is None or depth.size != 1 or not depth.reshape(()) > 0 else int(depth.reshape(()))
+    return None
+
+
+def _extent(value: Any, axis: int) -> int | None:
+    """Return an extent of a value that is known, or that of what it was made of element by element."""
+    for _ in range(_STEPS):
+        if value is None:
+            return None
+        if value.shape is not None and -len(value.shape) <= axis < len(value.shape):
+            extent = value.shape[axis]
+            if isinstance(extent, int):
+                return extent or None
+        node = value.producer()
+        if node is None or node.op_type not in _AS_LARGE or not node.inputs:
+            return None
+        value = node.inputs[0]
+    return None
 
 
 def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
@@ -105,7 +129,7 @@ def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
     That is told by what comes of the first rows and the last.
     """
     for node in graph:
-        count = _rows(graph, node, 1)
+        count = _rows(node, 1)
         if count and node.inputs[1] is not None and node.inputs[1].producer() is not None:
             rows = np.unique(np.array([0, 1 % count, count // 2, count - 1], np.int64))
             found = _computed(node.inputs[1], {name: rows}, _STEPS)
@@ -135,6 +159,12 @@ def _compared_with(node: Any, position: int) -> list[Any]:
         return []
     listed = constant(producer.inputs[0])
     return [] if listed is None or listed.ndim != 1 or listed.dtype.kind not in "iu" else [listed]
+
+
+def _limits(node: Any, position: int) -> list[Any]:
+    """Return the integer that one of the inputs of a comparison is compared with: a rate of samples, a mode."""
+    number = constant(node.inputs[1 - position])
+    return [] if number is None or number.size != 1 or number.dtype.kind not in "iu" else [number.reshape(1)]
 
 
 def _of_keys(

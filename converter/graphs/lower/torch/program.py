@@ -75,7 +75,7 @@ def _stand_in(tensor: Any) -> Any:
 
 
 def _traced_sizes(signature: Signature) -> dict[str, int]:
-    """Extents that lie between two at which the program is going to be checked, of images another multiple of theirs."""
+    """Extents that lie between two at which the program is going to be checked, of images a multiple like these."""
     cases = sample_sizes(signature)[:2]
     between = {name: sorted(case[name] for case in cases) for name in cases[0]}
     return {name: _between(*extents) for name, extents in between.items()}
