@@ -37,7 +37,6 @@ _WRAPPING = (
     "Where",
 )
 _LOOKING_UP = ("Gather", "GatherElements", "ScatterElements")
-_AS_LARGE = ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear")
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _ELEMENT_BY_ELEMENT: Mapping[str, Callable[..., Any]] = {
     "Add": np.add,
@@ -108,19 +107,11 @@ def _rows(node: Any, position: int) -> int | None:
 
 
 def _extent(value: Any, axis: int) -> int | None:
-    """Return an extent of a value that is known, or that of what it was made of element by element."""
-    for _ in range(_STEPS):
-        if value is None:
-            return None
-        if value.shape is not None and -len(value.shape) <= axis < len(value.shape):
-            extent = value.shape[axis]
-            if isinstance(extent, int):
-                return extent or None
-        node = value.producer()
-        if node is None or node.op_type not in _AS_LARGE or not node.inputs:
-            return None
-        value = node.inputs[0]
-    return None
+    """Return an extent of a value that is known, be it a table of the graph or computed."""
+    if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        return None
+    extent = value.shape[axis]
+    return extent or None if isinstance(extent, int) else None
 
 
 def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
