@@ -87,7 +87,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             }
             for name in checkpoint.names
         ],
-        "constants": {"count": len(checkpoint.constants), "numbers": sum(checkpoint.constants.values())},
+        "constants": {
+            "count": len(checkpoint.constants),
+            "numbers": sum(checkpoint.constants.values()),
+            "by_name": dict(checkpoint.constants),
+        },
         "optimizer": None
         if optimizer is None
         else {

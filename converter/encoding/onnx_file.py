@@ -53,7 +53,7 @@ class Model:
     `operands`    those of them that operators take as parameters, such as the scales of a Resize
     `weights`     weights that stand elsewhere, by names of their own
     `constants`   all other numbers of nodes and of graphs inside nodes
-    `attributes`  lists of numbers and weights that are attributes of operators: name -> operator
+    `attributes`  lists of numbers, and weights, that are attributes of operators
     `texts`       initializers that hold strings
     `training`    initializers of graphs that train the model, which are not carried
     `has_nodes`   whether the graph computes anything, `has_training` whether there are graphs that train it
@@ -63,7 +63,7 @@ class Model:
     operands: frozenset[str]
     weights: Mapping[str, Held]
     constants: Mapping[str, Held]
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Held]
     texts: tuple[str, ...]
     training: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -102,7 +102,7 @@ def read_model(file: SourceFile) -> Model:
         operands=frozenset(name for name in tensors if (graph.start, name) in operands),
         weights=weights,
         constants=others,
-        attributes={name: each.operator or "" for name, each in named(walk.attributes, (), ()).items()},
+        attributes=named(walk.attributes, (*tensors, *texts, *weights, *others), ()),
         texts=(*texts, *walk.texts),
         training=(*(each.value for each in (*training.held, *training.attributes)), *training.texts),
         metadata=parts.metadata,

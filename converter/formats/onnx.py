@@ -82,7 +82,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     document = metadata.pop(_DESCRIPTION, None)
     # All that is a tensor this program has written as an initializer.
     has_weights_inside = document is None
-    tensors, constants = dict(model.tensors), {name: held.numbers for name, held in model.constants.items()}
+    inside = {**model.constants, **model.attributes}
+    tensors, constants = dict(model.tensors), {name: held.numbers for name, held in inside.items()}
     if has_weights_inside:
         constants |= {name: tensors.pop(name).size for name in sorted(model.operands)}
         tensors |= {name: held.tensor for name, held in model.weights.items() if held.tensor is not None}
@@ -91,8 +92,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     lines = [dropped(name, "text, not numbers", is_refused_by_default=True) for name in model.texts]
     lines += [dropped(name, "of a graph that trains the model", is_refused_by_default=True) for name in model.training]
     lines += [
-        dropped(name, f"an attribute of the operator {operator}", is_refused_by_default=True)
-        for name, operator in model.attributes.items()
+        dropped(name, f"an attribute of the operator {held.operator}", is_refused_by_default=True)
+        for name, held in model.attributes.items()
     ]
     dialect = Dialect.PYTORCH if any("." in name for name in tensors) else Dialect.GENERIC
     warnings = ("training_info not carried: the graphs that train a model have no counterpart here",)

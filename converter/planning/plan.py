@@ -214,7 +214,8 @@ def _runnable(
     planned = with_settings(planned, source, has_own_graph=has_graph and options.model is None)
     if not has_graph:
         if not planned.tensors:
-            raise ReadError("holds no tensor")
+            numbers = sum(source.constants.values())
+            raise ReadError(f"holds no tensor; its graph has {numbers} numbers, all of them constants")
         return replace(planned, graph=None, warnings=(*planned.warnings, *_left_behind(source)))
     if target.format.extra is not None:
         require(target.format.extra, f"writing a {target.format.name} that runs")
