@@ -30,8 +30,9 @@ _TAKEN: Mapping[str, Container[int]] = {
 }
 """Operator -> the inputs that say how it computes."""
 _OF_SHAPES = frozenset((
-    "Add", "Cast", "Ceil", "Concat", "Div", "Expand", "Flatten", "Floor", "Gather", "Identity", "Max", "Min",
-    "Mul", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Abs", "Add", "Cast", "Ceil", "Clip", "Concat", "Div", "Expand", "Flatten", "Floor", "Gather", "Identity",
+    "Max", "Min", "Mod", "Mul", "Neg", "ReduceMax", "ReduceMin", "ReduceProd", "Reshape", "Round", "Slice",
+    "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 ))  # fmt: skip
 """What shapes and scales are computed with, on the way to such an input."""
 _DEPTH_LIMIT, _ROOTS_LIMIT = 32, 64

@@ -59,6 +59,15 @@ LOOKED_UP = {
         depth=np.array(50, np.int64),
         values=np.array([0.0, 1.0], np.float32),
     ),
+    "compared with each": lambda: model(
+        [
+            node("Unsqueeze", ["ids", "last"], "column"),
+            node("Equal", ["column", "classes"], "is"),
+            node("Cast", ["is"], "y", to=FLOAT),
+        ],
+        last=np.array([2], np.int64),
+        classes=np.arange(50)[None, None],
+    ),
 }
 
 

@@ -19,7 +19,7 @@ from converter.graphs.description.signature import GraphInput, Role, Sampling
 from converter.graphs.passes.constants import constant
 
 _MASK_SUFFIX = "attention_mask"
-_SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
+_SAME_VALUES = ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
 _WRAPPING = (
     "Abs",
     "Add",
@@ -103,6 +103,19 @@ def _rows(node: Any, position: int) -> int | None:
     if node.op_type == "OneHot" and position == 0 and len(node.inputs) > 1:
         depth = constant(node.inputs[1])
         return None if depth is None or depth.size != 1 or not depth.reshape(()) > 0 else int(depth.reshape(()))
+    return _classes(node.inputs[1 - position]) if node.op_type == "Equal" and len(node.inputs) == 2 else None
+
+
+def _classes(value: Any) -> int | None:
+    """Return how many integers from 0 on a value lists, each once, None where it does not."""
+    for _ in range(_STEPS):
+        listed, node = constant(value), None if value is None else value.producer()
+        if listed is not None:
+            is_list = listed.size > 1 and np.array_equal(np.sort(listed, axis=None), np.arange(listed.size))
+            return int(listed.size) if is_list and listed.dtype.kind in "iu" else None
+        if node is None or node.op_type not in _SAME_VALUES:
+            return None
+        value = node.inputs[0]
     return None
 
 
