@@ -67,7 +67,7 @@ def trace_user_module(
 
 
 @child_function("reading the graph: onnx model", imports=_ONNX)
-def trace_onnx(*, model: str, graph: str, names: dict[str, str], has_weights_inside: bool) -> dict[str, Any]:
+def trace_onnx(*, model: str, graph: str, names: dict[str, str], has_weights_inside: bool = True) -> dict[str, Any]:
     """Take the graph of an ONNX file."""
     from converter.graphs.trace import onnx_model
 
