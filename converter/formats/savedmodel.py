@@ -36,6 +36,7 @@ from converter.graphs.calls import (
     run_saved_model,
     trace_saved_model,
 )
+from converter.graphs.description.input_names import not_taken_by_tensorflow, notes
 from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -188,7 +189,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     variables = _Variables.of(checkpoint, kernels)
     traced = TracedGraph.of(checkpoint)
     names = {name: name for name in checkpoint.names}
-    extra_files = _extra_files(checkpoint, variables, provenance)
+    called = {} if traced is None else not_taken_by_tensorflow([each.name for each in traced.signature.inputs])
+    extra_files = _extra_files(checkpoint, variables, called, provenance)
     if traced is None:
         return Output(files=(*extra_files, *variables.bundle_files()), names=names)
     staged = safetensors.files(variables.tensors, {}, None)[0]
@@ -219,6 +221,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         build_bytes=nbytes,
         built_by="TensorFlow",
         scratch_bytes=nbytes,
+        warnings=notes(called),
     )
 
 
@@ -266,9 +269,16 @@ class _Variables:
         return variable_files(variables, frozenset(self.stored_as[name] for name in self.trainable), self.stored_slots)
 
 
-def _extra_files(checkpoint: Checkpoint, variables: _Variables, provenance: Provenance) -> tuple[OutputFile, ...]:
-    """Return the files of `assets.extra/`: what ckconv says of the checkpoint, its config and its assets."""
+def _extra_files(
+    checkpoint: Checkpoint, variables: _Variables, called: Mapping[str, str], provenance: Provenance
+) -> tuple[OutputFile, ...]:
+    """Return the files of `assets.extra/`: what ckconv says of the checkpoint, its config and its assets.
+
+    `called` are inputs of the graph that TensorFlow calls otherwise.
+    """
     more: dict[str, Any] = {_KERNELS: variables.kernels} if variables.kernels else {}
+    if called:
+        more["inputs"] = dict(called)
     if checkpoint.optimizer is not None:
         more["optimizer"] = {**document_of(checkpoint.optimizer), "names": variables.renamed_slots}
     renamed = {stored: name for name, stored in variables.stored_as.items() if stored != name}

@@ -13,7 +13,7 @@ from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
 from converter.dialects.quantised import quantisation_of
 from converter.dialects.transformers.state_dicts import as_state_dict
-from converter.errors import CkconvError, LossError, UsageError, VerificationError, WriteError
+from converter.errors import CkconvError, LossError, ReadError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
@@ -30,7 +30,9 @@ from converter.planning.selection import cast_losses, check_one_class, check_rea
 from converter.planning.source import Source
 from converter.planning.target import Target
 from converter.report import Report, Verification
-from converter.report.ledger import account, check_allowed
+from converter.report.ledger import account, check_allowed, listed
+
+_CONSTANTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +197,15 @@ def _openable(output: Output, options: Options) -> Output:
     return replace(output, warnings=(*output.warnings, f"arrays alone: {arrays.problem}"))
 
 
+def _left_behind(source: Checkpoint) -> tuple[str, ...]:
+    """Return a note of the numbers that only the graph of the source has."""
+    if not source.constants:
+        return ()
+    count, numbers = len(source.constants), sum(source.constants.values())
+    names = listed([*source.constants], _CONSTANTS_SHOWN)
+    return (f"not carried: {count} constants of the graph, {numbers} numbers: {names}",)
+
+
 def _runnable(
     planned: Checkpoint, source: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
@@ -202,7 +213,10 @@ def _runnable(
     has_graph = target.has_graph(options)
     planned = with_settings(planned, source, has_own_graph=has_graph and options.model is None)
     if not has_graph:
-        return replace(planned, graph=None)
+        if not planned.tensors:
+            numbers = sum(source.constants.values())
+            raise ReadError(f"holds no tensor; its graph has {numbers} numbers, all of them constants")
+        return replace(planned, graph=None, warnings=(*planned.warnings, *_left_behind(source)))
     if target.format.extra is not None:
         require(target.format.extra, f"writing a {target.format.name} that runs")
     return with_graph(planned, source, target.format, options, workshop)

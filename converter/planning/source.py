@@ -60,7 +60,7 @@ class Source:
         read_options = format_.read_options(**{name: value for name, value in specific.items() if name in accepted})
         with _naming(file):
             checkpoint = format_.read(file, read_options)
-            if not checkpoint.tensors:
+            if not checkpoint.tensors and checkpoint.graph is None:
                 raise ReadError("holds no tensor")
             check_growth(checkpoint, file)
         left = {name: value for name, value in specific.items() if name not in accepted}

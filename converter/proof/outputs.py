@@ -23,7 +23,7 @@ from converter.encoding import safetensors
 from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.description.cases import Budget, Case, Cases, drawn, sample_cases, unreached
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import TracedGraph
 from converter.graphs.description.user_inputs import user_cases
@@ -80,7 +80,7 @@ def verify_outputs(
     canary = workshop.scratch / "canary.npz"
     if runner.takes("canary"):
         runner = runner.with_arguments(canary=os.fspath(canary), since=time.monotonic())
-    signature, compared, left_out, (expected, found, answer) = _where_it_runs(
+    signature, chosen, compared, left_out, (expected, found, answer) = _where_it_runs(
         runs, graph.signature, chosen, options, ("reference", (reference.runner, reference.model)), (runner, staged)
     )
     if data is not None and left_out:
@@ -88,7 +88,7 @@ def verify_outputs(
     sizes = [case.sizes for case in compared]
     reached = partial(
         replace,
-        left_out=(*left_out, *chosen.notes),
+        left_out=(*left_out, *drawn(signature, compared, chosen.cases), *chosen.notes),
         beyond=None if data is not None else unreached(signature, sizes),
         data=None if data is None else data.name,
     )
@@ -130,7 +130,7 @@ class _NowhereError(GraphError):
 
 def _where_it_runs(
     runs: _Runs, signature: Signature, chosen: Cases, options: Options, reference: tuple[str, _Run], target: _Run
-) -> tuple[Signature, list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
+) -> tuple[Signature, Cases, list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
     """Run both sides as `_both` does; at other extents where the source takes none of these, or gives nothing there.
 
     The signature says what was found of its dimensions.
@@ -145,15 +145,14 @@ def _where_it_runs(
         wider = with_extents(signature, partial(runs.failed, reference), is_brief=result is not None)
         if wider is not None:
             signature, note = wider
-            compared, left_out, outputs = _both(
-                runs, sample_cases(signature, _budget(options)).cases, reference, ("target", target)
-            )
-            return signature, compared, [*left_out, note], outputs
+            chosen = sample_cases(signature, _budget(options))
+            chosen = replace(chosen, notes=(*chosen.notes, note))
+            return signature, chosen, *_both(runs, chosen.cases, reference, ("target", target))
     if result is None:
         tries = tried(signature) if options.data is None else ""
         assert problem is not None
         raise GraphError(f"the source does not run{tries}: {problem.message}", hint=problem.hint) from problem
-    return signature, *result
+    return signature, chosen, *result
 
 
 def _both(
@@ -182,9 +181,14 @@ def _both(
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
     names = {case.name for case in compared}
-    notes = [_left_out(name, reason) for name, reason in failed.items()]
-    notes += [f"outputs not compared on {name}: {reason}" for name, reason in unfit.items()]
-    return compared, notes, (_of(names, expected), _of(names, found), ours)
+    return compared, _notes(cases, failed, unfit), (_of(names, expected), _of(names, found), ours)
+
+
+def _notes(cases: Sequence[Case], failed: Mapping[str, str], unfit: Mapping[str, str]) -> list[str]:
+    """Return a note for each set that was not compared, but for those that only tried what the source takes."""
+    trials = {case.name for case in cases if case.below is not None}
+    notes = [_left_out(name, reason) for name, reason in failed.items() if name not in trials]
+    return [*notes, *(f"outputs not compared on {name}: {reason}" for name, reason in unfit.items())]
 
 
 def _empty(outputs: Outputs) -> Set[str]:

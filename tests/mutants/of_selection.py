@@ -315,7 +315,7 @@ FAULTS = (
     ),
     Fault(
         module="planning/source.py",
-        old="            if not checkpoint.tensors:\n                raise ReadError",
+        old="            if not checkpoint.tensors and checkpoint.graph is None:\n                raise ReadError",
         new="            if not checkpoint.names and checkpoint.extras:\n                raise ReadError",
         tests=_SELECTION,
         what="a file of no tensor is converted",
