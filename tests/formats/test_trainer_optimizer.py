@@ -199,6 +199,21 @@ def test_an_optimizer_beside_a_tensorflow_model_comes_back(squad_bert: Path, eps
             assert np.array_equal(tensor.numpy(), found.slots[slot][name].numpy()), (slot, name)
 
 
+def test_groups_with_and_without_decay_come_back_from_a_tensorflow_model(tmp_path: Path) -> None:
+    """Variables of TensorFlow are called `beta:0`, in the record of those that do not decay, too."""
+    model = varied("bert")
+    saved(model, trainer_groups(model), tmp_path / "run")
+    converter.convert(tmp_path / "run", tmp_path / "tf", to="pretrained", flavor="tf")
+    converter.convert(tmp_path / "tf", tmp_path / "back.pth")
+    converter.convert(tmp_path / "run", tmp_path / "here.pth")
+    expected, found = (converter.read(tmp_path / name).optimizer for name in ("here.pth", "back.pth"))
+    assert expected is not None
+    assert found is not None
+    for ours, theirs in zip(expected.groups, found.groups, strict=True):
+        assert set(ours.parameters) == set(theirs.parameters)
+        assert ours.hyperparameters["weight_decay"] == theirs.hyperparameters["weight_decay"]
+
+
 def test_random_state_goes_along(tmp_path: Path) -> None:
     model = varied("bert")
     saved(model, trainer_groups(model), tmp_path / "run")
