@@ -35,7 +35,7 @@ from converter.encoding.folder import (
 from converter.errors import ArchitectureError, UsageError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
-from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
+from converter.model.checkpoint import ADDS_MODEL_TYPE, NO_MODEL_TYPE, Checkpoint, Config, Dialect, Part
 from converter.model.file import Location, names_in
 from converter.model.ledger import LedgerLine, Status
 from converter.model.output import Output, OutputFile, Provenance
@@ -160,8 +160,8 @@ def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
 def _check_one_model(checkpoint: Checkpoint, config: Config) -> None:
     """Raise ArchitectureError for a config that `from_pretrained` opens nothing by, and for two models in one."""
     if config.model_type is None and "auto_map" not in config.values:
-        problem = "config.json has no model_type, and from_pretrained opens no folder without it"
-        raise ArchitectureError(problem, hint="--config-value model_type=bert, or what it is, adds it")
+        problem = f"{NO_MODEL_TYPE}, and from_pretrained opens no folder without it"
+        raise ArchitectureError(problem, hint=ADDS_MODEL_TYPE)
     hint = "--to keras, --to h5 and --to pytorch hold all of it"
     only_model_inside(checkpoint.keras_config, problem="a folder holds one", hint=hint)
 
