@@ -7,11 +7,11 @@ Otherwise the head's tensors say which class it is, and `--task` overrules both.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.dialects.identity.classes import KnownType, known_type, type_with
+from converter.dialects.identity.classes import KnownType, known_type, layer_of, type_with
 from converter.dialects.identity.sightings import Fit, anchored, fits
 from converter.dialects.identity.tasks import CLASS_SUFFIXES, task_named
 from converter.dialects.identity.tie_breaks import Shaped, break_tie
@@ -22,6 +22,8 @@ _HINT = "give --config with a config.json that has 'architectures', or --task, o
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _STEM_AND_HEAD = re.compile(r"([A-Za-z0-9_]+?)(?:For[A-Z][A-Za-z0-9_]*|LMHeadModel|Model)")
 _NAMES_SHOWN = 4
+_DEEPEST_BASE = 3
+"""How many components may stand before the names of a base model inside another module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,40 @@ def infer_architecture(
         return _without_fit(known, tensors, named)
     lowest = min(fit.rank for fit in complete)
     return _by_layers(known, [fit for fit in complete if fit.rank == lowest], found, tensors, config)
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether a table knows the classes of a config's model type."""
+    return _type_of(config, class_named(config)) is not None
+
+
+def base_within(tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> Inference | None:
+    """Return the base model around which layers stand that no class of its type has, None where that is not so.
+
+    Its `prefix` is what stands before its own names, and before nothing else.
+    """
+    known = _type_of(config, class_named(config))
+    found = [] if known is None else [fit for prefix in _aboves(tensors) for fit in _bases_below(known, prefix, tensors)]
+    if known is None or len({fit.prefix for fit in found}) != 1:
+        return None
+    best = min(found, key=lambda fit: fit.rank)
+    note = f"no class of the {known.name} family has {_shown(best.sighting.outside)}"
+    return Inference(architecture=best.known.name, basis="head tensors", prefix=best.prefix, note=note)
+
+
+def _aboves(names: Iterable[str]) -> list[str]:
+    """Return what some names start with, and others do not: one to three components."""
+    parts = (name.split(".") for name in names)
+    found = {".".join(part[:depth]) + "." for part in parts for depth in range(1, min(len(part), _DEEPEST_BASE + 1))}
+    return sorted(above for above in found if not all(name.startswith(above) for name in names))
+
+
+def _bases_below(known: KnownType, prefix: str, tensors: Mapping[str, Shaped]) -> Iterator[Fit]:
+    below = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    outside = frozenset(layer_of(name) for name in tensors if not name.startswith(prefix))
+    for fit in fits(known, below, is_tied=False):
+        if fit.known.is_base and not (fit.prefix or fit.missing or fit.left_over):
+            yield replace(fit, sighting=replace(fit.sighting, prefix=prefix, outside=outside))
 
 
 def _type_of(config: Mapping[str, Any], named: str | None) -> KnownType | None:
