@@ -19,6 +19,10 @@ from converter.errors import ArchitectureError
 from converter.model.checkpoint import class_named, type_named
 
 _HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
+_OWN_HINT = (
+    "--model package.module:factory names the code of a module of your own; "
+    "else give --config with a config.json that has 'architectures', or --task, or --weights-only"
+)
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _STEM_AND_HEAD = re.compile(r"([A-Za-z0-9_]+?)(?:For[A-Z][A-Za-z0-9_]*|LMHeadModel|Model)")
 _NAMES_SHOWN = 4
@@ -126,7 +130,7 @@ def _without_fit(known: KnownType, names: Iterable[str], named: str | None) -> I
     """Take the class that a config names where a type has no layers that all its models have."""
     if known.anchor and len(anchored(known, names)) != 1:
         message = f"is no {known.name}: that has exactly one tensor ending in {known.anchor!r}"
-        raise ArchitectureError(message, hint=_HINT)
+        raise ArchitectureError(message, hint=_OWN_HINT)
     if known.anchor or named is None or not _CLASS_NAME.fullmatch(named):
         raise ArchitectureError(f"the names are of no class of model type {known.name!r}", hint=_HINT)
     return Inference(architecture=named, basis="config")
@@ -199,7 +203,7 @@ def _by_head(best: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping
 
 
 def _foreign(known: KnownType, layers: frozenset[str]) -> ArchitectureError:
-    return ArchitectureError(f"no class of the {known.name} family has {_shown(layers)}", hint=_HINT)
+    return ArchitectureError(f"no class of the {known.name} family has {_shown(layers)}", hint=_OWN_HINT)
 
 
 def _inference(fit: Fit, basis: str, *notes: str | None) -> Inference:

@@ -99,6 +99,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     flavor = weights.FLAVORS[options.flavor]
     if checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
+    _check_one_model(checkpoint, checkpoint.config)
     checkpoint = _with_heads_apart(checkpoint, checkpoint.config)
     if flavor.adapt is None:
         return with_names_apart(checkpoint)
