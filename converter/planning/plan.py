@@ -27,7 +27,7 @@ from converter.planning.needs import check_code_is_asked, check_needs, check_sta
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.own_layers import with_own_layers
 from converter.planning.selection import cast_losses, check_one_class, check_read, selected
-from converter.planning.source import Source
+from converter.planning.source import Source, with_own_config
 from converter.planning.target import Target
 from converter.report import Report, Verification
 from converter.report.ledger import account, check_allowed
@@ -143,7 +143,7 @@ def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
     checkpoint = source.checkpoint
     is_copy = target.format.keeps_structure and target.format.name == source.format
     if not is_copy or options.mapping is not None:
-        checkpoint = replace(checkpoint, structure=None)
+        checkpoint = with_own_config(replace(checkpoint, structure=None))
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
     typed = with_model_type(checkpoint, options)
