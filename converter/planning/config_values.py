@@ -48,9 +48,7 @@ def with_model_type(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     if not isinstance(told, str) or not is_type(told):
         raise UsageError(f"{_OPTION}: no table knows the model type {told!r}")
     warning = f"config.json: {MODEL_TYPE} is {json.dumps(told)}, as {_OPTION} says"
-    return replace(
-        checkpoint, config=config.with_values({MODEL_TYPE: told}), warnings=(*checkpoint.warnings, warning)
-    )
+    return replace(checkpoint, config=config.with_values({MODEL_TYPE: told}), warnings=(*checkpoint.warnings, warning))
 
 
 def with_config_values(checkpoint: Checkpoint, options: Options) -> Checkpoint:

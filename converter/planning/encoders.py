@@ -45,7 +45,9 @@ def with_encoder(
     require("torch", "tracing a model of transformers")
     architecture = class_of_layer(model.class_name).removeprefix("TF")
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
-    states = {} if source.keras_config is None else states_of_calls(source.keras_config.values, model.layer, model.config)
+    states = (
+        {} if source.keras_config is None else states_of_calls(source.keras_config.values, model.layer, model.config)
+    )
     config.write_text(json.dumps({**model.config, "architectures": [architecture], **states}))
     signature = trace_class(architecture, config=config, graph=file, opset=opset, workshop=workshop, as_tensorflow=True)
     weights = dict(_weights(signature, planned, source))

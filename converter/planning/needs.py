@@ -143,7 +143,9 @@ def _without_config(run: _Run) -> _Lack | None:
         if config is not None:
             return f"{what}, and {NO_MODEL_TYPE}", ADDS_MODEL_TYPE
         return f"{what}, and there is none", "--config FILE names one"
-    is_typed = list(run.options.config_values) == [MODEL_TYPE] and run.target.is_of_one_class(run.checkpoint, run.options)
+    is_typed = list(run.options.config_values) == [MODEL_TYPE] and run.target.is_of_one_class(
+        run.checkpoint, run.options
+    )
     if is_typed:
         return None
     if not run.has_graph and Part.CONFIG not in run.target.format.holds:

@@ -135,7 +135,7 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
 
 
 def with_own_config(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the checkpoint with the config of transformers that training code saved in the file, where none is beside."""
+    """Return the checkpoint with the config of transformers that training code saved in it, where it has no other."""
     held = {key: value for key, value in checkpoint.extras.items() if _is_config(value)}
     if checkpoint.config is not None or checkpoint.keras_config is not None or len(held) != 1:
         return checkpoint

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import takewhile
 
 from converter.errors import LossError, escape
 from converter.model.checkpoint import Checkpoint
@@ -69,12 +69,18 @@ def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], 
         raise LossError(why, tensor=names[0], hint=_accepting(flag, names))
 
 
+def _beginning(names: Sequence[str]) -> str:
+    """Return the characters that all names begin with."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))
+    return "".join(column[0] for column in alike)
+
+
 def _accepting(flag: str, names: Sequence[str]) -> str:
     """Return the options that accept what is refused of all these tensors."""
     verb, object_ = ("leave", " out") if flag == "--exclude" else ("accept", "")
     if len(names) == 1:
         return f"{flag} {names[0]!r} {verb}s it{object_}"
-    alike = _LAST_PART.sub("", os.path.commonprefix(names))
+    alike = _LAST_PART.sub("", _beginning(names))
     if len(names) > _OPTIONS_SHOWN and alike:
         return f"{flag} '{alike}*' {verb}s all {len(names)} of them{object_}"
     options = " ".join(f"{flag} {name!r}" for name in names[:_OPTIONS_SHOWN])

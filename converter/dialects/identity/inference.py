@@ -85,7 +85,9 @@ def base_within(tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> Inf
     Its `prefix` is what stands before its own names, and before nothing else.
     """
     known = _type_of(config, class_named(config))
-    found = [] if known is None else [fit for prefix in _aboves(tensors) for fit in _bases_below(known, prefix, tensors)]
+    found = (
+        [] if known is None else [fit for prefix in _aboves(tensors) for fit in _bases_below(known, prefix, tensors)]
+    )
     if known is None or len({fit.prefix for fit in found}) != 1:
         return None
     best = min(found, key=lambda fit: fit.rank)

@@ -17,6 +17,10 @@ def arrays_alone(checkpoint: Checkpoint, *, suffix: str) -> ArraysAlone:
         return ArraysAlone(problem=f"{problem} {why}", hint=f"--config FILE gives its config.json, FILE {_OF_KERAS}")
     kind = checkpoint.config.values.get("model_type")
     if kind is None:
-        return ArraysAlone(problem=f"{problem} {NO_MODEL_TYPE}", hint=f"{ADDS_MODEL_TYPE}; --config FILE gives {_OF_KERAS}")
+        return ArraysAlone(
+            problem=f"{problem} {NO_MODEL_TYPE}", hint=f"{ADDS_MODEL_TYPE}; --config FILE gives {_OF_KERAS}"
+        )
     why = f"neither its config, of model type {kind!r}, nor its tensors are of one class that TensorFlow has"
-    return ArraysAlone(problem=f"{problem} {why}", hint=f"--config FILE names one as its architectures, FILE {_OF_KERAS}")
+    return ArraysAlone(
+        problem=f"{problem} {why}", hint=f"--config FILE names one as its architectures, FILE {_OF_KERAS}"
+    )

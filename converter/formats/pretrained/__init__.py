@@ -45,7 +45,8 @@ _HEADS_NAME = "heads.safetensors"
 _ADAPTER_NAME = "adapter_model.safetensors"
 
 _NO_CLASS_HINT = (
-    "--select takes one model of several, --config FILE names another config, --to pytorch and --to safetensors hold all"
+    "--select takes one model of several, --config FILE names another config, "
+    "--to pytorch and --to safetensors hold all of it"
 )
 
 
