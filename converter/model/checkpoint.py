@@ -28,6 +28,11 @@ class Part(Enum):
     GRAPH = "graph"
 
 
+NO_MODEL_TYPE = "config.json has no model_type"
+ADDS_MODEL_TYPE = "--config-value model_type=bert, or what it is, adds it"
+"""What is said, and what helps, where the config of a model of transformers does not say its type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A model's config.json: what it says, and the bytes that say it."""

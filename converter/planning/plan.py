@@ -20,14 +20,14 @@ from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.output import Output, Provenance
 from converter.options import Options
-from converter.planning.config_sizes import with_sizes
-from converter.planning.config_values import with_config_values, with_task
+from converter.planning.config_sizes import with_sizes, with_told_sizes
+from converter.planning.config_values import with_config_values, with_model_type, with_task
 from converter.planning.graph import with_graph
 from converter.planning.needs import check_code_is_asked, check_needs, check_state_is_carried
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.own_layers import with_own_layers
 from converter.planning.selection import cast_losses, check_one_class, check_read, selected
-from converter.planning.source import Source
+from converter.planning.source import Source, with_own_config
 from converter.planning.target import Target
 from converter.report import Report, Verification
 from converter.report.ledger import account, check_allowed, listed
@@ -145,13 +145,16 @@ def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
     checkpoint = source.checkpoint
     is_copy = target.format.keeps_structure and target.format.name == source.format
     if not is_copy or options.mapping is not None:
-        checkpoint = replace(checkpoint, structure=None)
+        checkpoint = with_own_config(replace(checkpoint, structure=None))
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
-    check_needs(checkpoint, target, options)
-    given = with_config_values(checkpoint, options)
+    typed = with_model_type(checkpoint, options)
+    check_needs(typed, target, options)
+    given = with_config_values(typed, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)
-    return with_sizes(given) if needs_config else given
+    if needs_config:
+        return with_sizes(given)
+    return with_told_sizes(given) if target.is_of_one_class(given, options) else given
 
 
 def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:

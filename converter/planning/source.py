@@ -134,6 +134,28 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
 
 
+def with_own_config(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with the config of transformers that training code saved in it, where it has no other."""
+    held = {key: value for key, value in checkpoint.extras.items() if _is_config(value)}
+    if checkpoint.config is not None or checkpoint.keras_config is not None or len(held) != 1:
+        return checkpoint
+    ((key, values),) = held.items()
+    try:
+        raw = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii")
+    except (TypeError, ValueError):
+        return checkpoint
+    return replace(
+        checkpoint,
+        config=Config(values=json.loads(raw), raw=raw),
+        extras={name: value for name, value in checkpoint.extras.items() if name != key},
+        warnings=(*checkpoint.warnings, f"config.json is what the file has under {key!r}"),
+    )
+
+
+def _is_config(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("model_type"), str)
+
+
 def config_file(place: StrPath) -> Path:
     """Return the file that `--config` names, itself or by the folder that it is in."""
     return Path(place, CONFIG_NAME) if os.path.isdir(place) else Path(place)
