@@ -191,6 +191,7 @@ FORMAT = Format(
     extra="torch",
     runner=run_torch_program,
     is_same_program=is_same_program,
+    is_traced=True,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, _STATE_NAME),
 )

@@ -145,10 +145,11 @@ def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
     checkpoint = source.checkpoint
     is_copy = target.format.keeps_structure and target.format.name == source.format
     if not is_copy or options.mapping is not None:
-        checkpoint = with_own_config(replace(checkpoint, structure=None))
+        checkpoint = replace(checkpoint, structure=None)
+        checkpoint = checkpoint if checkpoint.config is not None else with_own_config(checkpoint)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
-    typed = with_model_type(checkpoint, options)
+    typed = with_model_type(checkpoint, options) if options.config_value else checkpoint
     check_needs(typed, target, options)
     given = with_config_values(typed, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)

@@ -35,8 +35,8 @@ from converter.model.child_function import Call, ChildFunction
 from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options, Verify
+from converter.planning.extents import empty, failures, tried, with_extents
 from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
-from converter.proof.extents import tried, with_extents
 from converter.report import Canary, Verification
 
 Outputs = Mapping[str, Array]
@@ -121,7 +121,6 @@ def verify_outputs(
 
 
 _HINT = "--inputs FILE.npz gives inputs that it takes"
-_NOTHING = "its outputs have no elements"
 
 
 class _NowhereError(GraphError):
@@ -141,8 +140,8 @@ def _where_it_runs(
         result = _both(runs, chosen.cases, reference, ("target", target))
     except _NowhereError as error:
         problem = error
-    if options.data is None and (result is None or {case.name for case in result[0]} <= _empty(result[2][0])):
-        wider = with_extents(signature, partial(runs.failed, reference), is_brief=result is not None)
+    if options.data is None and (result is None or {case.name for case in result[0]} <= empty(result[2][0])):
+        wider = with_extents(signature, partial(failures, *reference[1], runs.workshop), is_brief=result is not None)
         if wider is not None:
             signature, note = wider
             chosen = sample_cases(signature, _budget(options))
@@ -191,12 +190,6 @@ def _notes(cases: Sequence[Case], failed: Mapping[str, str], unfit: Mapping[str,
     return [*notes, *(f"outputs not compared on {name}: {reason}" for name, reason in unfit.items())]
 
 
-def _empty(outputs: Outputs) -> Set[str]:
-    """Return the sets for which no output has an element."""
-    held = {key.partition("/")[0] for key, array in outputs.items() if array.size}
-    return {key.partition("/")[0] for key in outputs} - held
-
-
 def _of(names: Set[str], outputs: Outputs) -> Outputs:
     return {key: array for key, array in outputs.items() if key.partition("/")[0] in names}
 
@@ -235,12 +228,6 @@ class _Runs:
     def write(self, cases: Sequence[Case]) -> None:
         """Write the inputs of all that is run from now on."""
         write_sets(os.fspath(self.inputs), {case.name: case.arrays for case in cases})
-
-    def failed(self, call: tuple[str, _Run], cases: Sequence[Case]) -> Mapping[str, str]:
-        """Return on which of the sets a model does not run, and why."""
-        self.write(cases)
-        ((outputs, answer),) = self.run([call])
-        return {**dict.fromkeys(_empty(outputs), _NOTHING), **answer.get("unfit", {}), **answer["failed"]}
 
     def failure(self, call: tuple[str, _Run]) -> str | None:
         """Return why a model ends without an answer, None when it does not."""
