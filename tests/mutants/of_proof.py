@@ -125,9 +125,8 @@ FAULTS = (
     ),
     Fault(
         module="report/ledger.py",
-        old="        patterns = allow_missing if line.status",
-        new="        if not line.is_refused_by_default:\n            break\n"
-        "        patterns = allow_missing if line.status",
+        old="        patterns = allow_missing if",
+        new="        if not line.is_refused_by_default:\n            break\n        patterns = allow_missing if",
         tests="tests/proof/test_report.py",
         what="losses after a harmless line are not looked at",
     ),
