@@ -193,14 +193,20 @@ def _header(table: Iterator[tuple[bytes, memoryview]], index: SourceFile) -> tup
     return shard_count, endianness == _BIG_ENDIAN
 
 
+def type_named(number: int, path: Location, name: str) -> tuple[str, DType | None]:
+    """Return what TensorFlow calls the type of a number, and what we do. Raises ReadError for one that nobody knows."""
+    if number not in _TYPE_NAMES:
+        raise ReadError(f"has the unknown type number {number}", path=path, tensor=name)
+    return _TYPE_NAMES[number], _DTYPES.get(number)
+
+
 def _entry(value: memoryview, shard_count: int, path: Location, key: str) -> Entry:
     message = Message.parse(value, _ENTRY, path)
     number, shape = message.unsigned(1), _shape(message.content(2), path, key)
-    if number not in _TYPE_NAMES:
-        raise ReadError(f"has the unknown type number {number}", path=path, tensor=key)
+    type_name, dtype = type_named(number, path, key)
     entry = Entry(
-        type_name=_TYPE_NAMES[number],
-        dtype=_DTYPES.get(number),
+        type_name=type_name,
+        dtype=dtype,
         shape=shape,
         shard=message.signed(3),
         offset=message.signed(4),

@@ -15,7 +15,9 @@ import numpy as np
 
 from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message, fields, read_varint
 from converter.encoding.saved_function import shape_of
+from converter.encoding.tensor_bundle import TYPE_NUMBERS
 from converter.errors import ReadError
+from converter.model.dtype import DType
 
 _TENSOR = {1: VARINT, 2: LENGTH_DELIMITED, 4: LENGTH_DELIMITED}
 _FLOATS, _DOUBLES, _SMALL_INTEGERS, _INTEGERS, _BOOLEANS, _UNSIGNED_32, _UNSIGNED_64 = 5, 6, 7, 10, 11, 16, 17
@@ -46,6 +48,11 @@ class Constant:
     data: memoryview
     path: str | None = None
 
+    @classmethod
+    def of(cls, dtype: DType, shape: tuple[int, ...], data: memoryview, path: str) -> Constant:
+        """Return a constant whose message says neither its type, which `is_listed`, nor its shape."""
+        return cls(type_number=TYPE_NUMBERS[dtype], shape=shape, data=data, path=path)
+
     @property
     def nbytes(self) -> int:
         """How large its array is."""
@@ -73,6 +80,11 @@ class Constant:
         except ValueError as error:
             raise ReadError(f"has a constant of a shape that no array has: {error}", path=self.path) from error
         return found != 0 if self.type_number == _BOOL else found
+
+
+def is_listed(dtype: DType) -> bool:
+    """Whether constants of a type are read."""
+    return TYPE_NUMBERS.get(dtype) in _LISTED
 
 
 def constant(data: memoryview, path: str | None) -> Constant | None:

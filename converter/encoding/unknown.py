@@ -32,7 +32,7 @@ def of_file(name: str, head: bytes, tail: bytes) -> tuple[str, str] | None:
         if head.startswith(magic, offset):
             return what, hint
     if tail == MAGIC:
-        return _of_table(name)
+        return "is a table of keys and values, and no checkpoint of TensorFlow", "--from tf-checkpoint says why"
     if name.endswith(".meta"):
         return "is the graph of a TensorFlow 1 checkpoint, without its weights", f"give {name.removesuffix('.meta')}"
     if name.endswith(".mlmodel") and _CORE_ML.match(head):
@@ -42,16 +42,6 @@ def of_file(name: str, head: bytes, tail: bytes) -> tuple[str, str] | None:
     if _TENSORFLOW_JS.search(head):
         return "is a model of TensorFlow.js", "tensorflowjs_converter --output_format keras makes an .h5 of it"
     return None
-
-
-def _of_table(name: str) -> tuple[str, str]:
-    if name.endswith(".index"):
-        return "is the index of a TensorFlow checkpoint without its data", "the .data files go beside it"
-    save = "tf.raw_ops.SaveV2(prefix=, tensor_names=, shape_and_slices=, tensors=)"
-    return (
-        "is a TensorFlow checkpoint of the format V1, of before 2017, which is not read",
-        f"tf.train.load_checkpoint(FILE) reads it, {save} writes a newer one",
-    )
 
 
 def of_folder(entries: Collection[str]) -> tuple[str, str] | None:
@@ -64,7 +54,4 @@ def of_folder(entries: Collection[str]) -> tuple[str, str] | None:
         return f"holds {len(of_flax)} checkpoints of Flax", f"give one: {of_flax[-1]} is the newest"
     if "Manifest.json" in entries and "Data" in entries:
         return "is a Core ML package", "the model that it was converted from is read"
-    if any(name.endswith(".meta") for name in entries) and "checkpoint" in entries:
-        what = "is a folder of TensorFlow checkpoints of the format V1, of before 2017, which is not read"
-        return what, "tf.train.load_checkpoint(FOLDER) reads it"
     return None

@@ -61,6 +61,11 @@ class Probe:
             self.size = self._file.size
             self.head = self._file.read(0, min(self.size, HEAD_BYTES))
 
+    @cached_property
+    def tail(self) -> bytes:
+        """The last eight bytes of a file."""
+        return b"" if self.is_folder else self._file.read(max(0, self.size - _TAIL_BYTES), min(self.size, _TAIL_BYTES))
+
     @property
     def is_hdf5(self) -> bool:
         """Whether the file starts as HDF5 does."""
@@ -107,8 +112,7 @@ class Probe:
             return self._of_zip()
         if tar.looks_like(self.head):
             return ReadError("is a tar archive, and no .nemo", path=self.path, hint="unpack it: tar -xf FILE")
-        tail = self._file.read(max(0, self.size - _TAIL_BYTES), min(self.size, _TAIL_BYTES))
-        known = unknown.of_file(self.path.name, self.head, tail)
+        known = unknown.of_file(self.path.name, self.head, self.tail)
         what, hint = known or ("is in no format that is known", "if it is one, say which with --from")
         return ReadError(what, path=self.path, hint=hint)
 
