@@ -128,3 +128,25 @@ def test_an_optimizer_of_no_names_is_that_of_old_names(tmp_path: Path) -> None:
     for index, slots in theirs["state"].items():
         for key, value in slots.items():
             assert torch.equal(ours["state"][index][key], value)
+
+
+def hard_sigmoid(x: Any) -> Any:
+    """Of Keras 1 and 2; Keras 3 has another under the same name."""
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def test_a_hard_sigmoid_is_that_of_its_keras(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    runtime = pytest.importorskip("onnxruntime")
+    converter.convert(FIELD / "hs.h5", tmp_path / "out.onnx")
+    kernel, recurrent, bias = (each.numpy() for each in converter.read(FIELD / "hs.h5").tensors.values())
+    units = recurrent.shape[0]
+    steps = np.random.default_rng(0).normal(size=(2, 6, kernel.shape[0])).astype(np.float32) * 3
+    state = memory = np.zeros((2, units), np.float32)
+    for step in steps.transpose(1, 0, 2):
+        entry, forget, candidate, output = np.split(step @ kernel + state @ recurrent + bias, 4, axis=1)
+        memory = hard_sigmoid(forget) * memory + hard_sigmoid(entry) * np.tanh(candidate)
+        state = hard_sigmoid(output) * np.tanh(memory)
+    session = runtime.InferenceSession(str(tmp_path / "out.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: steps})
+    np.testing.assert_allclose(found, state, atol=1e-6)

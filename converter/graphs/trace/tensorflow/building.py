@@ -64,7 +64,12 @@ def build(
                 if framework == "keras":
                     own_config = as_keras_3(own_config)
                 policy = mixed_policy(config)
-                with _weights_counted(module, elements), cudnn.known(module), _under_policy(module, policy):
+                with (
+                    _weights_counted(module, elements),
+                    cudnn.known(module),
+                    _under_policy(module, policy),
+                    _older_activations(module, config),
+                ):
                     return _built(module, own_config, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
             if (refusal := _refusal_in(error)) is not None:
@@ -164,6 +169,25 @@ def _under_policy(keras: Any, name: str | None) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+@contextmanager
+def _older_activations(keras: Any, config: Mapping[str, Any]) -> Iterator[None]:
+    """Let Keras 3 take `hard_sigmoid` in configs of Keras 2 for what it was: 0.2 x + 0.5, cut at 0 and 1."""
+    if keras.__name__ != "keras" or not has_shapes_of_keras_2(config):
+        yield
+        return
+    known = importlib.import_module("keras.src.activations").ALL_OBJECTS_DICT
+    before = known["hard_sigmoid"]
+
+    def hard_sigmoid(x: Any) -> Any:  # by its own name, with which it is looked up again where layers are copied
+        return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    known["hard_sigmoid"] = hard_sigmoid
+    try:
+        yield
+    finally:
+        known["hard_sigmoid"] = before
 
 
 def _built(keras: Any, config: Mapping[str, Any], objects: Mapping[str, Any], *, is_archive: bool) -> Any:

@@ -139,7 +139,9 @@ def register() -> None:
 
     for rewriter in _OF_CONSTANTS:
         setattr(tfonnx, rewriter, _unchanged)
-    for mend in (_mend_bfloat16, _mend_select, _mend_division, _mend_comparison, _mend_top_k, _mend_resizing):
+    for mend in (_mend_bfloat16, _mend_select, _mend_bias, _mend_division, _mend_comparison):
+        mend()
+    for mend in (_mend_top_k, _mend_resizing):
         mend()
     for operator, handler in _HANDLERS.items():
         tf_op(operator)(_class_of(handler))
@@ -169,6 +171,26 @@ def _mend_select() -> None:
         del node.attr["handles_nan"]
 
     Select.version_7 = classmethod(chosen)
+
+
+def _mend_bias() -> None:
+    """A bias of channels that are first: tf2onnx adds one that is a weight to the last axis."""
+    from tf2onnx import utils
+    from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.nn import BiasAdd
+
+    def biased(_: Any, context: Any, node: Any, /, **more: Any) -> None:
+        rank = context.get_rank(node.input[0])
+        if node.type == "BiasAdd" and node.data_format.startswith("NC") and rank is not None:
+            shape = np.array([-1, *(1,) * (rank - 2)], np.int64)
+            places = context.make_const(utils.make_name("channels"), shape).output[0]
+            bias = context.make_node("Reshape", [node.input[1], places]).output[0]
+            context.replace_input(node, node.input[1], bias, 1)
+            node.type = "Add"
+            return
+        BiasAdd.version_7(context, node, **more)
+
+    tf_op("BiasAdd")(type("Biased", (), {"version_7": classmethod(biased)}))
 
 
 def _mend_division() -> None:

@@ -6,6 +6,7 @@ what Keras 3 does not write.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ _REMOVED_ARGUMENTS: Mapping[str, Collection[str]] = {
 """
 _POLICIES = ("Policy", "PolicyV1")
 """What Keras 2 writes of a layer that computes in another type than it stores; Keras 3 takes the policy by its name."""
+_WRAPPED = ("layer", "backward_layer")
 _INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False, "score_mode": "dot"}
 """Values of those that matter which mean what Keras 3 does; others stay, and Keras 3 refuses them."""
 
@@ -89,9 +91,18 @@ def _object(value: Mapping[str, Any]) -> dict[str, Any]:
         found["module"] = _MODELS[class_name]
     if class_name != "InputLayer":
         _drop_arguments(class_name, inner)
+    for wrapped in filter(None, map(inner.get, _WRAPPED)):
+        if isinstance(wrapped, dict) and "module" not in wrapped and _is_layer(wrapped.get("class_name")):
+            wrapped["module"] = "keras.layers"
     if isinstance(inner.get("layers"), list):
         _write_calls_anew(inner)
     return found
+
+
+def _is_layer(class_name: object) -> bool:
+    """Whether a class is a layer of Keras's own. It finds those inside of wrappers by their module alone."""
+    keras = importlib.import_module("keras")
+    return isinstance(class_name, str) and hasattr(keras.layers, class_name)
 
 
 def _with_input(model: Mapping[str, Any]) -> Mapping[str, Any]:
