@@ -7,16 +7,18 @@ type and the shape of each tensor, and in which slices it is; each other entry h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from converter.encoding.leveldb_table import MAGIC, read_table
 from converter.encoding.protobuf import LENGTH_DELIMITED, VARINT, Message
 from converter.encoding.saved_function import shape_of
-from converter.encoding.tensor_bundle import Bundle, Entry, type_named
+from converter.encoding.tensor_bundle import Bundle, Entry, extents_of, type_named
 from converter.encoding.tensor_proto import Constant, is_listed
+from converter.encoding.tensor_slices import Extent, Slice, joined
 from converter.errors import ReadError
+from converter.model.dtype import DType
 from converter.model.file import SourceFile
 from converter.model.tensor import ArrayTensor, Tensor
 
@@ -25,10 +27,10 @@ _SAVED = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _META = {1: LENGTH_DELIMITED}
 _DECLARED = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: VARINT, 4: LENGTH_DELIMITED}
 _SLICE = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED, 3: LENGTH_DELIMITED}
-_EXTENTS, _EXTENT = {1: LENGTH_DELIMITED}, {1: VARINT, 2: VARINT}
 _FIRST_KEY = b"\0\0"
 
-Slice = tuple[slice, ...]
+_Slices = list[tuple[tuple[Extent, ...], memoryview]]
+"""Where each slice of a tensor is, and the message that has its numbers."""
 
 
 def looks_like(head: bytes, tail: bytes) -> bool:
@@ -42,7 +44,7 @@ def read_bundle(file: SourceFile) -> Bundle:
     Raises ReadError for a damaged file, a tensor that lacks a slice or has one twice, and types that nobody knows.
     """
     entries: dict[str, Entry] = {}
-    slices: dict[str, list[tuple[Slice, memoryview]]] = {}
+    slices: dict[str, _Slices] = {}
     for number, (key, value) in enumerate(read_table(file, limit_bytes=_LIMIT_BYTES)):
         saved = Message.parse(value, _SAVED, file.path)
         if number == 0:
@@ -54,10 +56,9 @@ def read_bundle(file: SourceFile) -> Bundle:
         name = held.text(1)
         if name not in entries:
             raise ReadError("is not among what the file says it holds", path=file.path, tensor=name)
-        place = tuple(_place(held.content(2), entries[name].shape, file, name))
-        slices.setdefault(name, []).append((place, held.content(3)))
+        slices.setdefault(name, []).append((extents_of(held.content(2), file.path), held.content(3)))
     tensors = {
-        name: _tensor(entry, slices.get(name, ()), file, name)
+        name: _tensor(entry, entry.dtype, slices.get(name, []), file, name)
         for name, entry in entries.items()
         if entry.dtype is not None and is_listed(entry.dtype)
     }
@@ -75,27 +76,23 @@ def _declared(meta: memoryview, file: SourceFile) -> Iterator[tuple[str, Entry]]
         yield name, Entry(type_name=type_name, dtype=dtype, shape=known, shard=0, offset=0, size=0, crc32c=0)
 
 
-def _place(data: memoryview, shape: Sequence[int], file: SourceFile, name: str) -> Iterator[slice]:
-    """Yield where a slice is along each axis; one without a length is the whole axis."""
-    extents = Message.parse(data, _EXTENTS, file.path).repeated(1)
-    if len(extents) != len(shape):
-        raise ReadError(f"has a slice of {len(extents)} axes, and {len(shape)} itself", path=file.path, tensor=name)
-    for each, size in zip(extents, shape, strict=True):
-        message = Message.parse(each, _EXTENT, file.path)
-        start = message.unsigned(1)
-        stop = start + message.unsigned(2) if message.has(2) else size
-        if not 0 <= start <= stop <= size:
-            raise ReadError(f"has a slice from {start} to {stop} of {size}", path=file.path, tensor=name)
-        yield slice(start, stop)
+def _tensor(entry: Entry, dtype: DType, slices: _Slices, file: SourceFile, name: str) -> Tensor:
+    parts = []
+    for extents, data in slices:
+        if len(extents) != len(entry.shape):
+            raise ReadError(f"has a slice of {len(extents)} axes", path=file.path, tensor=name)
+        ranges = [extent.within(whole) for extent, whole in zip(extents, entry.shape, strict=True)]
+        shape = tuple(length for _, length in ranges)
+        if min(shape, default=0) < 0 or math.prod(shape) * _least_bytes(dtype) > len(data):
+            raise ReadError("has a slice of fewer numbers than it says", path=file.path, tensor=name)
+        numbers = ArrayTensor.of(Constant.of(dtype, shape, data, str(file.path)).numpy())
+        parts.append(Slice(starts=tuple(start for start, _ in ranges), tensor=numbers))
+    whole = joined(parts, entry.shape)
+    if whole is None:
+        raise ReadError("has slices that overlap, leave gaps or form no grid", path=file.path, tensor=name)
+    return whole
 
 
-def _tensor(entry: Entry, slices: Sequence[tuple[Slice, memoryview]], file: SourceFile, name: str) -> Tensor:
-    assert entry.dtype is not None
-    count = sum(math.prod(each.stop - each.start for each in place) for place, _ in slices)
-    if count != math.prod(entry.shape) or len({str(place) for place, _ in slices}) < len(slices):
-        raise ReadError(f"has slices of {count} numbers for {list(entry.shape)}", path=file.path, tensor=name)
-    whole = np.empty(entry.shape, entry.dtype.numpy)
-    for place, data in slices:
-        shape = tuple(each.stop - each.start for each in place)
-        whole[place] = Constant.of(entry.dtype, shape, data, str(file.path)).numpy()
-    return ArrayTensor.of(whole)
+def _least_bytes(dtype: DType) -> int:
+    """Return how many bytes a number takes at least: integers are stored in as few as they need."""
+    return np.dtype(dtype.numpy).itemsize if dtype.is_floating else 1

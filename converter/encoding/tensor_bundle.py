@@ -212,7 +212,7 @@ def _entry(value: memoryview, shard_count: int, path: Location, key: str) -> Ent
         offset=message.signed(4),
         size=message.signed(5),
         crc32c=crc32c.unmask(message.unsigned(6)),
-        slices=tuple(_slice(extents, path) for extents in message.repeated(7)),
+        slices=tuple(extents_of(extents, path) for extents in message.repeated(7)),
     )
     if not 0 <= entry.shard < shard_count:
         raise ReadError(f"is in data file {entry.shard} of {shard_count}", path=path, tensor=key)
@@ -234,7 +234,8 @@ def _shape(data: memoryview, path: Location, key: str) -> tuple[int, ...]:
     return shape
 
 
-def _slice(data: memoryview, path: Location) -> tuple[Extent, ...]:
+def extents_of(data: memoryview, path: Location) -> tuple[Extent, ...]:
+    """Return what a TensorSliceProto says."""
     extents = []
     for encoded in Message.parse(data, _SLICE, path).repeated(1):
         message = Message.parse(encoded, _EXTENT, path)

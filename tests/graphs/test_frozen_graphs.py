@@ -115,3 +115,23 @@ def test_a_graph_that_is_cut_short_is_refused(step: int, tmp_path: Path) -> None
     (tmp_path / "graph.pb").write_bytes(whole[: len(whole) * step // 20])
     with pytest.raises(ReadError):
         converter.read(tmp_path / "graph.pb")
+
+
+def test_a_constant_of_one_number_takes_as_much_memory_as_small_ones_do(tmp_path: Path) -> None:
+    def repeated(count: int) -> Callable[[], None]:
+        def build() -> None:
+            node = tf.constant(0.5, shape=(2, 2), name="w").op.node_def
+            node.attr["value"].tensor.tensor_shape.dim[0].size = count
+            definitions.append(node)
+
+        return build
+
+    for count, is_read in ((1000, True), (1 << 40, False)):
+        definitions: list[Any] = []
+        frozen(tmp_path / "unused.pb", repeated(count))
+        (tmp_path / "graph.pb").write_bytes(v1.GraphDef(node=definitions).SerializeToString())
+        if is_read:
+            assert (converter.read(tmp_path / "graph.pb").tensors["w"].numpy() == 0.5).all()
+        else:
+            with pytest.raises(ReadError, match="is larger than what is stored of it"):
+                converter.read(tmp_path / "graph.pb")
