@@ -87,7 +87,7 @@ def _tensor(entry: Entry, dtype: DType, slices: _Slices, file: SourceFile, name:
             raise ReadError("has a slice of fewer numbers than it says", path=file.path, tensor=name)
         numbers = ArrayTensor.of(Constant.of(dtype, shape, data, str(file.path)).numpy())
         parts.append(Slice(starts=tuple(start for start, _ in ranges), tensor=numbers))
-    whole = joined(parts, entry.shape)
+    whole = joined(parts, entry.shape) if parts else None
     if whole is None:
         raise ReadError("has slices that overlap, leave gaps or form no grid", path=file.path, tensor=name)
     return whole

@@ -17,9 +17,8 @@ FLOAT, FLOATS = 1, 5
 
 def place(*extents: tuple[int, int] | None) -> bytes:
     """A slice by start and length of each axis; None is a whole axis."""
-    return content_fields(
-        1, [b"" if each is None else number_field(1, each[0]) + number_field(2, each[1]) for each in extents]
-    )
+    ranges = (b"" if each is None else number_field(1, each[0]) + number_field(2, each[1]) for each in extents)
+    return content_fields(1, ranges)
 
 
 def written(path: Path, shape: tuple[int, ...], *slices: tuple[bytes, list[float]]) -> LocalFile:
@@ -65,3 +64,9 @@ def test_slices_that_are_not_the_tensor_are_refused(
 def test_a_tensor_of_any_size_takes_no_memory(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="fewer numbers"):
         read_bundle(written(tmp_path / "x", (1 << 20, 1 << 20), (place(None, None), [1.0])))
+
+
+def test_a_tensor_without_elements_has_a_slice_too(tmp_path: Path) -> None:
+    assert read_bundle(written(tmp_path / "x", (0, 2), (place(None, None), []))).tensors["w"].shape == (0, 2)
+    with pytest.raises(ReadError, match="leave gaps"):
+        read_bundle(written(tmp_path / "y", (0, 2)))

@@ -504,7 +504,7 @@ FAULTS = (
     ),
     Fault(
         module="encoding/tensor_proto.py",
-        old="                found[len(listed) :] = found[len(listed) - 1]",
+        old="                found[len(listed) :] = listed[-1]",
         new="                found[len(listed) :] = found[0]",
         tests=_TENSOR_PROTO,
         what="the first number of a constant stands for those that are not listed",
