@@ -307,7 +307,7 @@ FAULTS = (
     ),
     Fault(
         module="graphs/passes/rounding.py",
-        old="is_same = node.op_type in _MOVES.split() and self._varying.isdisjoint(used)",
+        old="is_same = node.op_type in _MOVES and self._varying.isdisjoint(used)",
         new="is_same = False",
         tests="tests/graphs/test_mixed_precision.py -k rounded",
         what="weights that are stored in float16 excuse an output",
