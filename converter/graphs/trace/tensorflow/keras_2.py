@@ -103,7 +103,7 @@ def _object(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_layer(class_name: object) -> bool:
     """Whether a class is a layer of Keras's own. It finds those inside of wrappers by their module alone."""
-    return class_name in known().classes["layers"] and class_name not in cudnn.NAMES
+    return isinstance(class_name, str) and class_name in known().classes["layers"] and class_name not in cudnn.NAMES
 
 
 def _with_input(model: Mapping[str, Any]) -> Mapping[str, Any]:
