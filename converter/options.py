@@ -35,6 +35,8 @@ _DTYPE_ALIASES = {
 }
 _CONFIG_NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
 _WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
+MODEL_TYPE = "model_type"
+"""What `--config-value` may add where a config does not say it, and never changes."""
 _FIXED_IN_CONFIG = frozenset(  # by --task, --dtype and --with-cache, or by what a graph returns and may run
     (
         "architectures",
@@ -42,7 +44,7 @@ _FIXED_IN_CONFIG = frozenset(  # by --task, --dtype and --with-cache, or by what
         "auto_map",
         "dtype",
         "experts_implementation",
-        "model_type",
+        MODEL_TYPE,
         "output_attentions",
         "output_hidden_states",
         "quantization_config",
@@ -299,7 +301,7 @@ class Options:
             name, _, text = argument.partition("=")
             if _CONFIG_NAME.fullmatch(name) is None or name in found:
                 raise UsageError(f"--config-value is NAME=VALUE, each name once, not {argument!r}")
-            if name.rpartition(".")[2] in _FIXED_IN_CONFIG:
+            if name.rpartition(".")[2] in _FIXED_IN_CONFIG and name != MODEL_TYPE:
                 raise UsageError(f"--config-value cannot change {name}: other options or the graph decide it")
             found[name] = _json_or_word(text, argument)
         return found

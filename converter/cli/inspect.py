@@ -61,7 +61,12 @@ def _show(described: dict[str, Any]) -> None:
     optimizer = described["optimizer"]
     state = "no optimizer" if optimizer is None else f"{optimizer['algorithm']} at step {optimizer['step']}"
     model = described["architecture"] or "no config"
-    click.echo(f"{len(described['tensors'])} tensors, {human_bytes(described['bytes'])}; {escape(model)}; {state}")
+    constants = described["constants"]
+    beside = (
+        f"; {constants['count']} constants of the graph, {constants['numbers']} numbers" if constants["count"] else ""
+    )
+    size = human_bytes(described["bytes"])
+    click.echo(f"{len(described['tensors'])} tensors, {size}{beside}; {escape(model)}; {state}")
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -82,6 +87,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             }
             for name in checkpoint.names
         ],
+        "constants": {
+            "count": len(checkpoint.constants),
+            "numbers": sum(checkpoint.constants.values()),
+            "by_name": dict(checkpoint.constants),
+        },
         "optimizer": None
         if optimizer is None
         else {

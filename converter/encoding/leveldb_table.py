@@ -29,14 +29,14 @@ _KEY_LIMIT_BYTES = 64 << 10
 _ALL_KEYS_LIMIT_BYTES = 256 << 20
 
 
-def read_table(file: SourceFile) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the entries of a table in order of their keys.
+def read_table(file: SourceFile, *, limit_bytes: int = _TABLE_LIMIT_BYTES) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the entries of a table, of at most so many bytes, in order of their keys.
 
     Raises ReadError for a damaged block, a block outside the file, and keys that repeat or go back.
     """
     previous: bytes | None = None
     all_keys_bytes = blocks_end = 0
-    for _, handle in _block_entries(_read_block(file, _index_handle(file)), file):
+    for _, handle in _block_entries(_read_block(file, _index_handle(file, limit_bytes)), file):
         offset, length = _extent(handle, file)
         if offset < blocks_end:
             raise ReadError("has blocks that overlap or go back", path=file.path)
@@ -52,8 +52,8 @@ def read_table(file: SourceFile) -> Iterator[tuple[bytes, memoryview]]:
             previous = key
 
 
-def _index_handle(file: SourceFile) -> memoryview:
-    if not _FOOTER_BYTES <= file.size <= _TABLE_LIMIT_BYTES:
+def _index_handle(file: SourceFile, limit_bytes: int) -> memoryview:
+    if not _FOOTER_BYTES <= file.size <= limit_bytes:
         raise ReadError(f"has {file.size} bytes, which no checkpoint index has", path=file.path)
     footer = memoryview(file.read(file.size - _FOOTER_BYTES, _FOOTER_BYTES))
     if footer[-8:] != MAGIC:

@@ -7,21 +7,25 @@ graph is copied as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 
 from converter.encoding import protobuf
-from converter.encoding.onnx_tensors import (
-    TYPE_NUMBERS,
-    FilesBeside,
-    Range,
-    check_location,
-    contents,
-    fields,
-    read_entry,
-    read_tensor,
-    read_text,
-    tensor_name,
+from converter.encoding.onnx_graphs import (
+    INITIALIZER,
+    NODE,
+    At,
+    Function,
+    Held,
+    Walk,
+    check_texts,
+    check_values,
+    named,
 )
+from converter.encoding.onnx_operands import Operands
+from converter.encoding.onnx_tensors import TYPE_NUMBERS, FilesBeside, read_tensor, tensor_name
+from converter.encoding.protobuf_file import Range, contents, fields, read_entry
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.file import SourceFile
@@ -32,18 +36,8 @@ LIMIT_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold: the tensors of larger models are in files of their own."""
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION = 7, 8, 14, 20, 25
-_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
-_GRAPH_NAME, _GRAPH_VALUES = 2, (11, 12, 13)
-_VALUE_DIMENSION = (2, 1, 2, 1, 2)
-"""The way from a value to a dimension's name: type, tensor_type, shape, dim, dim_param."""
-_FUNCTION_NODE, _FUNCTION_TEXTS = 7, (1, 4, 5, 6, 10)
-_NODE_ATTRIBUTE, _NODE_TEXTS = 5, (1, 2, 3, 4, 7)
-_ATTRIBUTE_GRAPHS, _ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE, _ATTRIBUTE_TEXTS = (6, 11), (5, 10), (22, 23), (1, 21)
-_ATTRIBUTE = (*_ATTRIBUTE_GRAPHS, *_ATTRIBUTE_TENSORS, *_ATTRIBUTE_SPARSE, *_ATTRIBUTE_TEXTS)
-_SPARSE_TENSORS = (1, 2)
 _TRAINING_GRAPHS = (1, 2)
-_DEPTH_LIMIT = 32
-_SHORT_BYTES = 4096
+_OPSET_FIELDS = {1: protobuf.LENGTH_DELIMITED, 2: protobuf.VARINT}
 _ALIGNMENT_BYTES = 64
 _EXTERNAL_FROM_BYTES = 1024
 _IR_VERSION, _OPSET = 10, 21
@@ -53,75 +47,125 @@ _IR_VERSION_OF = {DType.FLOAT8_E8M0FNU: (12, 24)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The initializers of a model's graph by name, and what else there is of weights.
+    """The tensors of a model: the initializers of its graph by name, and what there is of weights and numbers beside.
 
-    `texts` are initializers that hold strings; `nested` those of graphs inside nodes, functions and training.
-    `has_nodes` says whether the graph computes anything, `has_constants` whether nodes have tensors of their own,
-    `has_training` whether there are graphs that train it.
+    `tensors`     initializers of the graph
+    `operands`    those of them that operators take as parameters, such as the scales of a Resize
+    `weights`     weights that stand elsewhere, by names of their own
+    `constants`   all other numbers of nodes and of graphs inside nodes
+    `attributes`  lists of numbers, and weights, that are attributes of operators
+    `texts`       initializers that hold strings
+    `training`    initializers of graphs that train the model, which are not carried
+    `has_nodes`   whether the graph computes anything, `has_training` whether there are graphs that train it
     """
 
     tensors: Mapping[str, Tensor]
+    operands: frozenset[str]
+    weights: Mapping[str, Held]
+    constants: Mapping[str, Held]
+    attributes: Mapping[str, Held]
     texts: tuple[str, ...]
-    nested: tuple[str, ...]
+    training: tuple[str, ...]
     metadata: Mapping[str, str]
     has_nodes: bool
-    has_constants: bool = False
     has_training: bool = False
 
 
 def read_model(file: SourceFile) -> Model:
-    """Read the declarations of a model's initializers; no tensor is read.
+    """Read the declarations of a model's tensors; no weight is read.
 
-    Raises ReadError for models that are malformed, above 2 GiB, or have sparse or 4-bit initializers or names that are
-    not UTF-8; SafetyError for external data, of nodes too, that is not a file of its own in the model's folder.
+    Raises ReadError for models that are malformed, above 2 GiB, or have 4-bit initializers or names that are not
+    UTF-8; SafetyError for external data, of nodes too, that is not a file of its own in the model's folder.
     """
     if file.size > LIMIT_BYTES:
         raise ReadError(f"has {file.size} bytes, an ONNX model ends at 2 GiB", path=file.path)
-    graphs: list[Range] = []
-    nested: list[str] = []
-    metadata: dict[str, str] = {}
-    has_training = False
-    inner = _Inner(file=file, beside=FilesBeside(model=file.path))
-    whole = Range(start=0, stop=file.size)
-    for number, value in contents(file, whole, (_GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION)):
-        if number == _GRAPH:
-            graphs.append(value)
-        elif number == _OPSET_IMPORT:
-            inner.check_texts(value, (1,))
-        elif number == _METADATA:
-            key, text = read_entry(file, value)
-            if key in metadata:
-                raise ReadError(f"has the metadata {key!r} twice", path=file.path)
-            metadata[key] = text
-        elif number == _TRAINING:
-            has_training = True
-            for _, graph in contents(file, value, _TRAINING_GRAPHS):
-                nested += inner.names_in_graph(graph)
-        else:
-            inner.check_texts(value, _FUNCTION_TEXTS)
-            nested += inner.names_in_nodes(value, _FUNCTION_NODE)
-    if len(graphs) != 1:
-        raise ReadError(f"is an ONNX model with {len(graphs)} graphs", path=file.path)
-    tensors, texts = _initializers(file, graphs[0], inner.beside)
-    inner.check_values(graphs[0])
-    nested += inner.names_in_nodes(graphs[0], _NODE)
-    has_nodes = any(True for _ in contents(file, graphs[0], (_NODE,)))
+    parts, beside = _Parts.of(file), FilesBeside(model=file.path)
+    graph, main = parts.graph, At(scope=parts.graph.start)
+    tensors, texts = _initializers(file, graph, beside)
+    reserved = check_values(file, graph)
+    walk = Walk(file=file, beside=beside)
+    walk.sparse(graph, main)
+    walk.nodes(graph, NODE, main)
+    for function in parts.functions:
+        walk.function(function)
+    asked = [(each.scope, each.value) for each in walk.held if each.is_weight]
+    asked += [(graph.start, name) for name, tensor in tensors.items() if tensor.shape and tensor.dtype.is_floating]
+    operands = Operands.of(file, graph, parts.functions, asked, walk.operators)
+    are_weights = [each.is_weight and (each.scope, each.value) not in operands for each in walk.held]
+    weights = named(compress(walk.held, are_weights), (*tensors, *texts), reserved)
+    others = named(compress(walk.held, map(not_, are_weights)), (*tensors, *texts, *weights), ())
+    training = Walk(file=file, beside=beside)
+    for each in parts.training:
+        training.graph(each, At(scope=each.start))
     return Model(
         tensors=tensors,
-        texts=texts,
-        nested=tuple(nested),
-        metadata=metadata,
-        has_nodes=has_nodes,
-        has_constants=bool(inner.constants),
-        has_training=has_training,
+        operands=frozenset(name for name in tensors if (graph.start, name) in operands),
+        weights=weights,
+        constants=others,
+        attributes=named(walk.attributes, (*tensors, *texts, *weights, *others), ()),
+        texts=(*texts, *walk.texts),
+        training=(*(each.value for each in (*training.held, *training.attributes)), *training.texts),
+        metadata=parts.metadata,
+        has_nodes=any(True for _ in contents(file, graph, (NODE,))),
+        has_training=parts.has_training,
     )
+
+
+def opset_of(file: SourceFile) -> int:
+    """Return the version of ONNX's own operators that a model is in: 1 where it does not say."""
+    for _, value in contents(file, Range(start=0, stop=file.size), (_OPSET_IMPORT,)):
+        message = protobuf.Message.parse(file.read(value.start, value.nbytes), _OPSET_FIELDS, file.path)
+        if message.text(1) in ("", "ai.onnx"):
+            return message.signed(2)
+    return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Where the parts of a model are."""
+
+    graph: Range
+    functions: tuple[Function, ...]
+    training: tuple[Range, ...]
+    metadata: Mapping[str, str]
+    has_training: bool
+
+    @classmethod
+    def of(cls, file: SourceFile) -> _Parts:
+        """Find them. Raises ReadError for a model with several graphs or none, and for metadata there twice."""
+        graphs, functions, training = list[Range](), list[Function](), list[Range]()
+        metadata: dict[str, str] = {}
+        has_training = False
+        whole = Range(start=0, stop=file.size)
+        for number, value in contents(file, whole, (_GRAPH, _OPSET_IMPORT, _METADATA, _TRAINING, _FUNCTION)):
+            if number == _GRAPH:
+                graphs.append(value)
+            elif number == _OPSET_IMPORT:
+                check_texts(file, value, (1,))
+            elif number == _METADATA:
+                key, text = read_entry(file, value)
+                if key in metadata:
+                    raise ReadError(f"has the metadata {key!r} twice", path=file.path)
+                metadata[key] = text
+            elif number == _TRAINING:
+                has_training = True
+                training += [graph for _, graph in contents(file, value, _TRAINING_GRAPHS)]
+            else:
+                functions.append(Function.of(file, value))
+        if len(graphs) != 1:
+            raise ReadError(f"is an ONNX model with {len(graphs)} graphs", path=file.path)
+        return cls(
+            graph=graphs[0],
+            functions=tuple(functions),
+            training=tuple(training),
+            metadata=metadata,
+            has_training=has_training,
+        )
 
 
 def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     found: dict[str, Tensor | None] = {}
-    for number, value in contents(file, graph, (_INITIALIZER, _SPARSE)):
-        if number == _SPARSE:
-            raise ReadError("has sparse initializers, which are not read", path=file.path)
+    for _, value in contents(file, graph, (INITIALIZER,)):
         name = tensor_name(file, value)
         if name in found:
             raise ReadError("is the name of two initializers", path=file.path, tensor=name)
@@ -133,85 +177,6 @@ def _initializers(file: SourceFile, graph: Range, beside: FilesBeside) -> tuple[
             raise
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     return tensors, tuple(name for name, tensor in found.items() if tensor is None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Inner:
-    """What is in nodes: initializers of graphs inside them, and what must hold of all that is not read here.
-
-    `constants` are where tensors are that nodes have for attributes, as far as they were looked at.
-
-    Raises ReadError for a name that is not UTF-8, SafetyError for a tensor in a file that is not in the folder.
-    """
-
-    file: SourceFile
-    beside: FilesBeside
-    constants: list[Range] = field(default_factory=list)
-
-    def names_in_nodes(self, within: Range, node_field: int, depth: int = 0) -> list[str]:
-        """Return the names of initializers in graphs that nodes have for attributes."""
-        names: list[str] = []
-        for _, node in contents(self.file, within, (node_field,)):
-            texts = () if self._is_plain(node) else _NODE_TEXTS
-            for number, value in contents(self.file, node, (*texts, _NODE_ATTRIBUTE)):
-                if number == _NODE_ATTRIBUTE:
-                    names += self._names_in_attribute(value, depth)
-                else:
-                    read_text(self.file, value)
-        return names
-
-    def _names_in_attribute(self, attribute: Range, depth: int) -> list[str]:
-        names: list[str] = []
-        for number, value in contents(self.file, attribute, _ATTRIBUTE):
-            if number in _ATTRIBUTE_GRAPHS:
-                names += self.names_in_graph(value, depth + 1)
-            elif number in _ATTRIBUTE_TENSORS:
-                check_location(self.file, value, self.beside)
-                self.constants.append(value)
-            elif number in _ATTRIBUTE_SPARSE:
-                for _, part in contents(self.file, value, _SPARSE_TENSORS):
-                    check_location(self.file, part, self.beside)
-            else:
-                read_text(self.file, value)
-        return names
-
-    def names_in_graph(self, graph: Range, depth: int = 0) -> list[str]:
-        """Return the names of a graph's initializers, and of those in the graphs inside it.
-
-        Raises ReadError where graphs lie too deep in one another.
-        """
-        if depth > _DEPTH_LIMIT:
-            raise ReadError(f"has graphs inside graphs, more than {_DEPTH_LIMIT} deep", path=self.file.path)
-        names: list[str] = []
-        for _, tensor in contents(self.file, graph, (_INITIALIZER,)):
-            names.append(tensor_name(self.file, tensor))
-            check_location(self.file, tensor, self.beside)
-        self.check_values(graph)
-        return names + self.names_in_nodes(graph, _NODE, depth)
-
-    def check_values(self, graph: Range) -> None:
-        """Check what a graph, its inputs, its outputs and the values between are called."""
-        for number, value in contents(self.file, graph, (_GRAPH_NAME, *_GRAPH_VALUES)):
-            if number == _GRAPH_NAME:
-                read_text(self.file, value)
-                continue
-            if self._is_plain(value):
-                continue
-            self.check_texts(value, (1,))
-            parts = [value]
-            for step in _VALUE_DIMENSION[:-1]:
-                parts = [inner for part in parts for _, inner in contents(self.file, part, (step,))]
-            for part in parts:
-                self.check_texts(part, _VALUE_DIMENSION[-1:])
-
-    def check_texts(self, within: Range, numbers: Sequence[int]) -> None:
-        """Check the names that are fields of a message."""
-        for _, value in contents(self.file, within, numbers):
-            read_text(self.file, value)
-
-    def _is_plain(self, within: Range) -> bool:
-        """Whether a message is short and all of it ASCII: so is then every name in it, which is faster to say."""
-        return within.nbytes <= _SHORT_BYTES and self.file.read(within.start, within.nbytes).isascii()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +204,7 @@ def read_skeleton(file: SourceFile) -> Skeleton:
     for number, _, value in fields(file, graphs[0]):
         if not isinstance(value, Range):
             raise ReadError("has a number where a graph has none", path=file.path)
-        if number != _INITIALIZER:
+        if number != INITIALIZER:
             if spans and spans[-1][1] == position:
                 spans[-1][1] = value.stop
             else:
@@ -329,10 +294,10 @@ def _initializer(name: str, tensor: Tensor, outside: _Outside | None) -> list[Pi
     dims = b"".join(protobuf.tag(1, protobuf.VARINT) + protobuf.varint(extent) for extent in tensor.shape)
     head = dims + protobuf.number_field(2, TYPE_NUMBERS[tensor.dtype]) + protobuf.content_field(8, name)
     if outside is None or name not in outside.offsets:
-        return _enclosed(_INITIALIZER, [head, *_enclosed(9, [tensor])])
+        return _enclosed(INITIALIZER, [head, *_enclosed(9, [tensor])])
     entries = {"location": outside.location, "offset": str(outside.offsets[name]), "length": str(tensor.nbytes)}
     encoded = [protobuf.content_field(1, key) + protobuf.content_field(2, value) for key, value in entries.items()]
-    return _enclosed(_INITIALIZER, [head + protobuf.content_fields(13, encoded) + protobuf.number_field(14, 1)])
+    return _enclosed(INITIALIZER, [head + protobuf.content_fields(13, encoded) + protobuf.number_field(14, 1)])
 
 
 def _output(name: str, tensor: Tensor) -> bytes:

@@ -16,7 +16,17 @@ import numpy as np
 
 from converter.encoding import protobuf
 from converter.encoding.folder import open_inside
-from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message
+from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT
+from converter.encoding.protobuf_file import (
+    Range,
+    Readable,
+    contents,
+    fields,
+    read_bytes,
+    read_entry,
+    read_text,
+    wrong_wire_type,
+)
 from converter.errors import ReadError, SafetyError
 from converter.model.dtype import DType
 from converter.model.file import Location, SourceFile
@@ -43,97 +53,14 @@ _NUMBERS_OF = {
 _WIRE_TYPES = {
     _TYPE: VARINT, _NAME: LENGTH_DELIMITED, _RAW: LENGTH_DELIMITED, _EXTERNAL: LENGTH_DELIMITED, _LOCATION: VARINT,
 }  # fmt: skip
-_ENTRY = {1: LENGTH_DELIMITED, 2: LENGTH_DELIMITED}
 _EXTERNAL_KEYS = ("location", "offset", "length", "checksum")
-_WINDOW_BYTES = 4096
-_TEXT_LIMIT_BYTES = 64 << 20
 _SINGLES_LIMIT_BYTES = 64 << 20
 _VARINT_LIMIT_BYTES = 10
 _DECODED_AT_ONCE_BYTES = 128 << 10
 _RANK_LIMIT = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """Where the content of a field is in the file."""
-
-    start: int
-    stop: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the content."""
-        return self.stop - self.start
-
-
-Field = tuple[int, int, int | Range]
-
-
-def fields(file: SourceFile, within: Range) -> Iterator[Field]:
-    """Yield (field number, wire type, value) of the message in a range of the file, as encoding.protobuf does.
-
-    Values are ints for VARINT, and ranges for all else: nothing long is read. Raises ReadError for what is malformed.
-    """
-    position, window, window_start = within.start, memoryview(b""), within.start
-    while position < within.stop:
-        if position + 2 * _VARINT_LIMIT_BYTES > window_start + len(window):
-            window_start = position
-            window = memoryview(file.read(position, min(_WINDOW_BYTES, within.stop - position)))
-        key, relative = protobuf.read_varint(window, position - window_start, file.path)
-        number, wire_type = key >> 3, key & 7
-        if number == 0:
-            raise ReadError("holds a message with the impossible field number 0", path=file.path)
-        if wire_type == VARINT:
-            value, relative = protobuf.read_varint(window, relative, file.path)
-            position = window_start + relative
-            yield number, wire_type, value
-            continue
-        if wire_type == LENGTH_DELIMITED:
-            length, relative = protobuf.read_varint(window, relative, file.path)
-        elif wire_type in (FIXED32, FIXED64):
-            length = 4 if wire_type == FIXED32 else 8
-        else:
-            raise ReadError(f"holds a message with wire type {wire_type}, which is not read", path=file.path)
-        start = window_start + relative
-        position = start + length
-        if position > within.stop:
-            raise ReadError(f"field {number} of a message runs past its end", path=file.path)
-        yield number, wire_type, Range(start=start, stop=position)
-
-
-def contents(file: SourceFile, within: Range, numbers: Sequence[int]) -> Iterator[tuple[int, Range]]:
-    """Yield (field number, content) of those fields, which must be length-delimited; others are passed over."""
-    for number, wire_type, value in fields(file, within):
-        if number in numbers:
-            if wire_type != LENGTH_DELIMITED or not isinstance(value, Range):
-                raise _wrong_wire_type(file, number)
-            yield number, value
-
-
-def _wrong_wire_type(file: SourceFile, number: int) -> ReadError:
-    return ReadError(f"field {number} of a message has another wire type than it should", path=file.path)
-
-
-def read_text(file: SourceFile, value: Range) -> str:
-    """Return a string. Raises ReadError when it is not UTF-8."""
-    return protobuf.as_text(_bytes(file, value), file.path)
-
-
-def read_entry(file: SourceFile, value: Range) -> tuple[str, str]:
-    """Return key and value of a StringStringEntryProto."""
-    message = Message.parse(_bytes(file, value), _ENTRY, file.path)
-    return message.text(1), message.text(2)
-
-
-def _bytes(file: SourceFile, value: Range) -> bytes:
-    if value.nbytes > _TEXT_LIMIT_BYTES:
-        raise ReadError(
-            f"holds a text of {value.nbytes} bytes, and at most {_TEXT_LIMIT_BYTES} are read", path=file.path
-        )
-    return file.read(value.start, value.nbytes)
-
-
-def tensor_name(file: SourceFile, within: Range) -> str:
+def tensor_name(file: Readable, within: Range) -> str:
     """Return the name of a TensorProto. Raises ReadError unless it has one."""
     names = [read_text(file, value) for _, value in contents(file, within, (_NAME,))]
     if len(names) != 1 or not names[0]:
@@ -152,6 +79,74 @@ def read_tensor(file: SourceFile, within: Range, beside: FilesBeside) -> Tensor 
         declared.take(number, wire_type, value)
     if declared.type_number == _STRING and declared.raw is None and not declared.numbers:
         return None
+    return declared.tensor()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorDeclaration:
+    """The type and shape that a message says; no `dtype` for a type that tensors cannot have. Nothing is checked."""
+
+    type_number: int
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> DType | None:
+        """The element type."""
+        return _DTYPES.get(self.type_number)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds strings."""
+        return self.type_number == _STRING
+
+
+def declaration_of(file: Readable, within: Range) -> TensorDeclaration:
+    """Return what a TensorProto declares. Raises ReadError for an impossible shape."""
+    type_number, axes = 0, list[int]()
+    for number, wire_type, value in fields(file, within):
+        if number == _TYPE and isinstance(value, int):
+            type_number = value
+        elif number == _DIMS:
+            axes += extents_of(file, wire_type, value)
+    return TensorDeclaration(type_number=type_number, shape=checked_shape(axes))
+
+
+def extents_of(file: Readable, wire_type: int, value: int | Range) -> list[int]:
+    """Return the extents in one field of a shape: one, or several that are packed."""
+    if isinstance(value, int):
+        extents = [value]
+    elif wire_type == LENGTH_DELIMITED and value.nbytes <= _RANK_LIMIT * _VARINT_LIMIT_BYTES:
+        extents, position, data = [], 0, memoryview(read_bytes(file, value))
+        while position < len(data):
+            extent, position = protobuf.read_varint(data, position, file.path)
+            extents.append(extent)
+    else:
+        raise wrong_wire_type(file, _DIMS)
+    return [extent - (1 << 64) if extent >> 63 else extent for extent in extents]
+
+
+def checked_shape(extents: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape. Raises ReadError for an impossible one."""
+    if len(extents) > _RANK_LIMIT or min(extents, default=0) < 0:
+        raise ReadError(f"has the impossible shape {list(extents)}")
+    return tuple(extents)
+
+
+def count_of(file: Readable, packed: Range) -> int:
+    """Return how many varints there are in a field."""
+    starts = range(packed.start, packed.stop, _DECODED_AT_ONCE_BYTES)
+    pieces = (file.read(start, min(_DECODED_AT_ONCE_BYTES, packed.stop - start)) for start in starts)
+    return sum(int((np.frombuffer(piece, np.uint8) < 0x80).sum()) for piece in pieces)
+
+
+def read_floats(file: SourceFile, within: Range, field_number: int) -> Tensor:
+    """Return the floats of a repeated field of a message, packed or not, as a tensor of one axis."""
+    declared = _Declared(file=file, beside=FilesBeside(model=file.path), type_number=TYPE_NUMBERS[DType.FLOAT32])
+    for number, wire_type, value in fields(file, within):
+        if number == field_number:
+            declared.take(_FLOATS, wire_type, value)
+    pieces = declared.numbers.get(_FLOATS, [])
+    declared.shape.append(sum(len(each) if isinstance(each, bytearray) else each.nbytes for each in pieces) // 4)
     return declared.tensor()
 
 
@@ -186,7 +181,7 @@ class _Declared:
     def take(self, number: int, wire_type: int, value: int | Range) -> None:
         """Take one field. Raises ReadError when it may not be there."""
         if number in _WIRE_TYPES and wire_type != _WIRE_TYPES[number]:
-            raise _wrong_wire_type(self.file, number)
+            raise wrong_wire_type(self.file, number)
         match number, value:
             case 1, _:
                 self._take_axes(wire_type, value)
@@ -214,18 +209,8 @@ class _Declared:
             raise ReadError(f"has field {number} twice")
 
     def _take_axes(self, wire_type: int, value: int | Range) -> None:
-        if isinstance(value, int):
-            extents = [value]
-        elif wire_type == LENGTH_DELIMITED and value.nbytes <= _RANK_LIMIT * _VARINT_LIMIT_BYTES:
-            extents, position, data = [], 0, memoryview(_bytes(self.file, value))
-            while position < len(data):
-                extent, position = protobuf.read_varint(data, position, self.file.path)
-                extents.append(extent)
-        else:
-            raise _wrong_wire_type(self.file, _DIMS)
-        self.shape += [extent - (1 << 64) if extent >> 63 else extent for extent in extents]
-        if len(self.shape) > _RANK_LIMIT or min(self.shape, default=0) < 0:
-            raise ReadError(f"has the impossible shape {self.shape}")
+        self.shape += extents_of(self.file, wire_type, value)
+        checked_shape(self.shape)
 
     def _take_numbers(self, number: int, wire_type: int, value: int | Range) -> None:
         """Keep packed numbers as a range of the file, and single ones as bytes of the same encoding."""
@@ -234,8 +219,8 @@ class _Declared:
             pieces.append(value)
             return
         if wire_type != _ELEMENTS[number]:
-            raise _wrong_wire_type(self.file, number)
-        encoded = protobuf.varint(value) if isinstance(value, int) else _bytes(self.file, value)
+            raise wrong_wire_type(self.file, number)
+        encoded = protobuf.varint(value) if isinstance(value, int) else read_bytes(self.file, value)
         last = pieces[-1] if pieces else None
         if not isinstance(last, bytearray):
             last = bytearray()

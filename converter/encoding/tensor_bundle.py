@@ -193,20 +193,26 @@ def _header(table: Iterator[tuple[bytes, memoryview]], index: SourceFile) -> tup
     return shard_count, endianness == _BIG_ENDIAN
 
 
+def type_named(number: int, path: Location, name: str) -> tuple[str, DType | None]:
+    """Return what TensorFlow calls the type of a number, and what we do. Raises ReadError for one that nobody knows."""
+    if number not in _TYPE_NAMES:
+        raise ReadError(f"has the unknown type number {number}", path=path, tensor=name)
+    return _TYPE_NAMES[number], _DTYPES.get(number)
+
+
 def _entry(value: memoryview, shard_count: int, path: Location, key: str) -> Entry:
     message = Message.parse(value, _ENTRY, path)
     number, shape = message.unsigned(1), _shape(message.content(2), path, key)
-    if number not in _TYPE_NAMES:
-        raise ReadError(f"has the unknown type number {number}", path=path, tensor=key)
+    type_name, dtype = type_named(number, path, key)
     entry = Entry(
-        type_name=_TYPE_NAMES[number],
-        dtype=_DTYPES.get(number),
+        type_name=type_name,
+        dtype=dtype,
         shape=shape,
         shard=message.signed(3),
         offset=message.signed(4),
         size=message.signed(5),
         crc32c=crc32c.unmask(message.unsigned(6)),
-        slices=tuple(_slice(extents, path) for extents in message.repeated(7)),
+        slices=tuple(extents_of(extents, path) for extents in message.repeated(7)),
     )
     if not 0 <= entry.shard < shard_count:
         raise ReadError(f"is in data file {entry.shard} of {shard_count}", path=path, tensor=key)
@@ -228,7 +234,8 @@ def _shape(data: memoryview, path: Location, key: str) -> tuple[int, ...]:
     return shape
 
 
-def _slice(data: memoryview, path: Location) -> tuple[Extent, ...]:
+def extents_of(data: memoryview, path: Location) -> tuple[Extent, ...]:
+    """Return what a TensorSliceProto says."""
     extents = []
     for encoded in Message.parse(data, _SLICE, path).repeated(1):
         message = Message.parse(encoded, _EXTENT, path)

@@ -7,15 +7,17 @@ one, where the last stands for all that follow it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.encoding.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, Message, fields, read_varint
 from converter.encoding.saved_function import shape_of
+from converter.encoding.tensor_bundle import TYPE_NUMBERS
 from converter.errors import ReadError
+from converter.model.dtype import DType
 
 _TENSOR = {1: VARINT, 2: LENGTH_DELIMITED, 4: LENGTH_DELIMITED}
 _FLOATS, _DOUBLES, _SMALL_INTEGERS, _INTEGERS, _BOOLEANS, _UNSIGNED_32, _UNSIGNED_64 = 5, 6, 7, 10, 11, 16, 17
@@ -46,6 +48,11 @@ class Constant:
     data: memoryview
     path: str | None = None
 
+    @classmethod
+    def of(cls, dtype: DType, shape: tuple[int, ...], data: memoryview, path: str) -> Constant:
+        """Return a constant whose message says neither its type, which `is_listed`, nor its shape."""
+        return cls(type_number=TYPE_NUMBERS[dtype], shape=shape, data=data, path=path)
+
     @property
     def nbytes(self) -> int:
         """How large its array is."""
@@ -61,18 +68,23 @@ class Constant:
                 raise ReadError(f"has a constant of {len(content)} bytes for {list(self.shape)}", path=self.path)
             found = np.frombuffer(content, dtype)
         else:
-            listed = list(_numbers(self.data, field, self.path))
+            listed = _bits(self.data, field, self.path).astype(f"<u{dtype.itemsize}").view(dtype)
             if len(listed) > count:
                 raise ReadError(f"has a constant of {len(listed)} numbers for {list(self.shape)}", path=self.path)
             found = np.zeros(count, dtype)
-            found[: len(listed)] = _as_stored(listed, dtype)
-            if listed:
-                found[len(listed) :] = found[len(listed) - 1]
+            found[: len(listed)] = listed
+            if len(listed):
+                found[len(listed) :] = listed[-1]
         try:
             found = found.reshape(self.shape)
         except ValueError as error:
             raise ReadError(f"has a constant of a shape that no array has: {error}", path=self.path) from error
         return found != 0 if self.type_number == _BOOL else found
+
+
+def is_listed(dtype: DType) -> bool:
+    """Whether constants of a type are read."""
+    return TYPE_NUMBERS.get(dtype) in _LISTED
 
 
 def constant(data: memoryview, path: str | None) -> Constant | None:
@@ -89,28 +101,24 @@ def constant(data: memoryview, path: str | None) -> Constant | None:
     return Constant(type_number=number, shape=tuple(each or 0 for each in shape), data=data, path=path)
 
 
-def _numbers(data: memoryview, field: int, path: str | None) -> Iterator[int]:
-    """Yield the bits of the elements of a repeated field, packed or not."""
+def _bits(data: memoryview, field: int, path: str | None) -> NDArray[Any]:
+    """Return the bits of the elements of a repeated field, packed or not: those of floats, or integers in 64."""
+    pieces: list[Any] = [[]]
     for number, wire_type, value in fields(data, path):
         if number != field:
             continue
         if isinstance(value, int):
             if wire_type != _FIXED.get(field, VARINT):
                 raise ReadError(f"field {number} of a message has wire type {wire_type}", path=path)
-            yield value
+            pieces[-1].append(value)
         elif field in _FIXED:
             width = 4 if _FIXED[field] == FIXED32 else 8
             if len(value) % width:
                 raise ReadError("ends inside a number", path=path)
-            yield from map(int, np.frombuffer(value, f"<u{width}"))
+            pieces += [np.frombuffer(value, f"<u{width}"), []]
         else:
             position = 0
             while position < len(value):
                 element, position = read_varint(value, position, path)
-                yield element
-
-
-def _as_stored(listed: list[int], dtype: Any) -> Any:
-    """Return numbers whose bits are listed: those of floats, or of integers extended to 64."""
-    bits = np.array(listed, np.uint64)
-    return bits.astype(f"<u{dtype.itemsize}").view(dtype)
+                pieces[-1].append(element)
+    return np.concatenate([np.asarray(piece, np.uint64) for piece in pieces])

@@ -89,6 +89,7 @@ class Format:
     `keeps_structure`  whether a copy of one of its own files is nested as that is
     `spells_ties`    whether its loader looks for a tied tensor under each of its names
     `is_of_one_class`  whether what it holds is the model of one class, with graph or without
+    `is_traced`      whether its graph is made by running it, so that the source has to run at the same extents
     `parameters`     how an optimizer that loads its files finds its parameters
     `adapt`          (checkpoint, write options) -> the checkpoint with the names and layouts that its files have
     `read_options`, `write_options`   frozen dataclasses whose fields are command-line options
@@ -121,6 +122,7 @@ class Format:
     keeps_structure: bool = False
     spells_ties: bool = False
     is_of_one_class: bool = False
+    is_traced: bool = False
     parameters: ParameterOrder = ParameterOrder.NAMED
     adapt: Callable[[Checkpoint, Any], Checkpoint] = unchanged
     read_options: type = NoOptions

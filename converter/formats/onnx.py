@@ -1,4 +1,4 @@
-"""ONNX: a graph, and the tensors it is made of as its initializers, in the file or in files beside it.
+"""ONNX: a graph, and the tensors it is made of, in the file or in files beside it.
 
 https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md. A model that is written with a graph runs; one without has no
 node, and every initializer is an output, so that runtimes open it all the same. What ONNX has no place for is a JSON
@@ -70,28 +70,36 @@ def _starts_with_model(head: bytes) -> bool:
 
 
 def read(path: Location, options: NoOptions) -> Checkpoint:
-    """Read the initializers of a model, and say how to get its graph where it has nodes; no tensor is read.
+    """Read the tensors of a model, and say how to get its graph where it has nodes; no tensor is read.
 
-    Strings and initializers of graphs inside the graph are ledger lines. Raises ReadError and SafetyError as
-    converter.encoding.onnx_file does, ReadError for a folder of several models and for a model of constants alone.
+    They are its initializers, and weights that stand in nodes, functions and inner graphs; all other numbers are
+    constants of the graph. Strings and attributes of operators are ledger lines. Raises ReadError and SafetyError as
+    converter.encoding.onnx_file does, ReadError for a folder of several models.
     """
     file = _model_at(path)
     model = read_model(file)
-    if model.has_constants and not (model.tensors or model.nested or model.texts):
-        raise ReadError(
-            "has no initializers: what it computes with are constants of its nodes",
-            path=file.path,
-            hint="in onnx_ir.passes.common, LiftConstantsToInitializersPass makes initializers of them, and "
-            "LiftSubgraphInitializersToMainGraphPass takes those out of inner graphs",
-        )
     metadata = dict(model.metadata)
     document = metadata.pop(_DESCRIPTION, None)
+    # All that is a tensor this program has written as an initializer.
+    has_weights_inside = document is None
+    inside = {**model.constants, **model.attributes}
+    tensors, constants = dict(model.tensors), {name: held.numbers for name, held in inside.items()}
+    if has_weights_inside:
+        constants |= {name: tensors.pop(name).size for name in sorted(model.operands)}
+        tensors |= {name: held.tensor for name, held in model.weights.items() if held.tensor is not None}
+    else:
+        constants |= {name: held.numbers for name, held in model.weights.items()}
     lines = [dropped(name, "text, not numbers", is_refused_by_default=True) for name in model.texts]
-    lines += [dropped(name, "of a graph inside the graph", is_refused_by_default=True) for name in model.nested]
-    dialect = Dialect.PYTORCH if any("." in name for name in model.tensors) else Dialect.GENERIC
+    lines += [dropped(name, "of a graph that trains the model", is_refused_by_default=True) for name in model.training]
+    lines += [
+        dropped(name, f"an attribute of the operator {held.operator}", is_refused_by_default=True)
+        for name, held in model.attributes.items()
+    ]
+    dialect = Dialect.PYTORCH if any("." in name for name in tensors) else Dialect.GENERIC
     warnings = ("training_info not carried: the graphs that train a model have no counterpart here",)
     checkpoint = Checkpoint(
-        tensors=model.tensors,
+        tensors=tensors,
+        constants=constants,
         dialect=dialect,
         metadata=metadata,
         lines=tuple(lines),
@@ -101,13 +109,14 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     if document is not None:
         parsed = parse_document(document.encode("utf-8"), file.path)
         checkpoint, names = described(checkpoint, parsed, file.path), parsed.get("names", {})
-    return replace(checkpoint, graph=_graph(file.path, names)) if model.has_nodes else checkpoint
+    graph = _graph(file.path, names, has_weights_inside=has_weights_inside)
+    return replace(checkpoint, graph=graph) if model.has_nodes else checkpoint
 
 
-def _graph(path: Location, names: Mapping[str, str]) -> GraphSource:
+def _graph(path: Location, names: Mapping[str, str], *, has_weights_inside: bool) -> GraphSource:
     return GraphSource(
         model=absolute(path),
-        trace=trace_onnx.with_arguments(names=dict(names)),
+        trace=trace_onnx.with_arguments(names=dict(names), has_weights_inside=has_weights_inside),
         reference=run_onnx.with_arguments(inexact=list(_INEXACT)),
         extra="onnx",
     )

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
 from functools import cached_property
 
-from converter.encoding import hdf5, tar
+from converter.encoding import hdf5, tar, unknown
 from converter.encoding import zip as zip_archive
 from converter.encoding.part_files import folder_of_index, parts_in
 from converter.errors import CkconvError, ReadError, escape
-from converter.formats import unknown
 from converter.model.file import Location, is_dir, is_file, is_there, names_in, open_file
 
 HEAD_BYTES = 4096
 _ENTRY_LIMIT = 100_000
 _TAIL_BYTES = 8
-_VERSION = re.compile("[0-9]{1,18}")
-_SAVED_MODEL = "saved_model.pb"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def located(path: Location) -> Location:
     """Return `path`, or the index of the TensorFlow checkpoint whose prefix it is: no file is called like that.
 
-    Of an index of shards it is their folder, and of a folder for TensorFlow Serving its only version.
+    Of an index of shards it is their folder.
     """
     index = path.parent / f"{path.name}.index"
-    if path.name and not is_there(path) and is_file(index):
-        return index
-    versions = _versions(path, names_in(path)) if is_dir(path) else []
-    return path / versions[0] if len(versions) == 1 else folder_of_index(path)
-
-
-def _versions(folder: Location, entries: Collection[str]) -> list[str]:
-    """Return the versions of a SavedModel in a folder that has nothing else, as TensorFlow Serving has them."""
-    names = [name for name in entries if not name.startswith(".")]
-    if not all(_VERSION.fullmatch(name) for name in names):
-        return []
-    return sorted((name for name in names if is_file(folder / name / _SAVED_MODEL)), key=int)
+    return index if path.name and not is_there(path) and is_file(index) else folder_of_index(path)
 
 
 class Probe:
@@ -61,6 +45,11 @@ class Probe:
             self._file = open_file(path)
             self.size = self._file.size
             self.head = self._file.read(0, min(self.size, HEAD_BYTES))
+
+    @cached_property
+    def tail(self) -> bytes:
+        """The last eight bytes of a file."""
+        return b"" if self.is_folder else self._file.read(max(0, self.size - _TAIL_BYTES), min(self.size, _TAIL_BYTES))
 
     @property
     def is_hdf5(self) -> bool:
@@ -97,10 +86,6 @@ class Probe:
         if self.is_folder:
             what = "is an empty folder" if not self.entries else "holds no checkpoint that any format knows"
             what, hint = parts_in(self.entries) or unknown.of_folder(self.entries) or (what, None)
-            versions = _versions(self.path, self.entries)
-            if versions:
-                what = f"holds versions {', '.join(versions)} of a SavedModel"
-                hint = f"give one: {self.path / versions[-1]} is the newest"
             return ReadError(what, path=self.path, hint=hint)
         if self.size == 0:
             return ReadError("is empty", path=self.path)
@@ -108,8 +93,7 @@ class Probe:
             return self._of_zip()
         if tar.looks_like(self.head):
             return ReadError("is a tar archive, and no .nemo", path=self.path, hint="unpack it: tar -xf FILE")
-        tail = self._file.read(max(0, self.size - _TAIL_BYTES), min(self.size, _TAIL_BYTES))
-        known = unknown.of_file(self.path.name, self.head, tail)
+        known = unknown.of_file(self.path.name, self.head, self.tail)
         what, hint = known or ("is in no format that is known", "if it is one, say which with --from")
         return ReadError(what, path=self.path, hint=hint)
 

@@ -24,6 +24,7 @@ from converter.encoding.zip import Record
 from converter.errors import ReadError
 from converter.formats import Format, NoOptions, Probe
 from converter.graphs.calls import build_torch_program, run_torch_program
+from converter.graphs.description.input_names import notes, torch_parameters
 from converter.graphs.description.traced import TracedGraph
 from converter.graphs.lower.torch.names import module_names
 from converter.model.checkpoint import Checkpoint, Dialect, Part
@@ -130,7 +131,13 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
 
     nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     return Output(
-        files=tuple(files), built=(_FILE_NAME,), names=names, build=build, build_bytes=nbytes, built_by="PyTorch"
+        files=tuple(files),
+        built=(_FILE_NAME,),
+        names=names,
+        build=build,
+        build_bytes=nbytes,
+        built_by="PyTorch",
+        warnings=notes(torch_parameters([each.name for each in graph.signature.inputs])),
     )
 
 
@@ -184,6 +191,7 @@ FORMAT = Format(
     extra="torch",
     runner=run_torch_program,
     is_same_program=is_same_program,
+    is_traced=True,
     file_name=_FILE_NAME,
     entries=("*" + _SUFFIX, _STATE_NAME),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -36,11 +36,12 @@ from converter.graphs.calls import (
     run_saved_model,
     trace_saved_model,
 )
+from converter.graphs.description.input_names import not_taken_by_tensorflow, notes
 from converter.graphs.description.source import GraphSource
 from converter.graphs.description.traced import TracedGraph
 from converter.model.checkpoint import Checkpoint, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import Location, absolute, is_there
+from converter.model.file import Location, absolute, is_there, names_in
 from converter.model.kernels import LEAST_RANK, kernel_name, to_kernel, to_weight
 from converter.model.ledger import Kind, without
 from converter.model.output import Late, Output, OutputFile, Provenance, Workshop
@@ -53,6 +54,7 @@ _EXTRA = "assets.extra"
 _DOCUMENT_NAME = f"{_EXTRA}/ckconv.json"
 _STAGED_SLOTS, _STAGED_KERNELS = "optimizer.safetensors", "kernels.safetensors"
 _KERNELS = "kernels"
+_VERSION = re.compile("[0-9]{1,18}")
 _ALLOWED = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*")
 _REFUSED = re.compile(r"[^A-Za-z0-9_./-]")
 _NOT_VARIABLES = {DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2FNUZ, DType.FLOAT8_E8M0FNU}
@@ -60,16 +62,31 @@ _NOT_VARIABLES = {DType.FLOAT8_E4M3FNUZ, DType.FLOAT8_E5M2FNUZ, DType.FLOAT8_E8M
 
 
 def sniff(probe: Probe) -> bool:
-    """A folder with a graph in it; whether it has variables is for the reader to say."""
-    return probe.is_folder and not probe.entries.isdisjoint({_GRAPH_NAME, _TEXT_GRAPH_NAME})
+    """A folder with a graph in it, or one of versions; whether it has variables is for the reader to say."""
+    has_graph = not probe.entries.isdisjoint({_GRAPH_NAME, _TEXT_GRAPH_NAME})
+    return probe.is_folder and (has_graph or bool(_versions(probe.path, probe.entries)))
+
+
+def _versions(folder: Location, entries: Collection[str]) -> list[str]:
+    """Return the versions of a SavedModel in a folder that has nothing else, as TensorFlow Serving has them."""
+    names = [name for name in entries if not name.startswith(".")]
+    if not all(map(_VERSION.fullmatch, names)):
+        return []
+    return sorted((name for name in names if is_there(folder / name / _GRAPH_NAME)), key=int)
 
 
 def read(path: Location, options: NoOptions) -> Checkpoint:
     """Read the variables of a SavedModel, by the names that its object graph gives them; no tensor is read.
 
     Variables of the optimizer, metrics and text are ledger lines. Raises ReadError for a model without variables or
-    in text form, a damaged bundle, and variables that share a name; SafetyError for links that leave the folder.
+    in text form, a damaged bundle, variables that share a name, and a folder of several versions; SafetyError for links
+    that leave the folder.
     """
+    versions = [] if is_there(path / _GRAPH_NAME) else _versions(path, names_in(path))
+    if len(versions) > 1:
+        what, newest = f"holds versions {', '.join(versions)} of a SavedModel", path / versions[-1]
+        raise ReadError(what, path=path, hint=f"give one: {newest} is the newest")
+    path = path / versions[0] if versions else path
     if not is_there(path / _GRAPH_NAME):
         form = f"in text form ({_TEXT_GRAPH_NAME})" if is_there(path / _TEXT_GRAPH_NAME) else "without a graph"
         raise ReadError(f"is a SavedModel {form}, which is not read", path=path)
@@ -188,7 +205,8 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
     variables = _Variables.of(checkpoint, kernels)
     traced = TracedGraph.of(checkpoint)
     names = {name: name for name in checkpoint.names}
-    extra_files = _extra_files(checkpoint, variables, provenance)
+    called = {} if traced is None else not_taken_by_tensorflow([each.name for each in traced.signature.inputs])
+    extra_files = _extra_files(checkpoint, variables, called, provenance)
     if traced is None:
         return Output(files=(*extra_files, *variables.bundle_files()), names=names)
     staged = safetensors.files(variables.tensors, {}, None)[0]
@@ -219,6 +237,7 @@ def write(checkpoint: Checkpoint, options: WriteOptions, provenance: Provenance)
         build_bytes=nbytes,
         built_by="TensorFlow",
         scratch_bytes=nbytes,
+        warnings=notes(called),
     )
 
 
@@ -266,9 +285,16 @@ class _Variables:
         return variable_files(variables, frozenset(self.stored_as[name] for name in self.trainable), self.stored_slots)
 
 
-def _extra_files(checkpoint: Checkpoint, variables: _Variables, provenance: Provenance) -> tuple[OutputFile, ...]:
-    """Return the files of `assets.extra/`: what ckconv says of the checkpoint, its config and its assets."""
+def _extra_files(
+    checkpoint: Checkpoint, variables: _Variables, called: Mapping[str, str], provenance: Provenance
+) -> tuple[OutputFile, ...]:
+    """Return the files of `assets.extra/`: what ckconv says of the checkpoint, its config and its assets.
+
+    `called` are inputs of the graph that TensorFlow calls otherwise.
+    """
     more: dict[str, Any] = {_KERNELS: variables.kernels} if variables.kernels else {}
+    if called:
+        more["inputs"] = dict(called)
     if checkpoint.optimizer is not None:
         more["optimizer"] = {**document_of(checkpoint.optimizer), "names": variables.renamed_slots}
     renamed = {stored: name for name, stored in variables.stored_as.items() if stored != name}

@@ -29,7 +29,7 @@ from converter.dialects.optimizer.writing import call_of, for_keras
 from converter.dialects.transformers import tensorflow_classes, tensorflow_writing
 from converter.dialects.transformers.heads import is_head
 from converter.dialects.transformers.object_paths import Objects, objects_of
-from converter.encoding import protobuf
+from converter.encoding import checkpoint_v1, protobuf
 from converter.encoding.bundle_structure import laid_of, structure_of
 from converter.encoding.description import FILE_NAME as DOCUMENT_NAME
 from converter.encoding.description import Description, described, read_document
@@ -50,14 +50,14 @@ from converter.errors import ReadError, SafetyError
 from converter.formats import Format, NoOptions, Probe
 from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
 from converter.model.dtype import DType
-from converter.model.file import Location, is_dir, is_there, names_in
+from converter.model.file import Location, is_dir, is_there, names_in, open_file
 from converter.model.ledger import Kind, without
 from converter.model.output import ArraysAlone, Late, Output, OutputFile, Provenance
 from converter.model.tensor import ArrayTensor, Tensor
 
 _STATE_NAME = "checkpoint"
 _STATE_LIMIT_BYTES = 1 << 20
-_INDEX_SUFFIX = ".index"
+_INDEX_SUFFIX, _GRAPH_SUFFIX = ".index", ".meta"
 _PREFIX = "ckpt"
 _DATA = re.compile(r"(.+)\.data-\d{5,}-of-\d{5,}")
 _STATE_LINE = re.compile(r'\s*(\w+)\s*:\s*(?:"((?:[^"\\\n]|\\["\'\\])*)"|[-+.\w]+)\s*')
@@ -80,13 +80,14 @@ def sniff(probe: Probe) -> bool:
     """
     if probe.is_folder:
         beside = {*CONFIG_NAMES, DOCUMENT_NAME, *ASSET_NAMES}
-        return any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries - {_OPTIMIZER_ALONE}) or (
-            _STATE_NAME in probe.entries and probe.entries - beside == {_STATE_NAME}
-        )
+        if any(entry.endswith(_INDEX_SUFFIX) for entry in probe.entries - {_OPTIMIZER_ALONE}):
+            return True
+        has_graphs = any(entry.removesuffix(_GRAPH_SUFFIX) in probe.entries - {entry} for entry in probe.entries)
+        return _STATE_NAME in probe.entries and (has_graphs or probe.entries - beside == {_STATE_NAME})
     data = _DATA.fullmatch(probe.path.name)
     if data is not None and is_there(probe.path.parent / (data[1] + _INDEX_SUFFIX)):
         return True
-    return _starts_with_header(probe.head)
+    return _starts_with_header(probe.head) or checkpoint_v1.looks_like(probe.head, probe.tail)
 
 
 def _starts_with_header(head: bytes) -> bool:
@@ -110,6 +111,8 @@ def read(path: Location, options: NoOptions) -> Checkpoint:
     elsewhere.
     """
     prefix, warnings = _prefix_of(path)
+    if is_there(prefix) and not is_there(prefix.parent / f"{prefix.name}{_INDEX_SUFFIX}"):
+        return _of_version_1(prefix, warnings)
     bundle = read_bundle(prefix)
     document_file = prefix.parent / DOCUMENT_NAME
     if is_there(document_file):
@@ -189,6 +192,15 @@ def _unambiguous_names(bundle: Bundle, kinds: dict[str, Kind]) -> dict[str, str]
     names = variable_names(bundle)
     bearers = Counter(name for key, name in names.items() if key not in kinds)
     return {key: object_path(key) if key not in kinds and bearers[name] > 1 else name for key, name in names.items()}
+
+
+def _of_version_1(path: Location, warnings: tuple[str, ...]) -> Checkpoint:
+    bundle = checkpoint_v1.read_bundle(open_file(path))
+    names = {key: key for key in bundle.entries}
+    tensors, lines = weights(bundle, names, kinds_besides_weights(bundle))
+    config = _released_config(path.parent)
+    checkpoint = Checkpoint(tensors=tensors, dialect=Dialect.TENSORFLOW, config=config, lines=lines, warnings=warnings)
+    return tensorflow1.with_state(checkpoint, bundle.tensors)
 
 
 def _prefix_of(path: Location) -> tuple[Location, tuple[str, ...]]:

@@ -67,11 +67,11 @@ def trace_user_module(
 
 
 @child_function("reading the graph: onnx model", imports=_ONNX)
-def trace_onnx(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
+def trace_onnx(*, model: str, graph: str, names: dict[str, str], has_weights_inside: bool = True) -> dict[str, Any]:
     """Take the graph of an ONNX file."""
     from converter.graphs.trace import onnx_model
 
-    return onnx_model.trace(model=model, graph=graph, names=names)
+    return onnx_model.trace(model=model, graph=graph, names=names, has_weights_inside=has_weights_inside)
 
 
 @child_function("reading the graph: keras", imports=_TENSORFLOW)

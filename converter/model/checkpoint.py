@@ -28,6 +28,11 @@ class Part(Enum):
     GRAPH = "graph"
 
 
+NO_MODEL_TYPE = "config.json has no model_type"
+ADDS_MODEL_TYPE = "--config-value model_type=bert, or what it is, adds it"
+"""What is said, and what helps, where the config of a model of transformers does not say its type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A model's config.json: what it says, and the bytes that say it."""
@@ -155,6 +160,7 @@ class Checkpoint:
     `optimizer_stored`   the state as a Keras file numbers it, as long as its weights have their names
     `graph`       how to get the source's own graph (`GraphSource`), for a target that runs the graph itself
                   (`TracedGraph`); its initializers name tensors, they are not stored twice
+    `constants`   numbers that the source's graph has beside its tensors, such as shapes and axes: name -> how many
     `listing`     where the source has its tensors, as long as they have its names
     `by_keras_config`   reads the source by the Keras config of its model, where it has none and tells more by one
     `metadata`    what the source says about itself
@@ -180,6 +186,7 @@ class Checkpoint:
     optimizer_stored: StoredOptimizer | None = None
     unread: Mapping[Part, CkconvError] = field(default_factory=dict)
     graph: Graph | None = None
+    constants: Mapping[str, int] = field(default_factory=dict)
     assets: Mapping[str, SourceFile] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
     listing: Listing | None = None

@@ -117,6 +117,14 @@ _OWN_SIZES_OF_HEADS = ("head_dim", "attention_head_dim", "attention_head_size", 
 """What configs say of the size of a head where it is none of the hidden size over the number of heads."""
 
 
+class UntoldError(ArchitectureError):
+    """No tensor tells all that the config leaves out; `config` has what they tell."""
+
+    def __init__(self, message: str, *, hint: str, config: Config) -> None:
+        super().__init__(message, hint=hint)
+        self.config = config
+
+
 def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
     """Return the checkpoint with the sizes that its config leaves out, and a warning that says them.
 
@@ -127,6 +135,16 @@ def with_sizes(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     family = next((each for each in _FAMILIES if config.model_type in each.types), None)
     return _by_table(checkpoint, config) if family is None else _by_family(checkpoint, config, family)
+
+
+def with_told_sizes(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the same for a target without a config, whose names follow one: what no tensor tells stays unsaid."""
+    try:
+        return replace(with_sizes(checkpoint), warnings=checkpoint.warnings)
+    except UntoldError as untold:
+        return replace(checkpoint, config=untold.config)
+    except ArchitectureError:
+        return checkpoint
 
 
 def _by_family(checkpoint: Checkpoint, config: Config, family: _Family) -> Checkpoint:
@@ -199,9 +217,10 @@ def _filled(checkpoint: Checkpoint, config: Config, sizes: Mapping[str, Any], un
     labels = values.pop("num_labels", None)
     listed = ", ".join(f"{name} {size}" for name, size in values.items())
     if untold:
-        raise ArchitectureError(
+        raise UntoldError(
             f"config.json does not say {' and '.join(untold)}, which no tensor tells (they tell {listed})",
             hint=" ".join(f"--config-value {name}={'VALUE' if name in _LISTS else 'N'}" for name in untold),
+            config=config.with_values(values),
         )
     if labels is not None:
         values |= _numbered(labels)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from converter.dialects.identity.inference import infer_architecture
-from converter.dialects.identity.settings import is_setting
+from converter.dialects.identity.settings import is_setting, is_type
 from converter.errors import ArchitectureError, UsageError
 from converter.model.checkpoint import Checkpoint, Part
-from converter.options import Options
+from converter.options import MODEL_TYPE, Options
 
 _OPTION, _TASK = "--config-value", "--task"
 
@@ -35,6 +35,22 @@ def with_task(checkpoint: Checkpoint, holds: frozenset[Part], options: Options) 
     return replace(checkpoint, config=corrected, warnings=(*checkpoint.warnings, warning))
 
 
+def with_model_type(checkpoint: Checkpoint, options: Options) -> Checkpoint:
+    """Return the checkpoint with the model type that was asked for in a config that says none, and a warning.
+
+    Raises UsageError where it says one, and for one that no table knows.
+    """
+    config, told = checkpoint.config, options.config_values.get(MODEL_TYPE)
+    if told is None or config is None:
+        return checkpoint
+    if config.model_type is not None:
+        raise UsageError(f"{_OPTION} cannot change {MODEL_TYPE}: config.json says it")
+    if not isinstance(told, str) or not is_type(told):
+        raise UsageError(f"{_OPTION}: no table knows the model type {told!r}")
+    warning = f"config.json: {MODEL_TYPE} is {json.dumps(told)}, as {_OPTION} says"
+    return replace(checkpoint, config=config.with_values({MODEL_TYPE: told}), warnings=(*checkpoint.warnings, warning))
+
+
 def with_config_values(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     """Return the checkpoint with the values that were asked for in its config, and a warning of each.
 
@@ -42,15 +58,16 @@ def with_config_values(checkpoint: Checkpoint, options: Options) -> Checkpoint:
     ArchitectureError where no table knows that.
     """
     config = checkpoint.config
-    if not options.config_values or config is None:
+    asked = {name: value for name, value in options.config_values.items() if name != MODEL_TYPE}
+    if not asked or config is None:
         return checkpoint
-    new = [name for name in options.config_values if not _has(config.values, name.split("."))]
+    new = [name for name in asked if not _has(config.values, name.split("."))]
     for name in new:
         if not is_setting(config.values, name):
             raise UsageError(f"{_OPTION}: {name!r} is neither in config.json nor known to its class")
     values: dict[str, Any] = dict(config.values)
     warnings = []
-    for name, value in options.config_values.items():
+    for name, value in asked.items():
         path = name.split(".")
         was = f" and was {json.dumps(_at(config.values, path))}" if name not in new else ""
         values = _changed(values, path, value)

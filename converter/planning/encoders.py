@@ -15,6 +15,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
 from converter.graphs.fitting.layout_steps import steps_back
+from converter.graphs.trace.tensorflow.encoder_config import states_of_calls
 from converter.graphs.trace.tensorflow.keras_2 import mixed_policy
 from converter.model.checkpoint import Checkpoint
 from converter.planning.tracing import trace_class
@@ -44,7 +45,10 @@ def with_encoder(
     require("torch", "tracing a model of transformers")
     architecture = class_of_layer(model.class_name).removeprefix("TF")
     config, file = workshop.scratch / _CONFIG_NAME, workshop.scratch / _GRAPH_NAME
-    config.write_text(json.dumps({**model.config, "architectures": [architecture]}))
+    states = (
+        {} if source.keras_config is None else states_of_calls(source.keras_config.values, model.layer, model.config)
+    )
+    config.write_text(json.dumps({**model.config, "architectures": [architecture], **states}))
     signature = trace_class(architecture, config=config, graph=file, opset=opset, workshop=workshop, as_tensorflow=True)
     weights = dict(_weights(signature, planned, source))
     absent = [name for name in (*signature.parameters, *signature.buffers) if name not in weights]

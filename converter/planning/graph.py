@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from converter.dialects.identity.holdings import as_loaded
@@ -36,6 +37,7 @@ from converter.model.file import local_copy
 from converter.model.ledger import Kind, without
 from converter.options import Options
 from converter.planning.encoders import model_inside, with_encoder
+from converter.planning.extents import failures, that_it_takes
 from converter.planning.tracing import trace_class
 
 _GRAPH_NAME = "graph.onnx"
@@ -102,6 +104,10 @@ def _from_source(
         signature = of_source(signature, planned.config.values)
     if options.include or options.exclude:
         _check_nothing_left_out(planned, source, signature)
+    if target.is_traced:
+        found = that_it_takes(signature, partial(failures, graph.reference, model, workshop))
+        signature = signature if found is None else found[0]
+        planned = planned if found is None else replace(planned, warnings=(*planned.warnings, found[1]))
     fitted = fitted_to_source(planned, source, signature)
     reference = Reference(runner=graph.reference, model=model, takes_weights=False)
     return _attached(fitted, file, reference, target, options, workshop)

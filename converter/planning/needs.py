@@ -16,8 +16,8 @@ from converter.dialects.transformers.heads import encoder_config
 from converter.errors import UsageError
 from converter.graphs.description.keras_source import names_in_vain
 from converter.graphs.description.source import GraphSource
-from converter.model.checkpoint import Checkpoint, Part
-from converter.options import OptimizerMode, Options, Verify
+from converter.model.checkpoint import ADDS_MODEL_TYPE, NO_MODEL_TYPE, Checkpoint, Part
+from converter.options import MODEL_TYPE, OptimizerMode, Options, Verify
 from converter.planning.own_layers import is_code_asked
 from converter.planning.target import Target
 from converter.report import OptimizerReport, OptimizerStatus
@@ -148,7 +148,14 @@ def _without_config(run: _Run) -> _Lack | None:
         what = "is for the config of a transformers model"
         if encoder_config(run.checkpoint.keras_config) is not None:
             return f"{what}, which is a layer of a Keras model here, with heads of its own", "leave it out"
+        if config is not None:
+            return f"{what}, and {NO_MODEL_TYPE}", ADDS_MODEL_TYPE
         return f"{what}, and there is none", "--config FILE names one"
+    is_typed = list(run.options.config_values) == [MODEL_TYPE] and run.target.is_of_one_class(
+        run.checkpoint, run.options
+    )
+    if is_typed:
+        return None
     if not run.has_graph and Part.CONFIG not in run.target.format.holds:
         return "decides nothing of a target that has neither config nor graph", None
     return ("does not change the source's own graph, or that of --model", None) if run.has_own_graph else None

@@ -235,7 +235,7 @@ def _unnamed(checkpoint: Checkpoint) -> LossError:
     """Return the error for state whose parameters nobody can tell."""
     hint = "--optimizer drop converts the weights without it"
     if checkpoint.optimizer_numbered is not None or checkpoint.optimizer_stored is not None:
-        hint = f"--param-order FILE or --trainable REGEX says which; {hint}"
+        hint = f"--param-order FILE or --trainable REGEX says which, by the names that ckconv inspect lists; {hint}"
     return LossError(f"optimizer state: {checkpoint.optimizer_unusable}", hint=hint)
 
 

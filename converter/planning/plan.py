@@ -13,24 +13,26 @@ from converter.dialects.keras import with_settings
 from converter.dialects.names.wrappers import unwrapped
 from converter.dialects.quantised import quantisation_of
 from converter.dialects.transformers.state_dicts import as_state_dict
-from converter.errors import CkconvError, LossError, UsageError, VerificationError, WriteError
+from converter.errors import CkconvError, LossError, ReadError, UsageError, VerificationError, WriteError
 from converter.execution.child import require
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.model.checkpoint import Checkpoint, Part
 from converter.model.output import Output, Provenance
 from converter.options import Options
-from converter.planning.config_sizes import with_sizes
-from converter.planning.config_values import with_config_values, with_task
+from converter.planning.config_sizes import with_sizes, with_told_sizes
+from converter.planning.config_values import with_config_values, with_model_type, with_task
 from converter.planning.graph import with_graph
 from converter.planning.needs import check_code_is_asked, check_needs, check_state_is_carried
 from converter.planning.optimizer import with_optimizer, with_optimizer_in_place
 from converter.planning.own_layers import with_own_layers
 from converter.planning.selection import cast_losses, check_one_class, check_read, selected
-from converter.planning.source import Source
+from converter.planning.source import Source, with_own_config
 from converter.planning.target import Target
 from converter.report import Report, Verification
-from converter.report.ledger import account, check_allowed
+from converter.report.ledger import account, check_allowed, listed
+
+_CONSTANTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +146,16 @@ def _configured(source: Source, target: Target, options: Options) -> Checkpoint:
     is_copy = target.format.keeps_structure and target.format.name == source.format
     if not is_copy or options.mapping is not None:
         checkpoint = replace(checkpoint, structure=None)
+        checkpoint = checkpoint if checkpoint.config is not None else with_own_config(checkpoint)
     if options.data is not None and not os.path.isfile(options.data):
         raise UsageError("--inputs: no such file", path=options.data)
-    check_needs(checkpoint, target, options)
-    given = with_config_values(checkpoint, options)
+    typed = with_model_type(checkpoint, options) if options.config_value else checkpoint
+    check_needs(typed, target, options)
+    given = with_config_values(typed, options)
     needs_config = Part.CONFIG in target.format.holds or (target.has_graph(options) and options.model is None)
-    return with_sizes(given) if needs_config else given
+    if needs_config:
+        return with_sizes(given)
+    return with_told_sizes(given) if target.is_of_one_class(given, options) else given
 
 
 def _named(checkpoint: Checkpoint, target: Format) -> Checkpoint:
@@ -195,6 +201,15 @@ def _openable(output: Output, options: Options) -> Output:
     return replace(output, warnings=(*output.warnings, f"arrays alone: {arrays.problem}"))
 
 
+def _left_behind(source: Checkpoint) -> tuple[str, ...]:
+    """Return a note of the numbers that only the graph of the source has."""
+    if not source.constants:
+        return ()
+    count, numbers = len(source.constants), sum(source.constants.values())
+    names = listed([*source.constants], _CONSTANTS_SHOWN)
+    return (f"not carried: {count} constants of the graph, {numbers} numbers: {names}",)
+
+
 def _runnable(
     planned: Checkpoint, source: Checkpoint, target: Target, options: Options, workshop: LocalWorkshop
 ) -> Checkpoint:
@@ -202,7 +217,10 @@ def _runnable(
     has_graph = target.has_graph(options)
     planned = with_settings(planned, source, has_own_graph=has_graph and options.model is None)
     if not has_graph:
-        return replace(planned, graph=None)
+        if not planned.tensors:
+            numbers = sum(source.constants.values())
+            raise ReadError(f"holds no tensor; its graph has {numbers} numbers, all of them constants")
+        return replace(planned, graph=None, warnings=(*planned.warnings, *_left_behind(source)))
     if target.format.extra is not None:
         require(target.format.extra, f"writing a {target.format.name} that runs")
     return with_graph(planned, source, target.format, options, workshop)

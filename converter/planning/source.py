@@ -60,7 +60,7 @@ class Source:
         read_options = format_.read_options(**{name: value for name, value in specific.items() if name in accepted})
         with _naming(file):
             checkpoint = format_.read(file, read_options)
-            if not checkpoint.tensors:
+            if not checkpoint.tensors and checkpoint.graph is None:
                 raise ReadError("holds no tensor")
             check_growth(checkpoint, file)
         left = {name: value for name, value in specific.items() if name not in accepted}
@@ -132,6 +132,28 @@ def _with_siblings(checkpoint: Checkpoint, folder: Location, path: Location | No
     elif is_keras_class(checkpoint.config.values):
         checkpoint = _with_config(replace(checkpoint, config=None), checkpoint.config, path)
     return replace(checkpoint, assets=_assets(checkpoint, folders, options.tokenizer))
+
+
+def with_own_config(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with the config of transformers that training code saved in it, where it has no other."""
+    held = {key: value for key, value in checkpoint.extras.items() if _is_config(value)}
+    if checkpoint.config is not None or checkpoint.keras_config is not None or len(held) != 1:
+        return checkpoint
+    ((key, values),) = held.items()
+    try:
+        raw = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode("ascii")
+    except (TypeError, ValueError):
+        return checkpoint
+    return replace(
+        checkpoint,
+        config=Config(values=json.loads(raw), raw=raw),
+        extras={name: value for name, value in checkpoint.extras.items() if name != key},
+        warnings=(*checkpoint.warnings, f"config.json is what the file has under {key!r}"),
+    )
+
+
+def _is_config(value: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("model_type"), str)
 
 
 def config_file(place: StrPath) -> Path:

@@ -23,7 +23,7 @@ from converter.encoding import safetensors
 from converter.errors import GraphError, LimitError, UnprovenError, UsageError, VerificationError
 from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
-from converter.graphs.description.cases import Budget, Case, Cases, sample_cases, unreached
+from converter.graphs.description.cases import Budget, Case, Cases, drawn, sample_cases, unreached
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import TracedGraph
 from converter.graphs.description.user_inputs import user_cases
@@ -35,8 +35,8 @@ from converter.model.child_function import Call, ChildFunction
 from converter.model.output import Output
 from converter.model.tensor import Array
 from converter.options import Options, Verify
+from converter.planning.extents import empty, failures, tried, with_extents
 from converter.proof.comparing import RELATIVE_TOLERANCE, Comparison, compare_outputs, unproven_reason
-from converter.proof.extents import tried, with_extents
 from converter.report import Canary, Verification
 
 Outputs = Mapping[str, Array]
@@ -80,7 +80,7 @@ def verify_outputs(
     canary = workshop.scratch / "canary.npz"
     if runner.takes("canary"):
         runner = runner.with_arguments(canary=os.fspath(canary), since=time.monotonic())
-    signature, compared, left_out, (expected, found, answer) = _where_it_runs(
+    signature, chosen, compared, left_out, (expected, found, answer) = _where_it_runs(
         runs, graph.signature, chosen, options, ("reference", (reference.runner, reference.model)), (runner, staged)
     )
     if data is not None and left_out:
@@ -88,7 +88,7 @@ def verify_outputs(
     sizes = [case.sizes for case in compared]
     reached = partial(
         replace,
-        left_out=(*left_out, *chosen.notes),
+        left_out=(*left_out, *drawn(signature, compared, chosen.cases), *chosen.notes),
         beyond=None if data is not None else unreached(signature, sizes),
         data=None if data is None else data.name,
     )
@@ -121,7 +121,6 @@ def verify_outputs(
 
 
 _HINT = "--inputs FILE.npz gives inputs that it takes"
-_NOTHING = "its outputs have no elements"
 
 
 class _NowhereError(GraphError):
@@ -130,7 +129,7 @@ class _NowhereError(GraphError):
 
 def _where_it_runs(
     runs: _Runs, signature: Signature, chosen: Cases, options: Options, reference: tuple[str, _Run], target: _Run
-) -> tuple[Signature, list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
+) -> tuple[Signature, Cases, list[Case], list[str], tuple[Outputs, Outputs, Answer]]:
     """Run both sides as `_both` does; at other extents where the source takes none of these, or gives nothing there.
 
     The signature says what was found of its dimensions.
@@ -141,19 +140,18 @@ def _where_it_runs(
         result = _both(runs, chosen.cases, reference, ("target", target))
     except _NowhereError as error:
         problem = error
-    if options.data is None and (result is None or {case.name for case in result[0]} <= _empty(result[2][0])):
-        wider = with_extents(signature, partial(runs.failed, reference), is_brief=result is not None)
+    if options.data is None and (result is None or {case.name for case in result[0]} <= empty(result[2][0])):
+        wider = with_extents(signature, partial(failures, *reference[1], runs.workshop), is_brief=result is not None)
         if wider is not None:
             signature, note = wider
-            compared, left_out, outputs = _both(
-                runs, sample_cases(signature, _budget(options)).cases, reference, ("target", target)
-            )
-            return signature, compared, [*left_out, note], outputs
+            chosen = sample_cases(signature, _budget(options))
+            chosen = replace(chosen, notes=(*chosen.notes, note))
+            return signature, chosen, *_both(runs, chosen.cases, reference, ("target", target))
     if result is None:
         tries = tried(signature) if options.data is None else ""
         assert problem is not None
         raise GraphError(f"the source does not run{tries}: {problem.message}", hint=problem.hint) from problem
-    return signature, *result
+    return signature, chosen, *result
 
 
 def _both(
@@ -182,15 +180,14 @@ def _both(
         if name not in failed:
             raise VerificationError(f"does not run on {name}, where the source does: {reason}", path=target[1][1])
     names = {case.name for case in compared}
-    notes = [_left_out(name, reason) for name, reason in failed.items()]
-    notes += [f"outputs not compared on {name}: {reason}" for name, reason in unfit.items()]
-    return compared, notes, (_of(names, expected), _of(names, found), ours)
+    return compared, _notes(cases, failed, unfit), (_of(names, expected), _of(names, found), ours)
 
 
-def _empty(outputs: Outputs) -> Set[str]:
-    """Return the sets for which no output has an element."""
-    held = {key.partition("/")[0] for key, array in outputs.items() if array.size}
-    return {key.partition("/")[0] for key in outputs} - held
+def _notes(cases: Sequence[Case], failed: Mapping[str, str], unfit: Mapping[str, str]) -> list[str]:
+    """Return a note for each set that was not compared, but for those that only tried what the source takes."""
+    trials = {case.name for case in cases if case.below is not None}
+    notes = [_left_out(name, reason) for name, reason in failed.items() if name not in trials]
+    return [*notes, *(f"outputs not compared on {name}: {reason}" for name, reason in unfit.items())]
 
 
 def _of(names: Set[str], outputs: Outputs) -> Outputs:
@@ -231,12 +228,6 @@ class _Runs:
     def write(self, cases: Sequence[Case]) -> None:
         """Write the inputs of all that is run from now on."""
         write_sets(os.fspath(self.inputs), {case.name: case.arrays for case in cases})
-
-    def failed(self, call: tuple[str, _Run], cases: Sequence[Case]) -> Mapping[str, str]:
-        """Return on which of the sets a model does not run, and why."""
-        self.write(cases)
-        ((outputs, answer),) = self.run([call])
-        return {**dict.fromkeys(_empty(outputs), _NOTHING), **answer.get("unfit", {}), **answer["failed"]}
 
     def failure(self, call: tuple[str, _Run]) -> str | None:
         """Return why a model ends without an answer, None when it does not."""

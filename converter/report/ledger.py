@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import takewhile
 
 from converter.errors import LossError, escape
 from converter.model.checkpoint import Checkpoint
@@ -15,6 +17,8 @@ NAMES_TOGETHER = 3
 REASON_CHARACTERS = 1000
 """Of a reason or a note, what is shown."""
 _NAMES_SHOWN = 20
+_OPTIONS_SHOWN = 4
+_LAST_PART = re.compile(r"[^./]*$")
 
 
 def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[LedgerLine, ...]:
@@ -47,16 +51,41 @@ def account(source: Checkpoint, written: Checkpoint, output: Output) -> tuple[Le
 
 
 def check_allowed(lines: Iterable[LedgerLine], *, allow_dropped: Sequence[str], allow_missing: Sequence[str]) -> None:
-    """Raise LossError for a loss that is refused by default and matches none of the user's patterns."""
+    """Raise LossError for a loss that is refused by default and matches none of the user's patterns.
+
+    It is about the first, and its hint about all that one option accepts.
+    """
+    refused: dict[str, list[str]] = {}
+    why = ""
     for line in lines:
-        if not line.is_refused_by_default:
-            continue
         patterns = allow_missing if line.status is Status.DEFAULTED else allow_dropped
         name = line.name or line.target or ""
-        if not any(fnmatchcase(name, pattern) for pattern in patterns):
+        if line.is_refused_by_default and not any(fnmatchcase(name, pattern) for pattern in patterns):
             flag = "--allow-missing" if line.status is Status.DEFAULTED else "--allow-dropped"
-            hint = f"--exclude {name!r} leaves it out" if line.kind is Kind.UNHELD else f"{flag} {name!r} accepts it"
-            raise LossError(line.reason, tensor=name, hint=hint)
+            how = "--exclude" if line.kind is Kind.UNHELD else flag
+            refused.setdefault(how, []).append(name)
+            why = why or line.reason
+    for flag, names in refused.items():
+        raise LossError(why, tensor=names[0], hint=_accepting(flag, names))
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return the characters that all names begin with."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))
+    return "".join(column[0] for column in alike)
+
+
+def _accepting(flag: str, names: Sequence[str]) -> str:
+    """Return the options that accept what is refused of all these tensors."""
+    verb, object_ = ("leave", " out") if flag == "--exclude" else ("accept", "")
+    if len(names) == 1:
+        return f"{flag} {names[0]!r} {verb}s it{object_}"
+    alike = _LAST_PART.sub("", _beginning(names))
+    if len(names) > _OPTIONS_SHOWN and alike:
+        return f"{flag} '{alike}*' {verb}s all {len(names)} of them{object_}"
+    options = " ".join(f"{flag} {name!r}" for name in names[:_OPTIONS_SHOWN])
+    more = f" ... and {len(names) - _OPTIONS_SHOWN} more" if len(names) > _OPTIONS_SHOWN else ""
+    return f"{options}{more} {verb} them{object_}"
 
 
 def noted(notes: Iterable[str]) -> tuple[str, ...]:

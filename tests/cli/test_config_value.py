@@ -75,7 +75,7 @@ def test_unknown_names_are_refused_and_those_of_the_class_are_not(
 
 
 FIXED = """
-architectures attn_implementation auto_map dtype experts_implementation model_type output_attentions
+architectures attn_implementation auto_map dtype experts_implementation output_attentions
 output_hidden_states quantization_config return_dict torch_dtype transformers_version use_cache use_mems_eval
 """
 

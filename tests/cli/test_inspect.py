@@ -65,6 +65,7 @@ def test_all_that_is_known_of_a_checkpoint_is_told() -> None:
             config=Config(values={"architectures": ["One", "Two"]}, raw=b""),
             optimizer=state,
             optimizer_refused="why it is",
+            constants={"axes": 2, "scale": 1},
             extras={"epoch": 3},
             warnings=("mind this",),
         )
@@ -75,6 +76,7 @@ def test_all_that_is_known_of_a_checkpoint_is_told() -> None:
         "parts": ["config", "extras", "optimizer", "weights"],
         "architecture": "One, Two",
         "tensors": [{"name": "a", **tensor, "tied_to": None}, {"name": "b", **tensor, "tied_to": "a"}],
+        "constants": {"count": 2, "numbers": 3, "by_name": {"axes": 2, "scale": 1}},
         "optimizer": {"algorithm": "sgd", "step": 7, "basis": "named", "slots": ["momentum_buffer"]},
         "optimizer_refused": "why it is",
         "extras": ["epoch"],

@@ -61,6 +61,7 @@ def test_the_file_goes_before_the_record_where_it_says_anything() -> None:
         (Record(), "b", ()),
         (Record(without_decay=frozenset("b"), parameters=("a", "b", "c")), None, ("b",)),
         (Record(without_decay=frozenset("c"), parameters=("a", "b", "c")), None, ("c:0",)),
+        (Record(without_decay=frozenset({"c:0"}), parameters=("a", "b", "c:0")), None, ("c:0",)),
         (Record(without_decay=frozenset("b"), parameters=("a", "b", "c")), [0], ("b",)),
         (Record(without_decay=frozenset("b")), [0], ("a",)),
     ],

@@ -226,7 +226,7 @@ def test_models_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert_refused(tmp_path, model(one, one), "name of two initializers")
     assert_refused(tmp_path, good.SerializeToString() * 2, "2 graphs")
     assert_refused(tmp_path, onnx.ModelProto(ir_version=10), "0 graphs")
-    assert_refused(tmp_path, model(one, sparse_initializer=[onnx.SparseTensorProto()]), "sparse")
+    assert_refused(tmp_path, model(one, sparse_initializer=[onnx.SparseTensorProto()]), "0 names")
     good.metadata_props.extend(entries(a="b"))
     assert read(tmp_path, good).metadata == {"a": "b"}
     good.metadata_props.extend(entries(a="c"))
@@ -255,7 +255,9 @@ def test_strings_and_inner_graphs_are_told_apart(tmp_path: Path) -> None:
     made.functions.append(onnx.FunctionProto(name="f", node=[loop]))
     made.training_info.append(onnx.TrainingInfoProto(initialization=inner))
     found = read(tmp_path, made)
-    assert (list(found.tensors), found.texts, sorted(found.nested)) == (["w"], ("t",), ["inside"] * 3)
+    assert (list(found.tensors), found.texts, found.training) == (["w"], ("t",), ("inside",))
+    inside = {f"{path}/If_0/then_branch/inside": 6 for path in ("Loop_1/body", "f/Loop_0/body")}
+    assert {name: held.numbers for name, held in found.constants.items()} == {"k": 6, **inside}
     assert found.has_training
 
 
@@ -267,7 +269,7 @@ def nested(levels: int) -> Any:
 
 
 def test_depth_is_bounded(tmp_path: Path) -> None:
-    assert read(tmp_path, nested(32)).nested == ("inside",)
+    assert list(read(tmp_path, nested(32)).constants) == ["inside"]
     assert_refused(tmp_path, nested(33), "graphs inside graphs")
 
 
@@ -319,18 +321,19 @@ def test_names_are_text(place: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["constant", "listed", "sparse", "in a branch", "in a function", "of a branch"])
 def test_tensors_of_nodes_stay_in_the_folder(kind: str, tmp_path: Path) -> None:
-    def made(location: str) -> Any:
+    def made(location: str, **more: Any) -> Any:
         found = computing()
         attribute = found.graph.node[0].attribute[0]
         branch = found.graph.node[1].attribute[0].g
-        tensor = changed(raw_data=None, data_location=1)
+        tensor = changed(raw_data=None, data_location=1, **more)
         tensor.external_data.extend(entries(location=location))
         if kind == "constant":
             attribute.t.CopyFrom(tensor)
         elif kind == "listed":
             attribute.tensors.append(tensor)
         elif kind == "sparse":
-            attribute.sparse_tensor.CopyFrom(onnx.SparseTensorProto(values=tensor, dims=[6]))
+            tensor.dims[:], places = [6], onnx.helper.make_tensor("", onnx.TensorProto.INT64, [6], range(6))
+            attribute.sparse_tensor.CopyFrom(onnx.SparseTensorProto(values=tensor, indices=places, dims=[6]))
         elif kind == "in a branch":
             branch.node[0].attribute.add(name="value").t.CopyFrom(tensor)
         elif kind == "in a function":
@@ -339,7 +342,12 @@ def test_tensors_of_nodes_stay_in_the_folder(kind: str, tmp_path: Path) -> None:
             branch.initializer.append(tensor)
         return found
 
-    read(tmp_path, made("absent.bin"))
+    if kind != "sparse":  # what is no weight is not looked for
+        read(tmp_path, made("absent.bin", data_type=3))
+    (tmp_path / "data.bin").write_bytes(bytes(24))
+    read(tmp_path, made("data.bin"))
+    if kind not in ("listed", "in a branch"):
+        assert_refused(tmp_path, made("absent.bin"), "No such file")
     assert_refused(tmp_path, made("../absent.bin"), "outside its folder", SafetyError)
     assert_refused(tmp_path, made("/etc/passwd"), "outside its folder", SafetyError)
 

@@ -24,7 +24,7 @@ from converter.encoding.torch_file import torch_file
 from converter.errors import ReadError, SafetyError, UsageError
 from converter.execution.streaming import stream
 from converter.formats import by_name, dcp
-from converter.formats.probe import Probe, located
+from converter.formats.probe import located
 from converter.graphs.calls import run_onnx
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.traced import Reference, TracedGraph
@@ -557,20 +557,3 @@ def _flax_array(held: Tensor) -> bytes:
     inner = msgpack.array_header(3) + msgpack.array_header(1) + msgpack.number(held.size) + msgpack.text("float32")
     inner += msgpack.binary_header(held.nbytes) + held.numpy().tobytes()
     return msgpack.extension_header(1, len(inner)) + inner
-
-
-def test_the_only_version_of_a_saved_model_is_the_one(tmp_path: Path) -> None:
-    """TensorFlow Serving numbers versions in folders, and has nothing else in that of the model."""
-    for number in ("1", "12"):
-        (tmp_path / "model" / number).mkdir(parents=True)
-        (tmp_path / "model" / number / "saved_model.pb").write_bytes(b"")
-        assert located(tmp_path / "model") == tmp_path / "model" / ("1" if number == "1" else "")
-    error = Probe(tmp_path / "model").nothing_known()
-    assert (error.message, error.hint) == (
-        "holds versions 1, 12 of a SavedModel",
-        f"give one: {tmp_path / 'model' / '12'} is the newest",
-    )
-    (tmp_path / "model" / "12" / "saved_model.pb").unlink()
-    assert located(tmp_path / "model") == tmp_path / "model" / "1"
-    (tmp_path / "model" / "notes").write_bytes(b"")
-    assert located(tmp_path / "model") == tmp_path / "model"

@@ -71,38 +71,17 @@ def test_what_torch_exported(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name].numpy(), value.numpy())
 
 
-def test_texts_and_inner_graphs_are_losses_that_must_be_allowed(tmp_path: Path) -> None:
+def test_texts_and_graphs_that_train_are_losses_that_must_be_allowed(tmp_path: Path) -> None:
     onnx.save(matmul(onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [1], [b"x"])), tmp_path / "x.onnx")
     with pytest.raises(LossError, match="text"):
         converter.convert(tmp_path / "x.onnx", tmp_path / "x.safetensors")
     converter.convert(tmp_path / "x.onnx", tmp_path / "x.safetensors", allow_dropped=("words",))
-    inner = onnx.GraphProto(name="g", initializer=[onnx.numpy_helper.from_array(KERNEL, "inside")])
+    graph = onnx.GraphProto(name="step", initializer=[onnx.numpy_helper.from_array(KERNEL, "moment")])
     made = matmul()
-    made.graph.node.append(onnx.helper.make_node("If", ["c"], ["z"], then_branch=inner))
+    made.training_info.append(onnx.TrainingInfoProto(algorithm=graph))
     onnx.save(made, tmp_path / "y.onnx")
-    with pytest.raises(LossError, match="graph inside the graph"):
+    with pytest.raises(LossError, match="of a graph that trains the model"):
         converter.convert(tmp_path / "y.onnx", tmp_path / "y.safetensors")
-
-
-def test_weights_that_are_constants_of_nodes_become_initializers_as_the_error_says(tmp_path: Path) -> None:
-    onnx_ir = pytest.importorskip("onnx_ir")
-    from onnx_ir.passes import common
-
-    kernel = np.arange(64, dtype=np.float32).reshape(2, 32)
-    constant = onnx.helper.make_node("Constant", [], ["fc.weight"], value=onnx.numpy_helper.from_array(kernel))
-    made = matmul()
-    del made.graph.initializer[:]
-    made.graph.node.insert(0, constant)
-    onnx.save(made, tmp_path / "x.onnx")
-    with pytest.raises(ReadError, match=r"has no initializers: .* constants of its nodes") as caught:
-        converter.convert(tmp_path / "x.onnx", tmp_path / "x.safetensors")
-    named = [word.strip(",") for word in (caught.value.hint or "").split() if word.startswith("Lift")]
-    model = onnx_ir.load(tmp_path / "x.onnx")
-    for name in named:
-        getattr(common, name)()(model)
-    onnx_ir.save(model, tmp_path / "y.onnx")
-    converter.convert(tmp_path / "y.onnx", tmp_path / "y.safetensors")
-    np.testing.assert_array_equal(converter.read(tmp_path / "y.safetensors").tensors["fc.weight"].numpy(), kernel)
 
 
 def opened(path: Path) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def test_a_config_that_says_no_model_type_is_refused(tmp_path: Path) -> None:
     converter.write(replace(checkpoint, config=remote), tmp_path / "out", to="pretrained")
 
 
-def test_two_encoders_of_a_keras_model_are_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flavor", ["safetensors", "tf", "flax"])
+def test_two_encoders_of_a_keras_model_are_no_folder(flavor: str, tmp_path: Path) -> None:
     inside = {"model_type": "bert", "transformers_version": "4.57.6"}
     layers = [{"class_name": "TFBertModel", "config": {"name": name, **inside}} for name in ("query", "document")]
     around = {"class_name": "Functional", "config": {"layers": layers}}
@@ -173,7 +174,7 @@ def test_two_encoders_of_a_keras_model_are_no_folder(tmp_path: Path) -> None:
         keras_config=Config(values=around, raw=json.dumps(around).encode()),
     )
     with pytest.raises(ArchitectureError, match=r"has 2 models of transformers as layers \(query, document\)"):
-        converter.write(checkpoint, tmp_path / "out", to="pretrained")
+        converter.write(checkpoint, tmp_path / "out", to="pretrained", flavor=flavor)
 
 
 def test_two_models_in_one_folder_are_refused(masked: Path, tmp_path: Path) -> None:

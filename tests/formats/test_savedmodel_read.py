@@ -17,6 +17,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import converter
 from converter.errors import CkconvError, ReadError, SafetyError
 from converter.formats import NoOptions, Probe
 from converter.formats.savedmodel import FORMAT, read, sniff
@@ -272,3 +273,22 @@ def test_no_framework_is_imported(plain: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(plain)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_only_version_of_a_saved_model_is_the_one(tmp_path: Path) -> None:
+    """TensorFlow Serving numbers versions in folders, and has nothing else in that of the model."""
+    source, folder = Path(__file__).parents[2] / "fixtures" / "field" / "snappy_sm", tmp_path / "model"
+    shutil.copytree(source, folder / "1")
+    assert list(converter.read(folder).tensors) == list(converter.read(source).tensors)
+    shutil.copytree(source, folder / "12")
+    with pytest.raises(ReadError) as raised:
+        converter.read(folder)
+    assert (raised.value.message, raised.value.hint) == (
+        "holds versions 1, 12 of a SavedModel",
+        f"give one: {folder / '12'} is the newest",
+    )
+    (folder / "12" / "saved_model.pb").unlink()
+    assert list(converter.read(folder).tensors) == list(converter.read(source).tensors)
+    (folder / "notes").write_bytes(b"")
+    with pytest.raises(ReadError, match="holds no checkpoint that any format knows"):
+        converter.read(folder)

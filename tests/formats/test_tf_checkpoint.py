@@ -181,6 +181,54 @@ def test_variables_of_an_estimator_of_keras(tmp_path: Path) -> None:
     assert (report.optimizer.status, str(report.optimizer.reason)[:30]) == ("dropped", "the source says too little of ")
 
 
+def version_1(folder: Path) -> dict[str, Any]:
+    """A checkpoint of the format V1, with slots, a variable in three slices and numbers of other types."""
+    v1 = tf.compat.v1
+    random = np.random.default_rng(0)
+    with tf.Graph().as_default(), v1.Session() as session:
+        weight = v1.get_variable("net/w", initializer=KERNEL)
+        thirds = v1.fixed_size_partitioner(3)
+        v1.get_variable("net/split", (7, 2), initializer=v1.random_normal_initializer(), partitioner=thirds)
+        v1.get_variable("net/count", initializer=np.array([1, -2, 3], np.int64))
+        v1.get_variable("net/wide", initializer=random.normal(size=(2, 2)))
+        v1.get_variable("net/zeros", initializer=np.zeros((3, 0), np.float32))
+        step = v1.train.get_or_create_global_step()
+        train = v1.train.AdamOptimizer(0.1).minimize(
+            tf.reduce_sum(weight * weight), global_step=step, var_list=[weight]
+        )
+        session.run(v1.global_variables_initializer())
+        session.run(train)
+        v1.train.Saver(write_version=v1.train.SaverDef.V1).save(session, str(folder / "model.ckpt"))
+        found = {each.op.name: session.run(each) for each in v1.global_variables()}
+    parts = [found.pop(f"net/split/part_{number}") for number in range(3)]
+    return {**found, "net/split": np.concatenate(parts)}
+
+
+@pytest.mark.parametrize("place", [".", "model.ckpt"])
+def test_what_tensorflow_wrote_in_the_format_v1(place: str, tmp_path: Path) -> None:
+    expected = version_1(tmp_path)
+    found = converter.read(tmp_path / place)
+    beside = {line.name for line in found.lines}
+    assert {name for name in expected if "Adam" in name or "power" in name or name == "global_step"} == beside
+    assert set(found.tensors) == set(expected) - beside
+    for name, tensor in found.tensors.items():
+        assert np.array_equal(tensor.numpy(), expected[name]), name
+        assert tensor.numpy().dtype == expected[name].dtype
+    state = found.optimizer
+    assert state is not None
+    assert np.array_equal(state.slots["exp_avg"]["net/w"].numpy(), expected["net/w/Adam"])
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_file_of_the_format_v1_that_is_damaged_is_refused(step: int, tmp_path: Path) -> None:
+    version_1(tmp_path)
+    data = bytearray((tmp_path / "model.ckpt").read_bytes())
+    data[len(data) * step // 12] ^= 0x55
+    (tmp_path / "model.ckpt").write_bytes(data)
+    with pytest.raises(CkconvError):
+        converter.read(tmp_path / "model.ckpt", from_format="tf-checkpoint")
+
+
 def test_text_is_a_loss_that_must_be_allowed(tmp_path: Path) -> None:
     tf.train.Checkpoint(w=tf.Variable(KERNEL, name="w"), t=tf.Variable("hello", name="t")).write(str(tmp_path / "x"))
     with pytest.raises(LossError, match="text"):

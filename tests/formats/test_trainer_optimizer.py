@@ -199,6 +199,21 @@ def test_an_optimizer_beside_a_tensorflow_model_comes_back(squad_bert: Path, eps
             assert np.array_equal(tensor.numpy(), found.slots[slot][name].numpy()), (slot, name)
 
 
+def test_groups_with_and_without_decay_come_back_from_a_tensorflow_model(tmp_path: Path) -> None:
+    """Variables of TensorFlow are called `beta:0`, in the record of those that do not decay, too."""
+    model = varied("bert")
+    saved(model, trainer_groups(model), tmp_path / "run")
+    converter.convert(tmp_path / "run", tmp_path / "tf", to="pretrained", flavor="tf")
+    converter.convert(tmp_path / "tf", tmp_path / "back.pth")
+    converter.convert(tmp_path / "run", tmp_path / "here.pth")
+    expected, found = (converter.read(tmp_path / name).optimizer for name in ("here.pth", "back.pth"))
+    assert expected is not None
+    assert found is not None
+    for ours, theirs in zip(expected.groups, found.groups, strict=True):
+        assert set(ours.parameters) == set(theirs.parameters)
+        assert ours.hyperparameters["weight_decay"] == theirs.hyperparameters["weight_decay"]
+
+
 def test_random_state_goes_along(tmp_path: Path) -> None:
     model = varied("bert")
     saved(model, trainer_groups(model), tmp_path / "run")
@@ -214,3 +229,21 @@ def test_random_state_goes_along(tmp_path: Path) -> None:
     checkpoint = converter.convert(tmp_path / "run", tmp_path / "x.pth")
     assert checkpoint.optimizer.status == "carried"
     assert "rng_state" in torch.load(tmp_path / "x.pth", weights_only=True)["extras"]
+
+
+def test_variables_that_tensorflow_alone_trains_have_state(tmp_path: Path) -> None:
+    """TensorFlow's MPNet has a pooler where PyTorch's has none: an optimizer that is built for it counts it."""
+    sizes = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.MPNetConfig(**sizes, intermediate_size=16, max_position_embeddings=20)
+    model = transformers.MPNetForSequenceClassification(config)
+    saved(model, [{"params": list(model.parameters())}], tmp_path / "run")
+    converter.convert(tmp_path / "run", tmp_path / "tf", to="pretrained", flavor="tf")
+    state = converter.read(tmp_path / "tf").optimizer
+    assert state is not None
+    pooler = {name for name in state.parameters if "/mpnet/pooler/" in name}
+    assert len(pooler) == 2
+    assert all(not held[name].numpy().any() for held in state.slots.values() for name in pooler)
+    converter.convert(tmp_path / "tf", tmp_path / "back.pth")
+    back = converter.read(tmp_path / "back.pth").optimizer
+    assert back is not None
+    assert set(back.parameters) == {name for name, _ in model.named_parameters()}

@@ -25,9 +25,10 @@ def run(model: Any, inputs: list[Any]) -> list[Any]:
 
 
 def _exported(module: Any, given: dict[str, Any]) -> Any:
-    from converter.graphs.lower.torch.program import exported, keywords
+    from converter.graphs.description.input_names import torch_parameters
+    from converter.graphs.lower.torch.program import exported
 
-    called = keywords(list(given))
+    called = torch_parameters(list(given))
     return exported(module, given, {}).module()(**{called[name]: value for name, value in given.items()})
 
 

@@ -109,6 +109,23 @@ def foreign() -> Any:
     return made
 
 
+def learnt() -> Any:
+    """x @ fc.weight, and a regression whose coefficients are attributes."""
+    numbers = {"coefficients": [1.0, -2.0, 3.0, 0.5], "intercepts": [0.25]}
+    nodes = [
+        helper.make_node("MatMul", ["x", "fc.weight"], ["product"]),
+        helper.make_node("LinearRegressor", ["product"], ["y"], name="learnt", domain="ai.onnx.ml", **numbers),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "learnt",
+        [_value("x", [None, 3])],
+        [_value("y", [None, 1])],
+        [numpy_helper.from_array(KERNEL, "fc.weight")],
+    )
+    return _model(graph, opsets=[helper.make_opsetid("ai.onnx.ml", 3)])
+
+
 def with_sequence_input() -> Any:
     """An input that is a sequence of tensors."""
     made = dense()

@@ -261,3 +261,9 @@ def test_an_output_that_is_called_as_another_is_no_other(second: str, tmp_path: 
     assert converter.verify(tmp_path / "right.onnx", tmp_path / "right.onnx").verification.outputs
     with pytest.raises(VerificationError, match="differs"):
         converter.verify(tmp_path / "right.onnx", tmp_path / "wrong.onnx")
+
+
+def test_a_number_stays_an_array_when_it_is_nudged() -> None:
+    """numpy makes a scalar of it, which onnxruntime does not take."""
+    found = nudged(np.array(2, np.float32), "scale")
+    assert (type(found), found.shape, found.dtype) == (np.ndarray, (), np.dtype(np.float32))

@@ -191,3 +191,33 @@ def test_those_of_keras_3_alone_may_be_too(is_whole: bool, tmp_path: Path) -> No
     report = converter.convert(weights, tmp_path / "out.onnx", config=config, optimizer="drop")
     assert report.verification.outputs
     assert ports(tmp_path / "out.onnx") == ports(tmp_path / "whole.onnx")
+
+
+STATES = ("output_hidden_states", "output_attentions")
+
+
+@pytest.mark.parametrize("where", ["config", "call"])
+def test_places_of_outputs_count_the_states_that_a_model_returns(where: str, tmp_path: Path) -> None:
+    """tf.nest lists fields by their names: attentions, hidden_states, last_hidden_state, pooler_output."""
+
+    def change(layers: dict[str, Any]) -> None:
+        layer = layers["tf_bert_model"]
+        (call,) = layer["inbound_nodes"]
+        call[0][3] |= {"training": False, **(dict.fromkeys(STATES, True) if where == "call" else {})}
+        if where == "config":
+            layer["config"] |= dict.fromkeys(STATES, True)
+        (port,) = layers["tf.__operators__.getitem"]["inbound_nodes"]
+        count = layer["config"]["num_hidden_layers"]
+        port[2] = 2 * count  # the last of the hidden states, behind attentions, embeddings and the other layers
+
+    converter.convert(changed(tmp_path, change), tmp_path / "out.onnx", optimizer="drop")
+    assert_equal(run_onnx(tmp_path / "out.onnx", "numbers.h5"), "numbers.h5")
+
+
+def test_calls_that_return_other_states_are_refused(tmp_path: Path) -> None:
+    def change(layers: dict[str, Any]) -> None:
+        calls = layers["tf_bert_model"]["inbound_nodes"]
+        calls.append([[*calls[0][0][:3], {**calls[0][0][3], "output_hidden_states": True}]])
+
+    with pytest.raises(ArchitectureError, match=r"with and without output_hidden_states.*model\.save\(folder\)"):
+        converter.convert(changed(tmp_path, change), tmp_path / "out.onnx", optimizer="drop")

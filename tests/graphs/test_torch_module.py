@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from converter.errors import GraphError
 from converter.graphs.lower.torch.module import lower
 from converter.graphs.lower.torch.names import RESERVED, module_names, original_name
-from converter.graphs.lower.torch.program import exported, keywords
+from converter.graphs.lower.torch.program import exported
 from converter.graphs.trace.recurrent import as_operators
 from tests.graphs.test_operators import CASES, Case, _model
 
@@ -358,6 +358,9 @@ _NAMES = [
     "__class__",
     "bert/encoder/kernel:0",
     "has space",
+    "self",
+    "class.weight",
+    "a.self.weight",
     "ümläut.模型",
 ]
 
@@ -367,6 +370,7 @@ def test_names_are_paths_and_come_back() -> None:
     assert len(set(keys.values())) == len(_NAMES)
     assert [original_name(key) for key in keys.values()] == _NAMES
     assert keys["encoder.layer.0.weight"] == "encoder.layer.0.weight"
+    assert keys["a.self.weight"] == "a.self.weight"
     model = _graph([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n"]}, ["y"])
     tensors = {name: torch.full((2,), float(at)) for at, name in enumerate(_NAMES)}
     module = lower(
@@ -388,16 +392,6 @@ def test_names_are_paths_and_come_back() -> None:
 def test_no_name_hides_an_attribute_of_a_module() -> None:
     public = {name for name in dir(torch.nn.Module()) if not name.startswith("__")}
     assert public <= RESERVED
-
-
-def test_keywords_are_the_names_where_python_has_them() -> None:
-    assert keywords(["input_ids", "x.1", "x_1", "0", "class"]) == {
-        "input_ids": "input_ids",
-        "x.1": "x_1",
-        "x_1": "x_1_",
-        "0": "input_0",
-        "class": "input_class",
-    }
 
 
 # --- a module, exported to ONNX by torch, given back

@@ -363,6 +363,34 @@ FAULTS = (
         what="a tensor outside may be longer than its shape",
     ),
     Fault(
+        module="encoding/onnx_operands.py",
+        old="                else:\n                    self.used |= roots\n",
+        new="",
+        tests="tests/graphs/test_onnx_places.py -k operators_take",
+        what="a weight that is also the scales of a Resize is none",
+    ),
+    Fault(
+        module="encoding/onnx_operands.py",
+        old="            return self._inputs_taken(function, depth + 1)",
+        new="            return ()",
+        tests="tests/graphs/test_onnx_places.py -k operators_take",
+        what="what a function takes for the scales of a Resize is a weight",
+    ),
+    Fault(
+        module="encoding/onnx_sparse.py",
+        old=" or (np.diff(places) <= 0).any()",
+        new="",
+        tests="tests/graphs/test_onnx_places.py -k sparse_tensors",
+        what="values of a sparse tensor that are out of order are taken",
+    ),
+    Fault(
+        module="encoding/onnx_graphs.py",
+        old="and not (each.path and each.value in reserved)",
+        new="",
+        tests="tests/graphs/test_onnx_places.py -k two_are_equal",
+        what="a weight is called as an input of the graph",
+    ),
+    Fault(
         module="encoding/torch_file/archives.py",
         old="        if machine.end != data.size:",
         new="        if machine.end > data.size:",
@@ -476,7 +504,7 @@ FAULTS = (
     ),
     Fault(
         module="encoding/tensor_proto.py",
-        old="                found[len(listed) :] = found[len(listed) - 1]",
+        old="                found[len(listed) :] = listed[-1]",
         new="                found[len(listed) :] = found[0]",
         tests=_TENSOR_PROTO,
         what="the first number of a constant stands for those that are not listed",

@@ -313,7 +313,7 @@ FAULTS = (
         what="a folder of sentence-transformers cannot be replaced",
     ),
     Fault(
-        module="formats/unknown.py",
+        module="encoding/unknown.py",
         old='    (0, b"version https://git-lfs", ',
         new='    (0, b"another", ',
         tests=_KEPT + "::test_what_is_known_of_files_that_are_none",
@@ -419,10 +419,10 @@ FAULTS = (
     ),
     Fault(
         module="formats/onnx.py",
-        old="if model.has_constants and not (model.tensors or model.nested or model.texts):",
-        new="if False:",
-        tests="tests/formats/test_onnx.py -k constants",
-        what="nothing says that the weights of a model are constants of its nodes",
+        old="        tensors |= {name: held.tensor for name, held in model.weights.items() if held",
+        new="        _ = {name: held.tensor for name, held in model.weights.items() if held",
+        tests="tests/graphs/test_onnx_places.py -k every_number",
+        what="weights that are constants of nodes are lost",
     ),
     Fault(
         module="formats/onnx.py",

@@ -118,17 +118,24 @@ FAULTS = (
     ),
     Fault(
         module="report/ledger.py",
-        old="        if not any(fnmatchcase(name, pattern) for pattern in patterns):",
-        new="        if not patterns:",
+        old="        if line.is_refused_by_default and not any(fnmatchcase(name, pattern) for pattern in patterns):",
+        new="        if line.is_refused_by_default and not patterns:",
         tests=_WEIGHTS,
         what="any pattern accepts any loss",
     ),
     Fault(
         module="report/ledger.py",
-        old="        if not line.is_refused_by_default:\n            continue\n",
-        new="        if not line.is_refused_by_default:\n            break\n",
+        old="        patterns = allow_missing if",
+        new="        if not line.is_refused_by_default:\n            break\n        patterns = allow_missing if",
         tests="tests/proof/test_report.py",
         what="losses after a harmless line are not looked at",
+    ),
+    Fault(
+        module="report/ledger.py",
+        old='_LAST_PART.sub("", _beginning(names))',
+        new="_beginning(names)",
+        tests=_WEIGHTS,
+        what="a hint's pattern ends inside a part of a name",
     ),
     Fault(
         module="report/ledger.py",
@@ -300,7 +307,7 @@ FAULTS = (
     ),
     Fault(
         module="graphs/passes/rounding.py",
-        old="is_same = node.op_type in _MOVES.split() and self._varying.isdisjoint(used)",
+        old="is_same = node.op_type in _MOVES and self._varying.isdisjoint(used)",
         new="is_same = False",
         tests="tests/graphs/test_mixed_precision.py -k rounded",
         what="weights that are stored in float16 excuse an output",

@@ -133,7 +133,11 @@ def test_every_class_restores_from_a_checkpoint(sources: Path, tmp_path: Path, t
 
 
 def written_and_back(source: Path, target: Path, back: Path, **options: Any) -> str:
-    """Convert to TensorFlow and back; return what is wrong, "" when every tensor is bit for bit the same."""
+    """Convert to TensorFlow and back; return what is wrong, "" when every tensor is bit for bit the same.
+
+    The classes of today tie nothing where a config says so, and those that wrote the source tied some all the same: what
+    these share comes back under each name.
+    """
     back.parent.mkdir(exist_ok=True)
     try:
         converter.convert(source, target, durable=False, **options)
@@ -141,8 +145,12 @@ def written_and_back(source: Path, target: Path, back: Path, **options: Any) -> 
     except CkconvError as error:
         return f"{type(error).__name__}: {error.message}"
     expected, found = (converter.read(folder).tensors for folder in (source, back))
-    if set(expected) != set(found):
-        return f"back: {sorted(set(expected) ^ set(found))[:3]}"
+    config = converter.read(source).config
+    is_untied = config is not None and config.values.get("tie_word_embeddings") is False
+    shared = {tensor.numpy().tobytes() for tensor in expected.values()} if is_untied else set()
+    new = [name for name in set(found) - set(expected) if found[name].numpy().tobytes() not in shared]
+    if others := sorted({*set(expected) - set(found), *new}):
+        return f"back: {others[:3]}"
     wrong = [name for name in expected if expected[name].numpy().tobytes() != found[name].numpy().tobytes()]
     return f"back: other values in {wrong[:3]}" if wrong else ""
 

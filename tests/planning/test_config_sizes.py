@@ -17,7 +17,7 @@ from converter.dialects.identity.settings import is_setting
 from converter.errors import ArchitectureError
 from converter.model.checkpoint import Checkpoint, Config, Dialect
 from converter.model.tensor import ArrayTensor
-from converter.planning.config_sizes import _FAMILIES, with_sizes
+from converter.planning.config_sizes import _FAMILIES, with_sizes, with_told_sizes
 
 SHAPES = {
     "bert.embeddings.word_embeddings.weight": (9, 4),
@@ -133,6 +133,9 @@ def test_types_that_are_laid_out_otherwise_are_told_by_theirs(model_type: str) -
     asked = " and ".join((heads, *more))
     with pytest.raises(ArchitectureError, match=f"does not say {asked}, "):
         with_sizes(replace(checkpoint(model_type=model_type), tensors=tensors))
+    told_alone = with_told_sizes(replace(checkpoint(model_type=model_type), tensors=tensors))
+    assert told_alone.config is not None
+    assert (told_alone.config.values, told_alone.warnings) == ({"model_type": model_type, **told}, ())
     for key in {heads, "num_attention_heads"}:
         found = with_sizes(replace(checkpoint(model_type=model_type, **{key: 2}, **more), tensors=tensors)).config
         assert found is not None

@@ -35,12 +35,13 @@ ANYWHERE = {
 """What decides something of any pair, permits something, bounds it, or asks for what is there already."""
 NO_STATE, NO_CONFIG = "is for the state of an optimizer, and there is none", "is for the config of a transformers model"
 NO_GRAPH, NO_RUN = "decides nothing of a target that has no graph", "needs a target that runs"
+NO_SIGNATURE = "is for graphs that are made of a SavedModel's, and none is"
 OWN_GRAPH = "does not change the source's own graph"
 NO_ORDER = "are for optimizers whose parameters are numbered"
 OF_WEIGHTS = {
     **{"tokenizer": "is for a folder, and the output is one file", "config_value": NO_CONFIG, "task": NO_CONFIG},
     **{"hyperparameter": NO_STATE, "param_order": NO_ORDER, "trainable": NO_ORDER},
-    **{"custom_objects": NO_GRAPH, "with_cache": NO_GRAPH, "model": NO_GRAPH, "opset": NO_GRAPH},
+    **{"custom_objects": NO_GRAPH, "with_cache": NO_GRAPH, "model": NO_GRAPH, "opset": NO_GRAPH, "signature": NO_GRAPH},
     **{"inputs": NO_RUN, "atol": NO_RUN, "rtol": NO_RUN},
 }
 PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
@@ -50,7 +51,10 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
     "folder": (
         "out",
         {"to": "savedmodel"},
-        {"hyperparameter": NO_STATE, "param_order": NO_ORDER, "trainable": NO_ORDER, "custom_objects": "none is"},
+        {
+            **{"hyperparameter": NO_STATE, "param_order": NO_ORDER, "trainable": NO_ORDER},
+            **{"custom_objects": "none is", "signature": NO_SIGNATURE},
+        },
         {
             *("tokenizer", "config_value", "task", "with_cache", "model", "opset", "inputs", "atol", "rtol"),
             *("input_dtype", "layout"),
@@ -63,6 +67,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
             **{"tokenizer": "is for a folder", "config_value": NO_CONFIG, "task": NO_CONFIG},
             **{"hyperparameter": NO_STATE, "param_order": NO_STATE, "trainable": NO_STATE},
             "custom_objects": "names Gain, which the Keras config has no use for",
+            "signature": NO_SIGNATURE,
         },
         {"with_cache", "model", "opset", "inputs", "atol", "rtol", "external_data"},
     ),
@@ -95,7 +100,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
         **{"dry_run": True, "durable": False, "resume": True, "jobs": 2, "max_memory": "1GiB", "timeout": 60.0},
         **{"require_sandbox": True, "select": "a", "name": "x", "epsilon": "exact", "external_data": True},
         **{"flavor": "tf", "max_shard_size": "1MB", "train_batch_size": 4, "tied": "once", "input_dtype": "int32"},
-        **{"layout": "tensorflow", "state_dict": False},
+        **{"layout": "tensorflow", "state_dict": False, "signature": "raw"},
     }
 
 

@@ -295,7 +295,7 @@ def test_an_optimizer_that_is_refused_stands_in_the_way_unless_it_is_dropped(tmp
     with pytest.raises(LossError) as caught:
         written(tmp_path, numbered)
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("--param-order FILE or --trainable REGEX says which; --optimizer drop")
+    assert caught.value.hint.startswith("--param-order FILE or --trainable REGEX says which, by the names")
     report, _ = written(tmp_path, refused, optimizer="drop")
     assert (report.optimizer.status, report.optimizer.reason) == ("dropped", "as asked")
     report, _ = written(tmp_path, refused, to="safetensors")

@@ -467,7 +467,7 @@ VALUES: list[tuple[Checkpoint, frozenset[Part], dict[str, Any], str | None]] = [
     (WITH_CONFIG, RUNS, {"weights_only": True}, "decides nothing"),
     (WITH_CONFIG, frozenset({Part.WEIGHTS}), {}, "decides nothing"),
     (NETWORK, BOTH, {}, "there is none"),
-    (replace(NETWORK, config=Config(values={"model_type": 1}, raw=b"{}")), BOTH, {}, "there is none"),
+    (replace(NETWORK, config=Config(values={"model_type": 1}, raw=b"{}")), BOTH, {}, "has no model_type"),
     (WITH_CONFIG, RUNS, {"model": "a:b"}, "or that of --model"),
     (replace(WITH_CONFIG, graph=object()), BOTH, {}, "the source's own graph"),
     (replace(WITH_CONFIG, graph=object()), BOTH, {"with_cache": True}, None),

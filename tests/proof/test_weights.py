@@ -11,7 +11,7 @@ import pytest
 
 from converter.errors import LossError, VerificationError
 from converter.model.checkpoint import Checkpoint
-from converter.model.ledger import defaulted, dropped
+from converter.model.ledger import Kind, defaulted, dropped
 from converter.model.optimizer import Convention, OptimizerState, ParameterGroup
 from converter.model.output import Output
 from converter.model.tensor import ArrayTensor, Tensor
@@ -223,3 +223,29 @@ def test_the_second_of_two_losses_is_refused_too() -> None:
     with pytest.raises(LossError) as caught:
         check_allowed([LOST, other], allow_dropped=["weight"], allow_missing=[])
     assert caught.value.tensor == "other"
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["a.b"], "--allow-dropped 'a.b' accepts it"),
+        (["a.b", "c"], "--allow-dropped 'a.b' --allow-dropped 'c' accept them"),
+        ([f"a.b.x{n}" for n in range(5)], "--allow-dropped 'a.b.*' accepts all 5 of them"),
+        (
+            list("abcdefg"),
+            " ".join(f"--allow-dropped {name!r}" for name in "abcd") + " ... and 3 more accept them",
+        ),
+    ],
+)
+def test_one_hint_names_all_that_is_refused(names: list[str], hint: str) -> None:
+    lines = [*(replace(LOST, name=name) for name in names), replace(MISSING, target="other")]
+    with pytest.raises(LossError) as caught:
+        check_allowed(lines, allow_dropped=[], allow_missing=[])
+    assert (caught.value.tensor, caught.value.hint) == (names[0], hint)
+
+
+def test_what_no_target_holds_is_left_out_together() -> None:
+    lines = [replace(LOST, name=name, kind=Kind.UNHELD) for name in "ab"]
+    with pytest.raises(LossError) as caught:
+        check_allowed(lines, allow_dropped=[], allow_missing=[])
+    assert caught.value.hint == "--exclude 'a' --exclude 'b' leave them out"

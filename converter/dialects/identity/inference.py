@@ -7,11 +7,11 @@ Otherwise the head's tensors say which class it is, and `--task` overrules both.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from converter.dialects.identity.classes import KnownType, known_type, type_with
+from converter.dialects.identity.classes import KnownType, known_type, layer_of, type_with
 from converter.dialects.identity.sightings import Fit, anchored, fits
 from converter.dialects.identity.tasks import CLASS_SUFFIXES, task_named
 from converter.dialects.identity.tie_breaks import Shaped, break_tie
@@ -19,9 +19,15 @@ from converter.errors import ArchitectureError
 from converter.model.checkpoint import class_named, type_named
 
 _HINT = "give --config with a config.json that has 'architectures', or --task, or --weights-only"
+_OWN_HINT = (
+    "--model package.module:factory names the code of a module of your own; "
+    "else give --config with a config.json that has 'architectures', or --task, or --weights-only"
+)
 _CLASS_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _STEM_AND_HEAD = re.compile(r"([A-Za-z0-9_]+?)(?:For[A-Z][A-Za-z0-9_]*|LMHeadModel|Model)")
 _NAMES_SHOWN = 4
+_DEEPEST_BASE = 3
+"""How many components may stand before the names of a base model inside another module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,42 @@ def infer_architecture(
     return _by_layers(known, [fit for fit in complete if fit.rank == lowest], found, tensors, config)
 
 
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether a table knows the classes of a config's model type."""
+    return _type_of(config, class_named(config)) is not None
+
+
+def base_within(tensors: Mapping[str, Shaped], config: Mapping[str, Any]) -> Inference | None:
+    """Return the base model around which layers stand that no class of its type has, None where that is not so.
+
+    Its `prefix` is what stands before its own names, and before nothing else.
+    """
+    known = _type_of(config, class_named(config))
+    found = (
+        [] if known is None else [fit for prefix in _aboves(tensors) for fit in _bases_below(known, prefix, tensors)]
+    )
+    if known is None or len({fit.prefix for fit in found}) != 1:
+        return None
+    best = min(found, key=lambda fit: fit.rank)
+    note = f"no class of the {known.name} family has {_shown(best.sighting.outside)}"
+    return Inference(architecture=best.known.name, basis="head tensors", prefix=best.prefix, note=note)
+
+
+def _aboves(names: Iterable[str]) -> list[str]:
+    """Return what some names start with, and others do not: one to three components."""
+    parts = (name.split(".") for name in names)
+    found = {".".join(part[:depth]) + "." for part in parts for depth in range(1, min(len(part), _DEEPEST_BASE + 1))}
+    return sorted(above for above in found if not all(name.startswith(above) for name in names))
+
+
+def _bases_below(known: KnownType, prefix: str, tensors: Mapping[str, Shaped]) -> Iterator[Fit]:
+    below = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    outside = frozenset(layer_of(name) for name in tensors if not name.startswith(prefix))
+    for fit in fits(known, below, is_tied=False):
+        if fit.known.is_base and not (fit.prefix or fit.missing or fit.left_over):
+            yield replace(fit, sighting=replace(fit.sighting, prefix=prefix, outside=outside))
+
+
 def _type_of(config: Mapping[str, Any], named: str | None) -> KnownType | None:
     model_type = type_named(config) or (None if named is None else type_with(named))
     return None if model_type is None else known_type(model_type)
@@ -90,7 +132,7 @@ def _without_fit(known: KnownType, names: Iterable[str], named: str | None) -> I
     """Take the class that a config names where a type has no layers that all its models have."""
     if known.anchor and len(anchored(known, names)) != 1:
         message = f"is no {known.name}: that has exactly one tensor ending in {known.anchor!r}"
-        raise ArchitectureError(message, hint=_HINT)
+        raise ArchitectureError(message, hint=_OWN_HINT)
     if known.anchor or named is None or not _CLASS_NAME.fullmatch(named):
         raise ArchitectureError(f"the names are of no class of model type {known.name!r}", hint=_HINT)
     return Inference(architecture=named, basis="config")
@@ -163,7 +205,7 @@ def _by_head(best: Sequence[Fit], tensors: Mapping[str, Shaped], config: Mapping
 
 
 def _foreign(known: KnownType, layers: frozenset[str]) -> ArchitectureError:
-    return ArchitectureError(f"no class of the {known.name} family has {_shown(layers)}", hint=_HINT)
+    return ArchitectureError(f"no class of the {known.name} family has {_shown(layers)}", hint=_OWN_HINT)
 
 
 def _inference(fit: Fit, basis: str, *notes: str | None) -> Inference:

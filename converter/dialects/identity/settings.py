@@ -49,6 +49,11 @@ def _parsed(
     return _Settings(keys=frozenset((*keys, *every)), parts=parts, maps=sets)
 
 
+def is_type(model_type: str) -> bool:
+    """Whether the table knows a model type."""
+    return _settings(model_type) is not None
+
+
 def is_setting(config: Mapping[str, Any], name: str) -> bool:
     """Whether a config has a setting, dotted where it is of a part, by the table of its model type.
 

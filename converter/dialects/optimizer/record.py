@@ -44,7 +44,8 @@ class Record:
         Where there is no record of them, `positions` tells them among the parameters in their order.
         """
         (group,) = state.groups
-        apart = tuple(name for name in group.parameters if name.removesuffix(":0") in self.without_decay)
+        recorded = {name.removesuffix(":0") for name in self.without_decay}
+        apart = tuple(name for name in group.parameters if name.removesuffix(":0") in recorded)
         if not self.parameters and isinstance(positions, list):
             apart = tuple(name for position, name in enumerate(group.parameters) if position in positions)
         if not apart or not group.hyperparameters.get("weight_decay"):

@@ -356,11 +356,12 @@ def _part_of_unknown(
         found = own_layers.variables(layer, own, code(layer), shapes, checkpoint.optimizer)
     if found is None or (is_frozen and found[1] and len(own) > 1):
         name = layer.bare_class_name
+        problem = f"layer {layer.name!r}, a {name}, has layers inside whose order an archive does not tell"
         hint = f"--custom-objects package.module:{name} names its code, which does; so does an .h5 or a SavedModel"
-        raise LossError(
-            f"layer {layer.name!r}, a {name}, has layers inside whose order an archive does not tell",
-            hint=_WAYS_OUT if is_of_transformers else f"{hint} of the same model",
-        )
+        if code is not None:
+            problem += ", and its code not which of its own variables are trained"
+            hint = "an optimizer does, as a .keras has one of; so does an .h5 or a SavedModel"
+        raise LossError(problem, hint=_WAYS_OUT if is_of_transformers else f"{hint} of the same model")
     return _Part(trained=found[0], others=found[1], is_frozen=is_frozen)
 
 

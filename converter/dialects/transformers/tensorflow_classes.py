@@ -16,7 +16,7 @@ from converter.dialects.tables.rows import Row, key_of
 from converter.dialects.transformers import composites
 from converter.dialects.transformers.extents import sizes
 from converter.errors import UsageError
-from converter.model.checkpoint import Config, class_named
+from converter.model.checkpoint import ADDS_MODEL_TYPE, NO_MODEL_TYPE, Config, class_named
 
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that no layer holds: a file has it beside its layers, and does not list it."""
@@ -193,6 +193,8 @@ def class_of(config: Mapping[str, Any], architecture: str | None) -> TensorFlowC
     model_type = config.get("model_type")
     table = composites.table_of(config)
     own = _known(config, table)
+    if model_type is None and table is None:
+        raise UsageError(NO_MODEL_TYPE, hint=ADDS_MODEL_TYPE)
     if table is None or not own:
         raise UsageError(
             f"transformers has no TensorFlow class that is known here for model type {model_type!r}",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from converter.dialects.identity.inference import Inference, infer_architecture
 from converter.dialects.identity.transformers_4 import type_called
 from converter.dialects.keras.stores import NOT_TRAINED
@@ -245,6 +247,7 @@ class _Writing:
     prefix: str
     _rows: dict[str, list[Row]] = field(default_factory=dict)
     _filled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _made: list[str] = field(default_factory=list)
 
     def translate(self) -> None:
         """Put every tensor, and write down what becomes of everything else."""
@@ -352,7 +355,25 @@ class _Writing:
         translated = self.rewriting.state()
         if translated["optimizer"] is None:
             raise LossError(f"optimizer state: {translated['optimizer_refused']}")
-        return in_order(translated["optimizer"], dict.fromkeys(variables))
+        return in_order(self._with_state_of_made(translated["optimizer"]), dict.fromkeys(variables))
+
+    def _with_state_of_made(self, state: OptimizerState) -> OptimizerState:
+        """Add zeros for trained variables that only the TensorFlow class has, where all others have state.
+
+        An optimizer of Keras that is built for the class counts them.
+        """
+        tensors = self.rewriting.tensors
+        translated = {name for each in self.rewriting.derivations.values() for name in each.after}
+        made = [name for name in self._made if tensors[name].dtype.is_floating]
+        if not made or not state.slots or not translated <= set(state.parameters):
+            return state
+        first, *others = state.groups
+        zeros = {name: ArrayTensor.of(np.zeros(tensors[name].shape, np.float32)) for name in made}
+        return replace(
+            state,
+            groups=(replace(first, parameters=(*first.parameters, *made)), *others),
+            slots={slot: {**held, **zeros} for slot, held in state.slots.items()},
+        )
 
     def _storable(self, tensor: Tensor) -> Tensor:
         """Return the tensor in a type that HDF5 and TensorFlow both have names for."""
@@ -380,6 +401,8 @@ class _Writing:
                 if variable not in self.rewriting.tensors:
                     tensor = ArrayTensor.of(values).cast(dtype)
                     self.rewriting.default(variable, tensor, f"{reason}: only the TensorFlow class has it")
+                    if reason.startswith("zeros"):
+                        self._made.append(variable)
 
     def _note_ties(self) -> None:
         for filled in list(self._filled.values()):

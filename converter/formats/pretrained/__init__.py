@@ -12,7 +12,7 @@ from functools import partial
 
 from converter.declaring import option, set_choices
 from converter.dialects.identity.holdings import Holding, check_no_adapters, held_against, is_adapter
-from converter.dialects.identity.inference import Inference, infer_architecture
+from converter.dialects.identity.inference import Inference, base_within, infer_architecture, is_known
 from converter.dialects.identity.ties import ties_of, with_names_apart
 from converter.dialects.identity.transformers_4 import INNER_PREFIXES, is_class_named
 from converter.dialects.keras import is_model as is_keras_model
@@ -35,7 +35,7 @@ from converter.encoding.folder import (
 from converter.errors import ArchitectureError, UsageError
 from converter.formats import Format, NoOptions, ParameterOrder, Probe
 from converter.formats.pretrained import training, weights
-from converter.model.checkpoint import Checkpoint, Config, Dialect, Part
+from converter.model.checkpoint import ADDS_MODEL_TYPE, NO_MODEL_TYPE, Checkpoint, Config, Dialect, Part
 from converter.model.file import Location, names_in
 from converter.model.ledger import LedgerLine, Status
 from converter.model.output import Output, OutputFile, Provenance
@@ -43,6 +43,11 @@ from converter.model.tensor import Tensor, is_equal
 
 _HEADS_NAME = "heads.safetensors"
 _ADAPTER_NAME = "adapter_model.safetensors"
+
+_NO_CLASS_HINT = (
+    "--select takes one model of several, --config FILE names another config, "
+    "--to pytorch and --to safetensors hold all of it"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +100,11 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     flavor = weights.FLAVORS[options.flavor]
     if checkpoint.config is None or checkpoint.dialect != Dialect.PYTORCH:
         return checkpoint
+    _check_one_model(checkpoint, checkpoint.config)
+    checkpoint = _with_heads_apart(checkpoint, checkpoint.config)
     if flavor.adapt is None:
         return with_names_apart(checkpoint)
+    assert checkpoint.config is not None
     model, heads = _apart(checkpoint)
     config, inference, warnings = _identified(model, checkpoint.config)
     prefix = "" if inference is None else inference.prefix
@@ -112,6 +120,27 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     model = replace(model, lines=(*model.lines, *_not_said(holding, model, flavor)), unchecked=holding.unchecked)
     origins = {**model.origins, **{name: checkpoint.origin(name) for name in heads}}
     return replace(model, tensors={**model.tensors, **heads}, origins=origins)
+
+
+def _with_heads_apart(checkpoint: Checkpoint, config: Config) -> Checkpoint:
+    """Return a checkpoint with the names of a base model, and those of the user's own layers around it as heads."""
+    try:
+        infer_architecture(checkpoint.by_name, config.values)
+        return checkpoint
+    except ArchitectureError:
+        base = None if any(map(is_head, checkpoint.names)) else base_within(checkpoint.by_name, config.values)
+    if base is None:
+        return checkpoint
+    prefix = base.prefix
+    named = checkpoint.with_names(
+        lambda name: name.removeprefix(prefix) if name.startswith(prefix) else HEADS_PREFIX + name
+    )
+    warning = f"{base.note}: the folder holds {base.architecture}, {_HEADS_NAME} what is around it"
+    return replace(
+        named,
+        config=config.with_values({"architectures": [base.architecture]}),
+        warnings=(*named.warnings, warning),
+    )
 
 
 def _held(
@@ -160,8 +189,8 @@ def _no_config(checkpoint: Checkpoint) -> ArchitectureError:
 def _check_one_model(checkpoint: Checkpoint, config: Config) -> None:
     """Raise ArchitectureError for a config that `from_pretrained` opens nothing by, and for two models in one."""
     if config.model_type is None and "auto_map" not in config.values:
-        problem = "config.json has no model_type, and from_pretrained opens no folder without it"
-        raise ArchitectureError(problem, hint="--config-value model_type=bert, or what it is, adds it")
+        problem = f"{NO_MODEL_TYPE}, and from_pretrained opens no folder without it"
+        raise ArchitectureError(problem, hint=ADDS_MODEL_TYPE)
     hint = "--to keras, --to h5 and --to pytorch hold all of it"
     only_model_inside(checkpoint.keras_config, problem="a folder holds one", hint=hint)
 
@@ -270,6 +299,8 @@ def _identified(checkpoint: Checkpoint, config: Config) -> tuple[Config, Inferen
     try:
         inference = infer_architecture(checkpoint.by_name, config.values)
     except ArchitectureError as error:
+        if config.architecture is None and is_known(config.values) and "auto_map" not in config.values:
+            raise ArchitectureError(error.message, hint=_NO_CLASS_HINT) from error
         return config, None, (f"config.json is left as it is: {error.message}",)
     named = config.architecture
     if named is not None and is_class_named(checkpoint.names, config.values):

@@ -1,9 +1,10 @@
 """Which sets of inputs a source and a target are compared on: few, each of several properties, at a bounded cost.
 
 There are five shapes with right padding, none, left padding and holes, a row that is all masked, and one token, each
-where the inputs allow it; negative and large integers, where nothing says what integers mean, those of the whole type
-where the graph takes any, and keys that a table does not have (converter.graphs.trace.sampling); one length in each
-range between the lengths from which on a model computes otherwise; and what is left of the vocabulary.
+where the inputs allow it; integers below more and more, negative and large ones, where nothing says what integers mean,
+those of the whole type where the graph takes any, and keys that a table lacks (converter.graphs.trace.sampling);
+one length in each range between the lengths from which on a model computes otherwise; and what is left of the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ _PLAIN = 2
 _ROWS_BESIDE_FLOATS = 8
 _MARGIN = 3
 _LARGEST_VOCABULARY = 1 << 24
+_ANY = "negative and large integers"
+_LEAST = 2
+_TRIED = (16, 256, 4096, 65536)
+"""What integers are tried below, where nothing says which the source takes."""
+_MOST_ALONE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +79,16 @@ class Budget:
 class Case:
     """A set of inputs: what to call it, its arrays by name, and the extents of the named dimensions.
 
-    `is_plain` is one that any source runs on: a few examples as they are met with every day.
+    `is_plain` is one that any source runs on: a few examples as they are met with every day. `below` is what all
+    integers of the inputs `tried` are less than, where only a run tells whether the source takes them.
     """
 
     name: str
     arrays: Mapping[str, Any]
     sizes: Mapping[str, int]
     is_plain: bool = False
+    below: int | None = None
+    tried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +116,8 @@ def sample_cases(signature: Signature, budget: Budget = Budget()) -> Cases:
     plans += [(name, sizes, NONE) for name, sizes in _long(signature, budget)]
     cases = [_case(signature, number, *plan) for number, plan in enumerate(plans)]
     if any(map(_is_of_unknown_meaning, signature.inputs)):
-        cases.append(_case(signature, len(cases), "negative and large integers", shapes[2], RIGHT, integers=LARGE))
+        cases.append(_case(signature, len(cases), _ANY, shapes[2], RIGHT, integers=LARGE))
+    cases += _trials(signature, len(cases), shapes[1])
     if any(map(_is_looked_up, signature.inputs)):
         sizes = _room_for_keys(signature, budget.quarter)
         cases.append(_case(signature, len(cases), "keys of a table", sizes, RIGHT))
@@ -143,6 +153,39 @@ def _case(
     return Case(name=_called(name, signature, sizes), arrays=arrays, sizes=sizes, is_plain=number < _PLAIN)
 
 
+def _trials(signature: Signature, number: int, sizes: Mapping[str, int]) -> Iterator[Case]:
+    """Yield sets of integers of more and more, for inputs of which nothing says what they mean: of all, and of each."""
+    unknown = [each.name for each in signature.inputs if _is_of_no_meaning(each)]
+    groups = [tuple(unknown), *((name,) for name in unknown[:_MOST_ALONE] if len(unknown) > 1)]
+    for tried in groups if unknown else ():
+        for below in _TRIED:
+            inputs = tuple(_within(each, below) if each.name in tried else each for each in signature.inputs)
+            name = f"{' and '.join(tried)} below {below}"
+            yield replace(_case(replace(signature, inputs=inputs), number, name, sizes, NONE), below=below, tried=tried)
+
+
+def _within(each: GraphInput, below: int) -> GraphInput:
+    most = int(np.iinfo(each.dtype.numpy).max)
+    return replace(each, sampling=Sampling(high=min(below, most)))
+
+
+def drawn(signature: Signature, compared: Sequence[Case], cases: Sequence[Case]) -> list[str]:
+    """Return a note of each input whose integers were drawn from what the source was found to take, and not from all.
+
+    `compared` are those of the `cases` that the source takes.
+    """
+    trials = [case for case in cases if case.below is not None]
+    if not trials or any(case.name.startswith(_ANY) for case in compared):
+        return []
+    found = []
+    for name in dict.fromkeys(name for case in trials for name in case.tried):
+        taken = [case.below for case in compared if case.below is not None and name in case.tried]
+        found.append(
+            f"integers of {name} were drawn from 0 to {max(taken, default=_LEAST) - 1}, as the source takes them"
+        )
+    return found
+
+
 def _called(name: str, signature: Signature, sizes: Mapping[str, int]) -> str:
     """Return the name of a set with the shapes of its texts, or of its first inputs."""
     inputs = [each for each in signature.inputs if _is_of_text(each)] or list(signature.inputs)
@@ -161,6 +204,10 @@ def _is_of_text(each: GraphInput) -> bool:
 
 def _is_of_unknown_meaning(each: GraphInput) -> bool:
     return each.sampling in (Sampling(), NUMBERS) and np.dtype(each.dtype.numpy).kind in "iu"
+
+
+def _is_of_no_meaning(each: GraphInput) -> bool:
+    return each.sampling == Sampling() and np.dtype(each.dtype.numpy).kind in "iu"
 
 
 def _is_looked_up(each: GraphInput) -> bool:

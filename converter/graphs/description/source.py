@@ -33,20 +33,18 @@ class GraphSource(Graph):
 
     def with_encoder(self, encoder: Mapping[str, Any]) -> GraphSource:
         """Return the same with the graph and the variables of a model of transformers that is a layer of it."""
-        own = {"encoder": dict(encoder)}
-        return replace(self, trace=self.trace.with_arguments(**own), reference=self.reference.with_arguments(**own))
+        return self._with(encoder=dict(encoder))
 
     def with_signature(self, name: str) -> GraphSource:
         """Return the same of another signature of a SavedModel."""
-        return replace(
-            self,
-            trace=self.trace.with_arguments(signature=name),
-            reference=self.reference.with_arguments(signature=name),
-        )
+        return self._with(signature=name)
 
     def with_custom_objects(self, custom_objects: Sequence[str], folder: str) -> GraphSource:
         """Return the same with the user's own classes, and the folder where they are, where it has a use for them."""
         if not self.trace.takes("custom_objects"):
             return self
-        own = {"custom_objects": list(custom_objects), "folder": folder}
+        return self._with(custom_objects=list(custom_objects), folder=folder)
+
+    def _with(self, **own: Any) -> GraphSource:
+        """Return the same with more arguments, which both that traces and what it is compared with get."""
         return replace(self, trace=self.trace.with_arguments(**own), reference=self.reference.with_arguments(**own))

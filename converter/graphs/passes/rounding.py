@@ -12,9 +12,10 @@ from typing import Any
 _COARSE = {"FLOAT16": "float16", "BFLOAT16": "bfloat16"}
 """The types that are looked for, as onnx_ir calls them, each less precise than the one before."""
 _PRECISE_FIRST = tuple(_COARSE.values())
-_MOVES = """
+_NAMES_OF_MOVES = """
 Cast CastLike Concat Constant Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze
 """
+_MOVES = frozenset(_NAMES_OF_MOVES.split())
 """Operators that give every framework the same, of values that are the same."""
 _OF_EXTENTS = ("Shape", "Size")
 _LIMIT_DEPTH = 64
@@ -43,7 +44,7 @@ class _Rounding:
             used = [value for value in node.inputs if value is not None]
             if inner or not self._varying.isdisjoint(used):
                 self._varying.update(node.outputs)
-            is_same = node.op_type in _MOVES.split() and self._varying.isdisjoint(used)
+            is_same = node.op_type in _MOVES and self._varying.isdisjoint(used)
             before = [found[value] for value in used if value in found]
             for value in node.outputs:
                 own = self._types[value] = self._type_of(node, value)

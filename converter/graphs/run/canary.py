@@ -163,7 +163,7 @@ def nudged(values: Any, name: str, dtype: str = OWN_TYPE) -> Any:
     random, wide = _random(name), values.astype(np.float64 if values.dtype == np.float64 else np.float32)
     signs = _signs(random, wide.shape) * (random.random(wide.shape, dtype=np.float32) < _NUDGED)
     step = wide.dtype.type(max(_finfo(each).eps for each in (values.dtype, dtype)))
-    return (wide + wide * signs * step).astype(values.dtype)
+    return np.asarray(wide + wide * signs * step).astype(values.dtype)
 
 
 def _random(name: str) -> np.random.Generator:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.description.input_names import tensorflow_parameters
 from converter.graphs.lower.tensorflow.framework import tf
-from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, nudged, try_groups
-from converter.graphs.trace.tensorflow.serving import Served, StoredVariable, serve
+from converter.graphs.trace.tensorflow.served import Served, StoredVariable
+from converter.graphs.trace.tensorflow.serving import serve
 from converter.graphs.trace.tensorflow.tables import Table
 
 _FILLING = {
@@ -117,5 +118,5 @@ def _fill(session: Any, graph: Any, tables: Mapping[str, Table]) -> None:
 
 def _fed(served: Served, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arrays by the tensors that they are; names that are none of Python's may be written otherwise."""
-    by_name = {**{parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}, **arrays}
+    by_name = {**{parameter: arrays[name] for name, parameter in tensorflow_parameters(list(arrays)).items()}, **arrays}
     return {port.tensor: by_name[port.name].astype(port.dtype.numpy) for port in served.inputs}

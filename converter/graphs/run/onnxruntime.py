@@ -15,9 +15,10 @@ import ml_dtypes
 import numpy as np
 
 from converter.encoding import protobuf
-from converter.encoding.onnx_file import read_model
+from converter.encoding.onnx_file import opset_of, read_model
 from converter.encoding.onnx_tensors import TYPE_NUMBERS
 from converter.errors import GraphError, MissingExtraError
+from converter.graphs.passes.old_opsets import FIRST, raise_old
 from converter.graphs.passes.precision import compute_exactly
 from converter.graphs.run.answers import Answer, TriedGroups
 from converter.graphs.run.arrays import read_sets, run_sets
@@ -58,7 +59,7 @@ def run(
     """
     path = file_of(model)
     sets = read_sets(inputs)
-    weights = _FedWeights(path, _exact(path, inexact))
+    weights = _FedWeights(path, _mended(path, inexact))
     if nudge is not None:
         for name in weights.sizes():
             weights.write(name, nudged(weights.read(name), name, nudge))
@@ -128,10 +129,11 @@ class _FedWeights:
     def __init__(self, path: Path, content: bytes | None = None) -> None:
         self.path = path
         self.content = content
+        model = read_model(LocalFile(path))
         self._tensors = {
             name: tensor
-            for name, tensor in read_model(LocalFile(path)).tensors.items()
-            if is_floating(tensor.dtype.numpy) and tensor.nbytes
+            for name, tensor in model.tensors.items()
+            if is_floating(tensor.dtype.numpy) and tensor.nbytes and name not in model.operands
         }
         self.fed: dict[str, Any] = {}
 
@@ -160,21 +162,21 @@ def _value_info(name: str, tensor: Tensor) -> bytes:
     return protobuf.content_field(1, name) + protobuf.content_field(2, protobuf.content_field(1, of_tensor))
 
 
-def _exact(path: Path, inexact: Sequence[str]) -> bytes | None:
-    """Return the model with these operators in double precision; None, and little is read, where it has none to change.
+def _mended(path: Path, inexact: Sequence[str]) -> bytes | None:
+    """Return the model with these operators in double precision, and none older than onnxruntime knows.
 
-    External data stay where they are.
+    None, and little is read, where nothing has to change. External data stay where they are.
     """
-    if not inexact:
-        return None
     names = [protobuf.content_field(_NODE_OPERATOR, name) for name in inexact]
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if all(content.find(name) < 0 for name in names):
-            return None
+        is_inexact = any(content.find(name) >= 0 for name in names)
+    if not is_inexact and opset_of(LocalFile(path)) >= FIRST:
+        return None
     import onnx_ir
 
-    model = onnx_ir.load(path)
-    if not compute_exactly(model, inexact):
+    model = onnx_ir.load(path, format="protobuf")
+    is_old = raise_old(model)
+    if not (is_inexact and compute_exactly(model, inexact)) and not is_old:
         return None
     return bytes(onnx_ir.to_proto(model).SerializeToString())
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.description.input_names import tensorflow_parameters
 from converter.graphs.lower.tensorflow.framework import tf
-from converter.graphs.lower.tensorflow.saved_model import parameter_names
 from converter.graphs.run.answers import Answer
 from converter.graphs.run.arrays import fitting, read_sets, run_sets
 from converter.graphs.run.canary import is_floating, try_groups
@@ -26,7 +26,7 @@ def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, sin
     types = {name: specification.dtype for name, specification in function.structured_input_signature[1].items()}
 
     def called(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        by_name = {parameter: arrays[name] for name, parameter in parameter_names(list(arrays)).items()}
+        by_name = {parameter: arrays[name] for name, parameter in tensorflow_parameters(list(arrays)).items()}
         try:
             result = function(**{name: tf.cast(by_name[name], dtype) for name, dtype in types.items()})
         except (KeyError, tf.errors.OpError) as error:
@@ -34,7 +34,7 @@ def run(*, model: str, inputs: str, outputs: str, canary: str | None = None, sin
         return {name: tensor.numpy() for name, tensor in result.items()}
 
     wanted = read_sets(inputs)
-    parameters = parameter_names(list(next(iter(wanted.values()), {})))
+    parameters = tensorflow_parameters(list(next(iter(wanted.values()), {})))
     input_types = {
         name: types[parameter].as_numpy_dtype for name, parameter in parameters.items() if parameter in types
     }

@@ -16,7 +16,8 @@ _REMOVED_KEYS = frozenset(
     {"auto_map", "attn_implementation", "experts_implementation", "quantization_config", "dtype", "torch_dtype"}
 )
 _RETURNED_STATE = ("use_cache", "use_mems_eval")
-_GRAPH_SETTINGS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+_STATES = ("output_hidden_states", "output_attentions")
+_GRAPH_SETTINGS = {"return_dict": True, **dict.fromkeys(_STATES, False)}
 
 
 def model_class(architecture: str) -> Any:
@@ -60,6 +61,15 @@ def model_config(class_: Any, config_values: Mapping[str, Any]) -> Any:
                 if getattr(part, state, False):
                     setattr(part, state, False)
     return config
+
+
+def return_states(config: Any, config_values: Mapping[str, Any]) -> None:
+    """Have a model return the hidden states and attention maps that a config says it returns."""
+    for state in _STATES:
+        if config_values.get(state) is True:
+            setattr(config, state, True)
+    if config.output_attentions:
+        config._attn_implementation = "eager"  # the only one that has them
 
 
 def config_of_type(config_values: Mapping[str, Any]) -> Any:

@@ -1,90 +1,110 @@
-"""An ONNX file as a graph: its initializers become references to the tensors that the reader found in it.
+"""An ONNX file as a graph: its weights become references to the tensors that the reader found in it.
 
 https://github.com/onnx/onnx/blob/v1.19.0/docs/IR.md. Which tensors are trained, ONNX does not say. The rule here:
-floating-point initializers with at least one axis are parameters, unless a BatchNormalization takes them for its
-running mean or variance; all else is a buffer. Integers and truth values of few elements, and single numbers, are
-shapes, axes and scales: buffers whose values the graph keeps too, for what must be known when it is built.
+floating-point initializers with at least one axis are parameters, and what converter.encoding.onnx_graphs takes for
+weights elsewhere, unless a BatchNormalization takes them for its running mean or variance, or what is quantised for its
+scales; all else is a buffer, but for what operators take as parameters (converter.encoding.onnx_operands), which is a
+constant of the graph. Integers and truth values of few elements, and single numbers, are shapes, axes and scales:
+buffers whose values the graph keeps too, for what must be known when it is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from converter.encoding.onnx_file import Model, read_model
+from converter.encoding.onnx_graphs import Held
 from converter.encoding.onnx_tensors import FilesBeside
 from converter.errors import GraphError
 from converter.graphs.description.signature import Declaration, GraphInput, Signature
 from converter.graphs.description.traced import WEIGHTS_LOCATION
+from converter.graphs.passes.old_opsets import raise_old
+from converter.graphs.trace import onnx_weights
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
+from converter.model.file import LocalFile
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _KEPT_LIMIT = 4096
-_STATISTICS = (3, 4)
+_UNTRAINED = {
+    "BatchNormalization": (3, 4),
+    "DequantizeLinear": (1,),
+    "QuantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+}
 _IR_VERSION = 4
 """The first IR version in which an initializer need not be an input."""
 
 
-def trace(*, model: str, graph: str, names: dict[str, str]) -> dict[str, Any]:
+def trace(*, model: str, graph: str, names: dict[str, str], has_weights_inside: bool = True) -> dict[str, Any]:
     """Write the graph of the ONNX file `model` to `graph`, which names tensors as the reader does.
 
-    `names` maps initializers to what the reader calls them, where that differs. Functions are inlined, initializers of
-    inner graphs become constants, those that nothing uses are left to the checkpoint. Returns the Signature as JSON
-    values. Raises GraphError for operators of other domains than ONNX's own, for inputs and outputs that are no
+    `names` maps initializers to what the reader calls them, where that differs; `has_weights_inside` says whether it
+    takes for weights what stands in nodes, functions and inner graphs. Functions are inlined, initializers of inner
+    graphs that are none become constants, weights that nothing uses are left to the checkpoint. Returns the Signature
+    as JSON values. Raises GraphError for operators of other domains than ONNX's own, for inputs and outputs that are no
     tensors, and for malformed graphs; SafetyError for external data that is not a file of its own in the model's
     folder.
     """
     import onnx_ir
 
-    loaded = _loaded(Path(model))
+    found = read_model(LocalFile(Path(model)))
+    tensors, weights = dict(found.tensors), dict(found.weights) if has_weights_inside else {}
+    if has_weights_inside:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in found.operands}
+    loaded = _loaded(Path(model), found)
     main = loaded.graph
-    named = {value.name for value in main.initializers.values()}
-    _flatten(loaded)
+    _flatten(loaded, weights)
     _check_nodes(loaded)
+    raise_old(loaded)
     _read_attributes(loaded)
-    statistics = {value.name for value in _running_statistics(loaded)}
+    untrained = {value.name for value in _untrained(loaded)}
+    tensors |= {name: held.tensor for name, held in weights.items() if held.tensor is not None}
     parameters: dict[str, Declaration] = {}
     buffers: dict[str, Declaration] = {}
-    computed: list[str] = []
+    computed = list(found.attributes)
     for value in list(main.initializers.values()):
         if not value.uses() and not value.is_graph_output():
             del main.initializers[value.name]
             continue
-        tensor = value.const_value
-        dtype = _dtype(tensor)
-        if value.name not in named or dtype is None:
-            value.const_value = _in_memory(tensor)
+        if value.name not in tensors:
+            value.const_value = _in_memory(value.const_value)
             computed.append(value.name)
             continue
-        is_statistic = value.name in statistics
-        declaration = (dtype, tuple(tensor.shape))
+        is_frozen = value.name in untrained
+        declaration = (tensors[value.name].dtype, tensors[value.name].shape)
         name = names.get(value.name, value.name)
         _settle(value, name, declaration)
-        is_trained = dtype.is_floating and declaration[1] and not is_statistic
+        is_trained = declaration[0].is_floating and declaration[1] and not is_frozen
         (parameters if is_trained else buffers)[name] = declaration
+    inputs = tuple(map(_input, main.inputs))
+    loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
+    _check(loaded, Path(model))
+    loaded = _with_shapes(loaded)
+    main = loaded.graph
     described = Signature(
         title=main.name or "the graph",
         parameters=parameters,
         buffers=buffers,
         computed=tuple(computed),
-        inputs=tuple(replace(each, sampling=sampling_of(main, each)) for each in map(_input, main.inputs)),
+        inputs=tuple(replace(each, sampling=sampling_of(main, each)) for each in inputs),
         outputs=tuple(map(_output, main.outputs)),
     )
-    loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
-    _check(loaded, Path(model))
-    onnx_ir.save(_with_shapes(loaded), graph)
+    onnx_ir.save(loaded, graph)
     return described.to_json()
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path, found: Model) -> Any:
     """Return the model, its external data looked at only when all of it is known to be beside the file."""
     import google.protobuf.message
     import onnx_ir
 
     try:
-        model = onnx_ir.load(path)
+        model = onnx_weights.load(path, (*found.weights.values(), *found.constants.values()))
     except (ValueError, TypeError, KeyError, RuntimeError, google.protobuf.message.DecodeError) as error:
         raise GraphError(f"is no graph: {' '.join(str(error).split())[:300]}", path=path) from error
     if "ai.onnx" in model.opset_imports:
@@ -95,6 +115,7 @@ def _loaded(path: Path) -> Any:
     for tensor in _tensors(model):
         if isinstance(tensor, onnx_ir.ExternalTensor):
             beside.open(str(tensor.location))
+            tensor.base_dir = path.parent
     return model
 
 
@@ -121,15 +142,17 @@ def _graphs(function: Any) -> Iterator[Any]:
                 yield from attribute.value
 
 
-def _flatten(model: Any) -> None:
-    """Inline functions, and let every initializer be one of the main graph, and none of them an input too."""
+def _flatten(model: Any, weights: Mapping[str, Held]) -> None:
+    """Inline functions, and let weights and initializers be those of the main graph, and none of them an input too."""
     import onnx_ir
     import onnx_ir.passes.common as passes
 
+    onnx_weights.mark(model, weights)
     try:
         if model.functions:
             passes.InlinePass()(model)
         passes.RemoveInitializersFromInputsPass()(model)
+        onnx_weights.lift(model, weights)
         passes.LiftSubgraphInitializersToMainGraphPass()(model)
     except (ValueError, RuntimeError, onnx_ir.passes.PassError, onnx_ir.passes.InvariantError) as error:
         raise GraphError(f"cannot be made one graph: {' '.join(str(error).split())[:300]}") from error
@@ -151,17 +174,11 @@ def _check_nodes(model: Any) -> None:
             raise GraphError(f"node {node.name or '?'} is a {node.op_type} of the domain {node.domain!r}, not of ONNX")
 
 
-def _running_statistics(model: Any) -> Iterator[Any]:
+def _untrained(model: Any) -> Iterator[Any]:
+    """Yield what operators take that no optimizer changes: running statistics, and the scales of what is quantised."""
     for node in model.graph.all_nodes():
-        if node.op_type == "BatchNormalization":
-            yield from (node.inputs[at] for at in _STATISTICS if at < len(node.inputs) and node.inputs[at] is not None)
-
-
-def _dtype(tensor: Any) -> DType | None:
-    """Return the element type of a tensor, None for text."""
-    if tensor.dtype.name == "STRING":
-        return None
-    return _known(tensor.dtype, "an initializer")
+        places = _UNTRAINED.get(node.op_type, ())
+        yield from (node.inputs[at] for at in places if at < len(node.inputs) and node.inputs[at] is not None)
 
 
 def _known(dtype: Any, what: str) -> DType:

@@ -19,7 +19,7 @@ from converter.graphs.description.signature import GraphInput, Role, Sampling
 from converter.graphs.passes.constants import constant
 
 _MASK_SUFFIX = "attention_mask"
-_SAME_VALUES = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
+_SAME_VALUES = ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")
 _WRAPPING = (
     "Abs",
     "Add",
@@ -36,6 +36,7 @@ _WRAPPING = (
     "Sub",
     "Where",
 )
+_LOOKING_UP = ("Gather", "GatherElements", "ScatterElements")
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _ELEMENT_BY_ELEMENT: Mapping[str, Callable[..., Any]] = {
     "Add": np.add,
@@ -63,10 +64,12 @@ def sampling_of(graph: Any, described: GraphInput, reserved: Collection[int] = (
     if described.name.endswith(_MASK_SUFFIX):
         return Sampling(role=Role.MASK)
     uses = [] if described.dtype.is_floating else list(_uses(graph, described.name))
-    rows = [count for use in uses if (count := _rows(graph, *use)) is not None]
+    rows = [count for use in uses if (count := _rows(*use)) is not None]
     if not described.dtype.is_floating:
         rows += _rows_from_either_end(graph, described.name)
     keys = [listed for node, position in uses if node.op_type == "Equal" for listed in _compared_with(node, position)]
+    if not rows and not keys and all(extent == 1 for extent in described.shape):
+        keys = [number for node, position in uses if node.op_type in _COMPARING for number in _limits(node, position)]
     among = _of_keys(keys, described, min(rows, default=None), reserved) if keys else None
     if among is not None:
         return among
@@ -89,14 +92,39 @@ def _uses(graph: Any, name: str) -> Iterator[tuple[Any, int]]:
                 waiting.append(node.outputs[0])
 
 
-def _rows(graph: Any, node: Any, position: int) -> int | None:
-    """Return how many rows the table of the graph has that a node looks its input up in, None for any other node."""
-    table = node.inputs[0] if node.op_type == "Gather" and position == 1 and len(node.inputs) > 1 else None
-    if table is None or table.name not in graph.initializers or not table.shape:
-        return None
+def _rows(node: Any, position: int) -> int | None:
+    """Return how many rows there are that a node looks its input up in, None for any other node or where it may be any.
+
+    What is one of as many classes is looked up like that, too.
+    """
     axis = node.attributes.get("axis")
-    count = table.shape[0 if axis is None else axis.as_int()]
-    return count if isinstance(count, int) else None
+    if node.op_type in _LOOKING_UP and position == 1 and len(node.inputs) > 1:
+        return _extent(node.inputs[0], 0 if axis is None else axis.as_int())
+    if node.op_type == "OneHot" and position == 0 and len(node.inputs) > 1:
+        depth = constant(node.inputs[1])
+        return None if depth is None or depth.size != 1 or not depth.reshape(()) > 0 else int(depth.reshape(()))
+    return _classes(node.inputs[1 - position]) if node.op_type == "Equal" and len(node.inputs) == 2 else None
+
+
+def _classes(value: Any) -> int | None:
+    """Return how many integers from 0 on a value lists, each once, None where it does not."""
+    for _ in range(_STEPS):
+        listed, node = constant(value), None if value is None else value.producer()
+        if listed is not None:
+            is_list = listed.size > 1 and np.array_equal(np.sort(listed, axis=None), np.arange(listed.size))
+            return int(listed.size) if is_list and listed.dtype.kind in "iu" else None
+        if node is None or node.op_type not in _SAME_VALUES:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _extent(value: Any, axis: int) -> int | None:
+    """Return an extent of a value that is known, be it a table of the graph or computed."""
+    if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        return None
+    extent = value.shape[axis]
+    return extent or None if isinstance(extent, int) else None
 
 
 def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
@@ -105,7 +133,7 @@ def _rows_from_either_end(graph: Any, name: str) -> Iterator[int]:
     That is told by what comes of the first rows and the last.
     """
     for node in graph:
-        count = _rows(graph, node, 1)
+        count = _rows(node, 1)
         if count and node.inputs[1] is not None and node.inputs[1].producer() is not None:
             rows = np.unique(np.array([0, 1 % count, count // 2, count - 1], np.int64))
             found = _computed(node.inputs[1], {name: rows}, _STEPS)
@@ -135,6 +163,12 @@ def _compared_with(node: Any, position: int) -> list[Any]:
         return []
     listed = constant(producer.inputs[0])
     return [] if listed is None or listed.ndim != 1 or listed.dtype.kind not in "iu" else [listed]
+
+
+def _limits(node: Any, position: int) -> list[Any]:
+    """Return the integer that one of the inputs of a comparison is compared with: a rate of samples, a mode."""
+    number = constant(node.inputs[1 - position])
+    return [] if number is None or number.size != 1 or number.dtype.kind not in "iu" else [number.reshape(1)]
 
 
 def _of_keys(

@@ -38,6 +38,7 @@ from converter.graphs.trace.model_building import (
     computed_tensors,
     model_class,
     model_config,
+    return_states,
     unsaved_parameters,
 )
 from converter.graphs.trace.module_paths import keep_module_paths
@@ -112,11 +113,14 @@ def trace_model(
 ) -> Traced:
     """Trace a transformers class in this process. Raises as `trace` does.
 
-    Attention maps and hidden states are not outputs, whatever the config says, caches only `with_cache`. Images have
+    Attention maps and hidden states are outputs only `as_tensorflow`, if the config says so, as layers of Keras go by
+    the places of outputs among all; caches only `with_cache`. Images have
     any size where the class computes with one and the export keeps it, else the size that the config says.
     """
     class_ = model_class(architecture)
     config = model_config(class_, config_values)
+    if as_tensorflow:
+        return_states(config, config_values)
     limit = DEFAULT_SIZE_LIMIT_BYTES if max_parameters is None else max_parameters
     model = abstract_model(class_, config, size_limit_bytes=limit)
     check_algorithm(model)

@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,21 +99,26 @@ def rows_of(variants: Iterable[Mapping[str, str]]) -> dict[str, str]:
     rows: dict[str, str] = {}
     for template, own in instances.items():
         try:
-            rows.update(solved(list(own.values()), template))
+            rows.update(solved(list(own.values()), template, _filled))
         except ValueError as error:
             print("left out:", error, sorted({name for _, name in own.values()}), flush=True)
     return rows
 
 
-def solved(instances: list[tuple[dict[str, str], str]], template: str) -> dict[str, str]:
-    """Return rows for the instances of a template; indices that no name shows are literal in them, few if can be."""
+def solved(
+    instances: list[tuple[dict[str, str], str]], template: str, filled: Callable[[str, dict[str, str]], str]
+) -> dict[str, str]:
+    """Return rows for the instances of a template; indices that no name shows are literal in them, few if can be.
+
+    `filled` puts indices into a template.
+    """
     letters = list(instances[0][0])
     for count in range(len(letters) + 1):
         for fixed in itertools.combinations(letters, count):
             groups: dict[str, list[tuple[dict[str, str], str]]] = defaultdict(list)
             for indices, name in instances:
                 free = {letter: value for letter, value in indices.items() if letter not in fixed}
-                groups[_filled(template, {letter: indices[letter] for letter in fixed})].append((free, name))
+                groups[filled(template, {letter: indices[letter] for letter in fixed})].append((free, name))
             rows = {place: name_template(group) for place, group in groups.items()}
             if None not in rows.values():
                 return {place: name for place, name in rows.items() if name is not None}

@@ -653,12 +653,22 @@ def _short(value: Any) -> str:
 COMPOSITES = ("encoder-decoder", "rag", "speech-encoder-decoder", "vision-encoder-decoder", "vision-text-dual-encoder")
 """Model types made of any two others."""
 LEFT_OUT = [
+    "blt",
     "bridgetower",
     "chmv2",
+    "clap_audio_model",
     "cohere_asr",
+    "depth_pro",
     "emu3_vqgan",
+    "ernie4_5_vl_moe",
+    "ernie4_5_vl_moe_text",
+    "esmfold2",
     "fastspeech2_conformer",
     "fastspeech2_conformer_with_hifigan",
+    "gemma4",
+    "gemma4_text",
+    "gemma4_unified",
+    "gemma4_unified_text",
     "glmasr",
     "hgnet_v2",
     "inkling_vision",

@@ -174,7 +174,8 @@ class Building:
 
     def form(self, name: str, config: Any) -> int:
         with limited(_BUILD_SECONDS), no_init_weights():
-            model = abstract_model(self.classes[name], config, size_limit_bytes=1 << 62)
+            own = copy.deepcopy(config)  # classes for questions set num_labels in it, whatever a file says
+            model = abstract_model(self.classes[name], own, size_limit_bytes=1 << 62)
             form = form_of(model)
         if len(form.shapes) > _TENSORS_LIMIT:
             raise ValueError("too many tensors")

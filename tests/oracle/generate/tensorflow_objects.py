@@ -9,7 +9,6 @@ are classes some of whose variables are at no path, at another with another conf
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 from collections import Counter, defaultdict, deque
@@ -19,7 +18,7 @@ from typing import Any
 
 from tests.oracle.generate import table_file
 from tests.oracle.generate import tensorflow_models as models
-from tests.oracle.generate.keras_attributes import LETTERS, built, name_template
+from tests.oracle.generate.keras_attributes import LETTERS, built, solved
 from tests.oracle.generate.tensorflow_configs import COMPOSITES
 
 Paths = Mapping[str, str | None]
@@ -78,7 +77,7 @@ def rows_of(variants: Iterable[Paths]) -> dict[str, str | None]:
                 named[template][path, name] = (dict(zip(LETTERS, indices, strict=False)), name)
     rows: dict[str, str | None] = {}
     for template, own in named.items():
-        rows.update(solved(list(own.values()), template))
+        rows.update(solved(list(own.values()), template, _filled))
     twice = [name for name, count in Counter(rows.values()).items() if count > 1]
     if twice:
         raise ValueError(f"two variables are called {twice[0]}")
@@ -93,21 +92,6 @@ def indexed(path: str) -> tuple[str, tuple[str, ...]]:
             parts[position] = f"{{{LETTERS[len(indices)]}}}"
             indices.append(part)
     return "/".join(parts), tuple(indices)
-
-
-def solved(instances: list[tuple[dict[str, str], str]], template: str) -> dict[str, str]:
-    """Return rows for the variables at a template; indices that no name shows are literal in them, few if can be."""
-    letters = list(instances[0][0])
-    for count in range(len(letters) + 1):
-        for fixed in itertools.combinations(letters, count):
-            groups: dict[str, list[tuple[dict[str, str], str]]] = defaultdict(list)
-            for indices, name in instances:
-                free = {letter: value for letter, value in indices.items() if letter not in fixed}
-                groups[_filled(template, {letter: indices[letter] for letter in fixed})].append((free, name))
-            rows = {path: name_template(group) for path, group in groups.items()}
-            if None not in rows.values():
-                return {path: name for path, name in rows.items() if name is not None}
-    raise ValueError(f"two variables are at {template}")
 
 
 def _filled(template: str, indices: Mapping[str, str]) -> str:

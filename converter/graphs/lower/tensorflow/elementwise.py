@@ -148,10 +148,10 @@ def _fold(path: str, *values: Any) -> Any:
 
 
 for _op_type, _path in (("Max", "math.maximum"), ("Min", "math.minimum"), ("Sum", "math.add")):
-    REGISTRY.add(_op_type, partial(_fold, _path), since=8)
+    REGISTRY.add(_op_type, partial(_fold, _path))
 
 
-@lowers("Mean", since=8)
+@lowers("Mean")
 def mean(*values: Any) -> Any:
     """The mean of the inputs, broadcast against each other."""
     total = _fold("math.add", *values)
@@ -225,7 +225,7 @@ def leaky_relu(x: Any, *, alpha: float = 0.01) -> Any:
     return tf.where(tf.less(x, 0), tf.cast(alpha, x.dtype) * x, x)
 
 
-@lowers("PRelu", since=9)
+@lowers("PRelu", since=7)
 def prelu(x: Any, slope: Any) -> Any:
     """x, or slope * x where negative; the slope broadcasts."""
     return tf.where(tf.less(x, 0), slope * x, x)

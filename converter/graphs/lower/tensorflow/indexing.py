@@ -197,6 +197,18 @@ def top_k(x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) 
     return tf.transpose(values, inverse), tf.cast(tf.transpose(positions, inverse), tf.int64)
 
 
+@lowers("TopK", since=10)
+def top_k_largest(x: Any, k: Any, *, axis: int = -1) -> Any:
+    """The largest, before opset 11."""
+    return top_k(x, k, axis=axis)
+
+
+@lowers("TopK")
+def top_k_by_attribute(x: Any, *, k: int, axis: int = -1) -> Any:
+    """k as an attribute, before opset 10."""
+    return top_k(x, k, axis=axis)
+
+
 @lowers("NonZero", since=9)
 def non_zero(x: Any) -> Any:
     """Positions of what is not zero, one column each."""

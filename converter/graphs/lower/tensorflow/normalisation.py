@@ -81,6 +81,25 @@ def _per_channel(values: Any, rank: int) -> Any:
     return tf.reshape(values, [1, -1] + [1] * (rank - 2))
 
 
+@lowers("BatchNormalization", since=7)
+def batch_normalization_of_places(
+    x: Any,
+    scale: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Any:
+    """By stored statistics; without `spatial` each place of a channel has its own. Before opset 9."""
+    if spatial:
+        return batch_normalization(x, scale, bias, mean, variance, epsilon=epsilon, momentum=momentum)
+    factor = scale * tf.math.rsqrt(variance + tf.cast(epsilon, variance.dtype))
+    return x * factor + (bias - mean * factor)
+
+
 @lowers("BatchNormalization", since=9)
 def batch_normalization(
     x: Any,
@@ -149,6 +168,12 @@ def local_response_normalization(
 def hardmax(x: Any, *, axis: int = -1) -> Any:
     """One where the first of the largest is along an axis, zero elsewhere."""
     return tf.one_hot(tf.argmax(x, axis=axis), tf.shape(x)[axis], axis=axis % rank_of(x), dtype=x.dtype)
+
+
+@lowers("Hardmax")
+def hardmax_of_matrix(x: Any, *, axis: int = 1) -> Any:
+    """Over all axes from `axis` on together, before opset 13."""
+    return _as_matrix(hardmax, x, axis)
 
 
 @lowers("Dropout", since=12)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from converter.errors import GraphError, UsageError
+from converter.graphs.description.input_names import made_up, tensorflow_parameters
 from converter.graphs.lower.tensorflow.core import lower
 from converter.graphs.lower.tensorflow.framework import tf
 from converter.graphs.lower.tensorflow.weights import StoredTensor, stored_tensors
 
 # What TensorFlow takes as the name of an operation, and so of a variable (tensorflow/python/framework/ops.py).
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+_GRAPH_NAME = "saved_model.pb"
 _AS_DECLARED = "auto"
 _INPUT_DTYPES = (_AS_DECLARED, "int64", "int32")
 
@@ -63,6 +66,7 @@ def build(
         return
     concrete, root.__call__ = _functions(model, variables, kernels, input_dtype)
     tf.saved_model.save(root, folder, signatures={"serving_default": concrete})
+    _name_inputs(folder, made_up([value.name for value in model.graph.inputs]))
 
 
 def _loaded(path: str) -> Any:
@@ -84,26 +88,27 @@ def _variable(name: str, variable_name: str, tensor: StoredTensor, trained: froz
     return variable
 
 
-def parameter_names(names: Sequence[str]) -> dict[str, str]:
-    """Return what the inputs of these names are called as parameters of a function, which only identifiers can be.
+def _name_inputs(folder: str, names: Mapping[str, str]) -> None:
+    """Let the signature call inputs as the graph does, for who reads it and passes them by it: parameter -> name."""
+    if not names:
+        return
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.python.saved_model import fingerprinting_utils
 
-    Raises GraphError when two inputs would be called the same.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        parameter = re.sub(r"\W", "_", name)
-        parameter = f"_{parameter}" if parameter[:1].isdigit() else parameter
-        if parameter in found.values():
-            raise GraphError(f"inputs {name!r} and another would both be named {parameter!r}")
-        found[name] = parameter
-    return found
+    file = Path(folder) / _GRAPH_NAME
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    inputs = saved.meta_graphs[0].signature_def["serving_default"].inputs
+    for parameter, name in names.items():
+        inputs[name].CopyFrom(inputs.pop(parameter))
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+    fingerprinting_utils.write_fingerprint(folder)
 
 
 def _functions(model: Any, variables: Mapping[str, Any], kernels: Sequence[str], input_dtype: str) -> tuple[Any, Any]:
     run = lower(model, variables, kernels)
     declared = {value.name: tf.as_dtype(value.dtype.numpy()) for value in model.graph.inputs}
 
-    parameters = parameter_names(list(declared))
+    parameters = tensorflow_parameters(list(declared))
     integer = None if input_dtype == _AS_DECLARED else tf.as_dtype(input_dtype)
 
     def call(**inputs: Any) -> dict[str, Any]:

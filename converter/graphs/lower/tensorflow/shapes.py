@@ -207,7 +207,7 @@ def pad_by_attributes(x: Any, *, pads: Any, mode: str = "constant", value: float
     return pad(x, np.array(pads, np.int64), np.array(value, np.float32), mode=mode)
 
 
-@lowers("DepthToSpace", since=11)
+@lowers("DepthToSpace")
 def depth_to_space(x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
     """[n, c, h, w] -> [n, c / b^2, h * b, w * b]; the block comes before (DCR) or after (CRD) the channels."""
     b = blocksize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,17 @@ def constant_of_shape(shape: Ints, *, value: Any = None) -> Any:
     return torch.full(shape, filling.item(), dtype=filling.dtype)
 
 
+def _steps(first: float, last: Any, step: float) -> Any:
+    """Return how many numbers there are from `first` on before `last`, which may be an extent that is a float."""
+    if not isinstance(last, torch.SymFloat):
+        return max(0, math.ceil((last - first) / step))
+    if (first, step) == (0, 1) and type(last.node.expr).__name__ == "ToFloat":
+        return torch.sym_int(last)
+    count = (last - first) / step
+    whole = torch.sym_int(count)
+    return torch.sym_max(whole + torch.sym_ite(count > torch.sym_float(whole), 1, 0), 0)
+
+
 @lowers("Range", since=11)
 def range_(start: Value, limit: Value, delta: Value) -> Any:
     """Scalars of one type."""
@@ -64,6 +76,12 @@ def range_(start: Value, limit: Value, delta: Value) -> Any:
         elif isinstance(first, int) and isinstance(last, int) and (last - first) * step < 0:
             last = first
         return torch.arange(first, last, step, dtype=dtype)
+    if all(map(is_host, (start, limit, delta))):
+        # Of an extent that a graph made a float of: no program looks into a tensor for how many there are.
+        first, last, step = (value.reshape(-1)[0] for value in (start, limit, delta))
+        positions = torch.arange(_steps(float(first), last, float(step)))
+        first, step = (as_tensor(value).reshape(()) for value in (start, delta))
+        return (first + positions.to(first.dtype) * step).to(first.dtype)
     first, last, step = (as_tensor(value).reshape(()) for value in (start, limit, delta))
     count = torch.ceil((last.to(torch.float64) - first.to(torch.float64)) / step.to(torch.float64))
     positions = torch.arange(max(0, int(count.item())))

@@ -120,7 +120,7 @@ def _module_class() -> type:
     class GraphModule(torch.nn.Module):  # type: ignore[misc]
         """A graph, its tensors, and the walk through it."""
 
-        def forward(self, *tensors: Any, **named: Any) -> dict[str, Any]:
+        def forward(self, /, *tensors: Any, **named: Any) -> dict[str, Any]:
             """Return the graph's outputs by name. Raises GraphError for inputs that it does not take."""
             graph: _Graph = self._graph
             values: dict[Any, Any] = graph.bound(tensors, named)

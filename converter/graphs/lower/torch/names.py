@@ -1,11 +1,13 @@
 """Names of tensors as paths of modules: `encoder.layer.0.weight` is the parameter `weight` of `encoder.layer.0`.
 
-A part that PyTorch refuses, or that would hide something of nn.Module, gets a ``>`` at its end; the name of a tensor
-that is the path of a module, too, gets two. Each ``>`` that a part ends with already becomes three: so names come back.
+A part that PyTorch or Python refuses, or that would hide something of nn.Module, gets a ``>`` at its end; the name of a
+tensor that is the path of a module, too, gets two. Each ``>`` that a part ends with already becomes three: so names
+come back.
 """
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterable
 
 _MARK = ">"
@@ -28,7 +30,10 @@ _RESERVED = """
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule
     share_memory smart_apply state_dict to to_empty train training type xpu zero_grad
 """
-RESERVED = frozenset(_RESERVED.split())
+# torch.fx writes programs as Python source.
+RESERVED = frozenset((*_RESERVED.split(), *keyword.kwlist))
+_MODULE = "self"
+"""What the module is called there: no tensor of its own may be, though any other part of a name."""
 
 
 def module_names(names: Iterable[str]) -> dict[str, str]:
@@ -44,6 +49,8 @@ def original_name(key: str) -> str:
 
 
 def _escaped(name: str, *, is_module_too: bool) -> str:
+    if name == _MODULE:
+        return name + (2 if is_module_too else 1) * _MARK
     *modules, leaf = name.split(".")
     return ".".join([*map(_marked, modules), _tripled(leaf) + 2 * _MARK if is_module_too else _marked(leaf)])
 

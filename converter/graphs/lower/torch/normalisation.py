@@ -142,7 +142,9 @@ def batch_normalization_at_first(
     consumed_inputs: Any = (),
     output_count: int,
 ) -> Any:
-    """For inference, before opset 14."""
+    """For inference, before opset 14; without `spatial` each place of a channel has statistics of its own."""
+    if not spatial:
+        return (x - mean) * torch.rsqrt(variance + epsilon) * scale + bias
     return batch_normalization(x, scale, bias, mean, variance, epsilon=epsilon, output_count=1)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.description.input_names import torch_parameters
 from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
 from converter.graphs.description.signature import Signature
 from converter.graphs.lower.torch.framework import to_tensor, torch
@@ -18,6 +18,8 @@ _FIXED = re.compile(r"[^=<>!%]+ == \d+")
 """A number of windows or steps that was decided upon; that something divides is a condition, and no length."""
 _EXTENT = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 _SEED = 20180611
+_HALVED = 32
+"""What images are multiples of that a graph halves five times, and joins with what it has doubled again."""
 # What a node remembers of where it came from: paths of this machine, and most of the file.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
@@ -52,7 +54,7 @@ def build(
     for key, tensor in program.state_dict.items():
         program.state_dict[key] = _stand_in(tensor)
     torch.export.save(program, file)
-    return keywords([each.name for each in described.inputs])
+    return torch_parameters([each.name for each in described.inputs])
 
 
 def samples(signature: Signature) -> tuple[dict[str, Any], dict[str, dict[int, str]]]:
@@ -73,22 +75,16 @@ def _stand_in(tensor: Any) -> Any:
 
 
 def _traced_sizes(signature: Signature) -> dict[str, int]:
-    """Extents that lie between two at which the program is going to be checked."""
+    """Extents that lie between two at which the program is going to be checked, of images a multiple like these."""
     cases = sample_sizes(signature)[:2]
     between = {name: sorted(case[name] for case in cases) for name in cases[0]}
-    return {name: min(extents[0] + 1, extents[-1]) for name, extents in between.items()}
+    return {name: _between(*extents) for name, extents in between.items()}
 
 
-def keywords(names: Sequence[str]) -> dict[str, str]:
-    """Return the Python keyword of each input: its name, where that is an identifier."""
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        plain = f"input_{plain}" if not plain or plain[0].isdigit() or keyword.iskeyword(plain) else plain
-        while plain in found.values():
-            plain += "_"
-        found[name] = plain
-    return found
+def _between(low: int, high: int) -> int:
+    if low >= _HALVED and low % _HALVED == high % _HALVED == 0:
+        return high + _HALVED
+    return min(low + 1, high)
 
 
 def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> Any:
@@ -99,7 +95,7 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
     """
     import inspect
 
-    called = keywords(list(inputs))
+    called = torch_parameters(list(inputs))
     names = {plain: name for name, plain in called.items()}
     dimensions: dict[str, list[tuple[str, int]]] = {}
     for name, axes in dynamic.items():

@@ -11,7 +11,7 @@ from typing import Any
 from converter.errors import GraphError
 
 _FLOAT, _BFLOAT16 = 1, 14  # of TensorFlow's DataType
-_EXACT = """
+_NAMES_OF_EXACT = """
 Abs BatchToSpaceND BroadcastTo Case Concat ConcatV2 Const DepthToSpace DynamicStitch EnsureShape Enter Exit
 ExpandDims Fill Gather GatherNd GatherV2 Identity IdentityN If Max MaxPool MaxPoolV2 Maximum Merge Min Minimum
 MirrorPad Neg NextIteration OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder PlaceholderWithDefault
@@ -20,6 +20,7 @@ SpaceToBatchND SpaceToDepth Split SplitV Squeeze StatefulPartitionedCall Statele
 StopGradient StridedSlice Switch TensorListFromTensor TensorListGetItem TensorListPopBack TensorListReserve
 TensorListSetItem TensorListStack TensorScatterUpdate Tile TopKV2 Transpose Unpack While ZerosLike
 """
+_EXACT = frozenset(_NAMES_OF_EXACT.split())
 """Operators that give what they were given, or a part of it: nothing to round where that was."""
 
 
@@ -112,7 +113,7 @@ def _rounded_output(node: Any) -> str | None:
     from tensorflow.python.framework import op_def_registry
 
     definition = op_def_registry.get(node.op)
-    if node.op in _EXACT.split() or definition is None or not definition.output_arg:
+    if node.op in _EXACT or definition is None or not definition.output_arg:
         return None
     first = definition.output_arg[0]
     is_rounded = first.type_attr in node.attr and node.attr[first.type_attr].type == _BFLOAT16

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from converter.errors import ArchitectureError, CkconvError, GraphError, MissingExtraError, UsageError
@@ -64,12 +64,11 @@ def build(
                 if framework == "keras":
                     own_config = as_keras_3(own_config)
                 policy = mixed_policy(config)
-                is_older = has_shapes_of_keras_2(config)
                 with (
                     _weights_counted(module, elements),
                     cudnn.known(module),
                     _under_policy(module, policy),
-                    _older_activations(module) if is_older else nullcontext(),
+                    _older_activations(module, config),
                 ):
                     return _built(module, own_config, objects, is_archive=is_archive)
         except Exception as error:  # what from_config of any layer raises
@@ -173,9 +172,9 @@ def _under_policy(keras: Any, name: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _older_activations(keras: Any) -> Iterator[None]:
+def _older_activations(keras: Any, config: Mapping[str, Any]) -> Iterator[None]:
     """Let Keras 3 take `hard_sigmoid` in configs of Keras 2 for what it was: 0.2 x + 0.5, cut at 0 and 1."""
-    if keras.__name__ != "keras":
+    if keras.__name__ != "keras" or not has_shapes_of_keras_2(config):
         yield
         return
     known = importlib.import_module("keras.src.activations").ALL_OBJECTS_DICT

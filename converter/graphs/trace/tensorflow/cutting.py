@@ -97,7 +97,7 @@ def _first(
     if not tables:
         return {}
     roots = [each for each in meta.initialisers if each in meta.graph.nodes]
-    first, called = _reached(meta.graph, roots, path, tables)
+    first, called = reached(meta.graph, roots, path, tables)
     inner = [node for function in {**called, **functions}.values() for node in function.nodes]
     makers: dict[str, Node] = {}
     for node in (*{**first, **nodes}.values(), *inner):
@@ -163,7 +163,7 @@ def _chosen(found: Sequence[str], path: str | None, asked: str | None) -> str:
     raise ArchitectureError(f"is a SavedModel with {which}", path=path, hint=hint)
 
 
-def _reached(
+def reached(
     graph: Graph, roots: Iterable[str], path: str | None, added: Sequence[Node] = ()
 ) -> tuple[dict[str, Node], dict[str, Function]]:
     """Return the nodes and functions that running `roots`, and what is `added` beside, could run, all checked."""
@@ -195,7 +195,7 @@ def _reached_with_tables(
     graph: Graph, roots: Sequence[str], path: str | None, added: Sequence[Node] = ()
 ) -> tuple[dict[str, Node], dict[str, Function]]:
     """Return what is reached, with tables for calls that make them, as what was loaded and saved again has."""
-    nodes, functions = _reached(graph, roots, path, added)
+    nodes, functions = reached(graph, roots, path, added)
     makers: dict[str, list[Node]] = {}
     tables: list[Node] = []
     used: set[str] = set(graph.nodes)
@@ -209,7 +209,7 @@ def _reached_with_tables(
                 raise ReadError(f"has a node called {min(clash)!r}, which is the name of a table's own node", path=path)
             used.update(each.name for each in table)
             tables += table
-    return _reached(graph, roots, path, (*added, *tables)) if tables else (nodes, functions)
+    return reached(graph, roots, path, (*added, *tables)) if tables else (nodes, functions)
 
 
 def _table_returned(functions: Mapping[str, Function], name: str) -> list[Node]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from converter.errors import ArchitectureError
 from converter.graphs.trace.tensorflow import cudnn, keras_config
 from converter.graphs.trace.tensorflow.keras_2 import mixed_policy
 
 LAYER, OPERATION = "ModelOfTransformers", "OperationOfTensorFlow"
 """What stands in for the model of transformers, and for a layer that calls a function of TensorFlow."""
+STATES = ("output_hidden_states", "output_attentions")
+"""Settings of a model of transformers that say what it returns, in its config or in a call."""
+_WAY_OUT = "the same model by model.save(folder) has a graph of its own"
+_PORT = 4
+"""How many parts a port of Keras 2 has that comes with keywords: layer, call, output, keywords."""
 _OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
 _CONSTANT = "_CONSTANT_VALUE"
 
@@ -31,6 +37,50 @@ def checked(
     return _with_operations(config), custom | {OPERATION}
 
 
+def states_of_calls(config: Mapping[str, Any], layer: str, model: Mapping[str, Any]) -> dict[str, bool]:
+    """Return which states a model of transformers returns, as its own config or all calls of the layer say.
+
+    Raises ArchitectureError where calls differ, and where what is returned has no names, and so other places.
+    """
+    calls = list(_calls_of(config, layer)) or [{}]
+    found = {}
+    for state in STATES:
+        said = [call.get(state) for call in calls]
+        each = {model.get(state) is True if value is None else value is True for value in said}
+        if len(each) > 1:
+            raise ArchitectureError(f"layer {layer!r} is called with and without {state}", hint=_WAY_OUT)
+        found[state] = each.pop()
+    if model.get("return_dict") is False and any(found.values()):
+        raise ArchitectureError(f"layer {layer!r} returns states without names (return_dict)", hint=_WAY_OUT)
+    return found
+
+
+def _calls_of(value: Any, layer: str) -> Iterator[dict[str, Any]]:
+    """Yield the settings of each call of a layer, wherever it is in a Keras config."""
+    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _calls_of(each, layer)
+    if not isinstance(value, Mapping) or not isinstance(value.get("inbound_nodes"), list):
+        return
+    inner = value.get("config")
+    if isinstance(inner, Mapping) and (inner.get("name") or value.get("name")) == layer:
+        for call in value["inbound_nodes"]:
+            keywords = [port[3] for port in call if isinstance(port, list) and len(port) == _PORT] if call else []
+            yield {name: each for given in keywords if isinstance(given, Mapping) for name, each in given.items()}
+
+
+def _without_settings(value: Any) -> Any:
+    """Return calls without what the layer is traced with, beside which Keras 3 takes no tensors by name."""
+    if isinstance(value, list):
+        return [_without_settings(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {name: each for name, each in value.items() if not (isinstance(each, bool) and _is_settled(name, each))}
+
+
+def _is_settled(name: str, value: bool) -> bool:
+    return name in (*STATES, "training") or (name == "return_dict" and value)
+
+
 def _with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Keras config with the class of this module for the layer that is a model of transformers.
 
@@ -40,7 +90,8 @@ def _with_layer(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[s
 
     def changed(value: Mapping[str, Any], name: object) -> dict[str, Any] | None:
         is_it = value["class_name"].rpartition(">")[2] == encoder["class_name"] and name == encoder["layer"]
-        return {"class_name": LAYER, "config": {"name": name, "dtype": policy}} if is_it else None
+        calls = {"inbound_nodes": _without_settings(value["inbound_nodes"])} if "inbound_nodes" in value else {}
+        return {"class_name": LAYER, "config": {"name": name, "dtype": policy}, **calls} if is_it else None
 
     return _changed(config, changed)  # type: ignore[no-any-return]
 

@@ -73,7 +73,7 @@ def classes(encoder: Mapping[str, Any], keras: Any) -> dict[str, Any]:
                 for name, held in encoder["weights"].items()
             }
             found = lower(graph, weights)(**_inputs(graph, arguments, keywords, self.name))
-            outputs = [_given(found[name], self.compute_dtype) for name in sorted(found)]
+            outputs = [_given(found[name], self.compute_dtype) for name in sorted(found, key=_place)]
             return outputs[0] if len(outputs) == 1 else outputs
 
         def load_own_variables(self, store: Any) -> None:
@@ -94,6 +94,12 @@ def classes(encoder: Mapping[str, Any], keras: Any) -> dict[str, Any]:
             return _called(self.function, (self.constant,), {self.keyword: arguments[0], **keywords})
 
     return {each.__name__: each for each in (ModelOfTransformers, OperationOfTensorFlow)}
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Return where an output stands among all that tf.nest lists: tensors of one field by their numbers."""
+    field, _, number = name.partition(".")
+    return field, int(number or 0)
 
 
 def _only_type(variables: Sequence[Mapping[str, Any]]) -> str | None:

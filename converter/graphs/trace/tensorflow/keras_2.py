@@ -6,9 +6,11 @@ what Keras 3 does not write.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
+
+from converter.graphs.trace.tensorflow import cudnn
+from converter.graphs.trace.tensorflow.keras_names import known
 
 _MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras.src.models.sequential"}
 _KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
@@ -101,8 +103,7 @@ def _object(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_layer(class_name: object) -> bool:
     """Whether a class is a layer of Keras's own. It finds those inside of wrappers by their module alone."""
-    keras = importlib.import_module("keras")
-    return isinstance(class_name, str) and hasattr(keras.layers, class_name)
+    return isinstance(class_name, str) and class_name in known().classes["layers"] and class_name not in cudnn.NAMES
 
 
 def _with_input(model: Mapping[str, Any]) -> Mapping[str, Any]:

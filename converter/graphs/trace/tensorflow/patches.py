@@ -35,9 +35,9 @@ def convertible(model: Any) -> Iterator[None]:
 
 @contextmanager
 def biased_by_channels(model: Any) -> Iterator[None]:
-    """Let a convolution of Keras 3 with channels first add its bias to them, whatever the extent of the last axis is.
+    """Let layers of Keras 3 with channels first add their bias to them, however long the last axis is.
 
-    Where that is as many as there are channels, keras/src/backend/tensorflow/numpy.py adds it along the last axis.
+    Where it is as long as there are channels, `add` of keras/src/backend/tensorflow/numpy.py goes along it.
     """
     if framework_of(model) != "keras":
         yield
@@ -48,11 +48,9 @@ def biased_by_channels(model: Any) -> Iterator[None]:
     original = owner.add
 
     def add(x1: Any, x2: Any) -> Any:
-        if not (tf.is_tensor(x1) and tf.is_tensor(x2)) or x1.dtype != x2.dtype or x1.shape.rank != x2.shape.rank:
-            return original(x1, x2)
-        first, *others = x2.shape.as_list() if (x2.shape.rank or 0) > 2 else (None,)
-        is_of_channels = first == 1 and others[0] != 1 and all(extent == 1 for extent in others[1:])
-        return tf.add(x1, x2) if is_of_channels else original(x1, x2)
+        is_alike = tf.is_tensor(x1) and tf.is_tensor(x2) and x1.dtype == x2.dtype
+        is_along_another = is_alike and (x2.shape.rank or 0) > 1 and x2.shape[-1] == 1
+        return tf.add(x1, x2) if is_along_another else original(x1, x2)
 
     with replaced(owner, "add", add):
         yield

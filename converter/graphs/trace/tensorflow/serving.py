@@ -7,75 +7,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from converter.encoding.folder import open_inside
 from converter.encoding.graph_def import Node as GraphNode
 from converter.encoding.meta_graph import SavedObject, TensorInfo
 from converter.encoding.object_graph import Node, object_graph
-from converter.encoding.tensor_bundle import TYPE_NUMBERS, Bundle, read_bundle_inside
+from converter.encoding.tensor_bundle import Bundle, read_bundle_inside
 from converter.encoding.tensorflow_variables import variable_names
-from converter.errors import WITHOUT_GRAPH, GraphError, MissingExtraError, ReadError
+from converter.errors import GraphError, ReadError
+from converter.graphs.trace.tensorflow import frozen
 from converter.graphs.trace.tensorflow.conversion import Port, Variable
 from converter.graphs.trace.tensorflow.cutting import Cut, cut
 from converter.graphs.trace.tensorflow.operators import makes_table
-from converter.graphs.trace.tensorflow.tables import Table, tables
+from converter.graphs.trace.tensorflow.served import Served, StoredVariable, dtype_of
+from converter.graphs.trace.tensorflow.tables import tables
 from converter.model.dtype import DType
-from converter.model.tensor import Tensor
 
 _GRAPH_NAME = "saved_model.pb"
 _VARIABLES = "variables/variables"
 _HANDLES = ("VarHandleOp", "Variable", "VariableV2")
-_TEXT = 7
-_DTYPES = {number: dtype for dtype, number in TYPE_NUMBERS.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredVariable:
-    """A variable, and its values in the bundle, unread."""
-
-    variable: Variable
-    tensor: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A signature: the GraphDef that computes it, its ports, variables and tables by the node that makes their handle.
-
-    `note` says what was taken in the place of one.
-    """
-
-    title: str
-    graph: bytes
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    variables: Mapping[str, StoredVariable]
-    tables: Mapping[str, Table]
-    note: str = ""
-
-    def graph_def(self) -> Any:
-        """Return the graph as TensorFlow has it. Raises MissingExtraError without it, ReadError for what it refuses."""
-        try:
-            from google.protobuf.message import DecodeError
-            from tensorflow.core.framework import graph_pb2
-        except ImportError as error:
-            raise MissingExtraError("tensorflow", "converting a SavedModel") from error
-        try:
-            return graph_pb2.GraphDef.FromString(self.graph)
-        except DecodeError as error:
-            raise ReadError("has a shape or a constant that is malformed") from error
 
 
 def serve(folder: Path, signature: str | None = None) -> Served:
-    """Return what the SavedModel in `folder` serves, or that `signature` of it.
+    """Return what the SavedModel in `folder` serves, or that `signature` of it; all of a file, a frozen graph.
 
     Nothing is run, no tensor read but those of tables.
 
     Raises what `cutting.cut` and `tables.tables` do, ReadError for a damaged bundle, GraphError for a variable without
     values, and for text: targets are made of ONNX's operators, and these have none.
     """
+    if not folder.is_dir():
+        return frozen.serve(folder, signature)
     file = open_inside(folder, _GRAPH_NAME)
     part = cut(file.read(0, file.size), str(file.path), signature)
     bundle = read_bundle_inside(folder, _VARIABLES)
@@ -92,15 +55,7 @@ def serve(folder: Path, signature: str | None = None) -> Served:
 
 
 def _port(name: str, info: TensorInfo) -> Port:
-    return Port(name=name, tensor=info.tensor, dtype=_dtype(info.type_number, name), shape=info.shape)
-
-
-def _dtype(number: int, name: str) -> DType:
-    if number == _TEXT:
-        raise GraphError("is text, which no converted graph takes or returns", tensor=name, hint=WITHOUT_GRAPH)
-    if number not in _DTYPES:
-        raise GraphError(f"has elements of a type ({number}) that no tensor of a checkpoint has", tensor=name)
-    return _DTYPES[number]
+    return Port(name=name, tensor=info.tensor, dtype=dtype_of(info.type_number, name), shape=info.shape)
 
 
 def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, StoredVariable]]:
@@ -121,7 +76,7 @@ def _variables(part: Cut, bundle: Bundle) -> Iterator[tuple[str, StoredVariable]
         key = keys[index].key if index in keys else None
         if key is None:
             raise GraphError("is a variable of the graph that has no values", tensor=variable.name)
-        dtype = _dtype(variable.type_number, variable.name)
+        dtype = dtype_of(variable.type_number, variable.name)
         yield handle.name, _held(bundle, key, names, dtype, is_trainable=variable.is_trainable)
 
 
@@ -185,5 +140,5 @@ def _variables_by_node(part: Cut, bundle: Bundle, names: Mapping[str, str]) -> I
             continue
         key = next((key for key in (node.text("shared_name"), node.name) if key in bundle.entries), None)
         if key is not None and "dtype" in node.attributes:
-            dtype = _dtype(node.attributes["dtype"].type_number, node.name)
+            dtype = dtype_of(node.attributes["dtype"].type_number, node.name)
             yield node.name, _held(bundle, key, names, dtype, is_trainable=node.name in part.meta.trained)

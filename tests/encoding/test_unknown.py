@@ -11,9 +11,8 @@ from converter.errors import CkconvError, ReadError
 
 TABLE = bytes(60) + bytes.fromhex("57fb808b247547db")
 FILES = {
-    "graph.pb": (b"\n;\n\1x\x12\x0bPlaceholder*\x0b", "frozen graph of TensorFlow 1", "tf2onnx.convert --graphdef"),
     "model.ckpt.meta": (b"\n\x82\x10\x12\xde\x0f\nD", "the graph of a TensorFlow 1 checkpoint", "give model.ckpt"),
-    "model.ckpt": (TABLE, "of the format V1", "tf.train.load_checkpoint"),
+    "table": (b"x" + TABLE, "a table of keys and values", "--from tf-checkpoint"),
     "graph.pbtxt": (b'node {\n  name: "x"\n}\n', "a graph of TensorFlow as text", "Saver"),
     "model.tflite": (b"\x1c\0\0\0TFL3" + bytes(50), "TensorFlow Lite", "tf2onnx.convert --tflite"),
     "model.mlmodel": (b"\x08\x04\x12\x20" + bytes(50), "Core ML", "converted from"),
@@ -30,7 +29,6 @@ FOLDERS = {
     "orbax": (["_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "d/x"], "a checkpoint of Orbax", "to_bytes"),
     "flax": (["checkpoint_9", "checkpoint_10"], "holds 2 checkpoints of Flax", "checkpoint_10 is the newest"),
     "package": (["Manifest.json", "Data/model.mlmodel"], "a Core ML package", "converted from"),
-    "v1": (["checkpoint", "model.ckpt", "model.ckpt.meta"], "of the format V1", "tf.train.load_checkpoint"),
 }
 
 

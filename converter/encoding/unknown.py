@@ -22,9 +22,6 @@ _MAGICS = (
 """Where a file has which bytes, what it is then, and what helps."""
 
 _CORE_ML = re.compile(rb"\x08[\x01-\x0f]\x12")
-_GRAPH_DEF = re.compile(rb"\n[\x03-\xff][\x00-\x7f]{0,4}\n")
-"""A message whose first field is a message whose first field is text: a node and its name."""
-_META_GRAPH = re.compile(rb"\n[\x80-\xff]{1,4}[\x00-\x7f]\x12")
 _TENSORFLOW_JS = re.compile(rb'"(?:modelTopology|weightsManifest)"')
 _OF_FLAX = re.compile(r"checkpoint_\d+")
 
@@ -35,29 +32,16 @@ def of_file(name: str, head: bytes, tail: bytes) -> tuple[str, str] | None:
         if head.startswith(magic, offset):
             return what, hint
     if tail == MAGIC:
-        return _of_table(name)
+        return "is a table of keys and values, and no checkpoint of TensorFlow", "--from tf-checkpoint says why"
     if name.endswith(".meta"):
         return "is the graph of a TensorFlow 1 checkpoint, without its weights", f"give {name.removesuffix('.meta')}"
     if name.endswith(".mlmodel") and _CORE_ML.match(head):
         return "is a Core ML model", "the model that it was converted from is read"
     if name.endswith(".pbtxt"):
         return "is a graph of TensorFlow as text", "TensorFlow writes its variables: tf.compat.v1.train.Saver().save"
-    if _GRAPH_DEF.match(head) and not _META_GRAPH.match(head):
-        command = f"{_TF2ONNX} --graphdef FILE --inputs NAMES --outputs NAMES --output model.onnx"
-        return "is a frozen graph of TensorFlow 1 (GraphDef), which is not read", command
     if _TENSORFLOW_JS.search(head):
         return "is a model of TensorFlow.js", "tensorflowjs_converter --output_format keras makes an .h5 of it"
     return None
-
-
-def _of_table(name: str) -> tuple[str, str]:
-    if name.endswith(".index"):
-        return "is the index of a TensorFlow checkpoint without its data", "the .data files go beside it"
-    save = "tf.raw_ops.SaveV2(prefix=, tensor_names=, shape_and_slices=, tensors=)"
-    return (
-        "is a TensorFlow checkpoint of the format V1, of before 2017, which is not read",
-        f"tf.train.load_checkpoint(FILE) reads it, {save} writes a newer one",
-    )
 
 
 def of_folder(entries: Collection[str]) -> tuple[str, str] | None:
@@ -70,7 +54,4 @@ def of_folder(entries: Collection[str]) -> tuple[str, str] | None:
         return f"holds {len(of_flax)} checkpoints of Flax", f"give one: {of_flax[-1]} is the newest"
     if "Manifest.json" in entries and "Data" in entries:
         return "is a Core ML package", "the model that it was converted from is read"
-    if any(name.endswith(".meta") for name in entries) and "checkpoint" in entries:
-        what = "is a folder of TensorFlow checkpoints of the format V1, of before 2017, which is not read"
-        return what, "tf.train.load_checkpoint(FOLDER) reads it"
     return None

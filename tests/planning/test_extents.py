@@ -13,7 +13,7 @@ from converter.errors import GraphError
 from converter.graphs.description.cases import Case
 from converter.graphs.description.signature import Dimension, GraphInput, Signature
 from converter.model.dtype import DType
-from converter.proof.extents import with_extents
+from converter.planning.extents import with_extents
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper

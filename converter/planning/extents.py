@@ -7,13 +7,20 @@ a ladder are tried first, then all that are near the first that is taken: they s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+from converter.execution.workshop import LocalWorkshop
 from converter.graphs.description.cases import Case
 from converter.graphs.description.sample_inputs import extents, sample_inputs, sample_sizes
 from converter.graphs.description.signature import Dimension, Signature
+from converter.graphs.run.answers import Answer
+from converter.graphs.run.arrays import read_arrays, write_sets
+from converter.model.child_function import ChildFunction
+from converter.model.tensor import Array
 
 _LADDER = (
     (24, 32, 40, 48, 64, 80, 96, 100, 128, 160, 192, 224, 256),
@@ -27,6 +34,34 @@ _SEED = 20180611
 
 Run = Callable[[Sequence[Case]], Mapping[str, str]]
 """Runs the source on sets of inputs; returns why some of them did not run, by name."""
+
+
+def failures(
+    runner: ChildFunction[..., Answer], model: Path, workshop: LocalWorkshop, cases: Sequence[Case]
+) -> Mapping[str, str]:
+    """Return on which sets of inputs a model does not run or gives nothing, and why."""
+    inputs, outputs = workshop.scratch / "tried-inputs.npz", workshop.scratch / "tried-outputs.npz"
+    write_sets(os.fspath(inputs), {case.name: case.arrays for case in cases})
+    answer = workshop.call(runner, model=os.fspath(model), inputs=os.fspath(inputs), outputs=os.fspath(outputs))
+    without = dict.fromkeys(empty(read_arrays(os.fspath(outputs))), "its outputs have no elements")
+    return {**without, **answer.get("unfit", {}), **answer["failed"]}
+
+
+def empty(outputs: Mapping[str, Array]) -> Set[str]:
+    """Return the sets for which no output, `<set>/<output>`, has an element."""
+    held = {key.partition("/")[0] for key, array in outputs.items() if array.size}
+    return {key.partition("/")[0] for key in outputs} - held
+
+
+def that_it_takes(signature: Signature, run: Run) -> tuple[Signature, str] | None:
+    """Return what `with_extents` does where the source does not run at the extents that graphs are made with."""
+    if not _free(signature):
+        return None
+    cases = []
+    for number, sizes in enumerate(sample_sizes(signature)[:2]):
+        arrays = sample_inputs(signature.inputs, seed=_SEED, sizes=sizes)
+        cases.append(Case(name=str(number), arrays=arrays, sizes=sizes))
+    return with_extents(signature, run) if run(cases) else None
 
 
 def with_extents(signature: Signature, run: Run, *, is_brief: bool = False) -> tuple[Signature, str] | None:
