@@ -1,4 +1,4 @@
-"""HDF5 as Keras writes it: weights or whole models of Keras 2 and 3, and `tf_model.h5`; files of other programs too.
+"""HDF5 as Keras writes it: weights or whole models of Keras 1 to 3, and `tf_model.h5`; files of other programs too.
 
 keras/src/legacy/saving/legacy_h5_format.py (Keras 3.15): the attribute `layer_names` lists groups, `weight_names` in
 each the datasets below it; a whole model has these below `model_weights`, its config in `model_config`. Files of other
@@ -382,7 +382,7 @@ def _module_file(checkpoint: Checkpoint, late: Late) -> _Written:
 
 FORMAT = Format(
     name="h5",
-    description="Keras HDF5: weights and whole models of Keras 2, tf_model.h5, legacy files of Keras 3",
+    description="Keras HDF5: weights and whole models of Keras 1 and 2, tf_model.h5, legacy files of Keras 3",
     suffixes=(".hdf5", ".h5"),
     holds=frozenset({Part.WEIGHTS, Part.OPTIMIZER}),
     dtypes=frozenset(DType),

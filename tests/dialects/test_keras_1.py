@@ -12,7 +12,6 @@ import pytest
 
 import converter
 from converter.dialects import canonical
-from converter.dialects.keras import keras_1
 from converter.errors import ReadError
 from converter.formats import NoOptions, by_name
 from converter.model.checkpoint import Checkpoint
@@ -213,23 +212,6 @@ def test_layers_of_models_inside_of_models_are_found_by_name(tmp_path: Path) -> 
     assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
 
 
-def test_a_shape_told_to_a_deconvolution_becomes_a_padding_of_its_output() -> None:
-    def padding(extent: int, mode: str) -> Any:
-        shape = [None, extent, extent, 5]
-        entry = older.convolution(
-            *("Deconvolution2D", "back", "tf", (3, 3)),
-            nb_filter=5,
-            output_shape=shape,
-            border_mode=mode,
-            subsample=[2, 2],
-        )
-        (_, made) = keras_1.as_keras_2(older.sequential(entry, shape=(4, 4, 3)))["config"]["layers"]
-        return made["config"]["output_padding"]
-
-    assert [padding(9, "valid"), padding(10, "valid")] == [None, [1, 1]]  # (4 - 1) * 2 + 3
-    assert [padding(8, "same"), padding(7, "same")] == [None, [0, 0]]
-
-
 @pytest.mark.parametrize("is_theano", [True, False])
 def test_the_state_of_an_optimizer_goes_with_its_weights(is_theano: bool, tmp_path: Path) -> None:
     """Keras 1 has slot after slot, each with the weights sorted by name; kernels are turned with theirs."""
@@ -265,14 +247,6 @@ def test_the_state_of_an_optimizer_goes_with_its_weights(is_theano: bool, tmp_pa
         assert {"two/kernel", "two/bias", "norm/gamma", "norm/beta", "one/kernel", "one/bias"} <= held.keys()
         for name, tensor in held.items():
             np.testing.assert_allclose(tensor.numpy(), checkpoint.tensor(name).numpy() * factor, rtol=1e-6)
-
-
-def test_files_of_keras_2_are_none_of_keras_1(tmp_path: Path) -> None:
-    config = older.sequential(older.recurrent("GRU", "gru_1", 4), shape=(6, 3))
-    newer = keras_1.as_keras_2(config)
-    assert keras_1.is_of_keras_1(config, None)
-    assert not keras_1.is_of_keras_1(config, "2.0.0")
-    assert not keras_1.is_of_keras_1(newer, None)
 
 
 def test_a_file_of_keras_2_is_written(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from converter.graphs.trace.tensorflow import keras_config
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
 from converter.model.checkpoint import Checkpoint, Config
 from converter.model.tensor import ArrayTensor
+from tests.dialects import keras_1_files
+from tests.dialects.keras_1_files import Arrays, drawn, gates, layer, placed
 from tests.graphs.hostile_keras_configs import FIXTURE, GRAPHS, config_of, write
 from tests.slices import IS_FULL, SEED
 
@@ -165,11 +168,31 @@ def ways(source: Checkpoint, config: dict[str, Any]) -> dict[str, Callable[[], o
     }
 
 
+def ways_of_keras_1(source: Checkpoint, config: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    """What takes values of a config of Keras 1: what makes it one of Keras 2, and all that takes that."""
+
+    def renewed() -> Iterator[str]:
+        assert source.by_keras_config is not None
+        newer = source.by_keras_config(Config(values=config, raw=b""))
+        for name, take in ways(newer, dict(newer.keras_config.values) if newer.keras_config else {}).items():
+            with suppress(CkconvError):
+                take()
+                yield name
+
+    assert source.keras_config is not None
+    assert {*renewed()} == {*ways(source, dict(source.keras_config.values))}
+    return {"Keras 1": lambda: [*renewed()]}
+
+
 def check(source: Checkpoint, limit: int) -> int:
     """Put odd values at places of the source's config, and count them; what neither takes nor refuses one fails."""
     assert source.keras_config is not None
     config = json.loads(json.dumps(source.keras_config.values))
-    taking = ways(source, config)
+    return check_ways(config, ways(source, config), limit)
+
+
+def check_ways(config: dict[str, Any], taking: dict[str, Callable[[], object]], limit: int) -> int:
+    """Do what `check` does, with what takes the config."""
     for take in taking.values():
         take()  # the config itself passes
     jobs = [(*place, odd) for place in places(config) for odd in ODD]
@@ -199,6 +222,40 @@ def test_a_value_of_another_type_in_the_fixtures(name: str, tell: Callable[[str]
     count = check(read(path, NoOptions()), SLICE)
     tell(f"{count} odd values in {name}; CKCONV_ORACLE_FULL=1 takes all")
     assert count >= 150
+
+
+def keras_1() -> dict[str, Any]:
+    """A config of Keras 1 with a layer of each class of which a value is computed with, after a Merge of branches."""
+    convolution = keras_1_files.convolution
+    penalty = {"W_regularizer": {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.1}}
+    first = layer("ZeroPadding2D", "pad", padding=[1, 1, 1, 1], batch_input_shape=[None, 4, 4, 3])
+    inner = [keras_1_files.source("words", [6, 6, 3]), placed(layer("Activation", "relu", activation="relu"), "words")]
+    branches = [{"class_name": "Sequential", "config": [first]}, keras_1_files.functional(inner, "relu")]
+    chain = [
+        layer("Merge", "merge", mode="sum", mode_type="raw", concat_axis=-1, layers=branches),
+        convolution("Convolution2D", "convolution2d_1", "tf", (3, 3), nb_filter=4, **penalty),
+        convolution("Deconvolution2D", "back", "tf", (3, 3), nb_filter=4, output_shape=[None, 9, 9, 4], bias=False),
+        layer("BatchNormalization", "norm", mode=0, axis=-1, epsilon=0.001, momentum=0.99),
+        layer("Reshape", "rows", target_shape=[81, 4]),
+        layer("ZeroPadding1D", "ends", padding={"left_pad": 1, "right_pad": 2}),
+        layer("Convolution1D", "line", nb_filter=2, filter_length=3, subsample_length=1, border_mode="same"),
+        layer("Bidirectional", "both", layer=keras_1_files.recurrent("LSTM", "forward_lstm", 2), merge_mode="concat"),
+        keras_1_files.recurrent("GRU", "gru", 2),
+        layer("TimeDistributed", "times", layer=layer("Dense", "dense", output_dim=2, bias=True)),
+    ]
+    return {"class_name": "Sequential", "config": chain}
+
+
+def test_a_value_of_another_type_in_a_config_of_keras_1(tmp_path: Path) -> None:
+    config = keras_1()
+    weights: dict[str, Arrays] = {
+        "convolution2d_1": {"convolution2d_1_W": drawn(3, 3, 3, 4), "convolution2d_1_b": drawn(4)},
+        "back": {"back_W": drawn(3, 3, 4, 4)},
+        "gru": gates("gru", "zrh", 4, 2),
+        "times": {"dense_W": drawn(2, 2), "dense_b": drawn(2)},
+    }
+    path = keras_1_files.write(tmp_path / "m.h5", config, weights, is_theano=True)
+    assert check_ways(config, ways_of_keras_1(h5.read(path, NoOptions()), config), SLICE) >= 150
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

@@ -2,7 +2,8 @@
 
 `modules` is the table of layers; `architecture` finds them in a config, `leaves` in names and shapes, `flattening`
 says whose inputs are in another order, `rearrangement` is what a layout is, and `translation` applies it all.
-`keras_1` and `keras_1_weights` make what Keras 1 wrote that of Keras 2 before all this.
+Before all this, what Keras 1 wrote is made that of Keras 2: its config by `keras_1`, its weights by `keras_1_weights`,
+whose names `keras_1_names` knows.
 `settings` is the table of what layers are set to, and `semantics` says which of it weights do not hold.
 """
 
