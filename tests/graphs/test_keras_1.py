@@ -139,6 +139,34 @@ def test_channels_first_of_as_many_as_places(is_theano: bool, tmp_path: Path) ->
     np.testing.assert_allclose(outputs(source, {"pad_input": maps}), expected, atol=1e-4)
 
 
+def test_a_bias_of_keras_3_is_added_to_channels_that_are_first(tmp_path: Path) -> None:
+    """Where the last axis is as long as there are channels, Keras 3 adds it along that; kernels of 0 leave it alone."""
+    import keras
+
+    settings = {"padding": "same", "data_format": "channels_first", "bias_initializer": "normal"}
+    kinds = keras.layers
+    layers = {
+        "line": (kinds.Conv1D(4, 3, kernel_initializer="zeros", **settings), (2, 4)),
+        "map": (kinds.Conv2D(4, 3, kernel_initializer="zeros", **settings), (2, 5, 4)),
+        "volume": (kinds.Conv3D(4, 3, kernel_initializer="zeros", **settings), (2, 4, 4, 4)),
+        "back": (kinds.Conv2DTranspose(4, 3, kernel_initializer="zeros", **settings), (2, 4, 4)),
+        "apart": (kinds.SeparableConv2D(4, 3, pointwise_initializer="zeros", **settings), (2, 4, 4)),
+        "deep": (kinds.DepthwiseConv2D(3, depthwise_initializer="zeros", **settings), (4, 4, 4)),
+    }
+    sources = {name: keras.Input(shape, name=name) for name, (_, shape) in layers.items()}
+    model = keras.Model(sources, {name: biased(sources[name]) for name, (biased, _) in layers.items()})
+    model.save(tmp_path / "m.keras")
+    converter.convert(tmp_path / "m.keras", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    results = session.run(None, {name: drawn(2, *shape) for name, (_, shape) in layers.items()})
+    assert len(results) == len(layers)
+    for name, (biased, _) in layers.items():
+        (result,) = (each for called, each in zip(names, results, strict=True) if name in called)
+        expected = biased.bias.numpy().reshape(-1, *(1,) * (result.ndim - 2))
+        np.testing.assert_allclose(result, np.broadcast_to(expected, result.shape), atol=1e-6, err_msg=name)
+
+
 def test_a_weight_added_to_channels_that_are_first(tmp_path: Path) -> None:
     """In any graph of TensorFlow, not only in those of Keras."""
     import tensorflow as tf

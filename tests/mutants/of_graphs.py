@@ -18,7 +18,7 @@ FAULTS = (
         module="graphs/trace/tensorflow/patches.py",
         old="        return tf.add(x1, x2) if is_along_another else original(x1, x2)",
         new="        return original(x1, x2)",
-        tests="tests/graphs/test_keras_1.py -k channels_first",
+        tests="tests/graphs/test_keras_1.py -k bias_of_keras_3",
         what="a bias of channels is added along the last axis",
     ),
     Fault(
