@@ -98,6 +98,24 @@ def test_a_tie_of_which_the_other_name_is_stored(tmp_path: Path) -> None:
     assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
+def test_a_tie_that_transformers_4_owned_the_other_way_around(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.OpenAIGPTConfig(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=9, num_labels=1)
+    model = transformers.OpenAIGPTDoubleHeadsModel(config)
+    state = dict(model.state_dict())
+    del state["lm_head.weight"]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(
+        json.dumps({**config.to_dict(), "architectures": [type(model).__name__]})
+    )
+    torch.save(state, tmp_path / "old" / "pytorch_model.bin")
+    report = converter.convert(tmp_path / "old", tmp_path / "new", to="pretrained")
+    assert (report.counts["dropped"], report.counts["defaulted"]) == (0, 0)
+    found, told = type(model).from_pretrained(tmp_path / "new", output_loading_info=True)
+    assert not told["missing_keys"]
+    assert torch.equal(found.lm_head.weight, model.lm_head.weight)
+
+
 def test_a_model_with_adapters_inside(saved: Any) -> None:
     state, convert = saved
     inside = {f"base_model.model.{name}": value for name, value in state.items()}

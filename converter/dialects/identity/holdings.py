@@ -147,7 +147,7 @@ def _wrong(
 
 def _missing(shapes: Shapes, held: set[str], ties: Mapping[str, str]) -> list[str]:
     """Return what is required and not there, under any name of a tie."""
-    owners = {ties.get(name, name) for name in held}
+    owners = held | {ties.get(name, name) for name in held}  # transformers 4 and 5 may own a tie the other way around
     return [
         name
         for name, slot in shapes.slots.items()
