@@ -1,0 +1,1 @@
+"""Models of keras.applications and recurrent layers in their variants, held against Keras's own outputs."""
