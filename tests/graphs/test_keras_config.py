@@ -244,3 +244,23 @@ def test_a_layer_whose_class_says_no_arguments_is_called_as_the_file_calls_it() 
     values = {"class_name": "Functional", "config": {"name": "m", "layers": layers, **ends}}
     model = building.build(values, ("tests.graphs.own_layers:Gain",), "", is_archive=False)
     assert [layer.name for layer in model.layers] == ["x", "mine", "other"]
+
+
+@pytest.mark.parametrize("class_name", ["LSTM", "Bidirectional", "Dense"])
+def test_states_of_keras_2_are_given_by_name(class_name: str) -> None:
+    """As in a sequence-to-sequence model, whose decoder begins where its encoder ends."""
+    from converter.graphs.trace.tensorflow.keras_2 import as_keras_3
+
+    places = [["words", 0, 0, {}], ["encoder", 0, 1, {}], ["encoder", 0, 2, {}]]
+    layer = {"class_name": class_name, "name": "decoder", "config": {"name": "decoder"}, "inbound_nodes": [places]}
+    model = {"class_name": "Functional", "config": {"name": "m", "layers": [layer]}}
+    (call,) = as_keras_3(model)["config"]["layers"][0]["inbound_nodes"]
+
+    def told(tensors: list[Any]) -> list[Any]:
+        return [each["config"]["keras_history"] for each in tensors]
+
+    if class_name == "Dense":
+        assert told(call["args"][0]) == [place[:3] for place in places]
+    else:
+        assert told(call["args"]) == [["words", 0, 0]]
+        assert told(call["kwargs"]["initial_state"]) == [["encoder", 0, 1], ["encoder", 0, 2]]

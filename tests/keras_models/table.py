@@ -95,8 +95,12 @@ def answer(cell: Cell, folder: Path) -> str:
     judged = _run("keras", "-m", "tests.keras_models.judging", str(source), str(target))
     if judged.returncode:
         return f"WRONG: does not run: {judged.stderr.strip().splitlines()[-1]}"
-    is_right = judged.stdout == "same numbers" or (judged.stdout[0].isdigit() and float(judged.stdout) <= LIMIT)
-    return judged.stdout if is_right else f"WRONG: {judged.stdout}"
+    return judged.stdout if is_right(judged.stdout) else f"WRONG: {judged.stdout}"
+
+
+def is_right(said: str) -> bool:
+    """Whether a cell says neither what is wrong nor what was refused."""
+    return said == "same numbers" or (said[0].isdigit() and float(said) <= LIMIT)
 
 
 def answers(wanted: Iterable[Cell], folder: Path) -> dict[Cell, str]:
@@ -134,7 +138,7 @@ def main(names: Sequence[str], cache: Path) -> int:
     wanted = [cell for cell in cells() if any(fnmatchcase(cell.name, name) for name in names or ["*"])]
     found = answers(wanted, cache.resolve())
     print(table(found))
-    return sum(not said[0].isdigit() and said != "same numbers" for said in found.values())
+    return sum(not is_right(said) for said in found.values())
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ _REMOVED_ARGUMENTS: Mapping[str, Collection[str]] = {
 _POLICIES = ("Policy", "PolicyV1")
 """What Keras 2 writes of a layer that computes in another type than it stores; Keras 3 takes the policy by its name."""
 _WRAPPED = ("layer", "backward_layer")
+_TAKES_STATES = frozenset(
+    ("RNN", "LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Bidirectional", *cudnn.NAMES)
+)
+"""Layers that Keras 2 calls with the list of an input and the states to begin with, and Keras 3 with two arguments."""
 _INERT = {"groups": 1, "softmax_robust_masking": False, "time_major": False, "score_mode": "dot"}
 """Values of those that matter which mean what Keras 3 does; others stay, and Keras 3 refuses them."""
 
@@ -148,7 +152,8 @@ def _write_calls_anew(model: dict[str, Any]) -> None:
         layer.pop("build_config", None)  # the calls build it; an attention has more than the one shape in here
         calls = layer.get("inbound_nodes") or []
         if isinstance(calls, list):
-            layer["inbound_nodes"] = [_call(each, models) if _is_of_keras_2(each) else each for each in calls]
+            made = [_call(each, models) if _is_of_keras_2(each) else each for each in calls]
+            layer["inbound_nodes"] = [_with_states(each) for each in made] if _takes_states(layer) else made
     sequential = {name for name, each in classes.items() if each == "Sequential"}
     model["output_layers"] = _mapped(model.get("output_layers"), lambda place: _counted(place, sequential))
 
@@ -173,6 +178,19 @@ def _call(call: Any, models: Collection[Any]) -> dict[str, Any]:
     inputs = _mapped(call, tensor)
     inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
     return {"args": [inputs], "kwargs": _mapped(keywords, tensor)}
+
+
+def _takes_states(layer: Mapping[str, Any]) -> bool:
+    class_name = layer.get("class_name")
+    return isinstance(class_name, str) and class_name in _TAKES_STATES
+
+
+def _with_states(call: Any) -> Any:
+    """Return a call of a recurrent layer with what it begins with by name; one of Keras 3 has no list there."""
+    inputs = call["args"][0] if isinstance(call, dict) and call["args"] else None
+    if not isinstance(inputs, list) or len(inputs) < 2:
+        return call
+    return {"args": inputs[:1], "kwargs": {**call["kwargs"], "initial_state": inputs[1:]}}
 
 
 def _mapped(value: Any, change: Callable[[list[Any]], Any]) -> Any:
