@@ -264,3 +264,28 @@ def test_states_of_keras_2_are_given_by_name(class_name: str) -> None:
     else:
         assert told(call["args"]) == [["words", 0, 0]]
         assert told(call["kwargs"]["initial_state"]) == [["encoder", 0, 1], ["encoder", 0, 2]]
+
+
+def test_a_graph_is_of_one_call_of_a_recurrent_layer() -> None:
+    """Keras 3 draws masks of dropout where it uses none, and keeps states that no file has."""
+    from converter.graphs.trace.tensorflow.recurrence import note_of, of_one_call
+
+    cell = {"class_name": "GRUCell", "config": {"name": "cell", "dropout": 0.5, "recurrent_dropout": 0.5}}
+    inner = {"class_name": "LSTM", "config": {"name": "lstm", "dropout": 0.5, "stateful": True, "units": 3}}
+    plain = {"class_name": "Dropout", "config": {"name": "own", "dropout": 0.5, "stateful": True}}
+    model = {
+        "class_name": "Sequential",
+        "config": {
+            "layers": [
+                {"class_name": "Bidirectional", "config": {"layer": inner, "backward_layer": inner}},
+                {"class_name": "RNN", "config": {"cell": cell, "stateful": False}},
+                plain,
+            ]
+        },
+    }
+    both, cells, untouched = of_one_call(model)["config"]["layers"]
+    assert both["config"]["layer"]["config"] == {"name": "lstm", "dropout": 0.0, "stateful": False, "units": 3}
+    assert cells["config"]["cell"]["config"] == {"name": "cell", "dropout": 0.0, "recurrent_dropout": 0.0}
+    assert untouched == plain
+    assert note_of(model) == "layer lstm and 1 more is stateful: in the graph each call begins anew"
+    assert note_of(plain) == ""

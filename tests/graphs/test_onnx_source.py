@@ -151,3 +151,29 @@ def test_what_is_an_attribute_is_no_loss_where_the_graph_goes_along(tmp_path: Pa
         ("learnt/coefficients", "no tensor of its own: a constant of the graph"),
         ("learnt/intercepts", "no tensor of its own: a constant of the graph"),
     ]
+
+
+@pytest.mark.parametrize("extent", ["?", -1, ""])
+def test_extents_without_a_name_are_not_one_extent(extent: Any, tmp_path: Path) -> None:
+    """Paddle calls every axis that may vary "?", or writes -1."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    float_ = TensorProto.FLOAT
+    weight = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(2, 3, 1, 2), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", float_, [extent, 3, extent, extent])],
+        [helper.make_tensor_value_info("y", float_, [extent, 2, extent, extent])],
+        [weight],
+        value_info=[helper.make_tensor_value_info("c", float_, [extent, 2, extent, extent])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert traced(made, tmp_path)["inputs"][0]["shape"] == ["x_0", 3, "x_2", "x_3"]
+    (tmp_path / "own.onnx").write_bytes(made.SerializeToString())
+    converter.convert(tmp_path / "own.onnx", tmp_path / "own", to="savedmodel")
+    converter.convert(tmp_path / "own.onnx", tmp_path / "own.pt2")
+    import torch
+
+    found = torch.export.load(tmp_path / "own.pt2").module()(x=torch.ones(2, 3, 4, 7))
+    assert found["y"].shape == (2, 2, 4, 6)

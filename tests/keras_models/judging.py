@@ -6,6 +6,7 @@ bit: layouts and gates have another order in PyTorch, and a bias of its own may 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,14 @@ def savedmodel(path: Path, inputs: Inputs) -> list[np.ndarray]:
 
 
 def pt2(path: Path, inputs: Inputs) -> list[np.ndarray]:
+    """Names that are none of Python's are called otherwise; which, the file says."""
     import torch
 
+    extra = {"ckconv.json": ""}
+    program = torch.export.load(str(path), extra_files=extra).module()
+    called = json.loads(extra["ckconv.json"]).get("inputs", {})
     with torch.no_grad():
-        program = torch.export.load(str(path)).module()
-        found = program(**{name: torch.tensor(value) for name, value in inputs.items()})
+        found = program(**{called.get(name, name): torch.tensor(value) for name, value in inputs.items()})
     return [each.numpy() for each in (found.values() if isinstance(found, dict) else (found,))]
 
 
@@ -64,17 +68,18 @@ def difference(outputs: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> fl
     return off
 
 
+def read(source: Path, name: str) -> Inputs:
+    """Return the arrays of a file beside a source."""
+    with np.load(source / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
 def judged(source: Path, target: Path) -> str:
     """Return a difference, or for weights alone "same numbers" or what is wrong with them."""
-
-    def read(name: str) -> Inputs:
-        with np.load(source / f"{name}.npz") as arrays:
-            return dict(arrays)
-
     if target.suffix == ".pth":
-        return numbers_lost(target, list(read("weights").values())) or "same numbers"
+        return numbers_lost(target, list(read(source, "weights").values())) or "same numbers"
     run = {".onnx": onnx, ".pt2": pt2, "": savedmodel}[target.suffix]
-    return f"{difference(list(read('outputs').values()), run(target, read('inputs'))):.1e}"
+    return f"{difference(list(read(source, 'outputs').values()), run(target, read(source, 'inputs'))):.1e}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ buffers whose values the graph keeps too, for what must be known when it is buil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,7 @@ def trace(*, model: str, graph: str, names: dict[str, str], has_weights_inside: 
         _settle(value, name, declaration)
         is_trained = declaration[0].is_floating and declaration[1] and not is_frozen
         (parameters if is_trained else buffers)[name] = declaration
+    _forget_nameless(loaded)
     inputs = tuple(map(_input, main.inputs))
     loaded.ir_version = max(loaded.ir_version, _IR_VERSION)
     _check(loaded, Path(model))
@@ -207,6 +209,20 @@ def _in_memory(tensor: Any) -> Any:
     import onnx_ir
 
     return onnx_ir.tensor(tensor.numpy(), name=tensor.name) if isinstance(tensor, onnx_ir.ExternalTensor) else tensor
+
+
+def _forget_nameless(model: Any) -> None:
+    """Let extents that have no letter in their name be unknown, and negative ones: axes "?" are not all alike."""
+    import onnx_ir
+
+    values = [*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is not None and any(map(_is_nameless, value.shape)):
+            value.shape = onnx_ir.Shape(None if _is_nameless(extent) else extent for extent in value.shape)
+
+
+def _is_nameless(extent: Any) -> bool:
+    return extent < 0 if isinstance(extent, int) else not re.search(r"[^\W\d_]", extent.value or "")
 
 
 def _input(value: Any) -> GraphInput:

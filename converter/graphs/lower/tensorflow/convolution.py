@@ -74,11 +74,14 @@ def conv(
         y = _by_channel(wide, weight, kernel, group, strides[0])
     else:
         filters = tf.transpose(weight, [*range(2, spatial + 2), 1, 0])
+        is_both = max(strides) > 1 and max(dilations) > 1  # TensorFlow has no such convolution
+        steps = [1] * spatial if is_both else strides
         parts = [
-            tf.nn.convolution(part, each, strides=strides, padding="VALID", dilations=dilations)
+            tf.nn.convolution(part, each, strides=steps, padding="VALID", dilations=dilations)
             for part, each in zip(tf.split(wide, group, axis=-1), tf.split(filters, group, axis=-1), strict=True)
         ]
         y = parts[0] if group == 1 else tf.concat(parts, -1)
+        y = _every(y, strides) if is_both else y
     return channels_first(y if bias is None else y + bias)
 
 

@@ -19,6 +19,7 @@ from converter.graphs.trace.patches import replaced
 from converter.graphs.trace.tensorflow import cudnn, encoder_config, encoders, keras_config
 from converter.graphs.trace.tensorflow.keras_2 import as_keras_3, has_shapes_of_keras_2, mixed_policy
 from converter.graphs.trace.tensorflow.own_code import OwnCode
+from converter.graphs.trace.tensorflow.recurrence import of_one_call
 
 _UNKNOWN = ("Unknown layer", "Could not locate", "Could not deserialize", "is not registered", "Unknown object")
 _OLDEST, _OLDEST_312 = (3, 13, 2), (3, 12, 4)
@@ -60,7 +61,7 @@ def build(
         objects = own if encoder is None else {**own, **encoders.classes(encoder, module)}
         try:
             with redirect_stdout(io.StringIO()):
-                own_config = _with_names(json.loads(config_text), objects)
+                own_config = _with_names(of_one_call(json.loads(config_text)), objects)
                 if framework == "keras":
                     own_config = as_keras_3(own_config)
                 policy = mixed_policy(config)

@@ -15,7 +15,7 @@ from typing import Any
 from converter.errors import CkconvError, GraphError
 from converter.graphs.failures import summary_of
 from converter.graphs.trace.patches import replaced
-from converter.graphs.trace.tensorflow import encoders
+from converter.graphs.trace.tensorflow import encoders, recurrence
 from converter.graphs.trace.tensorflow.building import LAYER_OF, build
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import has_shapes_of_keras_2
@@ -64,8 +64,8 @@ def trace(
     import onnx_ir
 
     onnx_ir.save(converted.graph, graph)
-    note = note_of(source.tables.values())
-    return replace(converted.signature, notes=(note,) if note else ()).to_json()
+    notes = tuple(filter(None, (note_of(source.tables.values()), recurrence.note_of(config))))
+    return replace(converted.signature, notes=notes).to_json()
 
 
 def _structure(model: Any) -> Any:
