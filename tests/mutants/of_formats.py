@@ -14,7 +14,7 @@ _KINDS = "tests/formats/test_kinds_of_keras.py"
 FAULTS = (
     Fault(
         module="graphs/trace/tensorflow/building.py",
-        old="own_config = _with_names(json.loads(config_text), objects)",
+        old="own_config = _with_names(of_one_call(json.loads(config_text)), objects)",
         new="own_config = json.loads(config_text)",
         tests="tests/graphs/test_keras_config.py -k no_arguments",
         what="a layer of the user's is not found by the name under which a file lists its variables",

@@ -1091,4 +1091,18 @@ FAULTS = (
         tests="tests/graphs/test_passes.py",
         what="an output that is a tensor loses its name",
     ),
+    Fault(
+        module="graphs/trace/onnx_model.py",
+        old="return extent < 0 if isinstance(extent, int) else not re.search",
+        new="return extent < 0 if isinstance(extent, int) else extent.value != '?' and not re.search",
+        tests="tests/graphs/test_onnx_source.py -k without_a_name",
+        what="axes that are called by one sign are all of one extent",
+    ),
+    Fault(
+        module="graphs/trace/tensorflow/keras_2.py",
+        old="[_with_states(each) for each in made] if _takes_states(layer) else made",
+        new="made",
+        tests="tests/graphs/test_keras_config.py -k states_of",
+        what="states that a recurrent layer of Keras 2 begins with are inputs of Keras 3's",
+    ),
 )
