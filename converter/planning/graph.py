@@ -233,5 +233,6 @@ def _attached(
         reference=reference,
         kernels=frozenset(prepared["kernels"]),
         rounded=prepared["rounded"],
+        approximated=frozenset(prepared["approximated"]),
     )
     return replace(fitted.checkpoint, graph=graph)

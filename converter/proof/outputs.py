@@ -255,7 +255,15 @@ def _comparing(graph: TracedGraph, options: Options, staged: Path) -> partial[Co
     is_cast = options.target_dtype() is not None
     if not graph.reference.takes_weights and options.atol is rtol is None:
         rtol = _cast_tolerance(options)
-    return partial(compare_outputs, path=staged, atol=options.atol, rtol=rtol, rounded=graph.rounded, is_cast=is_cast)
+    return partial(
+        compare_outputs,
+        path=staged,
+        atol=options.atol,
+        rtol=rtol,
+        rounded=graph.rounded,
+        approximated=graph.approximated,
+        is_cast=is_cast,
+    )
 
 
 def verify_foreign_outputs(

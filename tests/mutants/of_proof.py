@@ -791,4 +791,18 @@ FAULTS = (
         tests="tests/planning/test_source_and_target.py -k left_behind",
         what="ckconv verify says that a config is not carried",
     ),
+    Fault(
+        module="proof/comparing.py",
+        old="if self.is_approximated and part == np.float32:",
+        new="if self.is_approximated:",
+        tests="tests/proof/test_comparing.py -k places_behind",
+        what="a sigmoid of float64 may be off by what one of float32 is",
+    ),
+    Fault(
+        module="graphs/passes/approximations.py",
+        old="return all(_is_approximated(each, known, depth) for each in inputs)",
+        new="return any(_is_approximated(each, known, depth) for each in inputs)",
+        tests="tests/graphs/test_approximations.py -k which",
+        what="a product with anything is held to the places of a sigmoid",
+    ),
 )

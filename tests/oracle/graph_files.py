@@ -87,7 +87,7 @@ def computed(path: Path, source: Path) -> None:
     if path.suffix == ".onnx":
         outputs = judging.onnx(path, inputs)
     elif path.is_dir():
-        outputs = judging.savedmodel(path, inputs)
+        outputs = _of_session(path, inputs)
     else:
         import tf_keras
 
@@ -95,6 +95,16 @@ def computed(path: Path, source: Path) -> None:
         found = tf_keras.models.load_model(path, compile=False)(given if len(given) > 1 else given[0], training=False)
         outputs = [np.asarray(each) for each in (found if isinstance(found, list | tuple) else [found])]
     np.savez(source / "outputs.npz", *outputs)
+
+
+def _of_session(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run the signature of a SavedModel as TensorFlow 1 does, which makes no objects of Keras."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        served = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
+        fed = {served.inputs[name].name: value for name, value in inputs.items()}
+        return list(session.run([each.name for each in served.outputs.values()], fed))
 
 
 def _run(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -322,3 +322,16 @@ def test_the_bounds_of_this_module_are_what_its_words_say() -> None:
         else:
             with pytest.raises(UnprovenError, match="rounding alone changes it"):
                 compare(values, values.copy(), rounding={"y": rounding})
+
+
+def test_a_sigmoid_is_held_to_places_behind_the_point() -> None:
+    values = (VALUES * 1e-6).astype(np.float32)
+    assert compare(values, moved(values, (1, 2), 2e-7), approximated=["y"]).tolerance > 2.3e-7
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(values, moved(values, (1, 2), 3e-7), approximated=["y"])
+    for others in ({"approximated": ["x"]}, {"approximated": ["y"], "rtol": 1e-5}):
+        with pytest.raises(VerificationError, match="differs by"):
+            compare(values, moved(values, (1, 2), 2e-7), **others)
+    half = values.astype(np.float64)
+    with pytest.raises(VerificationError, match="differs by"):
+        compare(half, moved(half, (1, 2), 2e-7), approximated=["y"])

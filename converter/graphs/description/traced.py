@@ -41,7 +41,8 @@ class TracedGraph(Graph):
 
     Initializers agree with the checkpoint's tensors in name, element type and shape; `signature` has those names.
     `kernels` are those that TensorFlow would rather have as model.kernels says, `rounded` is the type that an output is
-    computed in, where that is float16 or bfloat16.
+    computed in, where that is float16 or bfloat16. Those that are `approximated` onnxruntime computes to a number of
+    places behind the point.
     """
 
     file: Path
@@ -49,3 +50,4 @@ class TracedGraph(Graph):
     reference: Reference
     kernels: frozenset[str] = frozenset()
     rounded: Mapping[str, str] = field(default_factory=dict)
+    approximated: frozenset[str] = frozenset()

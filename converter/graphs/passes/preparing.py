@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converter.errors import GraphError
+from converter.graphs.passes.approximations import approximated_outputs
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
 from converter.graphs.passes.kernels import kernels_of
@@ -38,7 +39,11 @@ def run(
     compute_exactly(model, inexact)
     constants_as_nodes(model, frozenset(declared), frozenset(names))
     onnx_ir.save(model, graph)
-    return {"kernels": list(kernels_of(model)), "rounded": rounded_outputs(model)}
+    return {
+        "kernels": list(kernels_of(model)),
+        "rounded": rounded_outputs(model),
+        "approximated": approximated_outputs(model),
+    }
 
 
 def convert_opset(model: Any, opset: int) -> None:
