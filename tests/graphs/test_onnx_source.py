@@ -177,3 +177,24 @@ def test_extents_without_a_name_are_not_one_extent(extent: Any, tmp_path: Path) 
 
     found = torch.export.load(tmp_path / "own.pt2").module()(x=torch.ones(2, 3, 4, 7))
     assert found["y"].shape == (2, 2, 4, 6)
+
+
+def test_an_output_that_is_declared_with_other_axes(tmp_path: Path) -> None:
+    """As in a model of ddddocr; onnxruntime warns and goes on."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Shape", ["x"], ["extents"]),
+            helper.make_node("Concat", ["one", "extents"], ["wider"], axis=0),
+            helper.make_node("Reshape", ["x", "wider"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "n"])],
+        [helper.make_tensor("one", TensorProto.INT64, [1], [1])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "x.onnx").write_bytes(made.SerializeToString())
+    report = converter.convert(tmp_path / "x.onnx", tmp_path / "out", to="savedmodel")
+    assert report.verification.outputs

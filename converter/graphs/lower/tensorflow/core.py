@@ -86,7 +86,7 @@ def _kept_once(value: Any) -> Any:
 def _walk(steps: Iterable[Step], values: MutableMapping[str | None, Any], often: Collection[str | None] = ()) -> None:
     for step in steps:
         for (name, shape), value in zip(step.outputs, _run(step, values), strict=False):
-            values[name] = _with_shape(_kept_once(value) if name in often else value, shape, step)
+            values[name] = _with_shape(_kept_once(value) if name in often else value, shape)
 
 
 def _function(body: Body, around: MutableMapping[str | None, Any]) -> Callable[..., tuple[Any, ...]]:
@@ -143,16 +143,13 @@ def _as_scalar(value: Any) -> Any:
     return np.asarray(value.numpy() if tf.is_tensor(value) else value)
 
 
-def _with_shape(value: Any, shape: tuple[int | None, ...] | None, step: Step) -> Any:
-    """Restore what reshaping by a run-time shape loses: rank and static extents, as the graph declares them."""
-    if shape is None or not tf.is_tensor(value):
-        return value
-    try:
+def _with_shape(value: Any, shape: tuple[int | None, ...] | None) -> Any:
+    """Restore what reshaping by a run-time shape loses: rank and static extents, as the graph declares them.
+
+    A declaration that is not so is passed over, as onnxruntime does: exporters have written those of other axes.
+    """
+    if shape is not None and tf.is_tensor(value) and value.shape.is_compatible_with(shape):
         value.set_shape(shape)
-    except ValueError as error:
-        raise GraphError(
-            f"node {step.name} ({step.operator.op_type}) gives {value.shape}, the graph declares {list(shape)}"
-        ) from error
     return value
 
 
