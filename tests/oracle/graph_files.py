@@ -123,8 +123,10 @@ def result(path: Path, source: Path, target: str) -> str:
     options = ["--to", "savedmodel"] if target == "model" else []
     command = ["-c", _CKCONV, str(path), str(written), "--overwrite", "--no-progress", "--optimizer", "drop", *options]
     done = _run(sys.executable, *command)
-    if done.returncode or target == "model.pth":
-        return f"exit {done.returncode}: {_last(done)}" if done.returncode else _last(done).partition(";")[0]
+    if done.returncode:
+        return f"exit {done.returncode}: {_last(done)}"
+    if target == "model.pth":
+        return done.stdout.strip().splitlines()[-1].partition(";")[0]
     judged = _run(sys.executable, "-m", "tests.keras_models.judging", str(source), str(written))
     return judged.stdout if judged.returncode == 0 else f"WRONG: does not run: {_last(judged)}"
 
