@@ -519,3 +519,41 @@ def test_numbers_among_extents_are_divided_as_numbers() -> None:
     np.testing.assert_array_equal(HOST["Div"](extents, np.array([2, 2], object)), [3, -3])
     np.testing.assert_array_equal(HOST["Max"](numbers, np.array([2.0, 2.0], np.float32)), [3.0, 2.0])
     assert HOST["Max"](np.float32([1.0]), np.float32([np.nan])) is None  # which the op table knows how to compare
+
+
+def test_statistics_that_a_graph_computes_pass_gradients_on() -> None:
+    """So TensorFlow's layer normalization comes, of rows as channels: statistics of a batch, given to another node."""
+    nodes = [
+        helper.make_node("Mul", ["x", "weight"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["mean"], axes=[0, 2], keepdims=0),
+        helper.make_node("ReduceMean", ["scaled"], ["scaled_mean"], axes=[0, 2], keepdims=1),
+        helper.make_node("Sub", ["scaled", "scaled_mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "centred"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["variance"], axes=[0, 2], keepdims=0),
+        helper.make_node("BatchNormalization", ["scaled", "ones", "zeros", "mean", "variance"], ["y"], epsilon=1e-3),
+    ]
+    onnx_graph = helper.make_graph(
+        nodes,
+        "layer_normalization",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 3])],
+        [
+            numpy_helper.from_array(np.ones(4, np.float32), "ones"),
+            numpy_helper.from_array(np.zeros(4, np.float32), "zeros"),
+        ],
+    )
+    onnx_graph.initializer.append(TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[3], data_location=1))
+    onnx_graph.initializer[-1].external_data.add(key="location", value="weights")
+    model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 15)])
+    weight = torch.tensor([1.0, 2.0, -3.0])
+    module = lower(onnx_ir.from_proto(model), {"weight": weight.clone()}, trainable=["weight"])
+    x = torch.randn(1, 4, 3)
+    own = weight.clone().requires_grad_()
+    wanted = torch.nn.functional.layer_norm(x * own, [3], eps=1e-3)
+    (wanted**3).sum().backward()
+    for program in (module, exported(module, {"x": x}, {}).module()):
+        (found,) = program(x=x).values()
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        program.zero_grad()
+        (found**3).sum().backward()
+        torch.testing.assert_close(program.get_parameter("weight").grad, own.grad, atol=1e-4, rtol=1e-4)

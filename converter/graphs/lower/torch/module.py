@@ -23,6 +23,7 @@ from converter.graphs.lower.torch.framework import (
     typed,
 )
 from converter.graphs.lower.torch.names import module_names
+from converter.graphs.lower.torch.normalisation import with_fixed_statistics
 from converter.graphs.lower.torch.registry import registry
 
 _CONSTANTS = "_constants"
@@ -49,6 +50,7 @@ def lower(
 
     Raises GraphError naming all operators without a lowering and all tensors without values.
     """
+    trainable = frozenset(trainable)
     steps = steps_of(model, registry(), "PyTorch")
     held = initializers_of(model)
     for name, (_, shape) in held.references.items():
@@ -56,9 +58,10 @@ def lower(
             raise GraphError("is used by the graph, and there is neither a tensor nor a constant for it", tensor=name)
         check_shape(name, tensors[name].shape, shape)
     steps, constants = _folded(steps, held.constants)
+    steps = with_fixed_statistics(steps, {*constants, *held.references}.difference(trainable))
     module = _module_class()()
     keys = module_names([*tensors, *(ties or {})])
-    _add_tensors(module, tensors, frozenset(trainable), ties or {}, keys)
+    _add_tensors(module, tensors, trainable, ties or {}, keys)
     outputs = tuple(value.name for value in model.graph.outputs)
     arrays, texts = _add_constants(module, constants, {*_read(steps), *outputs})
     module._graph = _Graph(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
+from converter.graphs.lower.steps import Step
 from converter.graphs.lower.torch.framework import Tensor, axis_of, product, torch
 from converter.graphs.lower.torch.registry import REGISTRY
 
@@ -92,6 +95,19 @@ def rms_normalization(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: floa
     return (wide * torch.rsqrt(square + epsilon)).to(x.dtype) * scale
 
 
+def with_fixed_statistics(steps: tuple[Step, ...], fixed: Container[str | None]) -> tuple[Step, ...]:
+    """Return steps of which those that normalise by statistics in `fixed`, which take no gradient, say so.
+
+    A graph computes others for the layer normalization of Keras, whose gradient goes through them.
+    """
+    return tuple(
+        replace(step, attributes={**step.attributes, "is_fixed": True})
+        if step.operator.op_type == "BatchNormalization" and all(name in fixed for name in step.inputs[3:5])
+        else step
+        for step in steps
+    )
+
+
 def _per_channel(x: Any, values: Any) -> Any:
     return values.reshape([1, -1] + [1] * (x.ndim - 2))
 
@@ -107,11 +123,12 @@ def batch_normalization(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
+    is_fixed: bool = False,
     output_count: int,
 ) -> Any:
     """By the running statistics; in training mode by the batch's, with the new running ones."""
     if not training_mode:
-        if all(each.dtype == x.dtype for each in (scale, bias, mean, variance)) and x.ndim > 1:
+        if is_fixed and all(each.dtype == x.dtype for each in (scale, bias, mean, variance)) and x.ndim > 1:
             return torch.nn.functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
         inverse = torch.rsqrt(_per_channel(x, variance) + epsilon)
         normal = (x - _per_channel(x, mean)) * inverse * _per_channel(x, scale) + _per_channel(x, bias)
@@ -140,12 +157,13 @@ def batch_normalization_at_first(
     spatial: int = 1,
     is_test: int = 1,
     consumed_inputs: Any = (),
+    is_fixed: bool = False,
     output_count: int,
 ) -> Any:
     """For inference, before opset 14; without `spatial` each place of a channel has statistics of its own."""
     if not spatial:
         return (x - mean) * torch.rsqrt(variance + epsilon) * scale + bias
-    return batch_normalization(x, scale, bias, mean, variance, epsilon=epsilon, output_count=1)
+    return batch_normalization(x, scale, bias, mean, variance, epsilon=epsilon, is_fixed=is_fixed, output_count=1)
 
 
 @lowers("InstanceNormalization")
