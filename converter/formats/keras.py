@@ -312,13 +312,13 @@ class WriteOptions:
 
 def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     """Return a checkpoint of PyTorch's names and conventions with Keras's, where there is a Keras config."""
+    is_archive = options.container is not Container.WEIGHTS
     if checkpoint.listing is not None:
         if checkpoint.listing.format != FORMAT.name:
             checkpoint = relisted(checkpoint, FORMAT.name, is_older=_is_older(checkpoint))
         else:
-            is_archive = options.container is not Container.WEIGHTS
             checkpoint = copied(checkpoint, is_older=_is_older(checkpoint), is_archive=is_archive)
-        return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False)
+        return with_kept_state(checkpoint, _flavor(checkpoint), says_kind=False, has_config=is_archive)
     is_exact = options.epsilon is Epsilon.EXACT
     keras = for_keras(checkpoint, _flavor(checkpoint), is_exact=is_exact)
     if keras.dialect != Dialect.PYTORCH:

@@ -6,6 +6,7 @@ The files are made with h5py, as Keras lays them out; no framework.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -289,3 +290,53 @@ def test_a_copy_has_the_state_of_metrics_and_of_random_generators_too(tmp_path: 
             np.testing.assert_equal(file[place][()], value)
     elsewhere = converter.convert(path, tmp_path / "x.pth", optimizer="drop")
     assert {line.name for line in elsewhere.lines if line.name in beside} == {*beside}
+
+
+def of_kind(folder: Path, title: str, slots: int) -> tuple[Path, Path]:
+    """A layer of the user's and another, with `slots` for each weight, and a config that says of no optimizer."""
+    path, config = folder / "model.weights.h5", folder / "model.json"
+    own = {"class_name": "Own", "registered_name": "mine>Own", "module": None, "config": {"name": "own"}}
+    config.write_text(json.dumps({"class_name": "Sequential", "config": {"layers": [MIXED[0], own, MIXED[2]]}}))
+    shapes = {"own": (3, 4), "dense": (4, 3)}
+    with h5py.File(path, "w") as file:
+        for layer, shape in shapes.items():
+            file[f"layers/{layer}/vars/0"] = np.ones(shape, np.float32)
+        held = [np.ones(shape, np.float32) for shape in shapes.values()]
+        state = held * slots if title != "adam" else [*(each for each in held for _ in range(2)), *held]
+        for number, value in enumerate([np.int64(4), np.float32(0.25), *state]):
+            file[f"optimizer/vars/{number}"] = value
+        file["optimizer/vars"].attrs["name"] = title
+    return path, config
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            stated = json.loads(archive.read("config.json"))["compile_config"]["optimizer"]
+    else:
+        with h5py.File(path) as file:
+            stated = json.loads(file.attrs["training_config"])["optimizer_config"]
+    return dict(stated["config"])
+
+
+@pytest.mark.parametrize("name", ["x.keras", "x.h5"])
+@pytest.mark.parametrize(("title", "slots"), [("sgd", 1), ("rmsprop", 3)], ids=["sgd", "rmsprop"])
+def test_a_file_with_a_config_says_the_momentum_that_its_optimizer_has(
+    title: str, slots: int, name: str, tmp_path: Path
+) -> None:
+    """Keras makes an optimizer without momentum of a config that says none, and leaves the state in the file."""
+    path, config = of_kind(tmp_path, title, slots)
+    with pytest.raises(LossError, match="momentum, and the file does not say how much"):
+        converter.convert(path, tmp_path / name, config=config)
+    report = converter.convert(path, tmp_path / name, config=config, hyperparameter=("momentum=0.5",))
+    assert report.optimizer.status == "carried"
+    assert settings_in(tmp_path / name)["momentum"] == 0.5
+    assert settings_in(tmp_path / name).get("centered") is (True if title == "rmsprop" else None)
+    assert converter.convert(path, tmp_path / "x.weights.h5", config=config).optimizer.status == "carried"
+
+
+@pytest.mark.parametrize("name", ["x.keras", "x.h5"])
+def test_a_file_with_a_config_says_what_its_optimizer_keeps_slots_for(name: str, tmp_path: Path) -> None:
+    path, config = of_kind(tmp_path, "adam", 3)
+    assert converter.convert(path, tmp_path / name, config=config).optimizer.status == "carried"
+    assert settings_in(tmp_path / name)["amsgrad"] is True

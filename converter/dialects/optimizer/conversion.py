@@ -24,6 +24,15 @@ OWN_PACKAGE = "ckconv>"
 EPSILON_OF_TORCH = "epsilon_of_torch"
 """A hyperparameter in Keras's conventions: its epsilon, and that of PyTorch which it was made from."""
 
+NO_MOMENTUM = "it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE"
+
+SWITCHES: Mapping[str, Mapping[str, str]] = {
+    "adam": {"amsgrad": "velocity_hat"},
+    "adamw": {"amsgrad": "velocity_hat"},
+    "rmsprop": {"momentum": "momentum", "centered": "average_gradient"},
+}
+"""Settings of Keras's algorithms -> the slot that an optimizer has where they are on."""
+
 _EPSILONS = ("eps", "epsilon", EPSILON_OF_TORCH)
 
 
@@ -161,7 +170,7 @@ class FromKeras:
         Raises LossError where the file does not say it.
         """
         if slot in self.state.slots and "momentum" not in self.hyperparameters:
-            raise LossError("it has momentum, and the file does not say how much; --hyperparameter momentum=VALUE")
+            raise LossError(NO_MOMENTUM)
         return self.number("momentum", 0.0) if "momentum" in self.hyperparameters else 0.0
 
     @property

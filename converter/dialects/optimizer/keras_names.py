@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from converter.dialects.optimizer.conversion import SWITCHES
 from converter.dialects.optimizer.settings import SCALING_TITLE, Settings, algorithm_of
 from converter.encoding.object_graph import Node
 from converter.errors import LossError
@@ -295,11 +296,9 @@ def _is_scaled(variables: Sequence[Tensor]) -> bool:
 
 def _is_contradicted(slots: frozenset[str], algorithm: str, settings: Settings) -> bool:
     """Whether the config says that there are other slots than these."""
-    switches = {"rmsprop": {"momentum": "momentum", "centered": "average_gradient"}}.get(algorithm, {})
-    switches = {"amsgrad": "velocity_hat"} if algorithm in ("adam", "adamw") else switches
     return any(
         switch in settings.config and bool(settings.config[switch]) != (slot in slots)
-        for switch, slot in switches.items()
+        for switch, slot in SWITCHES.get(algorithm, {}).items()
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.declaring import Need, option
 from converter.dialects import keras
-from converter.dialects.optimizer.conversion import OWN_PACKAGE
+from converter.dialects.optimizer.conversion import NO_MOMENTUM, OWN_PACKAGE, SWITCHES
 from converter.dialects.optimizer.flavors import CLASSES, TITLES, KerasFlavor
 from converter.dialects.optimizer.keras_layouts import config_of
 from converter.dialects.optimizer.schedules import shown_schedule
@@ -79,12 +79,14 @@ def for_keras(checkpoint: Checkpoint, flavor: KerasFlavor, *, is_exact: bool) ->
     return keras.to_keras(to_keras(checkpoint, flavor, is_exact=is_exact), config)
 
 
-def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor, *, says_kind: bool) -> Checkpoint:
+def with_kept_state(
+    checkpoint: Checkpoint, flavor: KerasFlavor, *, says_kind: bool, has_config: bool = True
+) -> Checkpoint:
     """Return a checkpoint that keeps Keras's names, its optimizer with what every config of one says.
 
-    Of one that a file has by its name alone that is its class, what it is called, and its rate; in an .h5 its kind,
-    too (`says_kind`): tf_keras takes one that does not say it for a legacy optimizer. Raises LossError where the file
-    does not say the rate.
+    Of one that a file has by its name alone that is its class, what it is called, its rate, and what it keeps slots
+    for; in an .h5 its kind, too (`says_kind`): tf_keras takes one that does not say it for a legacy optimizer. Raises
+    LossError where the file does not say the rate or, for a file with a config (`has_config`), the momentum.
     """
     state = checkpoint.optimizer
     if state is None or state.convention is Convention.TORCH:
@@ -99,13 +101,20 @@ def with_kept_state(checkpoint: Checkpoint, flavor: KerasFlavor, *, says_kind: b
             f"optimizer state: {NO_RATE}",
             hint="--hyperparameter learning_rate=VALUE; --optimizer drop converts the weights without it",
         )
+    is_unsaid = state.algorithm in ("sgd", "rmsprop") and "momentum" not in first.hyperparameters
+    if has_config and is_unsaid and state.slots.get("momentum"):
+        hint = "--optimizer drop converts the weights without it"
+        raise LossError(f"optimizer state: {NO_MOMENTUM}", hint=hint)
     own = CLASSES[state.algorithm]
     title = TITLES[own] if flavor is KerasFlavor.KERAS_3 else own
     stated = str(first.hyperparameters["class_name"])
     class_name = own if stated == stated.lower() else stated
     is_new = says_kind and flavor is KerasFlavor.TF_KERAS and state.convention is Convention.KERAS
     kind = {"is_legacy_optimizer": False} if is_new else {}
-    group = replace(first, hyperparameters={"name": title, **kind, **first.hyperparameters, "class_name": class_name})
+    switches = SWITCHES.get(state.algorithm, {}).items()
+    told = {switch: True for switch, slot in switches if switch != slot and state.slots.get(slot)}
+    settings = {"name": title, **kind, **told, **first.hyperparameters, "class_name": class_name}
+    group = replace(first, hyperparameters=settings)
     return replace(checkpoint, optimizer=replace(state, groups=(group, *others)))
 
 
