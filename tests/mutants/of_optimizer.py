@@ -397,8 +397,8 @@ FAULTS = (
     ),
     Fault(
         module="dialects/optimizer/keras_names.py",
-        old='switches = {"amsgrad": "velocity_hat"} if algorithm in ("adam", "adamw") else switches',
-        new='switches = switches if algorithm in ("adam", "adamw") else switches',
+        old="for switch, slot in SWITCHES.get(algorithm, {}).items()",
+        new='for switch, slot in SWITCHES.get(algorithm if algorithm == "rmsprop" else "", {}).items()',
         tests=_ORDER,
         what="slots that the config says are not there are found",
     ),
