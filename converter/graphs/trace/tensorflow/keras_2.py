@@ -187,10 +187,10 @@ def _takes_states(layer: Mapping[str, Any]) -> bool:
 
 def _with_states(call: Any) -> Any:
     """Return a call of a recurrent layer with what it begins with by name; one of Keras 3 has no list there."""
-    inputs = call["args"][0] if isinstance(call, dict) and call["args"] else None
-    if not isinstance(inputs, list) or len(inputs) < 2:
-        return call
-    return {"args": inputs[:1], "kwargs": {**call["kwargs"], "initial_state": inputs[1:]}}
+    match call:
+        case {"args": [[first, _, *_] as inputs], "kwargs": {**others}}:
+            return {"args": [first], "kwargs": {**others, "initial_state": inputs[1:]}}
+    return call
 
 
 def _mapped(value: Any, change: Callable[[list[Any]], Any]) -> Any:
