@@ -63,7 +63,7 @@ def test_a_module_found_in_the_current_folder(tagger: Any, ckconv: Ckconv, tmp_p
 
 
 def test_a_query_without_keys_is_attended_to_as_torch_does(tmp_path: Path) -> None:
-    """A row that is all padding: the exporter of torch attends to all of it, which was exit 4 for any encoder inside."""
+    """A row that is all padding: the exporter of torch attends to all of it, exit 4 for any encoder inside."""
     from tests.graphs.user_models import Attentive
 
     model = Attentive().eval()
