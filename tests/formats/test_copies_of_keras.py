@@ -172,6 +172,21 @@ def test_heads_of_another_kind_of_source_are_no_h5(tmp_path: Path) -> None:
     assert "--to pretrained" in str(caught.value.hint)
 
 
+def test_heads_in_a_file_of_weights_are_an_h5_by_the_config_of_the_whole_model(tmp_path: Path) -> None:
+    """The line named --to pretrained alone, which asks for a config, too."""
+    source = FIXTURES / "bert-intent.keras"
+    converter.convert(source, tmp_path / "x.weights.h5", optimizer="drop")
+    with pytest.raises(LossError, match=r"only as an \.h5 of its own lists its layers") as caught:
+        converter.convert(tmp_path / "x.weights.h5", tmp_path / "out.h5")
+    assert "of a file of Keras, --config FILE, what to_json()" in str(caught.value.hint)
+    with zipfile.ZipFile(source) as archive:
+        (tmp_path / "model.json").write_bytes(archive.read("config.json"))
+    report = converter.convert(tmp_path / "x.weights.h5", tmp_path / "out.h5", config=tmp_path / "model.json")
+    assert report.verdict.startswith("ok")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert "model_config" in file.attrs
+
+
 DENSE, NORM = ("kernel", "bias"), ("gamma", "beta")
 BERT_IN_ORDER = [
     *(f"embeddings/{each}" for each in ("word_embeddings/weight", "token_type_embeddings/embeddings")),

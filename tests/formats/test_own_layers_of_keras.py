@@ -82,6 +82,7 @@ def test_code_that_has_other_layers_says_nothing(code: Inside, tmp_path: Path) -
     with pytest.raises(LossError, match="has layers inside, and nothing says under which attributes") as caught:
         placed(saved(tmp_path), code)
     assert str(caught.value.hint).startswith("the code of --custom-objects makes others, or makes them in its build()")
+    assert "--to pretrained" not in str(caught.value.hint), "no model of transformers is there"
 
 
 def test_without_code_the_option_is_named(tmp_path: Path) -> None:

@@ -62,6 +62,23 @@ def test_a_module_found_in_the_current_folder(tagger: Any, ckconv: Ckconv, tmp_p
     assert {"norm.running_mean", "scale"} <= again.buffers
 
 
+def test_a_query_without_keys_is_attended_to_as_torch_does(tmp_path: Path) -> None:
+    """A row that is all padding: the exporter of torch attends to all of it, exit 4 for any encoder inside."""
+    from tests.graphs.user_models import Attentive
+
+    model = Attentive().eval()
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    inputs = "ids:int64[batch,seq],attention_mask:int64[batch,seq]"
+    report = converter.convert(
+        tmp_path / "x.pth", tmp_path / "y.onnx", model="tests.graphs.user_models:Attentive", inputs=inputs
+    )
+    assert report.verification.outputs
+    ids, mask = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 1, 0], [0, 0, 0]])
+    found = onnxruntime.InferenceSession(str(tmp_path / "y.onnx")).run(None, {"ids": ids, "attention_mask": mask})
+    for value, wanted in zip(found, model(torch.from_numpy(ids), torch.from_numpy(mask)).values(), strict=True):
+        np.testing.assert_allclose(value, wanted.detach(), atol=1e-6)
+
+
 def test_an_opset_that_there_is_no_way_to_is_named(tagger: Any, tmp_path: Path) -> None:
     options = {"model": "tests.graphs.user_models:Tagger", "inputs": INPUTS, "verify": "weights"}
     report = converter.convert(tmp_path / "x.pth", tmp_path / "y.onnx", **options, opset=18)

@@ -73,3 +73,18 @@ def number() -> int:
 def failing() -> nn.Module:
     """A factory that does not work."""
     raise RuntimeError("no weights at hand")
+
+
+class Attentive(nn.Module):
+    """Attention under a mask of truth values, or of numbers, which may leave a query no key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 8)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
+        hidden = self.embedding(ids).unflatten(-1, (2, 4)).transpose(1, 2)
+        mask = attention_mask.bool()[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+        numbers = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+        attend = nn.functional.scaled_dot_product_attention
+        return {"by_truth": attend(hidden, hidden, hidden, mask), "by_numbers": attend(hidden, hidden, hidden, numbers)}

@@ -40,6 +40,12 @@ _VARIABLES = "vars"
 _VERSION, _RELEASE = "2.15.0", "4.57.6"
 """Of the Keras whose layout an archive of a TensorFlow class has, and of transformers."""
 _WAYS_OUT = "--to pretrained writes the model of transformers, and what is around it beside it"
+_WITHOUT_MODEL = "--to pytorch and --to safetensors write its weights"
+
+
+def _ways_out(checkpoint: Checkpoint) -> str:
+    is_around = checkpoint.config is not None or encoder_config(checkpoint.keras_config) is not None
+    return _WAYS_OUT if is_around else _WITHOUT_MODEL
 
 
 def copied(checkpoint: Checkpoint, *, is_older: bool, is_archive: bool) -> Checkpoint:
@@ -133,7 +139,7 @@ def relisted(checkpoint: Checkpoint, kind: str, *, is_older: bool) -> Checkpoint
         pairs = _numbered(held_at)
     left = [name for name in checkpoint.names if name not in renamed]
     if left:
-        raise LossError("is of no layer of the Keras model", tensor=left[0], hint=_WAYS_OUT)
+        raise LossError("is of no layer of the Keras model", tensor=left[0], hint=_ways_out(checkpoint))
     order = dict.fromkeys(new for held in pairs.values() for _, new in held)
     named = checkpoint.with_names(lambda name: renamed[name])
     state = None if named.optimizer is None else with_plain_class(in_order(named.optimizer, order))
@@ -407,7 +413,7 @@ class _Archive:
             new_names = _joined(list(_parts(layer, {}, self.checkpoint, None, is_frozen=False)))
             if len(new_names) != len(names):
                 problem = f"layer {layer.name!r} has {len(names)} variables, its config says {len(new_names)}"
-                raise LossError(problem, hint=_WAYS_OUT)
+                raise LossError(problem, hint=_ways_out(self.checkpoint))
             yield from ((new, slots[new], name) for new, name in zip(new_names, names, strict=True))
         elif layer.class_name in architecture.MODELS:
             yield from self._of_model(layer, names)
@@ -423,7 +429,7 @@ class _Archive:
         if Counter(name for each in held.values() for name in each) != Counter(names):
             raise LossError(
                 f"model {model.name!r} has layers inside, and the names of its variables do not say which have them",
-                hint=_WAYS_OUT,
+                hint=_ways_out(self.checkpoint),
             )
         for layer in model.layers:
             if held[layer.name]:
@@ -442,7 +448,8 @@ class _Archive:
             yield from ((name, f"{layer.store}/{place}", name) for name, place in without_gaps(places).items())
             return
         counts: dict[str, int] = {}
-        for name, path in own_layers.paths(layer, names, self.listing, self.inside, way_out=_WAYS_OUT).items():
+        out = _ways_out(self.checkpoint)
+        for name, path in own_layers.paths(layer, names, self.listing, self.inside, way_out=out).items():
             inside = path.rpartition("/")[0]
             place = f"{layer.store}/{inside}".rstrip("/")
             number = counts[place] = counts.get(place, -1) + 1

@@ -129,6 +129,24 @@ def _attention_as_on_a_cpu() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def attention_without_keys() -> Iterator[None]:
+    """Attend to nothing where a mask leaves no key, as torch does: the exporter of torch attends to all keys evenly."""
+    import torch
+
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(query: Any, key: Any, value: Any, attn_mask: Any = None, *others: Any, **keywords: Any) -> Any:
+        found = original(query, key, value, attn_mask, *others, **keywords)
+        if attn_mask is None:
+            return found
+        has_key = (attn_mask if attn_mask.dtype is torch.bool else attn_mask > -torch.inf).any(dim=-1, keepdim=True)
+        return torch.where(has_key, found, torch.zeros((), dtype=found.dtype, device=found.device))
+
+    with replaced(torch.nn.functional, "scaled_dot_product_attention", attend):
+        yield
+
+
+@contextlib.contextmanager
 def _replaced_item(owner: dict[str, Any], key: str, replacement: Any) -> Iterator[None]:
     """Have `owner` hold something else at this key for a while."""
     original = owner[key]

@@ -22,6 +22,7 @@ from converter.graphs.failures import summary_of
 from converter.graphs.trace.dimensions import check_extents, name_dimensions
 from converter.graphs.trace.module_paths import keep_module_paths
 from converter.graphs.trace.padding_rows import note_padding_rows
+from converter.graphs.trace.patches import attention_without_keys
 from converter.graphs.trace.recurrent import as_operators
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
@@ -164,7 +165,7 @@ def _exported(
     }
     # torch.export runs the model's own Python code symbolically: it can fail with any exception there is.
     try:
-        with as_operators():
+        with as_operators(), attention_without_keys():
             program = torch.onnx.export(
                 module,
                 (),
