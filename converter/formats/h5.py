@@ -210,8 +210,10 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     is_alone = not any(is_head(name) for name in checkpoint.names)
     if keras.dialect == Dialect.PYTORCH and not is_alone:
         problem = "Keras opens a model with heads only as an .h5 of its own lists its layers, and the source is none"
-        listed = "of a file of Keras, --config FILE, what to_json() or get_config() of the whole model returned, lists them"
-        hint = f"{listed}; --to pretrained writes the model of transformers, and the heads beside it"
+        hint = (
+            "of a file of Keras, --config FILE, what to_json() or get_config() of the whole model returned, lists them; "
+            "--to pretrained writes the model of transformers, and the heads beside it"
+        )
         raise LossError(problem, hint=hint)
     config = tensorflow_writing.naming_its_class(checkpoint)
     if keras.dialect == Dialect.PYTORCH and tensorflow_classes.knows(config):

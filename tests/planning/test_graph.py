@@ -67,7 +67,8 @@ class Asked(dict[str, Mapping[str, Any]]):
             self[made.address] = made.arguments
             if made.address in self.failing:
                 raise self.failing[made.address]
-            return {"kernels": [], "rounded": {}, "approximated": []} if made.address == PREPARED else SIGNATURE.to_json()
+            prepared = {"kernels": [], "rounded": {}, "approximated": []}
+            return prepared if made.address == PREPARED else SIGNATURE.to_json()
 
         monkeypatch.setattr(LocalWorkshop, "call", call)
         monkeypatch.setattr(planning, "require", lambda *_: None)
