@@ -211,7 +211,7 @@ def adapted(checkpoint: Checkpoint, options: WriteOptions) -> Checkpoint:
     if keras.dialect == Dialect.PYTORCH and not is_alone:
         problem = "Keras opens a model with heads only as an .h5 of its own lists its layers, and the source is none"
         hint = (
-            "of a file of Keras, --config FILE, what to_json() or get_config() of the whole model returned, lists them; "
+            "of a file of Keras, --config FILE, what to_json() or get_config() of the whole model gave, lists them; "
             "--to pretrained writes the model of transformers, and the heads beside it"
         )
         raise LossError(problem, hint=hint)
