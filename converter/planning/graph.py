@@ -233,6 +233,6 @@ def _attached(
         reference=reference,
         kernels=frozenset(prepared["kernels"]),
         rounded=prepared["rounded"],
-        approximated=frozenset(prepared["approximated"]),
+        activations=prepared["activations"],
     )
     return replace(fitted.checkpoint, graph=graph)

@@ -8,7 +8,9 @@ Of an output of floating-point numbers, all its sample cases together:
              on one weight, another GELU or float16 for one weight are 1e-4 and more.
 tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude. Where
              the graph computes in a less precise type than the output's, as models of a mixed policy do, rtol is the
-             former's; a sigmoid of float32 has an atol of 2.4e-7, which onnxruntime's is off by.
+             former's; a sigmoid of float32 has an atol of 2.4e-7, which onnxruntime's is off by, and a softmax of
+             float32 the rtol of its logits, 2e-5 x their median magnitude, where that is more than 1. They are taken
+             from it: ln p, less its median.
 `masked`     elements that no computation gives beside the others: of 1e8 and more, a thousand times the scale. They are
              equal but for the last two places of their type; infinities and NaN are in the same places.
 `share`      of the elements that could have failed: those that another element of the same output in their place would
@@ -26,7 +28,7 @@ are the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,13 @@ from typing import Any
 import numpy as np
 
 from converter.errors import UnprovenError, VerificationError
+from converter.graphs.description.traced import SIGMOID, SOFTMAX
 from converter.model.tensor import Array
 from converter.report import OutputComparison
 
 RELATIVE_TOLERANCE = {"float64": 1e-7, "float32": 2e-5, "float16": 1e-2, "bfloat16": 6e-2}
 APPROXIMATION = 2.0**-22
-"""What two computations of a sigmoid may be apart, of which one is onnxruntime's (graphs/passes/approximations.py)."""
+"""What two computations of a sigmoid may be apart, of which one is onnxruntime's (graphs/passes/activations.py)."""
 ROUNDING_FACTOR = 4
 """How many times what rounding does to the reference a target may be away from it: it rounds at other places."""
 _MOST_ROUNDING = 1e-2
@@ -83,14 +86,15 @@ def compare_outputs(
     rtol: float | None,
     rounding: Mapping[str, float] | None = None,
     rounded: Mapping[str, str] | None = None,
-    approximated: Collection[str] = (),
+    activations: Mapping[str, str] | None = None,
     is_cast: bool = False,
 ) -> Comparison:
     """Compare the arrays of sample cases, keys being `<case>/<output>`, as this module's docstring says.
 
     Without `atol` and `rtol` the latter is that of the output's element type (RELATIVE_TOLERANCE), or of the type in
-    `rounded` that it is computed in, and the former the least normal number, of the float32 outputs in `approximated`
-    APPROXIMATION; one given alone makes the other 0.
+    `rounded` that it is computed in, and the former the least normal number; `activations` says which outputs of
+    float32 are a SIGMOID, whose atol is APPROXIMATION, or a SOFTMAX, whose rtol is that of its logits. One given alone
+    makes the other 0.
     `rounding` is by how much rounding alone moved each of the reference's outputs: ROUNDING_FACTOR times that is
     tolerated. `is_cast` says that the target computes in another
     floating-point type, because it was asked to.
@@ -111,7 +115,7 @@ def compare_outputs(
             rtol=rtol,
             rounding=(rounding or {}).get(name, 0.0),
             rounded=(rounded or {}).get(name),
-            is_approximated=name in approximated,
+            activation=(activations or {}).get(name),
         )
         per_output.append(compared.compare(pairs))
     comparison = Comparison(per_output=tuple(per_output))
@@ -168,7 +172,7 @@ class _Output:
     rtol: float | None
     rounding: float
     rounded: str | None
-    is_approximated: bool
+    activation: str | None
 
     def compare(self, pairs: Sequence[tuple[Array, Array]]) -> OutputComparison:
         """Compare the arrays of all cases. Raises VerificationError at the first that differs."""
@@ -196,6 +200,8 @@ class _Output:
     def _numbers(self, pairs: Sequence[tuple[Array, Array]], dtype: str, part: np.dtype[Any]) -> OutputComparison:
         scale = _scale([ours for ours, _ in pairs])
         rtol, least = self._relative(part), self._absolute(part)
+        if self.activation == SOFTMAX and part == np.float32 and self.atol is self.rtol is None:
+            rtol *= max(1.0, _scale_of_logits([ours for ours, _ in pairs]))
         bits = min(map(_fraction_bits, self._types(part)))
         least = max(least, ROUNDING_FACTOR * self.rounding)
         usual_below = max(_MASKED, _MASKED_SCALES * scale)
@@ -237,7 +243,7 @@ class _Output:
     def _absolute(self, part: np.dtype[Any]) -> float:
         """Return `atol`; by default what a processor may flush to zero, or what onnxruntime may be off by."""
         if self.atol is self.rtol is None:
-            if self.is_approximated and part == np.float32:
+            if self.activation == SIGMOID and part == np.float32:
                 return APPROXIMATION
             return float(np.finfo(part).smallest_normal) if part.kind == "f" else 0.0
         return self.atol or 0.0
@@ -277,6 +283,12 @@ def _parts(array: Array) -> Array:
 def _scale(arrays: Sequence[Array]) -> float:
     sizes = _usual(_sampled(arrays))
     return float(np.median(sizes)) if sizes.size else 0.0
+
+
+def _scale_of_logits(arrays: Sequence[Array]) -> float:
+    probabilities = _sampled(arrays)
+    logits = np.log(probabilities[np.isfinite(probabilities) & (probabilities > 0)])
+    return float(np.median(np.abs(logits - np.median(logits)))) if logits.size else 0.0
 
 
 def _root_mean_square(sizes: Array) -> float:

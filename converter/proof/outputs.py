@@ -261,7 +261,7 @@ def _comparing(graph: TracedGraph, options: Options, staged: Path) -> partial[Co
         atol=options.atol,
         rtol=rtol,
         rounded=graph.rounded,
-        approximated=graph.approximated,
+        activations=graph.activations,
         is_cast=is_cast,
     )
 

@@ -67,7 +67,7 @@ class Asked(dict[str, Mapping[str, Any]]):
             self[made.address] = made.arguments
             if made.address in self.failing:
                 raise self.failing[made.address]
-            prepared = {"kernels": [], "rounded": {}, "approximated": []}
+            prepared = {"kernels": [], "rounded": {}, "activations": {}}
             return prepared if made.address == PREPARED else SIGNATURE.to_json()
 
         monkeypatch.setattr(LocalWorkshop, "call", call)

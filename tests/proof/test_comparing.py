@@ -326,12 +326,31 @@ def test_the_bounds_of_this_module_are_what_its_words_say() -> None:
 
 def test_a_sigmoid_is_held_to_places_behind_the_point() -> None:
     values = (VALUES * 1e-6).astype(np.float32)
-    assert compare(values, moved(values, (1, 2), 2e-7), approximated=["y"]).tolerance > 2.3e-7
+    assert compare(values, moved(values, (1, 2), 2e-7), activations={"y": "sigmoid"}).tolerance > 2.3e-7
     with pytest.raises(VerificationError, match="differs by"):
-        compare(values, moved(values, (1, 2), 3e-7), approximated=["y"])
-    for others in ({"approximated": ["x"]}, {"approximated": ["y"], "rtol": 1e-5}):
+        compare(values, moved(values, (1, 2), 3e-7), activations={"y": "sigmoid"})
+    for others in ({"activations": {"x": "sigmoid"}}, {"activations": {"y": "sigmoid"}, "rtol": 1e-5}):
         with pytest.raises(VerificationError, match="differs by"):
             compare(values, moved(values, (1, 2), 2e-7), **others)
     half = values.astype(np.float64)
     with pytest.raises(VerificationError, match="differs by"):
-        compare(half, moved(half, (1, 2), 2e-7), approximated=["y"])
+        compare(half, moved(half, (1, 2), 2e-7), activations={"y": "sigmoid"})
+
+
+@pytest.mark.parametrize("size", [0.01, 30.0])
+def test_a_softmax_is_held_to_what_its_logits_are(size: float) -> None:
+    """By so much of itself as they may be off at all: what is 2e-5 of 30 is 6e-4 of its exponential."""
+    logits = (VALUES - 3) * size
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    values = (exponentials / exponentials.sum(1, keepdims=True)).astype(np.float32)
+    at = tuple(int(each) for each in np.unravel_index(np.argmax(values), values.shape))
+    tolerance = 2e-5 * max(1.0, float(np.median(np.abs(logits)))) * float(values[at])
+    compare(values, moved(values, at, 0.7 * tolerance), activations={"y": "softmax"})
+    for by, others in (
+        (1.5, {"activations": {"y": "softmax"}}),
+        (0.7, {"activations": {"x": "softmax"}, "rtol": 1e-6}),
+        (0.7, {"activations": {"y": "softmax"}, "rtol": 1e-6}),
+        *([(0.7, {})] if size > 1 else []),
+    ):
+        with pytest.raises(VerificationError, match="differs by"):
+            compare(values, moved(values, at, by * tolerance), **others)

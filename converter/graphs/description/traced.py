@@ -19,6 +19,10 @@ MODULE_KEY = "module"
 PADDING_ROW_KEY = "padding_row"
 """The metadata of a node that picks rows of a table: the row without a gradient, as an nn.Embedding's padding_idx."""
 
+SIGMOID = "sigmoid"
+SOFTMAX = "softmax"
+"""What an output of numbers between 0 and 1 is, and how it is compared: converter.graphs.passes.activations."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
@@ -41,8 +45,7 @@ class TracedGraph(Graph):
 
     Initializers agree with the checkpoint's tensors in name, element type and shape; `signature` has those names.
     `kernels` are those that TensorFlow would rather have as model.kernels says, `rounded` is the type that an output is
-    computed in, where that is float16 or bfloat16. Those that are `approximated` onnxruntime computes to a number of
-    places behind the point.
+    computed in, where that is float16 or bfloat16. `activations` says which outputs are a SIGMOID or a SOFTMAX.
     """
 
     file: Path
@@ -50,4 +53,4 @@ class TracedGraph(Graph):
     reference: Reference
     kernels: frozenset[str] = frozenset()
     rounded: Mapping[str, str] = field(default_factory=dict)
-    approximated: frozenset[str] = frozenset()
+    activations: Mapping[str, str] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converter.errors import GraphError
-from converter.graphs.passes.approximations import approximated_outputs
+from converter.graphs.passes.activations import activations_of
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
 from converter.graphs.passes.kernels import kernels_of
@@ -42,7 +42,7 @@ def run(
     return {
         "kernels": list(kernels_of(model)),
         "rounded": rounded_outputs(model),
-        "approximated": approximated_outputs(model),
+        "activations": activations_of(model),
     }
 
 

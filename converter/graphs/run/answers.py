@@ -10,12 +10,12 @@ class Prepared(TypedDict):
 
     `kernels`  the names of tensors that TensorFlow would rather have otherwise
     `rounded`  the type that an output is computed in, by its name, where that is float16 or bfloat16
-    `approximated`  the outputs that onnxruntime computes to a number of places behind the point
+    `activations`  which of them are sigmoids or softmaxes, by name
     """
 
     kernels: list[str]
     rounded: dict[str, str]
-    approximated: list[str]
+    activations: dict[str, str]
 
 
 class TriedGroups(TypedDict):
