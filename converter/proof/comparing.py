@@ -9,8 +9,8 @@ Of an output of floating-point numbers, all its sample cases together:
 tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude. Where
              the graph computes in a less precise type than the output's, as models of a mixed policy do, rtol is the
              former's; a sigmoid of float32 has an atol of 2.4e-7, which onnxruntime's is off by, and a softmax of
-             float32 the rtol of its logits, 2e-5 x their median magnitude, where that is more than 1. They are taken
-             from it: ln p, less its median.
+             float32 the rtol of what its logarithm is the difference of, a logit and what its row is divided by:
+             2e-5 x twice the median magnitude of logits, where that is more than 1. They are ln p, less its median.
 `masked`     elements that no computation gives beside the others: of 1e8 and more, a thousand times the scale. They are
              equal but for the last two places of their type; infinities and NaN are in the same places.
 `share`      of the elements that could have failed: those that another element of the same output in their place would
@@ -201,7 +201,7 @@ class _Output:
         scale = _scale([ours for ours, _ in pairs])
         rtol, least = self._relative(part), self._absolute(part)
         if self.activation == SOFTMAX and part == np.float32 and self.atol is self.rtol is None:
-            rtol *= max(1.0, _scale_of_logits([ours for ours, _ in pairs]))
+            rtol *= max(1.0, _scale_of_differences([ours for ours, _ in pairs]))
         bits = min(map(_fraction_bits, self._types(part)))
         least = max(least, ROUNDING_FACTOR * self.rounding)
         usual_below = max(_MASKED, _MASKED_SCALES * scale)
@@ -285,10 +285,10 @@ def _scale(arrays: Sequence[Array]) -> float:
     return float(np.median(sizes)) if sizes.size else 0.0
 
 
-def _scale_of_logits(arrays: Sequence[Array]) -> float:
+def _scale_of_differences(arrays: Sequence[Array]) -> float:
     probabilities = _sampled(arrays)
     logits = np.log(probabilities[np.isfinite(probabilities) & (probabilities > 0)])
-    return float(np.median(np.abs(logits - np.median(logits)))) if logits.size else 0.0
+    return 2 * float(np.median(np.abs(logits - np.median(logits)))) if logits.size else 0.0
 
 
 def _root_mean_square(sizes: Array) -> float:
