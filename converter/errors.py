@@ -32,6 +32,8 @@ from typing import Any
 
 WITHOUT_GRAPH = "--weights-only writes no graph"
 """The hint where a graph is what cannot be carried."""
+GIVES_EXTENTS = "--shape NAME=EXTENT gives an axis of an input one extent"
+"""The hint where a graph is more than can be carried at any extent."""
 _NAME_LIMIT_CHARACTERS = 200
 _MESSAGE_LIMIT_CHARACTERS = 600
 

@@ -34,6 +34,7 @@ _DTYPE_ALIASES = {
     "f16": "float16",
 }
 _CONFIG_NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
+_EXTENT = re.compile(r"[1-9][0-9]{0,8}|\?", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_][\w.+/-]*")
 MODEL_TYPE = "model_type"
 """What `--config-value` may add where a config does not say it, and never changes."""
@@ -187,6 +188,13 @@ class Options:
         "outputs are compared instead of samples.",
         metavar="NAME:TYPE[DIM,...],...|FILE.npz",
     )
+    shape: tuple[str, ...] = option(
+        (),
+        "The extent of an axis of the graph's inputs that may vary: sequence=576; or those of an input, ? for what "
+        "stays: input=1,?.",
+        metavar="NAME=N[,N...]",
+        needs=Need.GRAPH,
+    )
     opset: int | None = option(
         None,
         "Version of ONNX's operators that the graph is in; by default what the exporter gives.",
@@ -257,7 +265,7 @@ class Options:
                 hint=f"arrays to compare outputs on are in a file whose name ends in {_DATA_SUFFIX}",
             )
         self.target_dtype()
-        _ = self.hyperparameters, self.config_values
+        _ = self.hyperparameters, self.config_values, self.shapes
         if not 1 <= self.jobs <= _MOST_JOBS:
             raise UsageError(f"--jobs is a number from 1 to {_MOST_JOBS}, not {self.jobs}")
         if not 0 < self.timeout <= _MOST_SECONDS:
@@ -304,6 +312,18 @@ class Options:
             if name.rpartition(".")[2] in _FIXED_IN_CONFIG and name != MODEL_TYPE:
                 raise UsageError(f"--config-value cannot change {name}: other options or the graph decide it")
             found[name] = _json_or_word(text, argument)
+        return found
+
+    @property
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """The extents asked for, by the name of an axis or an input. Raises UsageError when they are no NAME=N."""
+        found: dict[str, tuple[int | None, ...]] = {}
+        for argument in self.shape:
+            name, _, text = argument.rpartition("=")
+            extents = [each.strip() for each in text.split(",")]
+            if not name or name in found or any(_EXTENT.fullmatch(each) is None for each in extents):
+                raise UsageError(f"--shape is NAME=N or NAME=N,N,..., each name once, not {argument!r}")
+            found[name] = tuple(None if each == "?" else int(each) for each in extents)
         return found
 
     @property

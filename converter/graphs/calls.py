@@ -130,13 +130,16 @@ def prepare(
     stored: dict[str, dict[str, Any]],
     declared: list[str],
     names: list[str],
+    shapes: dict[str, list[int | str]],
     opset: int | None,
     inexact: list[str],
 ) -> Prepared:
     """Make a traced graph agree with the tensors of a checkpoint."""
     from converter.graphs.passes import preparing
 
-    return preparing.run(graph=graph, stored=stored, declared=declared, names=names, opset=opset, inexact=inexact)
+    return preparing.run(
+        graph=graph, stored=stored, declared=declared, names=names, shapes=shapes, opset=opset, inexact=inexact
+    )
 
 
 @child_function("building the graph: program", imports=_TORCH)

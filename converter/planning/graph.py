@@ -26,6 +26,7 @@ from converter.execution.workshop import LocalWorkshop
 from converter.formats import Format
 from converter.graphs import calls
 from converter.graphs.description.declared_inputs import parse_inputs
+from converter.graphs.description.given_shapes import with_shapes
 from converter.graphs.description.keras_source import check
 from converter.graphs.description.signature import Signature
 from converter.graphs.description.source import GraphSource
@@ -97,7 +98,7 @@ def _from_source(
     _start_ahead(target, workshop)
     graph, notes = with_encoder(graph, planned, source, _exported_opset(options), workshop)
     answer = workshop.call(graph.trace, model=os.fspath(model), graph=os.fspath(file))
-    signature = Signature.from_json(answer)
+    signature = with_shapes(Signature.from_json(answer), options.shapes)
     lines = without(planned.lines, Kind.ORDER)
     planned = replace(planned, warnings=(*planned.warnings, *notes, *signature.notes), lines=lines)
     if planned.config is not None:
@@ -163,6 +164,7 @@ def _from_config(
         padding_rows=padding_rows,
         workshop=workshop,
     )
+    signature = with_shapes(signature, options.shapes)
     note = () if inference.note is None else (inference.note,)
     wanted = {**signature.parameters, **signature.buffers, **signature.ties}
     checkpoint = as_loaded(checkpoint, config.values, inference.architecture, wanted)
@@ -191,7 +193,7 @@ def _from_module(
         opset=_exported_opset(options),
     )
     (workshop.scratch / _MODULE_NAME).write_text(json.dumps(place))
-    signature = Signature.from_json(answer)
+    signature = with_shapes(Signature.from_json(answer), options.shapes)
     fitted = fitted_to_class(_without_prefix(checkpoint, signature), signature)
     reference = Reference(runner=calls.run_user_module, model=workshop.scratch, takes_weights=True)
     return _attached(fitted, file, reference, target, options, workshop)
@@ -224,6 +226,7 @@ def _attached(
         stored={name: each.to_json() for name, each in fitted.stored.items()},
         declared=[*signature.parameters, *signature.buffers],
         names=list(fitted.checkpoint.tensors),
+        shapes={each.name: list(each.shape) for each in signature.inputs} if options.shape else {},
         opset=options.opset,
         inexact=list(target.inexact),
     )

@@ -9,8 +9,8 @@ Of an output of floating-point numbers, all its sample cases together:
 tolerance    atol + rtol x max(scale, |x|) for the element x: one that stands out is held to its own magnitude. Where
              the graph computes in a less precise type than the output's, as models of a mixed policy do, rtol is the
              former's; a sigmoid of float32 has an atol of 2.4e-7, which onnxruntime's is off by, and a softmax of
-             float32 the rtol of what its logarithm is the difference of, a logit and what its row is divided by:
-             2e-5 x twice the median magnitude of logits, where that is more than 1. They are ln p, less its median.
+             float32 the rtol of its largest logit, 2e-5 x that, where it is more than 1: all of a row is divided by its
+             exponential. Logits are taken from ln p, less its median.
 `masked`     elements that no computation gives beside the others: of 1e8 and more, a thousand times the scale. They are
              equal but for the last two places of their type; infinities and NaN are in the same places.
 `share`      of the elements that could have failed: those that another element of the same output in their place would
@@ -110,6 +110,7 @@ def compare_outputs(
             _check_declaration(name, ours, theirs, path, is_cast=is_cast)
         compared = _Output(
             name=name,
+            cases=tuple(key.partition("/")[0] for key in keys),
             path=path,
             atol=atol,
             rtol=rtol,
@@ -167,6 +168,7 @@ class _Output:
     """How one output is compared."""
 
     name: str
+    cases: tuple[str, ...]
     path: Path
     atol: float | None
     rtol: float | None
@@ -185,13 +187,13 @@ class _Output:
         return self._exactly(pairs, dtype.name)
 
     def _exactly(self, pairs: Sequence[tuple[Array, Array]], dtype: str) -> OutputComparison:
-        for ours, theirs in pairs:
+        for case, (ours, theirs) in zip(self.cases, pairs, strict=True):
             wrong = np.argwhere(ours != theirs)
             if len(wrong):
                 if self.rounding:
                     return OutputComparison(name=self.name, dtype=dtype, reason="rounding alone changes it")
                 at = tuple(int(each) for each in wrong[0])
-                raise self._difference(at, "", f": {theirs[at]}, not {ours[at]}")
+                raise self._difference(case, at, "", f": {theirs[at]}, not {ours[at]}")
         flat = np.concatenate([ours.ravel() for ours, _ in pairs])
         share = float(np.mean(flat != flat[_others(flat.size)])) if flat.size else 0.0
         reason = None if share else "constant" if flat.size else "empty"
@@ -201,12 +203,12 @@ class _Output:
         scale = _scale([ours for ours, _ in pairs])
         rtol, least = self._relative(part), self._absolute(part)
         if self.activation == SOFTMAX and part == np.float32 and self.atol is self.rtol is None:
-            rtol *= max(1.0, _scale_of_differences([ours for ours, _ in pairs]))
+            rtol *= max(1.0, _largest_logit([ours for ours, _ in pairs]))
         bits = min(map(_fraction_bits, self._types(part)))
         least = max(least, ROUNDING_FACTOR * self.rounding)
         usual_below = max(_MASKED, _MASKED_SCALES * scale)
         largest, relative = 0.0, 0.0
-        for ours, theirs in pairs:
+        for case, (ours, theirs) in zip(self.cases, pairs, strict=True):
             for start in range(0, ours.size, _PIECE):
                 reference = ours.reshape(-1)[start : start + _PIECE].astype(np.float64)
                 difference = _differences(reference, theirs.reshape(-1)[start : start + _PIECE].astype(np.float64))
@@ -215,7 +217,8 @@ class _Output:
                 if excess.any():
                     worst = int(np.argmax(np.where(excess, difference, -1.0)))
                     at = tuple(map(int, np.unravel_index(start + worst, ours.shape)))
-                    raise self._difference(at, f" by {difference[worst]:.3g}", f", more than {allowed[worst]:.3g}")
+                    by, more = f" by {difference[worst]:.3g}", f", more than {allowed[worst]:.3g}"
+                    raise self._difference(case, at, by, more, hint="--atol and --rtol allow more")
                 sizes = np.abs(reference)
                 usual = (sizes < usual_below) & (difference > 0)
                 largest = max(largest, float(np.max(difference, where=usual, initial=0.0)))
@@ -271,9 +274,12 @@ class _Output:
         finite = flat[~np.isnan(flat)]
         return "constant" if (finite == finite[0]).all() else "varies less than the tolerance"
 
-    def _difference(self, at: tuple[int, ...], by: str, but: str) -> VerificationError:
+    def _difference(
+        self, case: str, at: tuple[int, ...], by: str, but: str, hint: str | None = None
+    ) -> VerificationError:
         where = f" at {list(at)}" if at else ""
-        return VerificationError(f"output {self.name!r} differs{by}{where}{but}", path=self.path)
+        where += f" on {case}" if case else ""
+        return VerificationError(f"output {self.name!r} differs{by}{where}{but}", path=self.path, hint=hint)
 
 
 def _parts(array: Array) -> Array:
@@ -285,10 +291,10 @@ def _scale(arrays: Sequence[Array]) -> float:
     return float(np.median(sizes)) if sizes.size else 0.0
 
 
-def _scale_of_differences(arrays: Sequence[Array]) -> float:
+def _largest_logit(arrays: Sequence[Array]) -> float:
     probabilities = _sampled(arrays)
     logits = np.log(probabilities[np.isfinite(probabilities) & (probabilities > 0)])
-    return 2 * float(np.median(np.abs(logits - np.median(logits)))) if logits.size else 0.0
+    return float(np.max(logits) - np.median(logits)) if logits.size else 0.0
 
 
 def _root_mean_square(sizes: Array) -> float:

@@ -15,7 +15,8 @@ onnx = pytest.importorskip("onnx")
 ir = pytest.importorskip("onnx_ir")
 _TEXT = """
 <ir_version: 10, opset_import: ["" : 18]>
-g (float[n, 3] x, bool b) => (float[n, 3] y) <float[3, 3] w = {W}, float[3] c = {{-13.0, -12.0, -14.0}}>
+g (float[n, 3] x, bool b) => (float[n, 3] y)
+<float[3, 3] w = {W}, float[3] c = {{-13.0, -12.0, -14.0}}, int64[1] last = {{1}}>
 {{
    m = MatMul(x, w)
    a = Add(m, c)
@@ -40,6 +41,9 @@ def made(body: str) -> Any:
         ("y = Softmax(a)", "softmax"),
         ("s = Softmax(a) t = Sigmoid(m) y = Mul(s, t)", "sigmoid"),
         ("s = Softmax(a) y = MatMul(s, w)", None),
+        ("e = Exp(a) s = ReduceSum(e, last) t = Identity(s) y = Div(e, t)", "softmax"),
+        ("e = Exp(a) f = Exp(m) s = ReduceSum(f, last) y = Div(e, s)", None),
+        ("s = ReduceSum(a, last) y = Div(a, s)", None),
         ("y = If(b) <then_branch = g1 () => (float[n, 3] p) { p = Sigmoid(a) }, "
          "else_branch = g2 () => (float[n, 3] q) { q = Identity(a) }>", "sigmoid"),
     ],

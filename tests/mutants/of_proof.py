@@ -807,8 +807,8 @@ FAULTS = (
     ),
     Fault(
         module="proof/comparing.py",
-        old="rtol *= max(1.0, _scale_of_differences([ours for ours, _ in pairs]))",
-        new="rtol *= _scale_of_differences([ours for ours, _ in pairs])",
+        old="rtol *= max(1.0, _largest_logit([ours for ours, _ in pairs]))",
+        new="rtol *= _largest_logit([ours for ours, _ in pairs])",
         tests="tests/proof/test_comparing.py -k logits",
         what="a softmax of small logits is held to less than float32 has",
     ),

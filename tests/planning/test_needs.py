@@ -42,6 +42,7 @@ OF_WEIGHTS = {
     **{"tokenizer": "is for a folder, and the output is one file", "config_value": NO_CONFIG, "task": NO_CONFIG},
     **{"hyperparameter": NO_STATE, "param_order": NO_ORDER, "trainable": NO_ORDER},
     **{"custom_objects": NO_GRAPH, "with_cache": NO_GRAPH, "model": NO_GRAPH, "opset": NO_GRAPH, "signature": NO_GRAPH},
+    "shape": NO_GRAPH,
     **{"inputs": NO_RUN, "atol": NO_RUN, "rtol": NO_RUN},
 }
 PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
@@ -56,7 +57,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
             **{"custom_objects": "none is", "signature": NO_SIGNATURE},
         },
         {
-            *("tokenizer", "config_value", "task", "with_cache", "model", "opset", "inputs", "atol", "rtol"),
+            *("tokenizer", "config_value", "task", "with_cache", "model", "opset", "shape", "inputs", "atol", "rtol"),
             *("input_dtype", "layout"),
         },
     ),
@@ -69,7 +70,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
             "custom_objects": "names Gain, which the Keras config has no use for",
             "signature": NO_SIGNATURE,
         },
-        {"with_cache", "model", "opset", "inputs", "atol", "rtol", "external_data"},
+        {"with_cache", "model", "opset", "shape", "inputs", "atol", "rtol", "external_data"},
     ),
 }
 
@@ -100,7 +101,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
         **{"dry_run": True, "durable": False, "resume": True, "jobs": 2, "max_memory": "1GiB", "timeout": 60.0},
         **{"require_sandbox": True, "select": "a", "name": "x", "epsilon": "exact", "external_data": True},
         **{"flavor": "tf", "max_shard_size": "1MB", "train_batch_size": 4, "tied": "once", "input_dtype": "int32"},
-        **{"layout": "tensorflow", "state_dict": False, "signature": "raw"},
+        **{"layout": "tensorflow", "state_dict": False, "signature": "raw", "shape": ("batch=1",)},
     }
 
 

@@ -17,6 +17,8 @@ RIGHT, NONE, MIXED, ROW = "right", "none", "mixed", "row"
 
 _ROWS, _EXTENTS = (3, 1, 4, 2, 2), (17, 9, 12, 6, 1)
 _HEIGHTS, _WIDTHS = (64, 96, 64, 96, 64), (96, 64, 96, 64, 96)
+_LINE = 16
+"""The least height of an image, such as a line of text, whose width varies."""
 _SOUNDS = (3200, 2400, 2800, 2400, 2400)
 _SOUND_RANK, _IMAGE_RANK = 2, 4
 _ELEMENTS_LIMIT = 1 << 28
@@ -56,8 +58,11 @@ def _cases(each: GraphInput, *, has_sound: bool) -> list[Sequence[int]]:
     cases: list[Sequence[int]] = [*[_ROWS], *[_EXTENTS] * (len(each.shape) - 1)]
     cases = cases[: len(each.shape)]
     free = [axis for axis, extent in enumerate(each.shape) if axis and isinstance(extent, str)]
-    if each.dtype.is_floating and len(each.shape) == _IMAGE_RANK and free in ([1, 2], [2, 3]):
-        cases[free[0]], cases[free[1]] = _HEIGHTS, _WIDTHS
+    if each.dtype.is_floating and len(each.shape) == _IMAGE_RANK:
+        if free in ([1, 2], [2, 3]):
+            cases[free[0]], cases[free[1]] = _HEIGHTS, _WIDTHS
+        elif len(free) == 1 and max(extent for extent in each.shape[1:] if isinstance(extent, int)) >= _LINE:
+            cases[free[0]] = _WIDTHS
     if _is_sound(each) or (has_sound and len(each.shape) == _SOUND_RANK and "mask" in each.name):
         cases[1] = _SOUNDS
     return cases
@@ -100,14 +105,11 @@ def extents(each: GraphInput, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _names(extent: int | str) -> Iterator[str]:
-    if isinstance(extent, str):
-        yield from (term for term in extent.split(" + ") if not term.isdigit())
+    yield from (term for term in str(extent).split(" + ") if not term.isdigit())
 
 
 def _extent(extent: int | str, sizes: Mapping[str, int]) -> int:
-    if isinstance(extent, int):
-        return extent
-    return sum(int(term) if term.isdigit() else sizes[term] for term in extent.split(" + "))
+    return sum(int(term) if term.isdigit() else sizes[term] for term in str(extent).split(" + "))
 
 
 def _mask(random: np.random.Generator, shape: tuple[int, ...], least: int, padding: str, leading: int) -> Any:

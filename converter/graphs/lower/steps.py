@@ -197,7 +197,7 @@ def _check(node: Any, resolved: Mapping[str, Any]) -> None:
     try:
         attributes.check(node.op_type, {name: each.value for name, each in resolved.items()})
     except GraphError as error:
-        raise GraphError(f"node {_label(node)}: {error.message}") from error
+        raise GraphError(f"node {_label(node)}: {error.message}", hint=error.hint) from error
 
 
 def _resolved(declared: Mapping[str, Any], bound: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Where Pad Max Min ReduceMax ReduceMin ReduceMean ReduceSum Sum Mean Add Sub Neg 
 """
 _CARRIES = frozenset(_MOVES.split())
 """Operators that leave a value that is off by so much off by about as much."""
+_SPREADS = ("Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _KINDS = {"Sigmoid": SIGMOID, "Softmax": SOFTMAX}
 _LIMIT_DEPTH = 64
 
@@ -39,12 +40,29 @@ def _kinds(value: Any, known: dict[Any, frozenset[str]], depth: int) -> frozense
 def _given(node: Any, known: dict[Any, frozenset[str]], depth: int) -> frozenset[str]:
     if node.op_type in _KINDS:
         return frozenset((_KINDS[node.op_type],))
-    if node.op_type in ("If", "Loop", "Scan"):
-        bodies = [each.value for each in node.attributes.values() if each.type.name == "GRAPH"]
-        return frozenset().union(*(_kinds(each, known, depth) for body in bodies for each in body.outputs))
-    if node.op_type not in (*_CARRIES, "Mul"):
-        return frozenset()
-    kinds = [_kinds(each, known, depth) for each in node.inputs if each is not None]
+    if node.op_type == "Div" and _is_share(*node.inputs):
+        return frozenset((SOFTMAX,))
+    kinds = [_kinds(each, known, depth) for each in _given_on(node)]
     if node.op_type == "Mul" and not all(kinds):  # scores of an object and of its class
         return frozenset()
     return frozenset().union(*kinds)
+
+
+def _given_on(node: Any) -> list[Any]:
+    """Return the values that a node gives on, but for a Mul, which gives on what all are."""
+    if node.op_type in ("If", "Loop", "Scan"):
+        bodies = [each.value for each in node.attributes.values() if each.type.name == "GRAPH"]
+        return [each for body in bodies for each in body.outputs]
+    return [each for each in node.inputs if each is not None] if node.op_type in (*_CARRIES, "Mul") else []
+
+
+def _is_share(value: Any, of: Any) -> bool:
+    """Whether exponentials are divided by their sum, as JAX writes a softmax."""
+    if value.producer() is None or value.producer().op_type != "Exp":
+        return False
+    for _ in range(_LIMIT_DEPTH):
+        node = of.producer()
+        if node is None or node.op_type not in _SPREADS:
+            return node is not None and node.op_type == "ReduceSum" and node.inputs[0] is value
+        of = node.inputs[0]
+    return False

@@ -7,7 +7,7 @@ onnxscript, kept off the parameters, and a few of our own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from converter.graphs.passes import loops
@@ -25,12 +25,10 @@ def clean(model: Any) -> None:
     import onnx_ir.passes.common as passes
     from onnxscript import optimizer
 
-    for graph in model.graphs():
-        for node in list(graph):
-            if node.op_type == "SequenceAt" and node.domain in ("", "ai.onnx"):
-                _read_from_sequence(graph, node)
+    _rewrite(model, "SequenceAt", _read_from_sequence)
     # Types of values in the middle say what a CastLike is to cast to.
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+    _rewrite(model, "Gather", _know_extent)
     # Its warnings are about nodes it could not fold, which stay as they are.
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     optimizer.fold_constants(
@@ -39,16 +37,18 @@ def clean(model: Any) -> None:
         output_size_limit=_FOLDED_LIMIT_BYTES,
         should_fold=lambda node: False if any(map(_is_stored, node.inputs)) else None,
     )
-    for graph in model.graphs():
-        for node in list(graph):
-            if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
-                _pass_on(graph, node)
-    for graph in model.graphs():
-        for node in list(graph):
-            if node.op_type == "Loop" and node.domain in ("", "ai.onnx"):
-                loops.simplify(graph, node)
+    _rewrite(model, "Identity", _pass_on)
+    _rewrite(model, "Loop", loops.simplify)
     passes.RemoveUnusedNodesPass()(model)
     passes.RemoveUnusedOpsetsPass()(model)
+
+
+def _rewrite(model: Any, op_type: str, rule: Callable[[Any, Any], None]) -> None:
+    """Call `rule(graph, node)` for all operators of a kind."""
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.op_type == op_type and node.domain in ("", "ai.onnx"):
+                rule(graph, node)
 
 
 def _pass_on(graph: Any, node: Any) -> None:
@@ -67,6 +67,24 @@ def _pass_on(graph: Any, node: Any) -> None:
     source.shape, source.type = source.shape or value.shape, source.type or value.type
     onnx_ir.convenience.replace_all_uses_with(value, source, replace_graph_outputs=True)
     graph.remove(node, safe=True)
+
+
+def _know_extent(graph: Any, node: Any) -> None:
+    """Replace one extent of a value whose others may vary, which onnxscript 0.7 leaves where it is a scalar."""
+    import numpy as np
+    import onnx_ir
+
+    value, position = node.inputs
+    shape, number = value.producer(), constant(position)
+    if shape is None or shape.op_type != "Shape" or shape.attributes or number is None or number.ndim:
+        return
+    extent = dict(enumerate(shape.inputs[0].shape or ())).get(int(number))
+    (old,) = node.outputs
+    if isinstance(extent, int) and not old.is_graph_output():
+        new = constant_node(np.array(extent, np.int64), f"{old.name}/extent")
+        graph.insert_before(node, new)
+        onnx_ir.convenience.replace_all_uses_with(old, new.outputs[0])
+        graph.remove(node, safe=True)
 
 
 def _is_stored(value: Any) -> bool:

@@ -8,6 +8,7 @@ from converter.errors import GraphError
 from converter.graphs.passes.activations import activations_of
 from converter.graphs.passes.attach import attach
 from converter.graphs.passes.cleaning import clean, constants_as_nodes
+from converter.graphs.passes.extents import fix_extents
 from converter.graphs.passes.kernels import kernels_of
 from converter.graphs.passes.precision import compute_exactly
 from converter.graphs.passes.rounding import rounded_outputs
@@ -20,19 +21,22 @@ def run(
     stored: dict[str, dict[str, Any]],
     declared: list[str],
     names: list[str],
+    shapes: dict[str, list[int | str]],
     opset: int | None,
     inexact: list[str],
 ) -> Prepared:
     """Rewrite the ONNX file `graph`. Returns what of its tensors and outputs is known then.
 
     `stored` maps initializers to `fitting.Stored` as JSON; `declared` are the tensors that the graph has afterwards,
-    `names` those of the whole checkpoint, which no other value gets to have. `inexact` are operators that the target's
+    `names` those of the whole checkpoint, which no other value gets to have. `shapes` are those of inputs, where axes
+    were given an extent. `inexact` are operators that the target's
     runtime needs double precision for. Raises GraphError when a name is taken, or there is no way to `opset`.
     """
     import onnx_ir
 
     model = onnx_ir.load(graph)
     attach(model, stored, frozenset(names))
+    fix_extents(model, shapes)
     clean(model)
     if opset is not None and opset != model.opset_imports[""]:
         convert_opset(model, opset)

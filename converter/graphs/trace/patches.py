@@ -87,7 +87,7 @@ def _modeling(model_type: str) -> Any:
 
 
 @contextlib.contextmanager
-def replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
     """Have `owner` call something else by this name for a while."""
     original = getattr(owner, name)
     setattr(owner, name, replacement)

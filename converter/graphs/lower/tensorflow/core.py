@@ -123,7 +123,7 @@ def _run(step: Step, values: MutableMapping[str | None, Any]) -> tuple[Any, ...]
         with tf.init_scope():
             return tuple(_as_array(value) for value in _as_tuple(step.operator.function(*arguments, **keywords)))
     except GraphError as error:
-        raise GraphError(f"node {step.name} ({step.operator.op_type}): {error.message}") from error
+        raise GraphError(f"node {step.name} ({step.operator.op_type}): {error.message}", hint=error.hint) from error
     except (ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:300]
         raise GraphError(f"node {step.name} ({step.operator.op_type}) cannot be lowered: {reason}") from error

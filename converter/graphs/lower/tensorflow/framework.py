@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from converter.errors import GraphError, MissingExtraError
+from converter.errors import GIVES_EXTENTS, GraphError, MissingExtraError
 from converter.graphs.lower.onnx import types
 
 
@@ -98,7 +98,7 @@ def rank_of(value: Any) -> int:
     """Return the number of dimensions. Raises GraphError when it is not known while the graph is built."""
     rank = len(value.shape) if is_static(value) else value.shape.rank
     if rank is None:
-        raise GraphError("an operand has an unknown number of dimensions")
+        raise GraphError("an operand has an unknown number of dimensions", hint=GIVES_EXTENTS)
     return int(rank)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from converter.errors import GraphError
+from converter.errors import GIVES_EXTENTS, GraphError
 from converter.graphs.description.input_names import torch_parameters
 from converter.graphs.description.sample_inputs import sample_inputs, sample_sizes
 from converter.graphs.description.signature import Signature
@@ -16,6 +16,7 @@ from converter.graphs.lower.torch.module import lower
 _INEQUALITY = re.compile(r"[^=<>!]+ != [^=<>!]+")
 _FIXED = re.compile(r"[^=<>!%]+ == \d+")
 """A number of windows or steps that was decided upon; that something divides is a condition, and no length."""
+_MORE_THAN_ONE = re.compile(r".+ (> 1|>= 2)")
 _EXTENT = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 _SEED = 20180611
 _HALVED = 32
@@ -51,6 +52,7 @@ def build(
         held[name] = torch.tensor(values, dtype=held[name].dtype).reshape(held[name].shape)
     module = lower(onnx_ir.load(graph), held, trainable=trainable, ties=ties)
     program = exported(module, *samples(described))
+    _begin_where_they_do(program, described)
     for key, tensor in program.state_dict.items():
         program.state_dict[key] = _stand_in(tensor)
     torch.export.save(program, file)
@@ -129,7 +131,8 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
         raise
     except Exception as error:
         # torch raises what it likes here, RuntimeError and its own kinds, and prints the graph: one line is kept.
-        raise GraphError(f"torch.export fails: {_reason(error)}") from error
+        hint = GIVES_EXTENTS if any(shapes.values()) else None
+        raise GraphError(f"torch.export fails: {_reason(error)}", hint=hint) from error
     finally:
         del module.forward
     _check_open(program._guards_code, {(called[name], axis) for name, axes in dynamic.items() for axis in axes})
@@ -142,13 +145,35 @@ def exported(module: Any, inputs: Mapping[str, Any], dynamic: Mapping[str, Mappi
     return program
 
 
+def _begin_where_they_do(program: Any, signature: Signature) -> None:
+    """Let the extents begin where the signature says that they do, if torch begins one step later.
+
+    It takes an extent of 1 for one that it need not think of, also where it is what a crop leaves.
+    """
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    lows = {each.name: each.low for each in signature.dimensions if each.low}
+    called = torch_parameters([each.name for each in signature.inputs])
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    axes = [(called[each.name], axis, extent) for each in signature.inputs for axis, extent in enumerate(each.shape)]
+    for name, axis, extent in axes:
+        if extent in lows:
+            symbol, low = values[name].shape[axis].node.expr, lows[str(extent)]
+            range_ = program.range_constraints.get(symbol)
+            if range_ is not None and range_.lower == low + 1:
+                program.range_constraints[symbol] = ValueRanges(low, range_.upper)
+                program._guards_code = [each for each in program._guards_code if not _MORE_THAN_ONE.fullmatch(each)]
+
+
 def _check_open(guards: Sequence[str], free: Collection[tuple[str, int]]) -> None:
     """Raise GraphError when a program holds for one length alone of what is to be `free`, by keyword and axis."""
     for guard in guards:
         extents = {(name, int(axis)) for name, axis in _EXTENT.findall(guard)}
         if _FIXED.fullmatch(guard) and not extents.isdisjoint(free):
             condition = _EXTENT.sub(r"\1.shape[\2]", guard)
-            raise GraphError(f"torch.export makes a program for some lengths alone: where {condition}")
+            raise GraphError(
+                f"torch.export makes a program for some lengths alone: where {condition}", hint=GIVES_EXTENTS
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ from converter.graphs.trace.tensorflow.building import LAYER_OF, build
 from converter.graphs.trace.tensorflow.conversion import Port, Source, Variable, convert
 from converter.graphs.trace.tensorflow.keras_2 import has_shapes_of_keras_2
 from converter.graphs.trace.tensorflow.own_code import OwnCode, framework_of
-from converter.graphs.trace.tensorflow.patches import biased_by_channels, convertible
+from converter.graphs.trace.tensorflow.patches import biased_by_channels, convertible, dilated
 from converter.graphs.trace.tensorflow.tables import Table, note_of
 from converter.model.dtype import DType
 
@@ -150,7 +150,7 @@ def _source(model: Any, names: Mapping[int, str]) -> Source:
         order.extend(outputs)
         return list(outputs.values())
 
-    with convertible(model), biased_by_channels(model):
+    with convertible(model), dilated(), biased_by_channels(model):
         concrete = tf.function(call, input_signature=specifications, autograph=False).get_concrete_function()
     graph = concrete.graph.as_graph_def()
     tables = dict(_tables(model, concrete))

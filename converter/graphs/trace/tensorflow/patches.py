@@ -1,6 +1,7 @@
 """Layers of Keras 3.15 that tf2onnx cannot follow, as others that compute the same, while a model is traced.
 
-And one that does not compute what it says, while it is traced or called.
+And one that does not compute what it says, while it is traced or called; and convolutions that TensorFlow 2.21 writes
+as others than they are.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from converter.graphs.trace.patches import replaced
@@ -30,6 +32,17 @@ def convertible(model: Any) -> Iterator[None]:
         return _at_once(self.layer, inputs, training)
 
     with replaced(owner, "call", call):
+        yield
+
+
+@contextmanager
+def dilated() -> Iterator[None]:
+    """Let a dilated convolution be one operator.
+
+    But on a TPU, TensorFlow lays what it takes out in so many batches, whose number and padding depend on its extents.
+    """
+    nn_ops = importlib.import_module("tensorflow.python.ops.nn_ops")
+    with replaced(nn_ops, "device_context", SimpleNamespace(enclosing_tpu_context=lambda: nn_ops)):
         yield
 
 
