@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from converter.errors import GraphError
 from converter.graphs.description.traced import MODULE_KEY, PADDING_ROW_KEY
@@ -101,7 +103,11 @@ def _label(node: Any) -> str:
     return str(node.name) if not path else f"{node.name} of {path}"
 
 
-def _call(*inputs: Any, body: Any) -> Any:
+Passed = Any
+"""An input as the graph around has it: a constant stays one inside of a function."""
+
+
+def _call(*inputs: Passed, body: Any) -> Any:
     return body(*inputs)
 
 
@@ -173,11 +179,13 @@ class _Resolver:
         return body
 
     def _body(self, graph: Any, opsets: Mapping[str, int], bound: Mapping[str, Any] | None) -> Body:
-        steps = self.steps(graph, opsets, bound)
         inputs = tuple(value.name for value in graph.inputs)
         outputs = tuple(value.name for value in graph.outputs)
         held = getattr(graph, "initializers", {})
         constants = {name: value.const_value.numpy() for name, value in held.items()}
+        resolved = self.steps(graph, opsets, bound)
+        constants |= {each.outputs[0][0]: array for each in resolved if (array := _constant(each)) is not None}
+        steps = tuple(_with_constants_outside(each, constants) for each in resolved if _constant(each) is None)
         own, captured = {*inputs, *constants}, dict[str, None]()
         for step in steps:
             read = (*step.inputs, *(name for body in step.bodies.values() for name in body.captured))
@@ -185,6 +193,26 @@ class _Resolver:
             own.update(name for name, _ in step.outputs)
         captured.update((name, None) for name in outputs if name not in own)
         return Body(inputs=inputs, outputs=outputs, steps=steps, constants=constants, captured=tuple(captured))
+
+
+def _constant(step: Step) -> Any:
+    """Return the array that a Constant gives, None for anything else."""
+    if step.operator.op_type != "Constant":
+        return None
+    array = step.operator.function(**step.attributes)
+    return array if isinstance(array, np.ndarray) else None
+
+
+def _with_constants_outside(step: Step, constants: dict[str, Any]) -> Step:
+    """Let a call of a function take the constants of that, which are put to the others of the graph that it is in."""
+    body = step.bodies.get("body")
+    if step.operator is not _CALL or body is None or not body.constants:
+        return step
+    names = {name: f"{step.name}/{name}" for name in body.constants}
+    constants.update((names[name], array) for name, array in body.constants.items())
+    left_out = [None] * (len(body.inputs) - len(step.inputs))
+    inside = replace(body, inputs=(*body.inputs, *names), constants={})
+    return replace(step, inputs=(*step.inputs, *left_out, *names.values()), bodies={"body": inside})
 
 
 def _padding_row(node: Any) -> dict[str, int]:

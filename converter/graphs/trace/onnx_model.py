@@ -23,6 +23,7 @@ from converter.errors import GraphError
 from converter.graphs.description.signature import Declaration, GraphInput, Signature
 from converter.graphs.description.traced import WEIGHTS_LOCATION
 from converter.graphs.passes.old_opsets import raise_old
+from converter.graphs.passes.quantised import spell_out
 from converter.graphs.trace import onnx_weights
 from converter.graphs.trace.sampling import sampling_of
 from converter.model.dtype import DType
@@ -33,6 +34,10 @@ _KEPT_LIMIT = 4096
 _UNTRAINED = {
     "BatchNormalization": (3, 4),
     "DequantizeLinear": (1,),
+    "DynamicQuantizeLSTM": (8, 10),
+    "DynamicQuantizeMatMul": (2,),
+    "MatMulIntegerToFloat": (2, 3),
+    "QGemm": (1, 4),
     "QuantizeLinear": (1,),
     "QLinearConv": (1, 4, 6),
     "QLinearMatMul": (1, 4, 6),
@@ -60,10 +65,12 @@ def trace(*, model: str, graph: str, names: dict[str, str], has_weights_inside: 
     loaded = _loaded(Path(model), found)
     main = loaded.graph
     _flatten(loaded, weights)
+    untrained = {value.name for value in _untrained(loaded)}
+    spell_out(loaded)
     _check_nodes(loaded)
     raise_old(loaded)
     _read_attributes(loaded)
-    untrained = {value.name for value in _untrained(loaded)}
+    untrained |= {value.name for value in _untrained(loaded)}
     tensors |= {name: held.tensor for name, held in weights.items() if held.tensor is not None}
     parameters: dict[str, Declaration] = {}
     buffers: dict[str, Declaration] = {}

@@ -166,7 +166,15 @@ def as_is(value: Any) -> Any:
     return value.array if isinstance(value, Known) else value
 
 
-KINDS: dict[str, Callable[[Any], Any]] = {"Tensor": as_tensor, "Ints": as_ints, "Int": as_int, "Value": as_is}
+def as_passed(value: Any) -> Any:
+    """Return a value as it is, a constant as one."""
+    return value
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    **{"Tensor": as_tensor, "Ints": as_ints, "Int": as_int},
+    **{"Value": as_is, "Passed": as_passed},
+}
 
 
 def typed(tensor: Any, dtype: Any) -> Any:
