@@ -40,19 +40,22 @@ class File:
     """A model in a package, and what its inputs are: name -> shape and the values that are drawn.
 
     `inputs` is None where nothing but the package's own code can run it: graphs are refused then. Values are
-    "normal", "unit" (from 0 to 1), or a whole number: integers below it; a list is what it says.
+    "normal", "unit" (from 0 to 1), or a whole number: integers below it; a list is what it says. `shape` is what
+    `--shape` gives the targets with a graph, for models that are another graph at other extents.
     """
 
     package: str
     name: str
     inputs: Mapping[str, Sequence[Any]] | None
+    shape: str | None = None
 
 
 def files() -> Iterator[File]:
     """Yield the models that are known (graph_files.json)."""
     for package, models in json.loads(Path(__file__).with_suffix(".json").read_text()).items():
         for name, inputs in models.items():
-            yield File(package=package, name=name, inputs=inputs)
+            shape = None if inputs is None else inputs.pop("--shape", None)
+            yield File(package=package, name=name, inputs=inputs, shape=shape)
 
 
 def drawn(file: File) -> dict[str, np.ndarray]:
@@ -117,10 +120,11 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return (done.stderr.strip().splitlines() or ["ends without a word"])[-1]
 
 
-def result(path: Path, source: Path, target: str) -> str:
+def result(path: Path, source: Path, target: str, shape: str | None) -> str:
     """Convert a model; return how far the target is off, or the refusal."""
     written = source / target
     options = ["--to", "savedmodel"] if target == "model" else []
+    options += ["--shape", shape] if shape and target != "model.pth" else []
     command = ["-c", _CKCONV, str(path), str(written), "--overwrite", "--no-progress", "--optimizer", "drop", *options]
     done = _run(sys.executable, *command)
     if done.returncode:
@@ -157,7 +161,7 @@ def main(folder: Path, patterns: Sequence[str]) -> int:
         row = []
         for target in TARGETS:
             if (file.name, target) not in known:
-                known[file.name, target] = result(path, source, target)
+                known[file.name, target] = result(path, source, target, file.shape)
                 with kept.open("a") as opened:
                     opened.write(json.dumps([file.name, target, known[file.name, target]]) + "\n")
             said = known[file.name, target]
