@@ -69,6 +69,14 @@ class OptimizerMode(str, Enum):
     """left out"""
 
 
+class SourceHash(str, Enum):
+    """By what the source is told from another, in what DST records."""
+
+    BLAKE3 = "blake3"
+    SHA256 = "sha256"
+    """as the Hub says it"""
+
+
 class Verify(str, Enum):
     """What is to be proven of a target."""
 
@@ -200,6 +208,11 @@ class Options:
         "Version of ONNX's operators that the graph is in; by default what the exporter gives.",
         metavar="N",
         needs=Need.GRAPH,
+    )
+    source_hash: SourceHash = option(
+        SourceHash.BLAKE3,
+        "The hash of SRC that DST records; of several files it is that of their lines HASH  NAME, by name.",
+        choices=SourceHash,
     )
     verify: Verify = option(
         Verify.AUTO,

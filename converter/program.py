@@ -99,7 +99,7 @@ def verify(
             workers=Workers(jobs=general.jobs, memory_bytes=general.memory_bytes),
             terms=terms_of(opened, general, reads=(target.place.path,)),
         )
-        planned = plan(opened, target, general, workshop, Provenance(tool="", source_name="", source_sha256=str))
+        planned = plan(opened, target, general, workshop, Provenance(tool="", source_name="", source_hash=str))
         with planned.known_to_errors():
             verification = prove(planned, local_copy(target.place.path, workshop.scratch), general, workshop)
             return replace(planned.report, verification=verification, made_with=asked.notes)
@@ -114,7 +114,7 @@ def _converted(
     with (
         source.named_in_errors(),
         staging(target.place.path, is_fixed=target.place.is_fixed, attempt=attempt, resumes=options.resume) as stage,
-        hashed(files) as source_sha256,
+        hashed(files, options.source_hash.value) as source_hash,
     ):
         workshop = LocalWorkshop(
             folder=stage.output,
@@ -124,7 +124,7 @@ def _converted(
             earlier=stage.earlier,
             terms=terms_of(source, options),
         )
-        provenance = provenance_of(source, target, options, specific, source_sha256)
+        provenance = provenance_of(source, target, options, specific, source_hash)
         planned = plan(source, target, options, workshop, provenance)
         output = planned.output
         with planned.known_to_errors():
@@ -136,6 +136,7 @@ def _converted(
             kept = workshop.make(output, planned.checkpoint)
             staged = planned.staged(stage.output)
             verification = prove(planned, staged, options, workshop)
+            recorded_hash = provenance.hash_of(source_hash()) if files else None
             observer.committing()
             whole = stage.output if target.is_folder else staged
             nbytes = bytes_at(whole)
@@ -147,4 +148,4 @@ def _converted(
                 order=list(output.file_names),
             )
     resumed = (f"resumed: {len(kept)} of {len(output.files)} files kept from an earlier attempt",) if kept else ()
-    return planned.proven(verification, nbytes, notes=resumed)
+    return replace(planned.proven(verification, nbytes, notes=resumed), source_hash=recorded_hash)

@@ -299,7 +299,7 @@ class FormatTests:
 
     def _boundaries(self) -> Iterator[int]:
         """Yield where the pieces of a written sample begin, in whichever file."""
-        provenance = Provenance(tool=f"ckconv {__version__}", source_name="", source_sha256=lambda: "")
+        provenance = Provenance(tool=f"ckconv {__version__}", source_name="", source_hash=lambda: "")
         output = self.format.write(with_config(plain(), self.format), self.format.write_options(), provenance)
         for file in output.files:
             yield from accumulate(map(piece_bytes, file.pieces), initial=0)

@@ -8,26 +8,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from threading import Event, current_thread, main_thread
+from typing import Any
+
+from blake3 import blake3
 
 from converter.model.file import SourceFile
 from converter.model.tensor import Tensor
 
+BLAKE3, SHA256 = "blake3", "sha256"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def hashed(files: Sequence[SourceFile]) -> Iterator[Callable[[], str]]:
-    """Start hashing `files` and yield a function that waits for the SHA-256, in hex.
+def hashed(files: Sequence[SourceFile], algorithm: str) -> Iterator[Callable[[], str]]:
+    """Start hashing `files` by BLAKE3 or SHA256 and yield a function that waits for the hash, in hex.
 
-    Of one file it is the hash of its bytes; of several, that of their lines ``<sha256>  <name>`` by name, as
-    sha256sum prints them; of none it is "". Errors of reading appear where the hash is asked for. A hash that nobody
+    Of one file it is the hash of its bytes; of several, that of their lines ``<hash>  <name>`` by name, as sha256sum
+    and b3sum print them; of none it is "". Errors of reading appear where the hash is asked for. A hash that nobody
     waits for any more is given up.
     """
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hash")
     cancelled = Event()
     try:
         with signals_held_back():
-            future = executor.submit(_sha256_of_all, files, cancelled)
+            future = executor.submit(_hash_of_all, files, algorithm, cancelled)
         yield future.result
     finally:
         cancelled.set()
@@ -64,27 +68,33 @@ def tensor_sha256(tensor: Tensor) -> str:
     value = hashlib.sha256()
     for chunk in tensor.chunks():
         value.update(chunk)
-    return value.hexdigest()
+    return str(value.hexdigest())
 
 
 def sha256_of(files: Sequence[SourceFile]) -> str:
     """Return the SHA-256 of `files`, in hex, as `hashed` makes it. Raises ReadError."""
-    return _sha256_of_all(files, Event())
+    return _hash_of_all(files, SHA256, Event())
 
 
-def _sha256_of_all(files: Sequence[SourceFile], cancelled: Event) -> str:
+def _hash_of_all(files: Sequence[SourceFile], algorithm: str, cancelled: Event) -> str:
     if not files:
         return ""
     if len(files) == 1:
-        return _sha256(files[0], cancelled)
-    lines = sorted(f"{_sha256(file, cancelled)}  {file.path.name}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        return _hash(files[0], algorithm, cancelled)
+    value = _new(algorithm)
+    for line in sorted(f"{_hash(file, algorithm, cancelled)}  {file.path.name}\n" for file in files):
+        value.update(line.encode("utf-8", "surrogateescape"))
+    return str(value.hexdigest())
 
 
-def _sha256(file: SourceFile, cancelled: Event) -> str:
-    value = hashlib.sha256()
+def _new(algorithm: str) -> Any:
+    return hashlib.sha256() if algorithm == SHA256 else blake3()
+
+
+def _hash(file: SourceFile, algorithm: str, cancelled: Event) -> str:
+    value = _new(algorithm)
     for chunk in file.chunks(0, file.size):
         value.update(chunk)
         if cancelled.is_set():
             return ""
-    return value.hexdigest()
+    return str(value.hexdigest())

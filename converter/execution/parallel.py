@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from converter.execution.digests import Digests
 from converter.execution.hashing import signals_held_back
 from converter.execution.pieces import named_chunks, rendered, working_bytes
 from converter.model.file import CHUNK_BYTES
@@ -63,7 +64,13 @@ SERIAL = Workers()
 
 
 def write_pieces(
-    file: OutputFile, descriptor: int, *, names: Mapping[int, str], observer: Observer, workers: Workers
+    file: OutputFile,
+    descriptor: int,
+    *,
+    names: Mapping[int, str],
+    digests: Digests | None,
+    observer: Observer,
+    workers: Workers,
 ) -> None:
     """Write the pieces of `file` to an empty file, late ones last.
 
@@ -75,7 +82,7 @@ def write_pieces(
         if isinstance(piece, Late):
             late.append((at, piece))
         else:
-            tasks.append((working_bytes(piece), partial(_write, piece, descriptor, at, names)))
+            tasks.append((working_bytes(piece), partial(_write, piece, descriptor, at, names, digests)))
     os.ftruncate(descriptor, file.nbytes)
     workers.run(tasks, observer)
     for at, piece in late:
@@ -89,8 +96,10 @@ def _placed(pieces: Sequence[Piece]) -> Iterator[tuple[int, Piece]]:
         position += piece_bytes(piece)
 
 
-def _write(piece: Piece, descriptor: int, at: int, names: Mapping[int, str], observer: Observer) -> None:
-    for chunk in named_chunks(piece, names):
+def _write(
+    piece: Piece, descriptor: int, at: int, names: Mapping[int, str], digests: Digests | None, observer: Observer
+) -> None:
+    for chunk in named_chunks(piece, names, digests):
         _write_at(descriptor, chunk, at)
         at += len(chunk)
         observer.advance(len(chunk))

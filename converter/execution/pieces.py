@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from converter.errors import of_tensor
+from converter.execution.digests import Digests
 from converter.model.file import SourceFile
 from converter.model.output import Late, OutputFile, Piece, Watched
 from converter.model.tensor import Tensor
 
 
-def named_chunks(piece: Piece, names: Mapping[int, str]) -> Iterator[memoryview | bytes]:
+def named_chunks(
+    piece: Piece, names: Mapping[int, str], digests: Digests | None = None
+) -> Iterator[memoryview | bytes]:
     """Yield the bytes of a piece that is not late, in chunks that are valid until the next one is asked for.
 
-    `names` says what tensors are called, by id, for errors. Raises ReadError when a tensor's bytes cannot be had.
+    `names` says what tensors are called, by id, for errors; `digests` keeps what they were. Raises ReadError when a
+    tensor's bytes cannot be had.
     """
-    with of_tensor(names.get(id(piece.piece if isinstance(piece, Watched) else piece))):
-        yield from _chunks(piece)
+    inner = piece.piece if isinstance(piece, Watched) else piece
+    with of_tensor(names.get(id(inner))):
+        chunks = _chunks(piece)
+        yield from digests.watched(inner, chunks) if digests is not None and isinstance(inner, Tensor) else chunks
 
 
 def _chunks(piece: Piece) -> Iterator[memoryview | bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from converter.errors import WriteError
+from converter.execution.digests import Digests
 from converter.execution.parallel import SERIAL, Workers, write_pieces
 from converter.execution.pieces import named_chunks, rendered
 from converter.model.output import Late, OutputFile
@@ -21,12 +22,13 @@ def stream(
     folder: Path,
     *,
     names: Mapping[int, str] = MappingProxyType({}),
+    digests: Digests | None = None,
     observer: Observer = SILENT,
     workers: Workers = SERIAL,
 ) -> None:
     """Write `file` into `folder`, where it must not exist yet. The bytes are the same however many `workers`.
 
-    `names` says what tensors are called, by id, for errors.
+    `names` says what tensors are called, by id, for errors; `digests` keeps what was written of them.
 
     Raises WriteError when the disk will not take it, ReadError when a tensor's bytes cannot be had.
     """
@@ -35,7 +37,9 @@ def stream(
         path.parent.mkdir(parents=True, exist_ok=True)
         if workers.count_for(file) > 1:
             with open(path, "xb", buffering=0) as unbuffered:
-                write_pieces(file, unbuffered.fileno(), names=names, observer=observer, workers=workers)
+                write_pieces(
+                    file, unbuffered.fileno(), names=names, digests=digests, observer=observer, workers=workers
+                )
             return
         with open(path, "xb", buffering=_BUFFER_BYTES) as out:
             late: list[tuple[int, Late]] = []
@@ -44,7 +48,7 @@ def stream(
                     late.append((out.tell(), piece))
                     out.write(bytes(piece.nbytes))
                     continue
-                for chunk in named_chunks(piece, names):
+                for chunk in named_chunks(piece, names, digests):
                     out.write(chunk)
                     observer.advance(len(chunk))
             for position, piece in late:

@@ -6,13 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import WriteError
 from converter.execution import child, processes, streaming
 from converter.execution.child import NO_TERMS, Terms
+from converter.execution.digests import Digests
 from converter.execution.parallel import SERIAL, Workers
 from converter.execution.resume import NOTHING, Earlier
 from converter.model.checkpoint import Checkpoint
@@ -41,6 +42,7 @@ class LocalWorkshop:
     workers: Workers = SERIAL
     earlier: Earlier = NOTHING
     terms: Terms = NO_TERMS
+    digests: Digests = field(default_factory=Digests)
 
     def make(self, output: Output, checkpoint: Checkpoint) -> tuple[OutputFile, ...]:
         """Write the files of `output` in their order, then build the rest. Errors name tensors as `checkpoint` does.
@@ -54,7 +56,7 @@ class LocalWorkshop:
             if self._keep(file, names):
                 kept.append(file)
             else:
-                streaming.stream(file, self.folder, names=names, observer=self.observer, workers=self.workers)
+                self._stream(file, self.folder, names)
         if output.build is not None:
             self.observer.stage("building")
             terms = replace(self.terms, writes=(*self.terms.writes, self.folder))
@@ -69,7 +71,10 @@ class LocalWorkshop:
 
     def stream(self, file: OutputFile, folder: Path) -> None:
         """Write `file` into `folder`, in bounded memory."""
-        streaming.stream(file, folder, observer=self.observer, workers=self.workers)
+        self._stream(file, folder, {})
+
+    def _stream(self, file: OutputFile, folder: Path, names: Mapping[int, str]) -> None:
+        streaming.stream(file, folder, names=names, digests=self.digests, observer=self.observer, workers=self.workers)
 
     def start_ahead(self, function: ChildFunction[..., Any]) -> None:
         """Begin to import what `function` needs, while something else is done."""

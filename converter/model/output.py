@@ -154,13 +154,14 @@ class Provenance:
     """Where an output comes from: tool, options, source and counts, without time stamps or paths.
 
     Readers of the output rely on none of it; `ckconv verify` takes from there the `options` that decided it, as
-    `planning.recorded` writes them. `source_sha256` gives "" for a source that is no file. The hash and the counts are
+    `planning.recorded` writes them. `source_hash` gives "" for a source that is no file. The hash and the counts are
     known only late, so a file reserves `nbytes` for `render()`, which pads with spaces.
     """
 
     tool: str
     source_name: str
-    source_sha256: Callable[[], str]
+    source_hash: Callable[[], str]
+    algorithm: str = "blake3"
     options: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -175,10 +176,14 @@ class Provenance:
 
     def render(self) -> bytes:
         """Return the document as one line of JSON, padded with spaces to `nbytes`. Call it late."""
-        return self._json(self.source_sha256(), self.counts).ljust(self.nbytes)
+        return self._json(self.source_hash(), self.counts).ljust(self.nbytes)
 
-    def _json(self, sha256: str, counts: Mapping[str, int]) -> bytes:
-        source = {"name": self.source_name, "sha256": sha256}
+    def hash_of(self, hex_digits: str) -> dict[str, str]:
+        """Return the hash as JSON values."""
+        return {"algorithm": self.algorithm, "hex": hex_digits}
+
+    def _json(self, hex_digits: str, counts: Mapping[str, int]) -> bytes:
+        origin = {"source": {"name": self.source_name}, "source_hash": self.hash_of(hex_digits)}
         ledger = {status.value: counts.get(status.value, 0) for status in Status}
-        values = {"generator": self.tool, "options": dict(self.options), "source": source, "ledger": ledger}
+        values = {"generator": self.tool, "options": dict(self.options), **origin, "ledger": ledger}
         return json.dumps(values).encode("ascii")

@@ -99,13 +99,14 @@ class Taken:
 
 
 def provenance_of(
-    source: Source, target: Target, options: Options, specific: Mapping[str, Any], sha256: Callable[[], str]
+    source: Source, target: Target, options: Options, specific: Mapping[str, Any], source_hash: Callable[[], str]
 ) -> Provenance:
-    """Return what `target` is to say of itself, made of `source`, whose bytes have the `sha256`; counts come later."""
+    """Return what `target` is to say of itself, made of `source`, whose hash comes later, as counts do."""
     return Provenance(
         tool=f"ckconv {__version__}",
         source_name="" if source.path is None else source.path.name,
-        source_sha256=sha256,
+        source_hash=source_hash,
+        algorithm=options.source_hash.value,
         options={_TO: target.format.name, **recorded(options, specific)},
     )
 

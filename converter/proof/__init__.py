@@ -25,8 +25,10 @@ def prove(plan: Plan, path: Path, options: Options, workshop: LocalWorkshop) -> 
     target, planned, names = plan.target.format, plan.checkpoint, plan.output.names
     workshop.observer.stage("verifying", planned.nbytes)
     found = target.read(path, target.read_options(**plan.output.read_with))
-    verify_weights(planned, found, names, path=path, observer=workshop.observer, run=workshop.workers.run)
-    verify_state(planned, found, names, path=path)
+    kept = workshop.digests
+    run = workshop.workers.run
+    verify_weights(planned, found, names, path=path, digests=kept, observer=workshop.observer, run=run)
+    verify_state(planned, found, names, path=path, digests=kept)
     if options.verify is not Verify.WEIGHTS and target.runner is not None and planned.graph is not None:
         if plan.target.is_there:
             return verify_foreign_outputs(planned, plan.output, path, target, options, workshop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -47,7 +48,7 @@ class Report:
     Before a graph is built, `built_by` is the framework that adds to those bytes; None where they are all.
     `settings` lists, layer by layer, what the `warnings` say of them together. `unchecked` is what no table knows,
     where nothing says what the loader of the target asks for. `made_with` is what a target that is verified says of
-    the options that it was made with.
+    the options that it was made with. `source_hash` has the algorithm and the hex digits that the target records.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Report:
     nbytes: int = 0
     built_by: str | None = None
     made_with: tuple[str, ...] = ()
+    source_hash: Mapping[str, str] | None = None
     is_dry_run: bool = False
 
     @property
@@ -115,6 +117,7 @@ class Report:
             "loader_not_checked": self.unchecked and f"no table knows {self.unchecked}",
             "warnings": list(self.warnings),
             "made_with": list(self.made_with),
+            "source_hash": None if self.source_hash is None else dict(self.source_hash),
             "settings": [
                 {
                     "layer": setting.layer,
@@ -143,6 +146,7 @@ def failure(error: CkconvError, *, source: str, target: str) -> dict[str, Any]:
         "loader_not_checked": None,
         "warnings": [],
         "made_with": [],
+        "source_hash": None,
         "settings": [],
         **known,
         "status": "failed",

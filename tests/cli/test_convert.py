@@ -287,16 +287,18 @@ def test_a_full_disk_is_noticed_before_writing(weights: Path, tmp_path: Path, mo
 
 
 def test_every_output_says_where_it_came_from(squad_bert: Path, tmp_path: Path) -> None:
-    source = {"name": "checkpoint.pth", "sha256": hashlib.sha256(squad_bert.read_bytes()).hexdigest()}
-    converter.convert(squad_bert, tmp_path / "x.safetensors")
-    converter.convert(squad_bert, tmp_path / "x.pth")
+    said = {"algorithm": "sha256", "hex": hashlib.sha256(squad_bert.read_bytes()).hexdigest()}
+    report = converter.convert(squad_bert, tmp_path / "x.safetensors", source_hash="sha256")
+    assert report.source_hash == said
+    converter.convert(squad_bert, tmp_path / "x.pth", source_hash="sha256")
     with safetensors.safe_open(tmp_path / "x.safetensors", "np") as file:
         documents = [file.metadata()["ckconv"]]
     with zipfile.ZipFile(tmp_path / "x.pth") as archive:
         documents.append(archive.read("archive/ckconv.json").decode())
     for document in documents:
         provenance = json.loads(document)
-        assert provenance["source"] == source
+        assert provenance["source"] == {"name": "checkpoint.pth"}
+        assert provenance["source_hash"] == said
         assert provenance["ledger"] == {"mapped": 39, "tied": 0, "dropped": 0, "defaulted": 0}
         assert provenance["generator"].startswith("ckconv ")
 

@@ -71,7 +71,7 @@ def test_a_huge_sparse_file_opens_in_no_time(name: str, tmp_path: Path) -> None:
     data.touch()
     os.truncate(data, HUGE_BYTES)
     tensor = FileTensor(dtype=DType.FLOAT32, shape=(HUGE_BYTES // 4,), file=LocalFile(data), offset=0)
-    provenance = Provenance(tool="test", source_name="data", source_sha256=lambda: "")
+    provenance = Provenance(tool="test", source_name="data", source_hash=lambda: "")
     checkpoint = with_config(Checkpoint(tensors={"huge": tensor}), format_)
     output = format_.write(checkpoint, format_.write_options(), provenance)
     assert output.build is None

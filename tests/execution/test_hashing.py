@@ -1,14 +1,17 @@
-"""The hash of a source, as sha256sum would say it."""
+"""The hash of a source, as b3sum or sha256sum would say it."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from converter.errors import ReadError
 from converter.execution.hashing import hashed, tensor_sha256
@@ -16,16 +19,17 @@ from converter.model.file import LocalFile
 from converter.model.tensor import ArrayTensor
 
 
-def test_of_one_file_and_of_several(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "hash_of"), [("sha256", hashlib.sha256), ("blake3", blake3)])
+def test_of_one_file_and_of_several(algorithm: str, hash_of: Callable[[bytes], Any], tmp_path: Path) -> None:
     for name, content in (("b", b"bees"), ("a", b"ants"), ("c", b"")):
         (tmp_path / name).write_bytes(content)
     files = [LocalFile(tmp_path / name) for name in ("b", "a", "c")]
-    with hashed(files[:1]) as one, hashed(files) as several, hashed([]) as none:
-        assert one() == hashlib.sha256(b"bees").hexdigest()
-        lines = sorted(f"{hashlib.sha256(file.read(0, file.size)).hexdigest()}  {file.path.name}\n" for file in files)
-        assert several() == hashlib.sha256("".join(lines).encode()).hexdigest()
+    with hashed(files[:1], algorithm) as one, hashed(files, algorithm) as several, hashed([], algorithm) as none:
+        assert one() == hash_of(b"bees").hexdigest()
+        lines = sorted(f"{hash_of(file.read(0, file.size)).hexdigest()}  {file.path.name}\n" for file in files)
+        assert several() == hash_of("".join(lines).encode()).hexdigest()
         assert none() == ""
-    with hashed(list(reversed(files))) as again:
+    with hashed(list(reversed(files)), algorithm) as again:
         assert again() == several()
 
 
@@ -35,8 +39,8 @@ def test_a_file_that_shrinks_is_said_to_where_the_hash_is_asked_for(tmp_path: Pa
     file = LocalFile(path)
     assert file.size == 100
     path.write_bytes(b"")
-    with hashed([file]) as sha256, pytest.raises(ReadError):
-        sha256()
+    with hashed([file], "blake3") as digits, pytest.raises(ReadError):
+        digits()
 
 
 def test_of_a_tensor(tmp_path: Path) -> None:

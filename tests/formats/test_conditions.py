@@ -35,7 +35,7 @@ from converter.model.optimizer import OptimizerState, ParameterGroup
 from converter.model.output import OutputFile, Provenance, piece_bytes
 from converter.model.tensor import ArrayTensor, Tensor
 
-PROVENANCE = Provenance(tool="test", source_name="x", source_sha256=lambda: "")
+PROVENANCE = Provenance(tool="test", source_name="x", source_hash=lambda: "")
 
 
 def tensor(*shape: int, start: float = 0) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 
 import converter
 from converter.encoding import gzip as gzip_files
@@ -70,8 +70,8 @@ def test_a_copy_of_nemo_is_a_file_of_torch(tmp_path: Path) -> None:
     found = torch.load(tmp_path / "x.ckpt", weights_only=True)
     assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())
     converter.convert(path, tmp_path / "x.safetensors")
-    source = registry()["safetensors"].provenance(tmp_path / "x.safetensors")["source"]
-    assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    source = registry()["safetensors"].provenance(tmp_path / "x.safetensors")["source_hash"]
+    assert source["hex"] == blake3(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_nemo_with_gzip_is_read_as_one_without(tmp_path: Path, monkeypatch: py
     for name in reversed(state):
         assert found.tensors[name].numpy().tobytes() == state[name].numpy().tobytes()
     converter.convert(path, tmp_path / "x.safetensors", jobs=3)
-    source = registry()["safetensors"].provenance(tmp_path / "x.safetensors")["source"]
-    assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    source = registry()["safetensors"].provenance(tmp_path / "x.safetensors")["source_hash"]
+    assert source["hex"] == blake3(path.read_bytes()).hexdigest()
     assert converter.verify(path, tmp_path / "x.safetensors").verification.weights
 
 

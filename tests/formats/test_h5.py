@@ -33,7 +33,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def written(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Output]:
-    provenance = Provenance(tool="ckconv test", source_name="x", source_sha256=lambda: "0" * 64)
+    provenance = Provenance(tool="ckconv test", source_name="x", source_hash=lambda: "0" * 64)
     output = H5.write(checkpoint, NoOptions(), provenance)
     (file,) = output.files
     folder.mkdir(exist_ok=True)
@@ -152,7 +152,7 @@ def test_names_of_torch_come_back_exactly(tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
     with h5py.File(path) as file:
         assert file.attrs["ckconv_dialect"] == "pytorch"
-        assert json.loads(file.attrs["ckconv"])["source"]["sha256"] == "0" * 64
+        assert json.loads(file.attrs["ckconv"])["source_hash"]["hex"] == "0" * 64
         assert b"a.b" in file.attrs["layer_names"]
         assert file["a.b/c"].shape == (2, 2)
 

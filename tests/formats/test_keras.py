@@ -33,7 +33,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def written(checkpoint: Checkpoint, folder: Path, container: str = "auto") -> tuple[Path, Output]:
-    provenance = Provenance(tool="ckconv test", source_name="x", source_sha256=lambda: "0" * 64)
+    provenance = Provenance(tool="ckconv test", source_name="x", source_hash=lambda: "0" * 64)
     output = KERAS.write(checkpoint, WriteOptions(container=container), provenance)
     (file,) = output.files
     folder.mkdir(exist_ok=True)

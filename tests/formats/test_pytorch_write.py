@@ -24,7 +24,7 @@ from converter.model.tensor import ArrayTensor, Tensor
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> tuple[Path, Output]:
-    provenance = Provenance(tool="ckconv 0", source_name="x.h5", source_sha256=lambda: "0" * 64, counts={"mapped": 1})
+    provenance = Provenance(tool="ckconv 0", source_name="x.h5", source_hash=lambda: "0" * 64, counts={"mapped": 1})
     assert FORMAT.write is not None
     output = FORMAT.write(checkpoint, NoOptions(), provenance)
     (file,) = output.files
@@ -102,7 +102,7 @@ def test_provenance_is_a_record_of_its_own(tmp_path: Path) -> None:
         assert archive.testzip() is None
         document = json.loads(archive.read("archive/ckconv.json"))
     assert document["generator"] == "ckconv 0"
-    assert document["source"]["sha256"] == "0" * 64
+    assert document["source_hash"]["hex"] == "0" * 64
 
 
 def test_extras(tmp_path: Path) -> None:

@@ -497,7 +497,7 @@ def test_a_tensor_that_is_called_as_an_input(tmp_path: Path) -> None:
     reference = Reference(runner=run_onnx, model=tmp_path, takes_weights=False)
     graph = TracedGraph(file=tmp_path / "graph.onnx", signature=architecture, reference=reference)
     tensors = {"w": tensor(2, start=5), "x": tensor(2, start=7), "y": tensor(2, start=9), ".>x": tensor(2, start=11)}
-    provenance = Provenance(tool="test", source_name="x", source_sha256=lambda: "")
+    provenance = Provenance(tool="test", source_name="x", source_hash=lambda: "")
     format_ = by_name("onnx")
     output = format_.write(Checkpoint(tensors=tensors, graph=graph), format_.write_options(), provenance)
     for file in output.files:

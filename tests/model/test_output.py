@@ -31,11 +31,11 @@ def test_bytes_and_order_of_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 7, 123_456_789, 10**9])
-@pytest.mark.parametrize("sha256", ["", "f" * 64])
-def test_provenance_has_the_bytes_that_were_laid_out(count: int, sha256: str) -> None:
+@pytest.mark.parametrize("digits", ["", "f" * 64])
+def test_provenance_has_the_bytes_that_were_laid_out(count: int, digits: str) -> None:
     counts = dict.fromkeys((status.value for status in Status), count)
     options = {"exclude": ["ü"]}
-    provenance = Provenance(tool="ckconv 1", source_name="ü.pth", source_sha256=lambda: sha256, options=options)
+    provenance = Provenance(tool="ckconv 1", source_name="ü.pth", source_hash=lambda: digits, options=options)
     laid_out = provenance.nbytes
     provenance.counts = counts
     rendered = provenance.render()
@@ -43,6 +43,7 @@ def test_provenance_has_the_bytes_that_were_laid_out(count: int, sha256: str) ->
     assert json.loads(rendered) == {
         "generator": "ckconv 1",
         "options": options,
-        "source": {"name": "ü.pth", "sha256": sha256},
+        "source": {"name": "ü.pth"},
+        "source_hash": {"algorithm": "blake3", "hex": digits},
         "ledger": counts,
     }

@@ -331,8 +331,8 @@ FAULTS = (
     ),
     Fault(
         module="execution/hashing.py",
-        old="lines = sorted(",
-        new="lines = list(",
+        old="for line in sorted(",
+        new="for line in list(",
         tests="tests/execution/test_hashing.py",
         what="the hash of several files depends on the order in which they are found",
     ),

@@ -306,8 +306,8 @@ FAULTS = (
     ),
     Fault(
         module="model/output.py",
-        old="return self._json(self.source_sha256(), self.counts).ljust(self.nbytes)",
-        new="return self._json(self.source_sha256(), self.counts)",
+        old="return self._json(self.source_hash(), self.counts).ljust(self.nbytes)",
+        new="return self._json(self.source_hash(), self.counts)",
         tests=_OUTPUT,
         what="provenance is shorter than was laid out",
     ),

@@ -32,7 +32,7 @@ def planned(folder: Path, to: str, source: Checkpoint = KERAS, *, notes: tuple[s
     given = Options(**options)
     target = Target.of(folder / "out", to, given).with_options({})
     workshop = LocalWorkshop(folder=folder, scratch=folder, earlier=Earlier(notes=notes))
-    provenance = Provenance(tool="ckconv", source_name="x", source_sha256=lambda: "")
+    provenance = Provenance(tool="ckconv", source_name="x", source_hash=lambda: "")
     return plan(Source(checkpoint=source, path=None, format="keras"), target, given, workshop, provenance)
 
 

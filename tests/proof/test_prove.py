@@ -111,7 +111,7 @@ def test_what_may_come_from_elsewhere_is_not_run_as_what_was_written_here(
     target = replace(target, is_there=is_there)
     source = Source(checkpoint=Checkpoint(tensors=WEIGHTS), path=None, format="x")
     workshop = LocalWorkshop(folder=tmp_path, scratch=tmp_path)
-    provenance = Provenance(tool="x", source_name="x", source_sha256=lambda: "")
+    provenance = Provenance(tool="x", source_name="x", source_hash=lambda: "")
     made = plan(source, target, Options(weights_only=True), workshop, provenance)
     graph = replace(made, checkpoint=replace(made.checkpoint, graph=object()))
     found = prove(graph, tmp_path / "x.onnx", options, workshop)
