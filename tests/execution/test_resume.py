@@ -173,6 +173,7 @@ def test_the_request_says_what_decides_an_output_and_nothing_else(item: Field[An
     """An attempt with another `--dtype` is another one; one with more threads is not."""
     others: dict[str, Any] = {
         "config_value": ("a=1",),
+        "shape": ("a=1",),
         "hyperparameter": ("lr=1",),
         "dtype": "float16",
         "optimizer": "drop",
