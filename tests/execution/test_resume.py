@@ -178,6 +178,7 @@ def test_the_request_says_what_decides_an_output_and_nothing_else(item: Field[An
         "dtype": "float16",
         "optimizer": "drop",
         "verify": "weights",
+        "source_hash": "sha256",
         "max_memory": 1 << 30,
         "opset": 17,
         "atol": 0.0,

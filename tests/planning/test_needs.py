@@ -28,7 +28,7 @@ FIXTURES = ROOT / "fixtures"
 WEIGHTS = Checkpoint(tensors={name: ArrayTensor.of(np.ones(2, np.float32)) for name in ("a.weight", "a.bias")})
 FLAGS = {item.name: flag_of(item) for _, item, _, _ in declarations()}
 ANYWHERE = {
-    *("config", "mapping", "dtype", "include", "exclude", "optimizer", "weights_only", "verify"),
+    *("config", "mapping", "dtype", "include", "exclude", "optimizer", "weights_only", "verify", "source_hash"),
     *("allow_dropped", "allow_missing", "overwrite", "dry_run", "durable", "resume"),
     *("jobs", "max_memory", "timeout", "require_sandbox", "from_format"),
 }
@@ -101,7 +101,13 @@ def given(tmp_path: Path) -> dict[str, Any]:
         **{"dry_run": True, "durable": False, "resume": True, "jobs": 2, "max_memory": "1GiB", "timeout": 60.0},
         **{"require_sandbox": True, "select": "a", "name": "x", "epsilon": "exact", "external_data": True},
         **{"flavor": "tf", "max_shard_size": "1MB", "train_batch_size": 4, "tied": "once", "input_dtype": "int32"},
-        **{"layout": "tensorflow", "state_dict": False, "signature": "raw", "shape": ("batch=1",)},
+        **{
+            "layout": "tensorflow",
+            "state_dict": False,
+            "signature": "raw",
+            "shape": ("batch=1",),
+            "source_hash": "sha256",
+        },
     }
 
 
