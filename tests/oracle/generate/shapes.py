@@ -676,6 +676,7 @@ LEFT_OUT = [
     "mask2former",
     "mimi_decoder",
     "mimi_encoder",
+    "mistral_large4",
     "moshi",
     "nemotron3_5_asr",
     "nemotron_asr_streaming",
@@ -689,11 +690,13 @@ LEFT_OUT = [
     "qwen2_5_omni",
     "qwen3_5_moe_text",
     "qwen3_asr_encoder",
+    "rt_detr_resnet",
     "sam3_tracker",
     "vibevoice",
     "vibevoice_asr",
     "voxtral",
     "voxtral_realtime",
+    "wav2vec2-bert",
     "xcodec",
 ]
 """Model types whose parts have other settings by default than the parts alone, or tensors that come and go otherwise

@@ -58,7 +58,12 @@ _JOINT, _FLIPPED, _OF_OTHERS = 9, 10, 10
 _ALIKE, _ALIKE_SECONDS = 16, 2.5
 _TENSORS_LIMIT = 2500
 _PATIENCE = 5
-_SHOWING_LITTLE = ("beit", "big_bird", "dpt", "florence2", "granitemoe", "patchtsmixer", "roformer", "sew-d")
+_LITTLE = """
+beit big_bird dpt florence2 granite_speech granitemoe hiera lfm2_vl longcat_flash longt5 mimi mimo_v2_flash
+minicpm_ocr minicpmv4_7 mistral_large4 neucodec olmo3 parakeet_rnnt patchtsmixer pp_ocrv5_mobile_det
+qwen3_omni_moe_thinker roformer rt_detr_resnet sew-d swinv2 tapas tvp wav2vec2-bert wav2vec2-conformer wavlm
+"""
+_SHOWING_LITTLE = frozenset(_LITTLE.split())
 """Model types of which so few configs show what decides that formulas fit by chance."""
 _COMPARED = re.compile(r"config\.(\w+) (?:==|!=|in|not in) [(\[{]?((?:\"\w[\w-]*\"(?:, )?)+)")
 _COUNT = re.compile(r"num_(\w+_)?(stages|layers|levels|blocks|scales)$")
