@@ -673,6 +673,7 @@ LEFT_OUT = [
     "hgnet_v2",
     "inkling_vision",
     "kyutai_speech_to_text",
+    "longcat_flash",
     "mask2former",
     "mimi_decoder",
     "mimi_encoder",
