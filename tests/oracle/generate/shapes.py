@@ -681,6 +681,7 @@ LEFT_OUT = [
     "moshi",
     "nemotron3_5_asr",
     "nemotron_asr_streaming",
+    "neucodec",
     "nllb-moe",
     "patchtst",
     "pe_audio",
