@@ -14,14 +14,12 @@ from converter.model.dtype import DType
 def attach(model: Any, stored: Mapping[str, Mapping[str, Any]], names: frozenset[str]) -> None:
     """Let each initializer named in `stored` be the checkpoint's tensor, and nodes make of it what the graph had.
 
-    `stored` is `fitting.Stored` as JSON, `names` are those of all tensors. Two initializers may become one tensor.
-    Raises GraphError for an initializer that the graph does not have, and for the name of a tensor
-    that an input or output of the graph has.
+    `stored` is `fitting.Stored` as JSON, `names` are those of all tensors. Two initializers may become one tensor; what
+    the graph has no use for it does not have. Raises GraphError for the name of a tensor that an input or output of the
+    graph has.
     """
     graph = model.graph
-    unknown = [name for name in stored if name not in graph.initializers]
-    if unknown:
-        raise GraphError("is no initializer of the graph", tensor=unknown[0])
+    stored = {name: each for name, each in stored.items() if name in graph.initializers}
     old = {name: graph.initializers.pop(name) for name in stored}
     _make_way(model, {each["name"] for each in stored.values()}, names)
     labels = {value.name.rpartition("/")[0] for value in _values(model)}
