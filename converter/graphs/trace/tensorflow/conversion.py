@@ -90,6 +90,9 @@ def convert(source: Source) -> Converted:
     _log.debug("tf2onnx on %s: %s", source.title, printed.getvalue())
     _check(model, source.title)
     graph = _named(model, source, inputs)
+    for node in graph.graph.all_nodes():
+        if node.op_type == "Conv":
+            _say_padding(node)
     reserved = {key for table in source.tables.values() for key in table.reserved}
     inputs = tuple(replace(each, sampling=sampling_of(graph.graph, each, reserved)) for each in inputs)
     used = [each for each in source.variables.values() if each.name in graph.graph.initializers]
@@ -258,6 +261,20 @@ def _named(model: Any, source: Source, inputs: Sequence[GraphInput]) -> Any:
     for position, port in enumerate(source.outputs):
         _name_output(graph, position, port.name)
     return converted
+
+
+def _say_padding(node: Any) -> None:
+    """Say in numbers how a convolution of single steps is padded to the same extent: onnxruntime asks, if dilated."""
+    import onnx_ir
+
+    how = {name: each.value for name, each in node.attributes.items()}
+    extents = how.get("kernel_shape", ())
+    if how.get("auto_pad") == "SAME_UPPER" and extents and set(how.get("strides", ())) <= {1}:
+        steps = how.get("dilations", [1] * len(extents))
+        more = [step * (extent - 1) for extent, step in zip(extents, steps, strict=True)]
+        pads = [*(each // 2 for each in more), *(each - each // 2 for each in more)]
+        node.attributes["pads"] = onnx_ir.AttrInt64s("pads", pads)
+        del node.attributes["auto_pad"]
 
 
 def _make_way(graph: Any, names: set[str]) -> None:
