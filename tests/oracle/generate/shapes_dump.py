@@ -59,9 +59,12 @@ _ALIKE, _ALIKE_SECONDS = 16, 2.5
 _TENSORS_LIMIT = 2500
 _PATIENCE = 5
 _LITTLE = """
-beit big_bird dpt florence2 granite_speech granitemoe hiera lfm2_vl longcat_flash longt5 mimi mimo_v2_flash
-minicpm_ocr minicpmv4_7 mistral_large4 neucodec olmo3 parakeet_rnnt patchtsmixer pp_ocrv5_mobile_det
-qwen3_omni_moe_thinker roformer rt_detr_resnet sew-d swinv2 tapas tvp wav2vec2-bert wav2vec2-conformer wavlm
+beit big_bird blt chmv2 clap_audio_model dpt emu3_vqgan ernie4_5_vl_moe ernie4_5_vl_moe_text esmfold2
+fastspeech2_conformer fastspeech2_conformer_with_hifigan florence2 gemma4 gemma4_text gemma4_unified
+gemma4_unified_text granite_speech granitemoe hgnet_v2 hiera inkling_vision lfm2_vl longcat_flash longt5 mask2former
+mimi mimi_encoder mimo_v2_flash minicpm_ocr minicpmv4_7 mistral_large4 neucodec olmo3 parakeet_rnnt patchtsmixer
+pp_ocrv5_mobile_det qwen3_omni_moe_thinker roformer rt_detr_resnet sew-d swinv2 tapas tvp wav2vec2-bert
+wav2vec2-conformer wavlm
 """
 _SHOWING_LITTLE = frozenset(_LITTLE.split())
 """Model types of which so few configs show what decides that formulas fit by chance."""
