@@ -268,3 +268,13 @@ def test_attributes_mean_what_onnx_says(
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape, side
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5, err_msg=side)
+
+
+def test_fixed_statistics_of_batchnormalization_have_its_epsilon() -> None:
+    import torch
+
+    from converter.graphs.lower.torch.normalisation import batch_normalization
+
+    values = [torch.tensor(each) for each in CHANNELS]
+    fixed, given = (batch_normalization(*values, epsilon=0.5, is_fixed=each, output_count=1) for each in (True, False))
+    torch.testing.assert_close(fixed, given)
