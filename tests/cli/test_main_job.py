@@ -190,7 +190,7 @@ def test_the_pretrained_folder_loads_with_every_key(squad_bert: Path, tmp_path: 
 
 
 def test_a_perturbed_tensor_is_caught(squad_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: a source that reads one bit differently the second time fails, and nothing appears."""
+    """The negative control: an output that reads back with one bit changed fails, and nothing appears."""
     path = tmp_path / "model.safetensors"
     converter.convert(squad_bert, path)
     whole = LocalFile.read_into
@@ -198,9 +198,9 @@ def test_a_perturbed_tensor_is_caught(squad_bert: Path, tmp_path: Path, monkeypa
 
     def flipped(file: SourceFile, offset: int, buffer: memoryview) -> None:
         whole(file, offset, buffer)
-        if file.path == path and len(buffer) == 64 * 64 * 4:
+        if file.path != path and len(buffer) == 64 * 64 * 4:
             state["reads"] += 1
-            buffer[0] ^= state["reads"] % 2
+            buffer[0] ^= 1
 
     monkeypatch.setattr(LocalFile, "read_into", flipped)
     with pytest.raises(VerificationError, match="differs from the source"):
