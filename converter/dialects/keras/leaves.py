@@ -21,6 +21,7 @@ TELLING = frozenset(_TELLING_NAMES.split())
 """Names that only Keras gives."""
 
 _CELL = re.compile(r"(?:lstm|gru|simple_rnn)_cell(?:_\d+)?")
+_CELLS = re.compile(r"(?:.*/)?stacked_rnn_cells(?:_\d+)?")
 _PROJECTIONS = ("query", "key", "value", "attention_output")
 
 
@@ -36,9 +37,9 @@ def are_keras(names: Iterable[str]) -> bool:
 
 
 def without_cell(path: str) -> str:
-    """Return the path of a recurrent layer, given its own or its cell's."""
+    """Return the path of a recurrent layer, given its own or its cell's; each of several cells is one of its own."""
     head, _, last = path.rpartition("/")
-    return head if head and _CELL.fullmatch(last) else path
+    return head if head and _CELL.fullmatch(last) and not _CELLS.fullmatch(head) else path
 
 
 def modules(shapes: Mapping[str, Shape]) -> list[Module]:
